@@ -1,0 +1,157 @@
+use super::{Program, TensorType};
+use crate::tensor::{Count, Shape};
+use std::{ops::Range, sync::Arc};
+
+/// What kind of device kernels are chosen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceClass {
+    /// A processor that runs shaders (lavapipe, SwiftShader, WARP): no barriers, wide register tiles.
+    Cpu,
+    /// A graphics processor.
+    Gpu,
+}
+
+/// What an adapter can do, as plain data.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeviceProfile {
+    /// Kind of device.
+    pub class: DeviceClass,
+    /// Largest bytes of one storage binding.
+    pub max_binding_bytes: u64,
+    /// Largest bytes of one buffer.
+    pub max_buffer_bytes: u64,
+    /// Most workgroups along one axis of a dispatch.
+    pub max_groups: u32,
+    /// Most invocations in a workgroup.
+    pub max_invocations: u32,
+    /// Most storage buffers that one kernel may bind.
+    pub max_storage_buffers: u32,
+    /// Alignment of a storage binding's offset in bytes.
+    pub align_bytes: u64,
+}
+
+impl DeviceProfile {
+    /// Returns the limits that every WebGPU adapter has.
+    pub fn portable(class: DeviceClass) -> Self {
+        DeviceProfile {
+            class,
+            max_binding_bytes: 128 << 20,
+            max_buffer_bytes: 256 << 20,
+            max_groups: 65_535,
+            max_invocations: 256,
+            max_storage_buffers: 8,
+            align_bytes: 256,
+        }
+    }
+}
+
+/// How many workgroups a dispatch has: the ceiling of a count over `per_group`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Grid {
+    /// Work items.
+    pub items: Count,
+    /// Items that one workgroup does.
+    pub per_group: u32,
+}
+
+impl Grid {
+    /// Returns a grid of one workgroup per `per_group` items.
+    pub fn new(items: Count, per_group: u32) -> Self {
+        Grid { items, per_group: per_group.max(1) }
+    }
+
+    /// Returns a grid of exactly `groups` workgroups.
+    pub fn fixed(groups: u64) -> Self {
+        Grid { items: Count { fixed: groups, per_sample: 0 }, per_group: 1 }
+    }
+
+    /// Returns the workgroups for a batch of `n`, folded into two axes of at most `max_groups`.
+    ///
+    /// A kernel finds its linear number as `id.x + id.y * counts.x` and must ignore numbers past the end.
+    pub fn at(self, n: usize, max_groups: u32) -> [u32; 2] {
+        let groups = self.items.at(n).div_ceil(u64::from(self.per_group)).max(1);
+        let y = groups.div_ceil(u64::from(max_groups));
+        [groups.div_ceil(y) as u32, y as u32]
+    }
+}
+
+/// What a kernel binds at one place, after the step record at binding 0.
+///
+/// A range of more than one value asks the planner to lay those values one behind the other, each at
+/// a multiple of 256 bytes, so that one binding covers them all.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// Inputs, read only.
+    In(Range<usize>),
+    /// Outputs, written.
+    Out(Range<usize>),
+    /// Outputs that overwrite inputs in place.
+    InOut {
+        /// The inputs overwritten.
+        inputs: Range<usize>,
+        /// The outputs that take their place.
+        outputs: Range<usize>,
+    },
+    /// Scratch memory of this node.
+    Scratch(usize),
+}
+
+impl Slot {
+    /// Returns the slot of one input.
+    pub fn input(i: usize) -> Slot {
+        Slot::In(i..i + 1)
+    }
+
+    /// Returns the slot of one output.
+    pub fn output(i: usize) -> Slot {
+        Slot::Out(i..i + 1)
+    }
+}
+
+/// One kernel launch as data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dispatch {
+    /// Name of the kernel: its file in shaders/ or its generator.
+    pub kernel: String,
+    /// The whole WGSL, entry point `main`.
+    pub source: Arc<str>,
+    /// Values of `override` constants.
+    pub constants: Vec<(&'static str, f64)>,
+    /// How many workgroups.
+    pub grid: Grid,
+    /// What is bound at 1, 2, …
+    pub slots: Vec<Slot>,
+}
+
+/// One way to run an operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Name of the way, for the tuner and the benches.
+    pub variant: String,
+    /// Launches in order.
+    pub dispatches: Vec<Dispatch>,
+    /// Bytes of each scratch buffer.
+    pub scratch_bytes: Vec<Count>,
+}
+
+impl Candidate {
+    /// Returns a candidate of one launch without scratch.
+    pub fn single(variant: impl Into<String>, dispatch: Dispatch) -> Self {
+        Candidate { variant: variant.into(), dispatches: vec![dispatch], scratch_bytes: Vec::new() }
+    }
+}
+
+/// An elementwise program applied to a kernel's result as it is stored.
+///
+/// Input 0 of the program is the result; the others are the `extras`, broadcast to `shape`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Epilogue {
+    /// What is applied.
+    pub program: Program,
+    /// Types of the program's inputs from 1 on.
+    pub extras: Vec<TensorType>,
+    /// Index of the first extra among the node's inputs.
+    pub first_input: usize,
+    /// Shape of the result.
+    pub shape: Shape,
+}

@@ -1,0 +1,282 @@
+//! The graph: values, nodes, the [`Op`] trait, and kernels as plain data. No device is named here.
+
+mod evaluate;
+mod kernel;
+mod op;
+mod program;
+
+pub use evaluate::{Evaluation, evaluate};
+pub use kernel::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot};
+pub use op::{Bad, Cost, Family, Fault, Fill, Io, Op, OpError, Sample, Step, TensorType};
+pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
+
+use crate::tensor::{DType, Philox, Shape};
+use std::{collections::HashMap, fmt, sync::Arc};
+
+/// One result of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value {
+    /// Index of the node.
+    pub node: u32,
+    /// Which of its outputs.
+    pub output: u32,
+}
+
+/// Gives the first value of a parameter.
+pub trait Initialize: fmt::Debug + Send + Sync {
+    /// Returns row-major values of a tensor of this shape.
+    fn fill(&self, shape: &[usize], rng: &mut Philox) -> Vec<f32>;
+}
+
+/// What a node is.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// Given anew for each step.
+    Input,
+    /// Kept from step to step under the node's name: a weight, a moment, a counter, a data set.
+    State {
+        /// Its first value, where the graph knows one.
+        initial: Option<Arc<dyn Initialize>>,
+        /// Whether an optimiser may change it.
+        trainable: bool,
+    },
+    /// Computed.
+    Op(Arc<dyn Op>),
+}
+
+/// A step of the computation.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Unique name.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Operands.
+    pub inputs: Vec<Value>,
+    /// Types of the results.
+    pub outputs: Vec<TensorType>,
+}
+
+impl Node {
+    /// Returns the operation, if the node is one.
+    pub fn op(&self) -> Option<&Arc<dyn Op>> {
+        match &self.kind {
+            Kind::Op(op) => Some(op),
+            _ => None,
+        }
+    }
+}
+
+/// A computation of named nodes; nodes stand after the nodes that they use.
+///
+/// ```
+/// use hubel::prelude::*;
+/// let mut g = Graph::new();
+/// let x = g.input("x", [Batch, 4], DType::F32);
+/// let y = g.relu(x)?;
+/// assert_eq!(g.ty(y).to_string(), "f32(N, 4)");
+/// # Ok::<(), hubel::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    outputs: Vec<(String, Value)>,
+    updates: Vec<(Value, Value)>,
+    scope: String,
+    names: HashMap<String, usize>,
+}
+
+impl Graph {
+    /// Returns an empty graph.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns a value that is given anew for each step.
+    pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Value {
+        self.leaf(name, Kind::Input, TensorType::new(shape, dtype))
+    }
+
+    /// Returns a trainable weight of 32-bit floats.
+    pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>, initial: impl Initialize + 'static) -> Value {
+        let kind = Kind::State { initial: Some(Arc::new(initial)), trainable: true };
+        self.leaf(name, kind, TensorType::f32(shape))
+    }
+
+    /// Returns a value that is kept from step to step and that no optimiser changes.
+    pub fn state(&mut self, name: &str, ty: TensorType, initial: Option<Arc<dyn Initialize>>) -> Value {
+        self.leaf(name, Kind::State { initial, trainable: false }, ty)
+    }
+
+    fn leaf(&mut self, name: &str, kind: Kind, ty: TensorType) -> Value {
+        let name = self.unique(name.to_owned());
+        self.nodes.push(Node { name, kind, inputs: Vec::new(), outputs: vec![ty] });
+        Value { node: self.nodes.len() as u32 - 1, output: 0 }
+    }
+
+    /// Returns the outputs of an operation on these inputs, or an error that names op and node.
+    pub fn apply(&mut self, op: impl Op + 'static, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        self.apply_arc(Arc::new(op), inputs)
+    }
+
+    /// Returns the outputs of a shared operation on these inputs, or an error that names op and node.
+    pub fn apply_arc(&mut self, op: Arc<dyn Op>, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let name = if self.scope.is_empty() { op.name().to_owned() } else { format!("{}/{}", self.scope, op.name()) };
+        let types: Vec<TensorType> = inputs.iter().map(|&v| self.ty(v).clone()).collect();
+        let outputs = op.infer(&types).map_err(|e| OpError { node: name.clone(), ..e })?;
+        let name = self.unique(name);
+        let n = outputs.len();
+        self.nodes.push(Node { name, kind: Kind::Op(op), inputs: inputs.to_vec(), outputs });
+        let node = self.nodes.len() as u32 - 1;
+        Ok((0..n as u32).map(|output| Value { node, output }).collect())
+    }
+
+    /// Returns the single output of an operation on these inputs.
+    pub fn apply1(&mut self, op: impl Op + 'static, inputs: &[Value]) -> Result<Value, OpError> {
+        Ok(self.apply(op, inputs)?[0])
+    }
+
+    fn unique(&mut self, name: String) -> String {
+        let count = self.names.entry(name.clone()).or_insert(0);
+        *count += 1;
+        if *count == 1 { name } else { format!("{name}_{}", *count - 1) }
+    }
+
+    /// Runs `build` with `name` in front of the names of the nodes that it makes.
+    pub fn scoped<T>(&mut self, name: &str, build: impl FnOnce(&mut Graph) -> T) -> T {
+        let outer = std::mem::replace(&mut self.scope, name.to_owned());
+        if !outer.is_empty() {
+            self.scope = format!("{outer}/{name}");
+        }
+        let result = build(self);
+        self.scope = outer;
+        result
+    }
+
+    /// Marks a value as a result under a name.
+    pub fn output(&mut self, name: &str, value: Value) {
+        self.outputs.push((name.to_owned(), value));
+    }
+
+    /// Says that after a step `state` holds `value`; `value` must overwrite `state` in place.
+    pub fn update(&mut self, state: Value, value: Value) {
+        self.updates.push((state, value));
+    }
+
+    /// Returns the named results.
+    pub fn outputs(&self) -> &[(String, Value)] {
+        &self.outputs
+    }
+
+    /// Returns the states that a step changes, with their new values.
+    pub fn updates(&self) -> &[(Value, Value)] {
+        &self.updates
+    }
+
+    /// Returns all nodes in order.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Returns the node that computes a value.
+    pub fn node(&self, value: Value) -> &Node {
+        &self.nodes[value.node as usize]
+    }
+
+    /// Returns the type of a value.
+    pub fn ty(&self, value: Value) -> &TensorType {
+        &self.node(value).outputs[value.output as usize]
+    }
+
+    /// Returns the shape of a value.
+    pub fn shape(&self, value: Value) -> &Shape {
+        &self.ty(value).shape
+    }
+
+    /// Returns the types around a node.
+    pub fn io(&self, node: &Node) -> Io {
+        Io { inputs: node.inputs.iter().map(|&v| self.ty(v).clone()).collect(), outputs: node.outputs.clone() }
+    }
+
+    /// Returns the input or state of this name.
+    pub fn find(&self, name: &str) -> Option<Value> {
+        let node = self.nodes.iter().position(|n| n.name == name)?;
+        Some(Value { node: node as u32, output: 0 })
+    }
+
+    /// Returns which values results and updates need.
+    pub fn live(&self) -> Vec<bool> {
+        let mut live = vec![false; self.nodes.len()];
+        for value in self.outputs.iter().map(|o| o.1).chain(self.updates.iter().map(|u| u.1)) {
+            live[value.node as usize] = true;
+        }
+        for i in (0..self.nodes.len()).rev() {
+            if live[i] {
+                for input in &self.nodes[i].inputs {
+                    live[input.node as usize] = true;
+                }
+            }
+        }
+        live
+    }
+
+    /// Returns a graph made by copying this one node by node.
+    ///
+    /// `rewrite` gets each live node with its operands already renamed and returns the values that stand for
+    /// its outputs; [`Graph::push_node`] copies it as it is.
+    pub fn rebuild(&self, mut rewrite: impl FnMut(&mut Graph, usize, Node) -> Vec<Value>) -> Graph {
+        let mut out = Graph::new();
+        let mut map: Vec<Vec<Value>> = vec![Vec::new(); self.nodes.len()];
+        let live = self.live();
+        let to = |map: &[Vec<Value>], v: Value| map[v.node as usize][v.output as usize];
+        for (i, node) in self.nodes.iter().enumerate() {
+            if live[i] {
+                let mut node = node.clone();
+                node.inputs = node.inputs.iter().map(|&v| to(&map, v)).collect();
+                map[i] = rewrite(&mut out, i, node);
+            }
+        }
+        out.outputs = self.outputs.iter().map(|(n, v)| (n.clone(), to(&map, *v))).collect();
+        let kept = self.updates.iter().map(|&(s, v)| (to(&map, s), to(&map, v))).collect();
+        out.updates = kept;
+        out
+    }
+
+    /// Appends a node under its own name and returns its outputs.
+    pub fn push_node(&mut self, node: Node) -> Vec<Value> {
+        let n = node.outputs.len() as u32;
+        let index = self.nodes.len() as u32;
+        self.names.entry(node.name.clone()).or_insert(1);
+        self.nodes.push(node);
+        (0..n).map(|output| Value { node: index, output }).collect()
+    }
+}
+
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |v: Value| match v.output {
+            0 => self.node(v).name.clone(),
+            k => format!("{}.{k}", self.node(v).name),
+        };
+        for node in &self.nodes {
+            let types: Vec<String> = node.outputs.iter().map(ToString::to_string).collect();
+            let inputs: Vec<String> = node.inputs.iter().map(|&v| name(v)).collect();
+            match &node.kind {
+                Kind::Input => writeln!(f, "{}: {} = input", node.name, types[0])?,
+                Kind::State { .. } => writeln!(f, "{}: {} = state", node.name, types[0])?,
+                Kind::Op(op) => {
+                    let key = op.key();
+                    let key = if key.is_empty() { key } else { format!("[{key}]") };
+                    writeln!(f, "{}: {} = {}{key}({})", node.name, types.join(", "), op.name(), inputs.join(", "))?;
+                }
+            }
+        }
+        for (label, value) in &self.outputs {
+            writeln!(f, "output {label} = {}", name(*value))?;
+        }
+        for (state, value) in &self.updates {
+            writeln!(f, "update {} = {}", name(*state), name(*value))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,318 @@
+use super::{Candidate, DeviceProfile, Epilogue, Graph, Program, Value};
+use crate::tensor::{Accuracy, Array, Count, DType, Philox, Shape};
+use std::{fmt, sync::Arc};
+
+/// The shape and element type of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TensorType {
+    /// Extents, with a symbolic batch in front where there is one.
+    pub shape: Shape,
+    /// Type of the elements.
+    pub dtype: DType,
+}
+
+impl TensorType {
+    /// Returns the type of a tensor of 32-bit floats.
+    pub fn f32(shape: impl Into<Shape>) -> Self {
+        TensorType { shape: shape.into(), dtype: DType::F32 }
+    }
+
+    /// Returns the type of a tensor of these elements.
+    pub fn new(shape: impl Into<Shape>, dtype: DType) -> Self {
+        TensorType { shape: shape.into(), dtype }
+    }
+
+    /// Returns the bytes that a batch of `n` takes, rounded up to whole words.
+    pub fn bytes(&self, n: usize) -> u64 {
+        (self.shape.elements().at(n) * self.dtype.bytes() as u64).next_multiple_of(4)
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}
+
+/// An operation cannot be built on these inputs.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{op}{}: wanted {wanted}, got {got}; {advice}", if .node.is_empty() { String::new() } else { format!(" `{}`", .node) })]
+pub struct OpError {
+    /// The operation's name.
+    pub op: String,
+    /// The node's name.
+    pub node: String,
+    /// What the operation needs.
+    pub wanted: String,
+    /// What it was given.
+    pub got: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl OpError {
+    /// Returns an error of an operation whose node is not known yet; the graph fills it in.
+    pub fn new(op: &str, wanted: impl Into<String>, got: impl fmt::Display, advice: impl Into<String>) -> Self {
+        OpError {
+            op: op.into(),
+            node: String::new(),
+            wanted: wanted.into(),
+            got: got.to_string(),
+            advice: advice.into(),
+        }
+    }
+}
+
+/// The types of a node's inputs and outputs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Io {
+    /// In operand order.
+    pub inputs: Vec<TensorType>,
+    /// In result order.
+    pub outputs: Vec<TensorType>,
+}
+
+/// What an operation costs at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Floating-point operations, two for a multiply and add.
+    pub flops: Count,
+    /// Bytes read and written when each value crosses memory once.
+    pub bytes: Count,
+}
+
+/// What changes from step to step, as an operation sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Samples in this batch.
+    pub n: usize,
+    /// The number of the step, from 0.
+    pub step: u32,
+    /// The seed of all random numbers.
+    pub seed: u64,
+    /// Numbers that the host sets anew for each step (learning rate and the like).
+    pub scalars: [f32; Step::N_SCALARS],
+}
+
+impl Step {
+    /// How many host numbers a step carries.
+    pub const N_SCALARS: usize = 16;
+
+    /// Returns step 0 of seed 0 for a batch of `n`.
+    pub fn of(n: usize) -> Self {
+        Step { n, step: 0, seed: 0, scalars: [0.0; Self::N_SCALARS] }
+    }
+
+    /// Returns the record as kernels read it: `n`, `step`, the seed's halves, `1/n`, padding, the scalars.
+    pub fn words(&self) -> [u32; 24] {
+        let mut words = [0; 24];
+        words[0] = self.n as u32;
+        words[1] = self.step;
+        words[2] = self.seed as u32;
+        words[3] = (self.seed >> 32) as u32;
+        words[4] = (1.0 / self.n.max(1) as f32).to_bits();
+        for (word, scalar) in words[8..].iter_mut().zip(self.scalars) {
+            *word = scalar.to_bits();
+        }
+        words
+    }
+}
+
+/// One operation with its attributes: everything that the crate knows about it is stated here once.
+///
+/// An operation from outside the crate implements the same trait.
+pub trait Op: fmt::Debug + Send + Sync {
+    /// Returns the operation's name in snake case; its file, shader, tests and benches carry it too.
+    fn name(&self) -> &'static str;
+
+    /// Returns the attributes as text: equal keys mean equal operations.
+    fn key(&self) -> String {
+        String::new()
+    }
+
+    /// Returns the types of the results, or an error that says what was wanted and got.
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError>;
+
+    /// Returns the results in 64-bit floats: the definition of the operation.
+    fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array>;
+
+    /// Returns the gradient to each input as graph nodes, `None` where there is none.
+    ///
+    /// `dy` holds the gradient to each output; at least one is there.
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError>;
+
+    /// Returns ways to run the operation, the one that needs no timing first.
+    ///
+    /// `epilogue` is applied to output 0 on store; only operations whose [`Op::epilogue`] is true get one.
+    /// An operation that is a [`Op::view`] has none.
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate>;
+
+    /// Returns the arithmetic and the least memory traffic.
+    fn cost(&self, io: &Io) -> Cost {
+        let bytes = io.inputs.iter().chain(&io.outputs).fold(Count::default(), |sum, t| {
+            let b = t.shape.elements().times(t.dtype.bytes() as u64);
+            Count { fixed: sum.fixed + b.fixed, per_sample: sum.per_sample + b.per_sample }
+        });
+        let flops = io.outputs.first().map(|t| t.shape.elements()).unwrap_or_default();
+        Cost { flops, bytes }
+    }
+
+    /// Returns how exact a kernel is, for each output, at a batch of `n`.
+    fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy>;
+
+    /// Returns the largest error allowed for each element of each output.
+    ///
+    /// By default [`Op::accuracy`] with the reference on the operands' magnitudes.
+    fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
+        let absolute: Vec<Array> = inputs.iter().map(|a| a.map(f64::abs)).collect();
+        let magnitudes = self.reference(&absolute.iter().collect::<Vec<_>>(), step);
+        (self.accuracy(io, step.n).iter().zip(exact).zip(&magnitudes))
+            .map(|((a, e), m)| Array::from_fn(e.shape.clone(), |i| a.bound(&[], e.data[i], m.data[i])))
+            .collect()
+    }
+
+    /// Returns the elementwise program that this operation is, if it is one.
+    fn pointwise(&self) -> Option<&Program> {
+        None
+    }
+
+    /// Returns whether an elementwise program can be applied to output 0 as it is stored.
+    fn epilogue(&self) -> bool {
+        false
+    }
+
+    /// Returns whether output 0 is input 0 under another shape.
+    fn view(&self) -> bool {
+        false
+    }
+
+    /// Returns the input whose sum over all axes but the last this operation can give as a further output,
+    /// and the operation that does so.
+    fn with_column_sums(&self) -> Option<(usize, Arc<dyn Op>)> {
+        None
+    }
+
+    /// Returns the input that the result is the column sum of, if this operation is a sum over all axes but
+    /// the last of it.
+    fn is_column_sum(&self, _io: &Io) -> bool {
+        false
+    }
+
+    /// Returns the outputs that overwrite an input in place, as (output, input).
+    fn in_place(&self, _n_inputs: usize) -> Vec<(usize, usize)> {
+        Vec::new()
+    }
+}
+
+/// How a sample's input is filled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fill {
+    /// Uniform in [low, high).
+    Uniform(f64, f64),
+    /// Magnitude uniform in [low, high) with a random sign: keeps away from a kink at zero.
+    Away(f64, f64),
+    /// All different, at least `1e-3` apart, in random order: no ties.
+    Distinct,
+    /// Whole numbers in 0..k.
+    Index(usize),
+    /// Rows of the last axis that are one-hot.
+    OneHot,
+}
+
+impl Fill {
+    /// Returns an array of this kind.
+    pub fn array(self, shape: &[usize], rng: &mut Philox) -> Array {
+        let len: usize = shape.iter().product();
+        let data: Vec<f64> = match self {
+            Fill::Uniform(low, high) => (0..len).map(|_| f64::from(rng.uniform(low, high) as f32)).collect(),
+            Fill::Away(low, high) => (0..len)
+                .map(|_| f64::from(rng.uniform(low, high) as f32) * if rng.next_u32() & 1 == 0 { 1.0 } else { -1.0 })
+                .collect(),
+            Fill::Distinct => {
+                let order = rng.permutation(len);
+                let gap = (2.0 / len.max(1) as f64).max(2e-3);
+                order.iter().map(|&i| f64::from((f64::from(i) * gap - gap * len as f64 / 2.0) as f32)).collect()
+            }
+            Fill::Index(k) => (0..len).map(|_| rng.below(k) as f64).collect(),
+            Fill::OneHot => {
+                let last = shape.last().copied().unwrap_or(1).max(1);
+                let mut data = vec![0.0; len];
+                data.chunks_mut(last).for_each(|row| row[rng.below(last)] = 1.0);
+                data
+            }
+        };
+        Array { shape: shape.to_vec(), data }
+    }
+}
+
+/// An operation on random inputs: from it follow correctness tests, gradient checks and benches.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// The operation with its attributes.
+    pub op: Arc<dyn Op>,
+    /// Type and filling of each input.
+    pub inputs: Vec<(TensorType, Fill)>,
+    /// The batch that the plan is built for.
+    pub capacity: usize,
+    /// The batch that runs.
+    pub n: usize,
+}
+
+impl Sample {
+    /// Returns a sample that runs at full capacity.
+    pub fn new(op: impl Op + 'static, inputs: Vec<(TensorType, Fill)>, capacity: usize) -> Self {
+        Sample { op: Arc::new(op), inputs, capacity, n: capacity }
+    }
+
+    /// Returns the sample with a smaller batch than its plan's.
+    pub fn with_n(mut self, n: usize) -> Self {
+        self.n = n;
+        self
+    }
+}
+
+/// A construction that must be refused.
+#[derive(Clone, Copy)]
+pub struct Bad {
+    /// What is wrong with it.
+    pub what: &'static str,
+    /// Builds it; must return an error.
+    pub build: fn(&mut Graph) -> Result<Value, OpError>,
+}
+
+/// A change to an operation's WGSL that its own tests must notice.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// What the change does.
+    pub what: &'static str,
+    /// Text that stands in the WGSL of at least one sample.
+    pub from: &'static str,
+    /// What it is replaced by.
+    pub to: &'static str,
+}
+
+/// An operation family: one line in the list of all operations.
+pub struct Family {
+    /// The operation's name.
+    pub name: &'static str,
+    /// One sentence for the table of operations, with the source of the definition.
+    pub about: &'static str,
+    /// Returns a random sample.
+    pub sample: fn(&mut Philox) -> Sample,
+    /// Returns named samples for benches.
+    pub benches: fn() -> Vec<(&'static str, Sample)>,
+    /// Constructions that must be refused.
+    pub bad: &'static [Bad],
+    /// Changes that the tests must notice.
+    pub faults: &'static [Fault],
+    /// Whether the operation has a gradient.
+    pub differentiable: bool,
+    /// The relative error allowed in the 64-bit gradient check.
+    pub gradcheck: f64,
+}

@@ -1,0 +1,24 @@
+#![deny(missing_docs)]
+//! Convolutional networks on any GPU through wgpu.
+
+pub mod graph;
+pub mod kernels;
+pub mod ops;
+pub mod tensor;
+
+/// Everything that can go wrong, one variant per boundary.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An operation cannot be built on its inputs.
+    #[error(transparent)]
+    Op(#[from] graph::OpError),
+    /// A host tensor's elements do not fit its shape.
+    #[error(transparent)]
+    Tensor(#[from] tensor::TensorError),
+}
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::graph::{Graph, Value};
+    pub use crate::tensor::{Batch, DType, DType::F32, HostTensor, Shape};
+}

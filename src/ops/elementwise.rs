@@ -1,0 +1,589 @@
+//! Functions of single elements with NumPy broadcasting: one table, one generator.
+//!
+//! A row of [`TABLE`] gives a function's WGSL, definition, gradient and accuracy. Chains of them are fused
+//! into one [`Program`], which is either a kernel of its own or another kernel's epilogue.
+
+use crate::{
+    graph::{
+        Arg, Bad, Candidate, Cost, DeviceProfile, Elementary, Epilogue, Family, Fault, Fill, Graph, Grid, Instr, Io,
+        Op, OpError, Program, Sample, Slot, Step, TensorType, Value,
+    },
+    kernels::{self, broadcast_index},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
+};
+use std::fmt::Write as _;
+
+/// An elementwise program on broadcast inputs; the result is f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Elementwise {
+    /// What is computed for each element.
+    pub program: Program,
+    /// A shape that the result is broadcast to, where the inputs alone do not give it.
+    pub shape: Option<Shape>,
+    /// Whether the result overwrites input 0.
+    pub in_place: bool,
+}
+
+impl Elementwise {
+    /// Returns the operation of one row of the table, by its name.
+    pub fn named(name: &str) -> Option<Self> {
+        let f = TABLE.iter().find(|f| f.name == name)?;
+        Some(Program::of(f).into())
+    }
+}
+
+impl From<Program> for Elementwise {
+    fn from(program: Program) -> Self {
+        Elementwise { program, shape: None, in_place: false }
+    }
+}
+
+impl Op for Elementwise {
+    fn name(&self) -> &'static str {
+        match &self.program.instrs[..] {
+            [one] => one.f.name,
+            _ => "elementwise",
+        }
+    }
+
+    fn key(&self) -> String {
+        let shape = self.shape.as_ref().map(|s| format!(" to={s}")).unwrap_or_default();
+        format!("{}{shape}{}", self.program, if self.in_place { " in_place" } else { "" })
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        if inputs.len() != self.program.n_inputs {
+            let advice = "pass as many operands as the function has";
+            return Err(OpError::new(self.name(), format!("{} inputs", self.program.n_inputs), inputs.len(), advice));
+        }
+        let mut shape = self.shape.clone().unwrap_or_else(Shape::scalar);
+        for input in inputs {
+            shape = shape.broadcast(&input.shape).ok_or_else(|| {
+                let got: Vec<String> = inputs.iter().map(|t| t.shape.to_string()).collect();
+                OpError::new(
+                    self.name(),
+                    "shapes that broadcast (equal extents or 1, aligned at the last axis)",
+                    got.join(" and "),
+                    "reshape an operand or give it axes of extent 1",
+                )
+            })?;
+        }
+        Ok(vec![TensorType::f32(shape)])
+    }
+
+    fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        let shape = result_shape(self.shape.as_ref().map(|s| s.at(step.n)), inputs);
+        let maps: Vec<Option<Vec<usize>>> = inputs.iter().map(|a| broadcast_strides(&shape, &a.shape)).collect();
+        let out_strides = strides(&shape);
+        let mut operands = vec![0.0; inputs.len()];
+        let len: usize = shape.iter().product();
+        let mut data = Vec::with_capacity(len);
+        for i in 0..len {
+            for ((operand, input), map) in operands.iter_mut().zip(inputs).zip(&maps) {
+                *operand = input.data[map.as_ref().map_or(i, |map| index_at(i, &shape, &out_strides, map))];
+            }
+            data.push(self.program.eval(&operands, step));
+        }
+        vec![Array { shape, data }]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let Some(dy) = dy[0] else { return Ok(vec![None; inputs.len()]) };
+        let mut grads: Vec<Option<Value>> = vec![None; inputs.len()];
+        let mut add = |g: &mut Graph, i: usize, d: Value| -> Result<(), OpError> {
+            let d = g.sum_to(d, &g.shape(inputs[i]).clone())?;
+            grads[i] = Some(match grads[i] {
+                None => d,
+                Some(other) => g.add(other, d)?,
+            });
+            Ok(())
+        };
+        match &self.program.instrs[..] {
+            [] => {
+                if let Arg::Input(i) = self.program.result {
+                    add(g, i, dy)?;
+                }
+            }
+            [Instr { f, args }] => {
+                let mut operands = Vec::with_capacity(args.len());
+                for &arg in args {
+                    operands.push(match arg {
+                        Arg::Input(i) => inputs[i],
+                        other => g.apply1(
+                            Elementwise::from(Program { n_inputs: 0, instrs: Vec::new(), result: other }),
+                            &[],
+                        )?,
+                    });
+                }
+                let partial = (f.grad)(g, &operands, outputs[0], dy)?;
+                for (&arg, d) in args.iter().zip(partial) {
+                    if let (Arg::Input(i), Some(d)) = (arg, d) {
+                        add(g, i, d)?;
+                    }
+                }
+            }
+            _ => {
+                let advice = "take gradients before fusion";
+                return Err(OpError::new("elementwise", "a single function", &self.program, advice));
+            }
+        }
+        Ok(grads)
+    }
+
+    fn lower(&self, io: &Io, _profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let out = &io.outputs[0].shape;
+        let elements = out.elements();
+        let whole = |c: Count| c.fixed.is_multiple_of(4) && c.per_sample.is_multiple_of(4);
+        let width = if whole(elements) { 4u32 } else { 1 };
+        let mut text = String::new();
+        let mut slots = Vec::new();
+        let mut loads = vec![String::new(); width as usize * io.inputs.len()];
+        for (k, input) in io.inputs.iter().enumerate() {
+            let in_place = self.in_place && k == 0;
+            let name = if in_place { "y".to_owned() } else { format!("x{k}") };
+            let full = input.shape == *out && input.dtype == DType::F32;
+            let wide = full && width == 4;
+            if !in_place {
+                slots.push(Slot::input(k));
+                let element = if wide { "vec4<f32>" } else { kernels::storage_type(input.dtype) };
+                let _ =
+                    writeln!(text, "@group(0) @binding({}) var<storage, read> {name}: array<{element}>;", slots.len());
+            }
+            for lane in 0..width {
+                loads[(lane as usize) * io.inputs.len() + k] = if wide {
+                    format!("{name}[i][{lane}]")
+                } else {
+                    let at = if width == 4 { format!("(i * 4u + {lane}u)") } else { "i".into() };
+                    kernels::load(&name, input.dtype, &broadcast_index(out, &input.shape, &at))
+                };
+            }
+        }
+        slots.push(if self.in_place { Slot::InOut { inputs: 0..1, outputs: 0..1 } } else { Slot::output(0) });
+        let element = if width == 4 { "vec4<f32>" } else { "f32" };
+        let _ = writeln!(text, "@group(0) @binding({}) var<storage, read_write> y: array<{element}>;", slots.len());
+        let names: Vec<String> = (0..io.inputs.len()).map(|k| format!("a{k}")).collect();
+        let parameters: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
+        let (body, result) = self.program.wgsl(&names);
+        let _ = writeln!(text, "fn f({}) -> f32 {{\n{body}    return {result};\n}}", parameters.join(", "));
+        let calls: Vec<String> =
+            loads.chunks(io.inputs.len().max(1)).take(width as usize).map(|l| format!("f({})", l.join(", "))).collect();
+        let value = match (width, io.inputs.is_empty()) {
+            (4, true) => "vec4<f32>(f())".into(),
+            (4, false) => format!("vec4<f32>({})", calls.join(", ")),
+            (_, true) => "f()".into(),
+            (_, false) => calls[0].clone(),
+        };
+        let (fixed, per_sample) = (elements.fixed / u64::from(width), elements.per_sample / u64::from(width));
+        let _ = write!(
+            text,
+            "@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let i = (id.x + id.y * counts.x) * 64u + lane;
+    if (i >= {fixed}u + {per_sample}u * step.n) {{ return; }}
+    y[i] = {value};
+}}
+"
+        );
+        let grid = Grid::new(Count { fixed, per_sample }, 64);
+        let kernel = kernels::dispatch("elementwise", &text, &[], grid, slots, None);
+        vec![Candidate::single(format!("width{width}"), kernel)]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let elements = io.outputs[0].shape.elements();
+        let bytes = io.inputs.iter().chain(&io.outputs).fold(Count::default(), |sum, t| {
+            let b = t.shape.elements().times(t.dtype.bytes() as u64);
+            Count { fixed: sum.fixed + b.fixed, per_sample: sum.per_sample + b.per_sample }
+        });
+        Cost { flops: elements.times(self.program.instrs.len() as u64), bytes }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        vec![self.program.instrs.last().map_or(Accuracy::Exact, |i| i.f.accuracy)]
+    }
+
+    fn bounds(&self, _io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
+        let shape = &exact[0].shape;
+        let maps: Vec<Option<Vec<usize>>> = inputs.iter().map(|a| broadcast_strides(shape, &a.shape)).collect();
+        let out_strides = strides(shape);
+        vec![Array::from_fn(shape.clone(), |i| {
+            let operands: Vec<f64> = (inputs.iter().zip(&maps))
+                .map(|(a, map)| a.data[map.as_ref().map_or(i, |map| index_at(i, shape, &out_strides, map))])
+                .collect();
+            self.program.error_bound(&operands, step) + f64::from(f32::MIN_POSITIVE)
+        })]
+    }
+
+    fn pointwise(&self) -> Option<&Program> {
+        (!self.in_place).then_some(&self.program)
+    }
+
+    fn in_place(&self, _n_inputs: usize) -> Vec<(usize, usize)> {
+        if self.in_place { vec![(0, 0)] } else { Vec::new() }
+    }
+}
+
+fn result_shape(target: Option<Vec<usize>>, inputs: &[&Array]) -> Vec<usize> {
+    let mut shape = target.unwrap_or_default();
+    for input in inputs {
+        let rank = shape.len().max(input.shape.len());
+        let axis = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |k| s[k]);
+        shape = (0..rank)
+            .map(|i| match (axis(&shape, i), axis(&input.shape, i)) {
+                (1, b) => b,
+                (a, _) => a,
+            })
+            .collect();
+    }
+    shape
+}
+
+/// Returns the stride of each axis of `to` in `from`, or `None` where the shapes are equal.
+fn broadcast_strides(to: &[usize], from: &[usize]) -> Option<Vec<usize>> {
+    if to == from {
+        return None;
+    }
+    let skip = to.len() - from.len();
+    let inner = strides(from);
+    Some((0..to.len()).map(|i| if i < skip || from[i - skip] == 1 { 0 } else { inner[i - skip] }).collect())
+}
+
+fn index_at(i: usize, shape: &[usize], out_strides: &[usize], map: &[usize]) -> usize {
+    (0..shape.len()).map(|k| (i / out_strides[k] % shape[k]) * map[k]).sum()
+}
+
+const ANY: Fill = Fill::Uniform(-2.0, 2.0);
+const POSITIVE: Fill = Fill::Uniform(0.1, 3.0);
+const AWAY: Fill = Fill::Away(0.05, 2.0);
+
+macro_rules! row {
+    ($name:literal, $arity:literal, $wgsl:literal, $eval:expr, $accuracy:expr, [$a:expr, $b:expr, $c:expr], $grad:expr) => {
+        Elementary {
+            name: $name,
+            arity: $arity,
+            wgsl: $wgsl,
+            eval: $eval,
+            grad: $grad,
+            accuracy: $accuracy,
+            domain: [$a, $b, $c],
+        }
+    };
+}
+
+/// All elementwise functions; definitions as in ONNX where it has them.
+pub static TABLE: &[Elementary] = &[
+    row!("add", 2, "($a + $b)", |a, b, _| a + b, Accuracy::Ulp(1.0), [ANY, ANY, ANY], |_, _, _, dy| {
+        Ok(vec![Some(dy), Some(dy)])
+    }),
+    row!("sub", 2, "($a - $b)", |a, b, _| a - b, Accuracy::Ulp(1.0), [ANY, ANY, ANY], |g, _, _, dy| {
+        Ok(vec![Some(dy), Some(g.neg(dy)?)])
+    }),
+    row!("mul", 2, "($a * $b)", |a, b, _| a * b, Accuracy::Ulp(1.0), [ANY, ANY, ANY], |g, x, _, dy| {
+        Ok(vec![Some(g.mul(dy, x[1])?), Some(g.mul(dy, x[0])?)])
+    }),
+    row!("div", 2, "($a / $b)", |a, b, _| a / b, Accuracy::Ulp(2.5), [ANY, AWAY, ANY], |g, x, y, dy| {
+        let da = g.div(dy, x[1])?;
+        let db = g.mul(da, y)?;
+        Ok(vec![Some(da), Some(g.neg(db)?)])
+    }),
+    row!("neg", 1, "(-$a)", |a, _, _| -a, Accuracy::Exact, [ANY, ANY, ANY], |g, _, _, dy| Ok(vec![Some(g.neg(dy)?)])),
+    row!("abs", 1, "abs($a)", |a, _, _| a.abs(), Accuracy::Exact, [AWAY, ANY, ANY], |g, x, _, dy| {
+        let s = g.unary("sign", x[0])?;
+        Ok(vec![Some(g.mul(dy, s)?)])
+    }),
+    row!(
+        "sign",
+        1,
+        "sign($a)",
+        |a, _, _| if a == 0.0 { 0.0 } else { a.signum() },
+        Accuracy::Exact,
+        [AWAY, ANY, ANY],
+        |_, _, _, _| { Ok(vec![None]) }
+    ),
+    row!("relu", 1, "max($a, 0.0)", |a, _, _| a.max(0.0), Accuracy::Exact, [AWAY, ANY, ANY], |g, _, y, dy| {
+        Ok(vec![Some(g.binary("where_positive", dy, y)?)])
+    }),
+    row!(
+        "where_positive",
+        2,
+        "select(0.0, $a, $b > 0.0)",
+        |a, b, _| if b > 0.0 { a } else { 0.0 },
+        Accuracy::Exact,
+        [ANY, AWAY, ANY],
+        |g, x, _, dy| { Ok(vec![Some(g.binary("where_positive", dy, x[1])?), None]) }
+    ),
+    row!(
+        "max",
+        2,
+        "max($a, $b)",
+        |a, b, _| a.max(b),
+        Accuracy::Exact,
+        [Fill::Uniform(0.1, 1.0), Fill::Uniform(-1.0, 0.0), ANY],
+        |g, x, _, dy| {
+            let (ab, ba) = (g.sub(x[0], x[1])?, g.sub(x[1], x[0])?);
+            Ok(vec![Some(g.binary("where_positive", dy, ab)?), Some(g.binary("where_positive", dy, ba)?)])
+        }
+    ),
+    row!(
+        "min",
+        2,
+        "min($a, $b)",
+        |a, b, _| a.min(b),
+        Accuracy::Exact,
+        [Fill::Uniform(0.1, 1.0), Fill::Uniform(-1.0, 0.0), ANY],
+        |g, x, _, dy| {
+            let (ab, ba) = (g.sub(x[0], x[1])?, g.sub(x[1], x[0])?);
+            Ok(vec![Some(g.binary("where_positive", dy, ba)?), Some(g.binary("where_positive", dy, ab)?)])
+        }
+    ),
+    row!("exp", 1, "exp($a)", |a, _, _| a.exp(), Accuracy::Exp, [ANY, ANY, ANY], |g, _, y, dy| Ok(vec![Some(
+        g.mul(dy, y)?
+    )])),
+    row!("log", 1, "log($a)", |a, _, _| a.ln(), Accuracy::Log, [POSITIVE, ANY, ANY], |g, x, _, dy| {
+        Ok(vec![Some(g.div(dy, x[0])?)])
+    }),
+    row!("sqrt", 1, "sqrt($a)", |a, _, _| a.sqrt(), Accuracy::Ulp(5.0), [POSITIVE, ANY, ANY], |g, _, y, dy| {
+        let half = g.scale(dy, 0.5)?;
+        Ok(vec![Some(g.div(half, y)?)])
+    }),
+    row!(
+        "rsqrt",
+        1,
+        "inverseSqrt($a)",
+        |a, _, _| 1.0 / a.sqrt(),
+        Accuracy::Ulp(2.0),
+        [POSITIVE, ANY, ANY],
+        |g, x, y, dy| {
+            let d = g.div(y, x[0])?;
+            let d = g.mul(dy, d)?;
+            Ok(vec![Some(g.scale(d, -0.5)?)])
+        }
+    ),
+    row!("square", 1, "($a * $a)", |a, _, _| a * a, Accuracy::Ulp(1.0), [ANY, ANY, ANY], |g, x, _, dy| {
+        let d = g.mul(dy, x[0])?;
+        Ok(vec![Some(g.scale(d, 2.0)?)])
+    }),
+    row!("tanh", 1, "tanh_f32($a)", |a, _, _| a.tanh(), Accuracy::Relative(4e-6), [ANY, ANY, ANY], |g, _, y, dy| {
+        let square = g.unary("square", y)?;
+        let d = g.mul(dy, square)?;
+        Ok(vec![Some(g.sub(dy, d)?)])
+    }),
+    row!(
+        "sigmoid",
+        1,
+        "sigmoid_f32($a)",
+        |a, _, _| 1.0 / (1.0 + (-a).exp()),
+        Accuracy::Sigmoid,
+        [ANY, ANY, ANY],
+        |g, _, y, dy| {
+            let d = g.mul(dy, y)?;
+            let square = g.mul(d, y)?;
+            Ok(vec![Some(g.sub(d, square)?)])
+        }
+    ),
+    row!("pow", 2, "pow($a, $b)", |a, b, _| a.powf(b), Accuracy::Pow, [POSITIVE, ANY, ANY], |g, x, y, dy| {
+        let per = g.div(y, x[0])?;
+        let da = g.mul(x[1], per)?;
+        let log = g.unary("log", x[0])?;
+        let db = g.mul(y, log)?;
+        Ok(vec![Some(g.mul(dy, da)?), Some(g.mul(dy, db)?)])
+    }),
+    row!(
+        "greater",
+        2,
+        "select(0.0, 1.0, $a > $b)",
+        |a, b, _| f64::from(u8::from(a > b)),
+        Accuracy::Exact,
+        [Fill::Uniform(0.1, 1.0), Fill::Uniform(-1.0, 0.0), ANY],
+        |_, _, _, _| { Ok(vec![None, None]) }
+    ),
+    row!(
+        "equal",
+        2,
+        "select(0.0, 1.0, $a == $b)",
+        |a, b, _| f64::from(u8::from(a == b)),
+        Accuracy::Exact,
+        [Fill::Index(3), Fill::Index(3), ANY],
+        |_, _, _, _| { Ok(vec![None, None]) }
+    ),
+    row!(
+        "where",
+        3,
+        "select($c, $b, $a > 0.0)",
+        |a, b, c| if a > 0.0 { b } else { c },
+        Accuracy::Exact,
+        [AWAY, ANY, ANY],
+        |g, x, _, dy| {
+            let opposite = g.neg(x[0])?;
+            Ok(vec![None, Some(g.binary("where_positive", dy, x[0])?), Some(g.binary("where_positive", dy, opposite)?)])
+        }
+    ),
+];
+
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident ( $($x:ident),+ );)*) => {
+        impl Graph {
+            $($(#[$doc])*
+            pub fn $name(&mut self, $($x: Value),+) -> Result<Value, OpError> {
+                self.function(stringify!($name), &[$($x),+])
+            })*
+        }
+    };
+}
+
+methods! {
+    /// Returns `a + b`, broadcast.
+    add(a, b);
+    /// Returns `a − b`, broadcast.
+    sub(a, b);
+    /// Returns `a · b`, broadcast.
+    mul(a, b);
+    /// Returns `a / b`, broadcast.
+    div(a, b);
+    /// Returns `−x`.
+    neg(x);
+    /// Returns `max(x, 0)`.
+    relu(x);
+    /// Returns the logistic function `1 / (1 + e⁻ˣ)`.
+    sigmoid(x);
+    /// Returns the hyperbolic tangent.
+    tanh(x);
+    /// Returns `eˣ`.
+    exp(x);
+    /// Returns the natural logarithm.
+    log(x);
+    /// Returns the square root.
+    sqrt(x);
+}
+
+impl Graph {
+    fn function(&mut self, name: &str, inputs: &[Value]) -> Result<Value, OpError> {
+        let op = Elementwise::named(name).ok_or_else(|| {
+            OpError::new(name, "a function of the elementwise table", name, "see OPS.md for the functions there are")
+        })?;
+        self.apply1(op, inputs)
+    }
+
+    /// Returns a function of the elementwise table, by name, of one operand.
+    pub fn unary(&mut self, name: &str, x: Value) -> Result<Value, OpError> {
+        self.function(name, &[x])
+    }
+
+    /// Returns a function of the elementwise table, by name, of two operands.
+    pub fn binary(&mut self, name: &str, a: Value, b: Value) -> Result<Value, OpError> {
+        self.function(name, &[a, b])
+    }
+
+    /// Returns a number as a tensor of no axes.
+    pub fn constant(&mut self, value: f32) -> Result<Value, OpError> {
+        self.apply1(Elementwise::from(Program::constant(value)), &[])
+    }
+
+    /// Returns host number `index` of the step record as a tensor of no axes.
+    pub fn scalar(&mut self, index: usize) -> Result<Value, OpError> {
+        self.apply1(Elementwise::from(Program { n_inputs: 0, instrs: Vec::new(), result: Arg::Scalar(index) }), &[])
+    }
+
+    /// Returns one over the number of samples in the batch.
+    pub fn inv_batch(&mut self) -> Result<Value, OpError> {
+        self.apply1(Elementwise::from(Program { n_inputs: 0, instrs: Vec::new(), result: Arg::InvBatch }), &[])
+    }
+
+    /// Returns `x · factor`.
+    pub fn scale(&mut self, x: Value, factor: f32) -> Result<Value, OpError> {
+        let c = self.constant(factor)?;
+        self.mul(x, c)
+    }
+
+    /// Returns `x` repeated along axes so that it has this shape.
+    pub fn expand(&mut self, x: Value, shape: &Shape) -> Result<Value, OpError> {
+        if self.shape(x) == shape {
+            return Ok(x);
+        }
+        let op = Elementwise { program: Program::identity(), shape: Some(shape.clone()), in_place: false };
+        self.apply1(op, &[x])
+    }
+
+    /// Returns `x` summed over the axes along which a tensor of `shape` was repeated to give it.
+    pub fn sum_to(&mut self, x: Value, shape: &Shape) -> Result<Value, OpError> {
+        let from = self.shape(x).clone();
+        if from == *shape {
+            return Ok(x);
+        }
+        let skip = from.rank() - shape.rank();
+        let stays = |i: usize| {
+            i >= skip
+                && from.dims()[i] == shape.dims()[i - skip]
+                && (i > 0 || from.is_batched() == (shape.is_batched() && skip == 0))
+        };
+        let axes: Vec<usize> = (0..from.rank()).filter(|&i| !stays(i)).collect();
+        let sum = self.sum(x, &axes, false)?;
+        self.reshape(sum, shape.clone())
+    }
+}
+
+fn sample(rng: &mut Philox) -> Sample {
+    let f = &TABLE[rng.below(TABLE.len())];
+    let sizes = [1, 2, 3, 5, 7, 8, 15, 16, 17, 33, 64, 65];
+    let capacity = rng.pick(&[1, 2, 3, 5, 8]);
+    let full = [Batch, rng.pick(&sizes), rng.pick(&sizes), rng.pick(&[1, 3, 4, 6, 16])];
+    let mut inputs = Vec::new();
+    for k in 0..f.arity {
+        let shape = match if k == 0 { 0 } else { rng.below(5) } {
+            0 | 1 => Shape::from(full),
+            2 => Shape::fixed([full[3]]),
+            3 => Shape::scalar(),
+            _ => Shape::from([Batch, 1, full[2], 1]),
+        };
+        inputs.push((TensorType::f32(shape), f.domain[k]));
+    }
+    let n = 1 + rng.below(capacity);
+    Sample::new(Elementwise::from(Program::of(f)), inputs, capacity).with_n(n)
+}
+
+fn benches() -> Vec<(&'static str, Sample)> {
+    let big = || TensorType::f32([Batch, 56, 56, 64]);
+    let op = |name| Elementwise::named(name).unwrap_or_else(|| Program::identity().into());
+    vec![
+        ("relu_n8_c64_56", Sample::new(op("relu"), vec![(big(), ANY)], 8)),
+        ("add_n8_c64_56", Sample::new(op("add"), vec![(big(), ANY), (big(), ANY)], 8)),
+        ("bias_n8_c64_56", Sample::new(op("add"), vec![(big(), ANY), (TensorType::f32([64]), ANY)], 8)),
+    ]
+}
+
+/// The elementwise table as a family.
+pub static FAMILY: Family = Family {
+    name: "elementwise",
+    about: "functions of single elements with NumPy broadcasting, fused into chains and epilogues (ONNX)",
+    sample,
+    benches,
+    bad: &[
+        Bad {
+            what: "shapes that do not broadcast",
+            build: |g| {
+                let a = g.input("a", [Batch, 3], DType::F32);
+                let b = g.input("b", [Batch, 4], DType::F32);
+                g.add(a, b)
+            },
+        },
+        Bad {
+            what: "an unknown function",
+            build: |g| {
+                let a = g.input("a", [Batch, 3], DType::F32);
+                g.unary("no_such_function", a)
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "skips the last tile", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+        Fault { what: "adds instead of multiplying", from: "(a0 * a1)", to: "(a0 + a1)" },
+    ],
+    differentiable: true,
+    gradcheck: 1e-6,
+};

@@ -1,0 +1,13 @@
+//! The operations: one file per family, one line each in [`FAMILIES`].
+
+mod elementwise;
+mod reduce;
+mod reshape;
+
+pub use elementwise::{Elementwise, TABLE};
+pub use reshape::Reshape;
+
+use crate::graph::Family;
+
+/// Every operation family of the crate.
+pub static FAMILIES: &[&Family] = &[&elementwise::FAMILY, &reshape::FAMILY];
