@@ -4,6 +4,7 @@
 pub mod graph;
 pub mod kernels;
 pub mod ops;
+pub mod passes;
 pub mod tensor;
 
 /// Everything that can go wrong, one variant per boundary.
@@ -12,6 +13,9 @@ pub enum Error {
     /// An operation cannot be built on its inputs.
     #[error(transparent)]
     Op(#[from] graph::OpError),
+    /// A graph cannot become a plan.
+    #[error(transparent)]
+    Plan(#[from] passes::PlanError),
     /// A host tensor's elements do not fit its shape.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),

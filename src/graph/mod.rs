@@ -168,6 +168,11 @@ impl Graph {
         &self.outputs
     }
 
+    /// Puts these named results in place of the present ones.
+    pub fn set_outputs(&mut self, outputs: Vec<(String, Value)>) {
+        self.outputs = outputs;
+    }
+
     /// Returns the states that a step changes, with their new values.
     pub fn updates(&self) -> &[(Value, Value)] {
         &self.updates

@@ -26,10 +26,17 @@ pub struct Elementwise {
 
 impl Elementwise {
     /// Returns the operation of one row of the table, by its name.
-    pub fn named(name: &str) -> Option<Self> {
-        let f = TABLE.iter().find(|f| f.name == name)?;
-        Some(Program::of(f).into())
+    pub fn named(name: &str) -> Result<Self, OpError> {
+        Ok(Program::of(elementary(name)?).into())
     }
+}
+
+/// Returns a row of the table by its name.
+pub fn elementary(name: &str) -> Result<&'static Elementary, OpError> {
+    TABLE.iter().find(|f| f.name == name).ok_or_else(|| {
+        let advice = "see OPS.md for the functions there are";
+        OpError::new(name, "a function of the elementwise table", name, advice)
+    })
 }
 
 impl From<Program> for Elementwise {
@@ -464,9 +471,7 @@ methods! {
 
 impl Graph {
     fn function(&mut self, name: &str, inputs: &[Value]) -> Result<Value, OpError> {
-        let op = Elementwise::named(name).ok_or_else(|| {
-            OpError::new(name, "a function of the elementwise table", name, "see OPS.md for the functions there are")
-        })?;
+        let op = Elementwise::named(name)?;
         self.apply1(op, inputs)
     }
 

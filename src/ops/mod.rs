@@ -4,7 +4,7 @@ mod elementwise;
 mod reduce;
 mod reshape;
 
-pub use elementwise::{Elementwise, TABLE};
+pub use elementwise::{Elementwise, TABLE, elementary};
 pub use reshape::Reshape;
 
 use crate::graph::Family;

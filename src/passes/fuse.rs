@@ -1,0 +1,367 @@
+//! Fusion: chains of elementwise functions, elementwise epilogues of heavy kernels, and bias gradients that
+//! come with weight gradients. Asks operations for their traits, never for their names.
+
+use crate::{
+    graph::{
+        Candidate, Cost, DeviceProfile, Epilogue, Graph, Io, Kind, Node, Op, OpError, Program, Step, TensorType, Value,
+    },
+    ops::Elementwise,
+    tensor::{Accuracy, Array, DType},
+};
+use std::{
+    collections::{BinaryHeap, HashMap},
+    sync::Arc,
+};
+
+/// An operation with an elementwise program applied to its output 0 as it is stored.
+///
+/// Its reference is the operation followed by the program.
+#[derive(Debug, Clone)]
+pub struct Fused {
+    /// The operation.
+    pub anchor: Arc<dyn Op>,
+    /// The number of its inputs; the program's inputs from 1 on follow.
+    pub n_inputs: usize,
+    /// The program; its input 0 is the anchor's output 0.
+    pub program: Program,
+}
+
+impl Fused {
+    fn anchor_io(&self, io: &Io) -> Io {
+        let mut inner = Io { inputs: io.inputs[..self.n_inputs].to_vec(), outputs: io.outputs.clone() };
+        if let Ok(outputs) = self.anchor.infer(&inner.inputs) {
+            inner.outputs = outputs;
+        }
+        inner
+    }
+}
+
+impl Op for Fused {
+    fn name(&self) -> &'static str {
+        self.anchor.name()
+    }
+
+    fn key(&self) -> String {
+        format!("{} | {}", self.anchor.key(), self.program)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        self.anchor.infer(&inputs[..self.n_inputs])
+    }
+
+    fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        let mut outputs = self.anchor.reference(&inputs[..self.n_inputs], step);
+        let mut operands = vec![&outputs[0]];
+        operands.extend(&inputs[self.n_inputs..]);
+        outputs[0] = Elementwise::from(self.program.clone()).reference(&operands, step).swap_remove(0);
+        outputs
+    }
+
+    fn vjp(&self, _: &mut Graph, _: &[Value], _: &[Value], _: &[Option<Value>]) -> Result<Vec<Option<Value>>, OpError> {
+        Err(OpError::new(self.name(), "an unfused graph", "a fused node", "take gradients before fusion"))
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        if epilogue.is_some() {
+            return Vec::new();
+        }
+        let epilogue = Epilogue {
+            program: self.program.clone(),
+            extras: io.inputs[self.n_inputs..].to_vec(),
+            first_input: self.n_inputs,
+            shape: io.outputs[0].shape.clone(),
+        };
+        self.anchor.lower(&self.anchor_io(io), profile, Some(&epilogue))
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        self.anchor.cost(&self.anchor_io(io))
+    }
+
+    fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
+        self.anchor.accuracy(&self.anchor_io(io), n)
+    }
+
+    fn bounds(&self, io: &Io, inputs: &[&Array], _exact: &[Array], step: &Step) -> Vec<Array> {
+        let (own, extras) = inputs.split_at(self.n_inputs);
+        let raw = self.anchor.reference(own, step);
+        let mut bounds = self.anchor.bounds(&self.anchor_io(io), own, &raw, step);
+        let program = Elementwise::from(self.program.clone());
+        let run = |sign: f64| {
+            let moved = Array::from_fn(raw[0].shape.clone(), |i| raw[0].data[i] + sign * bounds[0].data[i]);
+            let operands: Vec<&Array> = [&moved].into_iter().chain(extras.iter().copied()).collect();
+            let y = program.reference(&operands, step).swap_remove(0);
+            let rounding = program.bounds(io, &operands, std::slice::from_ref(&y), step).swap_remove(0);
+            (y, rounding)
+        };
+        let ((exact, rounding), (low, _), (high, _)) = (run(0.0), run(-1.0), run(1.0));
+        bounds[0] = Array::from_fn(exact.shape.clone(), |i| {
+            let y = exact.data[i];
+            (low.data[i] - y).abs().max((high.data[i] - y).abs()) + rounding.data[i]
+        });
+        bounds
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+
+    fn in_place(&self, _n_inputs: usize) -> Vec<(usize, usize)> {
+        self.anchor.in_place(self.n_inputs)
+    }
+}
+
+/// A graph whose nodes can be replaced; values that no longer exist forward to what took their place.
+struct Draft {
+    nodes: Vec<Option<Node>>,
+    forward: HashMap<Value, Value>,
+    outputs: Vec<(String, Value)>,
+    updates: Vec<(Value, Value)>,
+    max_slots: usize,
+}
+
+/// Returns the graph with elementwise chains, epilogues and column sums fused, in a valid order.
+pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
+    let mut draft = Draft {
+        nodes: graph.nodes().iter().zip(graph.live()).map(|(n, live)| live.then(|| n.clone())).collect(),
+        forward: HashMap::new(),
+        outputs: graph.outputs().to_vec(),
+        updates: graph.updates().to_vec(),
+        max_slots: profile.max_storage_buffers as usize,
+    };
+    draft.column_sums();
+    draft.chains();
+    draft.epilogues();
+    draft.finish()
+}
+
+impl Draft {
+    fn resolve(&self, mut v: Value) -> Value {
+        while let Some(&next) = self.forward.get(&v) {
+            v = next;
+        }
+        v
+    }
+
+    fn inputs(&self, i: usize) -> Vec<Value> {
+        let node = self.nodes[i].as_ref();
+        node.map(|n| n.inputs.iter().map(|&v| self.resolve(v)).collect()).unwrap_or_default()
+    }
+
+    fn ty(&self, v: Value) -> Option<&TensorType> {
+        self.nodes[v.node as usize].as_ref()?.outputs.get(v.output as usize)
+    }
+
+    fn uses(&self) -> HashMap<Value, usize> {
+        let mut uses = HashMap::new();
+        for i in 0..self.nodes.len() {
+            for v in self.inputs(i) {
+                *uses.entry(v).or_insert(0) += 1;
+            }
+        }
+        for v in self.outputs.iter().map(|o| o.1).chain(self.updates.iter().flat_map(|u| [u.0, u.1])) {
+            *uses.entry(self.resolve(v)).or_insert(0) += 1;
+        }
+        uses
+    }
+
+    fn pointwise(&self, i: usize) -> Option<Program> {
+        self.nodes[i].as_ref()?.op()?.pointwise().cloned()
+    }
+
+    /// Merges a sum over all axes but the last into a node that can give it along with its own result.
+    fn column_sums(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some(node) = &self.nodes[i] else { continue };
+            let Some((at, op)) = node.op().and_then(|op| op.with_column_sums()) else { continue };
+            let summed = self.inputs(i)[at];
+            let found = (0..self.nodes.len()).find(|&k| {
+                let Some(other) = &self.nodes[k] else { return false };
+                let inputs = self.inputs(k);
+                let Some(first) = inputs.first() else { return false };
+                let io = Io {
+                    inputs: inputs.iter().filter_map(|&v| self.ty(v).cloned()).collect(),
+                    outputs: other.outputs.clone(),
+                };
+                *first == summed && other.op().is_some_and(|op| op.is_column_sum(&io))
+            });
+            let Some(sum) = found else { continue };
+            let inputs: Vec<TensorType> = self.inputs(i).iter().filter_map(|&v| self.ty(v).cloned()).collect();
+            let Ok(outputs) = op.infer(&inputs) else { continue };
+            let Some(old) = self.nodes[sum].take() else { continue };
+            if outputs.last() != old.outputs.first() {
+                self.nodes[sum] = Some(old);
+                continue;
+            }
+            let last = outputs.len() as u32 - 1;
+            if let Some(node) = &mut self.nodes[i] {
+                node.kind = Kind::Op(op);
+                node.outputs = outputs;
+            }
+            self.forward.insert(Value { node: sum as u32, output: 0 }, Value { node: i as u32, output: last });
+        }
+    }
+
+    /// Pulls elementwise producers of one use into their elementwise consumers.
+    fn chains(&mut self) {
+        for i in 0..self.nodes.len() {
+            while let Some((at, from, producer)) = self.producer_of(i) {
+                let Some(program) = self.pointwise(i) else { break };
+                let mut inputs = self.inputs(i);
+                let kept: Vec<Value> = inputs.iter().enumerate().filter(|(k, _)| *k != at).map(|(_, v)| *v).collect();
+                let source = self.inputs(from);
+                inputs = kept.into_iter().chain(source).collect();
+                let (inputs, program) = unique_inputs(inputs, &program.compose(at, &producer));
+                if inputs.len() + 1 > self.max_slots {
+                    break;
+                }
+                if let Some(node) = &mut self.nodes[i] {
+                    let shape = Some(node.outputs[0].shape.clone());
+                    node.kind = Kind::Op(Arc::new(Elementwise { program, shape, in_place: false }));
+                    node.inputs = inputs;
+                }
+                self.nodes[from] = None;
+            }
+        }
+    }
+
+    fn producer_of(&self, i: usize) -> Option<(usize, usize, Program)> {
+        let consumer = self.pointwise(i)?;
+        let uses = self.uses();
+        let out = self.nodes[i].as_ref()?.outputs[0].shape.clone();
+        let inputs = self.inputs(i);
+        inputs.iter().enumerate().find_map(|(at, v)| {
+            let producer = self.pointwise(v.node as usize)?;
+            let widened = self.ty(*v)?.shape != out;
+            let once = uses.get(v) == Some(&1) && inputs.iter().filter(|u| *u == v).count() == 1;
+            let cheap = !widened || producer.instrs.len() <= 4;
+            let fits = consumer.instrs.len() + producer.instrs.len() <= 48;
+            (once && cheap && fits).then_some((at, v.node as usize, producer))
+        })
+    }
+
+    /// Applies an elementwise node as the last step of the heavy node that feeds it.
+    fn epilogues(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some(program) = self.pointwise(i) else { continue };
+            let uses = self.uses();
+            let inputs = self.inputs(i);
+            let Some(out) = self.nodes[i].as_ref().map(|n| n.outputs[0].clone()) else { continue };
+            let anchor = inputs
+                .iter()
+                .enumerate()
+                .filter(|(_, v)| {
+                    let node = self.nodes[v.node as usize].as_ref();
+                    v.output == 0
+                        && uses.get(v) == Some(&1)
+                        && inputs.iter().filter(|u| u == v).count() == 1
+                        && node.is_some_and(|n| n.op().is_some_and(|op| op.epilogue()))
+                        && self.ty(**v).is_some_and(|t| t.shape == out.shape && t.dtype == DType::F32)
+                        && inputs.iter().all(|u| u == *v || !self.reaches(u.node as usize, v.node as usize))
+                })
+                .max_by_key(|(_, v)| v.node);
+            let Some((at, &v)) = anchor else { continue };
+            let Some(source) = self.nodes[v.node as usize].clone() else { continue };
+            let Some(op) = source.op() else { continue };
+            // Input 0 becomes the anchor's result, the others keep their order.
+            let order: Vec<usize> =
+                (0..inputs.len()).map(|k| if k == at { 0 } else { 1 + k - usize::from(k > at) }).collect();
+            let program = program.remap(&order, inputs.len());
+            let extras: Vec<Value> = inputs.iter().enumerate().filter(|(k, _)| *k != at).map(|(_, u)| *u).collect();
+            let own = self.inputs(v.node as usize);
+            if own.len() + extras.len() + source.outputs.len() + 1 > self.max_slots {
+                continue;
+            }
+            let n_inputs = own.len();
+            let Some(node) = &mut self.nodes[i] else { continue };
+            let mut outputs = source.outputs.clone();
+            outputs[0] = out;
+            *node = Node {
+                name: source.name.clone(),
+                kind: Kind::Op(Arc::new(Fused { anchor: op.clone(), n_inputs, program })),
+                inputs: own.into_iter().chain(extras).collect(),
+                outputs,
+            };
+            self.nodes[v.node as usize] = None;
+            for output in 1..source.outputs.len() as u32 {
+                self.forward.insert(Value { node: v.node, output }, Value { node: i as u32, output });
+            }
+        }
+    }
+
+    /// Returns whether node `from` needs node `to`, directly or through others.
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let mut seen = vec![false; self.nodes.len()];
+        let mut stack = vec![from];
+        while let Some(i) = stack.pop() {
+            if i == to {
+                return true;
+            }
+            if !std::mem::replace(&mut seen[i], true) {
+                stack.extend(self.inputs(i).iter().map(|v| v.node as usize));
+            }
+        }
+        false
+    }
+
+    fn finish(self) -> Graph {
+        let mut graph = Graph::new();
+        let edges: Vec<Vec<usize>> =
+            (0..self.nodes.len()).map(|i| self.inputs(i).iter().map(|v| v.node as usize).collect()).collect();
+        let mut map: HashMap<Value, Value> = HashMap::new();
+        for i in order(&edges, |i| self.nodes[i].is_some()) {
+            let inputs = self.inputs(i).iter().map(|v| map[v]).collect();
+            let Some(node) = self.nodes[i].clone() else { continue };
+            for (output, value) in graph.push_node(Node { inputs, ..node }).into_iter().enumerate() {
+                map.insert(Value { node: i as u32, output: output as u32 }, value);
+            }
+        }
+        for (name, v) in &self.outputs {
+            graph.output(name, map[&self.resolve(*v)]);
+        }
+        for &(s, v) in &self.updates {
+            graph.update(map[&self.resolve(s)], map[&self.resolve(v)]);
+        }
+        graph
+    }
+}
+
+/// Returns an order of the nodes in which each stands after those it needs, smallest index first.
+pub(super) fn order(needs: &[Vec<usize>], exists: impl Fn(usize) -> bool) -> Vec<usize> {
+    let mut open: Vec<usize> = vec![0; needs.len()];
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); needs.len()];
+    for (i, list) in needs.iter().enumerate() {
+        for &k in list {
+            users[k].push(i);
+            open[i] += 1;
+        }
+    }
+    let mut ready: BinaryHeap<std::cmp::Reverse<usize>> =
+        (0..needs.len()).filter(|&i| open[i] == 0 && exists(i)).map(std::cmp::Reverse).collect();
+    let mut result = Vec::new();
+    while let Some(std::cmp::Reverse(i)) = ready.pop() {
+        result.push(i);
+        for &user in &users[i] {
+            open[user] -= 1;
+            if open[user] == 0 && exists(user) {
+                ready.push(std::cmp::Reverse(user));
+            }
+        }
+    }
+    result
+}
+
+fn unique_inputs(inputs: Vec<Value>, program: &Program) -> (Vec<Value>, Program) {
+    let mut kept: Vec<Value> = Vec::new();
+    let map: Vec<usize> = inputs
+        .iter()
+        .map(|v| {
+            kept.iter().position(|k| k == v).unwrap_or_else(|| {
+                kept.push(*v);
+                kept.len() - 1
+            })
+        })
+        .collect();
+    let program = program.remap(&map, kept.len());
+    (kept, program)
+}
