@@ -554,7 +554,7 @@ fn sample(rng: &mut Philox) -> Sample {
 
 fn benches() -> Vec<(&'static str, Sample)> {
     let big = || TensorType::f32([Batch, 56, 56, 64]);
-    let op = |name| Elementwise::named(name).unwrap_or_else(|| Program::identity().into());
+    let op = |name| Elementwise::named(name).unwrap_or_else(|_| Program::identity().into());
     vec![
         ("relu_n8_c64_56", Sample::new(op("relu"), vec![(big(), ANY)], 8)),
         ("add_n8_c64_56", Sample::new(op("add"), vec![(big(), ANY), (big(), ANY)], 8)),
