@@ -11,7 +11,13 @@ pub fn simplify(graph: &Graph) -> Graph {
     let mut seen: HashMap<(String, Vec<Value>), Vec<Value>> = HashMap::new();
     let mut constants: HashMap<Value, Arg> = HashMap::new();
     graph.rebuild(|out, _, mut node| {
-        let Some(op) = node.op().cloned() else { return out.push_node(node) };
+        let Some(mut op) = node.op().cloned() else { return out.push_node(node) };
+        // A number under another shape is the same number.
+        if let (true, Some(&constant)) = (op.view(), node.inputs.first().and_then(|v| constants.get(v))) {
+            let program = Program { n_inputs: 0, instrs: Vec::new(), result: constant };
+            op = Arc::new(Elementwise::from(program));
+            node.inputs.clear();
+        }
         if op.view() && out.ty(node.inputs[0]) == &node.outputs[0] {
             return vec![node.inputs[0]];
         }
@@ -38,7 +44,9 @@ pub fn simplify(graph: &Graph) -> Graph {
                 }
             }
         }
-        let Some(op) = node.op().cloned() else { return out.push_node(node) };
+        if let Some(kept) = node.op() {
+            op = kept.clone();
+        }
         if !op.in_place(node.inputs.len()).is_empty() {
             return out.push_node(node);
         }

@@ -1,0 +1,55 @@
+/// Whether training goes on after a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// Go on.
+    Continue,
+    /// Stop after this step; what was learned is kept.
+    Stop,
+}
+
+/// Where training stands.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Progress {
+    /// Epoch, from 0.
+    pub epoch: usize,
+    /// Epochs that were asked for.
+    pub epochs: usize,
+    /// Samples of this epoch seen so far.
+    pub seen: usize,
+    /// Samples in an epoch.
+    pub samples: usize,
+    /// Samples per second in this epoch.
+    pub samples_per_s: f64,
+    /// Loss and metrics, averaged over the samples seen; at the end of an epoch those of the validation too.
+    pub values: Vec<(String, f64)>,
+}
+
+/// What happens beside training; every method may be left out.
+///
+/// ```
+/// use hubel::prelude::*;
+/// struct StopAtHalf;
+/// impl Callback for StopAtHalf {
+///     fn epoch_end(&mut self, at: &Progress) -> Control {
+///         let loss = at.values.iter().find(|(name, _)| name == "loss").map_or(0.0, |v| v.1);
+///         if loss < 0.5 { Control::Stop } else { Control::Continue }
+///     }
+/// }
+/// ```
+pub trait Callback {
+    /// Called before the first step.
+    fn begin(&mut self, _at: &Progress) {}
+
+    /// Called after every step; `values` are those of the last time they were read.
+    fn step_end(&mut self, _at: &Progress) -> Control {
+        Control::Continue
+    }
+
+    /// Called when values have been read from the device, a few times a second.
+    fn progress(&mut self, _at: &Progress) {}
+
+    /// Called after an epoch and its validation.
+    fn epoch_end(&mut self, _at: &Progress) -> Control {
+        Control::Continue
+    }
+}

@@ -1,0 +1,92 @@
+//! Weights and whole training states as safetensors files.
+
+use super::{TrainError, Trainer, trainer::Position};
+use crate::{
+    Error,
+    io::{safetensors, save},
+    nn::Model,
+    tensor::HostTensor,
+};
+use std::{collections::BTreeMap, path::Path};
+
+impl Model {
+    /// Gives the model the weights of a safetensors file, by name.
+    pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
+        Ok(self.set_weights(safetensors::open(path)?)?)
+    }
+
+    /// Gives the model the weights of a safetensors file in memory, by name.
+    pub fn load_weights_from_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        Ok(self.set_weights(safetensors::read(bytes)?)?)
+    }
+}
+
+impl Trainer {
+    /// Writes the weights as safetensors under their Keras names; a crash leaves the old file or the new.
+    pub fn save_weights(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let tensors = self.weights()?;
+        let bytes = safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &BTreeMap::new())?;
+        Ok(save::save(path, &bytes, false)?)
+    }
+
+    /// Writes all that training needs to go on to the same bits: weights, moments, position, seed, plan.
+    pub fn save_checkpoint(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let mut tensors: Vec<(String, HostTensor)> = Vec::new();
+        for store in [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten() {
+            tensors.extend(store.read_all()?);
+        }
+        let plan = self.plan().map_or(0, |p| p.hash);
+        let fields = [
+            ("step", self.at.step),
+            ("epoch", self.at.epoch as u64),
+            ("cursor", self.at.cursor as u64),
+            ("seed", self.at.seed),
+            ("plan", plan),
+        ];
+        let metadata: BTreeMap<String, String> = fields.map(|(k, v)| (k.to_owned(), v.to_string())).into();
+        let bytes = safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &metadata)?;
+        Ok(save::save(path, &bytes, true)?)
+    }
+
+    /// Takes over the state of a checkpoint; the next [`Trainer::fit`] goes on from there.
+    ///
+    /// Names and shapes must be those of this model and optimiser. Bits are the same only where plan,
+    /// adapter and driver are.
+    pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let bytes = crate::io::read_file(path, u64::MAX)?;
+        let metadata = safetensors::metadata(&bytes)?;
+        let tensors = safetensors::read(&bytes)?;
+        let mismatch = |what: &str, wanted: String, got: String| TrainError::Checkpoint { what: what.into(), wanted, got };
+        let field = |name: &str| -> Result<u64, TrainError> {
+            let text = metadata.get(name).cloned().unwrap_or_default();
+            text.parse().map_err(|_| mismatch(name, "a whole number".into(), format!("`{text}`")))
+        };
+        let at = Position {
+            step: field("step")?,
+            epoch: field("epoch")? as usize,
+            cursor: field("cursor")? as usize,
+            seed: field("seed")?,
+        };
+        let stores: Vec<_> = [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten().collect();
+        let wanted: Vec<_> = stores.iter().flat_map(|s| s.layout().entries.clone()).collect();
+        for entry in &wanted {
+            let found = tensors.iter().find(|(name, _)| *name == entry.name);
+            let fits = found.is_some_and(|(_, t)| t.shape() == entry.ty.shape.dims() && t.dtype() == entry.ty.dtype);
+            if !fits {
+                let got = found.map_or_else(|| "nothing".into(), |(_, t)| format!("{} {:?}", t.dtype(), t.shape()));
+                return Err(mismatch(&entry.name, entry.ty.to_string(), got).into());
+            }
+        }
+        if wanted.len() != tensors.len() {
+            let (wanted, got) = (format!("{} tensors", wanted.len()), tensors.len().to_string());
+            return Err(mismatch("its tensors", wanted, got).into());
+        }
+        for (name, tensor) in &tensors {
+            for store in stores.iter().filter(|s| s.layout().find(name).is_some()) {
+                store.write(name, tensor)?;
+            }
+        }
+        self.at = at;
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+use crate::{
+    Error,
+    graph::{Graph, Kind, Step, Value, evaluate},
+    passes::{PlanOptions, plan},
+    runtime::{Arena, Engine, Session, Store},
+    tensor::{Array, HostTensor},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// A graph ready to run: a session on a device, or reference evaluation where there is none.
+pub(super) enum Runner {
+    Device(Box<Session>),
+    Reference(Reference),
+}
+
+/// Reference evaluation with states kept in host stores.
+pub(super) struct Reference {
+    graph: Graph,
+    stores: Vec<Store>,
+    results: HashMap<String, Array>,
+}
+
+impl Runner {
+    /// Returns the graph compiled for batches of at most `capacity`.
+    pub fn new(
+        engine: &Engine,
+        graph: &Graph,
+        capacity: usize,
+        stores: &[Store],
+        arena: Option<&Arena>,
+    ) -> Result<Self, Error> {
+        if engine.is_reference() {
+            let reference = Reference { graph: graph.clone(), stores: stores.to_vec(), results: HashMap::new() };
+            return Ok(Runner::Reference(reference));
+        }
+        let layouts: Vec<_> = stores.iter().map(|s| s.layout().as_ref()).collect();
+        let options = PlanOptions { layouts, ..PlanOptions::new(capacity, engine.profile().clone()) };
+        let plan = Arc::new(plan(graph, &options)?);
+        log::debug!("{plan}");
+        Ok(Runner::Device(Box::new(engine.session(plan, stores, arena)?)))
+    }
+
+    /// Runs one step; `feeds` are raw elements by input name.
+    pub fn run(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<(), Error> {
+        match self {
+            Runner::Device(session) => Ok(session.run(step, feeds)?),
+            Runner::Reference(reference) => reference.run(step, feeds),
+        }
+    }
+
+    /// Returns an output of the last step, for its batch of `n`.
+    pub fn read(&mut self, output: &str, n: usize) -> Result<HostTensor, Error> {
+        match self {
+            Runner::Device(session) => Ok(session.read(output, n)?),
+            Runner::Reference(reference) => {
+                let ty = (reference.graph.outputs().iter())
+                    .find(|(name, _)| name == output)
+                    .map(|(_, v)| reference.graph.ty(*v).dtype);
+                match (ty, reference.results.get(output)) {
+                    (Some(dtype), Some(array)) => Ok(array.to_host(dtype)),
+                    _ => Err(crate::runtime::RuntimeError::UnknownName { name: output.into(), known: Vec::new() }.into()),
+                }
+            }
+        }
+    }
+}
+
+impl Reference {
+    fn run(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<(), Error> {
+        let mut values: HashMap<Value, Array> = HashMap::new();
+        let live = self.graph.live();
+        for (i, node) in self.graph.nodes().iter().enumerate().filter(|(i, _)| live[*i]) {
+            let value = Value { node: i as u32, output: 0 };
+            match &node.kind {
+                Kind::Op(_) => {}
+                Kind::Input => {
+                    let ty = &node.outputs[0];
+                    if let Some((_, bytes)) = feeds.iter().find(|(name, _)| *name == node.name) {
+                        let tensor = HostTensor::from_bytes(ty.shape.at(step.n), ty.dtype, bytes)?;
+                        values.insert(value, tensor.to_array());
+                    }
+                }
+                Kind::State { .. } => {
+                    if let Some(store) = self.store_of(&node.name) {
+                        values.insert(value, store.read(&node.name)?.to_array());
+                    }
+                }
+            }
+        }
+        let mut result = evaluate(&self.graph, values, step, false);
+        self.results.clear();
+        for (name, value) in self.graph.outputs() {
+            if let Some(array) = result.get(*value) {
+                self.results.insert(name.clone(), array.clone());
+            }
+        }
+        for &(state, value) in self.graph.updates() {
+            let node = self.graph.node(state);
+            if let (Some(store), Some(array)) = (self.store_of(&node.name), result.take(value)) {
+                store.write(&node.name, &array.to_host(node.outputs[0].dtype))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn store_of(&self, name: &str) -> Option<&Store> {
+        self.stores.iter().find(|s| s.layout().find(name).is_some())
+    }
+}

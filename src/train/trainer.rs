@@ -1,0 +1,555 @@
+use super::{Callback, Control, History, Inference, Progress, runner::Runner};
+use crate::{
+    Error,
+    data::{Dataset, shuffled},
+    graph::{Arg, Graph, Instr, OpError, Program, Step, TensorType, Value},
+    nn::{Loss, Metric, Mode, Model, Optimizer},
+    ops::{Elementwise, elementary},
+    passes::Layout,
+    runtime::{Arena, Engine, Store},
+    tensor::{Batch, DType, HostTensor, Shape},
+};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Training was asked for something that cannot be.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TrainError {
+    /// The data set has no samples.
+    #[error("the data set is empty; give at least one sample")]
+    NoData,
+    /// Samples do not fit the model.
+    #[error("the model takes samples of shape {wanted:?}, the data set has {got:?}; resize or pad the samples")]
+    SampleShape {
+        /// What the model takes.
+        wanted: Vec<usize>,
+        /// What was given.
+        got: Vec<usize>,
+    },
+    /// A label names no class.
+    #[error("label {label} of sample {sample} names no class: the model has {classes} outputs, labels run from 0")]
+    Label {
+        /// Index of the sample.
+        sample: usize,
+        /// Its label.
+        label: u32,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A checkpoint belongs to another run.
+    #[error("the checkpoint does not fit this run: {what}: wanted {wanted}, got {got}")]
+    Checkpoint {
+        /// What differs.
+        what: String,
+        /// What this run has.
+        wanted: String,
+        /// What the checkpoint has.
+        got: String,
+    },
+}
+
+/// How a model is trained: optimiser, loss, metrics, seed of the first weights.
+///
+/// ```
+/// use hubel::prelude::*;
+/// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(1);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Compile {
+    pub(super) optimizer: Arc<dyn Optimizer>,
+    pub(super) loss: Arc<dyn Loss>,
+    pub(super) metrics: Vec<Arc<dyn Metric>>,
+    pub(super) seed: u64,
+}
+
+impl Compile {
+    /// Returns a way to train without metrics, seed 0.
+    pub fn new(optimizer: impl Optimizer + 'static, loss: impl Loss + 'static) -> Self {
+        Compile { optimizer: Arc::new(optimizer), loss: Arc::new(loss), metrics: Vec::new(), seed: 0 }
+    }
+
+    /// Returns the way with a metric more.
+    pub fn metric(mut self, metric: impl Metric + 'static) -> Self {
+        self.metrics.push(Arc::new(metric));
+        self
+    }
+
+    /// Returns the way with this seed of the first weights.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+}
+
+/// One call of [`Trainer::fit`]: epochs, batch, validation, callbacks.
+pub struct Fit<'a> {
+    epochs: usize,
+    batch: usize,
+    validation: Option<&'a Dataset>,
+    seed: u64,
+    shuffle: bool,
+    max_steps: Option<u64>,
+    callbacks: Vec<Box<dyn Callback + 'a>>,
+}
+
+impl<'a> Fit<'a> {
+    /// Returns training until `epochs` epochs are done, batch 32, shuffled (Keras's defaults).
+    pub fn epochs(epochs: usize) -> Self {
+        Fit {
+            epochs,
+            batch: 32,
+            validation: None,
+            seed: 0,
+            shuffle: true,
+            max_steps: None,
+            callbacks: Vec::new(),
+        }
+    }
+
+    /// Returns the call with batches of `batch` samples; the last of an epoch may be smaller.
+    pub fn batch(mut self, batch: usize) -> Self {
+        self.batch = batch.max(1);
+        self
+    }
+
+    /// Returns the call with an evaluation on this data after every epoch.
+    pub fn validation(mut self, data: &'a Dataset) -> Self {
+        self.validation = Some(data);
+        self
+    }
+
+    /// Returns the call with this seed of order and dropout.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Returns the call with or without a new random order in each epoch.
+    pub fn shuffle(mut self, shuffle: bool) -> Self {
+        self.shuffle = shuffle;
+        self
+    }
+
+    /// Returns the call stopped after so many steps, mid-epoch where they end there; the next call goes on.
+    pub fn max_steps(mut self, steps: u64) -> Self {
+        self.max_steps = Some(steps);
+        self
+    }
+
+    /// Returns the call with a callback more.
+    pub fn callback(mut self, callback: impl Callback + 'a) -> Self {
+        self.callbacks.push(Box::new(callback));
+        self
+    }
+}
+
+/// Loss and metrics of an evaluation.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Scores {
+    /// Name and mean over all samples.
+    pub values: Vec<(String, f64)>,
+}
+
+impl Scores {
+    /// Returns the score of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.iter().find(|(n, _)| n == name).map(|v| v.1)
+    }
+}
+
+/// A model with weights on a device, an optimiser and what it remembers.
+///
+/// ```no_run
+/// use hubel::prelude::*;
+/// let engine = Engine::new()?;
+/// let mnist = data::mnist("examples/data/mnist")?;
+/// let model = Sequential::new([28, 28, 1])
+///     .add(Flatten::new())
+///     .add(Dense::new(10).activation(Softmax))
+///     .build()?;
+/// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+/// let mut trainer = model.compile(&engine, how)?;
+/// let history = trainer.fit(&mnist.train, Fit::epochs(2).batch(64).validation(&mnist.test))?;
+/// println!("{:?}", history.last("val_accuracy"));
+/// # Ok::<(), hubel::Error>(())
+/// ```
+pub struct Trainer {
+    pub(super) model: Model,
+    pub(super) engine: Engine,
+    how: Compile,
+    pub(super) params: Store,
+    pub(super) moments: Option<Store>,
+    pub(super) metrics: Store,
+    arena: Arena,
+    pub(super) at: Position,
+    pub(super) history: History,
+    plan: Option<Arc<crate::passes::Plan>>,
+}
+
+/// Where training stands, as a checkpoint keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Position {
+    pub step: u64,
+    pub epoch: usize,
+    pub cursor: usize,
+    pub seed: u64,
+}
+
+const METRICS: &str = "metrics";
+/// The host number that the accumulated losses are multiplied with: 0 starts an epoch, 1 goes on.
+const KEEP: usize = Step::N_SCALARS - 1;
+
+impl Model {
+    /// Returns a trainer with this model's weights on the engine's device.
+    ///
+    /// Weights that were set keep their values, the others get those of their initialisers.
+    pub fn compile(&self, engine: &Engine, how: Compile) -> Result<Trainer, Error> {
+        Trainer::new(self.clone(), engine, how)
+    }
+}
+
+/// Where samples come from.
+enum Source {
+    /// A data set in device memory; steps name its rows.
+    Device(Store),
+    /// Host memory; steps carry the samples.
+    Host,
+}
+
+impl Trainer {
+    fn new(model: Model, engine: &Engine, how: Compile) -> Result<Self, Error> {
+        let limit = engine.profile().max_binding_bytes;
+        let params = engine.store(Arc::new(params_layout(&model, limit)))?;
+        for weight in model.weights() {
+            params.write(&weight.name, &model.initial_value(weight, how.seed))?;
+        }
+        let trainable = || model.weights().iter().filter(|w| w.trainable);
+        let moments: Vec<(String, TensorType)> = (how.optimizer.slots().iter())
+            .flat_map(|slot| trainable().map(move |w| (format!("{slot}/{}", w.name), TensorType::f32(w.shape.clone()))))
+            .collect();
+        let moments = match moments.is_empty() {
+            true => None,
+            false => Some(engine.store(Arc::new(Layout::new(moments, limit)))?),
+        };
+        let counters = TensorType::f32([2 + how.metrics.len()]);
+        let metrics = engine.store(Arc::new(Layout::new([(METRICS.to_owned(), counters)], limit)))?;
+        Ok(Trainer {
+            model,
+            engine: engine.clone(),
+            how,
+            params,
+            moments,
+            metrics,
+            arena: engine.arena(),
+            at: Position::default(),
+            history: History::default(),
+            plan: None,
+        })
+    }
+
+    /// Returns the model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Returns the number of steps taken so far.
+    pub fn steps(&self) -> u64 {
+        self.at.step
+    }
+
+    /// Returns loss and metrics of all epochs so far.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Returns the plan of a training step, once [`Trainer::fit`] has begun on a device.
+    pub fn plan(&self) -> Option<&crate::passes::Plan> {
+        self.plan.as_deref()
+    }
+
+    fn stores(&self, data: &Source) -> Vec<Store> {
+        let mut stores = vec![self.params.clone(), self.metrics.clone()];
+        stores.extend(self.moments.clone());
+        if let Source::Device(store) = data {
+            stores.push(store.clone());
+        }
+        stores
+    }
+
+    /// Puts a data set into device memory where it fits, as it is stored.
+    fn source(&self, data: &Dataset) -> Result<Source, Error> {
+        let limit = self.engine.profile().max_binding_bytes;
+        if self.engine.is_reference() || data.images.bytes().len() as u64 > limit {
+            return Ok(Source::Host);
+        }
+        let ty = |t: &HostTensor| TensorType::new(Shape::fixed(t.shape()), t.dtype());
+        let entries = [("data/images".to_owned(), ty(&data.images)), ("data/labels".to_owned(), ty(&data.labels))];
+        let store = self.engine.store(Arc::new(Layout::new(entries, limit)))?;
+        store.write("data/images", &data.images)?;
+        store.write("data/labels", &data.labels)?;
+        Ok(Source::Device(store))
+    }
+
+    /// Builds the graph of a training or evaluation step.
+    fn graph(&self, data: &Dataset, source: &Source, mode: Mode) -> Result<Graph, Error> {
+        let mut g = Graph::new();
+        let (x, y) = match source {
+            Source::Host => {
+                let x = g.input("x", self.model.input_shape(), DType::F32);
+                (x, g.input("y", [Batch], DType::U32))
+            }
+            Source::Device(store) => {
+                let rows = g.input("rows", [Batch], DType::U32);
+                let mut table = |g: &mut Graph, name: &str| {
+                    let ty = store.layout().find(name).map(|e| e.ty.clone());
+                    g.state(name, ty.unwrap_or_else(|| TensorType::f32([0])), None)
+                };
+                let images = table(&mut g, "data/images");
+                let labels = table(&mut g, "data/labels");
+                let x = g.gather(images, rows)?;
+                (rescale(&mut g, x, data.scale, data.offset)?, g.gather_u32(labels, rows)?)
+            }
+        };
+        let built = self.model.assemble(&mut g, x, mode)?;
+        let losses = self.how.loss.build(&mut g, built.output, built.logits, y)?;
+        let mut rows = vec![losses];
+        for metric in &self.how.metrics {
+            // The largest logit is the largest probability.
+            rows.push(metric.build(&mut g, built.logits.unwrap_or(built.output), y)?);
+        }
+        let counters = g.state(METRICS, TensorType::f32([2 + self.how.metrics.len()]), None);
+        let counted = g.accumulate(counters, &rows, KEEP)?;
+        g.update(counters, counted);
+        g.output(METRICS, counted);
+        if mode == Mode::Training {
+            let loss = g.mean(losses)?;
+            let weights: Vec<&crate::nn::Weight> = built.weights.iter().filter(|w| w.trainable).collect();
+            let values: Vec<Value> = weights.iter().map(|w| w.value).collect();
+            let gradients = g.gradients(loss, &values)?;
+            for run in self.runs(weights.iter().map(|w| w.name.as_str())) {
+                let mut slots: Vec<Vec<Value>> = Vec::new();
+                for slot in self.how.optimizer.slots() {
+                    let names = weights[run.clone()].iter();
+                    let slot = names
+                        .map(|w| g.state(&format!("{slot}/{}", w.name), TensorType::f32(w.shape.clone()), None))
+                        .collect();
+                    slots.push(slot);
+                }
+                for (state, new) in
+                    self.how.optimizer.build(&mut g, &values[run.clone()], &gradients[run], &slots)?
+                {
+                    g.update(state, new);
+                }
+            }
+        }
+        Ok(g)
+    }
+
+    /// Cuts weights into runs that lie one behind the other, so that one kernel updates a run.
+    fn runs<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<std::ops::Range<usize>> {
+        let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+        let mut end = None;
+        for (i, name) in names.enumerate() {
+            let Some(entry) = self.params.layout().find(name) else { continue };
+            match (runs.last_mut(), end == Some((entry.chunk, entry.offset))) {
+                (Some(run), true) => run.end = i + 1,
+                _ => runs.push(i..i + 1),
+            }
+            end = Some((entry.chunk, entry.offset + entry.bytes.next_multiple_of(256).max(256)));
+        }
+        runs
+    }
+
+    fn check(&self, data: &Dataset) -> Result<(), Error> {
+        if data.is_empty() {
+            return Err(TrainError::NoData.into());
+        }
+        let (wanted, got) = (self.model.input_shape().dims()[1..].to_vec(), data.images.shape()[1..].to_vec());
+        if wanted != got {
+            return Err(TrainError::SampleShape { wanted, got }.into());
+        }
+        let classes = self.model.output_shape().last();
+        let labels = data.labels.to_array();
+        match labels.data.iter().position(|&l| l as usize >= classes) {
+            Some(sample) => {
+                let label = labels.data[sample] as u32;
+                Err(TrainError::Label { sample, label, classes }.into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn step(&self, n: usize, first: bool) -> Step {
+        let mut scalars = self.how.optimizer.scalars(self.at.step);
+        scalars[KEEP] = if first { 0.0 } else { 1.0 };
+        Step { n, step: self.at.step as u32, seed: self.at.seed, scalars }
+    }
+
+    fn feed(&self, runner: &mut Runner, step: &Step, data: &Dataset, source: &Source, rows: &[u32]) -> Result<(), Error> {
+        match source {
+            Source::Device(_) => runner.run(step, &[("rows", bytemuck::cast_slice(rows))]),
+            Source::Host => {
+                let (x, y) = (data.rows(rows)?, data.classes_of(rows)?);
+                runner.run(step, &[("x", x.bytes()), ("y", y.bytes())])
+            }
+        }
+    }
+
+    fn read_values(&self, runner: &mut Runner, n: usize) -> Result<Vec<(String, f64)>, Error> {
+        let counters = runner.read(METRICS, n)?.to_f32();
+        let seen = f64::from(counters[0]).max(1.0);
+        let names = ["loss"].into_iter().chain(self.how.metrics.iter().map(|m| m.name()));
+        Ok(names.zip(&counters[1..]).map(|(name, &sum)| (name.to_owned(), f64::from(sum) / seen)).collect())
+    }
+
+    /// Trains until the asked number of epochs is done and returns the history of all epochs.
+    ///
+    /// A trainer that has been stopped or resumed goes on where it stood, mid-epoch too.
+    pub fn fit(&mut self, data: &Dataset, mut fit: Fit) -> Result<History, Error> {
+        self.check(data)?;
+        if let Some(validation) = fit.validation {
+            self.check(validation)?;
+        }
+        self.at.seed = fit.seed;
+        let source = self.source(data)?;
+        let graph = self.graph(data, &source, Mode::Training)?;
+        let stores = self.stores(&source);
+        let mut runner = Runner::new(&self.engine, &graph, fit.batch, &stores, Some(&self.arena))?;
+        if let Runner::Device(session) = &runner {
+            self.plan = Some(session.plan().clone());
+        }
+        let mut validation = match fit.validation {
+            None => None,
+            Some(data) => Some((data, self.evaluation(data, fit.batch.max(256))?)),
+        };
+        let mut at = Progress { epochs: fit.epochs, samples: data.len(), ..Progress::default() };
+        fit.callbacks.iter_mut().for_each(|c| c.begin(&at));
+        let mut steps = 0;
+        while self.at.epoch < fit.epochs {
+            let order = if fit.shuffle {
+                shuffled(fit.seed, self.at.epoch as u32, data.len())
+            } else {
+                (0..data.len() as u32).collect()
+            };
+            let (began, from) = (Instant::now(), self.at.cursor);
+            let mut shown = Instant::now();
+            let mut stop = false;
+            while self.at.cursor < data.len() && !stop {
+                let rows = &order[self.at.cursor..(self.at.cursor + fit.batch).min(order.len())];
+                let step = self.step(rows.len(), self.at.cursor == 0);
+                self.feed(&mut runner, &step, data, &source, rows)?;
+                self.at.step += 1;
+                self.at.cursor += rows.len();
+                steps += 1;
+                (at.epoch, at.seen) = (self.at.epoch, self.at.cursor);
+                let due = shown.elapsed() > Duration::from_millis(250);
+                if due {
+                    at.values = self.read_values(&mut runner, rows.len())?;
+                    at.samples_per_s = (self.at.cursor - from) as f64 / began.elapsed().as_secs_f64();
+                    fit.callbacks.iter_mut().for_each(|c| c.progress(&at));
+                    shown = Instant::now();
+                }
+                stop = fit.callbacks.iter_mut().any(|c| c.step_end(&at) == Control::Stop)
+                    || fit.max_steps.is_some_and(|max| steps >= max);
+            }
+            if self.at.cursor < data.len() {
+                // The steps so far are on the device for certain.
+                self.read_values(&mut runner, 1)?;
+                break;
+            }
+            at.values = self.read_values(&mut runner, 1)?;
+            at.samples_per_s = (data.len() - from) as f64 / began.elapsed().as_secs_f64();
+            if let Some((data, (source, runner))) = &mut validation {
+                let scores = self.run_evaluation(data, source, runner, fit.batch.max(256))?;
+                at.values.extend(scores.values.into_iter().map(|(name, v)| (format!("val_{name}"), v)));
+            }
+            self.history.push(self.at.epoch, &at.values);
+            (self.at.epoch, self.at.cursor) = (self.at.epoch + 1, 0);
+            fit.callbacks.iter_mut().for_each(|c| c.progress(&at));
+            let ended = fit.callbacks.iter_mut().filter(|c| c.epoch_end(&at) == Control::Stop).count();
+            if ended > 0 || stop {
+                break;
+            }
+        }
+        Ok(self.history.clone())
+    }
+
+    /// Trains one step on these samples, in their order, and returns its loss (Keras `train_on_batch`).
+    pub fn train_on_batch(&mut self, data: &Dataset) -> Result<f64, Error> {
+        self.check(data)?;
+        let source = Source::Host;
+        let graph = self.graph(data, &source, Mode::Training)?;
+        let mut runner = Runner::new(&self.engine, &graph, data.len(), &self.stores(&source), Some(&self.arena))?;
+        let rows: Vec<u32> = (0..data.len() as u32).collect();
+        let step = self.step(data.len(), true);
+        self.feed(&mut runner, &step, data, &source, &rows)?;
+        self.at.step += 1;
+        let values = self.read_values(&mut runner, data.len())?;
+        Ok(values[0].1)
+    }
+
+    fn evaluation(&self, data: &Dataset, batch: usize) -> Result<(Source, Runner), Error> {
+        let source = self.source(data)?;
+        let graph = self.graph(data, &source, Mode::Inference)?;
+        let runner = Runner::new(&self.engine, &graph, batch, &self.stores(&source), Some(&self.arena))?;
+        Ok((source, runner))
+    }
+
+    fn run_evaluation(&self, data: &Dataset, source: &Source, runner: &mut Runner, batch: usize) -> Result<Scores, Error> {
+        let order: Vec<u32> = (0..data.len() as u32).collect();
+        for (i, rows) in order.chunks(batch).enumerate() {
+            self.feed(runner, &self.step(rows.len(), i == 0), data, source, rows)?;
+        }
+        Ok(Scores { values: self.read_values(runner, 1)? })
+    }
+
+    /// Returns loss and metrics over a whole data set, without dropout and with moving statistics.
+    pub fn evaluate(&mut self, data: &Dataset) -> Result<Scores, Error> {
+        self.check(data)?;
+        let batch = 256.min(data.len());
+        let (source, mut runner) = self.evaluation(data, batch)?;
+        self.run_evaluation(data, &source, &mut runner, batch)
+    }
+
+    /// Returns the model ready to run on batches of at most `batch` samples, on the trainer's weights.
+    ///
+    /// `taps` names layers whose outputs are results too.
+    pub fn inference(&self, batch: Batch, taps: &[&str]) -> Result<Inference, Error> {
+        Inference::new(&self.model, &self.engine, self.params.clone(), batch, taps)
+    }
+
+    /// Returns the model's output for f32 samples (n, …), any number of them.
+    pub fn predict(&self, samples: &HostTensor) -> Result<HostTensor, Error> {
+        let n = samples.shape().first().copied().unwrap_or(1);
+        self.inference(Batch::up_to(n.min(256)), &[])?.predict(samples)
+    }
+
+    /// Returns the model's weights by name, in the order of the layers.
+    pub fn weights(&self) -> Result<Vec<(String, HostTensor)>, Error> {
+        let names = self.model.weights().iter().map(|w| w.name.clone());
+        names.map(|name| Ok((name.clone(), self.params.read(&name)?))).collect()
+    }
+}
+
+/// Returns the layout of a model's weights: those that are trained first, so that they lie together.
+pub(super) fn params_layout(model: &Model, limit: u64) -> Layout {
+    let of = |trainable: bool| {
+        let weights = model.weights().iter().filter(move |w| w.trainable == trainable);
+        weights.map(|w| (w.name.clone(), TensorType::f32(w.shape.clone())))
+    };
+    Layout::new(of(true).chain(of(false)), limit)
+}
+
+fn rescale(g: &mut Graph, x: Value, scale: f32, offset: f32) -> Result<Value, OpError> {
+    if (scale, offset) == (1.0, 0.0) {
+        return Ok(x);
+    }
+    let (mul, add) = (elementary("mul")?, elementary("add")?);
+    let instrs = vec![
+        Instr { f: mul, args: vec![Arg::Input(0), Arg::Const(scale)] },
+        Instr { f: add, args: vec![Arg::Instr(0), Arg::Const(offset)] },
+    ];
+    g.apply1(Elementwise::from(Program { n_inputs: 1, instrs, result: Arg::Instr(1) }), &[x])
+}
