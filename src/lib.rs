@@ -1,28 +1,63 @@
 #![deny(missing_docs)]
-//! Convolutional networks on any GPU through wgpu.
+#![doc = include_str!("../README.md")]
 
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod data;
 pub mod graph;
+pub mod io;
 pub mod kernels;
+pub mod nn;
 pub mod ops;
 pub mod passes;
+pub mod runtime;
 pub mod tensor;
+pub mod train;
+
+pub use wgpu;
 
 /// Everything that can go wrong, one variant per boundary.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A file or its contents are not what they should be.
+    #[error(transparent)]
+    Format(#[from] io::FormatError),
+    /// A layer cannot be built.
+    #[error(transparent)]
+    Layer(#[from] nn::LayerError),
     /// An operation cannot be built on its inputs.
     #[error(transparent)]
     Op(#[from] graph::OpError),
     /// A graph cannot become a plan.
     #[error(transparent)]
     Plan(#[from] passes::PlanError),
+    /// The device or its driver.
+    #[error(transparent)]
+    Runtime(#[from] runtime::RuntimeError),
     /// A host tensor's elements do not fit its shape.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),
+    /// Training was asked for something that cannot be.
+    #[error(transparent)]
+    Train(#[from] train::TrainError),
 }
 
 /// What most programs need.
 pub mod prelude {
+    pub use crate::data::{self, Dataset};
     pub use crate::graph::{Graph, Value};
+    pub use crate::nn::Activation::{self, Linear, Relu, Sigmoid, Softmax, Tanh};
+    pub use crate::nn::{
+        Accuracy, Adam, BatchNormalization, Conv2D, Dense, Dropout, Flatten, GlorotUniform, HeNormal, LearningRate, Loss,
+        MaxPooling2D, Metric, Model, OneCycle, Ones, Optimizer, Sequential, Sgd, SparseCategoricalCrossentropy, Zeros,
+    };
+    pub use crate::ops::{
+        Conv2dOptions,
+        Padding::{self, Same, Valid},
+    };
+    pub use crate::runtime::Engine;
     pub use crate::tensor::{Batch, DType, DType::F32, HostTensor, Shape};
+    #[cfg(feature = "cli")]
+    pub use crate::train::ProgressBar;
+    pub use crate::train::{Callback, Compile, Control, Fit, History, Inference, Progress, Scores, Trainer};
 }

@@ -125,14 +125,14 @@ impl Inference {
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         n: usize,
-        inputs: &[External],
-        outputs: &[External],
+        inputs: &[External<'_>],
+        outputs: &[External<'_>],
     ) -> Result<(), Error> {
         if self.embedded.is_none() {
             let plan = self.embedded_plan()?;
             self.embedded = Some(self.engine.session(Arc::new(plan), &[self.params.clone()], None)?);
         }
-        let buffers: Vec<External> = inputs.iter().chain(outputs).cloned().collect();
+        let buffers: Vec<External<'_>> = inputs.iter().chain(outputs).copied().collect();
         match &mut self.embedded {
             Some(session) => Ok(session.record(encoder, n, &buffers)?),
             None => Ok(()),
@@ -143,8 +143,8 @@ impl Inference {
     pub fn record(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
-        inputs: &[External],
-        outputs: &[External],
+        inputs: &[External<'_>],
+        outputs: &[External<'_>],
     ) -> Result<(), Error> {
         self.record_batch(encoder, self.batch, inputs, outputs)
     }

@@ -2,7 +2,7 @@ use crate::{
     Error,
     graph::{Graph, Kind, Step, Value, evaluate},
     passes::{PlanOptions, plan},
-    runtime::{Arena, Engine, Session, Store},
+    runtime::{Arena, Engine, RuntimeError, Session, Store},
     tensor::{Array, HostTensor},
 };
 use std::{collections::HashMap, sync::Arc};
@@ -58,7 +58,11 @@ impl Runner {
                     .map(|(_, v)| reference.graph.ty(*v).dtype);
                 match (ty, reference.results.get(output)) {
                     (Some(dtype), Some(array)) => Ok(array.to_host(dtype)),
-                    _ => Err(crate::runtime::RuntimeError::UnknownName { name: output.into(), known: Vec::new() }.into()),
+                    _ => {
+                        let known: Vec<&str> = reference.graph.outputs().iter().map(|o| o.0.as_str()).collect();
+                        let known = known.join(", ");
+                        Err(RuntimeError::UnknownName { kind: "output", name: output.into(), known }.into())
+                    }
                 }
             }
         }

@@ -91,6 +91,7 @@ pub struct Fit<'a> {
     seed: u64,
     shuffle: bool,
     max_steps: Option<u64>,
+    read_every: Duration,
     callbacks: Vec<Box<dyn Callback + 'a>>,
 }
 
@@ -104,6 +105,7 @@ impl<'a> Fit<'a> {
             seed: 0,
             shuffle: true,
             max_steps: None,
+            read_every: Duration::from_millis(250),
             callbacks: Vec::new(),
         }
     }
@@ -135,6 +137,14 @@ impl<'a> Fit<'a> {
     /// Returns the call stopped after so many steps, mid-epoch where they end there; the next call goes on.
     pub fn max_steps(mut self, steps: u64) -> Self {
         self.max_steps = Some(steps);
+        self
+    }
+
+    /// Returns the call with values read from the device after every step, not a few times a second.
+    ///
+    /// Each step is then waited for.
+    pub fn read_every_step(mut self) -> Self {
+        self.read_every = Duration::ZERO;
         self
     }
 
@@ -444,8 +454,7 @@ impl Trainer {
                 self.at.cursor += rows.len();
                 steps += 1;
                 (at.epoch, at.seen) = (self.at.epoch, self.at.cursor);
-                let due = shown.elapsed() > Duration::from_millis(250);
-                if due {
+                if shown.elapsed() >= fit.read_every {
                     at.values = self.read_values(&mut runner, rows.len())?;
                     at.samples_per_s = (self.at.cursor - from) as f64 / began.elapsed().as_secs_f64();
                     fit.callbacks.iter_mut().for_each(|c| c.progress(&at));

@@ -1,7 +1,6 @@
 use crate::{
     graph::{OpError, Value},
     nn::{Layer, Mode, Scope, layer_common, layer_names},
-    tensor::stream_id,
 };
 
 /// Sets a share `rate` of the inputs to zero in training and scales the others by 1/(1 − rate)
@@ -34,8 +33,8 @@ impl Layer for Dropout {
     fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Value, OpError> {
         match scope.mode {
             Mode::Training => {
-                let stream = stream_id(scope.layer());
-                scope.graph.dropout(inputs[0], self.rate, stream)
+                let name = scope.layer().to_owned();
+                scope.graph.dropout(inputs[0], self.rate, &name)
             }
             Mode::Inference => Ok(inputs[0]),
         }

@@ -46,7 +46,7 @@ impl Layer for MaxPooling2D {
 
     fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Value, OpError> {
         let options =
-            Pool2dOptions { size: self.size, strides: self.strides.unwrap_or(self.size), padding: self.padding };
+            Pool2dOptions { pool: self.size, strides: self.strides.unwrap_or(self.size), padding: self.padding };
         scope.graph.max_pool2d(inputs[0], options)
     }
 }

@@ -1,0 +1,102 @@
+//! Every kernel that a sample reaches is valid WGSL under portable limits and translates to every backend.
+
+use hubel::{
+    graph::{DeviceClass, DeviceProfile, Dispatch, Slot},
+    kernels::{Access, reflect},
+    ops::FAMILIES,
+    tensor::{Philox, Purpose, stream_id},
+};
+use naga::{
+    back::{hlsl, msl, pipeline_constants::process_overrides, spv},
+    valid::{Capabilities, ValidationFlags, Validator},
+};
+use std::collections::{BTreeMap, HashSet};
+
+/// Returns every kernel that samples and benches reach, under portable limits, for both device classes.
+fn reached() -> Vec<(String, Dispatch)> {
+    let mut seen = HashSet::new();
+    let mut kernels = Vec::new();
+    for family in FAMILIES {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 0);
+        let samples = (0..64).map(|_| (family.sample)(&mut rng));
+        for sample in samples.chain((family.benches)().into_iter().map(|(_, s)| s)) {
+            let (graph, _, outputs) = crate::harness::sample_graph(&sample);
+            let io = graph.io(graph.node(outputs[0]));
+            for class in [DeviceClass::Cpu, DeviceClass::Gpu] {
+                for candidate in sample.op.lower(&io, &DeviceProfile::portable(class), None) {
+                    for dispatch in candidate.dispatches {
+                        if seen.insert((dispatch.source.clone(), format!("{:?}", dispatch.constants))) {
+                            kernels.push((format!("{} {}", family.name, candidate.variant), dispatch));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    kernels
+}
+
+fn translate(dispatch: &Dispatch) -> Result<(), String> {
+    let (bindings, module) = reflect(&dispatch.kernel, &dispatch.source).map_err(|e| e.to_string())?;
+    if bindings.len() != dispatch.slots.len() + 1 || bindings.len() > 9 {
+        return Err(format!("{} bindings for {} slots", bindings.len(), dispatch.slots.len()));
+    }
+    for (binding, slot) in bindings[1..].iter().zip(&dispatch.slots) {
+        let wanted = if matches!(slot, Slot::In(_)) { Access::Read } else { Access::ReadWrite };
+        if binding.access != wanted && wanted == Access::Read {
+            return Err(format!("binding {} of {slot:?} is writable", binding.binding));
+        }
+    }
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+    let info = validator.validate(&module).map_err(|e| format!("{e:?}"))?;
+    let constants = dispatch.constants.iter().map(|(k, v)| (k.to_string(), *v)).collect();
+    let (module, info) = process_overrides(&module, &info, None, &constants).map_err(|e| e.to_string())?;
+    let entry = module.entry_points.iter().find(|e| e.name == "main").ok_or("no entry point main")?;
+    if entry.workgroup_size.iter().product::<u32>() > 256 {
+        return Err(format!("a workgroup of {:?}", entry.workgroup_size));
+    }
+    let atomic_floats = module.types.iter().any(|(_, t)| {
+        matches!(t.inner, naga::TypeInner::Atomic(s) if s.kind == naga::ScalarKind::Float)
+    });
+    if atomic_floats {
+        return Err("atomic floats".into());
+    }
+    spv::write_vec(&module, &info, &spv::Options::default(), None).map_err(|e| format!("SPIR-V: {e}"))?;
+    let options = msl::Options { fake_missing_bindings: true, ..Default::default() };
+    msl::write_string(&module, &info, &options, &Default::default()).map_err(|e| format!("MSL: {e}"))?;
+    let options = hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+    let mut text = String::new();
+    let pipeline = hlsl::PipelineOptions::default();
+    hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).map_err(|e| format!("HLSL: {e}"))?;
+    Ok(())
+}
+
+#[test]
+fn every_reached_kernel_is_portable_and_translates_to_spirv_msl_and_hlsl() {
+    let failed: Vec<String> = reached()
+        .iter()
+        .filter_map(|(name, d)| translate(d).err().map(|e| format!("{name}: {e}\n{:?}", d.constants)))
+        .collect();
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+#[test]
+fn every_shader_file_is_reached_and_valid_with_its_default_header() {
+    let kernels = reached();
+    let mut unreached = BTreeMap::new();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders")).expect("shaders/ is there") {
+        let path = entry.expect("a readable folder").path();
+        let text = std::fs::read_to_string(&path).expect("shaders are text");
+        if path.file_name().is_some_and(|n| n == "common.wgsl") {
+            continue;
+        }
+        let source = format!("{}{}{text}", hubel::kernels::COMMON, hubel::kernels::NO_EPILOGUE);
+        if let Err(e) = naga::front::wgsl::parse_str(&source) {
+            unreached.insert(path.clone(), e.emit_to_string(&source));
+        }
+        if !kernels.iter().any(|(_, d)| d.source.contains(text.trim())) {
+            unreached.insert(path, "no sample reaches it".into());
+        }
+    }
+    assert!(unreached.is_empty(), "{unreached:#?}");
+}

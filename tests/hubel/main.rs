@@ -1,0 +1,10 @@
+//! All integration tests in one binary.
+
+mod gradients;
+mod harness;
+mod kernels;
+mod operations;
+mod passes;
+mod structure;
+mod training;
+mod worked_examples;

@@ -1,0 +1,101 @@
+//! Claims about every operation, derived from the list of operations.
+
+use crate::harness::{Run, check_sample};
+use hubel::{
+    graph::{Family, Graph},
+    ops::FAMILIES,
+    tensor::{Philox, Purpose},
+};
+use std::collections::HashSet;
+
+const SHAPES: usize = 64;
+
+fn rng(family: &Family, stream: u32) -> Philox {
+    Philox::new(u64::from(hubel::tensor::stream_id(family.name)), Purpose::Test, stream)
+}
+
+fn failures(check: impl Fn(&'static Family) -> Result<(), String>) {
+    let failed: Vec<String> =
+        FAMILIES.iter().filter_map(|f| check(f).err().map(|e| format!("{}: {e}", f.name))).collect();
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+#[test]
+fn every_kernel_computes_what_its_reference_says_between_guards() {
+    let run = Run { guarded: true, ..Run::default() };
+    failures(|family| {
+        let mut rng = rng(family, 0);
+        let mut distinct = HashSet::new();
+        for i in 0..SHAPES * 20 {
+            let sample = (family.sample)(&mut rng);
+            let key = format!("{}{:?}{}", sample.op.key(), sample.inputs, sample.n);
+            if !distinct.insert(key) {
+                continue;
+            }
+            check_sample(&sample, &mut rng, &run).map_err(|e| format!("sample {i}: {e}"))?;
+            if distinct.len() == SHAPES {
+                return Ok(());
+            }
+        }
+        Err(format!("only {} distinct samples", distinct.len()))
+    });
+}
+
+#[test]
+fn planted_faults_are_noticed() {
+    failures(|family| {
+        for fault in family.faults {
+            let mut rng = rng(family, 1);
+            let (mut met, mut noticed) = (0, false);
+            for _ in 0..SHAPES * 4 {
+                let sample = (family.sample)(&mut rng);
+                let (graph, ..) = crate::harness::sample_graph(&sample);
+                let plan = crate::harness::plan_for(&graph, sample.capacity, &Run::default());
+                if !plan.dispatches.iter().any(|d| d.source.contains(fault.from)) {
+                    continue;
+                }
+                met += 1;
+                let run = Run { guarded: true, fault: Some(fault), ..Run::default() };
+                if check_sample(&sample, &mut rng, &run).is_err() {
+                    noticed = true;
+                    break;
+                }
+            }
+            if !noticed {
+                return Err(format!("`{}` passed {met} samples unnoticed", fault.what));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn bad_constructions_are_typed_errors_that_say_what_to_do() {
+    failures(|family| {
+        for bad in family.bad {
+            match (bad.build)(&mut Graph::new()) {
+                Ok(_) => return Err(format!("{} is accepted", bad.what)),
+                Err(e) if e.op.is_empty() || e.wanted.is_empty() || e.got.is_empty() || e.advice.is_empty() => {
+                    return Err(format!("{}: an empty part in {e:?}", bad.what));
+                }
+                Err(_) => {}
+            }
+        }
+        if family.bad.is_empty() { Err("no bad case".into()) } else { Ok(()) }
+    });
+}
+
+#[test]
+fn operations_are_equal_where_their_keys_are() {
+    failures(|family| {
+        let mut rng = rng(family, 2);
+        for _ in 0..SHAPES {
+            let (a, b) = ((family.sample)(&mut rng), (family.sample)(&mut rng));
+            let same_key = (a.op.name(), a.op.key()) == (b.op.name(), b.op.key());
+            if same_key != (format!("{:?}", a.op) == format!("{:?}", b.op)) {
+                return Err(format!("{:?} and {:?} have keys `{}` and `{}`", a.op, b.op, a.op.key(), b.op.key()));
+            }
+        }
+        Ok(())
+    });
+}

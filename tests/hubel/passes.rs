@@ -1,0 +1,178 @@
+//! Passes change how a graph runs, never what it computes.
+
+use crate::harness::{Run, engine, plan_for, run_graph};
+use hubel::{
+    graph::{DeviceClass, Graph, Step, Value},
+    kernels::Access,
+    ops::{Conv2dOptions, Padding, Pool2dOptions},
+    passes::{BufferRef, Plan},
+    prelude::*,
+    tensor::{Philox, Purpose},
+};
+use std::collections::HashMap;
+
+/// A random small network of every kind of operation, its inputs, and whether to differentiate it.
+fn random_graph(rng: &mut Philox, capacity: usize, n: usize, train: bool) -> (Graph, Vec<(String, HostTensor)>) {
+    let mut g = Graph::new();
+    let mut feeds: Vec<(String, HostTensor)> = Vec::new();
+    let mut input = |g: &mut Graph, rng: &mut Philox, shape: Vec<usize>| -> Value {
+        let name = format!("in{}", feeds.len());
+        let v = g.input(&name, shape.clone(), F32);
+        let at: Vec<usize> = shape.iter().map(|&d| if d == Batch { n } else { d }).collect();
+        let data = (0..at.iter().product()).map(|_| rng.uniform(-1.0, 1.0) as f32).collect();
+        feeds.push((name, HostTensor::f32(at, data).expect("data fits")));
+        v
+    };
+    let _ = capacity;
+    let (h, c) = (5 + rng.below(6), 1 + rng.below(5));
+    let first = input(&mut g, rng, vec![Batch, h, h, c]);
+    let mut weights = Vec::new();
+    let mut pictures = vec![first];
+    for _ in 0..2 + rng.below(5) {
+        let x = rng.pick(&pictures);
+        let dims = g.shape(x).dims().to_vec();
+        let y = match rng.below(8) {
+            0 | 1 if dims[1] >= 3 => {
+                let filters = rng.pick(&[1, 3, 4, 8]);
+                let w = input(&mut g, rng, vec![3, 3, dims[3], filters]);
+                let b = input(&mut g, rng, vec![filters]);
+                weights.extend([w, b]);
+                let padding = rng.pick(&[Padding::Same, Padding::Valid]);
+                let stride = 1 + rng.below(2);
+                let y = g.conv2d(x, w, Conv2dOptions { padding, ..Conv2dOptions::valid().strides([stride; 2]) });
+                let y = y.and_then(|y| g.add(y, b));
+                if rng.below(2) == 0 { y.and_then(|y| g.relu(y)) } else { y }
+            }
+            2 if dims[1] >= 2 => {
+                g.max_pool2d(x, Pool2dOptions { pool: [2, 2], strides: [2, 2], padding: Padding::Same })
+            }
+            3 => {
+                let (gamma, beta) = (input(&mut g, rng, vec![dims[3]]), input(&mut g, rng, vec![dims[3]]));
+                weights.extend([gamma, beta]);
+                g.batch_norm(x, gamma, beta, 1e-3).map(|y| y[0])
+            }
+            4 => {
+                let other = pictures.iter().copied().find(|&v| g.shape(v) == g.shape(x));
+                g.add(x, other.unwrap_or(x))
+            }
+            5 => g.tanh(x),
+            6 => g.sigmoid(x).and_then(|y| g.mul(x, y)),
+            _ => g.scale(x, 0.5).and_then(|y| g.relu(y)),
+        };
+        pictures.push(y.expect("random graphs are valid"));
+    }
+    let last = pictures[pictures.len() - 1];
+    let flat = g.flatten(last).expect("a picture flattens");
+    let w = input(&mut g, rng, vec![g.shape(flat).last(), 7]);
+    weights.push(w);
+    let logits = g.matmul(flat, w).expect("shapes agree");
+    g.output("logits", logits);
+    if train {
+        let p = g.log_softmax(logits).expect("a softmax");
+        let square = g.mul(p, p).expect("a square");
+        let loss = g.mean(square).expect("a mean");
+        g.output("loss", loss);
+        for (i, d) in g.gradients(loss, &weights).expect("gradients").into_iter().enumerate() {
+            g.output(&format!("d{i}"), d);
+        }
+    }
+    (g, feeds)
+}
+
+#[test]
+fn a_hundred_random_graphs_compute_the_same_with_passes_on_and_off() {
+    for seed in 0..100 {
+        let mut rng = Philox::new(seed, Purpose::Test, 11);
+        let capacity = 1 + rng.below(4);
+        let n = 1 + rng.below(capacity);
+        let train = seed % 2 == 1;
+        let (g, feeds) = random_graph(&mut rng, capacity, n, train);
+        let run = |optimize: bool| {
+            let run = Run { optimize, ..Run::default() };
+            run_graph(&g, &feeds, &Step::of(n), capacity, &run).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{g}"))
+        };
+        let (plain, passed) = (run(false), run(true));
+        // Fusion of bias gradients changes the order of sums; everything else keeps the bits where
+        // the compiler contracts nothing.
+        let exact = !train && engine().profile().class == DeviceClass::Cpu;
+        for (a, b) in plain.iter().zip(&passed) {
+            let (a, b) = (a.to_f32(), b.to_f32());
+            let scale = a.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+            for (i, (x, y)) in a.iter().zip(&b).enumerate() {
+                let same = x.to_bits() == y.to_bits() || (!exact && (x - y).abs() <= 1e-4 * scale);
+                assert!(same, "seed {seed}, element {i}: {x} unfused, {y} fused\n{g}");
+            }
+        }
+    }
+}
+
+/// Returns the byte ranges that a plan's launches read and write.
+fn ranges(plan: &Plan) -> Vec<(Vec<(BufferRef, u64, u64)>, Vec<(BufferRef, u64, u64)>)> {
+    (plan.dispatches.iter())
+        .map(|d| {
+            let side = |read: bool| {
+                let of = d.bindings.iter().filter(move |b| (b.access == Access::Read) == read);
+                of.map(|b| (b.place.buffer, b.place.offset, b.place.offset + b.place.bytes)).collect()
+            };
+            (side(true), side(false))
+        })
+        .collect()
+}
+
+#[test]
+fn no_launch_binds_one_buffer_for_reading_and_for_writing() {
+    for seed in 0..100 {
+        let mut rng = Philox::new(seed, Purpose::Test, 11);
+        let (g, _) = random_graph(&mut rng, 4, 4, true);
+        for optimize in [false, true] {
+            let plan = plan_for(&g, 4, &Run { optimize, ..Run::default() });
+            for (i, (reads, writes)) in ranges(&plan).iter().enumerate() {
+                let both = reads.iter().any(|r| writes.iter().any(|w| w.0 == r.0));
+                assert!(!both, "seed {seed}, launch {i}\n{plan}");
+            }
+        }
+    }
+}
+
+/// Each read must see what the launch that made the value wrote: nothing may have written there since.
+#[test]
+fn no_two_live_tensors_overlap() {
+    for seed in 0..100 {
+        let mut rng = Philox::new(seed, Purpose::Test, 11);
+        let (g, _) = random_graph(&mut rng, 4, 4, true);
+        let plan = plan_for(&g, 4, &Run { optimize: true, ..Run::default() });
+        let launches = ranges(&plan);
+        // The last writer of each 16-byte piece, and the start of the range that it wrote.
+        let mut owner: HashMap<(BufferRef, u64), u64> = HashMap::new();
+        for port in &plan.inputs {
+            for at in (port.place.offset..port.place.offset + port.place.bytes).step_by(16) {
+                owner.insert((port.place.buffer, at), port.place.offset);
+            }
+        }
+        for (i, (reads, writes)) in launches.iter().enumerate() {
+            for &(buffer, from, to) in reads {
+                for at in (from..to).step_by(16) {
+                    let found = owner.get(&(buffer, at));
+                    assert!(found == Some(&from), "seed {seed}, launch {i} reads {at} of {found:?}, not {from}\n{plan}");
+                }
+            }
+            for &(buffer, from, to) in writes {
+                for at in (from..to).step_by(16) {
+                    owner.insert((buffer, at), from);
+                }
+            }
+        }
+        for port in &plan.outputs {
+            let own = owner.get(&(port.place.buffer, port.place.offset));
+            assert!(own == Some(&port.place.offset), "seed {seed}: output {} was overwritten\n{plan}", port.name);
+        }
+    }
+}
+
+#[test]
+fn bias_and_activation_are_part_of_the_convolution_and_the_dense_layer() {
+    let model = crate::worked_examples::lenet5();
+    let net = model.inference(engine(), Batch::up_to(64)).expect("an inference session");
+    let plan = net.plan().expect("a plan");
+    assert_eq!(plan.dispatches.len(), 8, "{plan}");
+}

@@ -1,0 +1,157 @@
+//! The structure of the crate: what imports what, how heavy it is, and the generated documents.
+
+use hubel::ops::FAMILIES;
+use std::{fmt::Write as _, fs, path::Path, process::Command};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const LAYERS: [&str; 9] = ["tensor", "graph", "kernels", "ops", "passes", "runtime", "nn", "io", "data"];
+
+fn sources(folder: &Path, out: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).expect("src/ is there") {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let name = path.strip_prefix(ROOT).expect("inside the crate").to_string_lossy().replace('\\', "/");
+            out.push((name, fs::read_to_string(&path).expect("sources are text")));
+        }
+    }
+}
+
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    let before_tests = text.split("#[cfg(test)]").next().unwrap_or(text);
+    before_tests.lines().filter(|l| !l.trim_start().starts_with("//"))
+}
+
+#[test]
+fn imports_go_downward_only() {
+    let allowed = |layer: &str| -> &'static [&'static str] {
+        match layer {
+            "tensor" => &[],
+            "graph" => &["tensor"],
+            "kernels" => &["tensor", "graph"],
+            "ops" => &["tensor", "graph", "kernels"],
+            "passes" => &["tensor", "graph", "kernels", "ops"],
+            "runtime" => &["tensor", "graph", "kernels", "ops", "passes"],
+            "io" => &["tensor"],
+            "data" => &["tensor", "io"],
+            "nn" => &["tensor", "graph", "ops"],
+            _ => &LAYERS,
+        }
+    };
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src"), &mut files);
+    let mut wrong = Vec::new();
+    for (name, text) in &files {
+        let Some(layer) = name.strip_prefix("src/").and_then(|n| n.split('/').next()).filter(|l| !l.ends_with(".rs")) else {
+            continue;
+        };
+        let body: String = code(text).collect::<Vec<_>>().join("\n");
+        for other in LAYERS.iter().filter(|o| **o != layer && !allowed(layer).contains(o)) {
+            let direct = body.contains(&format!("crate::{other}"));
+            let grouped = body.split("use crate::{").skip(1).any(|rest| {
+                let rest = rest.split(";\n").next().unwrap_or(rest);
+                rest.split([',', '{', '\n']).any(|part| part.trim().starts_with(&format!("{other}::")))
+            });
+            if direct || grouped {
+                wrong.push(format!("{name} uses {other}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn only_the_runtime_names_wgpu_and_only_it_may_be_unsafe() {
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src"), &mut files);
+    // An application records into its own encoder: the type stands in the signature.
+    let signatures = ["src/train/inference.rs", "src/lib.rs"];
+    let wrong: Vec<&str> = (files.iter())
+        .filter(|(name, text)| {
+            let inside = name.starts_with("src/runtime/");
+            let names_wgpu = code(text).any(|l| l.contains("wgpu::") && !l.contains("hubel::wgpu"));
+            (names_wgpu && !inside && !signatures.contains(&name.as_str()))
+                || (!inside && code(text).any(|l| l.contains("unsafe ")))
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn the_library_neither_prints_nor_panics_on_purpose() {
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src"), &mut files);
+    let marks = ["println!", "print!(", "dbg!", "todo!", "unimplemented!", ".unwrap()", ".expect(", "panic!("];
+    let wrong: Vec<String> = (files.iter().filter(|(name, _)| !name.contains("progress_bar") && !name.contains("src/bin")))
+        .flat_map(|(name, text)| {
+            let lines = code(text).filter(|l| marks.iter().any(|m| l.contains(m))).map(str::trim);
+            lines.map(|l| format!("{name}: {l}")).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn an_embedding_application_pays_for_at_most_25_crates_beside_wgpu_and_naga() {
+    let crates = |args: &[&str]| -> std::collections::BTreeSet<String> {
+        let out = Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "-e", "normal", "--prefix", "none", "--format", "{p}"])
+            .args(args)
+            .current_dir(ROOT)
+            .output()
+            .expect("cargo runs");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        text.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect()
+    };
+    let ours = crates(&["--no-default-features", "-p", "hubel"]);
+    let mut theirs = crates(&["-p", "wgpu"]);
+    theirs.extend(crates(&["-p", "naga"]));
+    let extra: Vec<&String> = ours.difference(&theirs).filter(|c| *c != "hubel").collect();
+    assert!(extra.len() <= 25, "{} crates: {extra:?}", extra.len());
+}
+
+/// Returns OPS.md as the list of operations says it.
+fn operations_table() -> String {
+    let mut out = String::from(
+        "# Operations\n\nGenerated from the list of operations; `HUBEL_WRITE_DOCS=1 cargo test --release operations_table` writes it anew.\n\n\
+         | operation | what it is | gradient | accuracy on the GPU | kernels |\n|---|---|---|---|---|\n",
+    );
+    for family in FAMILIES {
+        let mut rng = hubel::tensor::Philox::new(1, hubel::tensor::Purpose::Test, 0);
+        let sample = (family.sample)(&mut rng);
+        let (graph, _, outputs) = crate::harness::sample_graph(&sample);
+        let io = graph.io(graph.node(outputs[0]));
+        let accuracy: Vec<String> = sample.op.accuracy(&io, sample.n).iter().map(|a| {
+            let text = format!("{a:?}");
+            text.split([' ', '(']).next().unwrap_or(&text).to_owned()
+        }).collect();
+        let profile = hubel::graph::DeviceProfile::portable(hubel::graph::DeviceClass::Gpu);
+        let kernels: Vec<String> = sample.op.lower(&io, &profile, None).first()
+            .map(|c| c.dispatches.iter().map(|d| d.kernel.clone()).collect())
+            .unwrap_or_default();
+        let kernels = if kernels.is_empty() { "none".into() } else { kernels.join(", ") };
+        let gradient = if family.differentiable { "yes" } else { "no" };
+        let accuracy = if family.name == "elementwise" { "by function".into() } else { accuracy.join(", ") };
+        let _ = writeln!(out, "| `{}` | {} | {gradient} | {accuracy} | {kernels} |", family.name, family.about);
+    }
+    out.push_str("\n## Elementwise functions\n\n| function | operands | accuracy |\n|---|---|---|\n");
+    for f in hubel::ops::TABLE {
+        let _ = writeln!(out, "| `{}` | {} | {:?} |", f.name, f.arity, f.accuracy);
+    }
+    out.push_str("\nAccuracy is the largest error against 64-bit evaluation that the tests allow: `Exact` the same number, `Ulp(k)` k units \
+        in the last place, `Products` max(8, 2·√K)·2⁻²⁴ times the sum of the K products' magnitudes; the others are defined in `hubel::tensor::Accuracy`.\n");
+    out
+}
+
+#[test]
+fn operations_table_is_up_to_date() {
+    let path = Path::new(ROOT).join("OPS.md");
+    if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
+        fs::write(&path, operations_table()).expect("OPS.md can be written");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+    assert!(found == operations_table(), "OPS.md is stale: run HUBEL_WRITE_DOCS=1 cargo test --release operations_table");
+}

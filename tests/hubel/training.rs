@@ -1,0 +1,304 @@
+//! Training: same seed, same bits; resume; nothing created after the first step; embedding.
+
+use crate::{
+    harness::engine,
+    worked_examples::lenet5,
+};
+use hubel::{
+    prelude::*,
+    runtime::External,
+    tensor::{Philox, Purpose},
+    wgpu,
+};
+use std::{cell::RefCell, process::Command, rc::Rc};
+
+/// Pictures of ten kinds of stripes with noise: learnable, and made here.
+fn stripes(n: usize) -> Dataset {
+    let mut rng = Philox::new(5, Purpose::Test, 0);
+    let labels: Vec<u8> = (0..n).map(|_| rng.below(10) as u8).collect();
+    let mut pixels = Vec::with_capacity(n * 1024);
+    for &label in &labels {
+        let (dx, dy) = (f64::from(label % 5) - 2.0, f64::from(label / 5) + 0.5);
+        for i in 0..1024 {
+            let wave = ((f64::from(i % 32) * dx + f64::from(i / 32) * dy) * 0.5).sin();
+            pixels.push((127.0 + 90.0 * wave + rng.uniform(-30.0, 30.0)) as u8);
+        }
+    }
+    let images = HostTensor::u8([n, 32, 32, 1], pixels).expect("pixels fit");
+    let labels = HostTensor::u8([n], labels).expect("labels fit");
+    let mut data = Dataset::new(images, labels).expect("a data set");
+    data.scale = 1.0 / 255.0;
+    data
+}
+
+fn how() -> Compile {
+    Compile::new(Adam::new(2e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(3)
+}
+
+fn trainer(engine: &Engine) -> Trainer {
+    lenet5().compile(engine, how()).expect("a trainer")
+}
+
+/// Returns the bits of all weights.
+fn bits(trainer: &Trainer) -> Vec<u32> {
+    let weights = trainer.weights().expect("weights can be read");
+    weights.iter().flat_map(|(_, t)| t.to_f32()).map(f32::to_bits).collect()
+}
+
+/// Records the running loss after every step.
+#[derive(Clone, Default)]
+struct Losses(Rc<RefCell<Vec<u64>>>);
+
+impl Callback for Losses {
+    fn step_end(&mut self, at: &Progress) -> Control {
+        self.0.borrow_mut().extend(at.values.first().map(|v| v.1.to_bits()));
+        Control::Continue
+    }
+}
+
+/// Trains 200 steps of 32 with a read after each, and returns the losses' and the final weights' bits.
+fn two_hundred_steps() -> (Vec<u64>, Vec<u32>) {
+    let data = stripes(1000);
+    let mut trainer = trainer(engine());
+    let losses = Losses::default();
+    let fit = Fit::epochs(99).batch(32).seed(1).max_steps(200).read_every_step().callback(losses.clone());
+    trainer.fit(&data, fit).expect("training runs");
+    let values = losses.0.borrow().clone();
+    assert_eq!(values.len(), 200);
+    (values, bits(&trainer))
+}
+
+#[test]
+fn two_hundred_steps_give_the_same_bits_in_three_runs() {
+    let first = two_hundred_steps();
+    for _ in 0..2 {
+        assert!(two_hundred_steps() == first, "another run gave other bits");
+    }
+}
+
+/// Run by the test below in processes of their own, where the driver has another number of threads.
+#[test]
+fn bits_of_two_hundred_steps_as_text() {
+    let (losses, weights) = two_hundred_steps();
+    let fold = |h: u64, x: u64| (h ^ x).wrapping_mul(0x100_0000_01b3);
+    let hash = losses.iter().copied().chain(weights.iter().map(|&w| u64::from(w))).fold(0xcbf2_9ce4_8422_2325, fold);
+    println!("bits {hash:016x}");
+}
+
+#[test]
+fn the_number_of_driver_threads_changes_no_bit() {
+    let run = |threads: Option<&str>| {
+        let mut command = Command::new(std::env::current_exe().expect("this test has a file"));
+        command.args(["--exact", "training::bits_of_two_hundred_steps_as_text", "--nocapture"]);
+        if let Some(threads) = threads {
+            command.env("LP_NUM_THREADS", threads);
+        }
+        let out = command.output().expect("the test runs itself");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let at = text.find("bits ").unwrap_or_else(|| panic!("no bits in {text}"));
+        text[at..at + 21].to_owned()
+    };
+    let default = run(None);
+    assert_eq!(run(Some("1")), default);
+    assert_eq!(run(Some("2")), default);
+}
+
+#[test]
+fn a_resumed_run_ends_in_the_same_bits() {
+    let data = stripes(1000);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state.safetensors");
+    let fit = |steps| Fit::epochs(99).batch(32).seed(1).max_steps(steps);
+    let mut whole = trainer(engine());
+    whole.fit(&data, fit(200)).expect("training runs");
+
+    let mut half = trainer(engine());
+    half.fit(&data, fit(100)).expect("training runs");
+    half.save_checkpoint(&path).expect("a checkpoint is written");
+    drop(half);
+    let mut rest = trainer(&Engine::new().expect("an adapter"));
+    rest.load_checkpoint(&path).expect("the checkpoint is read");
+    assert_eq!(rest.steps(), 100);
+    rest.fit(&data, fit(100)).expect("training runs");
+    assert!(bits(&rest) == bits(&whole), "100 steps, a checkpoint and 100 steps differ from 200");
+}
+
+/// Counts wgpu's live objects of this process's device.
+fn objects(engine: &Engine) -> [isize; 4] {
+    let (device, _) = engine.wgpu().expect("a device");
+    let hal = device.get_internal_counters().hal;
+    [hal.buffers.read(), hal.bind_groups.read(), hal.compute_pipelines.read(), hal.memory_allocations.read()]
+}
+
+struct Counting {
+    engine: Engine,
+    step: usize,
+    before: Option<[isize; 4]>,
+    seen: Rc<RefCell<usize>>,
+}
+
+impl Callback for Counting {
+    fn step_end(&mut self, _at: &Progress) -> Control {
+        self.step += 1;
+        let now = objects(&self.engine);
+        if self.step == 1 {
+            self.before = Some(now);
+        }
+        assert_eq!(Some(now), self.before, "step {} created something", self.step);
+        Control::Continue
+    }
+
+    fn epoch_end(&mut self, _at: &Progress) -> Control {
+        assert_eq!(Some(objects(&self.engine)), self.before, "an evaluation created something");
+        *self.seen.borrow_mut() = self.step;
+        Control::Continue
+    }
+}
+
+#[test]
+fn nothing_is_created_after_the_first_step_nor_by_an_evaluation_or_a_partial_batch() {
+    let engine = Engine::new().expect("an adapter");
+    // 25 steps and one of 7 samples in each of two epochs.
+    let (data, validation) = (stripes(25 * 32 + 7), stripes(300));
+    let seen = Rc::new(RefCell::new(0));
+    let counting = Counting { engine: engine.clone(), step: 0, before: None, seen: seen.clone() };
+    let mut trainer = trainer(&engine);
+    let fit = Fit::epochs(2).batch(32).validation(&validation).callback(counting);
+    let history = trainer.fit(&data, fit).expect("training runs");
+    assert_eq!(*seen.borrow(), 52);
+    let plan = trainer.plan().expect("a plan");
+    assert!(plan.dispatches.len() <= 30, "{} launches\n{plan}", plan.dispatches.len());
+    assert!(history.last("val_accuracy") > Some(0.5), "{history:?}");
+}
+
+#[test]
+fn a_partial_batch_counts_as_keras_counts_it() {
+    let (data, engine) = (stripes(70), engine());
+    let mut a = trainer(engine);
+    let whole = a.evaluate(&data).expect("an evaluation");
+    let probabilities = a.predict(&data.rows(&(0..70).collect::<Vec<_>>()).expect("rows")).expect("a prediction").to_f32();
+    let labels = data.labels.to_f32();
+    let losses: f64 = (probabilities.chunks(10).zip(&labels)).map(|(p, &l)| -f64::from(p[l as usize]).ln()).sum();
+    let difference = whole.get("loss").expect("a loss") - losses / 70.0;
+    assert!(difference.abs() < 1e-5, "{difference}");
+}
+
+#[test]
+fn gpu_and_reference_engine_learn_alike() {
+    let data = stripes(96);
+    let run = |engine: &Engine| {
+        let mut trainer = trainer(engine);
+        let fit = Fit::epochs(2).batch(32).seed(1);
+        trainer.fit(&data, fit).expect("training runs").get("loss").expect("a loss").to_vec()
+    };
+    let (gpu, reference) = (run(engine()), run(&Engine::reference()));
+    for (g, r) in gpu.iter().zip(&reference) {
+        assert!((g - r).abs() <= 1e-3 * r.abs(), "{gpu:?} on the GPU, {reference:?} by reference");
+    }
+}
+
+#[test]
+fn thirty_two_pictures_are_learned_by_heart() {
+    let data = stripes(32);
+    let mut trainer = trainer(engine());
+    trainer.fit(&data, Fit::epochs(200).batch(32).seed(1)).expect("training runs");
+    let loss = trainer.evaluate(&data).expect("an evaluation").get("loss").expect("a loss");
+    assert!(loss < 1e-3, "{loss}");
+}
+
+#[test]
+fn dropout_and_batch_normalization_train() {
+    let model = Sequential::new([32, 32, 1])
+        .add(Conv2D::new(8, 3).strides(2).use_bias(false))
+        .add(BatchNormalization::new().momentum(0.9))
+        .add(Relu)
+        .add(MaxPooling2D::new(2))
+        .add(Flatten::new())
+        .add(Dropout::new(0.2))
+        .add(Dense::new(10).activation(Softmax))
+        .build()
+        .expect("a model");
+    let data = stripes(300);
+    let mut trainer = model.compile(engine(), how()).expect("a trainer");
+    trainer.fit(&data, Fit::epochs(8).batch(32).seed(1)).expect("training runs");
+    let scores = trainer.evaluate(&data).expect("an evaluation");
+    assert!(scores.get("accuracy") > Some(0.9), "{scores:?}");
+    let weights = trainer.weights().expect("weights");
+    let moving = weights.iter().find(|(n, _)| n == "batch_normalization/moving_mean").expect("moving statistics");
+    assert!(moving.1.to_f32().iter().any(|&m| m != 0.0), "the moving mean has not moved");
+}
+
+#[test]
+fn wrong_data_is_refused_with_a_sentence() {
+    let mut trainer = trainer(engine());
+    let small = HostTensor::u8([2, 28, 28, 1], vec![0; 2 * 784]).expect("pictures");
+    let data = Dataset::new(small, HostTensor::u8([2], vec![0, 1]).expect("labels")).expect("a data set");
+    let error = trainer.fit(&data, Fit::epochs(1)).expect_err("28 is not 32").to_string();
+    assert!(error.contains("[32, 32, 1]") && error.contains("[28, 28, 1]"), "{error}");
+    let mut data = stripes(3);
+    data.labels = HostTensor::u8([3], vec![1, 10, 2]).expect("labels");
+    let error = trainer.evaluate(&data).expect_err("there is no class 10").to_string();
+    assert!(error.contains("label 10 of sample 1"), "{error}");
+    let error = Sequential::new([4, 4, 1]).add(Conv2D::new(2, 5).name("wide")).build().expect_err("5 is over 4");
+    assert!(error.to_string().contains("layer `wide` (Conv2D)"), "{error}");
+}
+
+#[test]
+fn a_network_runs_inside_the_callers_encoder_on_the_callers_device() {
+    use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
+    let instance = wgpu::Instance::default();
+    let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("an adapter");
+    let need = Engine::required(&adapter);
+    let descriptor = wgpu::DeviceDescriptor {
+        required_features: need.features,
+        required_limits: need.limits,
+        ..Default::default()
+    };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
+    let errors = Arc::new(AtomicUsize::new(0));
+    let counted = errors.clone();
+    device.on_uncaptured_error(Arc::new(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    }));
+
+    // Weights come from bytes, as an application ships them.
+    let mut trainer = trainer(engine());
+    trainer.fit(&stripes(64), Fit::epochs(1)).expect("training runs");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("w.safetensors");
+    trainer.save_weights(&path).expect("weights are written");
+    let bytes = std::fs::read(&path).expect("weights are there");
+    let mut model = lenet5();
+    model.load_weights_from_bytes(&bytes).expect("weights load from bytes");
+
+    let engine = Engine::from_wgpu(&adapter, &device, &queue).expect("an engine on a borrowed device");
+    let mut net = model.inference(&engine, Batch::up_to(4)).expect("an inference");
+    let data = stripes(4);
+    let samples = data.rows(&[0, 1, 2, 3]).expect("rows");
+    let buffer = |bytes: u64, usage| {
+        device.create_buffer(&wgpu::BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation: false })
+    };
+    let storage = wgpu::BufferUsages::STORAGE;
+    let input = buffer(4 * 4096, storage | wgpu::BufferUsages::COPY_DST);
+    let output = buffer(4 * 40, storage | wgpu::BufferUsages::COPY_SRC);
+    let readback = buffer(4 * 40, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+    queue.write_buffer(&input, 0, samples.bytes());
+    for _ in 0..2 {
+        let mut encoder = device.create_command_encoder(&Default::default());
+        net.record(&mut encoder, &[External::from(&input)], &[External::from(&output)]).expect("recording works");
+        encoder.copy_buffer_to_buffer(&output, 0, &readback, 0, 160);
+        queue.submit([encoder.finish()]);
+    }
+    readback.slice(..).map_async(wgpu::MapMode::Read, |r| r.expect("mapping works"));
+    device.poll(wgpu::PollType::wait_indefinitely()).expect("the device answers");
+    let view = readback.slice(..).get_mapped_range().expect("mapped");
+    let inside: Vec<f32> = bytemuck::cast_slice(&view).to_vec();
+    let outside = trainer.predict(&samples).expect("a prediction").to_f32();
+    assert!(inside == outside, "{inside:?}\n{outside:?}");
+
+    // The application's handler still fires.
+    assert_eq!(errors.load(Ordering::SeqCst), 0);
+    let _ = buffer(u64::MAX / 4, storage);
+    let _ = device.poll(wgpu::PollType::Poll);
+    assert_eq!(errors.load(Ordering::SeqCst), 1, "the application's own error handler no longer fires");
+}

@@ -1,0 +1,137 @@
+//! Numbers from CNN teaching material, on the GPU.
+
+use crate::harness::{Run, run_graph};
+use hubel::{
+    graph::{Graph, Step, Value},
+    ops::{Conv2dOptions, Padding, Pool2dOptions},
+    prelude::*,
+};
+
+fn grid(text: &str) -> (Vec<usize>, Vec<f32>) {
+    let rows: Vec<&str> = text.split('/').collect();
+    let data: Vec<f32> = text.replace('/', " ").split_whitespace().map(|n| n.parse().expect("a number")).collect();
+    (vec![1, rows.len(), data.len() / rows.len(), 1], data)
+}
+
+fn run(x: &str, build: impl FnOnce(&mut Graph, Value) -> Value) -> Vec<f32> {
+    let (shape, data) = grid(x);
+    let mut g = Graph::new();
+    let input = g.input("x", [Batch, shape[1], shape[2], 1], F32);
+    let y = build(&mut g, input);
+    g.output("y", y);
+    let x = HostTensor::f32(shape, data).expect("a picture");
+    run_graph(&g, &[("x".into(), x)], &Step::of(1), 1, &Run::default()).expect("the graph runs")[0].to_f32()
+}
+
+/// Convolution with a constant kernel, given as text.
+fn convolve(x: &str, kernel: &str, padding: Padding) -> Vec<f32> {
+    let (image, pixels) = grid(x);
+    let (shape, taps) = grid(kernel);
+    let mut g = Graph::new();
+    let input = g.input("x", [Batch, image[1], image[2], 1], F32);
+    let w = g.input("w", [shape[1], shape[2], 1, 1], F32);
+    let y = g.conv2d(input, w, Conv2dOptions { padding, ..Conv2dOptions::valid() }).expect("a convolution");
+    g.output("y", y);
+    let x = HostTensor::f32(image, pixels).expect("a picture");
+    let w = HostTensor::f32([shape[1], shape[2], 1, 1], taps).expect("a kernel");
+    run_graph(&g, &[("x".into(), x), ("w".into(), w)], &Step::of(1), 1, &Run::default()).expect("the graph runs")[0].to_f32()
+}
+
+#[test]
+fn convolution_is_cross_correlation() {
+    let x = "8 8 8 7 6 5 / 8 8 7 6 5 5 / 8 8 6 5 5 5 / 8 5 5 5 4 4 / 5 5 5 5 4 4 / 4 4 4 3 3 3";
+    let y = convolve(x, "0 0 1 / -1 1 -1 / 1 -1 0", Padding::Valid);
+    assert_eq!(y, grid("1 2 1 -1 / 4 -1 -1 1 / -2 0 1 1 / 0 0 1 -1").1);
+}
+
+#[test]
+fn a_small_convolution() {
+    let y = convolve("1 0 1 0 / 1 0 1 0 / 1 1 1 1 / 0 0 1 0", "1 0 / 0 1", Padding::Valid);
+    assert_eq!(y, grid("1 1 1 / 2 1 2 / 1 2 1").1);
+}
+
+#[test]
+fn same_padding_adds_zeros_around() {
+    let x = "60 113 56 139 85 / 73 121 54 84 128 / 131 99 70 129 127 / 80 57 115 69 134 / 104 126 123 95 130";
+    let y = convolve(x, "0 -1 0 / -1 5 -1 / 0 -1 0", Padding::Same);
+    let wanted = "114 328 -26 470 158 / 53 266 -61 -30 344 / 403 116 -47 295 244 / 108 -135 256 -128 344 / 314 346 279 153 421";
+    assert_eq!(y, grid(wanted).1);
+}
+
+#[test]
+fn max_pooling_keeps_its_answer_when_the_picture_moves() {
+    let options = Pool2dOptions { pool: [3, 3], strides: [3, 3], padding: Padding::Valid };
+    let pool = |x: &str| run(x, |g, v| g.max_pool2d(v, options).expect("a pooling"));
+    assert_eq!(pool("1 2 0 7 1 0 / 0 9 2 3 2 3 / 3 0 1 2 1 2 / 2 4 0 1 0 1 / 6 0 1 2 1 2 / 2 4 0 1 8 1"), [9.0, 7.0, 6.0, 8.0]);
+    assert_eq!(pool("1 1 2 0 7 1 / 3 0 9 2 3 2 / 3 0 1 1 2 1 / 3 2 4 0 1 0 / 2 6 0 1 2 1 / 1 2 4 0 1 8"), [9.0, 7.0, 6.0, 8.0]);
+}
+
+#[test]
+fn three_channels_are_summed() {
+    let mut g = Graph::new();
+    let x = g.input("x", [Batch, 3, 3, 3], F32);
+    let w = g.input("w", [2, 2, 3, 1], F32);
+    let y = g.conv2d(x, w, Conv2dOptions::valid()).expect("a convolution");
+    g.output("y", y);
+    // Red counts 0..9, green is 1 everywhere, blue is 2; the kernel takes the corner of red, all of green, minus blue's corner.
+    let pixels: Vec<f32> = (0..9).flat_map(|i| [i as f32, 1.0, 2.0]).collect();
+    let taps: Vec<f32> = (0..4).flat_map(|i| [if i == 0 { 1.0 } else { 0.0 }, 1.0, if i == 3 { -1.0 } else { 0.0 }]).collect();
+    let feeds = [
+        ("x".into(), HostTensor::f32([1, 3, 3, 3], pixels).expect("a picture")),
+        ("w".into(), HostTensor::f32([2, 2, 3, 1], taps).expect("a kernel")),
+    ];
+    let y = run_graph(&g, &feeds, &Step::of(1), 1, &Run::default()).expect("the graph runs");
+    assert_eq!(y[0].to_f32(), [2.0, 3.0, 5.0, 6.0]);
+}
+
+pub fn lenet5() -> Model {
+    Sequential::new([32, 32, 1])
+        .add(Conv2D::new(6, 5).activation(Relu).name("conv1"))
+        .add(MaxPooling2D::new(2).name("pool1"))
+        .add(Conv2D::new(16, 5).activation(Relu).name("conv2"))
+        .add(MaxPooling2D::new(2).name("pool2"))
+        .add(Flatten::new())
+        .add(Dense::new(120).activation(Relu).name("fc1"))
+        .add(Dense::new(84).activation(Relu).name("fc2"))
+        .add(Dense::new(10).activation(Softmax).name("predictions"))
+        .build()
+        .expect("LeNet-5 is valid")
+}
+
+#[test]
+fn lenet5_has_61706_parameters_and_the_shapes_of_its_paper() {
+    let model = lenet5();
+    let shapes: Vec<String> = model.summary().rows.iter().map(|r| r.output.to_string()).collect();
+    let wanted = ["(N, 28, 28, 6)", "(N, 14, 14, 6)", "(N, 10, 10, 16)", "(N, 5, 5, 16)", "(N, 400)", "(N, 120)", "(N, 84)", "(N, 10)"];
+    assert_eq!(shapes, wanted);
+    assert_eq!(model.count_params(), 61_706);
+    assert!(model.summary().rows.iter().filter(|r| r.kind == "MaxPooling2D").all(|r| r.params == 0));
+}
+
+#[test]
+fn a_dense_network_of_784_128_128_10_has_118282_parameters() {
+    let model = Sequential::new([784])
+        .add(Dense::new(128).activation(Relu))
+        .add(Dense::new(128).activation(Relu))
+        .add(Dense::new(10).activation(Softmax))
+        .build()
+        .expect("a valid model");
+    assert_eq!(model.count_params(), 118_282);
+}
+
+#[test]
+fn the_small_keras_cnn_has_93322_parameters() {
+    let model = Sequential::new([28, 28, 1])
+        .add(Conv2D::new(32, 3).activation(Relu))
+        .add(MaxPooling2D::new(2))
+        .add(Conv2D::new(64, 3).activation(Relu))
+        .add(MaxPooling2D::new(2))
+        .add(Conv2D::new(64, 3).activation(Relu))
+        .add(Flatten::new())
+        .add(Dense::new(64).activation(Relu))
+        .add(Dropout::new(0.2))
+        .add(Dense::new(10).activation(Softmax))
+        .build()
+        .expect("a valid model");
+    assert_eq!(model.count_params(), 93_322);
+}
