@@ -312,7 +312,7 @@ impl Trainer {
             }
             Source::Device(store) => {
                 let rows = g.input("rows", [Batch], DType::U32);
-                let mut table = |g: &mut Graph, name: &str| {
+                let table = |g: &mut Graph, name: &str| {
                     let ty = store.layout().find(name).map(|e| e.ty.clone());
                     g.state(name, ty.unwrap_or_else(|| TensorType::f32([0])), None)
                 };
@@ -460,8 +460,10 @@ impl Trainer {
                     fit.callbacks.iter_mut().for_each(|c| c.progress(&at));
                     shown = Instant::now();
                 }
-                stop = fit.callbacks.iter_mut().any(|c| c.step_end(&at) == Control::Stop)
-                    || fit.max_steps.is_some_and(|max| steps >= max);
+                stop = fit.max_steps.is_some_and(|max| steps >= max);
+                for callback in &mut fit.callbacks {
+                    stop |= callback.step_end(&at) == Control::Stop;
+                }
             }
             if self.at.cursor < data.len() {
                 // The steps so far are on the device for certain.
@@ -477,8 +479,10 @@ impl Trainer {
             self.history.push(self.at.epoch, &at.values);
             (self.at.epoch, self.at.cursor) = (self.at.epoch + 1, 0);
             fit.callbacks.iter_mut().for_each(|c| c.progress(&at));
-            let ended = fit.callbacks.iter_mut().filter(|c| c.epoch_end(&at) == Control::Stop).count();
-            if ended > 0 || stop {
+            for callback in &mut fit.callbacks {
+                stop |= callback.epoch_end(&at) == Control::Stop;
+            }
+            if stop {
                 break;
             }
         }

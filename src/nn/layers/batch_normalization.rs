@@ -65,7 +65,7 @@ impl Layer for BatchNormalization {
         let mean = scope.state("moving_mean", &[c], Arc::new(Zeros));
         let variance = scope.state("moving_variance", &[c], Arc::new(Ones));
         if scope.mode == Mode::Inference || !self.trainable {
-            return scope.graph.batch_norm_inference(inputs[0], gamma, beta, mean, variance, self.epsilon);
+            return scope.graph.batch_norm_inference(inputs[0], [gamma, beta, mean, variance], self.epsilon);
         }
         let [y, batch_mean, batch_variance] = scope.graph.batch_norm(inputs[0], gamma, beta, self.epsilon)?;
         for (moving, batch) in [(mean, batch_mean), (variance, batch_variance)] {
