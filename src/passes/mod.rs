@@ -9,5 +9,5 @@ mod simplify;
 
 pub use fuse::{Fused, fuse};
 pub use plan::{PlanError, PlanOptions, plan};
-pub use plan_types::*;
+pub use plan_types::{ALIGN_BYTES, Binding, BufferRef, Entry, Layout, Place, Plan, PlannedDispatch, Port};
 pub use simplify::simplify;
