@@ -407,13 +407,13 @@ const KINDS: [ReduceKind; 3] = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::M
 
 fn sample(rng: &mut Philox) -> Sample {
     let kind = rng.pick(&KINDS);
-    let rank = 1 + rng.below(4);
+    let rank = if rng.below(16) == 0 { 1 } else { 2 + rng.below(3) };
     let mut dims: Vec<usize> = Vec::new();
     for axis in 0..rank {
         let sizes: &[usize] = match axis {
             0 if rng.below(4) > 0 => &[Batch],
             1 => &[1, 3, 7, 15, 16, 17, 33, 63, 64, 65],
-            _ => &[1, 2, 3, 4, 6, 7, 8, 15, 16, 17],
+            _ => &[1, 2, 3, 4, 6, 7, 8, 12, 15, 16, 17],
         };
         dims.push(rng.pick(sizes));
     }
