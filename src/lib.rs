@@ -1,7 +1,11 @@
 #![deny(missing_docs)]
 //! Convolutional networks on any GPU through wgpu.
 
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod data;
 pub mod graph;
+pub mod io;
 pub mod kernels;
 pub mod ops;
 pub mod tensor;
@@ -12,6 +16,9 @@ pub enum Error {
     /// An operation cannot be built on its inputs.
     #[error(transparent)]
     Op(#[from] graph::OpError),
+    /// A file cannot be read or written as asked.
+    #[error(transparent)]
+    Format(#[from] io::FormatError),
     /// A host tensor's elements do not fit its shape.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),
