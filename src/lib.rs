@@ -8,7 +8,11 @@ pub mod graph;
 pub mod io;
 pub mod kernels;
 pub mod ops;
+pub mod passes;
+pub mod runtime;
 pub mod tensor;
+
+pub use wgpu;
 
 /// Everything that can go wrong, one variant per boundary.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +26,9 @@ pub enum Error {
     /// A host tensor's elements do not fit its shape.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),
+    /// The device or its driver.
+    #[error(transparent)]
+    Runtime(#[from] runtime::RuntimeError),
 }
 
 /// What most programs need.
