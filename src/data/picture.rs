@@ -1,0 +1,567 @@
+//! Pictures of results: learning curves, confusion matrix, mistakes, feature maps, filters, a
+//! prediction.
+
+use crate::io::{Flaw, FormatError, image::to_rgb};
+use crate::tensor::{Data, HostTensor};
+use image::RgbImage;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::sync::OnceLock;
+
+const INK: RGBColor = RGBColor(38, 42, 51);
+const PALE: RGBColor = RGBColor(120, 126, 138);
+const LINE: RGBColor = RGBColor(226, 229, 234);
+const PAPER: RGBColor = RGBColor(255, 255, 255);
+const BLUE: RGBColor = RGBColor(37, 99, 180);
+const ORANGE: RGBColor = RGBColor(226, 112, 42);
+const FONT: &str = "DejaVu Sans";
+const MARGIN: i32 = 24;
+const TITLE: f64 = 24.0;
+const TEXT: f64 = 17.0;
+
+/// The most feature maps, or filters, or inputs of filters, that one layer's picture shows.
+const MOST_TILES: usize = 64;
+
+/// Returns curves over the epochs: one panel for the series with `loss` in their names, one for the
+/// others (`learning_rate` left out); `val_` series are orange.
+///
+/// Series that are neither loss nor learning rate are read as shares of 1 and shown in percent.
+pub fn curves(history: &[(String, Vec<f64>)]) -> Result<RgbImage, FormatError> {
+    let (losses, others): (Vec<_>, Vec<_>) = history
+        .iter()
+        .filter(|(name, v)| name != "learning_rate" && v.iter().any(|x| x.is_finite()))
+        .partition(|(name, _)| name.contains("loss"));
+    let panels: Vec<_> = [("Loss", losses, false), ("Accuracy", others, true)]
+        .into_iter()
+        .filter(|(_, series, _)| !series.is_empty())
+        .collect();
+    let n = panels.len().max(1) as i32;
+    let mut canvas = Canvas::new(n * 640, 460)?;
+    for (i, (title, series, percent)) in panels.iter().enumerate() {
+        canvas.text(title, i as i32 * 640 + MARGIN + 62, 30, TITLE, INK, HPos::Left)?;
+        let (left, right) = (i as i32 * 640 + 12, (n - 1 - i as i32) * 640 + 20);
+        panel(&canvas.area().margin(48, 12, left, right), series, *percent).map_err(cannot_draw)?;
+        for (k, (name, values)) in series.iter().enumerate() {
+            let (x, y) = (i as i32 * 640 + 640 - MARGIN, 30 + 22 * k as i32 - 11 * (series.len() as i32 - 1));
+            let last = values.iter().rfind(|x| x.is_finite()).copied().unwrap_or(0.0);
+            let last = if *percent { format!("{:.2}%", last * 100.0) } else { format!("{last:.4}") };
+            canvas.text(&format!("{name}  {last}"), x, y, TEXT, colour(name), HPos::Right)?;
+        }
+    }
+    canvas.finish()
+}
+
+fn colour(series: &str) -> RGBColor {
+    if series.starts_with("val_") || series.starts_with("test") { ORANGE } else { BLUE }
+}
+
+type Drawing<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn panel(
+    area: &DrawingArea<BitMapBackend<'_>, Shift>,
+    series: &[&(String, Vec<f64>)],
+    percent: bool,
+) -> Drawing<()> {
+    let finite = || series.iter().flat_map(|(_, v)| v.iter().copied()).filter(|x| x.is_finite());
+    let (low, high) = finite().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(x), h.max(x)));
+    let room = ((high - low) * 0.08).max(high.abs() * 1e-3).max(1e-6);
+    let low = if low >= 0.0 { (low - room).max(0.0) } else { low - room };
+    let high = if percent && high <= 1.0 { (high + room).min(1.0) } else { high + room };
+    let n = series.iter().map(|(_, v)| v.len()).max().unwrap_or(1);
+    let side = if n == 1 { 0.5 } else { 0.0 };
+    let mut chart = ChartBuilder::on(area)
+        .x_label_area_size(46)
+        .y_label_area_size(74)
+        .build_cartesian_2d(1.0 - side..n as f64 + side, low..high)?;
+    let label = |size: f64| (FONT, size).into_font().color(&PALE);
+    let digits = if percent { ((0.02 / (high - low)).log10().ceil().clamp(0.0, 2.0)) as usize } else { 0 };
+    let loss_digits = ((0.5 / (high - low)).log10().ceil() + 1.0).clamp(1.0, 5.0) as usize;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(LINE)
+        .axis_style(PALE)
+        .x_labels(n.min(11))
+        .y_labels(6)
+        .x_label_formatter(&|x| if (x - x.round()).abs() < 1e-6 { format!("{x:.0}") } else { String::new() })
+        .y_label_formatter(&|y| match percent {
+            true => format!("{:.digits$}%", y * 100.0),
+            false => format!("{y:.loss_digits$}"),
+        })
+        .x_desc("epoch")
+        .label_style(label(TEXT - 1.0))
+        .axis_desc_style(label(TEXT))
+        .draw()?;
+    for (name, values) in series {
+        let points = || values.iter().enumerate().filter(|(_, y)| y.is_finite()).map(|(i, &y)| ((i + 1) as f64, y));
+        let style = colour(name).stroke_width(3);
+        chart.draw_series(LineSeries::new(points(), style))?;
+        if n <= 50 {
+            chart.draw_series(points().map(|p| Circle::new(p, 5, colour(name).filled())))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the counts of a confusion matrix, a row for each true class, a column for each predicted
+/// one; hits are blue and mistakes orange, darker the larger their share of the row.
+pub fn confusion(matrix: &[Vec<u64>], classes: &[String]) -> Result<RgbImage, FormatError> {
+    let n = matrix.len();
+    if n == 0 || matrix.iter().any(|row| row.len() != n) {
+        return Err(FormatError::new(Flaw::Picture, "the confusion matrix", "a square of counts", format!("{n} rows")));
+    }
+    let cell = (600 / n as i32).clamp(2, 56);
+    let named = cell >= 14 && classes.len() == n;
+    let size = (f64::from(cell) * 0.34).clamp(9.0, TEXT);
+    let label = |c: &String| c.chars().take(14).collect::<String>();
+    let longest = if named { classes.iter().map(|c| label(c).chars().count()).max().unwrap_or(0) as i32 } else { 0 };
+    let left = MARGIN + 30 + longest * (size * 0.62) as i32 + 14;
+    let short = longest * (size * 0.62) as i32 <= cell;
+    let top = 96 + if named && short { 26 } else { 0 };
+    let side = cell * n as i32;
+    let mut canvas = Canvas::new((left + side + MARGIN + 10).max(420), top + side + MARGIN)?;
+    let all: u64 = matrix.iter().flatten().sum();
+    let hits: u64 = (0..n).map(|i| matrix[i][i]).sum();
+    let share = 100.0 * hits as f64 / all.max(1) as f64;
+    canvas.text(&format!("{hits} of {all} right ({share:.2}%)"), left, 34, TITLE, INK, HPos::Left)?;
+    canvas.text("predicted →", left, 70, TEXT, PALE, HPos::Left)?;
+    canvas.turned_text("← true", MARGIN + 4, top + side / 2, TEXT, PALE)?;
+    for (i, row) in matrix.iter().enumerate() {
+        let y = top + i as i32 * cell;
+        if named {
+            canvas.text(&label(&classes[i]), left - 12, y + cell / 2, size, INK, HPos::Right)?;
+            if short {
+                canvas.text(&label(&classes[i]), left + i as i32 * cell + cell / 2, top - 16, size, INK, HPos::Center)?;
+            }
+        }
+        let sum = row.iter().sum::<u64>().max(1) as f64;
+        for (j, &count) in row.iter().enumerate() {
+            let x = left + j as i32 * cell;
+            let share = count as f64 / sum;
+            let depth = if count == 0 { 0.0 } else if i == j { share.powi(3) } else { 0.12 + 0.88 * share.sqrt() };
+            let hue = if i == j { BLUE } else { ORANGE };
+            let gap = i32::from(cell > 8);
+            let shade = if count == 0 { RGBColor(246, 247, 249) } else { mix(PAPER, hue, depth) };
+            canvas.fill(x, y, cell - gap, cell - gap, shade);
+            if cell >= 22 && count > 0 {
+                let ink = if depth > 0.55 { PAPER } else { INK };
+                canvas.text(&count.to_string(), x + cell / 2, y + cell / 2, size, ink, HPos::Center)?;
+            }
+        }
+    }
+    canvas.finish()
+}
+
+/// Returns up to 25 mistakes, five in a row: picture (h, w, 1) or (h, w, 3), class that the model chose,
+/// class that is right, probability of the choice.
+pub fn mistakes(items: &[(HostTensor, usize, usize, f32)], classes: &[String]) -> Result<RgbImage, FormatError> {
+    const TILE: i32 = 140;
+    let items = &items[..items.len().min(25)];
+    let (columns, rows) = (5, (items.len() as i32 + 4) / 5);
+    let mut canvas = Canvas::new(2 * MARGIN + columns * (TILE + 20) - 20, 70 + rows * (TILE + 64) + 8)?;
+    let title = if items.is_empty() { "No mistakes" } else { "The worst mistakes" };
+    canvas.text(title, MARGIN, 36, TITLE, INK, HPos::Left)?;
+    let name = |class: usize| match classes.get(class) {
+        Some(name) => name.chars().take(14).collect(),
+        None => class.to_string(),
+    };
+    for (i, (image, predicted, actual, probability)) in items.iter().enumerate() {
+        let (x, y) = (MARGIN + i as i32 % columns * (TILE + 20), 70 + i as i32 / columns * (TILE + 64));
+        canvas.picture(image, x, y, TILE)?;
+        let said = format!("says {}, {:.0}%", name(*predicted), probability * 100.0);
+        canvas.text(&said, x + TILE / 2, y + TILE + 14, TEXT - 1.0, ORANGE, HPos::Center)?;
+        let is = format!("is {}", name(*actual));
+        canvas.text(&is, x + TILE / 2, y + TILE + 34, TEXT - 1.0, INK, HPos::Center)?;
+    }
+    canvas.finish()
+}
+
+/// Returns a picture and what each layer makes of it: the first sample's channels of (n, h, w, c)
+/// or (n, c) tensors, dark for a layer's smallest value, bright for its largest.
+pub fn feature_maps(input: &HostTensor, layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError> {
+    const WIDTH: i32 = 1000;
+    const LEFT: i32 = 200;
+    const GAP: i32 = 4;
+    let mut blocks = Vec::new();
+    for (name, t) in layers {
+        let [h, w, c] = match *t.shape() {
+            [n, h, w, c] if n > 0 => [h, w, c],
+            [n, c] if n > 0 => [1, 1, c],
+            _ => {
+                let wanted = "a tensor (n, h, w, c) or (n, c)";
+                return Err(FormatError::new(Flaw::Picture, name, wanted, format!("{:?}", t.shape())));
+            }
+        };
+        let shown = c.min(MOST_TILES * if h * w == 1 { 4 } else { 1 });
+        // Few channels get large tiles, many get small ones; a pixel is a whole number of dots.
+        let room = WIDTH - LEFT - MARGIN;
+        let target = if h * w == 1 { 14 } else { ((room + GAP) / shown.clamp(1, 8) as i32 - GAP).clamp(40, 112) };
+        let (tile_w, tile_h) = fit(h, w, target);
+        let columns = ((room + GAP) / (tile_w + GAP)).max(1);
+        let rows = (shown as i32 + columns - 1) / columns;
+        blocks.push((name, t, [h, w, c], shown, (tile_w, tile_h), columns, (rows * (tile_h + GAP)).max(64)));
+    }
+    let height = 70 + 130 + blocks.iter().map(|b| b.6 + 22).sum::<i32>() + 6;
+    let mut canvas = Canvas::new(WIDTH, height)?;
+    canvas.text("What each layer sees", MARGIN, 36, TITLE, INK, HPos::Left)?;
+    canvas.picture(input, LEFT, 70, 112)?;
+    canvas.text("input", MARGIN, 70 + 14, TEXT, INK, HPos::Left)?;
+    let mut y = 70 + 112 + 22;
+    for (name, t, [h, w, c], shown, (tile_w, tile_h), columns, height) in blocks {
+        let short: String = name.chars().take(20).collect();
+        canvas.text(&short, MARGIN, y + 12, TEXT, INK, HPos::Left)?;
+        let shape = if h * w == 1 { c.to_string() } else { format!("{h}×{w}×{c}") };
+        canvas.text(&shape, MARGIN, y + 34, TEXT - 2.0, PALE, HPos::Left)?;
+        if shown < c {
+            canvas.text(&format!("the first {shown}"), MARGIN, y + 54, TEXT - 2.0, PALE, HPos::Left)?;
+        }
+        let values = &t.to_f32()[..h * w * c];
+        let (low, high) = range(values);
+        for k in 0..shown {
+            let (tx, ty) = (LEFT + k as i32 % columns * (tile_w + GAP), y + k as i32 / columns * (tile_h + GAP));
+            canvas.tile(tx, ty, (tile_w, tile_h), (h, w), |i| viridis((values[i * c + k] - low) / (high - low)));
+        }
+        y += height + 22;
+    }
+    canvas.finish()
+}
+
+/// Returns the filters of convolutions, tensors (kh, kw, in, out): a column for each filter, a row
+/// for each input channel, blue below zero, white at zero, orange above. Filters on three channels
+/// are shown as colour.
+pub fn filters(layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError> {
+    const GAP: i32 = 4;
+    let mut blocks = Vec::new();
+    for (name, t) in layers {
+        let [kh, kw, ic, oc] = *t.shape() else {
+            let wanted = "a tensor (kh, kw, in, out)";
+            return Err(FormatError::new(Flaw::Picture, name, wanted, format!("{:?}", t.shape())));
+        };
+        let (rows, columns) = (if ic == 3 { 1 } else { ic.min(16) }, oc.min(MOST_TILES));
+        let target = (960 / columns.clamp(1, MOST_TILES) as i32 - GAP).clamp(if rows > 1 { 24 } else { 40 }, 84);
+        let (tile_w, tile_h) = fit(kh, kw, target);
+        // A single row of many filters is wrapped.
+        let across = ((1000 + GAP) / (tile_w + GAP)).max(1) as usize;
+        let (lines, width) = if rows == 1 { (columns.div_ceil(across), columns.min(across)) } else { (rows, columns) };
+        let (width, height) = (width as i32 * (tile_w + GAP), lines as i32 * (tile_h + GAP));
+        blocks.push((name, t, [kh, kw, ic, oc], (rows, columns, across), (tile_w, tile_h), width, height));
+    }
+    let width = blocks.iter().map(|b| b.5).max().unwrap_or(0).max(420);
+    let height = 60 + blocks.iter().map(|b| b.6 + 56).sum::<i32>();
+    let mut canvas = Canvas::new(width + 2 * MARGIN, height)?;
+    canvas.text("Filters", MARGIN, 36, TITLE, INK, HPos::Left)?;
+    let mut y = 66;
+    for (name, t, [kh, kw, ic, oc], (rows, columns, across), (tile_w, tile_h), _, height) in blocks {
+        let more = if columns < oc || (rows < ic && ic != 3) {
+            format!(", the first {rows} inputs of {columns} filters")
+        } else {
+            String::new()
+        };
+        let plural = if ic == 1 { "" } else { "s" };
+        let text = format!("{name}: {oc} filters of {kh}×{kw} on {ic} channel{plural}{more}");
+        canvas.text(&text, MARGIN, y + 8, TEXT, PALE, HPos::Left)?;
+        let values = t.to_f32();
+        let most = values.iter().filter(|x| x.is_finite()).fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
+        let level = |i: usize, ci: usize, co: usize| values[(i * ic + ci) * oc + co] / most;
+        for row in 0..rows {
+            for k in 0..columns {
+                let (gx, gy) = if rows == 1 { (k % across, k / across) } else { (k, row) };
+                let (tx, ty) = (MARGIN + gx as i32 * (tile_w + GAP), y + 26 + gy as i32 * (tile_h + GAP));
+                canvas.tile(tx, ty, (tile_w, tile_h), (kh, kw), |i| match ic {
+                    3 => {
+                        let byte = |ci| ((level(i, ci, k) * 0.5 + 0.5) * 255.0) as u8;
+                        RGBColor(byte(0), byte(1), byte(2))
+                    }
+                    _ => diverging(level(i, row, k)),
+                });
+            }
+        }
+        y += height + 56;
+    }
+    canvas.finish()
+}
+
+/// Returns a picture beside bars of the classes' probabilities, the ten likeliest where there are more.
+pub fn prediction(
+    image: &HostTensor,
+    classes: &[String],
+    probabilities: &[f32],
+) -> Result<RgbImage, FormatError> {
+    if classes.len() != probabilities.len() || classes.is_empty() {
+        let (wanted, got) = (format!("{} probabilities", classes.len().max(1)), probabilities.len());
+        return Err(FormatError::new(Flaw::Picture, "the prediction", wanted, got));
+    }
+    let by_size = |a: &usize, b: &usize| probabilities[*b].total_cmp(&probabilities[*a]);
+    let best = (0..classes.len()).min_by(by_size).unwrap_or(0);
+    let mut shown: Vec<usize> = (0..classes.len()).collect();
+    if shown.len() > 10 {
+        shown.sort_by(by_size);
+        shown.truncate(10);
+    }
+    const TILE: i32 = 336;
+    const BARS: i32 = 260;
+    let label = |i: usize| classes[i].chars().take(24).collect::<String>();
+    let longest = shown.iter().map(|&i| label(i).chars().count()).max().unwrap_or(1) as i32;
+    let bars_x = MARGIN + TILE + 28 + longest * 12 + 12;
+    let mut canvas = Canvas::new(bars_x + BARS + 92 + MARGIN, 64 + TILE + MARGIN)?;
+    let title = format!("{}, {:.1}% sure", label(best), probabilities[best] * 100.0);
+    canvas.text(&title, MARGIN, 34, TITLE, INK, HPos::Left)?;
+    canvas.picture(image, MARGIN, 64, TILE)?;
+    let step = TILE / shown.len().max(6) as i32;
+    for (row, &i) in shown.iter().enumerate() {
+        let (y, p) = (64 + row as i32 * step, f64::from(probabilities[i].clamp(0.0, 1.0)));
+        let hue = if i == best { BLUE } else { mix(PAPER, BLUE, 0.45) };
+        canvas.text(&label(i), bars_x - 12, y + step / 2, TEXT + 2.0, INK, HPos::Right)?;
+        canvas.fill(bars_x, y + 4, BARS, step - 8, RGBColor(243, 245, 248));
+        canvas.fill(bars_x, y + 4, ((f64::from(BARS) * p) as i32).max(2), step - 8, hue);
+        let ink = if i == best { INK } else { PALE };
+        canvas.text(&format!("{:.1}%", p * 100.0), bars_x + BARS + 10, y + step / 2, TEXT, ink, HPos::Left)?;
+    }
+    canvas.finish()
+}
+
+/// Returns width and height of a tile of w × h pixels that are a whole number of dots, near `target`.
+fn fit(h: usize, w: usize, target: i32) -> (i32, i32) {
+    let scale = (target / h.max(w).max(1) as i32).max(1);
+    (w as i32 * scale, h as i32 * scale)
+}
+
+fn range(values: &[f32]) -> (f32, f32) {
+    let finite = values.iter().filter(|x| x.is_finite());
+    let (low, high) = finite.fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
+    if low < high { (low, high) } else { (low.min(0.0), low.min(0.0) + 1.0) }
+}
+
+fn mix(a: RGBColor, b: RGBColor, t: f64) -> RGBColor {
+    let channel = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * t.clamp(0.0, 1.0)).round() as u8;
+    RGBColor(channel(a.0, b.0), channel(a.1, b.1), channel(a.2, b.2))
+}
+
+/// Returns the colour of a value from −1 (blue) over 0 (white) to 1 (orange).
+fn diverging(x: f32) -> RGBColor {
+    let end = if x < 0.0 { RGBColor(24, 72, 148) } else { RGBColor(206, 84, 16) };
+    mix(PAPER, end, f64::from(x.abs()))
+}
+
+/// Returns viridis (Smith and van der Walt), of which every eighth is kept, at a value from 0 to 1.
+fn viridis(x: f32) -> RGBColor {
+    const STOPS: [RGBColor; 9] = [
+        RGBColor(68, 1, 84),
+        RGBColor(71, 44, 122),
+        RGBColor(59, 81, 139),
+        RGBColor(44, 113, 142),
+        RGBColor(33, 144, 141),
+        RGBColor(39, 173, 129),
+        RGBColor(92, 200, 99),
+        RGBColor(170, 220, 50),
+        RGBColor(253, 231, 37),
+    ];
+    let at = if x.is_finite() { f64::from(x.clamp(0.0, 1.0)) * 8.0 } else { 0.0 };
+    let i = (at as usize).min(7);
+    mix(STOPS[i], STOPS[i + 1], at - i as f64)
+}
+
+fn cannot_draw(why: impl std::fmt::Display) -> FormatError {
+    FormatError::new(Flaw::Picture, "the picture", "to draw it", why)
+}
+
+struct Canvas {
+    w: i32,
+    h: i32,
+    rgb: Vec<u8>,
+}
+
+impl Canvas {
+    fn new(w: i32, h: i32) -> Result<Self, FormatError> {
+        static REGISTERED: OnceLock<bool> = OnceLock::new();
+        let registered = *REGISTERED.get_or_init(|| {
+            let plain: &[u8] = include_bytes!("font/DejaVuSans-ascii.ttf");
+            let bold: &[u8] = include_bytes!("font/DejaVuSans-Bold-ascii.ttf");
+            plotters::style::register_font(FONT, FontStyle::Normal, plain).is_ok()
+                && plotters::style::register_font(FONT, FontStyle::Bold, bold).is_ok()
+        });
+        let most = crate::io::image::MAX_SIDE as i32;
+        if !registered || !(1..=most).contains(&w) || !(1..=most).contains(&h) {
+            return Err(cannot_draw(format!("{w}×{h} pixels")));
+        }
+        Ok(Canvas { w, h, rgb: vec![255; w as usize * h as usize * 3] })
+    }
+
+    fn area(&mut self) -> DrawingArea<BitMapBackend<'_>, Shift> {
+        BitMapBackend::with_buffer(&mut self.rgb, (self.w as u32, self.h as u32)).into_drawing_area()
+    }
+
+    /// Writes one line whose capitals are centred at `y`; titles are bold.
+    fn text(&mut self, text: &str, x: i32, y: i32, size: f64, ink: RGBColor, h: HPos) -> Result<(), FormatError> {
+        let face = if size >= TITLE { FontStyle::Bold } else { FontStyle::Normal };
+        let style = (FONT, size, face).into_text_style(&(self.w as u32, self.h as u32));
+        let style = style.color(&ink).pos(Pos::new(h, VPos::Top));
+        // The backend puts the baseline half a size below the position; capitals are 0.63 sizes high.
+        let y = y - (0.185 * size).round() as i32;
+        self.area().draw_text(text, &style, (x, y)).map_err(cannot_draw)
+    }
+
+    fn turned_text(&mut self, text: &str, x: i32, y: i32, size: f64, ink: RGBColor) -> Result<(), FormatError> {
+        let style = (FONT, size).into_text_style(&(self.w as u32, self.h as u32)).color(&ink);
+        let style = style.transform(FontTransform::Rotate270).pos(Pos::new(HPos::Center, VPos::Top));
+        self.area().draw_text(text, &style, (x, y)).map_err(cannot_draw)
+    }
+
+    fn fill(&mut self, x: i32, y: i32, w: i32, h: i32, colour: RGBColor) {
+        for row in y.max(0)..(y + h).min(self.h) {
+            let at = |x: i32| ((row * self.w + x.clamp(0, self.w)) * 3) as usize;
+            for dot in self.rgb[at(x)..at(x + w.max(0))].chunks_exact_mut(3) {
+                dot.copy_from_slice(&[colour.0, colour.1, colour.2]);
+            }
+        }
+    }
+
+    /// Fills a tile with `h` × `w` pixels whose colours `colour` gives by row-major index.
+    fn tile(
+        &mut self,
+        x: i32,
+        y: i32,
+        (tile_w, tile_h): (i32, i32),
+        (h, w): (usize, usize),
+        colour: impl Fn(usize) -> RGBColor,
+    ) {
+        let edge = |i: usize, n: usize, size: i32| (i as i64 * i64::from(size) / n as i64) as i32;
+        for i in 0..h {
+            for j in 0..w {
+                let (top, left) = (edge(i, h, tile_h), edge(j, w, tile_w));
+                let (bottom, right) = (edge(i + 1, h, tile_h), edge(j + 1, w, tile_w));
+                self.fill(x + left, y + top, right - left, bottom - top, colour(i * w + j));
+            }
+        }
+    }
+
+    /// Draws a picture into a framed square of `side` dots, its aspect kept; floats are spread over the
+    /// range that they take.
+    fn picture(&mut self, picture: &HostTensor, x: i32, y: i32, side: i32) -> Result<(), FormatError> {
+        let rgb = match picture.data() {
+            Data::U8(_) => to_rgb(picture)?,
+            _ => {
+                let values = picture.to_f32();
+                let (low, high) = range(&values);
+                let spread = values.iter().map(|x| (x - low) / (high - low)).collect();
+                to_rgb(&HostTensor::f32(picture.shape(), spread).map_err(cannot_draw)?)?
+            }
+        };
+        let (w, h) = (rgb.width().max(1) as usize, rgb.height().max(1) as usize);
+        let scale = f64::from(side) / w.max(h) as f64;
+        let scale = if scale >= 1.0 { scale.floor() } else { scale };
+        let size = ((w as f64 * scale) as i32, (h as f64 * scale) as i32);
+        let (left, top) = (x + (side - size.0) / 2, y + (side - size.1) / 2);
+        self.fill(left - 1, top - 1, size.0 + 2, size.1 + 2, LINE);
+        self.tile(left, top, size, (h, w), |i| {
+            let p = rgb.get_pixel((i % w) as u32, (i / w) as u32);
+            RGBColor(p[0], p[1], p[2])
+        });
+        Ok(())
+    }
+
+    fn finish(self) -> Result<RgbImage, FormatError> {
+        RgbImage::from_raw(self.w as u32, self.h as u32, self.rgb).ok_or_else(|| cannot_draw("a buffer of another size"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::{Philox, Purpose};
+
+    /// Keeps a picture where `HUBEL_PICTURES` names a folder, to be looked at.
+    fn keep(name: &str, picture: &RgbImage) {
+        if let Some(folder) = std::env::var_os("HUBEL_PICTURES") {
+            crate::io::image::save(picture, std::path::Path::new(&folder).join(name)).unwrap();
+        }
+        let first = picture.get_pixel(0, 0);
+        assert!(picture.pixels().filter(|p| *p != first).count() > 500, "{name} is blank");
+    }
+
+    fn noise(rng: &mut Philox, shape: &[usize]) -> HostTensor {
+        let n = shape.iter().product();
+        HostTensor::f32(shape, (0..n).map(|_| rng.normal() as f32).collect()).unwrap()
+    }
+
+    fn digit(i: usize) -> HostTensor {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist");
+        match crate::data::mnist(dir) {
+            Ok(m) => m.test.images.rows(i, 1).unwrap().reshape([28, 28, 1]).unwrap(),
+            Err(_) => HostTensor::u8([28, 28, 1], (0..784).map(|x| (x * (i + 7)) as u8).collect()).unwrap(),
+        }
+    }
+
+    fn names(n: usize) -> Vec<String> {
+        (0..n).map(|i| i.to_string()).collect()
+    }
+
+    #[test]
+    fn curves_of_many_one_and_no_epochs() {
+        let mut rng = Philox::new(1, Purpose::Test, 1);
+        let falling: Vec<f64> = (0..5).map(|i| 0.4 * 0.5f64.powi(i) + 0.02 * rng.unit()).collect();
+        let history = [
+            ("loss".to_string(), falling.clone()),
+            ("accuracy".into(), falling.iter().map(|x| 1.0 - x / 4.0).collect()),
+            ("val_loss".into(), falling.iter().map(|x| x * 0.8 + 0.02).collect()),
+            ("val_accuracy".into(), falling.iter().map(|x| 1.0 - x / 5.0).collect()),
+            ("learning_rate".into(), vec![1e-3; 5]),
+        ];
+        keep("curves.png", &curves(&history).unwrap());
+        let one: Vec<_> = history.iter().map(|(n, v)| (n.clone(), v[..1].to_vec())).collect();
+        keep("curves_one.png", &curves(&one).unwrap());
+        let many = [("loss".to_string(), (0..120).map(|i| 2.3 / (1.0 + f64::from(i) / 9.0)).collect())];
+        keep("curves_many.png", &curves(&many).unwrap());
+        curves(&[("loss".to_string(), vec![f64::NAN])]).unwrap();
+        curves(&[]).unwrap();
+    }
+
+    #[test]
+    fn confusion_matrices_small_and_large() {
+        let mut rng = Philox::new(1, Purpose::Test, 2);
+        let mut count = |i: usize, j: usize| if i == j { 950 + rng.below(60) } else { rng.below(9).saturating_sub(4) };
+        let m: Vec<Vec<u64>> = (0..10).map(|i| (0..10).map(|j| count(i, j) as u64).collect()).collect();
+        keep("confusion.png", &confusion(&m, &names(10)).unwrap());
+        let animals = ["cat", "dog", "a very long class name"].map(String::from);
+        keep("confusion_names.png", &confusion(&[vec![9, 1, 2], vec![0, 5, 5], vec![4, 4, 1]], &animals).unwrap());
+        confusion(&vec![vec![1; 300]; 300], &names(300)).unwrap();
+        assert!(confusion(&[vec![1, 2]], &names(1)).is_err() && confusion(&[], &[]).is_err());
+    }
+
+    #[test]
+    fn mistakes_and_predictions_show_the_picture() {
+        let mistake = |i: usize| (digit(i), i % 10, i * 3 % 10, 0.5 + i as f32 / 60.0);
+        keep("mistakes.png", &mistakes(&(0..25).map(mistake).collect::<Vec<_>>(), &names(10)).unwrap());
+        mistakes(&[], &[]).unwrap();
+        let p = [0.001, 0.0, 0.02, 0.012, 0.0, 0.0, 0.0, 0.96, 0.002, 0.005];
+        keep("prediction.png", &prediction(&digit(0), &names(10), &p).unwrap());
+        assert!(prediction(&digit(0), &names(3), &p).is_err());
+        assert!(prediction(&HostTensor::u8([4], vec![0; 4]).unwrap(), &names(10), &p).is_err());
+    }
+
+    #[test]
+    fn feature_maps_and_filters_of_any_layer() {
+        let mut rng = Philox::new(1, Purpose::Test, 3);
+        let mut layer = |name: &str, shape: &[usize]| (name.to_string(), noise(&mut rng, shape));
+        let layers = [
+            layer("conv2d", &[1, 28, 28, 6]),
+            layer("max_pooling2d", &[1, 14, 14, 6]),
+            layer("conv2d_1", &[1, 10, 10, 16]),
+            layer("wide", &[1, 7, 7, 100]),
+            layer("dense", &[1, 84]),
+            layer("softmax", &[1, 10]),
+        ];
+        keep("feature_maps.png", &feature_maps(&digit(0), &layers).unwrap());
+        let kernels = [
+            layer("conv2d", &[5, 5, 1, 6]),
+            layer("conv2d_1", &[5, 5, 6, 16]),
+            layer("colour", &[7, 7, 3, 64]),
+            layer("large", &[3, 3, 64, 128]),
+        ];
+        keep("filters.png", &filters(&kernels).unwrap());
+        assert!(feature_maps(&digit(0), &[layer("x", &[1, 2, 3])]).is_err());
+        assert!(filters(&[layer("x", &[3, 3])]).is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! Files in and out. Every size that a file states goes through one bounded [`Reader`] and is checked
+//! before memory is taken for it.
+
+pub mod idx;
+#[cfg(feature = "images")]
+pub mod image;
+pub mod safetensors;
+pub mod save;
+
+use std::{
+    fmt,
+    path::Path,
+};
+
+/// What is wrong with a file, for programs that decide by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Flaw {
+    /// It does not exist.
+    Missing,
+    /// The system could not read or write it.
+    Io,
+    /// It ends before its contents do.
+    Truncated,
+    /// Bytes follow the end of its contents.
+    Trailing,
+    /// It is no file of this format.
+    Magic,
+    /// Its header does not follow the grammar.
+    Syntax,
+    /// Its header is no UTF-8.
+    Utf8,
+    /// A stated size exceeds the cap.
+    TooLarge,
+    /// A product of extents does not fit in 64 bits.
+    Overflow,
+    /// The number of axes is not supported.
+    Rank,
+    /// Two entries have one name.
+    Duplicate,
+    /// Two entries share bytes.
+    Overlap,
+    /// Bytes belong to no entry.
+    Hole,
+    /// An entry ends before it starts.
+    Reversed,
+    /// An entry's bytes do not fit its shape and type.
+    ByteCount,
+    /// The element type is unknown or not supported.
+    Type,
+    /// The contents do not give the checksum that is stated.
+    Checksum,
+    /// The compressed stream is damaged.
+    Compression,
+    /// Two parts contradict each other.
+    Contradiction,
+    /// A picture cannot be decoded, encoded or drawn.
+    Picture,
+}
+
+/// A file cannot be read or written as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct FormatError {
+    /// The file's path, where it came from one.
+    pub file: Option<Box<Path>>,
+    /// The part of the file.
+    pub what: String,
+    /// What is wrong, as a value.
+    pub flaw: Flaw,
+    /// What the format or the caller demands there.
+    pub wanted: String,
+    /// What is there.
+    pub got: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl fmt::Display for FormatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        write!(f, "{}: wanted {}, got {}", self.what, self.wanted, self.got)?;
+        if self.advice.is_empty() { Ok(()) } else { write!(f, "; {}", self.advice) }
+    }
+}
+
+impl FormatError {
+    /// Returns an error of bytes whose file is not known here.
+    pub fn new(flaw: Flaw, what: impl fmt::Display, wanted: impl fmt::Display, got: impl fmt::Display) -> Self {
+        FormatError {
+            file: None,
+            what: what.to_string(),
+            flaw,
+            wanted: wanted.to_string(),
+            got: got.to_string(),
+            advice: String::new(),
+        }
+    }
+
+    /// Returns the error of a system call on `path`.
+    pub fn io(path: &Path, wanted: impl fmt::Display, error: &std::io::Error) -> Self {
+        let flaw = if error.kind() == std::io::ErrorKind::NotFound { Flaw::Missing } else { Flaw::Io };
+        FormatError::new(flaw, "the file", wanted, error).of(path)
+    }
+
+    /// Returns the error with the file's path.
+    pub fn of(mut self, path: &Path) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Returns the error with a piece of advice.
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = advice.into();
+        self
+    }
+}
+
+/// Returns a file's bytes, or an error where it is larger than `cap_bytes` or cannot be read.
+pub fn read_file(path: impl AsRef<Path>, cap_bytes: u64) -> Result<Vec<u8>, FormatError> {
+    use std::io::Read;
+    let path = path.as_ref();
+    let io = |e: std::io::Error| FormatError::io(path, "a readable file", &e);
+    let file = std::fs::File::open(path).map_err(io)?;
+    let stated = file.metadata().map_err(io)?.len();
+    let too_large = |got: u64| {
+        FormatError::new(Flaw::TooLarge, "the file", format!("at most {cap_bytes} bytes"), format!("{got} bytes")).of(path)
+    };
+    if stated > cap_bytes {
+        return Err(too_large(stated));
+    }
+    let mut bytes = Vec::with_capacity(stated as usize);
+    file.take(cap_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > cap_bytes { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
+}
+
+/// Returns the number of bytes of a tensor of `dims` with elements of `element_bytes`, or an error
+/// where the product overflows or exceeds `cap_bytes`.
+pub fn checked_bytes(what: &str, dims: &[u64], element_bytes: u64, cap_bytes: u64) -> Result<usize, FormatError> {
+    let product = dims.iter().try_fold(element_bytes, |p, &d| p.checked_mul(d)).ok_or_else(|| {
+        FormatError::new(Flaw::Overflow, what, "a size that fits in 64 bits", format!("extents {dims:?}"))
+    })?;
+    if product > cap_bytes || usize::try_from(product).is_err() {
+        return Err(FormatError::new(
+            Flaw::TooLarge,
+            what,
+            format!("at most {cap_bytes} bytes"),
+            format!("{product} bytes for extents {dims:?}"),
+        ));
+    }
+    Ok(product as usize)
+}
+
+/// Reads bytes front to back and never past the end.
+///
+/// ```
+/// use hubel::io::{Flaw, Reader};
+/// let mut r = Reader::new(&[0, 0, 1, 2, 9]);
+/// assert_eq!(r.u32_be("a number")?, 258);
+/// assert_eq!(r.u32_be("another").unwrap_err().flaw, Flaw::Truncated);
+/// # Ok::<(), hubel::io::FormatError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Returns a reader that stands before the first byte.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Reader { bytes, at: 0 }
+    }
+
+    /// Returns how many bytes are left.
+    pub fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    /// Returns the next `n` bytes, or an error where fewer are left.
+    pub fn take(&mut self, n: u64, what: &str) -> Result<&'a [u8], FormatError> {
+        if n > self.left() as u64 {
+            let got = format!("{} bytes before the file ends", self.left());
+            return Err(FormatError::new(Flaw::Truncated, what, format!("{n} bytes"), got));
+        }
+        let taken = &self.bytes[self.at..self.at + n as usize];
+        self.at += n as usize;
+        Ok(taken)
+    }
+
+    /// Returns the next big-endian 32-bit number.
+    pub fn u32_be(&mut self, what: &str) -> Result<u32, FormatError> {
+        Ok(self.take(4, what)?.iter().fold(0, |n, &b| n << 8 | u32::from(b)))
+    }
+
+    /// Returns the next little-endian 64-bit number.
+    pub fn u64_le(&mut self, what: &str) -> Result<u64, FormatError> {
+        Ok(self.take(8, what)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b)))
+    }
+
+    /// Returns nothing at the end, and an error where bytes are left.
+    pub fn finish(&self, what: &str) -> Result<(), FormatError> {
+        match self.left() {
+            0 => Ok(()),
+            n => Err(FormatError::new(Flaw::Trailing, what, "the end of the file", format!("{n} bytes more"))),
+        }
+    }
+}

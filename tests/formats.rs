@@ -1,0 +1,266 @@
+//! Hostile safetensors files, memory taken for them, mutation fuzz of all formats, and exchange with
+//! the safetensors crate.
+
+use hubel::io::{Flaw, idx, safetensors as st, save};
+use hubel::tensor::{HostTensor, Philox, Purpose};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    collections::BTreeMap,
+};
+
+thread_local! {
+    static NOW: Cell<usize> = const { Cell::new(0) };
+    static PEAK: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts the bytes that this thread holds.
+struct Counting;
+
+// SAFETY: every call goes to the system allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let now = NOW.get().wrapping_add(layout.size());
+        NOW.set(now);
+        if now < usize::MAX / 2 {
+            PEAK.set(PEAK.get().max(now));
+        }
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        NOW.set(NOW.get().wrapping_sub(layout.size()));
+        unsafe { System.dealloc(p, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Returns what `f` gives and the most bytes that it held at once.
+fn held<T>(f: impl FnOnce() -> T) -> (T, usize) {
+    NOW.set(0);
+    PEAK.set(0);
+    let result = f();
+    (result, PEAK.get())
+}
+
+fn file(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+fn flaw(bytes: &[u8]) -> Flaw {
+    let (result, peak) = held(|| st::read(bytes));
+    assert!(peak <= 2 * bytes.len() + (1 << 20), "{peak} bytes held for a file of {}", bytes.len());
+    let e = result.unwrap_err();
+    assert!(e.to_string().len() < 1000, "{e}");
+    e.flaw
+}
+
+fn entry(dtype: &str, shape: &str, range: &str) -> String {
+    format!(r#"{{"dtype":"{dtype}","shape":[{shape}],"data_offsets":[{range}]}}"#)
+}
+
+fn one(dtype: &str, shape: &str, range: &str) -> String {
+    format!(r#"{{"a":{}}}"#, entry(dtype, shape, range))
+}
+
+fn two(first: &str, second: &str) -> String {
+    format!(r#"{{"a":{},"b":{}}}"#, entry("U8", "2", first), entry("U8", "2", second))
+}
+
+#[test]
+fn hostile_safetensors_give_exact_errors() {
+    let cases: Vec<(&str, Vec<u8>, Flaw)> = vec![
+        ("empty", vec![], Flaw::Truncated),
+        ("seven bytes", vec![1; 7], Flaw::Truncated),
+        ("length 0", file("", &[]), Flaw::Syntax),
+        ("length 2^63", (1u64 << 63).to_le_bytes().to_vec(), Flaw::TooLarge),
+        ("length over the cap", 100_000_001u64.to_le_bytes().to_vec(), Flaw::TooLarge),
+        ("length over the file", 100u64.to_le_bytes().to_vec(), Flaw::Truncated),
+        ("no brace", file("\"a\"", &[]), Flaw::Syntax),
+        ("bad UTF-8", [&2u64.to_le_bytes()[..], &[b'{', 0xff]].concat(), Flaw::Utf8),
+        ("lone surrogate", file(r#"{"\ud800":1}"#, &[]), Flaw::Syntax),
+        ("control byte in a name", file("{\"a\nb\":1}", &[]), Flaw::Syntax),
+        ("unfinished", file(r#"{"a":"#, &[]), Flaw::Syntax),
+        ("after the end", file("{}{}", &[]), Flaw::Syntax),
+        ("wrong bracket", file(&one("U8", "1", "0,1").replacen(']', "}", 1), &[0]), Flaw::Syntax),
+        ("comma at the end", file(r#"{"__metadata__":{},}"#, &[]), Flaw::Syntax),
+        ("duplicate name", file(&two("0,2", "2,4").replace("\"b\"", "\"a\""), &[0; 4]), Flaw::Duplicate),
+        ("duplicate in disguise", file(&two("0,2", "2,4").replace("\"b\"", r#""\u0061""#), &[0; 4]), Flaw::Duplicate),
+        ("duplicate field", file(r#"{"a":{"dtype":"U8","dtype":"U8"}}"#, &[]), Flaw::Duplicate),
+        ("duplicate metadata", file(r#"{"__metadata__":{},"__metadata__":{}}"#, &[]), Flaw::Duplicate),
+        ("duplicate key of metadata", file(r#"{"__metadata__":{"a":"","a":""}}"#, &[]), Flaw::Duplicate),
+        ("number in metadata", file(r#"{"__metadata__":{"a":1}}"#, &[]), Flaw::Syntax),
+        ("deep nesting", file(&"{\"a\":".repeat(100_000), &[]), Flaw::Syntax),
+        ("deep brackets", file(&format!(r#"{{"a":{{"shape":{}"#, "[".repeat(100_000)), &[]), Flaw::Syntax),
+        ("overlap", file(&two("0,2", "1,3"), &[0; 3]), Flaw::Overlap),
+        ("the same bytes", file(&two("0,2", "0,2"), &[0; 2]), Flaw::Overlap),
+        ("hole", file(&two("0,2", "3,5"), &[0; 5]), Flaw::Hole),
+        ("hole in front", file(&one("U8", "2", "1,3"), &[0; 3]), Flaw::Hole),
+        ("reversed", file(&one("U8", "2", "2,0"), &[0; 2]), Flaw::Reversed),
+        ("over the data", file(&one("U8", "3", "0,3"), &[0; 2]), Flaw::Truncated),
+        ("product overflow", file(&one("F32", "4294967296,4294967296", "0,0"), &[]), Flaw::Overflow),
+        ("number overflow", file(&one("F32", "18446744073709551616", "0,0"), &[]), Flaw::Overflow),
+        ("negative", file(&one("F32", "-1", "0,4"), &[0; 4]), Flaw::Syntax),
+        ("fraction", file(&one("F32", "1.0", "0,4"), &[0; 4]), Flaw::Syntax),
+        ("1e400", file(&one("F32", "1e400", "0,4"), &[0; 4]), Flaw::Syntax),
+        ("wrong byte count", file(&one("F32", "1", "0,3"), &[0; 3]), Flaw::ByteCount),
+        ("trailing bytes", file(&one("F32", "1", "0,4"), &[0; 5]), Flaw::Trailing),
+        ("unknown dtype", file(&one("Q7", "1", "0,4"), &[0; 4]), Flaw::Type),
+        ("unsupported dtype", file(&one("F64", "1", "0,8"), &[0; 8]), Flaw::Type),
+        ("unknown field", file(r#"{"a":{"path":"x"}}"#, &[]), Flaw::Syntax),
+        ("missing field", file(r#"{"a":{"dtype":"U8","shape":[]}}"#, &[0]), Flaw::Syntax),
+        ("three offsets", file(&one("U8", "", "0,1,2"), &[0]), Flaw::Rank),
+        ("nine axes", file(&one("U8", "1,1,1,1,1,1,1,1,1", "0,1"), &[0]), Flaw::Rank),
+        ("endless axes", file(&one("U8", &"1,".repeat(1 << 20), "0,1"), &[0]), Flaw::Rank),
+        ("endless name", file(&format!("{{\"{}\":1}}", "a".repeat(1 << 20)), &[0]), Flaw::Syntax),
+    ];
+    for (name, bytes, wanted) in cases {
+        assert_eq!(flaw(&bytes), wanted, "{name}");
+    }
+    let many = |n: usize| -> String { (0..n).map(|i| format!(",\"{i}\":{}", entry("U8", "0", "0,0"))).collect() };
+    assert_eq!(flaw(&file(&format!("{{{}}}", &many(8193)[1..]), &[])), Flaw::TooLarge);
+    let most = file(&format!("{{{}}}", &many(8192)[1..]), &[]);
+    let (tensors, peak) = held(|| st::read(&most).unwrap().len());
+    assert!(tensors == 8192 && peak <= 2 * most.len() + (1 << 20), "{peak} bytes held for {}", most.len());
+    let texts: String = (0..1025).map(|i| format!(",\"{i}\":\"\"")).collect();
+    assert_eq!(flaw(&file(&format!("{{\"__metadata__\":{{{}}}}}", &texts[1..]), &[])), Flaw::TooLarge);
+}
+
+fn sample() -> (Vec<(String, HostTensor)>, BTreeMap<String, String>, Vec<u8>) {
+    let tensors = vec![
+        ("conv/kernel".to_string(), HostTensor::f32([2, 3], (0..6).map(|x| x as f32).collect()).unwrap()),
+        ("a \"name\" \\ \u{1} ü 🦀".into(), HostTensor::u32([], vec![7]).unwrap()),
+        ("steps".into(), HostTensor::i32([1], vec![-5]).unwrap()),
+        ("half".into(), HostTensor::new([2], hubel::tensor::Data::F16(vec![half::f16::ONE; 2])).unwrap()),
+        ("brain".into(), HostTensor::new([1], hubel::tensor::Data::BF16(vec![half::bf16::ONE])).unwrap()),
+        ("bytes".into(), HostTensor::u8([3, 1], vec![1, 2, 3]).unwrap()),
+        ("none".into(), HostTensor::u8([0, 4], vec![]).unwrap()),
+    ];
+    let metadata = BTreeMap::from([("step".to_string(), "12".to_string()), ("note\n".into(), "\"quoted\"".into())]);
+    let bytes = st::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &metadata).unwrap();
+    (tensors, metadata, bytes)
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let (tensors, metadata, bytes) = sample();
+    assert_eq!(st::read(&bytes).unwrap(), tensors);
+    assert_eq!(st::metadata(&bytes).unwrap(), metadata);
+    st::verify(&bytes).unwrap();
+    let again = st::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &metadata).unwrap();
+    assert_eq!(bytes, again);
+    let (a, b) = (&tensors[0].1, &tensors[1].1);
+    assert_eq!(st::write([("x", a), ("x", b)], &metadata).unwrap_err().flaw, Flaw::Duplicate);
+}
+
+#[test]
+fn files_are_exchanged_with_the_safetensors_crate() {
+    let (tensors, metadata, bytes) = sample();
+    let theirs = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for (name, t) in &tensors {
+        let view = theirs.tensor(name).unwrap();
+        assert_eq!((view.shape(), view.data()), (t.shape(), t.bytes()), "{name}");
+    }
+    let info = metadata.clone().into_iter().collect();
+    let bytes = safetensors::serialize(theirs.tensors(), Some(info)).unwrap();
+    let mut ours = st::read(&bytes).unwrap();
+    assert_eq!(st::metadata(&bytes).unwrap(), metadata);
+    assert_eq!(st::verify(&bytes).unwrap_err().flaw, Flaw::Checksum);
+    let mut wanted = tensors;
+    ours.sort_by(|a, b| a.0.cmp(&b.0));
+    wanted.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(ours, wanted);
+}
+
+#[test]
+fn every_truncation_and_every_flipped_bit_is_noticed() {
+    let (_, _, bytes) = sample();
+    for n in 0..bytes.len() {
+        assert!(matches!(flaw(&bytes[..n]), Flaw::Truncated | Flaw::Checksum), "{n} bytes");
+    }
+    for bit in 0..bytes.len() * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(st::verify(&damaged).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_saved_file_is_loaded_and_a_rotten_one_falls_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cnn.safetensors");
+    let (tensors, _, bytes) = sample();
+    save::save(&path, &bytes, true).unwrap();
+    save::save(&path, &bytes, true).unwrap();
+    assert_eq!(st::open(&path).unwrap(), tensors);
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &damaged).unwrap();
+    let e = st::open(&path).unwrap_err();
+    assert!(e.flaw == Flaw::Checksum && e.to_string().contains("cnn.safetensors"), "{e}");
+    let (loaded, why) = save::load(&path, st::FILE_CAP_BYTES, st::read).unwrap();
+    assert!(loaded == tensors && why == Some(e));
+}
+
+/// Damages a file in a way that its structure invites.
+fn mutate(rng: &mut Philox, bytes: &mut Vec<u8>) {
+    const TOKENS: [&[u8]; 14] = [
+        b"{", b"}", b"[", b"]", b",", b"\"", b"\\u", b"0", b"-1", b"18446744073709551615", b"1e400", b"\"F64\"",
+        b"\xff", b"\"__metadata__\":{",
+    ];
+    for _ in 0..=rng.below(3) {
+        let at = rng.below(bytes.len().max(1)).min(bytes.len());
+        match rng.below(6) {
+            0 => bytes.truncate(at),
+            1 if at < bytes.len() => bytes[at] ^= 1 << rng.below(8),
+            2 if at < bytes.len() => bytes[at] = rng.next_u32() as u8,
+            3 => drop(bytes.splice(at..at, rng.pick(&TOKENS).iter().copied())),
+            4 => {
+                let end = (at + rng.below(40)).min(bytes.len());
+                let piece = bytes[at..end].to_vec();
+                let to = rng.below(bytes.len() + 1);
+                drop(bytes.splice(to..to, piece));
+            }
+            _ => {
+                let end = (at + rng.below(8)).min(bytes.len());
+                drop(bytes.drain(at..end));
+            }
+        }
+        if rng.below(2) == 0 && bytes.len() > 8 {
+            let header = bytes.len() as u64 - 8 - 40u64.min(bytes.len() as u64 - 8);
+            bytes[..8].copy_from_slice(&header.to_le_bytes());
+        }
+    }
+}
+
+#[test]
+fn mutated_files_neither_panic_nor_take_memory() {
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write;
+    let mut rng = Philox::new(1, Purpose::Test, 0);
+    let plain: Vec<u8> = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4].into_iter().chain(0..24).collect();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(&plain).unwrap();
+    let packed = encoder.finish().unwrap();
+    let picture = hubel::io::image::png(&image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 9, y as u8, 3])));
+    type Read = fn(&[u8]) -> bool;
+    let corpora: [(Vec<u8>, Read, usize, usize); 5] = [
+        (sample().2, |b| st::read(b).is_ok(), 60_000, 2),
+        (file(&two("0,2", "2,4"), &[0; 4]), |b| st::read(b).is_ok(), 60_000, 2),
+        (plain, |b| idx::read(b).is_ok(), 30_000, 2),
+        (packed, |b| idx::read(b).is_ok(), 30_000, 1032),
+        (picture.unwrap(), |b| hubel::io::image::read(b).is_ok(), 20_000, 64),
+    ];
+    for (good, read, n, times) in corpora {
+        assert!(read(&good));
+        for _ in 0..n {
+            let mut bytes = good.clone();
+            mutate(&mut rng, &mut bytes);
+            let start = std::time::Instant::now();
+            let (_, peak) = held(|| read(&bytes));
+            assert!(peak <= times * bytes.len() + (1 << 20), "{peak} bytes held for {bytes:?}");
+            assert!(start.elapsed().as_secs() < 1, "{bytes:?}");
+        }
+    }
+}
