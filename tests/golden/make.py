@@ -1,0 +1,276 @@
+#!/usr/bin/env python3
+"""Golden vectors: what Keras computes in float64, so that our definitions and Keras cannot share a mistake.
+
+    pip install keras==3.15.1 jax==0.10.2 safetensors==0.8.0 numpy==2.4.6
+    python tests/golden/make.py            # writes tests/golden/*.safetensors, the same bytes every time
+
+Operations come from keras.ops and keras.losses on JAX's CPU back end, gradients from jax.vjp of
+these. Inputs are float32 numbers, the arithmetic is float64, results are rounded to float32.
+
+One file per operation family. A tensor is named `<case>/<name>`; the metadata entry `cases` is a JSON object from
+case to attributes. Pictures are NHWC, convolution weights (kh, kw, in, out), labels int32. `d<name>` is the gradient
+of sum(y · dy) to <name>; `dy` is given. `padding` is "valid", "same" or [[top, bottom], [left, right]].
+
+file           attributes                  given               computed
+conv2d         stride, padding             x, w, dy            y, dx, dw
+max_pool2d     size, stride, padding       x, dy               y, dx
+batch_norm     epsilon                     x, gamma, beta, dy  y, mean, variance (biased), dx, dgamma, dbeta
+                                           moving_mean, moving_variance   y_inference
+softmax                                    x, dy               y, dx
+log_softmax                                x, dy               y, dx
+cross_entropy  labels: "sparse", "dense"   logits, labels      loss (per row), dlogits (of the sum of the losses)
+matmul         transpose_a, transpose_b    a, b, dy            y, da, db
+"""
+import json
+import os
+import pathlib
+import warnings
+
+os.environ.update(KERAS_BACKEND="jax", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu")
+import jax
+import keras
+import numpy as np
+from safetensors.numpy import save_file
+
+keras.config.set_floatx("float64")
+warnings.filterwarnings("ignore", message=".*(softmax over axis|categorical_crossentropy)")  # rows of one number
+K = keras.ops
+
+
+class Family:
+    """The cases of one file."""
+
+    def __init__(self, name):
+        self.name, self.tensors, self.cases = name, {}, {}
+        self.rng = np.random.default_rng(list(name.encode()))
+
+    def uniform(self, *shape, low=-1.0, high=1.0):
+        return self.rng.uniform(low, high, shape).astype(np.float32).astype(np.float64)
+
+    def distinct(self, *shape):
+        """No two alike, so that a maximum is where it is."""
+        n = int(np.prod(shape))
+        return ((self.rng.permutation(n).reshape(shape) - n // 2) / 128.0).astype(np.float64)
+
+    def add(self, attributes, **tensors):
+        case = f"{len(self.cases):02}"
+        self.cases[case] = attributes
+        for name, value in tensors.items():
+            value = np.asarray(value)
+            assert value.dtype in (np.float64, np.int32) and np.isfinite(value).all(), (self.name, case, name)
+            value = value if value.dtype == np.int32 else value.astype(np.float32)
+            self.tensors[f"{case}/{name}"] = np.ascontiguousarray(value)
+
+    def save(self):
+        path = pathlib.Path(__file__).with_name(f"{self.name}.safetensors")
+        save_file(self.tensors, path, {"cases": json.dumps(self.cases)})
+        print(f"{path.name}: {len(self.cases)} cases, {path.stat().st_size} bytes")
+
+
+def differentiate(f, inputs, dy):
+    """Returns f(inputs) and the gradients of sum(f · dy)."""
+    y, vjp = jax.vjp(f, *inputs)
+    return y, vjp(dy)
+
+
+def conv2d():
+    family = Family("conv2d")
+    cases = [
+        # n, h, w, in, out, (kh, kw), (sh, sw), padding
+        (2, 5, 5, 1, 1, (3, 3), (1, 1), "valid"),
+        (1, 6, 7, 1, 3, (1, 1), (1, 1), "valid"),
+        (2, 6, 7, 3, 6, (1, 1), (2, 2), "valid"),
+        (1, 7, 7, 16, 16, (1, 1), (1, 1), "same"),
+        (1, 7, 6, 6, 16, (1, 1), (3, 2), "same"),
+        (2, 9, 8, 1, 6, (5, 5), (1, 1), "valid"),
+        (1, 9, 9, 6, 16, (5, 5), (1, 1), "valid"),
+        (2, 8, 8, 1, 6, (5, 5), (1, 1), "same"),
+        (1, 8, 9, 3, 3, (3, 3), (1, 1), "same"),
+        (2, 8, 9, 3, 6, (3, 3), (2, 2), "same"),
+        (2, 9, 8, 3, 6, (3, 3), (2, 2), "valid"),
+        (1, 10, 11, 6, 3, (3, 3), (3, 3), "same"),
+        (1, 10, 11, 6, 3, (3, 3), (3, 3), "valid"),
+        (3, 7, 5, 16, 6, (3, 3), (1, 1), "same"),
+        (1, 7, 7, 16, 16, (3, 3), (1, 1), "valid"),
+        (1, 8, 7, 3, 16, (2, 2), (1, 1), "same"),
+        (2, 7, 8, 16, 3, (2, 2), (2, 2), "same"),
+        (1, 7, 8, 3, 1, (2, 2), (3, 3), "valid"),
+        (2, 6, 9, 1, 3, (1, 7), (1, 1), "same"),
+        (2, 9, 6, 3, 1, (7, 1), (1, 1), "same"),
+        (1, 8, 9, 3, 6, (7, 7), (2, 2), "same"),
+        (1, 9, 8, 3, 6, (7, 7), (1, 1), "valid"),
+        (2, 9, 9, 3, 6, (3, 5), (1, 2), "same"),
+        (2, 9, 9, 3, 6, (5, 3), (2, 1), "valid"),
+        (1, 11, 10, 6, 6, (4, 2), (3, 1), "same"),
+        (1, 10, 11, 1, 16, (2, 4), (1, 3), "valid"),
+        (1, 8, 8, 3, 3, (6, 4), (2, 3), "same"),
+        (2, 5, 5, 1, 3, (3, 3), (1, 1), [[1, 1], [1, 1]]),
+        (1, 6, 6, 3, 6, (3, 3), (2, 2), [[0, 1], [0, 1]]),
+        (1, 6, 6, 3, 6, (3, 3), (2, 2), [[1, 0], [1, 0]]),
+        (2, 5, 6, 6, 3, (3, 2), (1, 1), [[2, 0], [0, 1]]),
+        (1, 5, 7, 3, 16, (5, 3), (2, 1), [[3, 1], [0, 2]]),
+        (1, 7, 7, 3, 6, (7, 7), (2, 2), [[3, 3], [3, 3]]),
+        (2, 4, 4, 1, 3, (2, 2), (1, 1), [[3, 2], [2, 3]]),
+        (1, 6, 5, 16, 6, (1, 1), (2, 2), [[1, 0], [0, 1]]),
+        (1, 3, 3, 3, 3, (5, 5), (1, 1), [[2, 2], [1, 1]]),
+        (1, 9, 10, 3, 3, (2, 3), (3, 2), [[0, 2], [1, 0]]),
+        (2, 1, 1, 6, 16, (3, 3), (1, 1), "same"),
+    ]
+    for n, h, w, ic, oc, kernel, stride, padding in cases:
+        def f(x, w):
+            if isinstance(padding, str):
+                return K.conv(x, w, stride, padding, data_format="channels_last")
+            x = K.pad(x, [[0, 0], *padding, [0, 0]])
+            return K.conv(x, w, stride, "valid", data_format="channels_last")
+
+        x, weight = family.uniform(n, h, w, ic), family.uniform(*kernel, ic, oc)
+        dy = family.uniform(*f(x, weight).shape)
+        y, (dx, dw) = differentiate(f, (x, weight), dy)
+        family.add({"stride": stride, "padding": padding}, x=x, w=weight, dy=dy, y=y, dx=dx, dw=dw)
+    family.save()
+
+
+def max_pool2d():
+    family = Family("max_pool2d")
+    cases = [
+        # n, h, w, c, size, stride, padding
+        (2, 6, 6, 1, (2, 2), (2, 2), "valid"),
+        (1, 7, 7, 3, (2, 2), (2, 2), "valid"),
+        (1, 7, 7, 3, (2, 2), (2, 2), "same"),
+        (2, 6, 6, 6, (3, 3), (3, 3), "valid"),
+        (2, 7, 8, 6, (3, 3), (3, 3), "same"),
+        (1, 8, 7, 16, (3, 3), (2, 2), "valid"),
+        (1, 8, 7, 16, (3, 3), (2, 2), "same"),
+        (2, 5, 5, 3, (3, 3), (1, 1), "same"),
+        (2, 5, 5, 3, (3, 3), (1, 1), "valid"),
+        (1, 5, 6, 4, (2, 2), (1, 1), "valid"),
+        (1, 5, 6, 4, (2, 2), (1, 1), "same"),
+        (2, 7, 9, 1, (2, 3), (1, 2), "same"),
+        (2, 7, 9, 1, (3, 2), (2, 1), "valid"),
+        (1, 9, 9, 3, (2, 2), (3, 3), "valid"),
+        (1, 9, 9, 3, (2, 2), (3, 3), "same"),
+        (1, 6, 6, 3, (1, 1), (2, 2), "same"),
+        (1, 6, 6, 3, (1, 1), (1, 1), "valid"),
+        (2, 4, 4, 6, (4, 4), (4, 4), "valid"),
+        (1, 3, 5, 3, (5, 5), (1, 1), "same"),
+        (1, 10, 4, 3, (5, 2), (2, 2), "same"),
+        (2, 11, 5, 1, (5, 1), (3, 1), "valid"),
+        (3, 5, 5, 16, (2, 2), (2, 2), "valid"),
+        (1, 8, 8, 5, (4, 3), (3, 2), "same"),
+        (1, 1, 1, 7, (2, 2), (2, 2), "same"),
+    ]
+    for n, h, w, c, size, stride, padding in cases:
+        def f(x):
+            return K.max_pool(x, size, stride, padding, data_format="channels_last")
+
+        x = family.distinct(n, h, w, c)
+        dy = family.uniform(*f(x).shape)
+        y, (dx,) = differentiate(f, (x,), dy)
+        family.add({"size": size, "stride": stride, "padding": padding}, x=x, dy=dy, y=y, dx=dx)
+    family.save()
+
+
+def batch_norm():
+    family = Family("batch_norm")
+    cases = [
+        (shape, epsilon)
+        for shape in [
+            (2, 1), (8, 3), (5, 17), (32, 10), (2, 3, 3, 1), (1, 4, 5, 3), (3, 4, 4, 6), (4, 3, 5, 16), (2, 7, 7, 4),
+            (7, 2, 3, 20), (2, 1, 1, 8),
+        ]
+        for epsilon in (1e-3, 1e-5)
+    ]
+    for i, (shape, epsilon) in enumerate(cases):
+        c = shape[-1]
+        axes = tuple(range(len(shape) - 1))
+
+        # What keras.layers.BatchNormalization calls; the layer itself would compute in float32.
+        def f(x, gamma, beta):
+            mean, variance = K.moments(x, axes)
+            return K.batch_normalization(x, mean, variance, -1, beta, gamma, epsilon), mean, variance
+
+        # Every third case lies far from zero: a variance from E[x²] − E[x]² would lose its digits there.
+        offset = 0.0 if i % 3 else 10.0
+        x = family.uniform(*shape, low=offset - 2, high=offset + 2)
+        gamma, beta = family.uniform(c, low=0.5, high=1.5), family.uniform(c)
+        moving_mean, moving_variance = family.uniform(c), family.uniform(c, low=0.2, high=2.0)
+        y, mean, variance = f(x, gamma, beta)
+        dy = family.uniform(*shape)
+        _, (dx, dgamma, dbeta) = differentiate(lambda *a: f(*a)[0], (x, gamma, beta), dy)
+        inference = K.batch_normalization(x, moving_mean, moving_variance, -1, beta, gamma, epsilon)
+        family.add(
+            {"epsilon": epsilon}, x=x, gamma=gamma, beta=beta, dy=dy, y=y, mean=mean, variance=variance, dx=dx,
+            dgamma=dgamma, dbeta=dbeta, moving_mean=moving_mean, moving_variance=moving_variance, y_inference=inference,
+        )
+    family.save()
+
+
+ROWS = [(1, 1), (3, 1), (1, 2), (4, 2), (2, 3), (5, 7), (8, 10), (64, 10), (3, 16), (7, 17), (2, 33), (4, 64), (3, 65),
+        (2, 100), (1, 257), (5, 5), (9, 4), (16, 8), (2, 10), (3, 10), (2, 6), (6, 12)]
+
+
+def logits(family, i, shape):
+    """Ordinary rows, wide rows, rows far from zero, rows of equal numbers."""
+    low, high = [(-3, 3), (-3, 3), (-80, 80), (90, 95), (-600, -500)][i % 5]
+    x = family.uniform(*shape, low=low, high=high)
+    if i % 5 == 1:
+        x[0] = x[0, 0]
+    return x
+
+
+def softmaxes():
+    for name in ("softmax", "log_softmax"):
+        family = Family(name)
+        shapes = ROWS + [(2, 3, 5), (2, 3, 2, 4)]
+        for i, shape in enumerate(shapes):
+            f = lambda x: getattr(K, name)(x, axis=-1)
+            x, dy = logits(family, i, shape), family.uniform(*shape)
+            y, (dx,) = differentiate(f, (x,), dy)
+            family.add({}, x=x, dy=dy, y=y, dx=dx)
+        family.save()
+
+
+def cross_entropy():
+    family = Family("cross_entropy")
+    for kind in ("sparse", "dense"):
+        for i, (n, k) in enumerate(ROWS):
+            x = logits(family, i, (n, k))
+            index = family.rng.integers(0, k, n).astype(np.int32)
+            if kind == "sparse":
+                labels, loss = index, keras.losses.sparse_categorical_crossentropy
+            else:
+                labels, loss = np.eye(k)[index], keras.losses.categorical_crossentropy
+                if i % 4 == 3:  # soft labels; multiples of 1/256, so that each row's sum is exactly one
+                    labels = family.rng.multinomial(256, np.full(k, 1 / k), n) / 256.0
+            y, (dx,) = differentiate(lambda x: loss(labels, x, from_logits=True), (x,), np.ones(n))
+            family.add({"labels": kind}, logits=x, labels=labels, loss=y, dlogits=dx)
+    family.save()
+
+
+def matmul():
+    family = Family("matmul")
+    sizes = [((), 1, 1, 1), ((), 1, 7, 5), ((), 5, 1, 3), ((), 4, 9, 1), ((), 16, 16, 16), ((), 17, 33, 15),
+             ((), 8, 65, 12), ((3,), 4, 5, 6), ((2,), 16, 7, 9)]
+    for batch, m, k, n in sizes:
+        for ta in (False, True):
+            for tb in (False, True):
+                def f(a, b):
+                    a = K.swapaxes(a, -1, -2) if ta else a
+                    b = K.swapaxes(b, -1, -2) if tb else b
+                    return K.matmul(a, b)
+
+                a = family.uniform(*batch, *((k, m) if ta else (m, k)))
+                b = family.uniform(*batch, *((n, k) if tb else (k, n)))
+                dy = family.uniform(*batch, m, n)
+                y, (da, db) = differentiate(f, (a, b), dy)
+                family.add({"transpose_a": ta, "transpose_b": tb}, a=a, b=b, dy=dy, y=y, da=da, db=db)
+    family.save()
+
+
+if __name__ == "__main__":
+    conv2d()
+    max_pool2d()
+    batch_norm()
+    softmaxes()
+    cross_entropy()
+    matmul()
