@@ -12,9 +12,15 @@ use std::fmt::Write as _;
 
 /// Adds a batch to running sums in place: state (1 + k) and k values (N) → `s[0] + n`, `s[1 + j] + Σ vⱼ`.
 ///
-/// Divided by the first, the others are means over samples, a partial batch included (Keras).
+/// Divided by the first, the others are means over samples, a partial batch included (Keras). Where host
+/// number [`Accumulate::KEEP`] is 0 the sums start anew.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accumulate;
+
+impl Accumulate {
+    /// The host number that says whether earlier sums are kept.
+    pub const KEEP: usize = Step::N_SCALARS - 1;
+}
 
 impl Op for Accumulate {
     fn name(&self) -> &'static str {
@@ -40,7 +46,8 @@ impl Op for Accumulate {
     }
 
     fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
-        let mut state = inputs[0].clone();
+        let kept = step.scalars[Self::KEEP] > 0.0;
+        let mut state = inputs[0].map(|s| if kept { s } else { 0.0 });
         state.data[0] += step.n as f64;
         for (sum, values) in state.data[1..].iter_mut().zip(&inputs[1..]) {
             *sum += values.data.iter().sum::<f64>();
@@ -77,7 +84,7 @@ impl Op for Accumulate {
                 j * group
             );
             let sum = if group > 1 { format!("part[{}]", j * group) } else { format!("sum{j}") };
-            let _ = writeln!(stores, "    state[{0}] = state[{0}] + {sum};", j + 1);
+            let _ = writeln!(stores, "    state[{0}] = select(0.0, state[{0}], kept) + {sum};", j + 1);
         }
         let sums: String = (0..k).map(|j| format!("    var sum{j} = 0.0;\n")).collect();
         let tree = if group > 1 && k > 0 {
@@ -101,9 +108,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
 {sums}    for (var r = lane; r < step.n; r = r + {group}u) {{{loops}
     }}
 {tree}    if (lane > 0u || id.x + id.y > 0u) {{ return; }}
-    state[0] = state[0] + f32(step.n);
+    let kept = step.scalars[{}][{}] > 0.0;
+    state[0] = select(0.0, state[0], kept) + f32(step.n);
 {stores}}}
-"
+",
+            Self::KEEP / 4,
+            Self::KEEP % 4
         );
         let mut slots = vec![Slot::InOut { inputs: 0..1, outputs: 0..1 }];
         slots.extend((1..=k).map(Slot::input));

@@ -4,7 +4,7 @@ use crate::{
     data::{Dataset, shuffled},
     graph::{Arg, Graph, Instr, OpError, Program, Step, TensorType, Value},
     nn::{Loss, Metric, Mode, Model, Optimizer},
-    ops::{Elementwise, elementary},
+    ops::{Accumulate, Elementwise, elementary},
     passes::Layout,
     runtime::{Arena, Engine, Store},
     tensor::{Batch, DType, HostTensor, Shape},
@@ -208,8 +208,6 @@ pub(super) struct Position {
 }
 
 const METRICS: &str = "metrics";
-/// The host number that the accumulated losses are multiplied with: 0 starts an epoch, 1 goes on.
-const KEEP: usize = Step::N_SCALARS - 1;
 
 impl Model {
     /// Returns a trainer with this model's weights on the engine's device.
@@ -319,7 +317,7 @@ impl Trainer {
                 let images = table(&mut g, "data/images");
                 let labels = table(&mut g, "data/labels");
                 let x = g.gather(images, rows)?;
-                (rescale(&mut g, x, data.scale, data.offset)?, g.gather_u32(labels, rows)?)
+                (rescale(&mut g, x, data.scale, data.offset)?, g.gather_labels(labels, rows)?)
             }
         };
         let built = self.model.assemble(&mut g, x, mode)?;
@@ -330,7 +328,7 @@ impl Trainer {
             rows.push(metric.build(&mut g, built.logits.unwrap_or(built.output), y)?);
         }
         let counters = g.state(METRICS, TensorType::f32([2 + self.how.metrics.len()]), None);
-        let counted = g.accumulate(counters, &rows, KEEP)?;
+        let counted = g.accumulate(counters, &rows)?;
         g.update(counters, counted);
         g.output(METRICS, counted);
         if mode == Mode::Training {
@@ -393,7 +391,7 @@ impl Trainer {
 
     fn step(&self, n: usize, first: bool) -> Step {
         let mut scalars = self.how.optimizer.scalars(self.at.step);
-        scalars[KEEP] = if first { 0.0 } else { 1.0 };
+        scalars[Accumulate::KEEP] = if first { 0.0 } else { 1.0 };
         Step { n, step: self.at.step as u32, seed: self.at.seed, scalars }
     }
 
