@@ -116,7 +116,6 @@ struct Block {
     bytes: u64,
     first: usize,
     last: usize,
-    members: Vec<Value>,
     place: Option<(usize, u64)>,
     conflicts: Vec<usize>,
 }
@@ -302,7 +301,7 @@ impl Planner<'_> {
                 members.iter().filter_map(|v| first.get(v)).min().copied().unwrap_or(0),
                 members.iter().filter_map(|v| last.get(v)).max().copied().unwrap_or(usize::MAX),
             );
-            self.push_block(offset + guard, span, members);
+            self.push_block(offset + guard, span);
         }
         for (v, at) in first {
             if self.fixed.contains_key(&v) || self.block_of.contains_key(&v) {
@@ -314,22 +313,22 @@ impl Planner<'_> {
                 return Err(PlanError::TooLarge { tensor: self.graph.node(v).name.clone(), bytes, limit });
             }
             self.block_of.insert(v, (self.blocks.len(), guard));
-            self.push_block(bytes.next_multiple_of(ALIGN) + 2 * guard, (at, last[&v]), vec![v]);
+            self.push_block(bytes.next_multiple_of(ALIGN) + 2 * guard, (at, last[&v]));
         }
         for (at, &i) in self.order.clone().iter().enumerate() {
             let scratch = self.chosen.get(&i).map(|c| c.scratch_bytes.clone()).unwrap_or_default();
             for (k, bytes) in scratch.into_iter().enumerate() {
                 self.scratch_of.insert((i, k), self.blocks.len());
                 let bytes = bytes.at(self.options.capacity).next_multiple_of(ALIGN) + 2 * guard;
-                self.push_block(bytes, (at, at), Vec::new());
+                self.push_block(bytes, (at, at));
             }
         }
         self.find_conflicts();
         Ok(())
     }
 
-    fn push_block(&mut self, bytes: u64, (first, last): (usize, usize), members: Vec<Value>) {
-        self.blocks.push(Block { bytes, first, last, members, place: None, conflicts: Vec::new() });
+    fn push_block(&mut self, bytes: u64, (first, last): (usize, usize)) {
+        self.blocks.push(Block { bytes, first, last, place: None, conflicts: Vec::new() });
     }
 
     fn slot_values(&self, i: usize, slot: &Slot) -> Vec<Value> {

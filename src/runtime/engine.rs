@@ -236,7 +236,7 @@ impl EngineBuilder {
         let budget = self.memory_budget.or_else(|| host_budget().filter(|_| info.software));
         let gpu = Gpu::new(device, queue, budget, self.timeout);
         gpu.install_handlers();
-        Ok(Engine::with(gpu, info))
+        Ok(Engine::with(gpu, info, &adapter.get_info()))
     }
 }
 
@@ -286,7 +286,7 @@ impl Engine {
 
     /// Returns what an application should request its device with.
     pub fn required(adapter: &wgpu::Adapter) -> Required {
-        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
         Required { features, limits: adapter.limits() }
     }
 
@@ -301,11 +301,13 @@ impl Engine {
                            request it with Engine::required";
             return Err(RuntimeError::Device { adapter: info.name, message: message.into() });
         }
-        Ok(Engine::with(Gpu::new(device.clone(), queue.clone(), None, None), info))
+        Ok(Engine::with(Gpu::new(device.clone(), queue.clone(), None, None), info, &adapter.get_info()))
     }
 
-    fn with(gpu: Gpu, info: AdapterInfo) -> Engine {
+    fn with(gpu: Gpu, info: AdapterInfo, adapter: &wgpu::AdapterInfo) -> Engine {
         let limits = &gpu.limits;
+        let lanes = (adapter.subgroup_min_size, adapter.subgroup_max_size);
+        let fixed = gpu.device.features().contains(wgpu::Features::SUBGROUP) && lanes.0 == lanes.1;
         let profile = DeviceProfile {
             class: if info.software { DeviceClass::Cpu } else { DeviceClass::Gpu },
             max_binding_bytes: limits.max_storage_buffer_binding_size,
@@ -314,6 +316,7 @@ impl Engine {
             max_invocations: limits.max_compute_invocations_per_workgroup,
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
             align_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
+            subgroup_lanes: if fixed { lanes.0 } else { 0 },
         };
         log::debug!(
             "adapter {info}; binding {}, buffer {}, budget {}",

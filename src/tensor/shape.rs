@@ -185,8 +185,8 @@ impl fmt::Display for Shape {
 
 impl From<&[usize]> for Shape {
     fn from(dims: &[usize]) -> Self {
-        match dims {
-            [Batch, rest @ ..] => Shape::batched(1, rest),
+        match dims.split_first() {
+            Some((&first, rest)) if first == Batch => Shape::batched(1, rest),
             _ => Shape::fixed(dims),
         }
     }

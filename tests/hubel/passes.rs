@@ -63,7 +63,8 @@ fn random_graph(rng: &mut Philox, capacity: usize, n: usize, train: bool) -> (Gr
     }
     let last = pictures[pictures.len() - 1];
     let flat = g.flatten(last).expect("a picture flattens");
-    let w = input(&mut g, rng, vec![g.shape(flat).last(), 7]);
+    let features = g.shape(flat).last();
+    let w = input(&mut g, rng, vec![features, 7]);
     weights.push(w);
     let logits = g.matmul(flat, w).expect("shapes agree");
     g.output("logits", logits);
