@@ -1,4 +1,5 @@
 use super::{Result, RuntimeError, pipeline::Pipelines};
+use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,6 +17,9 @@ const UPLOAD_BYTES: usize = 16 << 20;
 
 /// Waits are cut into slices, so that a loss that another thread noticed ends them too.
 const SLICE: Duration = Duration::from_millis(500);
+
+/// Receives the end of a piece of work, with an error if there was one.
+pub(super) type Signal = OneshotReceiver<Option<RuntimeError>>;
 
 /// The first error that made a device useless.
 #[derive(Debug, Default)]
@@ -264,25 +268,30 @@ impl Gpu {
         self.poison.check()
     }
 
-    /// Waits for a submission on a thread of its own, so that an executor's thread need not.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn wait_aside(
+    /// Returns a function that a callback calls when it is done, with an error if there was one, and what then
+    /// receives it.
+    ///
+    /// With `aside` a thread of its own waits for the submission, at most that long, since nothing else may poll
+    /// the device while an executor sleeps. In a browser the device needs no polls.
+    pub fn signal(
         self: &Arc<Self>,
+        label: &str,
         index: wgpu::SubmissionIndex,
-        timeout: Duration,
-        late: impl FnOnce() + Send + 'static,
-    ) {
-        let gpu = self.clone();
-        std::thread::spawn(move || {
-            let start = Instant::now();
-            while start.elapsed() < timeout {
-                match gpu.poll(Some((index.clone(), SLICE))) {
-                    Ok(false) => {}
-                    Ok(true) => return,
-                    Err(_) => break,
+        aside: Option<Duration>,
+    ) -> (impl FnOnce(Option<RuntimeError>) + Send + use<>, Signal) {
+        let (sender, receiver) = oneshot_channel();
+        let sender = Arc::new(sender);
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(timeout) = aside {
+            let (gpu, label, sender) = (self.clone(), label.to_owned(), sender.clone());
+            std::thread::spawn(move || {
+                if let Err(error) = gpu.wait_done(&label, timeout, &index) {
+                    let _ = sender.send(Some(error));
                 }
-            }
-            late();
-        });
+            });
+        }
+        #[cfg(target_arch = "wasm32")]
+        let _ = (label, index, aside);
+        (move |error| sender.send(error).unwrap_or(()), receiver)
     }
 }
