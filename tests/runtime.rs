@@ -241,6 +241,10 @@ fn reads_need_not_block() -> Result<()> {
     check(&x, &y.to_f32())?;
     check(&x, &pollster::block_on(session.read_async("y", 4))?.to_f32())?;
     drop(session.read_async("y", 4));
+    for _ in 0..300 {
+        pollster::block_on(session.read_async("y", 1))?;
+        pollster::block_on(session.wait_async())?;
+    }
     check(&x, &session.read("y", 4)?.to_f32())
 }
 

@@ -1,5 +1,5 @@
 use super::{Result, RuntimeError, pipeline::Pipelines};
-use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
+use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot_channel};
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -18,7 +18,8 @@ const UPLOAD_BYTES: usize = 16 << 20;
 /// Waits are cut into slices, so that a loss that another thread noticed ends them too.
 const SLICE: Duration = Duration::from_millis(500);
 
-/// Receives the end of a piece of work, with an error if there was one.
+/// Sends and receives the end of a piece of work, with an error if there was one.
+pub(super) type Sender = Arc<OneshotSender<Option<RuntimeError>>>;
 pub(super) type Signal = OneshotReceiver<Option<RuntimeError>>;
 
 /// The first error that made a device useless.
@@ -268,30 +269,31 @@ impl Gpu {
         self.poison.check()
     }
 
-    /// Returns a function that a callback calls when it is done, with an error if there was one, and what then
-    /// receives it.
+    /// Waits on a thread of its own until the callback that holds the other clone of `sender` has run, since
+    /// nothing else may poll the device while an executor sleeps. Call it after the callback is registered.
     ///
-    /// With `aside` a thread of its own waits for the submission, at most that long, since nothing else may poll
-    /// the device while an executor sleeps. In a browser the device needs no polls.
-    pub fn signal(
-        self: &Arc<Self>,
-        label: &str,
-        index: wgpu::SubmissionIndex,
-        aside: Option<Duration>,
-    ) -> (impl FnOnce(Option<RuntimeError>) + Send + use<>, Signal) {
-        let (sender, receiver) = oneshot_channel();
-        let sender = Arc::new(sender);
+    /// In a browser the device needs no polls, and nothing is done.
+    pub fn wait_aside(self: &Arc<Self>, label: &str, index: wgpu::SubmissionIndex, timeout: Duration, sender: Sender) {
         #[cfg(not(target_arch = "wasm32"))]
-        if let Some(timeout) = aside {
-            let (gpu, label, sender) = (self.clone(), label.to_owned(), sender.clone());
+        {
+            let (gpu, label) = (self.clone(), label.to_owned());
             std::thread::spawn(move || {
-                if let Err(error) = gpu.wait_done(&label, timeout, &index) {
-                    let _ = sender.send(Some(error));
-                }
+                let ran = || (Arc::strong_count(&sender) == 1).then_some(());
+                let error = match gpu.wait(&label, timeout, Some(&index), ran) {
+                    Ok(()) => RuntimeError::DeviceLost { reason: "a callback was dropped".into() },
+                    Err(error) => error,
+                };
+                // Refused, as it should be, where the callback has sent.
+                let _ = sender.send(Some(error));
             });
         }
         #[cfg(target_arch = "wasm32")]
-        let _ = (label, index, aside);
-        (move |error| sender.send(error).unwrap_or(()), receiver)
+        let _ = (label, index, timeout, sender);
     }
+}
+
+/// Returns the two ends of a channel for one outcome.
+pub(super) fn signal() -> (Sender, Signal) {
+    let (sender, receiver) = oneshot_channel();
+    (Arc::new(sender), receiver)
 }

@@ -1,6 +1,6 @@
 use super::{
     Result, RuntimeError,
-    gpu::{DeviceBuffer, Gpu, Signal, now},
+    gpu::{DeviceBuffer, Gpu, Signal, now, signal},
 };
 use crate::{graph::TensorType, tensor::HostTensor};
 use std::{sync::Arc, time::Duration};
@@ -50,10 +50,15 @@ impl Readback {
         let buffer = self.buffer()?;
         let index =
             gpu.submit("a readback", |encoder| encoder.copy_buffer_to_buffer(source, offset, buffer, 0, bytes))?;
-        let (label, aside) = aside.map_or(("", None), |(label, timeout)| (label, Some(timeout)));
-        let (done, receiver) = gpu.signal(label, index.clone(), aside);
+        let (sender, receiver) = signal();
+        let done = sender.clone();
         let lost = || RuntimeError::DeviceLost { reason: "a buffer could not be mapped for reading".into() };
-        buffer.map_async(wgpu::MapMode::Read, .., move |result| done(result.err().map(|_| lost())));
+        buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+            let _ = done.send(result.err().map(|_| lost()));
+        });
+        if let Some((label, timeout)) = aside {
+            gpu.wait_aside(label, index.clone(), timeout, sender);
+        }
         Ok(Pending { receiver, index })
     }
 

@@ -1,6 +1,6 @@
 use super::{
     Engine, Result, RuntimeError, Store,
-    gpu::{DeviceBuffer, Gpu},
+    gpu::{DeviceBuffer, Gpu, signal},
     pipeline::{Pipeline, check_bindings},
     readback::{self, Pending, Readback},
     ring::Ring,
@@ -540,8 +540,12 @@ impl Session {
     /// Returns when all steps submitted are done; the async twin of [`Session::wait`].
     pub async fn wait_async(&mut self) -> Result<()> {
         let Some(index) = self.last.clone() else { return self.gpu.poison.check() };
-        let (done, receiver) = self.gpu.signal("the steps submitted", index, Some(self.timeout));
-        self.gpu.queue.on_submitted_work_done(move || done(None));
+        let (sender, receiver) = signal();
+        let done = sender.clone();
+        self.gpu.queue.on_submitted_work_done(move || {
+            let _ = done.send(None);
+        });
+        self.gpu.wait_aside("the steps submitted", index, self.timeout, sender);
         receiver.receive().await.flatten().map_or(self.gpu.poison.check(), Err)
     }
 
