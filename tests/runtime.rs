@@ -6,7 +6,7 @@ use hubel::{
     kernels::Access,
     ops::Elementwise,
     passes::{Binding, BufferRef, Layout, Place, Plan, PlannedDispatch, Port},
-    runtime::{Engine, RuntimeError, Session, Store},
+    runtime::{Backend, Engine, RuntimeError, Session, Store},
     tensor::{Batch, DType, HostTensor},
     wgpu,
 };
@@ -121,6 +121,7 @@ fn a_session_runs_any_batch_up_to_its_capacity() -> Result<()> {
     session.set_dispatches_per_submit(1);
     run_once(&mut session, 5, 1)?;
     session.wait()?;
+    pollster::block_on(session.wait_async())?;
     Ok(())
 }
 
@@ -240,6 +241,10 @@ fn reads_need_not_block() -> Result<()> {
     check(&x, &y.to_f32())?;
     check(&x, &pollster::block_on(session.read_async("y", 4))?.to_f32())?;
     drop(session.read_async("y", 4));
+    for _ in 0..300 {
+        pollster::block_on(session.read_async("y", 1))?;
+        pollster::block_on(session.wait_async())?;
+    }
     check(&x, &session.read("y", 4)?.to_f32())
 }
 
@@ -419,6 +424,7 @@ fn wrong_plans_are_refused() -> Result<()> {
     ensure!(plan_error(refuse(&|p| p.dispatches[0].bindings[2].place = p.dispatches[0].bindings[0].place)));
     ensure!(plan_error(refuse(&|p| p.dispatches[1].bindings[1].access = Access::Read)));
     ensure!(plan_error(refuse(&|p| p.dispatches[1].bindings.truncate(1))));
+    ensure!(plan_error(refuse(&|p| p.outputs[0].place.offset = 1024)));
     ensure!(plan_error(refuse(&|p| p.dispatches[1].bindings[0].place.offset = 4)));
     ensure!(plan_error(
         refuse(&|p| p.dispatches[0].bindings[1].place.buffer = BufferRef::Store { store: 1, chunk: 0 })
@@ -426,7 +432,9 @@ fn wrong_plans_are_refused() -> Result<()> {
     let broken = |p: &mut Plan| p.dispatches[0].source = "fn main( {".into();
     ensure!(matches!(refuse(&broken), RuntimeError::Kernel(_)));
     // Parses, but a binding of 4 bytes does not hold one vec4.
-    let short = |p: &mut Plan| p.dispatches[1].bindings[0].place.bytes = 4;
+    let wide = TensorType::f32([Batch, 4]);
+    let small = |i| Place { bytes: 4, ..place(BufferRef::Arena(i), &wide) };
+    let short = |p: &mut Plan| p.dispatches[1] = planned(&engine, "tanh", &[(&wide, small(2)), (&wide, small(1))]);
     ensure!(matches!(refuse(&short), RuntimeError::Validation { .. }));
 
     let mut session = engine.session(good.clone(), &[store.clone()], None)?;
@@ -489,6 +497,10 @@ fn adapters_are_chosen_by_name_or_index() -> Result<()> {
     ensure!(Engine::builder().adapter(part).build()?.info().name == first.name);
     let error = Engine::builder().adapter("no such adapter").build().map(|_| ()).unwrap_err().to_string();
     ensure!(error.contains("`no such adapter`") && error.contains(&first.name), "{error}");
+    let other = if cfg!(target_vendor = "apple") { Backend::Vulkan } else { Backend::Metal };
+    let error = Engine::builder().backend(other).build().map(|_| ()).unwrap_err().to_string();
+    ensure!(error.contains(&format!("backend {other:?}")) && error.contains(&first.name), "{error}");
+    ensure!("DX12".parse() == Ok(Backend::Dx12) && "gl".parse::<Backend>().is_err());
     ensure!(Engine::reference().is_reference() && Engine::reference().wgpu().is_none());
     ensure!(matches!(
         Engine::reference().session(scaled(&engine(), false), &[], None),

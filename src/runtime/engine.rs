@@ -156,28 +156,11 @@ impl EngineBuilder {
 
     /// Returns the adapters that these choices allow.
     pub fn adapters(&self) -> Vec<AdapterInfo> {
-        pollster::block_on(self.enumerate())
-            .iter()
-            .enumerate()
-            .map(|(i, a)| AdapterInfo::new(i, &a.get_info()))
-            .collect()
+        infos(&pollster::block_on(enumerate(self.backends())))
     }
 
-    async fn enumerate(&self) -> Vec<wgpu::Adapter> {
-        let all = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
-        let backends = self.backend.map(Into::into).or_else(wgpu::Backends::from_env).unwrap_or(all);
-        let descriptor = wgpu::InstanceDescriptor {
-            backends,
-            flags: wgpu::InstanceFlags::from_env_or_default(),
-            backend_options: wgpu::BackendOptions::from_env_or_default(),
-            ..wgpu::InstanceDescriptor::new_without_display_handle()
-        };
-        let mut adapters = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
-        adapters.retain(|a| {
-            a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-                && a.limits().max_storage_buffers_per_shader_stage >= 8
-        });
-        adapters
+    fn backends(&self) -> wgpu::Backends {
+        self.backend.map(Into::into).or_else(wgpu::Backends::from_env).unwrap_or(ALL)
     }
 
     /// Returns an engine on the adapter chosen, or an error that lists the adapters there are.
@@ -187,12 +170,12 @@ impl EngineBuilder {
 
     /// Returns an engine on the adapter chosen; the async twin of [`EngineBuilder::build`].
     pub async fn build_async(self) -> Result<Engine> {
-        let adapters = self.enumerate().await;
-        let infos: Vec<_> = adapters.iter().enumerate().map(|(i, a)| AdapterInfo::new(i, &a.get_info())).collect();
+        let adapters = enumerate(self.backends()).await;
+        let known = infos(&adapters);
         let named = |text: &str| {
             let lower = text.to_lowercase();
-            let index = text.trim().parse::<usize>().ok().filter(|&i| i < infos.len());
-            index.or_else(|| infos.iter().position(|a| a.name.to_lowercase().contains(&lower)))
+            let index = text.trim().parse::<usize>().ok().filter(|&i| i < known.len());
+            index.or_else(|| known.iter().position(|a| a.name.to_lowercase().contains(&lower)))
         };
         let wanted = self.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok().filter(|t| !t.is_empty()));
         let rank = |info: &AdapterInfo| match info.kind.as_str() {
@@ -204,20 +187,20 @@ impl EngineBuilder {
         };
         let chosen = match &wanted {
             Some(text) => named(text),
-            None => (0..infos.len()).min_by_key(|&i| rank(&infos[i])),
+            None => (0..known.len()).min_by_key(|&i| rank(&known[i])),
         };
         let Some(index) = chosen else {
             let backend = self.backend.map(|b| format!("backend {b:?}"));
             let env = std::env::var("WGPU_BACKEND").ok().map(|b| format!("WGPU_BACKEND={b}"));
             let parts: Vec<String> = wanted.map(|w| format!("`{w}`")).into_iter().chain(backend.or(env)).collect();
-            if parts.is_empty() || EngineBuilder::default().adapters().is_empty() {
+            let found = if known.is_empty() { infos(&enumerate(ALL).await) } else { known };
+            if parts.is_empty() || found.is_empty() {
                 return Err(RuntimeError::NoAdapter { advice: driver_advice() });
             }
-            let found = if infos.is_empty() { EngineBuilder::default().adapters() } else { infos };
             let found = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             return Err(RuntimeError::AdapterNotFound { wanted: parts.join(" with "), found });
         };
-        let (adapter, info) = (&adapters[index], infos[index].clone());
+        let (adapter, info) = (&adapters[index], known[index].clone());
         let required = Engine::required(adapter);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("hubel"),
@@ -230,14 +213,33 @@ impl EngineBuilder {
             .request_device(&descriptor)
             .await
             .map_err(|e| RuntimeError::Device { adapter: info.name.clone(), message: e.to_string() })?;
-        if info.software {
-            log::warn!("{} is a software adapter: shaders run on the processor", info.name);
-        }
         let budget = self.memory_budget.or_else(|| host_budget().filter(|_| info.software));
         let gpu = Gpu::new(device, queue, budget, self.timeout);
         gpu.install_handlers();
         Ok(Engine::with(gpu, info, &adapter.get_info()))
     }
+}
+
+const ALL: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+
+/// Returns the adapters of these interfaces that can compute.
+async fn enumerate(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
+    let descriptor = wgpu::InstanceDescriptor {
+        backends,
+        flags: wgpu::InstanceFlags::from_env_or_default(),
+        backend_options: wgpu::BackendOptions::from_env_or_default(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    };
+    let mut adapters = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
+    adapters.retain(|a| {
+        a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+            && a.limits().max_storage_buffers_per_shader_stage >= 8
+    });
+    adapters
+}
+
+fn infos(adapters: &[wgpu::Adapter]) -> Vec<AdapterInfo> {
+    adapters.iter().enumerate().map(|(i, a)| AdapterInfo::new(i, &a.get_info())).collect()
 }
 
 /// Returns three quarters of the memory that the system reports as available, where it does.
@@ -305,6 +307,9 @@ impl Engine {
     }
 
     fn with(gpu: Gpu, info: AdapterInfo, adapter: &wgpu::AdapterInfo) -> Engine {
+        if info.software {
+            log::warn!("{} is a software adapter: shaders run on the processor", info.name);
+        }
         let limits = &gpu.limits;
         let lanes = (adapter.subgroup_min_size, adapter.subgroup_max_size);
         let fixed = gpu.device.features().contains(wgpu::Features::SUBGROUP) && lanes.0 == lanes.1;

@@ -1,4 +1,5 @@
 use super::{Result, RuntimeError, pipeline::Pipelines};
+use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot_channel};
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,6 +17,10 @@ const UPLOAD_BYTES: usize = 16 << 20;
 
 /// Waits are cut into slices, so that a loss that another thread noticed ends them too.
 const SLICE: Duration = Duration::from_millis(500);
+
+/// Sends and receives the end of a piece of work, with an error if there was one.
+pub(super) type Sender = Arc<OneshotSender<Option<RuntimeError>>>;
+pub(super) type Signal = OneshotReceiver<Option<RuntimeError>>;
 
 /// The first error that made a device useless.
 #[derive(Debug, Default)]
@@ -264,25 +269,31 @@ impl Gpu {
         self.poison.check()
     }
 
-    /// Waits for a submission on a thread of its own, so that an executor's thread need not.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn wait_aside(
-        self: &Arc<Self>,
-        index: wgpu::SubmissionIndex,
-        timeout: Duration,
-        late: impl FnOnce() + Send + 'static,
-    ) {
-        let gpu = self.clone();
-        std::thread::spawn(move || {
-            let start = Instant::now();
-            while start.elapsed() < timeout {
-                match gpu.poll(Some((index.clone(), SLICE))) {
-                    Ok(false) => {}
-                    Ok(true) => return,
-                    Err(_) => break,
-                }
-            }
-            late();
-        });
+    /// Waits on a thread of its own until the callback that holds the other clone of `sender` has run, since
+    /// nothing else may poll the device while an executor sleeps. Call it after the callback is registered.
+    ///
+    /// In a browser the device needs no polls, and nothing is done.
+    pub fn wait_aside(self: &Arc<Self>, label: &str, index: wgpu::SubmissionIndex, timeout: Duration, sender: Sender) {
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let (gpu, label) = (self.clone(), label.to_owned());
+            std::thread::spawn(move || {
+                let ran = || (Arc::strong_count(&sender) == 1).then_some(());
+                let error = match gpu.wait(&label, timeout, Some(&index), ran) {
+                    Ok(()) => RuntimeError::DeviceLost { reason: "a callback was dropped".into() },
+                    Err(error) => error,
+                };
+                // Refused, as it should be, where the callback has sent.
+                let _ = sender.send(Some(error));
+            });
+        }
+        #[cfg(target_arch = "wasm32")]
+        let _ = (label, index, timeout, sender);
     }
+}
+
+/// Returns the two ends of a channel for one outcome.
+pub(super) fn signal() -> (Sender, Signal) {
+    let (sender, receiver) = oneshot_channel();
+    (Arc::new(sender), receiver)
 }

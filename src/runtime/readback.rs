@@ -1,9 +1,8 @@
 use super::{
     Result, RuntimeError,
-    gpu::{DeviceBuffer, Gpu, now},
+    gpu::{DeviceBuffer, Gpu, Signal, now, signal},
 };
 use crate::{graph::TensorType, tensor::HostTensor};
-use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 use std::{sync::Arc, time::Duration};
 
 /// Larger reads go through a buffer of this many bytes piece by piece.
@@ -17,7 +16,7 @@ pub(super) struct Readback {
 
 /// A copy under way to a [`Readback`].
 pub(super) struct Pending {
-    receiver: OneshotReceiver<Option<RuntimeError>>,
+    receiver: Signal,
     index: wgpu::SubmissionIndex,
 }
 
@@ -51,23 +50,15 @@ impl Readback {
         let buffer = self.buffer()?;
         let index =
             gpu.submit("a readback", |encoder| encoder.copy_buffer_to_buffer(source, offset, buffer, 0, bytes))?;
-        let (sender, receiver) = oneshot_channel();
-        let sender = Arc::new(sender);
-        let mapped = sender.clone();
+        let (sender, receiver) = signal();
+        let done = sender.clone();
         let lost = || RuntimeError::DeviceLost { reason: "a buffer could not be mapped for reading".into() };
         buffer.map_async(wgpu::MapMode::Read, .., move |result| {
-            let _ = mapped.send(result.err().map(|_| lost()));
+            let _ = done.send(result.err().map(|_| lost()));
         });
-        #[cfg(not(target_arch = "wasm32"))]
         if let Some((label, timeout)) = aside {
-            let error = RuntimeError::Timeout { label: label.into(), seconds: timeout.as_secs_f64() };
-            let poison = gpu.poison.clone();
-            gpu.wait_aside(index.clone(), timeout, move || {
-                let _ = sender.send(Some(poison.check().err().unwrap_or(error)));
-            });
+            gpu.wait_aside(label, index.clone(), timeout, sender);
         }
-        #[cfg(target_arch = "wasm32")]
-        let _ = (sender, aside);
         Ok(Pending { receiver, index })
     }
 

@@ -1,6 +1,6 @@
 use super::{
     Engine, Result, RuntimeError, Store,
-    gpu::{DeviceBuffer, Gpu},
+    gpu::{DeviceBuffer, Gpu, signal},
     pipeline::{Pipeline, check_bindings},
     readback::{self, Pending, Readback},
     ring::Ring,
@@ -228,6 +228,7 @@ impl Session {
             dispatches_per_submit: usize::MAX,
         };
         session.groups = session.bind(&[], false)?;
+        session.check_ports()?;
         if session.n_externals() > 0 {
             session.make_records()?;
         } else {
@@ -299,13 +300,9 @@ impl Session {
             for (i, binding) in dispatch.bindings.iter().enumerate() {
                 let (buffer, offset) = (self.resolve(&binding.place, externals))
                     .ok_or_else(|| error(format!("binding {} lies in no buffer of the session", i + 1)))?;
-                if offset + binding.place.bytes > buffer.size() {
-                    return Err(error(format!(
-                        "binding {} ends at byte {} of a buffer of {}",
-                        i + 1,
-                        offset + binding.place.bytes,
-                        buffer.size()
-                    )));
+                let (end, size) = (offset.saturating_add(binding.place.bytes), buffer.size());
+                if end > size {
+                    return Err(error(format!("binding {} ends at byte {end} of a buffer of {size}", i + 1)));
                 }
                 if let Some((_, other)) = bound.iter().find(|(b, _)| *b == buffer)
                     && (*other != binding.access || *other == Access::ReadWrite)
@@ -323,6 +320,27 @@ impl Session {
             groups.push(Some(self.gpu.scoped(&what, 0, || self.gpu.device.create_bind_group(&descriptor))?));
         }
         Ok(groups)
+    }
+
+    /// Checks that inputs and outputs lie inside their buffers.
+    fn check_ports(&self) -> Result<()> {
+        for port in self.plan.inputs.iter().chain(&self.plan.outputs).filter(|p| !is_external(p)) {
+            let bytes = port.ty.bytes(self.plan.capacity).max(port.place.bytes);
+            let size = self.resolve(&port.place, &[]).map(|(buffer, _)| buffer.size());
+            let end = port.place.offset.saturating_add(bytes);
+            if size.is_none_or(|size| end > size) || port.place.offset % 4 != 0 {
+                return Err(RuntimeError::Plan {
+                    node: port.name.clone(),
+                    kernel: "an input or output".into(),
+                    message: format!(
+                        "it takes bytes {}..{end} of a buffer of {}",
+                        port.place.offset,
+                        size.unwrap_or(0)
+                    ),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn encode(
@@ -515,8 +533,20 @@ impl Session {
 
     /// Waits until all steps submitted are done.
     pub fn wait(&mut self) -> Result<()> {
-        let Some(index) = self.last.take() else { return self.gpu.poison.check() };
+        let Some(index) = self.last.clone() else { return self.gpu.poison.check() };
         self.gpu.wait_done("the steps submitted", self.timeout, &index)
+    }
+
+    /// Returns when all steps submitted are done; the async twin of [`Session::wait`].
+    pub async fn wait_async(&mut self) -> Result<()> {
+        let Some(index) = self.last.clone() else { return self.gpu.poison.check() };
+        let (sender, receiver) = signal();
+        let done = sender.clone();
+        self.gpu.queue.on_submitted_work_done(move || {
+            let _ = done.send(None);
+        });
+        self.gpu.wait_aside("the steps submitted", index, self.timeout, sender);
+        receiver.receive().await.flatten().map_or(self.gpu.poison.check(), Err)
     }
 
     fn make_records(&mut self) -> Result<()> {

@@ -1,0 +1,188 @@
+//! Trains LeNet-5 on MNIST and draws what it learned.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use hubel::{
+    cli::DeviceOptions,
+    data::{self, picture},
+    prelude::*,
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+/// Trains LeNet-5 on MNIST and draws curves, mistakes, filters and feature maps.
+#[derive(Parser)]
+struct Options {
+    /// Epochs [default: 5; 1 without a device]
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Images in a step
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// Seed of weights and order
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Train on the first LIMIT images only [default: all; 5000 without a device]
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Folder of the four MNIST files
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
+    data: PathBuf,
+    /// Folder for pictures, history and weights
+    #[arg(long, default_value = "out/lenet5")]
+    out: PathBuf,
+    /// One JSON object per line on standard output
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+/// Mean and deviation of MNIST's training pixels in 0..1.
+const MEAN: f32 = 0.1307;
+const DEVIATION: f32 = 0.3081;
+const MAX_RATE: f64 = 4e-3;
+
+fn main() -> Result<()> {
+    let started = Instant::now();
+    env_logger::init();
+    let options = Options::parse();
+    if options.device.list_adapters() {
+        return Ok(());
+    }
+    let engine = options.device.engine()?;
+    let reference = engine.is_reference();
+    let mnist = data::mnist(&options.data)?;
+    let prepare = |d: Dataset| Ok::<_, hubel::Error>(d.pad(2)?.standardize(MEAN, DEVIATION));
+    let limit = options.limit.unwrap_or(if reference { 5_000 } else { usize::MAX });
+    let (train, test) = (prepare(mnist.train.take(limit))?, prepare(mnist.test)?);
+    let epochs = options.epochs.unwrap_or(if reference { 1 } else { 5 });
+
+    let model = Sequential::new([32, 32, 1])
+        .add(Conv2D::new(6, 5).activation(Relu).name("conv1"))
+        .add(MaxPooling2D::new(2).name("pool1"))
+        .add(Conv2D::new(16, 5).activation(Relu).name("conv2"))
+        .add(MaxPooling2D::new(2).name("pool2"))
+        .add(Flatten::new())
+        .add(Dense::new(120).activation(Relu).name("fc1"))
+        .add(Dense::new(84).activation(Relu).name("fc2"))
+        .add(Dense::new(10).activation(Softmax).name("predictions"))
+        .build()?;
+    eprintln!("{}", engine.info());
+    eprintln!("{}", model.summary());
+    let steps = (epochs * train.len().div_ceil(options.batch)) as u64;
+    let how = Compile::new(Adam::new(OneCycle::new(MAX_RATE, steps)), SparseCategoricalCrossentropy::new())
+        .metric(Accuracy)
+        .seed(options.seed);
+    let mut trainer = model.compile(&engine, how)?;
+    if reference {
+        let images = (epochs * train.len()) as f64;
+        eprintln!("expected duration: about {:.0} s", images / 400.0);
+    }
+
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be caught")?;
+    let mut watch = Watch { interrupted: interrupted.clone(), json: options.json, started, cold_ms: None, rate: 0.0 };
+    let mut fit = Fit::epochs(epochs).batch(options.batch).seed(options.seed).validation(&test).callback(&mut watch);
+    if !options.json {
+        fit = fit.callback(ProgressBar::new());
+    }
+    let history = trainer.fit(&train, fit)?;
+
+    let out = &options.out;
+    fs::create_dir_all(out).with_context(|| format!("the folder {} cannot be made", out.display()))?;
+    trainer.save_weights(out.join("lenet5.safetensors"))?;
+    fs::write(out.join("history.csv"), history.to_csv())?;
+    if interrupted.load(Ordering::Relaxed) {
+        eprintln!("stopped: weights and history so far are in {}", out.display());
+        std::process::exit(130);
+    }
+    let scores = trainer.evaluate(&test)?;
+    let accuracy = scores.get("accuracy").unwrap_or(0.0);
+    if !reference {
+        draw(&trainer, &history, &test, out)?;
+    }
+    eprintln!("test accuracy {:.2}%, pictures and weights in {}", 100.0 * accuracy, out.display());
+    if options.json {
+        let plan = trainer.plan();
+        println!(
+            "{}",
+            serde_json::json!({
+                "params": model.count_params(),
+                "test_accuracy": accuracy,
+                "images_per_s": watch.rate,
+                "adapter": engine.info().name,
+                "dispatches_per_step": plan.map_or(0, |p| p.dispatches.len()),
+                "peak_bytes": plan.map_or(0, |p| p.peak_bytes),
+                "cold_ms": watch.cold_ms,
+            })
+        );
+    }
+    Ok(())
+}
+
+/// Watches for Ctrl-C, and measures.
+struct Watch {
+    interrupted: Arc<AtomicBool>,
+    json: bool,
+    started: Instant,
+    cold_ms: Option<f64>,
+    rate: f64,
+}
+
+impl Callback for &mut Watch {
+    fn step_end(&mut self, _at: &Progress) -> Control {
+        self.cold_ms.get_or_insert_with(|| self.started.elapsed().as_secs_f64() * 1e3);
+        if self.interrupted.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
+    }
+
+    fn epoch_end(&mut self, at: &Progress) -> Control {
+        self.rate = at.samples_per_s;
+        if self.json {
+            let values: serde_json::Map<_, _> = at.values.iter().map(|(n, v)| (n.clone(), (*v).into())).collect();
+            println!("{}", serde_json::json!({"epoch": at.epoch, "images_per_s": at.samples_per_s, "values": values}));
+        }
+        Control::Continue
+    }
+}
+
+/// Draws curves, the confusion matrix, the worst mistakes, the filters, and one digit's way through the net.
+fn draw(trainer: &Trainer, history: &History, test: &Dataset, out: &Path) -> Result<()> {
+    picture::curves(&history.series).save(out.join("curves.png"))?;
+    let all: Vec<u32> = (0..test.len() as u32).collect();
+    let probabilities = trainer.predict(&test.rows(&all)?)?.to_f32();
+    let labels = test.classes_of(&all)?.to_f32();
+    let mut confusion = vec![vec![0u64; 10]; 10];
+    let mut wrong = Vec::new();
+    for (i, p) in probabilities.chunks(10).enumerate() {
+        let best = (0..10).max_by(|&a, &b| p[a].total_cmp(&p[b])).unwrap_or(0);
+        let label = labels[i] as usize;
+        confusion[label][best] += 1;
+        if best != label {
+            wrong.push((i as u32, best, label, p[best]));
+        }
+    }
+    picture::confusion(&confusion, &test.classes).save(out.join("confusion.png"))?;
+    wrong.sort_by(|a, b| b.3.total_cmp(&a.3));
+    let mistakes = wrong
+        .iter()
+        .take(25)
+        .map(|&(i, best, label, p)| Ok((test.images.rows(i as usize, 1).context("a test image")?, best, label, p)))
+        .collect::<Result<Vec<_>>>()?;
+    picture::mistakes(&mistakes).save(out.join("mistakes.png"))?;
+    let digit = test.rows(&[0])?;
+    let maps = trainer.inference(Batch::up_to(1), &["conv1", "conv2"])?.predict_all(&digit)?;
+    picture::feature_maps(&digit, &maps[1..]).save(out.join("feature_maps.png"))?;
+    let weights = trainer.weights()?;
+    let kernels: Vec<_> = weights.into_iter().filter(|(_, t)| t.shape().len() == 4).collect();
+    picture::filters(&kernels).save(out.join("filters.png"))?;
+    Ok(())
+}
