@@ -206,8 +206,20 @@ fn a_saved_file_is_loaded_and_a_rotten_one_falls_back() {
 /// Damages a file in a way that its structure invites.
 fn mutate(rng: &mut Philox, bytes: &mut Vec<u8>) {
     const TOKENS: [&[u8]; 14] = [
-        b"{", b"}", b"[", b"]", b",", b"\"", b"\\u", b"0", b"-1", b"18446744073709551615", b"1e400", b"\"F64\"",
-        b"\xff", b"\"__metadata__\":{",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b"\"",
+        b"\\u",
+        b"0",
+        b"-1",
+        b"18446744073709551615",
+        b"1e400",
+        b"\"F64\"",
+        b"\xff",
+        b"\"__metadata__\":{",
     ];
     for _ in 0..=rng.below(3) {
         let at = rng.below(bytes.len().max(1)).min(bytes.len());
