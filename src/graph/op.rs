@@ -61,6 +61,11 @@ impl OpError {
             advice: advice.into(),
         }
     }
+
+    /// Returns the error of a gradient operation that has no gradient of its own.
+    pub fn first_order(op: &str) -> Self {
+        OpError::new(op, "a gradient of first order", "one of second order", "differentiate only once through it")
+    }
 }
 
 /// The types of a node's inputs and outputs.
@@ -70,6 +75,16 @@ pub struct Io {
     pub inputs: Vec<TensorType>,
     /// In result order.
     pub outputs: Vec<TensorType>,
+}
+
+impl Io {
+    /// Returns the bytes of all inputs and outputs together.
+    pub fn bytes(&self) -> Count {
+        self.inputs.iter().chain(&self.outputs).fold(Count::default(), |sum, t| {
+            let b = t.shape.elements().times(t.dtype.bytes() as u64);
+            Count { fixed: sum.fixed + b.fixed, per_sample: sum.per_sample + b.per_sample }
+        })
+    }
 }
 
 /// What an operation costs at least.
@@ -155,12 +170,7 @@ pub trait Op: fmt::Debug + Send + Sync {
 
     /// Returns the arithmetic and the least memory traffic.
     fn cost(&self, io: &Io) -> Cost {
-        let bytes = io.inputs.iter().chain(&io.outputs).fold(Count::default(), |sum, t| {
-            let b = t.shape.elements().times(t.dtype.bytes() as u64);
-            Count { fixed: sum.fixed + b.fixed, per_sample: sum.per_sample + b.per_sample }
-        });
-        let flops = io.outputs.first().map(|t| t.shape.elements()).unwrap_or_default();
-        Cost { flops, bytes }
+        Cost { flops: io.outputs.first().map(|t| t.shape.elements()).unwrap_or_default(), bytes: io.bytes() }
     }
 
     /// Returns how exact a kernel is, for each output, at a batch of `n`.
@@ -262,18 +272,37 @@ pub struct Sample {
     pub capacity: usize,
     /// The batch that runs.
     pub n: usize,
+    /// Inputs that are not filled but computed, as output 0 of an operation on the inputs before them.
+    pub derived: Vec<(usize, Arc<dyn Op>)>,
 }
 
 impl Sample {
     /// Returns a sample that runs at full capacity.
     pub fn new(op: impl Op + 'static, inputs: Vec<(TensorType, Fill)>, capacity: usize) -> Self {
-        Sample { op: Arc::new(op), inputs, capacity, n: capacity }
+        Sample { op: Arc::new(op), inputs, capacity, n: capacity, derived: Vec::new() }
     }
 
     /// Returns the sample with a smaller batch than its plan's.
     pub fn with_n(mut self, n: usize) -> Self {
         self.n = n;
         self
+    }
+
+    /// Returns the sample with input `i` computed by `op` from the inputs before it.
+    pub fn derived(mut self, i: usize, op: impl Op + 'static) -> Self {
+        self.derived.push((i, Arc::new(op)));
+        self
+    }
+
+    /// Returns random inputs for the batch that runs.
+    pub fn arrays(&self, rng: &mut Philox) -> Vec<Array> {
+        let mut arrays: Vec<Array> =
+            self.inputs.iter().map(|(ty, fill)| fill.array(&ty.shape.at(self.n), rng)).collect();
+        for (i, op) in &self.derived {
+            let before: Vec<&Array> = arrays[..*i].iter().collect();
+            arrays[*i] = op.reference(&before, &Step::of(self.n)).swap_remove(0);
+        }
+        arrays
     }
 }
 

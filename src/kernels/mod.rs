@@ -18,6 +18,25 @@ fn epilogue(v: f32, i: u32) -> f32 { return v; }
 fn epilogue4(v: vec4<f32>, i: u32) -> vec4<f32> { return v; }
 ";
 
+/// Returns a kernel written over `alias V = f32;` with V as vectors of 4 where `width` is 4.
+///
+/// The text says `const WIDTH = 1u;` and stores through `epilogue(value, i * WIDTH)`; where it declares `largest`
+/// and `total` of a V, these become the maximum and the sum of the four.
+pub fn widen(source: &str, width: usize) -> String {
+    if width != 4 {
+        return source.to_owned();
+    }
+    source
+        .replace("alias V = f32;", "alias V = vec4<f32>;")
+        .replace("const WIDTH = 1u;", "const WIDTH = 4u;")
+        .replace("epilogue(", "epilogue4(")
+        .replace(
+            "largest(v: V) -> f32 { return v; }",
+            "largest(v: V) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }",
+        )
+        .replace("total(v: V) -> f32 { return v; }", "total(v: V) -> f32 { return (v.x + v.y) + (v.z + v.w); }")
+}
+
 /// Returns a launch of a kernel from its file or generator.
 ///
 /// `body` is WGSL that declares bindings 1, 2, … in the order of `slots`. It may call

@@ -41,6 +41,11 @@ impl Count {
         self.fixed + self.per_sample * n as u64
     }
 
+    /// Returns this count divided by `k`, which divides both parts.
+    pub fn over(self, k: u64) -> Count {
+        Count { fixed: self.fixed / k.max(1), per_sample: self.per_sample / k.max(1) }
+    }
+
     /// Returns this count times `k`.
     pub fn times(self, k: u64) -> Count {
         Count { fixed: self.fixed * k, per_sample: self.per_sample * k }
@@ -110,6 +115,11 @@ impl Shape {
     pub fn elements(&self) -> Count {
         let product = self.dims.iter().map(|&d| d as u64).product();
         if self.batched { Count { fixed: 0, per_sample: product } } else { Count { fixed: product, per_sample: 0 } }
+    }
+
+    /// Returns the number of rows along the last axis.
+    pub fn rows(&self) -> Count {
+        self.elements().over(self.last() as u64)
     }
 
     /// Returns the number of elements in all axes but the first (1 for a vector or a scalar).

@@ -1,0 +1,58 @@
+// Gradient of batch normalisation, second launch: the PARTIALS partials of batch_norm_grad_sums added in order.
+// dbeta = sum dy, dgamma = r * sum dy * (x - mean) with r = 1 / sqrt(var + EPSILON), and for the third launch
+// coefficients (4, C) = mean, gamma * r, dbeta / rows, r * dgamma / rows.
+// V = f32, or vec4<f32> where C is a multiple of 4; C counts V. S lanes share a channel, as in batch_norm_merge.
+// Grid: ceil(C / SPAN) workgroups of LANES = SPAN * S.
+alias V = f32;
+const WIDTH = 1u;
+override LANES: u32 = 64u;
+override ROWS: u32;
+override ROWS_PER_SAMPLE: u32;
+override C: u32;
+override SPAN: u32;
+override S: u32;
+override PARTIALS: u32;
+override EPSILON: f32;
+@group(0) @binding(1) var<storage, read> partials: array<V>;
+@group(0) @binding(2) var<storage, read> gamma: array<V>;
+@group(0) @binding(3) var<storage, read> mean: array<V>;
+@group(0) @binding(4) var<storage, read> variance: array<V>;
+@group(0) @binding(5) var<storage, read_write> dgamma: array<V>;
+@group(0) @binding(6) var<storage, read_write> dbeta: array<V>;
+@group(0) @binding(7) var<storage, read_write> coefficients: array<V>;
+var<workgroup> plains: array<V, 64>;
+var<workgroup> products: array<V, 64>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let c = (id.x + id.y * counts.x) * SPAN + lane % SPAN;
+    var plain = V(0.0);
+    var product = V(0.0);
+    if (c < C) {
+        for (var p = lane / SPAN; p < PARTIALS; p += S) {
+            plain += partials[(p * 2u) * C + c];
+            product += partials[(p * 2u + 1u) * C + c];
+        }
+    }
+    if (S > 1u) {
+        plains[lane] = plain;
+        products[lane] = product;
+        workgroupBarrier();
+        if (lane < SPAN) {
+            for (var s = 1u; s < S; s++) {
+                plain += plains[lane + s * SPAN];
+                product += products[lane + s * SPAN];
+            }
+        }
+    }
+    if (lane < SPAN && c < C) {
+        let r = inverseSqrt(variance[c] + EPSILON);
+        let inv_rows = 1.0 / f32(max(ROWS + ROWS_PER_SAMPLE * step.n, 1u));
+        dgamma[c] = product * r;
+        dbeta[c] = plain;
+        coefficients[c] = mean[c];
+        coefficients[C + c] = gamma[c] * r;
+        coefficients[2u * C + c] = plain * inv_rows;
+        coefficients[3u * C + c] = product * r * r * inv_rows;
+    }
+}

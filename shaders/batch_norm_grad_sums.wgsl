@@ -1,0 +1,61 @@
+// Gradient of batch normalisation, first launch: for chunks of rows and each channel the sums of dy and of
+// dy * (x - mean). x and dy are (rows, C) with V = f32, or vec4<f32> where C is a multiple of 4; C counts V.
+// Chunks, lanes and partials as in batch_norm_statistics: partials[(chunk * P + t) * 2 + {0, 1}] of C V each.
+// Grid: GROUPS * TILES workgroups, TILES = ceil(C / SPAN), SPAN = min(C, LANES), T = LANES / SPAN.
+alias V = f32;
+const WIDTH = 1u;
+override LANES: u32 = 64u;
+override ROWS: u32;
+override ROWS_PER_SAMPLE: u32;
+override C: u32;
+override SPAN: u32;
+override T: u32;
+override TILES: u32;
+override GROUPS: u32;
+override GATHER: bool;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read> mean: array<V>;
+@group(0) @binding(3) var<storage, read> dy: array<V>;
+@group(0) @binding(4) var<storage, read_write> partials: array<V>;
+var<workgroup> plains: array<V, 256>;
+var<workgroup> products: array<V, 256>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let group = id.x + id.y * counts.x;
+    if (group >= GROUPS * TILES) { return; }
+    let g = group / TILES;
+    let c = group % TILES * SPAN + lane % SPAN;
+    let t = lane / SPAN;
+    let active = t < T && c < C;
+    let rows = ROWS + ROWS_PER_SAMPLE * step.n;
+    let chunk = (rows + GROUPS - 1u) / GROUPS;
+    var plain = V(0.0);
+    var product = V(0.0);
+    if (active) {
+        let center = mean[c];
+        for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
+            let d = dy[r * C + c];
+            plain += d;
+            product += d * (x[r * C + c] - center);
+        }
+    }
+    if (!GATHER) {
+        if (active) {
+            partials[((g * T + t) * 2u) * C + c] = plain;
+            partials[((g * T + t) * 2u + 1u) * C + c] = product;
+        }
+        return;
+    }
+    plains[lane] = plain;
+    products[lane] = product;
+    workgroupBarrier();
+    if (t == 0u && c < C) {
+        for (var s = 1u; s < T; s++) {
+            plain += plains[lane + s * SPAN];
+            product += products[lane + s * SPAN];
+        }
+        partials[(g * 2u) * C + c] = plain;
+        partials[(g * 2u + 1u) * C + c] = product;
+    }
+}

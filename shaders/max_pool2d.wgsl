@@ -1,0 +1,44 @@
+// Max pooling: y[b, p, q, c] = max over taps (i, j) of x[b, p*SH + i - TOP, q*SW + j - LEFT, c]; taps outside
+// the picture do not count. NHWC, V is f32, or vec4<f32> over channels where C is a multiple of 4.
+// Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
+alias V = f32;
+const WIDTH = 1u;
+override LANES: u32 = 64u;
+override ITEMS: u32;
+override ITEMS_PER_SAMPLE: u32;
+override H: u32;
+override W: u32;
+override C: u32;
+override OH: u32;
+override OW: u32;
+override KH: u32;
+override KW: u32;
+override SH: u32;
+override SW: u32;
+override TOP: u32;
+override LEFT: u32;
+override PADDED: bool;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<V>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = (id.x + id.y * counts.x) * LANES + lane;
+    if (i >= ITEMS + ITEMS_PER_SAMPLE * step.n) { return; }
+    let c = i % C;
+    let q = i / C % OW;
+    let row = i / (C * OW);
+    let p = row % OH;
+    let picture = row / OH * H;
+    var best = V(-3.4028235e38);
+    for (var kh = 0u; kh < KH; kh++) {
+        let h = p * SH + kh;
+        if (PADDED && (h < TOP || h >= H + TOP)) { continue; }
+        for (var kw = 0u; kw < KW; kw++) {
+            let w = q * SW + kw;
+            if (PADDED && (w < LEFT || w >= W + LEFT)) { continue; }
+            best = max(best, x[((picture + h - TOP) * W + w - LEFT) * C + c]);
+        }
+    }
+    y[i] = epilogue(best, i * WIDTH);
+}

@@ -1,0 +1,64 @@
+// Gradient of max pooling to its input, for windows that do not overlap (KH <= SH, KW <= SW): each lane owns the
+// SH x SW cell of pixels that begins with one window, finds the first maximum in row-major order of taps, and
+// writes the whole cell; y is not read. Pixels that no window contains get 0.
+// NHWC, V is f32, or vec4<f32> over channels where C is a multiple of 4; C counts V. CH x CW cells cover a picture.
+// Grid: one lane per cell and V of channels. Cells: ITEMS + ITEMS_PER_SAMPLE * n.
+alias V = f32;
+const WIDTH = 1u;
+override LANES: u32 = 64u;
+override ITEMS: u32;
+override ITEMS_PER_SAMPLE: u32;
+override H: u32;
+override W: u32;
+override C: u32;
+override OH: u32;
+override OW: u32;
+override KH: u32;
+override KW: u32;
+override SH: u32;
+override SW: u32;
+override TOP: u32;
+override LEFT: u32;
+override CH: u32;
+override CW: u32;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read> dy: array<V>;
+@group(0) @binding(3) var<storage, read_write> dx: array<V>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = (id.x + id.y * counts.x) * LANES + lane;
+    if (i >= ITEMS + ITEMS_PER_SAMPLE * step.n) { return; }
+    let c = i % C;
+    let q = i / C % CW;
+    let line = i / (C * CW);
+    let p = line % CH;
+    let picture = line / CH;
+    var best = V(-3.4028235e38);
+    var first = V(-1.0);
+    var gradient = V(0.0);
+    if (p < OH && q < OW) {
+        gradient = dy[((picture * OH + p) * OW + q) * C + c];
+        for (var kh = 0u; kh < KH; kh++) {
+            for (var kw = 0u; kw < KW; kw++) {
+                let h = p * SH + kh;
+                let w = q * SW + kw;
+                if (h >= TOP && h < H + TOP && w >= LEFT && w < W + LEFT) {
+                    let value = x[((picture * H + h - TOP) * W + w - LEFT) * C + c];
+                    first = select(first, V(f32(kh * SW + kw)), value > best);
+                    best = max(best, value);
+                }
+            }
+        }
+    }
+    for (var kh = 0u; kh < SH; kh++) {
+        for (var kw = 0u; kw < SW; kw++) {
+            let h = p * SH + kh;
+            let w = q * SW + kw;
+            if (h >= TOP && h < H + TOP && w >= LEFT && w < W + LEFT) {
+                let o = ((picture * H + h - TOP) * W + w - LEFT) * C + c;
+                dx[o] = epilogue(select(V(0.0), gradient, first == V(f32(kh * SW + kw))), o * WIDTH);
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+// Softmax over the last axis: y[r, c] = exp(x[r, c] - m) / s with m the largest value of row r and s the sum of
+// exp(x[r, c] - m); with LOG x[r, c] - m - log(s). (rows, C) with V = f32, or vec4<f32> where C is a multiple of 4;
+// C counts V. GROUP: a workgroup does a row and its lanes take every LANES-th value (LANES is a power of 2); else a
+// lane does a row. Grid: rows / LANES workgroups, with GROUP rows. Rows: ROWS + ROWS_PER_SAMPLE * n.
+alias V = f32;
+const WIDTH = 1u;
+override LANES: u32 = 64u;
+override ROWS: u32;
+override ROWS_PER_SAMPLE: u32;
+override C: u32;
+override GROUP: bool;
+override LOG: bool;
+@group(0) @binding(1) var<storage, read> x: array<V>;
+@group(0) @binding(2) var<storage, read_write> y: array<V>;
+var<workgroup> shared_values: array<f32, 256>;
+
+fn largest(v: V) -> f32 { return v; }
+fn total(v: V) -> f32 { return v; }
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let group = id.x + id.y * counts.x;
+    let row = select(group * LANES + lane, group, GROUP);
+    let stride = select(1u, LANES, GROUP);
+    let active = row < ROWS + ROWS_PER_SAMPLE * step.n;
+    let start = row * C;
+    let end = select(start, start + C, active);
+    let first = start + select(0u, lane, GROUP);
+
+    var most = V(-3.4028235e38);
+    for (var i = first; i < end; i += stride) {
+        most = max(most, x[i]);
+    }
+    var m = largest(most);
+    if (GROUP) {
+        shared_values[lane] = m;
+        for (var half = LANES / 2u; half > 0u; half /= 2u) {
+            workgroupBarrier();
+            if (lane < half) {
+                shared_values[lane] = max(shared_values[lane], shared_values[lane + half]);
+            }
+        }
+        workgroupBarrier();
+        m = shared_values[0];
+        workgroupBarrier();
+    }
+    var sum = V(0.0);
+    for (var i = first; i < end; i += stride) {
+        sum += exp(x[i] - V(m));
+    }
+    var s = total(sum);
+    if (GROUP) {
+        shared_values[lane] = s;
+        for (var half = LANES / 2u; half > 0u; half /= 2u) {
+            workgroupBarrier();
+            if (lane < half) {
+                shared_values[lane] += shared_values[lane + half];
+            }
+        }
+        workgroupBarrier();
+        s = shared_values[0];
+    }
+    if (LOG) {
+        let log_s = log(max(s, 1.0));
+        for (var i = first; i < end; i += stride) {
+            y[i] = epilogue((x[i] - V(m)) - V(log_s), i * WIDTH);
+        }
+    } else {
+        let scale = 1.0 / max(s, 1.0);
+        for (var i = first; i < end; i += stride) {
+            y[i] = epilogue(exp(x[i] - V(m)) * scale, i * WIDTH);
+        }
+    }
+}

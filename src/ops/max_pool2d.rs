@@ -1,0 +1,497 @@
+//! Max pooling over the two picture axes and its gradient. The first of equal values, in row-major order of the
+//! window, gets the gradient.
+
+use super::Padding;
+use crate::{
+    graph::{
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError,
+        Sample, Slot, Step, TensorType, Value,
+    },
+    kernels,
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
+};
+
+/// Size, distance and border of pooling windows, each as `[along height, along width]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pool2dOptions {
+    /// Size of a window.
+    pub pool: [usize; 2],
+    /// Distance between neighbouring windows.
+    pub strides: [usize; 2],
+    /// What lies outside the picture never wins. Explicit padding must be smaller than the window.
+    pub padding: Padding,
+}
+
+impl Pool2dOptions {
+    /// Returns windows of `pool` × `pool` side by side without padding (Keras' default).
+    pub fn new(pool: usize) -> Self {
+        Pool2dOptions { pool: [pool; 2], strides: [pool; 2], padding: Padding::Valid }
+    }
+
+    /// Returns the same windows `stride` pixels apart.
+    pub fn strides(self, stride: usize) -> Self {
+        Pool2dOptions { strides: [stride; 2], ..self }
+    }
+
+    /// Returns the same windows on an extended picture.
+    pub fn padding(self, padding: Padding) -> Self {
+        Pool2dOptions { padding, ..self }
+    }
+
+    fn geometry(&self, op: &str, x: &TensorType) -> Result<Geometry, OpError> {
+        let &[_, h, w, c] = x.shape.dims() else {
+            return Err(OpError::new(op, "a tensor of rank 4, (N, h, w, c)", &x.shape, "reshape to NHWC"));
+        };
+        if x.dtype != DType::F32 {
+            return Err(OpError::new(op, "f32 elements", x, "convert the input to f32"));
+        }
+        let refuse = |wanted: &str, advice: &str| {
+            let got = format!("{self:?} on {h}×{w}");
+            Err(OpError::new(op, wanted, got, advice))
+        };
+        let Some((pads, [oh, ow])) = self.padding.resolve([h, w], self.pool, self.strides) else {
+            return refuse(
+                "windows and strides of at least 1 that fit in the picture",
+                "choose a smaller pool or Same padding",
+            );
+        };
+        if (0..2).any(|axis| pads[axis].iter().any(|&p| p >= self.pool[axis])) {
+            return refuse("padding smaller than the window", "a window that lies in the padding alone has no maximum");
+        }
+        Ok(Geometry {
+            h,
+            w,
+            c,
+            oh,
+            ow,
+            pool: self.pool,
+            strides: self.strides,
+            top: pads[0][0],
+            left: pads[1][0],
+            pads,
+        })
+    }
+}
+
+struct Geometry {
+    h: usize,
+    w: usize,
+    c: usize,
+    oh: usize,
+    ow: usize,
+    pool: [usize; 2],
+    strides: [usize; 2],
+    top: usize,
+    left: usize,
+    pads: [[usize; 2]; 2],
+}
+
+impl Geometry {
+    /// Calls `f` for each window with its flat index and those of its taps in row-major order.
+    fn windows(&self, pictures: usize, mut f: impl FnMut(usize, &[usize])) {
+        let mut taps = Vec::with_capacity(self.pool[0] * self.pool[1]);
+        for b in 0..pictures {
+            for p in 0..self.oh {
+                for q in 0..self.ow {
+                    for c in 0..self.c {
+                        taps.clear();
+                        for i in 0..self.pool[0] {
+                            for j in 0..self.pool[1] {
+                                let (row, column) = (p * self.strides[0] + i, q * self.strides[1] + j);
+                                let inside = (self.top..self.top + self.h).contains(&row)
+                                    && (self.left..self.left + self.w).contains(&column);
+                                if inside {
+                                    let pixel = (b * self.h + row - self.top) * self.w + column - self.left;
+                                    taps.push(pixel * self.c + c);
+                                }
+                            }
+                        }
+                        f(((b * self.oh + p) * self.ow + q) * self.c + c, &taps);
+                    }
+                }
+            }
+        }
+    }
+
+    fn overlaps(&self) -> bool {
+        self.pool[0] > self.strides[0] || self.pool[1] > self.strides[1]
+    }
+
+    fn width(&self) -> usize {
+        if self.c.is_multiple_of(4) { 4 } else { 1 }
+    }
+
+    fn constants(&self, items: Count, lanes: u32) -> Vec<(&'static str, f64)> {
+        [
+            ("LANES", lanes as usize),
+            ("ITEMS", items.fixed as usize),
+            ("ITEMS_PER_SAMPLE", items.per_sample as usize),
+            ("H", self.h),
+            ("W", self.w),
+            ("C", self.c / self.width()),
+            ("OH", self.oh),
+            ("OW", self.ow),
+            ("KH", self.pool[0]),
+            ("KW", self.pool[1]),
+            ("SH", self.strides[0]),
+            ("SW", self.strides[1]),
+            ("TOP", self.top),
+            ("LEFT", self.left),
+        ]
+        .map(|(name, value)| (name, value as f64))
+        .to_vec()
+    }
+}
+
+/// Returns the index of the first largest value.
+fn first_maximum(x: &Array, taps: &[usize]) -> usize {
+    taps.iter().copied().reduce(|best, tap| if x.data[tap] > x.data[best] { tap } else { best }).unwrap_or(0)
+}
+
+fn lanes(profile: &DeviceProfile) -> u32 {
+    match profile.class {
+        DeviceClass::Cpu => 256,
+        DeviceClass::Gpu => 64,
+    }
+}
+
+/// Max pooling (Keras `MaxPooling2D`, ONNX MaxPool): (N, h, w, c) → (N, h', w', c).
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaxPool2d {
+    /// The windows.
+    pub options: Pool2dOptions,
+}
+
+impl MaxPool2d {
+    fn out(&self, x: &Array) -> Option<(Geometry, Array)> {
+        let geometry = self.options.geometry("max_pool2d", &TensorType::f32(Shape::fixed(x.shape.clone()))).ok()?;
+        let y = Array::zeros([x.shape[0], geometry.oh, geometry.ow, geometry.c]);
+        Some((geometry, y))
+    }
+}
+
+impl Op for MaxPool2d {
+    fn name(&self) -> &'static str {
+        "max_pool2d"
+    }
+
+    fn key(&self) -> String {
+        format!("{:?}", self.options)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [x] = inputs else {
+            return Err(OpError::new("max_pool2d", "1 input", inputs.len(), "pass the tensor to pool"));
+        };
+        let g = self.options.geometry("max_pool2d", x)?;
+        Ok(vec![TensorType::f32(x.shape.with_row(&[g.oh, g.ow, g.c]))])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let x = inputs[0];
+        let Some((geometry, mut y)) = self.out(x) else { return Vec::new() };
+        geometry.windows(x.shape[0], |window, taps| y.data[window] = x.data[first_maximum(x, taps)]);
+        vec![y]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let Some(dy) = dy[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(g.apply1(MaxPool2dGrad { options: self.options }, &[inputs[0], outputs[0], dy])?)])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let Ok(geometry) = self.options.geometry(self.name(), &io.inputs[0]) else { return Vec::new() };
+        let items = io.outputs[0].shape.elements().over(geometry.width() as u64);
+        let lanes = lanes(profile);
+        let mut constants = geometry.constants(items, lanes);
+        constants.push(("PADDED", if geometry.pads == [[0; 2]; 2] { 0.0 } else { 1.0 }));
+        let source = kernels::widen(include_str!("../../shaders/max_pool2d.wgsl"), geometry.width());
+        let slots = vec![Slot::input(0), Slot::output(0)];
+        let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
+        vec![Candidate::single(format!("width{}", geometry.width()), dispatch)]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let taps = (self.options.pool[0] * self.options.pool[1]) as u64;
+        Cost { flops: io.outputs[0].shape.elements().times(taps), bytes: io.bytes() }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Exact]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}
+
+/// Gradient of max pooling to its input, from the input, the output and the gradient to the output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaxPool2dGrad {
+    /// The windows.
+    pub options: Pool2dOptions,
+}
+
+impl Op for MaxPool2dGrad {
+    fn name(&self) -> &'static str {
+        "max_pool2d_grad"
+    }
+
+    fn key(&self) -> String {
+        format!("{:?}", self.options)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [x, y, dy] = inputs else {
+            return Err(OpError::new(self.name(), "3 inputs", inputs.len(), "pass x, y and dy"));
+        };
+        let g = self.options.geometry(self.name(), x)?;
+        let wanted = TensorType::f32(x.shape.with_row(&[g.oh, g.ow, g.c]));
+        match [y, dy].into_iter().find(|t| **t != wanted) {
+            None => Ok(vec![x.clone()]),
+            Some(got) => {
+                Err(OpError::new(self.name(), wanted.to_string(), got, "y and dy have the shape of the pooled x"))
+            }
+        }
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let (x, dy) = (inputs[0], inputs[2]);
+        let Some((geometry, _)) = (MaxPool2d { options: self.options }).out(x) else { return Vec::new() };
+        let mut dx = Array::zeros(x.shape.clone());
+        geometry.windows(x.shape[0], |window, taps| dx.data[first_maximum(x, taps)] += dy.data[window]);
+        vec![dx]
+    }
+
+    fn vjp(
+        &self,
+        _g: &mut Graph,
+        _inputs: &[Value],
+        _outputs: &[Value],
+        _dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        Err(OpError::first_order(self.name()))
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let x = &io.inputs[0];
+        let Ok(geometry) = self.options.geometry(self.name(), x) else { return Vec::new() };
+        let (width, lanes) = (geometry.width(), lanes(profile));
+        let mut candidates = Vec::new();
+        if !geometry.overlaps() {
+            let cells = [
+                (geometry.h + geometry.top).div_ceil(geometry.strides[0]).max(geometry.oh),
+                (geometry.w + geometry.left).div_ceil(geometry.strides[1]).max(geometry.ow),
+            ];
+            let items = x.shape.with_row(&[cells[0], cells[1], geometry.c / width]).elements();
+            let mut constants = geometry.constants(items, lanes);
+            constants.extend([("CH", cells[0] as f64), ("CW", cells[1] as f64)]);
+            let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad_cells.wgsl"), width);
+            let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
+            let grid = Grid::new(items, lanes);
+            let dispatch = kernels::dispatch("max_pool2d_grad_cells", &source, &constants, grid, slots, epilogue);
+            candidates.push(Candidate::single(format!("cells_width{width}"), dispatch));
+        }
+        let items = x.shape.elements().over(width as u64);
+        let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad.wgsl"), width);
+        let slots = vec![Slot::input(0), Slot::input(1), Slot::input(2), Slot::output(0)];
+        let constants = geometry.constants(items, lanes);
+        let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
+        candidates.push(Candidate::single(format!("gather_width{width}"), dispatch));
+        candidates
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let taps = (self.options.pool[0] * self.options.pool[1]) as u64;
+        Cost { flops: io.inputs[2].shape.elements().times(taps), bytes: io.bytes() }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        let Pool2dOptions { pool, strides, .. } = self.options;
+        let terms = pool[0].div_ceil(strides[0]) * pool[1].div_ceil(strides[1]);
+        vec![if terms == 1 { Accuracy::Exact } else { Accuracy::Products { terms: terms as u64 } }]
+    }
+
+    fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
+        let accuracy = self.accuracy(io, step.n)[0];
+        let magnitudes = self.reference(&[inputs[0], inputs[1], &inputs[2].map(f64::abs)], step);
+        (exact.iter().zip(&magnitudes))
+            .map(|(e, m)| Array::from_fn(e.shape.clone(), |i| accuracy.bound(&[], e.data[i], m.data[i])))
+            .collect()
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}
+
+impl Graph {
+    /// Returns the largest value of each window of `x` (N, h, w, c), as (N, h', w', c).
+    ///
+    /// ```
+    /// use hubel::{ops::Pool2dOptions, prelude::*};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", [Batch, 28, 28, 6], F32);
+    /// let y = g.max_pool2d(x, Pool2dOptions::new(2))?;
+    /// assert_eq!(g.shape(y).to_string(), "(N, 14, 14, 6)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn max_pool2d(&mut self, x: Value, options: Pool2dOptions) -> Result<Value, OpError> {
+        self.apply1(MaxPool2d { options }, &[x])
+    }
+}
+
+fn any_options(rng: &mut Philox) -> (Pool2dOptions, [usize; 4], usize, usize) {
+    let pool = [rng.pick(&[1, 2, 2, 3, 3, 5]), rng.pick(&[1, 2, 2, 3, 3, 5])];
+    let strides = match rng.below(3) {
+        0 => pool,
+        1 => [rng.pick(&[1, 2, 3]), rng.pick(&[1, 2, 3])],
+        _ => [pool[0] + rng.below(3), pool[1] + rng.below(3)],
+    };
+    let mut side = || rng.below(pool[0].min(pool[1]));
+    let explicit = [[side(), side()], [side(), side()]];
+    let padding = rng.pick(&[Padding::Valid, Padding::Same, Padding::Explicit(explicit)]);
+    let size = |rng: &mut Philox, k: usize| rng.pick(&[1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 21]).max(k);
+    let (h, w) = (size(rng, pool[0]), size(rng, pool[1]));
+    let c =
+        if h * w > 100 { rng.pick(&[1, 3, 4, 6, 7, 8, 16]) } else { rng.pick(&[1, 2, 4, 6, 15, 16, 17, 63, 64, 65]) };
+    let capacity = rng.pick(&[1, 2, 3, 5]);
+    let n = 1 + rng.below(capacity);
+    (Pool2dOptions { pool, strides, padding }, [Batch, h, w, c], capacity, n)
+}
+
+fn sample(rng: &mut Philox) -> Sample {
+    let (options, x, capacity, n) = any_options(rng);
+    Sample::new(MaxPool2d { options }, vec![(TensorType::f32(x), Fill::Distinct)], capacity).with_n(n)
+}
+
+fn sample_grad(rng: &mut Philox) -> Sample {
+    let (options, x, capacity, n) = any_options(rng);
+    grad_sample(options, x, capacity, if rng.below(3) == 0 { Fill::Index(4) } else { Fill::Distinct }).with_n(n)
+}
+
+fn grad_sample(options: Pool2dOptions, x: [usize; 4], capacity: usize, fill: Fill) -> Sample {
+    let x = TensorType::f32(x);
+    let forward = MaxPool2d { options };
+    let y =
+        forward.infer(std::slice::from_ref(&x)).ok().and_then(|t| t.into_iter().next()).unwrap_or_else(|| x.clone());
+    let inputs = vec![(x, fill), (y.clone(), Fill::Distinct), (y, Fill::Uniform(-1.0, 1.0))];
+    Sample::new(MaxPool2dGrad { options }, inputs, capacity).derived(1, forward)
+}
+
+fn benches() -> Vec<(&'static str, Sample)> {
+    let pool = |options, shape, n| {
+        Sample::new(MaxPool2d { options }, vec![(TensorType::f32(shape), Fill::Uniform(-1.0, 1.0))], n)
+    };
+    vec![
+        ("maxpool2_n8_c64_112", pool(Pool2dOptions::new(2), [Batch, 112, 112, 64], 8)),
+        ("maxpool2_n64_c6_28", pool(Pool2dOptions::new(2), [Batch, 28, 28, 6], 64)),
+        (
+            "maxpool3s2_n8_c64_112",
+            pool(Pool2dOptions::new(3).strides(2).padding(Padding::Same), [Batch, 112, 112, 64], 8),
+        ),
+    ]
+}
+
+fn benches_grad() -> Vec<(&'static str, Sample)> {
+    let pool = |options, shape, n| grad_sample(options, shape, n, Fill::Uniform(-1.0, 1.0));
+    vec![
+        ("maxpool2_grad_n8_c64_112", pool(Pool2dOptions::new(2), [Batch, 112, 112, 64], 8)),
+        ("maxpool2_grad_n64_c6_28", pool(Pool2dOptions::new(2), [Batch, 28, 28, 6], 64)),
+        (
+            "maxpool3s2_grad_n8_c64_112",
+            pool(Pool2dOptions::new(3).strides(2).padding(Padding::Same), [Batch, 112, 112, 64], 8),
+        ),
+    ]
+}
+
+/// Max pooling as a family.
+pub static FAMILY: Family = Family {
+    name: "max_pool2d",
+    about: "the largest value of each window, padding never wins (Keras MaxPooling2D, ONNX MaxPool)",
+    sample,
+    benches,
+    bad: &[
+        Bad {
+            what: "a window larger than the picture",
+            build: |g| {
+                let x = g.input("x", [Batch, 2, 5, 1], DType::F32);
+                g.max_pool2d(x, Pool2dOptions::new(3))
+            },
+        },
+        Bad {
+            what: "a stride of 0",
+            build: |g| {
+                let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
+                g.max_pool2d(x, Pool2dOptions::new(2).strides(0))
+            },
+        },
+        Bad {
+            what: "a window of 0",
+            build: |g| {
+                let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
+                g.max_pool2d(x, Pool2dOptions::new(0).strides(1))
+            },
+        },
+        Bad {
+            what: "padding as large as the window",
+            build: |g| {
+                let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
+                g.max_pool2d(x, Pool2dOptions::new(2).padding(Padding::Explicit([[2, 0], [0, 0]])))
+            },
+        },
+        Bad {
+            what: "a tensor that is no picture",
+            build: |g| {
+                let x = g.input("x", [Batch, 4], DType::F32);
+                g.max_pool2d(x, Pool2dOptions::new(2))
+            },
+        },
+        Bad {
+            what: "bytes",
+            build: |g| {
+                let x = g.input("x", [Batch, 4, 4, 1], DType::U8);
+                g.max_pool2d(x, Pool2dOptions::new(2))
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "drops the last column of taps", from: "kw < KW;", to: "kw + 1u < KW;" },
+        Fault { what: "swaps the strides", from: "p * SH + kh", to: "p * SW + kh" },
+        Fault { what: "starts at zero", from: "V(-3.4028235e38)", to: "V(0.0)" },
+        Fault { what: "skips the last tile", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+    ],
+    differentiable: true,
+    gradcheck: 1e-6,
+};
+
+/// The gradient of max pooling as a family.
+pub static FAMILY_GRAD: Family = Family {
+    name: "max_pool2d_grad",
+    about: "gradient of max_pool2d to its input; the first of equal values in row-major order gets it",
+    sample: sample_grad,
+    benches: benches_grad,
+    bad: &[Bad {
+        what: "a gradient of another shape than the output",
+        build: |g| {
+            let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
+            let options = Pool2dOptions::new(2);
+            let y = g.max_pool2d(x, options)?;
+            g.apply1(MaxPool2dGrad { options }, &[x, y, x])
+        },
+    }],
+    faults: &[
+        Fault { what: "the last maximum wins", from: "value > best)", to: "value >= best)" },
+        Fault { what: "every maximum wins", from: "t < taps;", to: "t < 0u;" },
+        Fault { what: "misses the first window", from: "/ s + 1u, at >= k)", to: "/ s + 2u, at >= k)" },
+        Fault { what: "shifts a tap", from: "V(f32(kh * SW + kw)), value", to: "V(f32(kh * SW + kw + 1u)), value" },
+    ],
+    differentiable: false,
+    gradcheck: 1e-6,
+};

@@ -1,0 +1,254 @@
+//! Cross-entropy of the softmax of logits, with its gradient, in one launch.
+
+use super::softmax::{any_scores, check_rows, log_sum_bound, row_layouts, row_sum};
+use crate::{
+    graph::{
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Sample, Slot, Step,
+        TensorType, Value,
+    },
+    kernels,
+    tensor::{Accuracy, Array, Batch, DType, Philox, Shape, UNIT, ulp},
+};
+
+/// Cross-entropy from logits (Keras `SparseCategoricalCrossentropy` and `CategoricalCrossentropy`,
+/// `from_logits=True`).
+///
+/// Inputs logits (…, c) and labels: class indices (…) as u8, u32 or i32, or f32 probabilities (…, c).
+/// Output 0 is the gradient of the losses to the logits (…, c), output 1 the losses (…). A class index of c or more
+/// gives loss 0 and the gradient softmax(logits). Labels get no gradient.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SoftmaxCrossEntropy;
+
+/// Returns the shape without its last axis.
+fn without_last(shape: &Shape) -> Shape {
+    match shape.dims() {
+        [first, rest @ .., _] if shape.is_batched() => Shape::batched(*first, rest),
+        [dims @ .., _] => Shape::fixed(dims),
+        [] => Shape::scalar(),
+    }
+}
+
+impl Op for SoftmaxCrossEntropy {
+    fn name(&self) -> &'static str {
+        "softmax_cross_entropy"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [x, labels] = inputs else {
+            return Err(OpError::new(self.name(), "2 inputs", inputs.len(), "pass logits and labels"));
+        };
+        check_rows(self.name(), x)?;
+        let losses = without_last(&x.shape);
+        let agrees = match labels.dtype {
+            DType::F32 => labels.shape == x.shape,
+            DType::U8 | DType::U32 | DType::I32 => labels.shape == losses,
+            DType::F16 | DType::BF16 => false,
+        };
+        if !agrees {
+            let wanted = format!("labels of f32{} or class indices of u8, u32 or i32 {losses}", x.shape);
+            let advice = "pass one-hot labels, or one class index per row of the logits";
+            return Err(OpError::new(self.name(), wanted, labels, advice));
+        }
+        Ok(vec![x.clone(), TensorType::f32(losses)])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let [x, labels] = inputs else { return Vec::new() };
+        let c = x.shape.last().copied().unwrap_or(1).max(1);
+        let dense = labels.shape.len() == x.shape.len();
+        let mut dlogits = Array::zeros(x.shape.clone());
+        let mut losses = Array::zeros(&x.shape[..x.shape.len() - 1]);
+        for (r, row) in x.data.chunks(c).enumerate() {
+            let (m, s) = row_sum(row);
+            let label = |k: usize| match dense {
+                true => labels.data[r * c + k],
+                false => f64::from(u8::from(labels.data[r] == k as f64)),
+            };
+            let total: f64 = (0..c).map(label).sum();
+            losses.data[r] = (0..c).map(|k| label(k) * (s.ln() - (row[k] - m))).sum();
+            for k in 0..c {
+                let weight = if dense { total } else { 1.0 };
+                dlogits.data[r * c + k] = (row[k] - m).exp() / s * weight - label(k);
+            }
+        }
+        vec![dlogits, losses]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let shape = g.shape(inputs[0]).clone();
+        let mut dims = shape.dims().to_vec();
+        let last = dims.len() - 1;
+        dims[last] = 1;
+        let column = if shape.is_batched() { Shape::batched(dims[0], &dims[1..]) } else { Shape::fixed(dims) };
+        let mut dx = match dy[1] {
+            None => None,
+            Some(d) => {
+                let d = g.reshape(d, column)?;
+                Some(g.mul(outputs[0], d)?)
+            }
+        };
+        if let Some(d) = dy[0] {
+            // dlogits = p · total − labels: total · p · (d − Σ p · d).
+            let p = g.softmax(inputs[0])?;
+            let product = g.mul(p, d)?;
+            let sum = g.sum(product, &[last], true)?;
+            let rest = g.sub(d, sum)?;
+            let mut second = g.mul(p, rest)?;
+            if g.ty(inputs[1]).dtype == DType::F32 {
+                let total = g.sum(inputs[1], &[last], true)?;
+                second = g.mul(second, total)?;
+            }
+            dx = Some(dx.map_or(Ok(second), |dx| g.add(dx, second))?);
+        }
+        Ok(vec![dx, None])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let labels = match io.inputs[1].dtype {
+            DType::F32 => 2.0,
+            DType::U8 => 1.0,
+            _ => 0.0,
+        };
+        row_layouts(&io.inputs[0].shape, 1, profile)
+            .into_iter()
+            .map(|(variant, mut constants, grid)| {
+                constants.push(("LABELS", labels));
+                let source = include_str!("../../shaders/softmax_cross_entropy.wgsl");
+                let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0), Slot::output(1)];
+                let dispatch = kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue);
+                Candidate::single(variant, dispatch)
+            })
+            .collect()
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.inputs[0].shape.elements().times(8), bytes: io.bytes() }
+    }
+
+    fn accuracy(&self, io: &Io, _n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Softmax { terms: io.inputs[0].shape.last() as u64 }; 2]
+    }
+
+    fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
+        let ([x, labels], [dlogits, losses]) = (inputs, exact) else { return Vec::new() };
+        let c = x.shape.last().copied().unwrap_or(1).max(1);
+        let dense = labels.shape.len() == x.shape.len();
+        let softmax = self.accuracy(io, step.n)[0];
+        let rows: Vec<(f64, f64)> = x.data.chunks(c).map(row_sum).collect();
+        // Sum over dense labels; a class index is a sum of one label.
+        let sum = if dense { (2.0 * (c as f64).sqrt()).max(8.0) * UNIT } else { 0.0 };
+        let label = |r: usize, k: usize| match dense {
+            true => labels.data[r * c + k].abs(),
+            false => f64::from(u8::from(labels.data[r] == k as f64)),
+        };
+        let total = |r: usize| if dense { (0..c).map(|k| label(r, k)).sum::<f64>() } else { 1.0 };
+        let gradient = Array::from_fn(x.shape.clone(), |i| {
+            let (r, (m, s)) = (i / c, rows[i / c]);
+            let d = x.data[i] - m;
+            let p = d.exp() / s;
+            let total = total(r);
+            total * (softmax.bound(&[], p, d) + p * (sum + 2.0 * UNIT)) + ulp(dlogits.data[i])
+        });
+        let loss = Array::from_fn(losses.shape.clone(), |r| {
+            let (m, s) = rows[r];
+            let parts: f64 = (0..c).map(|k| label(r, k) * (x.data[r * c + k] - m).abs()).sum();
+            let total = total(r);
+            total * (log_sum_bound(s, c as u64) + s.ln() * (sum + 2.0 * UNIT))
+                + parts * (sum + 2.0 * UNIT)
+                + ulp(losses.data[r])
+        });
+        vec![gradient, loss]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}
+
+impl Graph {
+    /// Returns the cross-entropy (…) of each row of softmax(`logits`) (…, c) with its label: a class index (…) as
+    /// u8, u32 or i32, or f32 probabilities (…, c).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let mut g = Graph::new();
+    /// let logits = g.input("logits", [Batch, 10], F32);
+    /// let labels = g.input("labels", [Batch], DType::U8);
+    /// let losses = g.softmax_cross_entropy(logits, labels)?;
+    /// assert_eq!(g.shape(losses).to_string(), "(N)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn softmax_cross_entropy(&mut self, logits: Value, labels: Value) -> Result<Value, OpError> {
+        Ok(self.apply(SoftmaxCrossEntropy, &[logits, labels])?[1])
+    }
+}
+
+fn sample(rng: &mut Philox) -> Sample {
+    let (shape, capacity, n) = any_scores(rng);
+    let c = shape.last();
+    let labels = match rng.below(4) {
+        0 => (TensorType::f32(shape.clone()), Fill::OneHot),
+        1 => (TensorType::f32(shape.clone()), Fill::Uniform(0.0, 1.0)),
+        // Now and then a label that is no class.
+        _ => {
+            let dtype = rng.pick(&[DType::U8, DType::U32, DType::I32]);
+            (TensorType::new(without_last(&shape), dtype), Fill::Index(c + c / 10))
+        }
+    };
+    let logits = (TensorType::f32(shape), Fill::Uniform(-4.0, 4.0));
+    Sample::new(SoftmaxCrossEntropy, vec![logits, labels], capacity).with_n(n)
+}
+
+/// Softmax with cross-entropy as a family.
+pub static FAMILY: Family = Family {
+    name: "softmax_cross_entropy",
+    about: "cross-entropy of softmax from logits and its gradient at once; class indices or dense labels (Keras)",
+    sample,
+    benches: || {
+        let op = |c: usize, n: usize| {
+            let logits = (TensorType::f32([Batch, c]), Fill::Uniform(-4.0, 4.0));
+            Sample::new(SoftmaxCrossEntropy, vec![logits, (TensorType::new([Batch], DType::U32), Fill::Index(c))], n)
+        };
+        vec![("cross_entropy_64x10", op(10, 64)), ("cross_entropy_1024x1000", op(1000, 1024))]
+    },
+    bad: &[
+        Bad {
+            what: "as many labels as classes instead of rows",
+            build: |g| {
+                let x = g.input("x", [Batch, 3], DType::F32);
+                let labels = g.input("labels", [3], DType::U32);
+                g.softmax_cross_entropy(x, labels)
+            },
+        },
+        Bad {
+            what: "class indices as floats",
+            build: |g| {
+                let x = g.input("x", [Batch, 3], DType::F32);
+                let labels = g.input("labels", [Batch], DType::F32);
+                g.softmax_cross_entropy(x, labels)
+            },
+        },
+        Bad {
+            what: "logits of bytes",
+            build: |g| {
+                let x = g.input("x", [Batch, 3], DType::U8);
+                let labels = g.input("labels", [Batch], DType::U32);
+                g.softmax_cross_entropy(x, labels)
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "the wrong byte of a label", from: "(row & 3u) * 8u", to: "(row & 1u) * 8u" },
+        Fault { what: "no label in the gradient", from: "i - start == hot", to: "i - start == C" },
+        Fault { what: "forgets the sum of dense labels", from: "p * sums.y - ", to: "p - " },
+        Fault { what: "skips the last row", from: "ROWS_PER_SAMPLE * step.n;", to: "ROWS_PER_SAMPLE * step.n - 1u;" },
+    ],
+    differentiable: true,
+    gradcheck: 1e-5,
+};
