@@ -1,5 +1,6 @@
 //! Command-line options that the examples share.
 
+use crate::runtime::{Backend, Engine, EngineBuilder, RuntimeError};
 use clap::{Args, ValueEnum};
 
 /// What kind of processor runs a model.
@@ -21,12 +22,77 @@ pub struct DeviceOptions {
     #[arg(long, value_enum, default_value = "auto")]
     pub device: Device,
     /// Take adapters of this interface only (WGPU_BACKEND does the same)
-    #[arg(long, value_parser = ["vulkan", "metal", "dx12"])]
-    pub backend: Option<String>,
+    #[arg(long, value_name = "vulkan|metal|dx12")]
+    pub backend: Option<Backend>,
     /// Take the adapter of this number, or whose name contains this (WGPU_ADAPTER_NAME does the same)
     #[arg(long, value_name = "NAME|INDEX")]
     pub adapter: Option<String>,
     /// List the adapters of this system and end
     #[arg(long)]
     pub list_adapters: bool,
+}
+
+impl DeviceOptions {
+    fn builder(&self) -> EngineBuilder {
+        let builder = self.backend.iter().fold(Engine::builder(), |b, &backend| b.backend(backend));
+        self.adapter.iter().fold(builder, |b, adapter| b.adapter(adapter))
+    }
+
+    /// Returns the engine chosen and, where it is not a GPU, a line that says so and what to do.
+    ///
+    /// [`Device::Auto`] without any adapter gives the reference evaluator; an adapter or interface that
+    /// was asked for and is not there is an error.
+    pub fn engine(&self) -> Result<(Engine, Option<String>), RuntimeError> {
+        if self.device == Device::Cpu {
+            return Ok((Engine::reference(), None));
+        }
+        let chosen = self.device == Device::Gpu || self.backend.is_some() || self.adapter.is_some();
+        match self.builder().build() {
+            Ok(engine) if engine.info().software => {
+                let name = &engine.info().name;
+                let notice =
+                    format!("{name} is a software adapter: the processor runs the shaders, slower than a GPU would");
+                Ok((engine, Some(notice)))
+            }
+            Ok(engine) => Ok((engine, None)),
+            Err(error @ RuntimeError::NoAdapter { .. }) if !chosen => Ok((
+                Engine::reference(),
+                Some(format!("running on the reference evaluator, without a device: {error}")),
+            )),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns the adapters, one a line, where `--list-adapters` asks for them.
+    pub fn adapters(&self) -> Option<String> {
+        let list = || self.builder().adapters().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        self.list_adapters.then(list).map(|l| if l.is_empty() { "no adapter found".into() } else { l })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        device: DeviceOptions,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<DeviceOptions, clap::Error> {
+        Program::try_parse_from([&["program"], arguments].concat()).map(|p| p.device)
+    }
+
+    #[test]
+    fn options_choose_an_engine() {
+        let cpu = parse(&["--device", "cpu"]).unwrap();
+        assert!(cpu.engine().unwrap().0.is_reference() && cpu.adapters().is_none());
+        let named = parse(&["--backend", "vulkan", "--adapter", "no such adapter"]).unwrap();
+        assert_eq!(named.backend, Some(Backend::Vulkan));
+        assert!(matches!(named.engine(), Err(RuntimeError::AdapterNotFound { .. } | RuntimeError::NoAdapter { .. })));
+        assert!(!parse(&["--list-adapters"]).unwrap().adapters().unwrap().is_empty());
+        assert!(parse(&["--backend", "glide"]).is_err() && parse(&["--device", "npu"]).is_err());
+    }
 }

@@ -206,8 +206,20 @@ fn a_saved_file_is_loaded_and_a_rotten_one_falls_back() {
 /// Damages a file in a way that its structure invites.
 fn mutate(rng: &mut Philox, bytes: &mut Vec<u8>) {
     const TOKENS: [&[u8]; 14] = [
-        b"{", b"}", b"[", b"]", b",", b"\"", b"\\u", b"0", b"-1", b"18446744073709551615", b"1e400", b"\"F64\"",
-        b"\xff", b"\"__metadata__\":{",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b"\"",
+        b"\\u",
+        b"0",
+        b"-1",
+        b"18446744073709551615",
+        b"1e400",
+        b"\"F64\"",
+        b"\xff",
+        b"\"__metadata__\":{",
     ];
     for _ in 0..=rng.below(3) {
         let at = rng.below(bytes.len().max(1)).min(bytes.len());
@@ -263,4 +275,37 @@ fn mutated_files_neither_panic_nor_take_memory() {
             assert!(start.elapsed().as_secs() < 1, "{bytes:?}");
         }
     }
+}
+
+#[test]
+fn the_mnist_files_are_the_database() {
+    use sha2::{Digest, Sha256};
+    use std::io::Read;
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/mnist");
+    if !folder.exists() {
+        eprintln!("skipped: the published package has no examples/data/mnist");
+        return;
+    }
+    let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let rows = readme.lines().filter(|l| l.contains(".gz |")).map(|l| l.split('|').map(str::trim).collect::<Vec<_>>());
+    let mut n = 0;
+    for row in rows {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(folder.join(row[1])).unwrap();
+        flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).unwrap();
+        let hash: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hash, row[3], "{}", row[1]);
+        n += 1;
+    }
+    assert_eq!(n, 4);
+    let mnist = hubel::data::mnist(&folder).unwrap();
+    assert_eq!(
+        (mnist.train.images.shape(), mnist.test.images.shape()),
+        (&[60_000, 28, 28, 1][..], &[10_000, 28, 28, 1][..])
+    );
+    assert_eq!(mnist.test.labels.bytes()[..8], [7, 2, 1, 0, 4, 1, 4, 9]);
+    let all: Vec<u32> = (0..10_000).collect();
+    let values = mnist.train.rows(&all).unwrap().to_f32();
+    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
+    assert!((mean - 0.1307).abs() < 0.005, "{mean}");
 }

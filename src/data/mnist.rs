@@ -59,8 +59,10 @@ fn open(dir: &Path, name: &str) -> Result<(HostTensor, std::path::PathBuf), Form
                  Hubel's repository"
             )))
         }
-        Err(e) => Err(e.advise("the file is damaged or no MNIST file; take it again from the MNIST database or from \
-                                examples/data/mnist of Hubel's repository")),
+        Err(e) => Err(e.advise(
+            "the file is damaged or no MNIST file; take it again from the MNIST database or from \
+                                examples/data/mnist of Hubel's repository",
+        )),
     }
 }
 
@@ -86,7 +88,7 @@ mod tests {
         let folder = files(2);
         let m = mnist(folder.path()).unwrap();
         assert_eq!((m.train.images.shape(), m.test.labels.bytes()), (&[2, 1, 3, 1][..], &[9, 9][..]));
-        assert_eq!(m.test.rows(&[0]).unwrap().to_f32(), [0.0, 0.2, 1.0]);
+        assert_eq!(m.test.rows(&[0]).unwrap().to_f32(), [0.0, 51.0 * (1.0 / 255.0), 1.0]);
     }
 
     #[test]

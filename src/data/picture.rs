@@ -6,7 +6,7 @@ use crate::tensor::{Data, HostTensor};
 use image::RgbImage;
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 use std::sync::OnceLock;
 
 const INK: RGBColor = RGBColor(38, 42, 51);
@@ -58,11 +58,7 @@ fn colour(series: &str) -> RGBColor {
 
 type Drawing<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-fn panel(
-    area: &DrawingArea<BitMapBackend<'_>, Shift>,
-    series: &[&(String, Vec<f64>)],
-    percent: bool,
-) -> Drawing<()> {
+fn panel(area: &DrawingArea<BitMapBackend<'_>, Shift>, series: &[&(String, Vec<f64>)], percent: bool) -> Drawing<()> {
     let finite = || series.iter().flat_map(|(_, v)| v.iter().copied()).filter(|x| x.is_finite());
     let (low, high) = finite().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(x), h.max(x)));
     let room = ((high - low) * 0.08).max(high.abs() * 1e-3).max(1e-6);
@@ -75,7 +71,7 @@ fn panel(
         .y_label_area_size(74)
         .build_cartesian_2d(1.0 - side..n as f64 + side, low..high)?;
     let label = |size: f64| (FONT, size).into_font().color(&PALE);
-    let digits = if percent { ((0.02 / (high - low)).log10().ceil().clamp(0.0, 2.0)) as usize } else { 0 };
+    let digits = if percent { ((0.06 / (high - low)).log10().ceil().clamp(0.0, 2.0)) as usize } else { 0 };
     let loss_digits = ((0.5 / (high - low)).log10().ceil() + 1.0).clamp(1.0, 5.0) as usize;
     chart
         .configure_mesh()
@@ -121,7 +117,7 @@ pub fn confusion(matrix: &[Vec<u64>], classes: &[String]) -> Result<RgbImage, Fo
     let short = longest * (size * 0.62) as i32 <= cell;
     let top = 96 + if named && short { 26 } else { 0 };
     let side = cell * n as i32;
-    let mut canvas = Canvas::new((left + side + MARGIN + 10).max(420), top + side + MARGIN)?;
+    let mut canvas = Canvas::new(left + side.max(390) + MARGIN + 10, top + side + MARGIN)?;
     let all: u64 = matrix.iter().flatten().sum();
     let hits: u64 = (0..n).map(|i| matrix[i][i]).sum();
     let share = 100.0 * hits as f64 / all.max(1) as f64;
@@ -133,14 +129,21 @@ pub fn confusion(matrix: &[Vec<u64>], classes: &[String]) -> Result<RgbImage, Fo
         if named {
             canvas.text(&label(&classes[i]), left - 12, y + cell / 2, size, INK, HPos::Right)?;
             if short {
-                canvas.text(&label(&classes[i]), left + i as i32 * cell + cell / 2, top - 16, size, INK, HPos::Center)?;
+                canvas.text(
+                    &label(&classes[i]),
+                    left + i as i32 * cell + cell / 2,
+                    top - 16,
+                    size,
+                    INK,
+                    HPos::Center,
+                )?;
             }
         }
         let sum = row.iter().sum::<u64>().max(1) as f64;
         for (j, &count) in row.iter().enumerate() {
             let x = left + j as i32 * cell;
             let share = count as f64 / sum;
-            let depth = if count == 0 { 0.0 } else if i == j { share.powi(3) } else { 0.12 + 0.88 * share.sqrt() };
+            let depth = 0.12 + 0.88 * if i == j { share.powi(3) } else { share.sqrt() };
             let hue = if i == j { BLUE } else { ORANGE };
             let gap = i32::from(cell > 8);
             let shade = if count == 0 { RGBColor(246, 247, 249) } else { mix(PAPER, hue, depth) };
@@ -239,7 +242,8 @@ pub fn filters(layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError>
             let wanted = "a tensor (kh, kw, in, out)";
             return Err(FormatError::new(Flaw::Picture, name, wanted, format!("{:?}", t.shape())));
         };
-        let (rows, columns) = (if ic == 3 { 1 } else { ic.min(16) }, oc.min(MOST_TILES));
+        let rows = if ic == 3 { 1 } else { ic.min(16) };
+        let columns = oc.min(if rows == 1 { MOST_TILES } else { 32 });
         let target = (960 / columns.clamp(1, MOST_TILES) as i32 - GAP).clamp(if rows > 1 { 24 } else { 40 }, 84);
         let (tile_w, tile_h) = fit(kh, kw, target);
         // A single row of many filters is wrapped.
@@ -269,6 +273,7 @@ pub fn filters(layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError>
             for k in 0..columns {
                 let (gx, gy) = if rows == 1 { (k % across, k / across) } else { (k, row) };
                 let (tx, ty) = (MARGIN + gx as i32 * (tile_w + GAP), y + 26 + gy as i32 * (tile_h + GAP));
+                canvas.fill(tx - 1, ty - 1, tile_w + 2, tile_h + 2, RGBColor(196, 201, 210));
                 canvas.tile(tx, ty, (tile_w, tile_h), (kh, kw), |i| match ic {
                     3 => {
                         let byte = |ci| ((level(i, ci, k) * 0.5 + 0.5) * 255.0) as u8;
@@ -284,11 +289,7 @@ pub fn filters(layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError>
 }
 
 /// Returns a picture beside bars of the classes' probabilities, the ten likeliest where there are more.
-pub fn prediction(
-    image: &HostTensor,
-    classes: &[String],
-    probabilities: &[f32],
-) -> Result<RgbImage, FormatError> {
+pub fn prediction(image: &HostTensor, classes: &[String], probabilities: &[f32]) -> Result<RgbImage, FormatError> {
     if classes.len() != probabilities.len() || classes.is_empty() {
         let (wanted, got) = (format!("{} probabilities", classes.len().max(1)), probabilities.len());
         return Err(FormatError::new(Flaw::Picture, "the prediction", wanted, got));
@@ -367,6 +368,28 @@ fn cannot_draw(why: impl std::fmt::Display) -> FormatError {
     FormatError::new(Flaw::Picture, "the picture", "to draw it", why)
 }
 
+/// Returns a line of text as coverage with its width and height, the capitals in the middle of the height.
+///
+/// The backend puts each letter at a whole dot; drawing four times as large and averaging spaces them evenly.
+fn mask(text: &str, size: f64) -> Result<(Vec<u8>, i32, i32), FormatError> {
+    const TIMES: i32 = 4;
+    let large = size * f64::from(TIMES);
+    let face = if size >= TITLE { FontStyle::Bold } else { FontStyle::Normal };
+    let font = (FONT, large, face).into_font().color(&BLACK);
+    let (w, _) = font.font.box_size(text).map_err(cannot_draw)?;
+    let (w, h) = (w as i32 / TIMES + 2, (size * 1.6) as i32);
+    let mut canvas = Canvas { w: w * TIMES, h: h * TIMES, rgb: vec![255; (w * h * TIMES * TIMES * 3) as usize] };
+    // The backend's baseline lies half a size below the position; capitals are 0.63 sizes high.
+    let y = h * TIMES / 2 - (0.187 * large) as i32;
+    canvas.area().draw_text(text, &font, (0, y)).map_err(cannot_draw)?;
+    let dark = |x: i32, y: i32| 255 - u32::from(canvas.rgb[((y * canvas.w + x) * 3) as usize]);
+    let average = |i: i32| {
+        let dots = (0..TIMES * TIMES).map(|k| dark(i % w * TIMES + k % TIMES, i / w * TIMES + k / TIMES));
+        (dots.sum::<u32>() / (TIMES * TIMES) as u32) as u8
+    };
+    Ok(((0..w * h).map(average).collect(), w, h))
+}
+
 struct Canvas {
     w: i32,
     h: i32,
@@ -395,18 +418,34 @@ impl Canvas {
 
     /// Writes one line whose capitals are centred at `y`; titles are bold.
     fn text(&mut self, text: &str, x: i32, y: i32, size: f64, ink: RGBColor, h: HPos) -> Result<(), FormatError> {
-        let face = if size >= TITLE { FontStyle::Bold } else { FontStyle::Normal };
-        let style = (FONT, size, face).into_text_style(&(self.w as u32, self.h as u32));
-        let style = style.color(&ink).pos(Pos::new(h, VPos::Top));
-        // The backend puts the baseline half a size below the position; capitals are 0.63 sizes high.
-        let y = y - (0.185 * size).round() as i32;
-        self.area().draw_text(text, &style, (x, y)).map_err(cannot_draw)
+        let (mask, w, height) = mask(text, size)?;
+        let x = match h {
+            HPos::Left => x,
+            HPos::Center => x - w / 2,
+            HPos::Right => x - w,
+        };
+        self.ink(&mask, (w, height), (x, y - height / 2), ink);
+        Ok(())
     }
 
+    /// Writes one line from bottom to top whose capitals are centred at `x`, its middle at `y`.
     fn turned_text(&mut self, text: &str, x: i32, y: i32, size: f64, ink: RGBColor) -> Result<(), FormatError> {
-        let style = (FONT, size).into_text_style(&(self.w as u32, self.h as u32)).color(&ink);
-        let style = style.transform(FontTransform::Rotate270).pos(Pos::new(HPos::Center, VPos::Top));
-        self.area().draw_text(text, &style, (x, y)).map_err(cannot_draw)
+        let (mask, w, h) = mask(text, size)?;
+        let turned: Vec<u8> = (0..w * h).map(|i| mask[(i % h * w + (w - 1 - i / h)) as usize]).collect();
+        self.ink(&turned, (h, w), (x - h / 2, y - w / 2), ink);
+        Ok(())
+    }
+
+    /// Mixes a colour in by a mask of `w` × `h` shares of 255.
+    fn ink(&mut self, mask: &[u8], (w, h): (i32, i32), (x, y): (i32, i32), ink: RGBColor) {
+        for i in 0..w * h {
+            let (dx, dy) = (x + i % w, y + i / w);
+            if mask[i as usize] > 0 && (0..self.w).contains(&dx) && (0..self.h).contains(&dy) {
+                let at = ((dy * self.w + dx) * 3) as usize;
+                let under = RGBColor(self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]);
+                self.fill(dx, dy, 1, 1, mix(under, ink, f64::from(mask[i as usize]) / 255.0));
+            }
+        }
     }
 
     fn fill(&mut self, x: i32, y: i32, w: i32, h: i32, colour: RGBColor) {
@@ -463,7 +502,8 @@ impl Canvas {
     }
 
     fn finish(self) -> Result<RgbImage, FormatError> {
-        RgbImage::from_raw(self.w as u32, self.h as u32, self.rgb).ok_or_else(|| cannot_draw("a buffer of another size"))
+        RgbImage::from_raw(self.w as u32, self.h as u32, self.rgb)
+            .ok_or_else(|| cannot_draw("a buffer of another size"))
     }
 }
 
@@ -487,10 +527,11 @@ mod tests {
     }
 
     fn digit(i: usize) -> HostTensor {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist");
-        match crate::data::mnist(dir) {
-            Ok(m) => m.test.images.rows(i, 1).unwrap().reshape([28, 28, 1]).unwrap(),
-            Err(_) => HostTensor::u8([28, 28, 1], (0..784).map(|x| (x * (i + 7)) as u8).collect()).unwrap(),
+        static DIGITS: OnceLock<Option<HostTensor>> = OnceLock::new();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist/t10k-images-idx3-ubyte.gz");
+        match DIGITS.get_or_init(|| crate::io::idx::open(file).ok()) {
+            Some(m) => m.rows(i, 1).unwrap().reshape([28, 28, 1]).unwrap(),
+            None => HostTensor::u8([28, 28, 1], (0..784).map(|x| (x * (i + 7)) as u8).collect()).unwrap(),
         }
     }
 

@@ -129,7 +129,11 @@ mod tests {
         }
         let mut huge = good.clone();
         huge[16..24].copy_from_slice(&[0, 0, 255, 255, 0, 0, 255, 255]);
-        let crc = { let mut c = flate2::Crc::new(); c.update(&huge[12..29]); c.sum() };
+        let crc = {
+            let mut c = flate2::Crc::new();
+            c.update(&huge[12..29]);
+            c.sum()
+        };
         huge[29..33].copy_from_slice(&crc.to_be_bytes());
         assert_eq!(read(&huge).unwrap_err().flaw, Flaw::TooLarge);
         let mut damaged = good;

@@ -7,10 +7,7 @@ pub mod image;
 pub mod safetensors;
 pub mod save;
 
-use std::{
-    fmt,
-    path::Path,
-};
+use std::{fmt, path::Path};
 
 /// What is wrong with a file, for programs that decide by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,7 +121,8 @@ pub fn read_file(path: impl AsRef<Path>, cap_bytes: u64) -> Result<Vec<u8>, Form
     let file = std::fs::File::open(path).map_err(io)?;
     let stated = file.metadata().map_err(io)?.len();
     let too_large = |got: u64| {
-        FormatError::new(Flaw::TooLarge, "the file", format!("at most {cap_bytes} bytes"), format!("{got} bytes")).of(path)
+        FormatError::new(Flaw::TooLarge, "the file", format!("at most {cap_bytes} bytes"), format!("{got} bytes"))
+            .of(path)
     };
     if stated > cap_bytes {
         return Err(too_large(stated));

@@ -294,7 +294,9 @@ impl<'a> File<'a> {
         let stated = self.metadata.iter().find(|(k, _)| k == CHECKSUM).map(|(_, v)| &**v);
         match (stated, self.checksum_at) {
             (None, _) if !required => Ok(()),
-            (None, _) => Err(FormatError::new(Flaw::Checksum, "the metadata", format!("an entry {CHECKSUM:?}"), "none")),
+            (None, _) => {
+                Err(FormatError::new(Flaw::Checksum, "the metadata", format!("an entry {CHECKSUM:?}"), "none"))
+            }
             (Some(stated), at) => {
                 let sum = at.map(|at| format!("{:08x}", checksum(bytes, at)));
                 if sum.as_deref() == Some(stated) {
@@ -447,7 +449,10 @@ impl<'a> Parser<'a> {
             self.at += 1;
         }
         let digits = &self.text[start..self.at];
-        if digits.is_empty() || (digits.len() > 1 && digits.starts_with('0')) || matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
+        if digits.is_empty()
+            || (digits.len() > 1 && digits.starts_with('0'))
+            || matches!(self.peek(), Some(b'.' | b'e' | b'E'))
+        {
             self.at = start;
             return Err(self.error("a whole number of 0 or more"));
         }
@@ -506,9 +511,7 @@ impl<'a> Parser<'a> {
         let entry = Entry { name, dtype, shape_at, begin, end };
         match end.checked_sub(begin) {
             Some(n) if n == bytes as u64 => Ok(entry),
-            Some(_) => {
-                Err(entry.error(Flaw::ByteCount, format!("{bytes} bytes for {dtype} {:?}", &dims[..rank])))
-            }
+            Some(_) => Err(entry.error(Flaw::ByteCount, format!("{bytes} bytes for {dtype} {:?}", &dims[..rank]))),
             None => Err(entry.error(Flaw::Reversed, "a range that ends after it starts")),
         }
     }

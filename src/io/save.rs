@@ -198,7 +198,10 @@ mod tests {
             let next = acknowledged + 1;
             let done = save_on(&Stopping { left: Cell::new(calls) }, &path, &version(next), true);
             let (loaded, _) = load(&path, 1 << 30, whole).unwrap();
-            assert!(loaded == version(next) || (done.is_err() && loaded == version(acknowledged)), "after {calls} calls");
+            assert!(
+                loaded == version(next) || (done.is_err() && loaded == version(acknowledged)),
+                "after {calls} calls"
+            );
             acknowledged = loaded[0];
             if done.is_ok() {
                 assert!(calls >= 9);
