@@ -49,8 +49,12 @@ impl Case {
         self.attributes[key].as_bool().unwrap()
     }
 
-    fn epsilon(&self) -> f32 {
-        self.attributes["epsilon"].as_f64().unwrap() as f32
+    fn number(&self, key: &str) -> f32 {
+        self.attributes[key].as_f64().unwrap() as f32
+    }
+
+    fn array(&self, name: &str) -> Result<Array, String> {
+        Ok(self.tensors.get(name).ok_or(format!("{}: the file has no {name}", self.name))?.to_array())
     }
 
     fn padding(&self) -> Padding {
@@ -107,8 +111,7 @@ impl Case {
         let evaluation = evaluate(&g, feeds, &Step::of(n), false);
         for (name, value) in results {
             let got = evaluation.get(*value).ok_or(format!("{}: {name} was not computed", self.name))?;
-            let wanted = self.tensors.get(name).ok_or(format!("{}: the file has no {name}", self.name))?.to_array();
-            close(got, &wanted).map_err(|e| format!("{}, {name}: {e}", self.name))?;
+            close(got, &self.array(name)?).map_err(|e| format!("{}, {name}: {e}", self.name))?;
         }
         Ok(())
     }
@@ -178,7 +181,7 @@ fn max_pool2d_is_keras() {
 fn batch_norm_is_keras() {
     all("batch_norm", |case| {
         case.check(&["x", "gamma", "beta"], &["x", "dy"], &["y", "mean", "variance"], |g, v| {
-            Ok(g.batch_norm(v[0], v[1], v[2], case.epsilon())?.to_vec())
+            Ok(g.batch_norm(v[0], v[1], v[2], case.number("epsilon"))?.to_vec())
         })
     });
 }
@@ -188,7 +191,7 @@ fn batch_norm_inference_is_keras() {
     all("batch_norm", |case| {
         let given = ["x", "gamma", "beta", "moving_mean", "moving_variance"];
         case.check(&given, &["x"], &["y_inference"], |g, v| {
-            Ok(vec![g.batch_norm_inference(v[0], [v[1], v[2], v[3], v[4]], case.epsilon())?])
+            Ok(vec![g.batch_norm_inference(v[0], [v[1], v[2], v[3], v[4]], case.number("epsilon"))?])
         })
     });
 }
@@ -212,4 +215,47 @@ fn softmax_cross_entropy_is_keras() {
             Ok(vec![losses, Value { output: 0, ..losses }])
         })
     });
+}
+
+/// Compares the moves of a weight over the file's steps; rates are the host's, as the rule's definition says.
+fn optimizer(case: &Case) -> Result<(), String> {
+    let (start, gradients) = (case.array("w")?, case.array("g")?);
+    let adam = case.attributes["rule"] == "adam";
+    let number = |key| case.number(key);
+    let mut g = Graph::new();
+    let mut ty = |name| g.input(name, &start.shape[..], DType::F32);
+    let (w, dw, m, v) = (ty("w"), ty("dw"), ty("m"), ty("v"));
+    let (results, mut states) = if adam {
+        let results = g.adam(&[w], &[dw], &[m], &[v], number("beta_1"), number("beta_2"), number("epsilon"));
+        (results, vec![w, m, v])
+    } else if number("momentum") == 0.0 {
+        (g.sgd(&[w], &[dw], &[], 0.0, case.flag("nesterov")), vec![w])
+    } else {
+        (g.sgd(&[w], &[dw], &[m], number("momentum"), case.flag("nesterov")), vec![w, m])
+    };
+    let results = results.map_err(|e| e.to_string())?;
+    results.iter().enumerate().for_each(|(i, &v)| g.output(&i.to_string(), v));
+    let mut values = vec![Array::zeros(start.shape.clone()); states.len()];
+    values[0] = start.clone();
+    states.push(dw);
+    let mut moves = Array { shape: gradients.shape.clone(), data: Vec::new() };
+    for (t, gradient) in gradients.data.chunks(start.data.len()).enumerate() {
+        let mut step = Step::of(1);
+        step.scalars[0] = number("learning_rate");
+        if adam {
+            let power = |key| 1.0 - f64::from(number(key)).powi(t as i32 + 1);
+            step.scalars[1] = (f64::from(number("learning_rate")) * power("beta_2").sqrt() / power("beta_1")) as f32;
+        }
+        values.push(Array { shape: start.shape.clone(), data: gradient.to_vec() });
+        let feeds = states.iter().copied().zip(values).collect();
+        let mut evaluation = evaluate(&g, feeds, &step, false);
+        values = results.iter().map(|&v| evaluation.take(v)).collect::<Option<_>>().ok_or("a result is missing")?;
+        moves.data.extend(values[0].data.iter().zip(&start.data).map(|(w, s)| w - s));
+    }
+    close(&moves, &case.array("moves")?).map_err(|e| format!("{}: {e}", case.name))
+}
+
+#[test]
+fn optimizers_are_keras() {
+    all("optimizer", optimizer);
 }
