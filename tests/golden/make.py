@@ -5,7 +5,7 @@
     python tests/golden/make.py            # writes tests/golden/*.safetensors, the same bytes every time
 
 Operations come from keras.ops and keras.losses on JAX's CPU back end, gradients from jax.vjp of
-these. Inputs are float32 numbers, the arithmetic is float64, results are rounded to float32.
+these, optimisers from keras.optimizers. Inputs are float32 numbers, the arithmetic is float64, results are rounded to float32.
 
 One file per operation family. A tensor is named `<case>/<name>`; the metadata entry `cases` is a JSON object from
 case to attributes. Pictures are NHWC, convolution weights (kh, kw, in, out), labels int32. `d<name>` is the gradient
@@ -20,6 +20,8 @@ softmax                                    x, dy               y, dx
 log_softmax                                x, dy               y, dx
 cross_entropy  labels: "sparse", "dense"   logits, labels      loss (per row), dlogits (of the sum of the losses)
 matmul         transpose_a, transpose_b    a, b, dy            y, da, db
+optimizer      rule: "sgd": learning_rate, momentum, nesterov; "adam": learning_rate, beta_1, beta_2, epsilon
+                                           w, g (steps, …)     moves (steps, …): the weights after each step − w
 """
 import json
 import os
@@ -267,6 +269,26 @@ def matmul():
     family.save()
 
 
+def optimizer():
+    family = Family("optimizer")
+    sgd = [dict(rule="sgd", learning_rate=lr, momentum=momentum, nesterov=nesterov)
+           for lr in (1e-2, 0.3) for momentum in (0.0, 0.5, 0.9) for nesterov in (False, True)]
+    adam = [dict(rule="adam", learning_rate=lr, beta_1=b1, beta_2=b2, epsilon=epsilon)
+            for lr in (1e-3, 4e-3) for b1 in (0.9, 0.5) for b2 in (0.999, 0.95) for epsilon in (1e-7, 1e-3)]
+    for attributes in sgd + adam:
+        # The numbers as a program that holds them in 32 bits has them.
+        attributes = {k: float(np.float32(v)) if isinstance(v, float) else v for k, v in attributes.items()}
+        rule = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[attributes["rule"]]
+        w, g = family.uniform(5, 3), family.uniform(8, 5, 3, low=-2, high=2)
+        optimizer, weights = rule(**{k: v for k, v in attributes.items() if k != "rule"}), keras.Variable(w)
+        moves = []
+        for gradient in g:
+            optimizer.apply([K.convert_to_tensor(gradient)], [weights])
+            moves.append(np.asarray(weights.value) - w)
+        family.add(attributes, w=w, g=g, moves=np.stack(moves))
+    family.save()
+
+
 if __name__ == "__main__":
     conv2d()
     max_pool2d()
@@ -274,3 +296,4 @@ if __name__ == "__main__":
     softmaxes()
     cross_entropy()
     matmul()
+    optimizer()
