@@ -20,10 +20,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (i * 4u >= COUNT) { return; }
     let inside = vec4<u32>(i * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COUNT);
     let gradient = g[i];
-    let mean = BETA1 * m[i] + (1.0 - BETA1) * gradient;
+    let weight = w[i];
+    let mean_before = m[i];
+    let square_before = v[i];
+    let mean = BETA1 * mean_before + (1.0 - BETA1) * gradient;
     // Gaps may hold anything: no square root of a negative number.
-    let square = max(BETA2 * v[i] + (1.0 - BETA2) * gradient * gradient, vec4<f32>(0.0));
-    m[i] = select(m[i], mean, inside);
-    v[i] = select(v[i], square, inside);
-    w[i] = select(w[i], w[i] - step.scalars[0][1] * mean / (sqrt(square) + EPSILON), inside);
+    let square = max(BETA2 * square_before + (1.0 - BETA2) * gradient * gradient, vec4<f32>(0.0));
+    m[i] = select(mean_before, mean, inside);
+    v[i] = select(square_before, square, inside);
+    w[i] = select(weight, weight - step.scalars[0][1] * mean / (sqrt(square) + EPSILON), inside);
 }

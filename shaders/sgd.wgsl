@@ -13,5 +13,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (i * 4u >= COUNT) { return; }
     let inside = vec4<u32>(i * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COUNT);
     let rate = step.scalars[0][0];
-    w[i] = select(w[i], w[i] - rate * g[i], inside);
+    let weight = w[i];
+    w[i] = select(weight, weight - rate * g[i], inside);
 }

@@ -17,9 +17,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (i * 4u >= COUNT) { return; }
     let inside = vec4<u32>(i * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COUNT);
     let drive = step.scalars[0][0] * g[i];
-    let velocity = MOMENTUM * v[i] - drive;
+    let weight = w[i];
+    let before = v[i];
+    let velocity = MOMENTUM * before - drive;
     var by = velocity;
     if (NESTEROV) { by = MOMENTUM * velocity - drive; }
-    v[i] = select(v[i], velocity, inside);
-    w[i] = select(w[i], w[i] + by, inside);
+    v[i] = select(before, velocity, inside);
+    w[i] = select(weight, weight + by, inside);
 }

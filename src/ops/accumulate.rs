@@ -146,8 +146,8 @@ impl Graph {
 }
 
 fn sample(rng: &mut Philox) -> Sample {
-    let capacity = rng.pick(&[1, 7, 15, 16, 17, 63, 64, 65, 200, 300]);
-    let k = rng.below(8);
+    let capacity = if rng.below(4) == 0 { rng.pick(&[1, 7, 15, 16, 17, 63, 64, 65]) } else { 1 + rng.below(3000) };
+    let k = rng.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1]);
     let mut inputs = vec![(TensorType::f32([1 + k]), Fill::Uniform(0.0, 100.0))];
     inputs.extend((0..k).map(|_| (TensorType::f32([Batch]), Fill::Uniform(0.5, 3.0))));
     let n = 1 + rng.below(capacity);

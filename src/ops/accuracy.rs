@@ -115,12 +115,12 @@ impl Graph {
 }
 
 fn sample(rng: &mut Philox) -> Sample {
-    let capacity = rng.pick(&[1, 7, 15, 16, 17, 63, 64, 65]);
+    let capacity = rng.pick(&[1, 7, 15, 16, 17, 33, 63, 64, 65, 100]);
     let n = 1 + rng.below(capacity);
-    let classes = rng.pick(&[1, 2, 3, 7, 10, 16, 17]);
+    let classes = rng.pick(&[1, 2, 3, 5, 7, 10, 15, 16, 17, 63, 64, 65]);
     let x = match rng.below(4) {
         0 => Shape::from([Batch, rng.pick(&[2, 3, 5]), classes]),
-        1 => Shape::fixed([rng.pick(&[7, 16, 65]), classes]),
+        1 => Shape::fixed([rng.pick(&[7, 15, 16, 17, 63, 65]), classes]),
         _ => Shape::from([Batch, classes]),
     };
     let rows = x.with_row(&x.dims()[1..x.rank() - 1]);

@@ -95,18 +95,20 @@ impl Op for Gather {
 
     fn lower(&self, io: &Io, _profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let (table, elements) = (&io.inputs[0], io.outputs[0].shape.elements());
-        let constants = [
-            ("FIXED", elements.fixed as f64),
-            ("PER_SAMPLE", elements.per_sample as f64),
-            ("ROWS", table.shape.dims()[0] as f64),
-            ("ROW", table.shape.row() as f64),
-            ("BYTES", f64::from(u8::from(table.dtype == DType::U8))),
-            ("WHOLE", f64::from(u8::from(self.dtype == DType::U32))),
-        ];
+        let (row, flag) = (table.shape.row(), |on: bool| f64::from(u8::from(on)));
+        let mut constants = vec![("ROWS", table.shape.dims()[0] as f64), ("BYTES", flag(table.dtype == DType::U8))];
+        let (kernel, source, width) = if self.dtype == DType::F32 && row.is_multiple_of(4) {
+            constants.push(("QUADS", (row / 4) as f64));
+            ("gather4", include_str!("../../shaders/gather4.wgsl"), 4)
+        } else {
+            constants.extend([("ROW", row as f64), ("WHOLE", flag(self.dtype == DType::U32))]);
+            ("gather", include_str!("../../shaders/gather.wgsl"), 1)
+        };
+        let items = Count { fixed: elements.fixed / width, per_sample: elements.per_sample / width };
+        constants.extend([("FIXED", items.fixed as f64), ("PER_SAMPLE", items.per_sample as f64)]);
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
-        let source = include_str!("../../shaders/gather.wgsl");
-        let grid = Grid::new(elements, 64);
-        vec![Candidate::single("elements", kernels::dispatch("gather", source, &constants, grid, slots, epilogue))]
+        let launch = kernels::dispatch(kernel, source, &constants, Grid::new(items, 64), slots, epilogue);
+        vec![Candidate::single(format!("width{width}"), launch)]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -286,6 +288,7 @@ pub static FAMILY: Family = Family {
     ],
     faults: &[
         Fault { what: "reads past the table", from: "if (row < ROWS)", to: "if (true)" },
+        Fault { what: "reverses four bytes", from: "(0u, 8u, 16u, 24u)", to: "(24u, 16u, 8u, 0u)" },
         Fault { what: "reverses the bytes of a word", from: "((at & 3u) * 8u)", to: "(24u - (at & 3u) * 8u)" },
         Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
         Fault { what: "drops the last row of a gradient", from: "j < rows;", to: "j + 1u < rows;" },

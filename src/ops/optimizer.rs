@@ -356,8 +356,8 @@ pub static SGD: Family = Family {
     ],
     faults: &[
         SKIP,
-        Fault { what: "goes uphill", from: "MOMENTUM * v[i] - drive", to: "MOMENTUM * v[i] + drive" },
-        Fault { what: "drops the momentum", from: "MOMENTUM * v[i] -", to: "v[i] -" },
+        Fault { what: "goes uphill", from: "MOMENTUM * before - drive", to: "MOMENTUM * before + drive" },
+        Fault { what: "drops the momentum", from: "MOMENTUM * before -", to: "before -" },
         Fault { what: "does not look ahead", from: "if (NESTEROV)", to: "if (false)" },
     ],
     differentiable: false,

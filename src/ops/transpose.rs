@@ -135,9 +135,10 @@ impl Graph {
 }
 
 fn sample(rng: &mut Philox) -> Sample {
-    let rank = 2 + rng.below(4);
+    let rank = 2 + rng.below(8).div_ceil(2).min(3);
     let batched = rng.below(3) > 0;
-    let sizes: &[usize] = if rank > 3 { &[1, 2, 3, 5, 7, 8] } else { &[1, 7, 15, 16, 17, 63, 64, 65] };
+    let sizes: &[usize] =
+        if rank > 3 { &[1, 2, 3, 4, 5, 7, 8, 15] } else { &[1, 2, 7, 12, 15, 16, 17, 31, 33, 63, 64, 65] };
     let mut dims: Vec<usize> = (0..rank).map(|_| rng.pick(sizes)).collect();
     let mut permutation: Vec<usize> = rng.permutation(rank).into_iter().map(|a| a as usize).collect();
     if batched {
@@ -145,7 +146,7 @@ fn sample(rng: &mut Philox) -> Sample {
         let at = permutation.iter().position(|&a| a == 0).unwrap_or(0);
         permutation[..=at].rotate_right(1);
     }
-    let capacity = rng.pick(&[1, 2, 3, 5, 8]);
+    let capacity = rng.pick(&[1, 2, 3, 5, 8, 15]);
     let n = 1 + rng.below(capacity);
     Sample::new(Transpose { permutation }, vec![(TensorType::f32(dims), Fill::Distinct)], capacity).with_n(n)
 }
