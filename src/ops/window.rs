@@ -1,0 +1,51 @@
+//! Sliding windows over the two picture axes: padding and output sizes, by Keras' rules.
+
+/// How a picture is extended before windows slide over it.
+///
+/// ```
+/// use hubel::ops::Padding;
+/// assert_eq!(Padding::Same.resolve([6, 6], [3, 3], [2, 2]), Some(([[0, 1], [0, 1]], [3, 3])));
+/// assert_eq!(Padding::Valid.resolve([2, 2], [3, 3], [1, 1]), None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Padding {
+    /// Not at all.
+    #[default]
+    Valid,
+    /// So that there are ⌈size / stride⌉ windows along each axis; an odd pixel goes to the end.
+    Same,
+    /// By `[[top, bottom], [left, right]]` pixels.
+    Explicit([[usize; 2]; 2]),
+}
+
+impl Padding {
+    /// Returns `[[top, bottom], [left, right]]` and the number of windows along each axis, or `None` where a
+    /// size or stride is 0 or a window does not fit.
+    ///
+    /// `extent` is the window's size (with dilation, from its first to its last tap).
+    pub fn resolve(
+        self,
+        size: [usize; 2],
+        extent: [usize; 2],
+        strides: [usize; 2],
+    ) -> Option<([[usize; 2]; 2], [usize; 2])> {
+        let mut pads = [[0; 2]; 2];
+        let mut windows = [0; 2];
+        for axis in 0..2 {
+            let (n, k, s) = (size[axis], extent[axis], strides[axis]);
+            if n == 0 || k == 0 || s == 0 {
+                return None;
+            }
+            pads[axis] = match self {
+                Padding::Valid => [0, 0],
+                Padding::Same => {
+                    let total = ((n.div_ceil(s) - 1) * s + k).saturating_sub(n);
+                    [total / 2, total - total / 2]
+                }
+                Padding::Explicit(pads) => pads[axis],
+            };
+            windows[axis] = (pads[axis].iter().try_fold(n, |sum, &p| sum.checked_add(p))?.checked_sub(k)?) / s + 1;
+        }
+        Some((pads, windows))
+    }
+}
