@@ -231,20 +231,13 @@ impl Op for Conv2dGradWeight {
         let g = &self.geometry;
         let ([h, width], [p, q], [r, s]) = (g.input, g.output, g.kernel);
         let (c, k) = (io.inputs[0].shape.last(), io.inputs[1].shape.last());
-        let rows = r * s * c;
-        let ones = self.column_sums;
         let padded = g.pads != [[0, 0], [0, 0]];
         let x_enter = |level: usize, name: &str, index: &str| match level {
             0 => {
-                let (row, ones) = if ones {
-                    (format!("min({index}, {}u)", rows - 1), format!("    let {name}_ones = {index} == {rows}u;\n"))
-                } else {
-                    (index.to_owned(), String::new())
-                };
                 format!(
-                    "    let {name}_c = {row} % {c}u;
-    let {name}_h = i32({row} / {}u) * {} - {};
-    let {name}_w = i32(({row} / {c}u) % {s}u) * {} - {};\n{ones}",
+                    "    let {name}_c = {index} % {c}u;
+    let {name}_h = i32({index} / {}u) * {} - {};
+    let {name}_w = i32(({index} / {c}u) % {s}u) * {} - {};\n",
                     s * c,
                     g.dilation[0],
                     g.pads[0][0],
@@ -269,8 +262,7 @@ impl Op for Conv2dGradWeight {
             }
         };
         let x_value = |name: &str| {
-            let v = if padded { format!("select(0.0, x[{name}_o], {name}_there)") } else { format!("x[{name}_o]") };
-            if ones { format!("select({v}, 1.0, {name}_ones)") } else { v }
+            if padded { format!("select(0.0, x[{name}_o], {name}_there)") } else { format!("x[{name}_o]") }
         };
         let dy_enter = |level: usize, name: &str, index: &str| match level {
             1 => format!("    let {name}_o = row * {}u + {index};\n", q * k),
@@ -284,11 +276,11 @@ impl Op for Conv2dGradWeight {
             slots: vec![Slot::input(0), Slot::input(1)],
             batch: count(1),
             head: String::new(),
-            rows: Operand { extent: count(rows + usize::from(ones)), enter: &x_enter, value: &x_value },
+            rows: Operand { extent: count(r * s * c), enter: &x_enter, value: &x_value },
             columns: Operand { extent: count(k), enter: &dy_enter, value: &dy_value },
             loops: vec![Loop::new("row", pictures(&io.inputs[0].shape).times(p as u64)), Loop::new("at", count(q))],
             place: None,
-            ones,
+            sums: self.column_sums,
         };
         gemm::lower(&product, profile, epilogue)
     }

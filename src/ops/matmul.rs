@@ -187,22 +187,15 @@ impl Op for Matmul {
         let (m, k) = (gemm::wgsl_count(e.m), gemm::wgsl_count(e.k));
         let n = e.n;
         let MatmulOptions { transpose_a, transpose_b } = self.options;
-        let ones = self.column_sums;
         let a_start = if io.inputs[0].shape.rank() == 3 { format!("batch * ({m} * {k}) + ") } else { String::new() };
         let b_start = if io.inputs[0].shape.rank() == 3 { format!("batch * ({k} * {n}u) + ") } else { String::new() };
-        let a_enter = |level: usize, name: &str, index: &str| {
-            if level > 0 {
-                return String::new();
-            }
-            let row = if ones { format!("min({index}, {m} - 1u)") } else { index.to_owned() };
-            let ones = if ones { format!("    let {name}_ones = {index} == {m};\n") } else { String::new() };
-            let at = if transpose_a { row } else { format!("{row} * {k}") };
-            format!("    let {name}_o = {a_start}{at};\n{ones}")
+        let a_enter = |level: usize, name: &str, index: &str| match (level, transpose_a) {
+            (0, true) => format!("    let {name}_o = {a_start}{index};\n"),
+            (0, false) => format!("    let {name}_o = {a_start}{index} * {k};\n"),
+            _ => String::new(),
         };
-        let a_value = |name: &str| {
-            let v = if transpose_a { format!("a[{name}_o + k * {m}]") } else { format!("a[{name}_o + k]") };
-            if ones { format!("select({v}, 1.0, {name}_ones)") } else { v }
-        };
+        let a_value =
+            |name: &str| if transpose_a { format!("a[{name}_o + k * {m}]") } else { format!("a[{name}_o + k]") };
         let b_enter = |level: usize, name: &str, index: &str| match (level, transpose_b) {
             (0, true) => format!("    let {name}_o = {b_start}{index} * {k};\n"),
             (0, false) => format!("    let {name}_o = {b_start}{index};\n"),
@@ -210,18 +203,17 @@ impl Op for Matmul {
         };
         let b_value =
             |name: &str| if transpose_b { format!("b[{name}_o + k]") } else { format!("b[{name}_o + k * {n}u]") };
-        let rows = Count { fixed: e.m.fixed + u64::from(ones), ..e.m };
         let product = Product {
             name: "matmul",
             declarations: gemm::declare(1, "a", DType::F32) + &gemm::declare(2, "b", DType::F32),
             slots: vec![Slot::input(0), Slot::input(1)],
             batch: e.batch,
             head: String::new(),
-            rows: Operand { extent: rows, enter: &a_enter, value: &a_value },
+            rows: Operand { extent: e.m, enter: &a_enter, value: &a_value },
             columns: Operand { extent: fixed(n), enter: &b_enter, value: &b_value },
             loops: vec![Loop::new("k", e.k)],
             place: None,
-            ones,
+            sums: self.column_sums,
         };
         gemm::lower(&product, profile, epilogue)
     }

@@ -75,8 +75,8 @@ pub struct Product<'a> {
     pub loops: Vec<Loop>,
     /// Where rows lie.
     pub place: Option<Place<'a>>,
-    /// Whether the last row belongs to output 1.
-    pub ones: bool,
+    /// Whether output 1 is the sum of `columns` over the reduction.
+    pub sums: bool,
 }
 
 /// The shape of a register tile.
@@ -149,6 +149,26 @@ impl<'a> Finish<'a> {
         text
     }
 
+    /// Returns statements that load the column extras of `count` columns from `first` on, the same for all lanes.
+    fn load_shared(&self, first: &str, count: u64, subgroup: bool) -> String {
+        let (mut text, last) = (String::new(), self.columns - 1);
+        for (k, dtype) in self.column_extras() {
+            for c in 0..count {
+                if subgroup && c % 8 == 0 {
+                    let at = load(&format!("extra{k}"), dtype, &format!("min({first} + {c}u + lane, {last}u)"));
+                    let _ = writeln!(text, "    let v{k}_{c} = {at};");
+                }
+                let value = if subgroup {
+                    format!("subgroupBroadcast(v{k}_{}, {}u)", c / 8 * 8, c % 8)
+                } else {
+                    load(&format!("extra{k}"), dtype, &format!("min({first} + {c}u, {last}u)"))
+                };
+                let _ = writeln!(text, "    let e{k}_{c} = {value};");
+            }
+        }
+        text
+    }
+
     /// Returns the call of `finish`.
     fn call(&self, value: &str, index: &str, suffix: &str) -> String {
         let mut text = format!("finish({value}, {index}");
@@ -164,9 +184,14 @@ impl<'a> Finish<'a> {
     }
 }
 
+/// Returns the estimated nanoseconds of a product.
+fn estimate(product: &Product, profile: &DeviceProfile) -> f64 {
+    choose(product, profile).0
+}
+
 /// Returns ways to compute a product, the one that needs no timing first.
 pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-    let tile = choose(product, profile);
+    let (_, tile) = choose(product, profile);
     let Tile { lane_rows, shared, vectors, splits, .. } = tile;
     let side = if lane_rows { "rows" } else { "columns" };
     let variant = format!("lanes_{side}_{shared}x{vectors}_split{splits}");
@@ -174,7 +199,7 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
     let finish = Finish::new(epilogue, columns);
     let n_inputs = product.slots.len();
     let split = splits > 1;
-    let outputs = 1 + u64::from(product.ones);
+    let outputs = 1 + u64::from(product.sums);
     let mut slots = product.slots.clone();
     let mut declarations = product.declarations.clone();
     if split {
@@ -190,6 +215,7 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
     }
     let elements = count_product(product.rows.extent, product.columns.extent);
     let elements = count_product(elements, product.batch);
+    let elements = Count { fixed: elements.fixed + if product.sums { columns } else { 0 }, ..elements };
     let sum = split_sum(product, elements, splits, &finish, epilogue);
     vec![Candidate {
         variant,
@@ -227,12 +253,12 @@ fn sides<'p, 'a>(product: &'p Product<'a>, lane_rows: bool) -> (&'p Operand<'a>,
 
 /// Nanoseconds on lavapipe: a load of one element by each of 8 lanes, a broadcast, a multiply and add in and
 /// out of registers, a store.
-const LOAD: f64 = 40.0;
+const LOAD: f64 = 50.0;
 const BROADCAST: f64 = 1.2;
 const MADD: f64 = 1.0;
 const STORE: f64 = 20.0;
 
-fn choose(product: &Product, profile: &DeviceProfile) -> Tile {
+fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     let terms = product.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product::<f64>();
     let lanes = if profile.class == DeviceClass::Cpu { 8u64 } else { 64 };
     let subgroup = profile.class == DeviceClass::Cpu && u64::from(profile.subgroup_lanes) == lanes;
@@ -257,17 +283,18 @@ fn choose(product: &Product, profile: &DeviceProfile) -> Tile {
                 let time = time * (4.0 / tiles).max(1.0).sqrt();
                 if best.as_ref().is_none_or(|(t, _)| time < *t) {
                     let want = if profile.class == DeviceClass::Cpu { 8.0 } else { 256.0 };
-                    let heavy = terms * (vectors * shared) as f64 > 50_000.0;
+                    let whole = product.place.is_none();
+                    let heavy = whole && terms * (vectors * shared) as f64 > 50_000.0;
                     let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
                     let splits =
-                        if heavy && tiles < want / 2.0 { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
+                        if heavy && tiles < want { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
                     let tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits: splits as u64 };
                     best = Some((time, tile));
                 }
             }
         }
     }
-    best.map_or(Tile { lanes, lane_rows: false, shared: 8, vectors: 1, subgroup, splits: 1 }, |b| b.1)
+    best.unwrap_or((0.0, Tile { lanes, lane_rows: false, shared: 8, vectors: 1, subgroup, splits: 1 }))
 }
 
 fn tile_kernel(product: &Product, tile: Tile, finish: &Finish, split: bool) -> String {
@@ -318,6 +345,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             let _ = writeln!(t, "    var c{r}_{j} = 0.0;");
         }
     }
+    let n_sums = if !product.sums {
+        0
+    } else if lane_rows {
+        n_shared
+    } else {
+        vectors
+    };
+    for k in 0..n_sums {
+        let _ = writeln!(t, "    var sum{k} = 0.0;");
+    }
     for (level, l) in product.loops.iter().enumerate() {
         let (var, whole, from) = (l.var, wgsl_count(l.to), l.from.as_deref().unwrap_or("0u"));
         let _ = if level == 0 && splits > 1 {
@@ -351,6 +388,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for j in 0..vectors {
             let _ = writeln!(t, "    c{r}_{j} += {factor} * l{j}_v;");
         }
+        if lane_rows && product.sums {
+            let _ = writeln!(t, "    sum{r} += {factor};");
+        }
+    }
+    if !lane_rows {
+        for j in 0..n_sums {
+            let _ = writeln!(t, "    sum{j} += l{j}_v;");
+        }
     }
     t.push_str(&"    }\n".repeat(product.loops.len()));
     stores(&mut t, product, tile, finish, split);
@@ -358,32 +403,36 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     t
 }
 
+/// Indices past the end are those of the last row or column again: such lanes compute and store what the last
+/// one does, so that stores need no guard.
 fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split: bool) {
-    let Tile { lanes, lane_rows, shared, vectors, splits, .. } = tile;
+    let Tile { lane_rows, shared, vectors, subgroup, .. } = tile;
+    let (n_rows, n_columns) = if lane_rows { (vectors, shared) } else { (shared, vectors) };
     let columns = product.columns.extent.fixed;
-    let n_rows = wgsl_count(product.rows.extent);
-    let lane_index = |j: u64| format!("(lane0 + {}u)", j * lanes);
-    let shared_index = |r: u64| format!("(shared0 + {r}u)");
-    let n_lane_side = if lane_rows { vectors } else { shared };
-    let row_name = |k: u64| if lane_rows { lane_index(k) } else { shared_index(k) };
-    // Places of rows and extras of columns come first, each once.
-    for k in 0..n_lane_side {
-        let row = row_name(k);
-        let (place, there) = match product.place {
-            Some(place) if !split => place(&row),
-            _ => (format!("(batch * {n_rows} + {row})"), format!("{row} < {n_rows}")),
-        };
-        let place =
-            if split { format!("((part * {} + batch) * {n_rows} + {row})", wgsl_count(product.batch)) } else { place };
-        let _ = writeln!(t, "    let row{k} = {place} * {columns}u;\n    let row{k}_there = {there};");
+    let rows = wgsl_count(product.rows.extent);
+    let batches = wgsl_count(product.batch);
+    let elements = format!("({batches} * {rows} * {columns}u + {}u)", if product.sums { columns } else { 0 });
+    let part = if split { format!("part * {elements} + ") } else { String::new() };
+    for k in 0..n_rows {
+        let row = if lane_rows { format!("l{k}_i") } else { format!("min(shared0 + {k}u, {rows} - 1u)") };
+        let (place, there) = product.place.map_or((format!("(batch * {rows} + {row})"), None), |place| {
+            let (place, there) = place(&row);
+            (place, Some(there))
+        });
+        let _ = writeln!(t, "    let row{k} = {part}{place} * {columns}u;");
+        if let Some(there) = there {
+            let _ = writeln!(t, "    let row{k}_there = {there};");
+        }
     }
-    let _ = splits;
-    let n_columns = if lane_rows { shared } else { vectors };
     for k in 0..n_columns {
-        let column = if lane_rows { shared_index(k) } else { lane_index(k) };
+        let column = if lane_rows { format!("min(shared0 + {k}u, {}u)", columns - 1) } else { format!("l{k}_i") };
         let _ = writeln!(t, "    let column{k} = {column};");
-        if !split {
-            t.push_str(&finish.load_column(&k.to_string(), &format!("min(column{k}, {}u)", columns - 1)));
+    }
+    if !split {
+        if lane_rows {
+            t.push_str(&finish.load_shared("shared0", shared, subgroup));
+        } else {
+            (0..vectors).for_each(|j| t.push_str(&finish.load_column(&j.to_string(), &format!("column{j}"))));
         }
     }
     for r in 0..shared {
@@ -391,16 +440,22 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
             let (row, column) = if lane_rows { (j, r) } else { (r, j) };
             let index = format!("row{row} + column{column}");
             let value = format!("c{r}_{j}");
-            let store = match (split, product.ones) {
-                (true, _) => format!("y[{index}] = {value};"),
-                (false, false) => format!("y[{index}] = {};", finish.call(&value, &index, &column.to_string())),
-                (false, true) => format!(
-                    "if ({} + 1u < {n_rows}) {{ y[{index}] = {value}; }} else {{ sums[column{column}] = {value}; }}",
-                    row_name(row)
-                ),
+            let value = if split { value } else { finish.call(&value, &index, &column.to_string()) };
+            let store = format!("y[{index}] = {value};");
+            let _ = match product.place {
+                None => writeln!(t, "    {store}"),
+                Some(_) => writeln!(t, "    if (row{row}_there) {{ {store} }}"),
             };
-            let _ = writeln!(t, "    if (row{row}_there && column{column} < {columns}u) {{ {store} }}");
         }
+    }
+    if product.sums {
+        let at = if split { format!("y[(part + 1u) * {elements} - {columns}u + ") } else { "sums[".into() };
+        let first = if lane_rows { "lane0 == 0u" } else { "shared0 == 0u" };
+        let _ = writeln!(t, "    if ({first}) {{");
+        for k in 0..n_columns {
+            let _ = writeln!(t, "    {at}column{k}] = sum{k};");
+        }
+        t.push_str("    }\n");
     }
 }
 
@@ -415,11 +470,11 @@ fn split_sum(
     let columns = product.columns.extent.fixed;
     let mut slots = vec![Slot::Scratch(0)];
     let mut t = "@group(0) @binding(1) var<storage, read> parts: array<f32>;\n".to_owned();
-    declare_outputs(&mut t, &mut slots, 1 + u64::from(product.ones), 2);
+    declare_outputs(&mut t, &mut slots, 1 + u64::from(product.sums), 2);
     t.push_str(&finish.function());
     let total = wgsl_count(elements);
     let value = finish.call("sum", "i", "0");
-    let store = if product.ones {
+    let store = if product.sums {
         let fixed = elements.fixed - columns;
         format!("if (i < {fixed}u) {{ y[i] = {value}; }} else {{ sums[i - {fixed}u] = sum; }}")
     } else {

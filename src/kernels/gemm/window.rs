@@ -152,7 +152,7 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         columns: Operand { extent: count(w.to_channels), enter: &weight_enter, value: &weight_value },
         loops: vec![taps("r", 0, "phase_h"), taps("s", 1, "phase_w"), Loop::new("c", count(channels))],
         place: if phased { Some(&place) } else { None },
-        ones: false,
+        sums: false,
     };
     lower(&product, profile, epilogue)
 }
