@@ -28,6 +28,8 @@ pub struct DeviceProfile {
     pub max_storage_buffers: u32,
     /// Alignment of a storage binding's offset in bytes.
     pub align_bytes: u64,
+    /// Lanes of a subgroup where kernels may use subgroup operations and every kernel has as many, else 0.
+    pub subgroup_lanes: u32,
 }
 
 impl DeviceProfile {
@@ -41,6 +43,7 @@ impl DeviceProfile {
             max_invocations: 256,
             max_storage_buffers: 8,
             align_bytes: 256,
+            subgroup_lanes: 0,
         }
     }
 }

@@ -3,9 +3,12 @@
 mod accumulate;
 mod accuracy;
 mod batch_norm;
+mod conv2d;
+mod conv2d_grad;
 mod dropout;
 mod elementwise;
 mod gather;
+mod matmul;
 mod max_pool2d;
 mod optimizer;
 mod reduce;
@@ -18,9 +21,12 @@ mod window;
 pub use accumulate::Accumulate;
 pub use accuracy::CategoricalAccuracy;
 pub use batch_norm::{BatchNorm, BatchNormGrad};
+pub use conv2d::{Conv2d, Conv2dOptions, Geometry};
+pub use conv2d_grad::{Conv2dGradInput, Conv2dGradWeight};
 pub use dropout::Dropout;
 pub use elementwise::{Elementwise, TABLE, elementary};
 pub use gather::{Gather, GatherGrad};
+pub use matmul::{Matmul, MatmulOptions};
 pub use max_pool2d::{MaxPool2d, MaxPool2dGrad, Pool2dOptions};
 pub use optimizer::Optimizer;
 pub use reduce::{Reduce, ReduceKind};
@@ -38,9 +44,13 @@ pub static FAMILIES: &[&Family] = &[
     &accuracy::FAMILY,
     &batch_norm::FAMILY,
     &batch_norm::FAMILY_GRAD,
+    &conv2d::FAMILY,
+    &conv2d_grad::INPUT_FAMILY,
+    &conv2d_grad::WEIGHT_FAMILY,
     &dropout::FAMILY,
     &elementwise::FAMILY,
     &gather::FAMILY,
+    &matmul::FAMILY,
     &max_pool2d::FAMILY,
     &max_pool2d::FAMILY_GRAD,
     &optimizer::ADAM,

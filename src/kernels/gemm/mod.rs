@@ -1,0 +1,503 @@
+//! The implicit-GEMM generator: operand loaders × tile core × epilogue.
+//!
+//! `y[row, column] = Σ a(row, k) · b(column, k)`, where loaders say what `a` and `b` are. The tile core keeps
+//! a register tile per workgroup and needs neither barriers nor workgroup memory: one side of the tile (the
+//! lane side) has one index per lane, the other (the shared side) is the same for all lanes.
+
+mod window;
+
+pub use window::{Window, window};
+
+use super::{broadcast_index, dispatch, load, storage_type};
+use crate::{
+    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue, Grid, Slot},
+    tensor::{Count, Shape},
+};
+use std::fmt::Write as _;
+
+/// The batch for which tiles are chosen; every batch runs.
+const NOMINAL_BATCH: usize = 64;
+
+/// One level of the reduction, outermost first.
+pub struct Loop {
+    /// Name of the loop variable.
+    pub var: &'static str,
+    /// How often it runs.
+    pub to: Count,
+    /// WGSL expression of its first value, where that is not 0.
+    pub from: Option<String>,
+    /// Its step.
+    pub step: usize,
+    /// Statements at the head of the body.
+    pub head: String,
+}
+
+impl Loop {
+    /// Returns a loop over `0..to`.
+    pub fn new(var: &'static str, to: Count) -> Self {
+        Loop { var, to, from: None, step: 1, head: String::new() }
+    }
+}
+
+/// How one side of a product is read.
+pub struct Operand<'a> {
+    /// Number of indices.
+    pub extent: Count,
+    /// Statements, before the loops (level 0) or at the head of loop `level - 1`, for the index expression
+    /// `index` under the name prefix `name`.
+    pub enter: &'a dyn Fn(usize, &str, &str) -> String,
+    /// The element at the current place of the reduction, for a name prefix.
+    pub value: &'a dyn Fn(&str) -> String,
+}
+
+/// Where a row of the result lies, if not row after row.
+///
+/// Gets a row expression; returns the WGSL expressions of the row's place and of whether it is there.
+pub type Place<'a> = &'a dyn Fn(&str) -> (String, String);
+
+/// A product to generate a kernel for.
+pub struct Product<'a> {
+    /// Name of the kernel.
+    pub name: &'static str,
+    /// Declarations of the inputs, bound at 1, 2, ….
+    pub declarations: String,
+    /// What they are bound to.
+    pub slots: Vec<Slot>,
+    /// Independent products; loaders find the number in `batch`.
+    pub batch: Count,
+    /// Statements that need `batch` and nothing else.
+    pub head: String,
+    /// The rows of the result.
+    pub rows: Operand<'a>,
+    /// The columns of the result: contiguous, fixed in number.
+    pub columns: Operand<'a>,
+    /// The reduction, outermost first; the outermost can be split.
+    pub loops: Vec<Loop>,
+    /// Where rows lie.
+    pub place: Option<Place<'a>>,
+    /// Whether output 1 is the sum of `columns` over the reduction.
+    pub sums: bool,
+}
+
+/// The shape of a register tile.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Tile {
+    lanes: u64,
+    lane_rows: bool,
+    shared: u64,
+    vectors: u64,
+    subgroup: bool,
+    splits: u64,
+}
+
+/// Returns a count as WGSL.
+pub fn wgsl_count(count: Count) -> String {
+    match (count.fixed, count.per_sample) {
+        (fixed, 0) => format!("{fixed}u"),
+        (0, 1) => "step.n".into(),
+        (0, per_sample) => format!("({per_sample}u * step.n)"),
+        (fixed, per_sample) => format!("({fixed}u + {per_sample}u * step.n)"),
+    }
+}
+
+/// Returns the count of pairs of two counts, of which at most one grows with the batch.
+pub fn count_product(a: Count, b: Count) -> Count {
+    let fixed = a.fixed * b.fixed;
+    Count { fixed, per_sample: a.per_sample * b.fixed + a.fixed * b.per_sample }
+}
+
+/// The part of an epilogue that a core can hoist: extras that depend on the column alone.
+pub(super) struct Finish<'a> {
+    epilogue: Option<&'a Epilogue>,
+    columns: u64,
+}
+
+impl<'a> Finish<'a> {
+    fn new(epilogue: Option<&'a Epilogue>, columns: u64) -> Self {
+        Finish { epilogue, columns }
+    }
+
+    fn by_column(&self, shape: &Shape) -> bool {
+        !shape.is_batched() && shape.last() as u64 == self.columns && shape.elements().fixed == self.columns
+    }
+
+    /// Returns the function `finish(value, flat index, column extras …)`.
+    fn function(&self) -> String {
+        let Some(epilogue) = self.epilogue else {
+            return "fn finish(v: f32, i: u32) -> f32 { return v; }\n".into();
+        };
+        let mut inputs = vec!["v".to_owned()];
+        let mut parameters = String::from("v: f32, i: u32");
+        for (k, extra) in epilogue.extras.iter().enumerate() {
+            inputs.push(if self.by_column(&extra.shape) {
+                let _ = write!(parameters, ", e{k}: f32");
+                format!("e{k}")
+            } else {
+                load(&format!("extra{k}"), extra.dtype, &broadcast_index(&epilogue.shape, &extra.shape, "i"))
+            });
+        }
+        let (body, result) = epilogue.program.wgsl(&inputs);
+        format!("fn finish({parameters}) -> f32 {{\n{body}    return {result};\n}}\n")
+    }
+
+    /// Returns statements that load the column extras of a column, under names with `suffix`.
+    fn load_column(&self, suffix: &str, column: &str) -> String {
+        let mut text = String::new();
+        for (k, extra) in self.column_extras() {
+            let _ = writeln!(text, "    let e{k}_{suffix} = {};", load(&format!("extra{k}"), extra, column));
+        }
+        text
+    }
+
+    /// Returns statements that load the column extras of `count` columns from `first` on, the same for all lanes.
+    fn load_shared(&self, first: &str, count: u64, subgroup: bool) -> String {
+        let (mut text, last) = (String::new(), self.columns - 1);
+        for (k, dtype) in self.column_extras() {
+            for c in 0..count {
+                if subgroup && c % 8 == 0 {
+                    let at = load(&format!("extra{k}"), dtype, &format!("min({first} + {c}u + lane, {last}u)"));
+                    let _ = writeln!(text, "    let v{k}_{c} = {at};");
+                }
+                let value = if subgroup {
+                    format!("subgroupBroadcast(v{k}_{}, {}u)", c / 8 * 8, c % 8)
+                } else {
+                    load(&format!("extra{k}"), dtype, &format!("min({first} + {c}u, {last}u)"))
+                };
+                let _ = writeln!(text, "    let e{k}_{c} = {value};");
+            }
+        }
+        text
+    }
+
+    /// Returns the call of `finish`.
+    fn call(&self, value: &str, index: &str, suffix: &str) -> String {
+        let mut text = format!("finish({value}, {index}");
+        for (k, _) in self.column_extras() {
+            let _ = write!(text, ", e{k}_{suffix}");
+        }
+        text + ")"
+    }
+
+    fn column_extras(&self) -> impl Iterator<Item = (usize, crate::tensor::DType)> {
+        let extras = self.epilogue.map_or(&[][..], |e| &e.extras);
+        extras.iter().enumerate().filter(|(_, e)| self.by_column(&e.shape)).map(|(k, e)| (k, e.dtype))
+    }
+}
+
+/// Returns the estimated nanoseconds of a product.
+fn estimate(product: &Product, profile: &DeviceProfile) -> f64 {
+    choose(product, profile).0
+}
+
+/// Returns ways to compute a product, the one that needs no timing first.
+pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+    let (_, tile) = choose(product, profile);
+    let Tile { lane_rows, shared, vectors, splits, .. } = tile;
+    let side = if lane_rows { "rows" } else { "columns" };
+    let variant = format!("lanes_{side}_{shared}x{vectors}_split{splits}");
+    let columns = product.columns.extent.fixed;
+    let finish = Finish::new(epilogue, columns);
+    let n_inputs = product.slots.len();
+    let split = splits > 1;
+    let outputs = 1 + u64::from(product.sums);
+    let mut slots = product.slots.clone();
+    let mut declarations = product.declarations.clone();
+    if split {
+        slots.push(Slot::Scratch(0));
+        let _ = writeln!(declarations, "@group(0) @binding({}) var<storage, read_write> y: array<f32>;", n_inputs + 1);
+    } else {
+        declare_outputs(&mut declarations, &mut slots, outputs, n_inputs + 1);
+    }
+    let body = declarations + &tile_kernel(product, tile, &finish, split);
+    let main = dispatch(product.name, &body, &[], grid(product, tile), slots, epilogue.filter(|_| !split));
+    if !split {
+        return vec![Candidate::single(variant, main)];
+    }
+    let elements = count_product(product.rows.extent, product.columns.extent);
+    let elements = count_product(elements, product.batch);
+    let elements = Count { fixed: elements.fixed + if product.sums { columns } else { 0 }, ..elements };
+    let sum = split_sum(product, elements, splits, &finish, epilogue);
+    vec![Candidate {
+        variant,
+        dispatches: vec![main, sum],
+        scratch_bytes: vec![Count { fixed: elements.fixed * 4 * splits, per_sample: elements.per_sample * 4 * splits }],
+    }]
+}
+
+fn declare_outputs(text: &mut String, slots: &mut Vec<Slot>, outputs: u64, first: usize) {
+    for k in 0..outputs as usize {
+        slots.push(Slot::output(k));
+        let name = if k == 0 { "y" } else { "sums" };
+        let _ = writeln!(text, "@group(0) @binding({}) var<storage, read_write> {name}: array<f32>;", first + k);
+    }
+}
+
+fn grid(product: &Product, tile: Tile) -> Grid {
+    let (lane, shared) = sides(product, tile.lane_rows);
+    let lane_tile = tile.vectors * tile.lanes;
+    let tiles = |extent: Count, size: u64| -> (Count, u64) {
+        match extent.per_sample {
+            0 => (Count { fixed: extent.fixed.div_ceil(size), per_sample: 0 }, 1),
+            per_sample => (Count { fixed: size - 1, per_sample }, size),
+        }
+    };
+    let (lane_tiles, a) = tiles(lane.extent, lane_tile);
+    let (shared_tiles, b) = tiles(shared.extent, tile.shared);
+    let all = count_product(count_product(lane_tiles, shared_tiles), product.batch).times(tile.splits);
+    Grid::new(all, (a * b) as u32)
+}
+
+fn sides<'p, 'a>(product: &'p Product<'a>, lane_rows: bool) -> (&'p Operand<'a>, &'p Operand<'a>) {
+    if lane_rows { (&product.rows, &product.columns) } else { (&product.columns, &product.rows) }
+}
+
+/// Nanoseconds on lavapipe: a load of one element by each of 8 lanes, a broadcast, a multiply and add in and
+/// out of registers, a store.
+const LOAD: f64 = 50.0;
+const BROADCAST: f64 = 1.2;
+const MADD: f64 = 1.0;
+const STORE: f64 = 20.0;
+
+fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
+    let terms = product.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product::<f64>();
+    let lanes = if profile.class == DeviceClass::Cpu { 8u64 } else { 64 };
+    let subgroup = profile.class == DeviceClass::Cpu && u64::from(profile.subgroup_lanes) == lanes;
+    let most = if profile.class == DeviceClass::Cpu { 256 } else { 32 };
+    let batch = product.batch.at(NOMINAL_BATCH);
+    let mut best: Option<(f64, Tile)> = None;
+    for lane_rows in [false, true] {
+        let (lane, shared_side) = sides(product, lane_rows);
+        let (n_lane, n_shared) = (lane.extent.at(NOMINAL_BATCH), shared_side.extent.at(NOMINAL_BATCH));
+        for vectors in [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16] {
+            for shared in [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 21, 24, 28, 32, 40, 48, 56, 64] {
+                if vectors * shared > most {
+                    continue;
+                }
+                let tiles = (n_lane.div_ceil(vectors * lanes) * n_shared.div_ceil(shared) * batch) as f64;
+                let loads = vectors + if subgroup { shared.div_ceil(8) } else { shared };
+                let term = loads as f64 * LOAD
+                    + shared as f64 * if subgroup { BROADCAST } else { 0.0 }
+                    + (vectors * shared) as f64 * MADD
+                    + 8.0;
+                let time = tiles * (terms * term + (vectors * shared) as f64 * STORE + 150.0);
+                let time = time * (4.0 / tiles).max(1.0).sqrt();
+                if best.as_ref().is_none_or(|(t, _)| time < *t) {
+                    let want = if profile.class == DeviceClass::Cpu { 8.0 } else { 256.0 };
+                    let whole = product.place.is_none();
+                    let heavy = whole && terms * (vectors * shared) as f64 > 50_000.0;
+                    let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
+                    let splits =
+                        if heavy && tiles < want { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
+                    let tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits: splits as u64 };
+                    best = Some((time, tile));
+                }
+            }
+        }
+    }
+    best.unwrap_or((0.0, Tile { lanes, lane_rows: false, shared: 8, vectors: 1, subgroup, splits: 1 }))
+}
+
+fn tile_kernel(product: &Product, tile: Tile, finish: &Finish, split: bool) -> String {
+    let Tile { lanes, lane_rows, shared: n_shared, vectors, subgroup, splits } = tile;
+    let (lane, shared) = sides(product, lane_rows);
+    let (lane_tile, n_lane) = (vectors * lanes, wgsl_count(lane.extent));
+    let n_shared_all = wgsl_count(shared.extent);
+    let mut t = if split { String::new() } else { finish.function() };
+    let _ = write!(
+        t,
+        "@compute @workgroup_size({lanes})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let tile = id.x + id.y * counts.x;
+    let lane_tiles = ({n_lane} + {}u) / {lane_tile}u;
+    let shared_tiles = ({n_shared_all} + {}u) / {n_shared}u;
+    let tiles = lane_tiles * shared_tiles * {splits}u * {};
+    if (tile >= tiles) {{ return; }}
+    let lane0 = (tile % lane_tiles) * {lane_tile}u + lane;
+    let shared0 = ((tile / lane_tiles) % shared_tiles) * {n_shared}u;
+    let part = (tile / (lane_tiles * shared_tiles)) % {splits}u;
+    let batch = tile / (lane_tiles * shared_tiles * {splits}u);
+",
+        lane_tile - 1,
+        n_shared - 1,
+        wgsl_count(product.batch),
+    );
+    t.push_str(&product.head);
+    // Each entry is (side, name prefix, clamped index).
+    let mut reads: Vec<(&Operand, String, String)> = Vec::new();
+    for j in 0..vectors {
+        reads.push((lane, format!("l{j}"), format!("min(lane0 + {}u, {n_lane} - 1u)", j * lanes)));
+    }
+    if subgroup {
+        for v in 0..n_shared.div_ceil(8) {
+            reads.push((shared, format!("s{v}"), format!("min(shared0 + lane + {}u, {n_shared_all} - 1u)", v * 8)));
+        }
+    } else {
+        for r in 0..n_shared {
+            reads.push((shared, format!("s{r}"), format!("min(shared0 + {r}u, {n_shared_all} - 1u)")));
+        }
+    }
+    for (side, name, index) in &reads {
+        let _ = writeln!(t, "    let {name}_i = {index};");
+        t.push_str(&(side.enter)(0, name, &format!("{name}_i")));
+    }
+    for r in 0..n_shared {
+        for j in 0..vectors {
+            let _ = writeln!(t, "    var c{r}_{j} = 0.0;");
+        }
+    }
+    let n_sums = if !product.sums {
+        0
+    } else if lane_rows {
+        n_shared
+    } else {
+        vectors
+    };
+    for k in 0..n_sums {
+        let _ = writeln!(t, "    var sum{k} = 0.0;");
+    }
+    for (level, l) in product.loops.iter().enumerate() {
+        let (var, whole, from) = (l.var, wgsl_count(l.to), l.from.as_deref().unwrap_or("0u"));
+        let _ = if level == 0 && splits > 1 {
+            writeln!(
+                t,
+                "    let chunk = ({whole} + {}u) / {splits}u;\n    let start_{var} = part * chunk;\n    \
+                 let end_{var} = min(start_{var} + chunk, {whole});",
+                splits - 1
+            )
+        } else {
+            writeln!(t, "    let start_{var} = {from};\n    let end_{var} = {whole};")
+        };
+        let step = if l.step == 1 { format!("{var}++") } else { format!("{var} += {}u", l.step) };
+        let _ = writeln!(t, "    for (var {var} = start_{var}; {var} < end_{var}; {step}) {{");
+        t.push_str(&l.head);
+        for (side, name, index) in &reads {
+            let _ = index;
+            t.push_str(&(side.enter)(level + 1, name, &format!("{name}_i")));
+        }
+    }
+    for (side, name, _) in &reads {
+        let _ = writeln!(t, "    let {name}_v = {};", (side.value)(name));
+    }
+    for r in 0..n_shared {
+        let factor = if subgroup {
+            let _ = writeln!(t, "    let b{r} = subgroupBroadcast(s{}_v, {}u);", r / 8, r % 8);
+            format!("b{r}")
+        } else {
+            format!("s{r}_v")
+        };
+        for j in 0..vectors {
+            let _ = writeln!(t, "    c{r}_{j} += {factor} * l{j}_v;");
+        }
+        if lane_rows && product.sums {
+            let _ = writeln!(t, "    sum{r} += {factor};");
+        }
+    }
+    if !lane_rows {
+        for j in 0..n_sums {
+            let _ = writeln!(t, "    sum{j} += l{j}_v;");
+        }
+    }
+    t.push_str(&"    }\n".repeat(product.loops.len()));
+    stores(&mut t, product, tile, finish, split);
+    t.push_str("}\n");
+    t
+}
+
+/// Indices past the end are those of the last row or column again: such lanes compute and store what the last
+/// one does, so that stores need no guard.
+fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split: bool) {
+    let Tile { lane_rows, shared, vectors, subgroup, .. } = tile;
+    let (n_rows, n_columns) = if lane_rows { (vectors, shared) } else { (shared, vectors) };
+    let columns = product.columns.extent.fixed;
+    let rows = wgsl_count(product.rows.extent);
+    let batches = wgsl_count(product.batch);
+    let elements = format!("({batches} * {rows} * {columns}u + {}u)", if product.sums { columns } else { 0 });
+    let part = if split { format!("part * {elements} + ") } else { String::new() };
+    for k in 0..n_rows {
+        let row = if lane_rows { format!("l{k}_i") } else { format!("min(shared0 + {k}u, {rows} - 1u)") };
+        let (place, there) = product.place.map_or((format!("(batch * {rows} + {row})"), None), |place| {
+            let (place, there) = place(&row);
+            (place, Some(there))
+        });
+        let _ = writeln!(t, "    let row{k} = {part}{place} * {columns}u;");
+        if let Some(there) = there {
+            let _ = writeln!(t, "    let row{k}_there = {there};");
+        }
+    }
+    for k in 0..n_columns {
+        let column = if lane_rows { format!("min(shared0 + {k}u, {}u)", columns - 1) } else { format!("l{k}_i") };
+        let _ = writeln!(t, "    let column{k} = {column};");
+    }
+    if !split {
+        if lane_rows {
+            t.push_str(&finish.load_shared("shared0", shared, subgroup));
+        } else {
+            (0..vectors).for_each(|j| t.push_str(&finish.load_column(&j.to_string(), &format!("column{j}"))));
+        }
+    }
+    for r in 0..shared {
+        for j in 0..vectors {
+            let (row, column) = if lane_rows { (j, r) } else { (r, j) };
+            let index = format!("row{row} + column{column}");
+            let value = format!("c{r}_{j}");
+            let value = if split { value } else { finish.call(&value, &index, &column.to_string()) };
+            let store = format!("y[{index}] = {value};");
+            let _ = match product.place {
+                None => writeln!(t, "    {store}"),
+                Some(_) => writeln!(t, "    if (row{row}_there) {{ {store} }}"),
+            };
+        }
+    }
+    if product.sums {
+        let at = if split { format!("y[(part + 1u) * {elements} - {columns}u + ") } else { "sums[".into() };
+        let first = if lane_rows { "lane0 == 0u" } else { "shared0 == 0u" };
+        let _ = writeln!(t, "    if ({first}) {{");
+        for k in 0..n_columns {
+            let _ = writeln!(t, "    {at}column{k}] = sum{k};");
+        }
+        t.push_str("    }\n");
+    }
+}
+
+/// Returns the launch that adds the parts of a split reduction in order.
+fn split_sum(
+    product: &Product,
+    elements: Count,
+    splits: u64,
+    finish: &Finish,
+    epilogue: Option<&Epilogue>,
+) -> crate::graph::Dispatch {
+    let columns = product.columns.extent.fixed;
+    let mut slots = vec![Slot::Scratch(0)];
+    let mut t = "@group(0) @binding(1) var<storage, read> parts: array<f32>;\n".to_owned();
+    declare_outputs(&mut t, &mut slots, 1 + u64::from(product.sums), 2);
+    t.push_str(&finish.function());
+    let total = wgsl_count(elements);
+    let value = finish.call("sum", "i", "0");
+    let store = if product.sums {
+        let fixed = elements.fixed - columns;
+        format!("if (i < {fixed}u) {{ y[i] = {value}; }} else {{ sums[i - {fixed}u] = sum; }}")
+    } else {
+        format!("y[i] = {value};")
+    };
+    let _ = write!(
+        t,
+        "@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let i = (id.x + id.y * counts.x) * 64u + lane;
+    let total = {total};
+    if (i >= total) {{ return; }}
+    var sum = 0.0;
+    for (var part = 0u; part < {splits}u; part++) {{ sum += parts[part * total + i]; }}
+{}    {store}
+}}
+",
+        finish.load_column("0", &format!("i % {columns}u"))
+    );
+    dispatch("split_sum", &t, &[], Grid::new(elements, 64), slots, epilogue)
+}
+
+/// Returns the declaration of a read-only input of 32-bit floats.
+pub fn declare(binding: usize, name: &str, dtype: crate::tensor::DType) -> String {
+    format!("@group(0) @binding({binding}) var<storage, read> {name}: array<{}>;\n", storage_type(dtype))
+}

@@ -1,0 +1,158 @@
+use super::{Loop, Operand, Product, declare, lower, wgsl_count};
+use crate::{
+    graph::{Candidate, DeviceProfile, Epilogue, Slot},
+    tensor::{Count, DType},
+};
+
+/// A kernel that slides over pictures, forward or transposed.
+///
+/// Input 0 is the pictures to read, NHWC; input 1 the weights: (height, width, from, to) forward and
+/// (height, width, to, from) transposed. Forward, result position `o` reads `o · stride + tap · dilation − pad`;
+/// transposed, it reads the `i` for which `i · stride + tap · dilation − pad = o`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window {
+    /// Name of the kernel.
+    pub name: &'static str,
+    /// Whether positions are the other way round.
+    pub transposed: bool,
+    /// Size of the pictures that are read.
+    pub from: [usize; 2],
+    /// Size of the result.
+    pub to: [usize; 2],
+    /// Channels that are read.
+    pub from_channels: usize,
+    /// Channels of the result.
+    pub to_channels: usize,
+    /// Taps.
+    pub kernel: [usize; 2],
+    /// Steps of the forward kernel.
+    pub strides: [usize; 2],
+    /// Zeros in front.
+    pub pads: [usize; 2],
+    /// Distance of neighbouring taps.
+    pub dilation: [usize; 2],
+    /// Number of pictures.
+    pub pictures: Count,
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl Window {
+    /// Returns the number of tap phases along an axis: result positions of one phase share their taps.
+    fn phases(&self, axis: usize) -> usize {
+        if self.transposed { self.strides[axis] } else { 1 }
+    }
+
+    /// Returns the result positions of one phase along an axis.
+    fn per_phase(&self, axis: usize) -> usize {
+        self.to[axis].div_ceil(self.phases(axis))
+    }
+
+    /// Returns the first tap that reads anything at a phase, and the distance to the next.
+    fn taps(&self, axis: usize, phase: usize) -> (usize, usize) {
+        let (stride, dilation) = (self.phases(axis), self.dilation[axis]);
+        let reads = |tap: usize| (phase + self.pads[axis] + stride * dilation * tap - tap * dilation) % stride == 0;
+        let first = (0..self.kernel[axis]).find(|&tap| reads(tap)).unwrap_or(self.kernel[axis]);
+        (first, stride / gcd(dilation, stride))
+    }
+
+    /// Returns a WGSL expression of the first tap for the phase named `phase`.
+    fn first_tap(&self, axis: usize, phase: &str) -> Option<String> {
+        (self.phases(axis) > 1).then(|| {
+            (0..self.phases(axis)).rev().fold(format!("{}u", self.kernel[axis]), |other, k| {
+                format!("select({other}, {}u, {phase} == {k}u)", self.taps(axis, k).0)
+            })
+        })
+    }
+
+    /// Returns the WGSL position that is read, as i32, for a result position.
+    fn source(&self, axis: usize, at: &str, tap: &str) -> String {
+        let (stride, dilation, pad) = (self.strides[axis], self.dilation[axis], self.pads[axis]);
+        if self.transposed {
+            let sum = format!("i32({at}) + {pad} - i32({tap}) * {dilation}");
+            if stride == 1 { sum } else { format!("({sum}) / {stride}") }
+        } else {
+            format!("i32({at}) * {stride} + i32({tap}) * {dilation} - {pad}")
+        }
+    }
+
+    fn weights(&self) -> String {
+        let Window { kernel, from_channels, to_channels, .. } = self;
+        format!(
+            "fn tap_offset(r: u32, s: u32) -> u32 {{ return (r * {}u + s) * {}u; }}\n",
+            kernel[1],
+            from_channels * to_channels
+        )
+    }
+}
+
+/// Returns ways to slide a window, the one that needs no timing first.
+pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+    let [phase_h, phase_w] = [w.phases(0), w.phases(1)];
+    let [per_h, per_w] = [w.per_phase(0), w.per_phase(1)];
+    let [from_h, from_w] = w.from;
+    let [to_h, to_w] = w.to;
+    let channels = w.from_channels;
+    let position = |index: &str| {
+        let h = format!("(({index} / {per_w}u) % {per_h}u * {phase_h}u + phase_h)");
+        let w = format!("(({index} % {per_w}u) * {phase_w}u + phase_w)");
+        (h, w)
+    };
+    let pixel_enter = |level: usize, name: &str, index: &str| match level {
+        0 => {
+            let (h, w) = position(index);
+            format!(
+                "    let {name}_n = {index} / {}u;\n    let {name}_h = {h};\n    let {name}_w = {w};\n",
+                per_h * per_w
+            )
+        }
+        2 => {
+            let ih = w.source(0, &format!("{name}_h"), "r");
+            let iw = w.source(1, &format!("{name}_w"), "s");
+            format!(
+                "    let {name}_y = u32({ih});\n    let {name}_x = u32({iw});
+    let {name}_there = {name}_y < {from_h}u && {name}_x < {from_w}u;
+    let {name}_o = select(0u, (({name}_n * {from_h}u + {name}_y) * {from_w}u + {name}_x) * {channels}u, {name}_there);\n"
+            )
+        }
+        _ => String::new(),
+    };
+    let pixel_value = |name: &str| format!("select(0.0, x[{name}_o + c], {name}_there)");
+    let weight_enter = |level: usize, name: &str, index: &str| match (level, w.transposed) {
+        (2, false) => format!("    let {name}_o = tap_offset(r, s) + {index};\n"),
+        (2, true) => format!("    let {name}_o = tap_offset(r, s) + {index} * {channels}u;\n"),
+        _ => String::new(),
+    };
+    let weight_value = |name: &str| {
+        if w.transposed { format!("w[{name}_o + c]") } else { format!("w[{name}_o + c * {}u]", w.to_channels) }
+    };
+    let place = |row: &str| {
+        let (h, width) = position(row);
+        let n = per_h * per_w;
+        let place = format!("((({row} / {n}u) * {to_h}u + {h}) * {to_w}u + {width})");
+        let rows = wgsl_count(w.pictures.times(n as u64));
+        (place, format!("{row} < {rows} && {h} < {to_h}u && {width} < {to_w}u"))
+    };
+    let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
+    let taps = |var: &'static str, axis: usize, phase: &str| Loop {
+        from: w.first_tap(axis, phase),
+        step: w.taps(axis, 0).1,
+        ..Loop::new(var, count(w.kernel[axis]))
+    };
+    let phased = phase_h * phase_w > 1;
+    let product = Product {
+        name: w.name,
+        declarations: declare(1, "x", DType::F32) + &declare(2, "w", DType::F32) + &w.weights(),
+        slots: vec![Slot::input(0), Slot::input(1)],
+        batch: count(phase_h * phase_w),
+        head: format!("    let phase_h = batch / {phase_w}u;\n    let phase_w = batch % {phase_w}u;\n"),
+        rows: Operand { extent: w.pictures.times((per_h * per_w) as u64), enter: &pixel_enter, value: &pixel_value },
+        columns: Operand { extent: count(w.to_channels), enter: &weight_enter, value: &weight_value },
+        loops: vec![taps("r", 0, "phase_h"), taps("s", 1, "phase_w"), Loop::new("c", count(channels))],
+        place: if phased { Some(&place) } else { None },
+        sums: false,
+    };
+    lower(&product, profile, epilogue)
+}

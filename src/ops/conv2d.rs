@@ -1,0 +1,402 @@
+//! Two-dimensional convolution (cross-correlation) of NHWC pictures, and its geometry.
+
+use super::{
+    conv2d_grad::{Conv2dGradInput, Conv2dGradWeight},
+    matmul::io_bytes,
+    window::Padding,
+};
+use crate::{
+    graph::{
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Sample, Step,
+        TensorType, Value,
+    },
+    kernels::gemm::{self, Window},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
+};
+use rayon::prelude::*;
+
+/// How a kernel slides over a picture.
+///
+/// ```
+/// use hubel::ops::{Conv2dOptions, Padding};
+/// let options = Conv2dOptions::same().strides([2, 2]);
+/// assert_eq!(options.padding, Padding::Same);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv2dOptions {
+    /// Steps down and to the right.
+    pub strides: [usize; 2],
+    /// How the picture is extended by zeros.
+    pub padding: Padding,
+    /// Distance of neighbouring taps.
+    pub dilation: [usize; 2],
+}
+
+impl Conv2dOptions {
+    /// Returns a convolution of stride 1 with this padding.
+    pub fn new(padding: Padding) -> Self {
+        Conv2dOptions { strides: [1, 1], padding, dilation: [1, 1] }
+    }
+
+    /// Returns a convolution of stride 1 without padding.
+    pub fn valid() -> Self {
+        Self::new(Padding::Valid)
+    }
+
+    /// Returns a convolution of stride 1 with a result as large as the picture.
+    pub fn same() -> Self {
+        Self::new(Padding::Same)
+    }
+
+    /// Returns a convolution of stride 1 with `[[top, bottom], [left, right]]` rows and columns of zeros.
+    pub fn explicit(pads: [[usize; 2]; 2]) -> Self {
+        Self::new(Padding::Explicit(pads))
+    }
+
+    /// Returns the convolution with these steps.
+    pub fn strides(mut self, strides: [usize; 2]) -> Self {
+        self.strides = strides;
+        self
+    }
+
+    /// Returns the convolution with this distance of neighbouring taps.
+    pub fn dilation(mut self, dilation: [usize; 2]) -> Self {
+        self.dilation = dilation;
+        self
+    }
+}
+
+/// The sizes around a convolution, all explicit; index 0 is height, 1 is width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    /// Size of the picture.
+    pub input: [usize; 2],
+    /// Taps of the kernel.
+    pub kernel: [usize; 2],
+    /// Steps.
+    pub strides: [usize; 2],
+    /// Zeros before and behind.
+    pub pads: [[usize; 2]; 2],
+    /// Distance of neighbouring taps.
+    pub dilation: [usize; 2],
+    /// Size of the result.
+    pub output: [usize; 2],
+}
+
+impl Geometry {
+    /// Returns the sizes of a convolution, or `None` where a stride is 0 or the kernel does not fit.
+    pub fn new(input: [usize; 2], kernel: [usize; 2], options: Conv2dOptions) -> Option<Self> {
+        let Conv2dOptions { strides, padding, dilation } = options;
+        let extent = |axis: usize| kernel[axis].checked_sub(1)?.checked_mul(dilation[axis])?.checked_add(1);
+        if dilation.contains(&0) {
+            return None;
+        }
+        let (pads, output) = padding.resolve(input, [extent(0)?, extent(1)?], strides)?;
+        Some(Geometry { input, kernel, strides, pads, dilation, output })
+    }
+
+    /// Returns the options that give these sizes.
+    pub fn options(&self) -> Conv2dOptions {
+        Conv2dOptions { strides: self.strides, padding: Padding::Explicit(self.pads), dilation: self.dilation }
+    }
+
+    /// Returns the input position under a tap of an output position, along an axis.
+    pub(super) fn tap(&self, axis: usize, out: usize, tap: usize) -> Option<usize> {
+        let at = (out * self.strides[axis] + tap * self.dilation[axis]).checked_sub(self.pads[axis][0])?;
+        (at < self.input[axis]).then_some(at)
+    }
+
+    pub(super) fn key(&self) -> String {
+        let Geometry { kernel, strides, pads, dilation, input, .. } = self;
+        format!("kernel={kernel:?} strides={strides:?} pads={pads:?} dilation={dilation:?} input={input:?}")
+    }
+}
+
+/// Convolution (ONNX Conv, Keras Conv2D without bias): x (N, H, W, C), w (R, S, C, K) → (N, P, Q, K),
+/// `y[n, p, q, k] = Σ x[n, p·sh + r·dh − top, q·sw + s·dw − left, c] · w[r, s, c, k]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2d {
+    /// How the kernel slides.
+    pub options: Conv2dOptions,
+}
+
+/// Returns the axes after the first of a picture type.
+pub(super) fn picture(op: &str, what: &str, t: &TensorType) -> Result<[usize; 3], OpError> {
+    match (t.shape.dims(), t.dtype) {
+        (&[_, h, w, c], DType::F32) => Ok([h, w, c]),
+        _ => Err(OpError::new(op, format!("{what} as f32 (N, height, width, channels)"), t, "reshape or convert it")),
+    }
+}
+
+pub(super) fn kernel(op: &str, what: &str, t: &TensorType) -> Result<[usize; 4], OpError> {
+    match (t.shape.dims(), t.dtype, t.shape.is_batched()) {
+        (&[r, s, c, k], DType::F32, false) => Ok([r, s, c, k]),
+        _ => Err(OpError::new(op, format!("{what} as f32 (height, width, in, out)"), t, "reshape or convert it")),
+    }
+}
+
+impl Conv2d {
+    fn geometry(&self, x: &[usize], w: &[usize]) -> Option<Geometry> {
+        Geometry::new([x[1], x[2]], [w[0], w[1]], self.options)
+    }
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn key(&self) -> String {
+        let Conv2dOptions { strides, padding, dilation } = self.options;
+        format!("strides={strides:?} padding={padding:?} dilation={dilation:?}")
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [x, w] = inputs else {
+            return Err(OpError::new("conv2d", "2 inputs", inputs.len(), "pass pictures and weights"));
+        };
+        let [h, width, c] = picture("conv2d", "pictures", x)?;
+        let [r, s, ic, oc] = kernel("conv2d", "weights", w)?;
+        if c != ic {
+            let advice = "give the weights as many input channels as the pictures have channels";
+            return Err(OpError::new("conv2d", format!("weights for {c} channels"), &w.shape, advice));
+        }
+        let geometry = Geometry::new([h, width], [r, s], self.options).ok_or_else(|| {
+            let wanted = format!("strides and dilation from 1 up and a padded picture of at least {r}×{s}");
+            let got = format!("{h}×{width} with {}", self.key());
+            OpError::new("conv2d", wanted, got, "pad the picture or take a smaller kernel")
+        })?;
+        let [p, q] = geometry.output;
+        Ok(vec![TensorType::f32(x.shape.with_row(&[p, q, oc]))])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let (x, w) = (inputs[0], inputs[1]);
+        let Some(geometry) = self.geometry(&x.shape, &w.shape) else { return Vec::new() };
+        let [n, h, width, c] = [x.shape[0], x.shape[1], x.shape[2], x.shape[3]];
+        let k = w.shape[3];
+        let [p, q] = geometry.output;
+        let [r, s] = geometry.kernel;
+        let mut y = Array::zeros([n, p, q, k]);
+        y.data.par_chunks_mut((q * k).max(1)).enumerate().for_each(|(row, y)| {
+            let (image, row) = (&x.data[row / p * h * width * c..], row % p);
+            for (at, y) in y.chunks_mut(k).enumerate() {
+                for i in 0..r {
+                    let Some(ih) = geometry.tap(0, row, i) else { continue };
+                    for j in 0..s {
+                        let Some(iw) = geometry.tap(1, at, j) else { continue };
+                        let x = &image[(ih * width + iw) * c..][..c];
+                        let w = &w.data[(i * s + j) * c * k..][..c * k];
+                        for (&x, w) in x.iter().zip(w.chunks(k)) {
+                            y.iter_mut().zip(w).for_each(|(y, &w)| *y += x * w);
+                        }
+                    }
+                }
+            }
+        });
+        vec![y]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let Some(dy) = dy[0] else { return Ok(vec![None, None]) };
+        let (x, w) = (inputs[0], inputs[1]);
+        let Some(geometry) = self.geometry(g.shape(x).dims(), g.shape(w).dims()) else { return Ok(vec![None, None]) };
+        let dx = g.apply1(Conv2dGradInput { geometry }, &[dy, w])?;
+        let dw = g.apply1(Conv2dGradWeight { geometry, column_sums: false }, &[x, dy])?;
+        Ok(vec![Some(dx), Some(dw)])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let (x, w) = (&io.inputs[0].shape, io.inputs[1].shape.dims());
+        let Some(geometry) = self.geometry(x.dims(), w) else { return Vec::new() };
+        let window = Window {
+            name: "conv2d",
+            transposed: false,
+            from: geometry.input,
+            to: geometry.output,
+            from_channels: w[2],
+            to_channels: w[3],
+            kernel: geometry.kernel,
+            strides: geometry.strides,
+            pads: [geometry.pads[0][0], geometry.pads[1][0]],
+            dilation: geometry.dilation,
+            pictures: pictures(x),
+        };
+        gemm::window(&window, profile, epilogue)
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let w = io.inputs[1].shape.dims();
+        Cost { flops: io.outputs[0].shape.elements().times(2 * (w[0] * w[1] * w[2]) as u64), bytes: io_bytes(io) }
+    }
+
+    fn accuracy(&self, io: &Io, _n: usize) -> Vec<Accuracy> {
+        let w = io.inputs[1].shape.dims();
+        vec![Accuracy::Products { terms: (w[0] * w[1] * w[2]) as u64 }]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}
+
+/// Returns the number of pictures of a shape.
+pub(super) fn pictures(shape: &Shape) -> Count {
+    let n = shape.dims()[0] as u64;
+    if shape.is_batched() { Count { fixed: 0, per_sample: n } } else { Count { fixed: n, per_sample: 0 } }
+}
+
+impl Graph {
+    /// Returns the convolution of pictures `x` (N, H, W, C) with weights `w` (R, S, C, K): (N, P, Q, K).
+    pub fn conv2d(&mut self, x: Value, w: Value, options: Conv2dOptions) -> Result<Value, OpError> {
+        self.apply1(Conv2d { options }, &[x, w])
+    }
+}
+
+pub(super) const ANY: Fill = Fill::Uniform(-1.0, 1.0);
+
+/// A convolution to test: pictures, weights and options.
+pub(super) struct Case {
+    pub x: Shape,
+    pub w: [usize; 4],
+    pub options: Conv2dOptions,
+    pub capacity: usize,
+}
+
+impl Case {
+    pub(super) fn geometry(&self) -> Option<Geometry> {
+        let d = self.x.dims();
+        Geometry::new([d[1], d[2]], [self.w[0], self.w[1]], self.options)
+    }
+
+    pub(super) fn dy(&self) -> Shape {
+        let [p, q] = self.geometry().map_or([1, 1], |g| g.output);
+        self.x.with_row(&[p, q, self.w[3]])
+    }
+
+    pub(super) fn of(n: usize, size: usize, c: usize, kernel: usize, k: usize, options: Conv2dOptions) -> Self {
+        Case { x: Shape::from([Batch, size, size, c]), w: [kernel, kernel, c, k], options, capacity: n }
+    }
+}
+
+/// Returns a random case whose geometry exists.
+pub(super) fn case(rng: &mut Philox) -> Case {
+    loop {
+        let channels = [1, 2, 3, 4, 6, 7, 8, 15, 16, 17, 33, 63, 64, 65];
+        let (c, k) = (rng.pick(&channels), rng.pick(&channels));
+        let size = [1, 2, 5, 7, 8, 9, 13, 14, 15, 16, 17, 18];
+        let (h, w) = (rng.pick(&size), rng.pick(&size));
+        let taps = [1, 1, 2, 3, 3, 5, 7];
+        let mut pad = || rng.below(3);
+        let pads = [[pad(), pad()], [pad(), pad()]];
+        let padding = rng.pick(&[Padding::Valid, Padding::Same, Padding::Explicit(pads)]);
+        let strides = rng.pick(&[[1, 1], [1, 1], [2, 2], [1, 2], [3, 1], [4, 3]]);
+        let dilation = rng.pick(&[[1, 1], [1, 1], [1, 1], [2, 1], [2, 2], [1, 3]]);
+        let capacity = rng.pick(&[1, 2, 3, 5]);
+        let x = if rng.below(8) == 0 { Shape::fixed([2, h, w, c]) } else { Shape::from([Batch, h, w, c]) };
+        let w = [rng.pick(&taps), rng.pick(&taps), c, k];
+        let case = Case { x, w, options: Conv2dOptions { strides, padding, dilation }, capacity };
+        if case.geometry().is_some_and(|g| g.output[0] * g.output[1] * c * k * w[0] * w[1] < 2_000_000) {
+            return case;
+        }
+    }
+}
+
+/// The convolutions that are benched.
+pub(super) fn bench_cases() -> Vec<(&'static str, Case)> {
+    let same = Conv2dOptions::same();
+    vec![
+        ("lenet_conv1_n64", Case::of(64, 32, 1, 5, 6, Conv2dOptions::valid())),
+        ("lenet_conv2_n64", Case::of(64, 14, 6, 5, 16, Conv2dOptions::valid())),
+        ("conv3x3_n8_c64_56", Case::of(8, 56, 64, 3, 64, same)),
+        ("conv3x3_n8_c256_14", Case::of(8, 14, 256, 3, 256, same)),
+        ("conv1x1_n8_c256_k64_56", Case::of(8, 56, 256, 1, 64, same)),
+        ("conv7x7s2_n8_c3_224", Case::of(8, 224, 3, 7, 64, Conv2dOptions::explicit([[3, 3], [3, 3]]).strides([2, 2]))),
+    ]
+}
+
+fn of(case: Case) -> Sample {
+    let inputs = vec![(TensorType::f32(case.x), ANY), (TensorType::f32(case.w), ANY)];
+    Sample::new(Conv2d { options: case.options }, inputs, case.capacity)
+}
+
+fn sample(rng: &mut Philox) -> Sample {
+    let sample = of(case(rng));
+    let n = 1 + rng.below(sample.capacity);
+    sample.with_n(n)
+}
+
+/// Convolution as a family.
+pub static FAMILY: Family = Family {
+    name: "conv2d",
+    about: "two-dimensional convolution of NHWC pictures with weights (height, width, in, out) (ONNX Conv, Keras Conv2D)",
+    sample,
+    benches: || bench_cases().into_iter().map(|(name, case)| (name, of(case))).collect(),
+    bad: &[
+        Bad {
+            what: "pictures of rank 3",
+            build: |g| {
+                let x = g.input("x", [Batch, 8, 8], DType::F32);
+                let w = g.input("w", [3, 3, 1, 4], DType::F32);
+                g.conv2d(x, w, Conv2dOptions::valid())
+            },
+        },
+        Bad {
+            what: "a kernel larger than the padded picture",
+            build: |g| {
+                let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
+                let w = g.input("w", [5, 5, 1, 4], DType::F32);
+                g.conv2d(x, w, Conv2dOptions::valid())
+            },
+        },
+        Bad {
+            what: "channels that differ",
+            build: |g| {
+                let x = g.input("x", [Batch, 8, 8, 3], DType::F32);
+                let w = g.input("w", [3, 3, 1, 4], DType::F32);
+                g.conv2d(x, w, Conv2dOptions::same())
+            },
+        },
+        Bad {
+            what: "a stride of 0",
+            build: |g| {
+                let x = g.input("x", [Batch, 8, 8, 3], DType::F32);
+                let w = g.input("w", [3, 3, 3, 4], DType::F32);
+                g.conv2d(x, w, Conv2dOptions::same().strides([0, 1]))
+            },
+        },
+        Bad {
+            what: "a dilation of 0",
+            build: |g| {
+                let x = g.input("x", [Batch, 8, 8, 3], DType::F32);
+                let w = g.input("w", [3, 3, 3, 4], DType::F32);
+                g.conv2d(x, w, Conv2dOptions::same().dilation([1, 0]))
+            },
+        },
+        Bad {
+            what: "weights that change with the batch",
+            build: |g| {
+                let x = g.input("x", [Batch, 8, 8, 3], DType::F32);
+                let w = g.input("w", [Batch, 3, 3, 4], DType::F32);
+                g.conv2d(x, w, Conv2dOptions::same())
+            },
+        },
+    ],
+    faults: CORRELATION_FAULTS,
+    differentiable: true,
+    gradcheck: 1e-6,
+};
+
+/// Changes to the kernels of the convolution and of its gradient to the input.
+pub(super) const CORRELATION_FAULTS: &[Fault] = &[
+    Fault { what: "drops the last channel", from: "c < end_c", to: "c + 1u < end_c" },
+    Fault { what: "drops the last row of taps", from: "r < end_r", to: "r + 1u < end_r" },
+    Fault { what: "swaps h and w", from: "tap_offset(r, s)", to: "tap_offset(s, r)" },
+    Fault { what: "skips the last tile", from: "tile >= tiles", to: "tile + 1u >= tiles" },
+];

@@ -1,0 +1,410 @@
+//! The gradients of a convolution to its pictures and to its weights.
+
+use super::{
+    conv2d::{ANY, CORRELATION_FAULTS, Conv2d, Geometry, bench_cases, case, kernel, picture, pictures},
+    matmul::{column_sums, io_bytes},
+};
+use crate::{
+    graph::{
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Graph, Io, Op, OpError, Sample, Slot, Step,
+        TensorType, Value,
+    },
+    kernels::gemm::{self, Loop, Operand, Product, Window},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox},
+};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Gradient of a convolution to its pictures: dy (N, P, Q, K), w (R, S, C, K) → (N, H, W, C).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2dGradInput {
+    /// The sizes of the convolution.
+    pub geometry: Geometry,
+}
+
+/// Gradient of a convolution to its weights: x (N, H, W, C), dy (N, P, Q, K) → (R, S, C, K).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conv2dGradWeight {
+    /// The sizes of the convolution.
+    pub geometry: Geometry,
+    /// Whether a second output holds dy summed over all axes but the last (the gradient to a bias).
+    pub column_sums: bool,
+}
+
+fn output_picture(op: &str, geometry: &Geometry, t: &TensorType) -> Result<usize, OpError> {
+    let [p, q, k] = picture(op, "the gradient to the result", t)?;
+    match [p, q] == geometry.output {
+        true => Ok(k),
+        false => {
+            let [p, q] = geometry.output;
+            Err(OpError::new(op, format!("a gradient of {p}×{q} pixels"), &t.shape, "pass the gradient to the result"))
+        }
+    }
+}
+
+/// Returns the geometry that the sizes imply, if it is this one.
+fn consistent(op: &str, geometry: &Geometry) -> Result<(), OpError> {
+    match Geometry::new(geometry.input, geometry.kernel, geometry.options()) {
+        Some(g) if g == *geometry => Ok(()),
+        other => Err(OpError::new(
+            op,
+            "the sizes of a convolution",
+            format!("{geometry:?}, where {other:?} follows"),
+            "take the sizes from Geometry::new",
+        )),
+    }
+}
+
+impl Op for Conv2dGradInput {
+    fn name(&self) -> &'static str {
+        "conv2d_grad_input"
+    }
+
+    fn key(&self) -> String {
+        self.geometry.key()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [dy, w] = inputs else {
+            return Err(OpError::new(self.name(), "2 inputs", inputs.len(), "pass gradient and weights"));
+        };
+        consistent(self.name(), &self.geometry)?;
+        let k = output_picture(self.name(), &self.geometry, dy)?;
+        let [r, s, ic, oc] = kernel(self.name(), "weights", w)?;
+        if oc != k || [r, s] != self.geometry.kernel {
+            let [r, s] = self.geometry.kernel;
+            let wanted = format!("weights of {r}×{s} taps for {k} output channels");
+            return Err(OpError::new(self.name(), wanted, &w.shape, "pass the weights of the convolution"));
+        }
+        let [h, width] = self.geometry.input;
+        Ok(vec![TensorType::f32(dy.shape.with_row(&[h, width, ic]))])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let (dy, w) = (inputs[0], inputs[1]);
+        let g = &self.geometry;
+        let ([h, width], [p, q], [r, s]) = (g.input, g.output, g.kernel);
+        let (n, k, c) = (dy.shape[0], dy.shape[3], w.shape[2]);
+        let mut dx = Array::zeros([n, h, width, c]);
+        let (picture, gradient) = ((h * width * c).max(1), p * q * k);
+        dx.data.par_chunks_mut(picture).enumerate().for_each(|(sample, dx)| {
+            let dy = &dy.data[sample * gradient..][..gradient];
+            for row in 0..p {
+                for i in 0..r {
+                    let Some(ih) = g.tap(0, row, i) else { continue };
+                    for at in 0..q {
+                        let dy = &dy[(row * q + at) * k..][..k];
+                        for j in 0..s {
+                            let Some(iw) = g.tap(1, at, j) else { continue };
+                            let w = &w.data[(i * s + j) * c * k..][..c * k];
+                            let dx = &mut dx[(ih * width + iw) * c..][..c];
+                            for (dx, w) in dx.iter_mut().zip(w.chunks(k)) {
+                                *dx += w.iter().zip(dy).map(|(w, dy)| w * dy).sum::<f64>();
+                            }
+                        }
+                    }
+                }
+            }
+        });
+        vec![dx]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let Some(d) = dy[0] else { return Ok(vec![None, None]) };
+        let to_dy = g.apply1(Conv2d { options: self.geometry.options() }, &[d, inputs[1]])?;
+        let to_w = g.apply1(Conv2dGradWeight { geometry: self.geometry, column_sums: false }, &[d, inputs[0]])?;
+        Ok(vec![Some(to_dy), Some(to_w)])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let (g, w) = (&self.geometry, io.inputs[1].shape.dims());
+        let window = Window {
+            name: "conv2d_grad_input",
+            transposed: true,
+            from: g.output,
+            to: g.input,
+            from_channels: w[3],
+            to_channels: w[2],
+            kernel: g.kernel,
+            strides: g.strides,
+            pads: [g.pads[0][0], g.pads[1][0]],
+            dilation: g.dilation,
+            pictures: pictures(&io.inputs[0].shape),
+        };
+        gemm::window(&window, profile, epilogue)
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let w = io.inputs[1].shape.dims();
+        Cost { flops: io.inputs[0].shape.elements().times(2 * (w[0] * w[1] * w[2]) as u64), bytes: io_bytes(io) }
+    }
+
+    fn accuracy(&self, io: &Io, _n: usize) -> Vec<Accuracy> {
+        let w = io.inputs[1].shape.dims();
+        vec![Accuracy::Products { terms: (w[0] * w[1] * w[3]) as u64 }]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}
+
+impl Op for Conv2dGradWeight {
+    fn name(&self) -> &'static str {
+        "conv2d_grad_weight"
+    }
+
+    fn key(&self) -> String {
+        format!("{}{}", self.geometry.key(), if self.column_sums { " sums" } else { "" })
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [x, dy] = inputs else {
+            return Err(OpError::new(self.name(), "2 inputs", inputs.len(), "pass pictures and gradient"));
+        };
+        consistent(self.name(), &self.geometry)?;
+        let [h, w, c] = picture(self.name(), "pictures", x)?;
+        let k = output_picture(self.name(), &self.geometry, dy)?;
+        if [h, w] != self.geometry.input || pictures(&x.shape) != pictures(&dy.shape) {
+            let [h, w] = self.geometry.input;
+            let wanted = format!("as many pictures of {h}×{w} as {} has", dy.shape);
+            return Err(OpError::new(self.name(), wanted, &x.shape, "pass the pictures of the convolution"));
+        }
+        let [r, s] = self.geometry.kernel;
+        let mut outputs = vec![TensorType::f32([r, s, c, k])];
+        if self.column_sums {
+            outputs.push(TensorType::f32([k]));
+        }
+        Ok(outputs)
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let (x, dy) = (inputs[0], inputs[1]);
+        let g = &self.geometry;
+        let ([h, width], [p, q], [r, s]) = (g.input, g.output, g.kernel);
+        let (n, c, k) = (x.shape[0], x.shape[3], dy.shape[3]);
+        let mut dw = Array::zeros([r, s, c, k]);
+        dw.data.par_chunks_mut((c * k).max(1)).enumerate().for_each(|(tap, dw)| {
+            for row in 0..n * p {
+                let Some(ih) = g.tap(0, row % p, tap / s) else { continue };
+                for at in 0..q {
+                    let Some(iw) = g.tap(1, at, tap % s) else { continue };
+                    let x = &x.data[((row / p * h + ih) * width + iw) * c..][..c];
+                    let dy = &dy.data[(row * q + at) * k..][..k];
+                    for (dw, &x) in dw.chunks_mut(k).zip(x) {
+                        dw.iter_mut().zip(dy).for_each(|(dw, &dy)| *dw += x * dy);
+                    }
+                }
+            }
+        });
+        let mut outputs = vec![dw];
+        if self.column_sums {
+            outputs.push(column_sums(dy));
+        }
+        outputs
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        if self.column_sums {
+            let advice = "take gradients before fusion";
+            return Err(OpError::new(self.name(), "a gradient without column sums", "column sums", advice));
+        }
+        let Some(d) = dy[0] else { return Ok(vec![None, None]) };
+        let to_x = g.apply1(Conv2dGradInput { geometry: self.geometry }, &[inputs[1], d])?;
+        let to_dy = g.apply1(Conv2d { options: self.geometry.options() }, &[inputs[0], d])?;
+        Ok(vec![Some(to_x), Some(to_dy)])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let g = &self.geometry;
+        let ([h, width], [p, q], [r, s]) = (g.input, g.output, g.kernel);
+        let (c, k) = (io.inputs[0].shape.last(), io.inputs[1].shape.last());
+        let padded = g.pads != [[0, 0], [0, 0]];
+        let x_enter = |level: usize, name: &str, index: &str| match level {
+            0 => {
+                format!(
+                    "    let {name}_c = {index} % {c}u;
+    let {name}_h = i32({index} / {}u) * {} - {};
+    let {name}_w = i32(({index} / {c}u) % {s}u) * {} - {};\n",
+                    s * c,
+                    g.dilation[0],
+                    g.pads[0][0],
+                    g.dilation[1],
+                    g.pads[1][0]
+                )
+            }
+            1 => format!(
+                "    let {name}_y = u32(i32(row % {p}u) * {} + {name}_h);
+    let {name}_p = ((row / {p}u) * {h}u + {name}_y) * {};\n",
+                g.strides[0],
+                width * c
+            ),
+            _ if padded => format!(
+                "    let {name}_x = u32(i32(at) * {} + {name}_w);
+    let {name}_there = {name}_y < {h}u && {name}_x < {width}u;
+    let {name}_o = select(0u, {name}_p + {name}_x * {c}u + {name}_c, {name}_there);\n",
+                g.strides[1]
+            ),
+            _ => {
+                format!("    let {name}_o = {name}_p + u32(i32(at) * {} + {name}_w) * {c}u + {name}_c;\n", g.strides[1])
+            }
+        };
+        let x_value = |name: &str| {
+            if padded { format!("select(0.0, x[{name}_o], {name}_there)") } else { format!("x[{name}_o]") }
+        };
+        let dy_enter = |level: usize, name: &str, index: &str| match level {
+            1 => format!("    let {name}_o = row * {}u + {index};\n", q * k),
+            _ => String::new(),
+        };
+        let dy_value = |name: &str| format!("dy[{name}_o + at * {k}u]");
+        let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
+        let product = Product {
+            name: "conv2d_grad_weight",
+            declarations: gemm::declare(1, "x", DType::F32) + &gemm::declare(2, "dy", DType::F32),
+            slots: vec![Slot::input(0), Slot::input(1)],
+            batch: count(1),
+            head: String::new(),
+            rows: Operand { extent: count(r * s * c), enter: &x_enter, value: &x_value },
+            columns: Operand { extent: count(k), enter: &dy_enter, value: &dy_value },
+            loops: vec![Loop::new("row", pictures(&io.inputs[0].shape).times(p as u64)), Loop::new("at", count(q))],
+            place: None,
+            sums: self.column_sums,
+        };
+        gemm::lower(&product, profile, epilogue)
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let w = io.outputs[0].shape.dims();
+        Cost { flops: io.inputs[1].shape.elements().times(2 * (w[0] * w[1] * w[2]) as u64), bytes: io_bytes(io) }
+    }
+
+    fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
+        let [p, q] = self.geometry.output;
+        let terms = pictures(&io.inputs[0].shape).at(n) * (p * q) as u64;
+        vec![Accuracy::Products { terms }; io.outputs.len()]
+    }
+
+    fn with_column_sums(&self) -> Option<(usize, Arc<dyn Op>)> {
+        (!self.column_sums).then(|| (1, Arc::new(Conv2dGradWeight { column_sums: true, ..*self }) as Arc<dyn Op>))
+    }
+}
+
+fn input_of(case: &super::conv2d::Case, geometry: Geometry) -> Sample {
+    let inputs = vec![(TensorType::f32(case.dy()), ANY), (TensorType::f32(case.w), ANY)];
+    Sample::new(Conv2dGradInput { geometry }, inputs, case.capacity)
+}
+
+fn weight_of(case: &super::conv2d::Case, geometry: Geometry, column_sums: bool) -> Sample {
+    let inputs = vec![(TensorType::f32(case.x.clone()), ANY), (TensorType::f32(case.dy()), ANY)];
+    Sample::new(Conv2dGradWeight { geometry, column_sums }, inputs, case.capacity)
+}
+
+fn random(rng: &mut Philox, of: impl Fn(&super::conv2d::Case, Geometry, bool) -> Sample) -> Sample {
+    loop {
+        let case = case(rng);
+        if let Some(geometry) = case.geometry() {
+            let sample = of(&case, geometry, rng.below(2) == 1);
+            let n = 1 + rng.below(sample.capacity);
+            return sample.with_n(n);
+        }
+    }
+}
+
+fn benches(of: impl Fn(&super::conv2d::Case, Geometry) -> Sample) -> Vec<(&'static str, Sample)> {
+    let cases = bench_cases().into_iter();
+    cases.filter_map(|(name, case)| case.geometry().map(|g| (name, of(&case, g)))).collect()
+}
+
+/// The gradient to the pictures as a family.
+pub static INPUT_FAMILY: Family = Family {
+    name: "conv2d_grad_input",
+    about: "gradient of conv2d to its pictures, each pixel gathered from the results that read it",
+    sample: |rng| random(rng, |case, geometry, _| input_of(case, geometry)),
+    benches: || benches(input_of),
+    bad: &[
+        Bad {
+            what: "a gradient of another size",
+            build: |g| {
+                let geometry = example()?;
+                let dy = g.input("dy", [Batch, 8, 8, 4], DType::F32);
+                let w = g.input("w", [3, 3, 2, 4], DType::F32);
+                g.apply1(Conv2dGradInput { geometry }, &[dy, w])
+            },
+        },
+        Bad {
+            what: "weights of other channels",
+            build: |g| {
+                let geometry = example()?;
+                let dy = g.input("dy", [Batch, 6, 6, 4], DType::F32);
+                let w = g.input("w", [3, 3, 2, 5], DType::F32);
+                g.apply1(Conv2dGradInput { geometry }, &[dy, w])
+            },
+        },
+        Bad {
+            what: "sizes of no convolution",
+            build: |g| {
+                let geometry = Geometry { output: [7, 6], ..example()? };
+                let dy = g.input("dy", [Batch, 7, 6, 4], DType::F32);
+                let w = g.input("w", [3, 3, 2, 4], DType::F32);
+                g.apply1(Conv2dGradInput { geometry }, &[dy, w])
+            },
+        },
+    ],
+    faults: CORRELATION_FAULTS,
+    differentiable: true,
+    gradcheck: 1e-6,
+};
+
+/// The sizes of a valid 3×3 convolution of 8×8 pixels.
+fn example() -> Result<Geometry, OpError> {
+    Geometry::new([8, 8], [3, 3], super::Conv2dOptions::valid())
+        .ok_or_else(|| OpError::new("conv2d", "a kernel that fits", "none", "choose another size"))
+}
+
+/// The gradient to the weights as a family.
+pub static WEIGHT_FAMILY: Family = Family {
+    name: "conv2d_grad_weight",
+    about: "gradient of conv2d to its weights, on request with the gradient to the bias",
+    sample: |rng| random(rng, weight_of),
+    benches: || benches(|case, geometry| weight_of(case, geometry, true)),
+    bad: &[
+        Bad {
+            what: "pictures of another size",
+            build: |g| {
+                let geometry = example()?;
+                let x = g.input("x", [Batch, 9, 8, 2], DType::F32);
+                let dy = g.input("dy", [Batch, 6, 6, 4], DType::F32);
+                g.apply1(Conv2dGradWeight { geometry, column_sums: false }, &[x, dy])
+            },
+        },
+        Bad {
+            what: "another number of pictures",
+            build: |g| {
+                let geometry = example()?;
+                let x = g.input("x", [4, 8, 8, 2], DType::F32);
+                let dy = g.input("dy", [Batch, 6, 6, 4], DType::F32);
+                g.apply1(Conv2dGradWeight { geometry, column_sums: false }, &[x, dy])
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "drops the last row of pixels", from: "row < end_row", to: "row + 1u < end_row" },
+        Fault { what: "drops the last pixel of a row", from: "at < end_at", to: "at + 1u < end_at" },
+        Fault { what: "skips the last tile", from: "tile >= tiles", to: "tile + 1u >= tiles" },
+        Fault { what: "shifts one operand by a pixel", from: "_o + at *", to: "_o + (max(at, 1u) - 1u) *" },
+    ],
+    differentiable: true,
+    gradcheck: 1e-6,
+};
