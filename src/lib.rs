@@ -4,7 +4,11 @@
 pub mod graph;
 pub mod kernels;
 pub mod ops;
+pub mod passes;
+pub mod runtime;
 pub mod tensor;
+
+pub use wgpu;
 
 /// Everything that can go wrong, one variant per boundary.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +19,9 @@ pub enum Error {
     /// A host tensor's elements do not fit its shape.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),
+    /// The device or its driver.
+    #[error(transparent)]
+    Runtime(#[from] runtime::RuntimeError),
 }
 
 /// What most programs need.

@@ -1,0 +1,175 @@
+use crate::{
+    graph::{Grid, TensorType},
+    kernels::Access,
+};
+use std::{fmt, sync::Arc};
+
+/// Alignment of every tensor in device memory, in bytes: the largest offset alignment that an adapter may ask for.
+pub const ALIGN_BYTES: u64 = 256;
+
+/// A named tensor of fixed shape in a [`Layout`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Unique name.
+    pub name: String,
+    /// Fixed shape and type.
+    pub ty: TensorType,
+    /// Which chunk holds it.
+    pub chunk: usize,
+    /// Where in the chunk it starts, a multiple of 256 bytes.
+    pub offset: u64,
+    /// Its size in bytes, rounded up to whole words.
+    pub bytes: u64,
+}
+
+/// Where the tensors of a store lie: chunks that each fit one buffer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layout {
+    /// Tensors in the order given.
+    pub entries: Vec<Entry>,
+    /// Bytes of each chunk, multiples of 256.
+    pub chunks: Vec<u64>,
+}
+
+impl Layout {
+    /// Returns the layout that puts tensors one behind the other, each padded to 256 bytes, and starts a
+    /// new chunk where the next one would exceed `max_chunk_bytes`.
+    ///
+    /// A tensor larger than that has a chunk of its own.
+    pub fn new(tensors: impl IntoIterator<Item = (String, TensorType)>, max_chunk_bytes: u64) -> Self {
+        let mut entries = Vec::new();
+        let mut chunks: Vec<u64> = Vec::new();
+        for (name, ty) in tensors {
+            let bytes = ty.bytes(1);
+            let padded = bytes.next_multiple_of(ALIGN_BYTES).max(ALIGN_BYTES);
+            let offset = match chunks.last_mut() {
+                Some(end) if *end + padded <= max_chunk_bytes => {
+                    *end += padded;
+                    *end - padded
+                }
+                _ => {
+                    chunks.push(padded);
+                    0
+                }
+            };
+            entries.push(Entry { name, ty, chunk: chunks.len() - 1, offset, bytes });
+        }
+        Layout { entries, chunks }
+    }
+
+    /// Returns the tensor of this name.
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.name == name)
+    }
+}
+
+/// Which buffer a tensor lies in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BufferRef {
+    /// A buffer of the session, shared by values that are not alive at once.
+    Arena(usize),
+    /// A chunk of one of the session's stores.
+    Store {
+        /// Which store.
+        store: usize,
+        /// Which of its chunks.
+        chunk: usize,
+    },
+    /// A buffer of the caller; inputs are counted first, then outputs.
+    External(usize),
+}
+
+/// A range of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Which buffer.
+    pub buffer: BufferRef,
+    /// First byte, a multiple of 256.
+    pub offset: u64,
+    /// Bytes at the plan's capacity.
+    pub bytes: u64,
+}
+
+/// A range of a buffer as a kernel reaches it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Binding {
+    /// The range.
+    pub place: Place,
+    /// Read or written.
+    pub access: Access,
+}
+
+/// One kernel launch with its memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedDispatch {
+    /// The node that it computes, or a part of it.
+    pub node: String,
+    /// Name of the kernel.
+    pub kernel: String,
+    /// Name of the variant.
+    pub variant: String,
+    /// The whole WGSL, entry point `main`.
+    pub source: Arc<str>,
+    /// Values of `override` constants.
+    pub constants: Vec<(&'static str, f64)>,
+    /// How many workgroups.
+    pub grid: Grid,
+    /// What is bound at 1, 2, …; the step record is always bound at 0.
+    pub bindings: Vec<Binding>,
+}
+
+/// A named input or output of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Port {
+    /// Its name in the graph.
+    pub name: String,
+    /// Shape, with a symbolic batch where there is one, and type.
+    pub ty: TensorType,
+    /// Where it lies.
+    pub place: Place,
+}
+
+/// A step compiled for any batch of at most `capacity` samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The most samples that one step takes.
+    pub capacity: usize,
+    /// Bytes of each arena.
+    pub arenas: Vec<u64>,
+    /// Launches in order.
+    pub dispatches: Vec<PlannedDispatch>,
+    /// What is given for each step.
+    pub inputs: Vec<Port>,
+    /// What can be read after a step.
+    pub outputs: Vec<Port>,
+    /// Bytes of device memory that stores and arenas take together.
+    pub peak_bytes: u64,
+    /// Equal for plans that compute the same in the same way.
+    pub hash: u64,
+    /// The plan as text.
+    pub text: String,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::DType;
+
+    #[test]
+    fn a_layout_pads_to_256_and_starts_chunks_where_the_next_tensor_does_not_fit() {
+        let ty = |n: usize| TensorType::new([n], DType::F32);
+        let tensors = [("a", 3), ("b", 64), ("c", 65), ("d", 1000), ("e", 1)];
+        let layout = Layout::new(tensors.map(|(name, n)| (name.to_owned(), ty(n))), 1024);
+        let places: Vec<_> = layout.entries.iter().map(|e| (e.chunk, e.offset, e.bytes)).collect();
+        assert_eq!(places, [(0, 0, 12), (0, 256, 256), (0, 512, 260), (1, 0, 4000), (2, 0, 4)]);
+        assert_eq!(layout.chunks, [1024, 4096, 256]);
+        assert_eq!(layout.find("d").map(|e| e.chunk), Some(1));
+        assert!(layout.find("z").is_none());
+    }
+}

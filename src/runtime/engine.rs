@@ -1,0 +1,407 @@
+use super::{
+    Arena, Result, RuntimeError, Session, Store,
+    error::{Bytes, driver_advice},
+    gpu::Gpu,
+};
+use crate::{
+    graph::{DeviceClass, DeviceProfile},
+    passes::{Layout, Plan},
+};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+/// A graphics interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// Linux, Windows, Android.
+    Vulkan,
+    /// macOS, iOS.
+    Metal,
+    /// Windows.
+    Dx12,
+}
+
+impl From<Backend> for wgpu::Backends {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Vulkan => wgpu::Backends::VULKAN,
+            Backend::Metal => wgpu::Backends::METAL,
+            Backend::Dx12 => wgpu::Backends::DX12,
+        }
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text.to_lowercase().as_str() {
+            "vulkan" | "vk" => Ok(Backend::Vulkan),
+            "metal" | "mtl" => Ok(Backend::Metal),
+            "dx12" | "d3d12" => Ok(Backend::Dx12),
+            _ => Err(format!("no backend `{text}`; there are vulkan, metal and dx12")),
+        }
+    }
+}
+
+/// An adapter as the system names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterInfo {
+    /// Its number in [`Engine::adapters`].
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// vulkan, metal or dx12.
+    pub backend: String,
+    /// The driver with its version.
+    pub driver: String,
+    /// discrete GPU, integrated GPU, virtual GPU, CPU or other.
+    pub kind: String,
+    /// Whether a processor runs the shaders.
+    pub software: bool,
+}
+
+impl AdapterInfo {
+    fn new(index: usize, info: &wgpu::AdapterInfo) -> Self {
+        let (kind, software) = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => ("discrete GPU", false),
+            wgpu::DeviceType::IntegratedGpu => ("integrated GPU", false),
+            wgpu::DeviceType::VirtualGpu => ("virtual GPU", false),
+            wgpu::DeviceType::Cpu => ("CPU", true),
+            wgpu::DeviceType::Other => ("other", false),
+        };
+        let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_owned();
+        let backend = info.backend.to_string();
+        AdapterInfo { index, name: info.name.clone(), backend, driver, kind: kind.into(), software }
+    }
+}
+
+impl fmt::Display for AdapterInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AdapterInfo { index, name, backend, driver, kind, .. } = self;
+        write!(f, "{index}: {name} ({kind}, {backend}, {driver})")
+    }
+}
+
+/// What a device must be requested with so that [`Engine::from_wgpu`] can use it fully.
+#[derive(Debug, Clone)]
+pub struct Required {
+    /// Features to ask for.
+    pub features: wgpu::Features,
+    /// Limits to ask for: the adapter's own.
+    pub limits: wgpu::Limits,
+}
+
+/// Where models run: a device, or the reference evaluator where there is none. Cheap to clone.
+///
+/// ```no_run
+/// use hubel::runtime::{Backend, Engine};
+/// let engine = Engine::new()?;
+/// let engine = Engine::builder().backend(Backend::Vulkan).adapter("RTX").build()?;
+/// # Ok::<(), hubel::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    gpu: Option<Arc<Gpu>>,
+    profile: DeviceProfile,
+    info: AdapterInfo,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.inner.info)
+    }
+}
+
+/// Chooses an adapter; see [`Engine::builder`].
+#[derive(Debug, Clone, Default)]
+pub struct EngineBuilder {
+    backend: Option<Backend>,
+    adapter: Option<String>,
+    memory_budget: Option<u64>,
+    timeout: Option<Duration>,
+}
+
+impl EngineBuilder {
+    /// Allows this interface only. Without it `WGPU_BACKEND` is honoured.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = Some(backend);
+        self
+    }
+
+    /// Takes the adapter of this index, or the first whose name contains the text, whatever the case.
+    /// Without it `WGPU_ADAPTER_NAME` is honoured, and else a GPU is preferred to a software adapter.
+    pub fn adapter(mut self, name_or_index: impl Into<String>) -> Self {
+        self.adapter = Some(name_or_index.into());
+        self
+    }
+
+    /// Allows this many bytes of buffers in all; what would exceed them is refused before any work.
+    ///
+    /// A software adapter has a budget of three quarters of the memory that the system reports as
+    /// available, since such drivers grant buffers that they cannot back.
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.memory_budget = Some(bytes);
+        self
+    }
+
+    /// Waits at most this long for the device (60 s without it).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Returns the adapters that these choices allow.
+    pub fn adapters(&self) -> Vec<AdapterInfo> {
+        infos(&pollster::block_on(enumerate(self.backends())))
+    }
+
+    fn backends(&self) -> wgpu::Backends {
+        self.backend.map(Into::into).or_else(wgpu::Backends::from_env).unwrap_or(ALL)
+    }
+
+    /// Returns an engine on the adapter chosen, or an error that lists the adapters there are.
+    pub fn build(self) -> Result<Engine> {
+        pollster::block_on(self.build_async())
+    }
+
+    /// Returns an engine on the adapter chosen; the async twin of [`EngineBuilder::build`].
+    pub async fn build_async(self) -> Result<Engine> {
+        let adapters = enumerate(self.backends()).await;
+        let known = infos(&adapters);
+        let named = |text: &str| {
+            let lower = text.to_lowercase();
+            let index = text.trim().parse::<usize>().ok().filter(|&i| i < known.len());
+            index.or_else(|| known.iter().position(|a| a.name.to_lowercase().contains(&lower)))
+        };
+        let wanted = self.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok().filter(|t| !t.is_empty()));
+        let rank = |info: &AdapterInfo| match info.kind.as_str() {
+            "discrete GPU" => 0,
+            "integrated GPU" => 1,
+            "virtual GPU" => 2,
+            "other" => 3,
+            _ => 4,
+        };
+        let chosen = match &wanted {
+            Some(text) => named(text),
+            None => (0..known.len()).min_by_key(|&i| rank(&known[i])),
+        };
+        let Some(index) = chosen else {
+            let backend = self.backend.map(|b| format!("backend {b:?}"));
+            let env = std::env::var("WGPU_BACKEND").ok().map(|b| format!("WGPU_BACKEND={b}"));
+            let parts: Vec<String> = wanted.map(|w| format!("`{w}`")).into_iter().chain(backend.or(env)).collect();
+            let found = if known.is_empty() { infos(&enumerate(ALL).await) } else { known };
+            if parts.is_empty() || found.is_empty() {
+                return Err(RuntimeError::NoAdapter { advice: driver_advice() });
+            }
+            let found = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            return Err(RuntimeError::AdapterNotFound { wanted: parts.join(" with "), found });
+        };
+        let (adapter, info) = (&adapters[index], known[index].clone());
+        let required = Engine::required(adapter);
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("hubel"),
+            required_features: required.features,
+            required_limits: required.limits,
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            ..Default::default()
+        };
+        let (device, queue) = adapter
+            .request_device(&descriptor)
+            .await
+            .map_err(|e| RuntimeError::Device { adapter: info.name.clone(), message: e.to_string() })?;
+        let budget = self.memory_budget.or_else(|| host_budget().filter(|_| info.software));
+        let gpu = Gpu::new(device, queue, budget, self.timeout);
+        gpu.install_handlers();
+        Ok(Engine::with(gpu, info))
+    }
+}
+
+const ALL: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
+
+/// Returns the adapters of these interfaces that can compute.
+async fn enumerate(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
+    let descriptor = wgpu::InstanceDescriptor {
+        backends,
+        flags: wgpu::InstanceFlags::from_env_or_default(),
+        backend_options: wgpu::BackendOptions::from_env_or_default(),
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    };
+    let mut adapters = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
+    adapters.retain(|a| {
+        a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
+            && a.limits().max_storage_buffers_per_shader_stage >= 8
+    });
+    adapters
+}
+
+fn infos(adapters: &[wgpu::Adapter]) -> Vec<AdapterInfo> {
+    adapters.iter().enumerate().map(|(i, a)| AdapterInfo::new(i, &a.get_info())).collect()
+}
+
+/// Returns three quarters of the memory that the system reports as available, where it does.
+fn host_budget() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 768)
+}
+
+impl Engine {
+    /// Returns an engine on the best adapter there is: a GPU, or else a software adapter.
+    ///
+    /// `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose one. Without any adapter the error says how to install a
+    /// driver on this system; [`Engine::reference`] needs none.
+    pub fn new() -> Result<Engine> {
+        Engine::builder().build()
+    }
+
+    /// Returns an engine on the best adapter there is; the async twin of [`Engine::new`].
+    pub async fn new_async() -> Result<Engine> {
+        Engine::builder().build_async().await
+    }
+
+    /// Returns a choice of adapter, to be narrowed and built.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// Returns the adapters of this system; `WGPU_BACKEND` is honoured.
+    pub fn adapters() -> Vec<AdapterInfo> {
+        Engine::builder().adapters()
+    }
+
+    /// Returns the engine without a device, which evaluates graphs by their reference on processor threads.
+    pub fn reference() -> Engine {
+        let info = AdapterInfo {
+            index: 0,
+            name: "reference evaluator".into(),
+            backend: "none".into(),
+            driver: "no driver".into(),
+            kind: "CPU".into(),
+            software: true,
+        };
+        Engine { inner: Arc::new(Inner { gpu: None, profile: DeviceProfile::portable(DeviceClass::Cpu), info }) }
+    }
+
+    /// Returns what an application should request its device with.
+    pub fn required(adapter: &wgpu::Adapter) -> Required {
+        let features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        Required { features, limits: adapter.limits() }
+    }
+
+    /// Returns an engine on the application's device, or an error where the device cannot compute.
+    ///
+    /// Installs no handlers: tell the engine of a lost device by [`Engine::notify_lost`].
+    pub fn from_wgpu(adapter: &wgpu::Adapter, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Engine> {
+        let info = AdapterInfo::new(0, &adapter.get_info());
+        let limits = device.limits();
+        if limits.max_storage_buffers_per_shader_stage < 8 || limits.max_compute_invocations_per_workgroup < 256 {
+            let message = "the device was requested with fewer than 8 storage buffers or 256 invocations; \
+                           request it with Engine::required";
+            return Err(RuntimeError::Device { adapter: info.name, message: message.into() });
+        }
+        Ok(Engine::with(Gpu::new(device.clone(), queue.clone(), None, None), info))
+    }
+
+    fn with(gpu: Gpu, info: AdapterInfo) -> Engine {
+        if info.software {
+            log::warn!("{} is a software adapter: shaders run on the processor", info.name);
+        }
+        let limits = &gpu.limits;
+        let profile = DeviceProfile {
+            class: if info.software { DeviceClass::Cpu } else { DeviceClass::Gpu },
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+            max_groups: limits.max_compute_workgroups_per_dimension,
+            max_invocations: limits.max_compute_invocations_per_workgroup,
+            max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            align_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
+        };
+        log::debug!(
+            "adapter {info}; binding {}, buffer {}, budget {}",
+            Bytes(profile.max_binding_bytes),
+            Bytes(profile.max_buffer_bytes),
+            gpu.budget.map_or("none".to_owned(), |b| Bytes(b).to_string()),
+        );
+        Engine { inner: Arc::new(Inner { gpu: Some(Arc::new(gpu)), profile, info }) }
+    }
+
+    /// Returns the adapter.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.inner.info
+    }
+
+    /// Returns what the device can do.
+    pub fn profile(&self) -> &DeviceProfile {
+        &self.inner.profile
+    }
+
+    /// Returns whether this is [`Engine::reference`].
+    pub fn is_reference(&self) -> bool {
+        self.inner.gpu.is_none()
+    }
+
+    /// Returns the device and its queue, `None` on the reference engine.
+    pub fn wgpu(&self) -> Option<(&wgpu::Device, &wgpu::Queue)> {
+        self.inner.gpu.as_ref().map(|gpu| (&gpu.device, &gpu.queue))
+    }
+
+    /// Returns the bytes of buffers that stores, arenas and sessions of this engine hold.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.inner.gpu.as_ref().map_or(0, |gpu| gpu.used())
+    }
+
+    /// Tells an engine on a borrowed device that the device was lost; every later call returns that error.
+    pub fn notify_lost(&self) {
+        if let Some(gpu) = &self.inner.gpu {
+            gpu.poison.set(RuntimeError::DeviceLost { reason: "its owner said so".into() });
+        }
+    }
+
+    /// Returns the error that ended this engine, if one did.
+    pub fn check(&self) -> Result<()> {
+        self.inner.gpu.as_ref().map_or(Ok(()), |gpu| gpu.poison.check())
+    }
+
+    /// Returns zero-filled memory for named tensors, one buffer per chunk, or an error that names the tensor
+    /// that does not fit.
+    pub fn store(&self, layout: Arc<Layout>) -> Result<Store> {
+        Store::new(self, layout)
+    }
+
+    /// Returns an empty arena that sessions can share; it grows as they are made.
+    pub fn arena(&self) -> Arena {
+        Arena::default()
+    }
+
+    /// Returns a session that runs a plan, with its pipelines built and its memory allocated.
+    ///
+    /// `stores` are what the plan's store numbers mean. Sessions that share an arena overwrite each other's
+    /// activations: read the outputs of one before the other runs.
+    pub fn session(&self, plan: Arc<Plan>, stores: &[Store], arena: Option<&Arena>) -> Result<Session> {
+        self.session_with_progress(plan, stores, arena, &|_, _| {})
+    }
+
+    /// Returns a session as [`Engine::session`] does, and calls `on_pipeline(done, total)` as its pipelines are
+    /// built, from the threads that build them.
+    pub fn session_with_progress(
+        &self,
+        plan: Arc<Plan>,
+        stores: &[Store],
+        arena: Option<&Arena>,
+        on_pipeline: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Session> {
+        Session::new(self, plan, stores, arena, on_pipeline)
+    }
+
+    pub(super) fn gpu(&self) -> Option<&Arc<Gpu>> {
+        self.inner.gpu.as_ref()
+    }
+
+    pub(super) fn is_same(&self, other: &Engine) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}

@@ -1,0 +1,170 @@
+use crate::kernels::ReflectError;
+use std::fmt;
+
+/// What can go wrong on a device; each text says what to do.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RuntimeError {
+    /// The system has no driver that can compute.
+    #[error("no graphics adapter was found. {advice}")]
+    NoAdapter {
+        /// How to install a driver on this system.
+        advice: String,
+    },
+    /// No adapter fits what was asked for.
+    #[error("no adapter matches {wanted}; there are: {found}. Name one of these, or its index")]
+    AdapterNotFound {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        found: String,
+    },
+    /// The adapter gives no device, or one that cannot do what is needed.
+    #[error("the adapter {adapter} cannot be used: {message}. Choose another adapter or update its driver")]
+    Device {
+        /// The adapter's name.
+        adapter: String,
+        /// What the driver or a check says.
+        message: String,
+    },
+    /// The device is gone: unplugged, reset by the system, destroyed by its owner.
+    #[error("the device was lost: {reason}. Make a new Engine and go on from the last checkpoint")]
+    DeviceLost {
+        /// What the driver says.
+        reason: String,
+    },
+    /// Memory is full.
+    #[error("out of device memory: {what} needs {} and {} are left; use a smaller batch or model, or raise the memory budget",
+        Bytes(*.bytes), Bytes(*.limit))]
+    OutOfMemory {
+        /// What the memory is for.
+        what: String,
+        /// How much was asked for.
+        bytes: u64,
+        /// How much is left of the budget, 0 where the driver refused.
+        limit: u64,
+    },
+    /// Something does not fit one buffer or one binding of this adapter.
+    #[error("{what} takes {}, over this adapter's {which} of {}; use a smaller batch or model, or another adapter",
+        Bytes(*.bytes), Bytes(*.limit))]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+        /// The name of the limit.
+        which: &'static str,
+    },
+    /// The device did not finish in time.
+    #[error(
+        "{label} did not finish within {seconds} s; the device may hang: try a smaller batch, or allow a longer time"
+    )]
+    Timeout {
+        /// What was waited for.
+        label: String,
+        /// How long.
+        seconds: f64,
+    },
+    /// The graphics interface refused a call.
+    #[error("the graphics interface refused a call, which is an error in Hubel or in an operation's kernel: {message}")]
+    Validation {
+        /// What it says.
+        message: String,
+    },
+    /// A tensor has another shape or type than its place.
+    #[error("`{name}`: wanted {wanted}, got {got}")]
+    Mismatch {
+        /// The tensor's name.
+        name: String,
+        /// What its place holds.
+        wanted: String,
+        /// What was given.
+        got: String,
+    },
+    /// There is no such name.
+    #[error("there is no {kind} `{name}`; there are: {known}")]
+    UnknownName {
+        /// What was looked for.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A step was not given one of its inputs.
+    #[error("the input `{name}` was not given; pass {wanted} with the step")]
+    MissingInput {
+        /// The input's name.
+        name: String,
+        /// Its type.
+        wanted: String,
+    },
+    /// The batch does not fit the plan.
+    #[error("a batch of {n} does not fit a plan for 1 to {capacity} samples; split it or plan for more")]
+    Capacity {
+        /// Samples asked for.
+        n: usize,
+        /// Samples planned for.
+        capacity: usize,
+    },
+    /// A plan does not fit its kernels or buffers.
+    #[error("the plan cannot run: `{node}` ({kernel}): {message}")]
+    Plan {
+        /// The node.
+        node: String,
+        /// Its kernel.
+        kernel: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A kernel is no valid WGSL.
+    #[error(transparent)]
+    Kernel(#[from] ReflectError),
+    /// The engine or its adapter cannot do this.
+    #[error("{what} is not available: {advice}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// What to do instead.
+        advice: &'static str,
+    },
+}
+
+/// A size in bytes, shown in the unit that suits it.
+pub(super) struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = ["KiB", "MiB", "GiB"];
+        match (self.0.max(1).ilog2() / 10).min(3) {
+            0 => write!(f, "{} B", self.0),
+            k => write!(f, "{:.1} {}", self.0 as f64 / f64::from(1u32 << (10 * k)), units[k as usize - 1]),
+        }
+    }
+}
+
+/// Returns how to get a driver on this system.
+pub(super) fn driver_advice() -> String {
+    let advice = if cfg!(target_os = "windows") {
+        "Install the graphics driver of your GPU's maker; Windows brings WARP, a software adapter, with DirectX 12"
+    } else if cfg!(target_os = "macos") {
+        "Metal is part of macOS 10.13 and later; update macOS, and outside a virtual machine it has an adapter"
+    } else {
+        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default().to_lowercase();
+        let is = |names: &[&str]| {
+            let mut ids = release.lines().filter(|l| l.starts_with("id=") || l.starts_with("id_like="));
+            ids.any(|line| names.iter().any(|name| line.contains(name)))
+        };
+        if is(&["debian", "ubuntu"]) {
+            "Install a Vulkan driver, which also runs without a GPU: sudo apt install mesa-vulkan-drivers"
+        } else if is(&["fedora", "rhel", "centos"]) {
+            "Install a Vulkan driver, which also runs without a GPU: sudo dnf install mesa-vulkan-drivers"
+        } else if is(&["arch"]) {
+            "Install a Vulkan driver, which also runs without a GPU: sudo pacman -S vulkan-swrast vulkan-icd-loader"
+        } else {
+            "Install a Vulkan driver and the Vulkan loader; Mesa's lavapipe also runs without a GPU"
+        }
+    };
+    advice.to_owned()
+}

@@ -1,0 +1,297 @@
+use super::{Result, RuntimeError, pipeline::Pipelines};
+use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+/// An upload's staging memory is given back after each piece of this size.
+const UPLOAD_BYTES: usize = 16 << 20;
+
+/// Waits are cut into slices, so that a loss that another thread noticed ends them too.
+const SLICE: Duration = Duration::from_millis(500);
+
+/// Receives the end of a piece of work, with an error if there was one.
+pub(super) type Signal = OneshotReceiver<Option<RuntimeError>>;
+
+/// The first error that made a device useless.
+#[derive(Debug, Default)]
+pub(super) struct Poison(Mutex<Option<RuntimeError>>);
+
+impl Poison {
+    pub fn set(&self, error: RuntimeError) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    pub fn check(&self) -> Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+    }
+}
+
+/// A device with what all sessions on it share.
+pub(super) struct Gpu {
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub limits: wgpu::Limits,
+    pub poison: Arc<Poison>,
+    pub pipelines: Pipelines,
+    pub budget: Option<u64>,
+    pub timeout: Duration,
+    used: Arc<AtomicU64>,
+}
+
+/// A buffer that is counted against the budget while it lives.
+#[derive(Debug)]
+pub(super) struct DeviceBuffer {
+    pub raw: wgpu::Buffer,
+    used: Arc<AtomicU64>,
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.raw.size(), Ordering::Relaxed);
+    }
+}
+
+/// Returns the value of a future that is ready at once, as the native error scopes are.
+pub(super) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+fn translate(error: wgpu::Error, what: &str, bytes: u64) -> RuntimeError {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => RuntimeError::OutOfMemory { what: what.into(), bytes, limit: 0 },
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            RuntimeError::Validation { message: format!("{what}: {}", description.trim()) }
+        }
+    }
+}
+
+impl Gpu {
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue, budget: Option<u64>, timeout: Option<Duration>) -> Self {
+        Gpu {
+            limits: device.limits(),
+            device,
+            queue,
+            poison: Arc::default(),
+            pipelines: Pipelines::default(),
+            budget,
+            timeout: timeout.unwrap_or(Duration::from_secs(60)),
+            used: Arc::default(),
+        }
+    }
+
+    /// Makes errors outside scopes and the loss of the device typed errors of the next call.
+    pub fn install_handlers(&self) {
+        let poison = self.poison.clone();
+        self.device.on_uncaptured_error(Arc::new(move |error| {
+            let error = translate(error, "outside an error scope", 0);
+            log::error!("{error}");
+            poison.set(error);
+        }));
+        let poison = self.poison.clone();
+        self.device.set_device_lost_callback(move |reason, message| {
+            let reason = match reason {
+                wgpu::DeviceLostReason::Destroyed => format!("it was destroyed. {message}"),
+                _ => message,
+            };
+            poison.set(RuntimeError::DeviceLost { reason: reason.trim().trim_end_matches('.').to_owned() });
+        });
+    }
+
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Returns what `f` makes, or the error that the device raised meanwhile on this thread.
+    pub fn scoped<T>(&self, what: &str, bytes: u64, f: impl FnOnce() -> T) -> Result<T> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let value = f();
+        let errors = [now(internal.pop()), now(validation.pop()), now(memory.pop())];
+        match errors.into_iter().flatten().flatten().next() {
+            Some(error) => Err(translate(error, what, bytes)),
+            None => Ok(value),
+        }
+    }
+
+    /// Returns an error where a buffer of this size cannot be.
+    pub fn check_size(&self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
+        let limit = self.limits.max_buffer_size;
+        if bytes > limit {
+            return Err(RuntimeError::TooLarge { what: what(), bytes, limit, which: "largest buffer" });
+        }
+        Ok(())
+    }
+
+    /// Returns an error where this many bytes more would exceed the budget.
+    pub fn check_budget(&self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
+        let left = self.budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.used()));
+        if bytes > left {
+            return Err(RuntimeError::OutOfMemory { what: what(), bytes, limit: left });
+        }
+        Ok(())
+    }
+
+    pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<DeviceBuffer> {
+        self.poison.check()?;
+        let size = bytes.max(4).next_multiple_of(4);
+        self.check_size(|| what.to_owned(), size)?;
+        let budget = self.budget.unwrap_or(u64::MAX);
+        let add = |used: u64| used.checked_add(size).filter(|&total| total <= budget);
+        if let Err(used) = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
+            let limit = budget.saturating_sub(used);
+            return Err(RuntimeError::OutOfMemory { what: what.into(), bytes: size, limit });
+        }
+        let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: mapped };
+        match self.scoped(what, size, || self.device.create_buffer(&descriptor)) {
+            Ok(raw) => Ok(DeviceBuffer { raw, used: self.used.clone() }),
+            Err(error) => {
+                self.used.fetch_sub(size, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    /// Records commands and submits them; `what` names them in errors.
+    pub fn submit(&self, what: &str, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<wgpu::SubmissionIndex> {
+        self.poison.check()?;
+        self.scoped(what, 0, || {
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(what) });
+            record(&mut encoder);
+            self.queue.submit([encoder.finish()])
+        })
+    }
+
+    /// Runs what callbacks are due, after waiting for a submission where one is given; false when the time is up.
+    fn poll(&self, wait: Option<(wgpu::SubmissionIndex, Duration)>) -> Result<bool> {
+        let poll = match wait {
+            Some((index, timeout)) => wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(timeout) },
+            None => wgpu::PollType::Poll,
+        };
+        // wgpu 30 panics in `poll`, after it has released its locks, when the driver reports a lost device.
+        match catch_unwind(AssertUnwindSafe(|| self.device.poll(poll))) {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(wgpu::PollError::Timeout)) => Ok(false),
+            Ok(Err(wgpu::PollError::WrongSubmissionIndex(..))) => Err(self.lost("a submission was not accepted")),
+            Err(_) => Err(self.lost("the driver reported an error during a wait")),
+        }
+    }
+
+    /// Runs what callbacks are due; does not wait.
+    pub fn poll_once(&self) -> Result<()> {
+        self.poll(None)?;
+        self.poison.check()
+    }
+
+    /// Writes bytes into a buffer after the steps submitted before.
+    pub fn upload(&self, target: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.poison.check()?;
+        let mut offset = offset;
+        for piece in bytes.chunks(UPLOAD_BYTES) {
+            let whole = piece.len() / 4 * 4;
+            self.scoped("an upload", piece.len() as u64, || {
+                if whole > 0 {
+                    self.queue.write_buffer(target, offset, &piece[..whole]);
+                }
+                if whole < piece.len() {
+                    let mut word = [0; 4];
+                    word[..piece.len() - whole].copy_from_slice(&piece[whole..]);
+                    self.queue.write_buffer(target, offset + whole as u64, &word);
+                }
+                self.queue.submit([])
+            })?;
+            offset += piece.len() as u64;
+            self.poll_once()?;
+        }
+        Ok(())
+    }
+
+    /// Returns the error of a lost device and keeps the first reason known.
+    pub fn lost(&self, reason: &str) -> RuntimeError {
+        let error = RuntimeError::DeviceLost { reason: reason.into() };
+        self.poison.set(error.clone());
+        self.poison.check().err().unwrap_or(error)
+    }
+
+    /// Returns when `ready` gives a value; `index` is the submission that makes it so.
+    pub fn wait<T>(
+        &self,
+        label: &str,
+        timeout: Duration,
+        index: Option<&wgpu::SubmissionIndex>,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<T> {
+        let start = Instant::now();
+        let mut finished = false;
+        loop {
+            if let Some(value) = ready() {
+                return Ok(value);
+            }
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return Err(RuntimeError::Timeout { label: label.into(), seconds: timeout.as_secs_f64() });
+            }
+            let wait = index.filter(|_| !finished).map(|i| (i.clone(), left.min(SLICE)));
+            if finished || index.is_none() {
+                // Another thread's poll took the callback and is about to run it.
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            finished |= self.poll(wait)?;
+            if let Some(value) = ready() {
+                return Ok(value);
+            }
+            self.poison.check()?;
+        }
+    }
+
+    /// Returns when a submission is done.
+    pub fn wait_done(&self, label: &str, timeout: Duration, index: &wgpu::SubmissionIndex) -> Result<()> {
+        let start = Instant::now();
+        while !self.poll(Some((index.clone(), timeout.min(SLICE))))? {
+            self.poison.check()?;
+            if start.elapsed() >= timeout {
+                return Err(RuntimeError::Timeout { label: label.into(), seconds: timeout.as_secs_f64() });
+            }
+        }
+        self.poison.check()
+    }
+
+    /// Returns a function that a callback calls when it is done, with an error if there was one, and what then
+    /// receives it.
+    ///
+    /// With `aside` a thread of its own waits for the submission, at most that long, since nothing else may poll
+    /// the device while an executor sleeps. In a browser the device needs no polls.
+    pub fn signal(
+        self: &Arc<Self>,
+        label: &str,
+        index: wgpu::SubmissionIndex,
+        aside: Option<Duration>,
+    ) -> (impl FnOnce(Option<RuntimeError>) + Send + use<>, Signal) {
+        let (sender, receiver) = oneshot_channel();
+        let sender = Arc::new(sender);
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(timeout) = aside {
+            let (gpu, label, sender) = (self.clone(), label.to_owned(), sender.clone());
+            std::thread::spawn(move || {
+                if let Err(error) = gpu.wait_done(&label, timeout, &index) {
+                    let _ = sender.send(Some(error));
+                }
+            });
+        }
+        #[cfg(target_arch = "wasm32")]
+        let _ = (label, index, aside);
+        (move |error| sender.send(error).unwrap_or(()), receiver)
+    }
+}

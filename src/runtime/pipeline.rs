@@ -1,0 +1,138 @@
+use super::{Result, RuntimeError, gpu::Gpu};
+use crate::{
+    kernels::{Access, reflect},
+    passes::PlannedDispatch,
+};
+use rayon::prelude::*;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+/// A compiled kernel.
+pub(super) struct Pipeline {
+    pub raw: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+    pub accesses: Vec<Access>,
+}
+
+type Key = (Arc<str>, Vec<(&'static str, u64)>);
+
+/// The compiled kernels of an engine, one per source and constants.
+#[derive(Default)]
+pub(super) struct Pipelines(Mutex<HashMap<Key, Arc<Pipeline>>>);
+
+fn key(dispatch: &PlannedDispatch) -> Key {
+    (dispatch.source.clone(), dispatch.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect())
+}
+
+impl Pipelines {
+    /// Returns the pipeline of each dispatch; those that are new are built on threads.
+    pub fn get(
+        &self,
+        gpu: &Gpu,
+        dispatches: &[PlannedDispatch],
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Vec<Arc<Pipeline>>> {
+        let start = Instant::now();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut missing = HashMap::new();
+        for dispatch in dispatches {
+            let key = key(dispatch);
+            if !known.contains_key(&key) {
+                missing.entry(key).or_insert(dispatch);
+            }
+        }
+        let (total, done) = (missing.len(), AtomicUsize::new(0));
+        let built: Vec<(Key, Arc<Pipeline>)> = missing
+            .into_par_iter()
+            .map(|(key, dispatch)| {
+                let pipeline = build(gpu, dispatch)?;
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+                Ok((key, Arc::new(pipeline)))
+            })
+            .collect::<Result<_>>()?;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, pipeline) in built {
+            known.insert(key.clone(), all.entry(key).or_insert(pipeline).clone());
+        }
+        drop(all);
+        log::debug!("{total} pipelines built for {} dispatches in {:.1?}", dispatches.len(), start.elapsed());
+        Ok(dispatches.iter().map(|d| known[&key(d)].clone()).collect())
+    }
+}
+
+fn build(gpu: &Gpu, dispatch: &PlannedDispatch) -> Result<Pipeline> {
+    let start = Instant::now();
+    let (bindings, _) = reflect(&dispatch.kernel, &dispatch.source)?;
+    let accesses: Vec<Access> = bindings.iter().map(|b| b.access).collect();
+    let label = Some(dispatch.kernel.as_str());
+    let entries: Vec<wgpu::BindGroupLayoutEntry> = bindings
+        .iter()
+        .map(|b| wgpu::BindGroupLayoutEntry {
+            binding: b.binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match b.access {
+                    Access::Uniform => wgpu::BufferBindingType::Uniform,
+                    Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                    Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    let what = format!("kernel {} of `{}`", dispatch.kernel, dispatch.node);
+    let pipeline = gpu.scoped(&what, 0, || {
+        let device = &gpu.device;
+        let source = wgpu::ShaderSource::Wgsl((&*dispatch.source).into());
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &dispatch.constants,
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        Pipeline { raw, layout, accesses }
+    })?;
+    gpu.poison.check()?;
+    log::debug!("pipeline {} {} in {:.1?}", dispatch.kernel, dispatch.variant, start.elapsed());
+    Ok(pipeline)
+}
+
+/// Returns an error where a dispatch does not bind what its kernel declares.
+pub(super) fn check_bindings(dispatch: &PlannedDispatch, pipeline: &Pipeline) -> Result<()> {
+    let error =
+        |message: String| RuntimeError::Plan { node: dispatch.node.clone(), kernel: dispatch.kernel.clone(), message };
+    let (declared, bound) = (pipeline.accesses.len(), dispatch.bindings.len() + 1);
+    if declared != bound {
+        return Err(error(format!("the kernel declares {declared} bindings and the plan binds {bound}")));
+    }
+    if pipeline.accesses.first() != Some(&Access::Uniform) {
+        return Err(error("binding 0 is not the step record".into()));
+    }
+    for (i, (binding, &access)) in dispatch.bindings.iter().zip(&pipeline.accesses[1..]).enumerate() {
+        if binding.access != access {
+            let wanted = binding.access;
+            return Err(error(format!("binding {} is {access:?} in the kernel and {wanted:?} in the plan", i + 1)));
+        }
+    }
+    Ok(())
+}

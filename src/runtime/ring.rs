@@ -1,0 +1,81 @@
+use super::{
+    Result, RuntimeError,
+    gpu::{DeviceBuffer, Gpu},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+const MAPPED: u8 = 0;
+const PENDING: u8 = 1;
+const FAILED: u8 = 2;
+
+/// Buffers through which steps get their data, used in turn so that several steps can be under way.
+pub(super) struct Ring {
+    slots: Vec<Slot>,
+    next: usize,
+}
+
+struct Slot {
+    buffer: DeviceBuffer,
+    state: Arc<AtomicU8>,
+    submission: Option<wgpu::SubmissionIndex>,
+}
+
+impl Ring {
+    pub const SLOTS: usize = 3;
+
+    pub fn new(gpu: &Gpu, bytes: u64) -> Result<Self> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        let slots = (0..Self::SLOTS)
+            .map(|_| {
+                let buffer = gpu.buffer("a staging buffer", bytes, usage, true)?;
+                Ok(Slot { buffer, state: Arc::new(AtomicU8::new(MAPPED)), submission: None })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Ring { slots, next: 0 })
+    }
+
+    /// Writes `parts` at their offsets into the next free buffer and unmaps it; blocks only while all are in use.
+    pub fn write(&mut self, gpu: &Gpu, timeout: Duration, parts: &[(u64, &[u8])]) -> Result<()> {
+        let slot = &self.slots[self.next];
+        if slot.state.load(Ordering::Acquire) == PENDING {
+            let ready = || (slot.state.load(Ordering::Acquire) != PENDING).then_some(());
+            gpu.wait("an earlier step", timeout, slot.submission.as_ref(), ready)?;
+        }
+        if slot.state.load(Ordering::Acquire) == FAILED {
+            return Err(gpu.lost("a staging buffer could not be mapped"));
+        }
+        let refused = |e: wgpu::MapRangeError| RuntimeError::Validation { message: e.to_string() };
+        let mut view = slot.buffer.raw.get_mapped_range_mut(..).map_err(refused)?;
+        for &(offset, bytes) in parts {
+            view.slice(offset as usize..offset as usize + bytes.len()).copy_from_slice(bytes);
+        }
+        drop(view);
+        slot.buffer.raw.unmap();
+        Ok(())
+    }
+
+    /// Returns the buffer last written, from which a submission can copy.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.slots[self.next].buffer.raw
+    }
+
+    /// Asks for the buffer last written to be mapped again once the submission that copies from it is done.
+    pub fn recycle(&mut self, gpu: &Gpu, submission: wgpu::SubmissionIndex) -> Result<()> {
+        let slot = &mut self.slots[self.next];
+        slot.submission = Some(submission);
+        slot.state.store(PENDING, Ordering::Release);
+        let state = slot.state.clone();
+        slot.buffer.raw.map_async(wgpu::MapMode::Write, .., move |result| {
+            state.store(if result.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
+        });
+        let failed = slot.state.load(Ordering::Acquire) == FAILED;
+        self.next = (self.next + 1) % self.slots.len();
+        if failed { Err(gpu.lost("a staging buffer could not be mapped")) } else { Ok(()) }
+    }
+}

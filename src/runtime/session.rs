@@ -1,0 +1,798 @@
+use super::{
+    Engine, Result, RuntimeError, Store,
+    gpu::{DeviceBuffer, Gpu},
+    pipeline::{Pipeline, check_bindings},
+    readback::{self, Pending, Readback},
+    ring::Ring,
+};
+use crate::{
+    graph::Step,
+    kernels::Access,
+    passes::{BufferRef, Place, Plan, PlannedDispatch, Port},
+    tensor::HostTensor,
+};
+use std::{
+    collections::HashMap,
+    mem,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+const STEP_BYTES: u64 = 96;
+const STAGING_ALIGN: u64 = 256;
+/// How many sets of the caller's buffers keep their bind groups.
+const EXTERNAL_SETS: usize = 8;
+
+/// Activation memory that several sessions share; clones are the same memory.
+///
+/// A session takes the buffers that are large enough and replaces the others by larger ones. Reserve for the
+/// largest plan first, so that nothing is replaced.
+#[derive(Clone, Default)]
+pub struct Arena {
+    buffers: Arc<Mutex<Vec<Arc<DeviceBuffer>>>>,
+}
+
+impl Arena {
+    /// Makes room for arenas of these sizes in bytes, or returns an error where memory is out.
+    pub fn reserve(&self, engine: &Engine, arenas: &[u64]) -> Result<()> {
+        engine.gpu().map_or(Ok(()), |gpu| self.take(gpu, arenas, &[]).map(|_| ()))
+    }
+
+    /// Returns the bytes of each buffer.
+    pub fn bytes(&self) -> Vec<u64> {
+        self.lock().iter().map(|b| b.raw.size()).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<DeviceBuffer>>> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, gpu: &Gpu, arenas: &[u64], dispatches: &[PlannedDispatch]) -> Result<Vec<Arc<DeviceBuffer>>> {
+        let mut buffers = self.lock();
+        let missing = |i: usize, bytes: u64| buffers.get(i).is_none_or(|b| b.raw.size() < bytes);
+        let more: u64 = (arenas.iter().enumerate()).filter(|&(i, &bytes)| missing(i, bytes)).map(|(_, &b)| b).sum();
+        for (i, &bytes) in arenas.iter().enumerate() {
+            gpu.check_size(|| format!("arena {i} ({})", largest(dispatches, Some(i))), bytes)?;
+        }
+        gpu.check_budget(|| format!("activations ({})", largest(dispatches, None)), more)?;
+        for (i, &bytes) in arenas.iter().enumerate() {
+            if buffers.get(i).is_some_and(|b| b.raw.size() >= bytes) {
+                continue;
+            }
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+            let buffer = Arc::new(gpu.buffer(&format!("arena {i}"), bytes, usage, false)?);
+            match buffers.get_mut(i) {
+                Some(old) => *old = buffer,
+                None => buffers.push(buffer),
+            }
+        }
+        Ok(buffers[..arenas.len()].to_vec())
+    }
+}
+
+/// Names the three nodes with the largest bindings in an arena, or in all.
+fn largest(dispatches: &[PlannedDispatch], arena: Option<usize>) -> String {
+    let mut nodes: HashMap<&str, u64> = HashMap::new();
+    for dispatch in dispatches {
+        for binding in dispatch.bindings.iter().filter(|b| b.access == Access::ReadWrite) {
+            if let BufferRef::Arena(i) = binding.place.buffer
+                && arena.is_none_or(|a| a == i)
+            {
+                let most = nodes.entry(&dispatch.node).or_default();
+                *most = (*most).max(binding.place.bytes);
+            }
+        }
+    }
+    let mut nodes: Vec<(&str, u64)> = nodes.into_iter().collect();
+    nodes.sort_by_key(|&(name, bytes)| (std::cmp::Reverse(bytes), name));
+    let text: Vec<String> =
+        nodes.iter().take(3).map(|(name, bytes)| format!("`{name}` {}", super::error::Bytes(*bytes))).collect();
+    if text.is_empty() { "no node".into() } else { format!("largest: {}", text.join(", ")) }
+}
+
+/// A buffer of the caller that stands for one of a plan's external inputs or outputs.
+#[derive(Debug, Clone, Copy)]
+pub struct External<'a> {
+    /// The buffer, with usage `STORAGE`.
+    pub buffer: &'a wgpu::Buffer,
+    /// Where in it the tensor starts, in bytes: a multiple of the device's storage offset alignment.
+    pub offset: u64,
+}
+
+impl<'a> From<&'a wgpu::Buffer> for External<'a> {
+    fn from(buffer: &'a wgpu::Buffer) -> Self {
+        External { buffer, offset: 0 }
+    }
+}
+
+/// The time that one launch took on the device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timing {
+    /// The node.
+    pub node: String,
+    /// Its kernel.
+    pub kernel: String,
+    /// Milliseconds.
+    pub ms: f64,
+}
+
+/// A plan with its memory, pipelines and bind groups: runs steps.
+///
+/// Everything on the device is made when the session is; a step makes nothing.
+pub struct Session {
+    engine: Engine,
+    gpu: Arc<Gpu>,
+    plan: Arc<Plan>,
+    stores: Vec<Store>,
+    arenas: Vec<Arc<DeviceBuffer>>,
+    pipelines: Vec<Arc<Pipeline>>,
+    /// One per dispatch, `None` where it touches a buffer of the caller.
+    groups: Vec<Option<wgpu::BindGroup>>,
+    external_sets: Vec<ExternalSet>,
+    step: DeviceBuffer,
+    records: Option<DeviceBuffer>,
+    ring: Ring,
+    staging_offsets: Vec<u64>,
+    held: Vec<bool>,
+    readback: Readback,
+    progress: HashMap<usize, Progress>,
+    queries: Option<Queries>,
+    last: Option<wgpu::SubmissionIndex>,
+    timeout: Duration,
+    dispatches_per_submit: usize,
+}
+
+struct ExternalSet {
+    buffers: Vec<(wgpu::Buffer, u64)>,
+    /// One per dispatch, `None` where it touches none of them.
+    groups: Vec<Option<wgpu::BindGroup>>,
+}
+
+#[derive(Default)]
+struct Progress {
+    readback: Readback,
+    pending: Option<(Pending, usize)>,
+}
+
+struct Queries {
+    set: wgpu::QuerySet,
+    resolved: DeviceBuffer,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({} dispatches on {:?})", self.plan.dispatches.len(), self.engine)
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        engine: &Engine,
+        plan: Arc<Plan>,
+        stores: &[Store],
+        arena: Option<&Arena>,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Self> {
+        let start = Instant::now();
+        let gpu = engine.gpu().cloned().ok_or(RuntimeError::Unsupported {
+            what: "a session on the reference engine",
+            advice: "evaluate the graph, or make an engine on an adapter",
+        })?;
+        gpu.poison.check()?;
+        let all = Range { start: 0, end: plan.dispatches.len() };
+        check_plan(engine, &gpu, &plan, stores)?;
+
+        let mut staging_offsets = Vec::new();
+        let mut staging_bytes = STAGING_ALIGN;
+        for port in &plan.inputs {
+            staging_offsets.push(staging_bytes);
+            if !is_external(port) {
+                staging_bytes += port.ty.bytes(plan.capacity).next_multiple_of(STAGING_ALIGN);
+            }
+        }
+        let names = |ports: &[Port]| ports.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>().join(", ");
+        gpu.check_size(|| format!("a step's inputs ({})", names(&plan.inputs)), staging_bytes)?;
+        let arenas = arena.cloned().unwrap_or_default().take(&gpu, &plan.arenas, &plan.dispatches)?;
+        let ring = Ring::new(&gpu, staging_bytes)?;
+        let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let step = gpu.buffer("the step record", STAGING_ALIGN, uniform, false)?;
+        let mut readback = Readback::default();
+        let output = plan.outputs.iter().filter(|p| !is_external(p)).map(|p| p.ty.bytes(plan.capacity)).max();
+        readback.reserve(&gpu, output.unwrap_or(0))?;
+
+        let pipelines = gpu.pipelines.get(&gpu, &plan.dispatches, progress)?;
+        for (dispatch, pipeline) in plan.dispatches.iter().zip(&pipelines) {
+            check_bindings(dispatch, pipeline)?;
+        }
+        let n_inputs = plan.inputs.len();
+        let mut session = Session {
+            engine: engine.clone(),
+            timeout: gpu.timeout,
+            gpu,
+            plan,
+            stores: stores.to_vec(),
+            arenas,
+            pipelines,
+            groups: Vec::new(),
+            external_sets: Vec::new(),
+            step,
+            records: None,
+            ring,
+            staging_offsets,
+            held: vec![false; n_inputs],
+            readback,
+            progress: HashMap::new(),
+            queries: None,
+            last: None,
+            dispatches_per_submit: usize::MAX,
+        };
+        session.groups = session.bind(&[], false)?;
+        session.check_ports()?;
+        if session.n_externals() > 0 {
+            session.make_records()?;
+        } else {
+            // Recorded once and thrown away, so that whatever the device would refuse is refused here.
+            let gpu = &session.gpu;
+            gpu.scoped("the plan", 0, || {
+                let mut encoder = gpu.device.create_command_encoder(&Default::default());
+                session.encode(&mut encoder, session.plan.capacity, all, None);
+                encoder.finish()
+            })?;
+        }
+        session.gpu.poison.check()?;
+        log::debug!(
+            "session of {} dispatches, capacity {}, arenas {:?} bytes, ready in {:.1?}",
+            session.plan.dispatches.len(),
+            session.plan.capacity,
+            session.plan.arenas,
+            start.elapsed()
+        );
+        Ok(session)
+    }
+
+    /// Returns the plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Returns the engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Waits at most this long for the device.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Cuts a step into submits of at most this many launches, for devices that a system resets when one submit
+    /// takes too long. One submit is the default.
+    pub fn set_dispatches_per_submit(&mut self, n: usize) {
+        self.dispatches_per_submit = n.max(1);
+    }
+
+    fn n_externals(&self) -> usize {
+        n_externals(&self.plan)
+    }
+
+    fn resolve<'a>(&'a self, place: &Place, externals: &'a [(wgpu::Buffer, u64)]) -> Option<(&'a wgpu::Buffer, u64)> {
+        match place.buffer {
+            BufferRef::Arena(i) => self.arenas.get(i).map(|b| (&b.raw, place.offset)),
+            BufferRef::Store { store, chunk } => self.stores.get(store)?.chunk(chunk).map(|b| (b, place.offset)),
+            BufferRef::External(i) => externals.get(i).map(|(b, offset)| (b, offset + place.offset)),
+        }
+    }
+
+    /// Makes the bind groups of the dispatches that touch buffers of the caller, or of those that do not.
+    fn bind(&self, externals: &[(wgpu::Buffer, u64)], touching: bool) -> Result<Vec<Option<wgpu::BindGroup>>> {
+        let mut groups = Vec::with_capacity(self.plan.dispatches.len());
+        for (dispatch, pipeline) in self.plan.dispatches.iter().zip(&self.pipelines) {
+            if touches_external(dispatch) != touching {
+                groups.push(None);
+                continue;
+            }
+            let error = |message: String| plan_error(dispatch, message);
+            let mut bound: Vec<(&wgpu::Buffer, Access)> = Vec::new();
+            let step =
+                wgpu::BufferBinding { buffer: &self.step.raw, offset: 0, size: wgpu::BufferSize::new(STEP_BYTES) };
+            let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(step) }];
+            for (i, binding) in dispatch.bindings.iter().enumerate() {
+                let (buffer, offset) = (self.resolve(&binding.place, externals))
+                    .ok_or_else(|| error(format!("binding {} lies in no buffer of the session", i + 1)))?;
+                let (end, size) = (offset.saturating_add(binding.place.bytes), buffer.size());
+                if end > size {
+                    return Err(error(format!("binding {} ends at byte {end} of a buffer of {size}", i + 1)));
+                }
+                if let Some((_, other)) = bound.iter().find(|(b, _)| *b == buffer)
+                    && (*other != binding.access || *other == Access::ReadWrite)
+                {
+                    return Err(error(format!("binding {} writes a buffer that another binding reaches", i + 1)));
+                }
+                bound.push((buffer, binding.access));
+                let size = wgpu::BufferSize::new(binding.place.bytes);
+                let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size });
+                entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
+            }
+            let descriptor =
+                wgpu::BindGroupDescriptor { label: Some(&dispatch.node), layout: &pipeline.layout, entries: &entries };
+            let what = format!("the bindings of `{}`", dispatch.node);
+            groups.push(Some(self.gpu.scoped(&what, 0, || self.gpu.device.create_bind_group(&descriptor))?));
+        }
+        Ok(groups)
+    }
+
+    /// Checks that inputs and outputs lie inside their buffers.
+    fn check_ports(&self) -> Result<()> {
+        for port in self.plan.inputs.iter().chain(&self.plan.outputs).filter(|p| !is_external(p)) {
+            let bytes = port.ty.bytes(self.plan.capacity).max(port.place.bytes);
+            let size = self.resolve(&port.place, &[]).map(|(buffer, _)| buffer.size());
+            let end = port.place.offset.saturating_add(bytes);
+            if size.is_none_or(|size| end > size) || port.place.offset % 4 != 0 {
+                return Err(RuntimeError::Plan {
+                    node: port.name.clone(),
+                    kernel: "an input or output".into(),
+                    message: format!(
+                        "it takes bytes {}..{end} of a buffer of {}",
+                        port.place.offset,
+                        size.unwrap_or(0)
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        n: usize,
+        range: Range<usize>,
+        externals: Option<&ExternalSet>,
+    ) {
+        if range.is_empty() {
+            return;
+        }
+        let mut pass =
+            encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("hubel"), timestamp_writes: None });
+        let mut current: Option<&Arc<Pipeline>> = None;
+        for i in range {
+            if current.is_none_or(|p| !Arc::ptr_eq(p, &self.pipelines[i])) {
+                pass.set_pipeline(&self.pipelines[i].raw);
+                current = Some(&self.pipelines[i]);
+            }
+            self.dispatch(&mut pass, n, i, externals);
+        }
+    }
+
+    fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, n: usize, i: usize, externals: Option<&ExternalSet>) {
+        let group = self.groups[i].as_ref().or_else(|| externals.and_then(|e| e.groups[i].as_ref()));
+        pass.set_bind_group(0, group, &[]);
+        let [x, y] = self.plan.dispatches[i].grid.at(n, self.gpu.limits.max_compute_workgroups_per_dimension);
+        pass.dispatch_workgroups(x, y, 1);
+    }
+
+    fn check_n(&self, n: usize) -> Result<()> {
+        let capacity = self.plan.capacity;
+        if n == 0 || n > capacity { Err(RuntimeError::Capacity { n, capacity }) } else { Ok(()) }
+    }
+
+    fn port<'a>(ports: &'a [Port], kind: &'static str, name: &str) -> Result<(usize, &'a Port)> {
+        ports.iter().enumerate().find(|(_, p)| p.name == name).ok_or_else(|| RuntimeError::UnknownName {
+            kind,
+            name: name.into(),
+            known: ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Checks a step's feeds and writes them into a staging buffer; returns (input, bytes) of each feed.
+    fn stage(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Vec<(usize, u64)>> {
+        self.gpu.poison.check()?;
+        self.check_n(step.n)?;
+        let words = step.words();
+        let mut parts: Vec<(u64, &[u8])> = vec![(0, bytemuck::cast_slice(&words))];
+        let mut fed = Vec::with_capacity(feeds.len());
+        for &(name, bytes) in feeds {
+            let (i, port) = Self::port(&self.plan.inputs, "input", name)?;
+            if is_external(port) {
+                return Err(EXTERNAL_IN_RUN);
+            }
+            check_bytes(port, step.n, bytes)?;
+            parts.push((self.staging_offsets[i], bytes));
+            fed.push((i, (bytes.len() as u64).next_multiple_of(4)));
+        }
+        self.check_fed(|i| fed.iter().any(|f| f.0 == i))?;
+        self.ring.write(&self.gpu, self.timeout, &parts)?;
+        Ok(fed)
+    }
+
+    fn check_fed(&self, fed: impl Fn(usize) -> bool) -> Result<()> {
+        let inputs = self.plan.inputs.iter().enumerate();
+        match inputs.filter(|(_, p)| !is_external(p)).find(|&(i, _)| !fed(i) && !self.held[i]) {
+            Some((_, port)) => Err(RuntimeError::MissingInput { name: port.name.clone(), wanted: port.ty.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Copies the step record and the feeds from the staging buffer to their places.
+    fn copy_feeds(&self, encoder: &mut wgpu::CommandEncoder, fed: &[(usize, u64)]) {
+        let staging = self.ring.buffer();
+        encoder.copy_buffer_to_buffer(staging, 0, &self.step.raw, 0, STEP_BYTES);
+        for &(i, bytes) in fed {
+            if let Some((buffer, offset)) = self.resolve(&self.plan.inputs[i].place, &[]).filter(|_| bytes > 0) {
+                encoder.copy_buffer_to_buffer(staging, self.staging_offsets[i], buffer, offset, bytes);
+            }
+        }
+    }
+
+    /// Submits one step for `step.n` samples; waits only while three earlier steps are still under way.
+    ///
+    /// `feeds` gives each input that is not the caller's buffer its row-major elements for `n` samples.
+    pub fn run(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<()> {
+        if self.n_externals() > 0 {
+            return Err(EXTERNAL_IN_RUN);
+        }
+        let fed = self.stage(step, feeds)?;
+        let total = self.plan.dispatches.len();
+        let mut from = 0usize;
+        loop {
+            let to = from.saturating_add(self.dispatches_per_submit).min(total);
+            let index = self.gpu.submit("a step", |encoder| {
+                if from == 0 {
+                    self.copy_feeds(encoder, &fed);
+                }
+                self.encode(encoder, step.n, from..to, None);
+            })?;
+            self.last = Some(index.clone());
+            if from == 0 {
+                self.ring.recycle(&self.gpu, index)?;
+            }
+            if to == total {
+                break;
+            }
+            from = to;
+        }
+        self.held.fill(false);
+        Ok(())
+    }
+
+    /// Puts an input's bytes in place for the next run, which then need not feed it.
+    pub fn write_input(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (i, port) = Self::port(&self.plan.inputs, "input", name)?;
+        let most = readback::exact_bytes(&port.ty, self.plan.capacity);
+        if bytes.len() as u64 > most {
+            let wanted = format!("at most {most} bytes, {} for {} samples", port.ty, self.plan.capacity);
+            return Err(RuntimeError::Mismatch { name: name.into(), wanted, got: format!("{} bytes", bytes.len()) });
+        }
+        let (buffer, offset) = self.resolve(&port.place, &[]).ok_or(EXTERNAL_IN_RUN)?;
+        self.gpu.upload(buffer, offset, bytes)?;
+        self.held[i] = true;
+        Ok(())
+    }
+
+    /// Returns the place of an output and its bytes for `n` samples.
+    fn output(&self, name: &str, n: usize) -> Result<(usize, wgpu::Buffer, (u64, u64))> {
+        self.gpu.poison.check()?;
+        self.check_n(n)?;
+        let (i, port) = Self::port(&self.plan.outputs, "output", name)?;
+        let (buffer, offset) = self.resolve(&port.place, &[]).ok_or(RuntimeError::Unsupported {
+            what: "reading an output in the caller's buffer",
+            advice: "read the buffer that was given to record",
+        })?;
+        Ok((i, buffer.clone(), (offset, readback::exact_bytes(&port.ty, n))))
+    }
+
+    /// Returns an output for `n` samples, blocking until all steps submitted are done.
+    pub fn read(&mut self, output: &str, n: usize) -> Result<HostTensor> {
+        let (i, buffer, range) = self.output(output, n)?;
+        let bytes = self.readback.read(&self.gpu, &buffer, range, output, self.timeout)?;
+        readback::tensor(output, &self.plan.outputs[i].ty, n, &bytes)
+    }
+
+    /// Returns an output for `n` samples; the async twin of [`Session::read`].
+    pub async fn read_async(&mut self, output: &str, n: usize) -> Result<HostTensor> {
+        let (i, buffer, range) = self.output(output, n)?;
+        // Taken out, so that a future dropped half way leaves no buffer that is being mapped.
+        let mut own = mem::take(&mut self.readback);
+        let bytes = own.read_async(&self.gpu, &buffer, range, output, self.timeout).await?;
+        self.readback = own;
+        readback::tensor(output, &self.plan.outputs[i].ty, n, &bytes)
+    }
+
+    /// Starts to bring a small output (at most 16 MiB) to the host without waiting; false while an earlier
+    /// one of it has not been taken by [`Session::try_read`].
+    pub fn begin_read(&mut self, output: &str, n: usize) -> Result<bool> {
+        let (i, buffer, (offset, bytes)) = self.output(output, n)?;
+        if bytes > readback::PIECE_BYTES {
+            let what = format!("the output `{output}`");
+            return Err(RuntimeError::TooLarge { what, bytes, limit: readback::PIECE_BYTES, which: "progress read" });
+        }
+        let most = readback::exact_bytes(&self.plan.outputs[i].ty, self.plan.capacity).min(readback::PIECE_BYTES);
+        let progress = self.progress.entry(i).or_default();
+        if progress.pending.is_some() {
+            return Ok(false);
+        }
+        progress.readback.reserve(&self.gpu, most)?;
+        let pending = progress.readback.begin(&self.gpu, &buffer, offset, bytes, None)?;
+        progress.pending = Some((pending, n));
+        Ok(true)
+    }
+
+    /// Returns what [`Session::begin_read`] started, or `None` while it is under way or where nothing was started.
+    pub fn try_read(&mut self, output: &str) -> Result<Option<HostTensor>> {
+        let (i, port) = Self::port(&self.plan.outputs, "output", output)?;
+        let Some(progress) = self.progress.get_mut(&i) else { return Ok(None) };
+        let Some((pending, n)) = &progress.pending else { return Ok(None) };
+        let Some(result) = pending.poll(&self.gpu) else { return Ok(None) };
+        let n = *n;
+        progress.pending = None;
+        let mut out = Vec::new();
+        progress.readback.finish(&self.gpu, result, readback::exact_bytes(&port.ty, n), &mut out)?;
+        readback::tensor(output, &port.ty, n, &out).map(Some)
+    }
+
+    /// Waits until all steps submitted are done.
+    pub fn wait(&mut self) -> Result<()> {
+        let Some(index) = self.last.clone() else { return self.gpu.poison.check() };
+        self.gpu.wait_done("the steps submitted", self.timeout, &index)
+    }
+
+    /// Returns when all steps submitted are done; the async twin of [`Session::wait`].
+    pub async fn wait_async(&mut self) -> Result<()> {
+        let Some(index) = self.last.clone() else { return self.gpu.poison.check() };
+        let (done, receiver) = self.gpu.signal("the steps submitted", index, Some(self.timeout));
+        self.gpu.queue.on_submitted_work_done(move || done(None));
+        receiver.receive().await.flatten().map_or(self.gpu.poison.check(), Err)
+    }
+
+    fn make_records(&mut self) -> Result<()> {
+        if self.records.is_none() {
+            let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+            let records: Vec<u32> = (1..=self.plan.capacity).flat_map(|n| Step::of(n).words()).collect();
+            let bytes: &[u8] = bytemuck::cast_slice(&records);
+            let buffer = self.gpu.buffer("the step records", bytes.len() as u64, usage, true)?;
+            let refused = |e: wgpu::MapRangeError| RuntimeError::Validation { message: e.to_string() };
+            buffer.raw.get_mapped_range_mut(..).map_err(refused)?.copy_from_slice(bytes);
+            buffer.raw.unmap();
+            self.records = Some(buffer);
+        }
+        Ok(())
+    }
+
+    /// Records the plan for `n` samples into the caller's encoder.
+    ///
+    /// `externals` are the caller's buffers, the plan's external inputs first, then its external outputs; each
+    /// needs usage `STORAGE` and room for the plan's capacity. Nothing crosses the host, and nothing is made on
+    /// the device when the same buffers come again (the last 8 sets are kept).
+    pub fn record(&mut self, encoder: &mut wgpu::CommandEncoder, n: usize, externals: &[External<'_>]) -> Result<()> {
+        self.record_range(encoder, n, externals, 0..self.plan.dispatches.len())
+    }
+
+    /// Records a range of the plan's launches, so that an application can spread a step over frames.
+    pub fn record_range(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        n: usize,
+        externals: &[External<'_>],
+        range: Range<usize>,
+    ) -> Result<()> {
+        self.gpu.poison.check()?;
+        self.check_n(n)?;
+        let total = self.plan.dispatches.len();
+        if range.end > total || range.start > range.end {
+            return Err(RuntimeError::Mismatch {
+                name: "range".into(),
+                wanted: format!("a part of 0..{total}"),
+                got: format!("{range:?}"),
+            });
+        }
+        self.check_fed(|_| false)?;
+        let set = self.external_set(externals)?;
+        self.make_records()?;
+        if let Some(records) = &self.records {
+            let from = (n as u64 - 1) * STEP_BYTES;
+            encoder.copy_buffer_to_buffer(&records.raw, from, &self.step.raw, 0, STEP_BYTES);
+        }
+        self.encode(encoder, n, range, set.map(|i| &self.external_sets[i]));
+        Ok(())
+    }
+
+    /// Returns the kept bind groups of these buffers.
+    fn external_set(&mut self, externals: &[External<'_>]) -> Result<Option<usize>> {
+        let wanted = self.n_externals();
+        if externals.len() != wanted {
+            let wanted = format!("{wanted} buffers");
+            let got = format!("{} buffers", externals.len());
+            return Err(RuntimeError::Mismatch { name: "externals".into(), wanted, got });
+        }
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let same = |set: &ExternalSet| {
+            set.buffers.iter().zip(externals).all(|((buffer, offset), e)| buffer == e.buffer && *offset == e.offset)
+        };
+        if let Some(i) = self.external_sets.iter().position(same) {
+            return Ok(Some(i));
+        }
+        let align = u64::from(self.gpu.limits.min_storage_buffer_offset_alignment);
+        for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
+            let BufferRef::External(i) = port.place.buffer else { continue };
+            let (e, bytes) = (&externals[i], port.place.offset + port.place.bytes);
+            let (size, usage) = (e.buffer.size(), e.buffer.usage());
+            let mismatch =
+                |wanted: String, got: String| RuntimeError::Mismatch { name: port.name.clone(), wanted, got };
+            if !usage.contains(wgpu::BufferUsages::STORAGE) {
+                return Err(mismatch("a buffer with usage STORAGE".into(), format!("{usage:?}")));
+            }
+            if e.offset % align != 0 {
+                return Err(mismatch(format!("an offset that is a multiple of {align}"), e.offset.to_string()));
+            }
+            if e.offset.checked_add(bytes).is_none_or(|end| end > size) {
+                let wanted = format!("{bytes} bytes from offset {} for {} samples", e.offset, self.plan.capacity);
+                return Err(mismatch(wanted, format!("a buffer of {size} bytes")));
+            }
+        }
+        let buffers: Vec<_> = externals.iter().map(|e| (e.buffer.clone(), e.offset)).collect();
+        let groups = self.bind(&buffers, true)?;
+        if self.external_sets.len() == EXTERNAL_SETS {
+            self.external_sets.remove(0);
+        }
+        self.external_sets.push(ExternalSet { buffers, groups });
+        Ok(Some(self.external_sets.len() - 1))
+    }
+
+    /// Runs one step with each launch in a pass of its own and returns their times on the device, blocking.
+    pub fn profile(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Vec<Timing>> {
+        if !self.gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return Err(RuntimeError::Unsupported {
+                what: "timing of single launches",
+                advice: "the adapter has no timestamps; time whole steps with wait",
+            });
+        }
+        if self.n_externals() > 0 {
+            return Err(EXTERNAL_IN_RUN);
+        }
+        let total = self.plan.dispatches.len();
+        let per_set = (wgpu::QUERY_SET_MAX_QUERIES / 2) as usize;
+        if self.queries.is_none() {
+            let count = 2 * total.clamp(1, per_set) as u32;
+            let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+            let resolved = self.gpu.buffer("timestamps", u64::from(count) * 8, usage, false)?;
+            let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count };
+            let set = self.gpu.scoped("timestamps", 0, || self.gpu.device.create_query_set(&descriptor))?;
+            self.queries = Some(Queries { set, resolved });
+        }
+        let fed = self.stage(step, feeds)?;
+        let period = f64::from(self.gpu.queue.get_timestamp_period());
+        let mut ticks: Vec<u64> = Vec::with_capacity(2 * total);
+        for from in (0..total.max(1)).step_by(per_set) {
+            let to = (from + per_set).min(total);
+            let Some(queries) = &self.queries else { break };
+            let index = self.gpu.submit("a profiled step", |encoder| {
+                if from == 0 {
+                    self.copy_feeds(encoder, &fed);
+                }
+                for i in from..to {
+                    let first = 2 * (i - from) as u32;
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                        label: Some(&self.plan.dispatches[i].node),
+                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                            query_set: &queries.set,
+                            beginning_of_pass_write_index: Some(first),
+                            end_of_pass_write_index: Some(first + 1),
+                        }),
+                    });
+                    pass.set_pipeline(&self.pipelines[i].raw);
+                    self.dispatch(&mut pass, step.n, i, None);
+                }
+                if to > from {
+                    encoder.resolve_query_set(&queries.set, 0..2 * (to - from) as u32, &queries.resolved.raw, 0);
+                }
+            })?;
+            self.last = Some(index.clone());
+            if from == 0 {
+                self.ring.recycle(&self.gpu, index)?;
+            }
+            let range = (0, 16 * (to - from) as u64);
+            let bytes = self.readback.read(&self.gpu, &queries.resolved.raw, range, "timestamps", self.timeout)?;
+            ticks.extend(bytemuck::pod_collect_to_vec::<u8, u64>(&bytes));
+        }
+        self.held.fill(false);
+        let times = ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period / 1e6);
+        Ok((self.plan.dispatches.iter().zip(times))
+            .map(|(d, ms)| Timing { node: d.node.clone(), kernel: d.kernel.clone(), ms })
+            .collect())
+    }
+
+    /// Fills all arenas with a 32-bit word; tests put guards around tensors so.
+    pub fn fill_arenas(&mut self, word: u32) -> Result<()> {
+        for arena in &self.arenas {
+            let words = vec![word; arena.raw.size() as usize / 4];
+            self.gpu.upload(&arena.raw, 0, bytemuck::cast_slice(&words))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the words of an arena of the plan, blocking.
+    pub fn arena_words(&mut self, i: usize) -> Result<Vec<u32>> {
+        self.gpu.poison.check()?;
+        let (Some(arena), Some(&bytes)) = (self.arenas.get(i), self.plan.arenas.get(i)) else {
+            let known = format!("{} arenas", self.arenas.len());
+            return Err(RuntimeError::UnknownName { kind: "arena", name: i.to_string(), known });
+        };
+        let bytes = self.readback.read(&self.gpu, &arena.raw, (0, bytes), "an arena", self.timeout)?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+}
+
+const EXTERNAL_IN_RUN: RuntimeError = RuntimeError::Unsupported {
+    what: "this call on a plan with inputs or outputs in the caller's buffers",
+    advice: "use Session::record",
+};
+
+fn is_external(port: &Port) -> bool {
+    matches!(port.place.buffer, BufferRef::External(_))
+}
+
+fn touches_external(dispatch: &PlannedDispatch) -> bool {
+    dispatch.bindings.iter().any(|b| matches!(b.place.buffer, BufferRef::External(_)))
+}
+
+fn n_externals(plan: &Plan) -> usize {
+    let ports = plan.inputs.iter().chain(&plan.outputs);
+    ports
+        .filter_map(|p| if let BufferRef::External(i) = p.place.buffer { Some(i + 1) } else { None })
+        .max()
+        .unwrap_or(0)
+}
+
+fn plan_error(dispatch: &PlannedDispatch, message: String) -> RuntimeError {
+    RuntimeError::Plan { node: dispatch.node.clone(), kernel: dispatch.kernel.clone(), message }
+}
+
+fn check_bytes(port: &Port, n: usize, bytes: &[u8]) -> Result<()> {
+    let wanted = readback::exact_bytes(&port.ty, n);
+    if bytes.len() as u64 == wanted {
+        return Ok(());
+    }
+    let wanted = format!("{wanted} bytes, {} for {n} samples", port.ty);
+    Err(RuntimeError::Mismatch { name: port.name.clone(), wanted, got: format!("{} bytes", bytes.len()) })
+}
+
+/// Checks everything about a plan that needs no pipeline, before anything is made.
+fn check_plan(engine: &Engine, gpu: &Gpu, plan: &Plan, stores: &[Store]) -> Result<()> {
+    let at = |i: usize| format!("the plan's store {i}");
+    if let Some((i, _)) = stores.iter().enumerate().find(|(_, s)| !s.engine().is_same(engine)) {
+        return Err(RuntimeError::Mismatch {
+            name: at(i),
+            wanted: format!("a store of {engine:?}"),
+            got: format!("one of another engine, {:?}", stores[i].engine()),
+        });
+    }
+    let align = u64::from(gpu.limits.min_storage_buffer_offset_alignment);
+    let limit = gpu.limits.max_storage_buffer_binding_size;
+    for dispatch in &plan.dispatches {
+        let most = gpu.limits.max_storage_buffers_per_shader_stage as usize;
+        if dispatch.bindings.len() > most {
+            let message = format!("{} storage buffers, and the adapter binds {most}", dispatch.bindings.len());
+            return Err(plan_error(dispatch, message));
+        }
+        for (i, binding) in dispatch.bindings.iter().enumerate() {
+            let Place { buffer, offset, bytes } = binding.place;
+            if bytes > limit {
+                let what = format!("binding {} of `{}` ({})", i + 1, dispatch.node, dispatch.kernel);
+                return Err(RuntimeError::TooLarge { what, bytes, limit, which: "largest binding" });
+            }
+            if offset % align != 0 || bytes % 4 != 0 || bytes == 0 {
+                let message = format!("binding {} has offset {offset} and {bytes} bytes", i + 1);
+                return Err(plan_error(dispatch, message));
+            }
+            if let BufferRef::Store { store, chunk } = buffer
+                && stores.get(store).and_then(|s| s.chunk(chunk)).is_none()
+            {
+                return Err(plan_error(dispatch, format!("{} has no chunk {chunk}", at(store))));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+use super::{
+    Engine, Result, RuntimeError,
+    error::Bytes,
+    gpu::{DeviceBuffer, Gpu},
+    readback::{self, Readback},
+};
+use crate::{
+    passes::{Entry, Layout},
+    tensor::HostTensor,
+};
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Named tensors in device memory that outlive sessions: weights, moments, data sets. Clones share them.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    layout: Arc<Layout>,
+    memory: Memory,
+}
+
+enum Memory {
+    Host(Mutex<HashMap<String, HostTensor>>),
+    Device { gpu: Arc<Gpu>, chunks: Vec<DeviceBuffer>, readback: Mutex<Readback> },
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    pub(super) fn new(engine: &Engine, layout: Arc<Layout>) -> Result<Self> {
+        let memory = match engine.gpu() {
+            None => Memory::Host(Mutex::default()),
+            Some(gpu) => {
+                let total: u64 = layout.chunks.iter().sum();
+                for (i, &bytes) in layout.chunks.iter().enumerate() {
+                    gpu.check_size(|| describe(&layout, Some(i)), bytes)?;
+                }
+                gpu.check_budget(|| describe(&layout, None), total)?;
+                let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+                let chunks = (layout.chunks.iter().enumerate())
+                    .map(|(i, &bytes)| gpu.buffer(&describe(&layout, Some(i)), bytes, usage, false))
+                    .collect::<Result<_>>()?;
+                Memory::Device { gpu: gpu.clone(), chunks, readback: Mutex::default() }
+            }
+        };
+        let store = Store { inner: Arc::new(Inner { engine: engine.clone(), layout, memory }) };
+        if engine.is_reference() {
+            store.reset()?;
+        }
+        Ok(store)
+    }
+
+    /// Returns where the tensors lie.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.inner.layout
+    }
+
+    /// Returns the engine that the store was made on.
+    pub fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    pub(super) fn chunk(&self, chunk: usize) -> Option<&wgpu::Buffer> {
+        match &self.inner.memory {
+            Memory::Host(_) => None,
+            Memory::Device { chunks, .. } => chunks.get(chunk).map(|b| &b.raw),
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.inner.layout.find(name).ok_or_else(|| RuntimeError::UnknownName {
+            kind: "tensor",
+            name: name.into(),
+            known: self.inner.layout.entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Replaces a tensor, or returns an error that says what shape and type it has. Does not wait.
+    pub fn write(&self, name: &str, tensor: &HostTensor) -> Result<()> {
+        let entry = self.entry(name)?;
+        if entry.ty.dtype != tensor.dtype() || entry.ty.shape.dims() != tensor.shape() {
+            let got = format!("{}{:?}", tensor.dtype(), tensor.shape());
+            return Err(RuntimeError::Mismatch { name: name.into(), wanted: entry.ty.to_string(), got });
+        }
+        match &self.inner.memory {
+            Memory::Host(tensors) => {
+                lock(tensors).insert(name.to_owned(), tensor.clone());
+                Ok(())
+            }
+            Memory::Device { gpu, chunks, .. } => gpu.upload(&chunks[entry.chunk].raw, entry.offset, tensor.bytes()),
+        }
+    }
+
+    /// Returns a tensor, blocking until all steps submitted before are done.
+    pub fn read(&self, name: &str) -> Result<HostTensor> {
+        let entry = self.entry(name)?;
+        match &self.inner.memory {
+            Memory::Host(tensors) => host(&lock(tensors), entry),
+            Memory::Device { gpu, chunks, readback } => {
+                gpu.poison.check()?;
+                let range = (entry.offset, readback::exact_bytes(&entry.ty, 1));
+                let bytes = lock(readback).read(gpu, &chunks[entry.chunk].raw, range, name, gpu.timeout)?;
+                readback::tensor(name, &entry.ty, 1, &bytes)
+            }
+        }
+    }
+
+    /// Returns a tensor; the async twin of [`Store::read`].
+    pub async fn read_async(&self, name: &str) -> Result<HostTensor> {
+        let entry = self.entry(name)?;
+        match &self.inner.memory {
+            Memory::Host(tensors) => host(&lock(tensors), entry),
+            Memory::Device { gpu, chunks, readback } => {
+                gpu.poison.check()?;
+                let range = (entry.offset, readback::exact_bytes(&entry.ty, 1));
+                let mut own = mem::take(&mut *lock(readback));
+                let bytes = own.read_async(gpu, &chunks[entry.chunk].raw, range, name, gpu.timeout).await?;
+                *lock(readback) = own;
+                readback::tensor(name, &entry.ty, 1, &bytes)
+            }
+        }
+    }
+
+    /// Returns all tensors in the layout's order, blocking.
+    pub fn read_all(&self) -> Result<Vec<(String, HostTensor)>> {
+        self.inner.layout.entries.iter().map(|e| Ok((e.name.clone(), self.read(&e.name)?))).collect()
+    }
+
+    /// Returns all tensors in the layout's order; the async twin of [`Store::read_all`].
+    pub async fn read_all_async(&self) -> Result<Vec<(String, HostTensor)>> {
+        let mut all = Vec::with_capacity(self.inner.layout.entries.len());
+        for entry in &self.inner.layout.entries {
+            all.push((entry.name.clone(), self.read_async(&entry.name).await?));
+        }
+        Ok(all)
+    }
+
+    /// Fills all tensors with zeros.
+    pub fn reset(&self) -> Result<()> {
+        match &self.inner.memory {
+            Memory::Host(tensors) => {
+                let mut all = HashMap::new();
+                for entry in &self.inner.layout.entries {
+                    let bytes = vec![0; readback::exact_bytes(&entry.ty, 1) as usize];
+                    all.insert(entry.name.clone(), readback::tensor(&entry.name, &entry.ty, 1, &bytes)?);
+                }
+                *lock(tensors) = all;
+            }
+            Memory::Device { gpu, chunks, .. } => {
+                gpu.submit("a reset", |encoder| chunks.iter().for_each(|c| encoder.clear_buffer(&c.raw, 0, None)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", describe(&self.inner.layout, None))
+    }
+}
+
+fn host(tensors: &HashMap<String, HostTensor>, entry: &Entry) -> Result<HostTensor> {
+    tensors.get(&entry.name).cloned().ok_or_else(|| RuntimeError::UnknownName {
+        kind: "tensor",
+        name: entry.name.clone(),
+        known: tensors.keys().cloned().collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Names the three largest tensors of a chunk, or of all.
+fn describe(layout: &Layout, chunk: Option<usize>) -> String {
+    let mut entries: Vec<&Entry> = layout.entries.iter().filter(|e| chunk.is_none_or(|c| e.chunk == c)).collect();
+    let n = entries.len();
+    entries.sort_by_key(|e| std::cmp::Reverse(e.bytes));
+    let largest = entries.iter().take(3).map(|e| format!("`{}` {} ({})", e.name, e.ty, Bytes(e.bytes)));
+    let largest = largest.collect::<Vec<_>>().join(", ");
+    if n > 3 { format!("the memory of {n} tensors, the largest {largest},") } else { largest }
+}
