@@ -1,9 +1,483 @@
-//! Placeholder until the reductions are written.
-use crate::graph::{Graph, OpError, Value};
+//! Sums, means and maxima over any axes.
+//!
+//! `y[o] = f(x[kept(o) + reduced(r)] for r in 0..terms)`: neighbouring axes of one kind are merged, so that both
+//! index functions have few divisions. Many terms for few results are cut into chunks whose results go to
+//! scratch and are combined in order by a second launch. The order of a sum depends on shape, batch and device
+//! class alone.
 
-impl Graph {
-    /// Returns the sum of `x` over `axes`.
-    pub fn sum(&mut self, _x: Value, _axes: &[usize], _keep_dims: bool) -> Result<Value, OpError> {
-        Err(OpError::new("reduce_sum", "an implementation", "none", "wait"))
+use crate::{
+    graph::{
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op,
+        OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
+    },
+    kernels,
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
+};
+
+/// How elements are combined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReduceKind {
+    /// Their sum.
+    Sum,
+    /// Their sum divided by their number.
+    Mean,
+    /// The largest of them.
+    Max,
+}
+
+/// Reduction over axes (ONNX ReduceSum, ReduceMean, ReduceMax).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reduce {
+    /// How elements are combined.
+    pub kind: ReduceKind,
+    /// The axes that go, in ascending order.
+    pub axes: Vec<usize>,
+    /// Whether they stay with extent 1.
+    pub keep_dims: bool,
+}
+
+/// Neighbouring axes that are all kept or all reduced.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    extent: usize,
+    stride: usize,
+    reduced: bool,
+}
+
+impl Reduce {
+    fn result(&self, shape: &Shape) -> Shape {
+        let reduced = |i: &usize| self.axes.contains(i);
+        let dims: Vec<usize> = (0..shape.rank())
+            .filter(|i| self.keep_dims || !reduced(i))
+            .map(|i| if reduced(&i) { 1 } else { shape.dims()[i] })
+            .collect();
+        match (shape.is_batched() && !reduced(&0), &dims[..]) {
+            (true, [rows, rest @ ..]) => Shape::batched(*rows, rest),
+            _ => Shape::fixed(dims),
+        }
+    }
+
+    /// Returns how many elements each result is made of.
+    fn terms(&self, shape: &Shape) -> Count {
+        let product = self.axes.iter().map(|&a| shape.dims()[a] as u64).product();
+        if shape.is_batched() && self.axes.contains(&0) {
+            Count { fixed: 0, per_sample: product }
+        } else {
+            Count { fixed: product, per_sample: 0 }
+        }
+    }
+
+    /// The batch is always in the first run: it is outermost.
+    fn runs(&self, shape: &Shape) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for (i, (&extent, stride)) in shape.dims().iter().zip(strides(shape.dims())).enumerate() {
+            let reduced = self.axes.contains(&i);
+            match runs.last_mut() {
+                _ if extent == 1 && !(i == 0 && shape.is_batched()) => {}
+                Some(run) if run.reduced == reduced => *run = Run { extent: run.extent * extent, stride, reduced },
+                _ => runs.push(Run { extent, stride, reduced }),
+            }
+        }
+        runs
     }
 }
+
+impl Op for Reduce {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            ReduceKind::Sum => "reduce_sum",
+            ReduceKind::Mean => "reduce_mean",
+            ReduceKind::Max => "reduce_max",
+        }
+    }
+
+    fn key(&self) -> String {
+        format!("axes={:?}{}", self.axes, if self.keep_dims { " keep_dims" } else { "" })
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [x] = inputs else {
+            return Err(OpError::new(self.name(), "1 input", inputs.len(), "pass the tensor to reduce"));
+        };
+        if x.dtype != DType::F32 {
+            return Err(OpError::new(self.name(), "f32", x, "cast or gather the tensor to f32 first"));
+        }
+        if self.axes.windows(2).any(|w| w[0] >= w[1]) || self.axes.last().is_some_and(|&a| a >= x.shape.rank()) {
+            let wanted = format!("different axes in ascending order, each below {}", x.shape.rank());
+            return Err(OpError::new(self.name(), wanted, format!("{:?}", self.axes), "name axes that the tensor has"));
+        }
+        if x.shape.dims().contains(&0) {
+            return Err(OpError::new(self.name(), "extents above 0", &x.shape, "reduce a tensor that has elements"));
+        }
+        Ok(vec![TensorType::f32(self.result(&x.shape))])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let x = inputs[0];
+        let shape: Vec<usize> =
+            x.shape.iter().enumerate().map(|(i, &d)| if self.axes.contains(&i) { 1 } else { d }).collect();
+        let (from, to) = (strides(&x.shape), strides(&shape));
+        let first = if self.kind == ReduceKind::Max { f64::NEG_INFINITY } else { 0.0 };
+        let mut y = Array::full(shape, first);
+        for (i, &v) in x.data.iter().enumerate() {
+            let at: usize =
+                (0..from.len()).filter(|k| !self.axes.contains(k)).map(|k| i / from[k] % x.shape[k] * to[k]).sum();
+            y.data[at] = if self.kind == ReduceKind::Max { y.data[at].max(v) } else { y.data[at] + v };
+        }
+        if self.kind == ReduceKind::Mean {
+            let terms: usize = self.axes.iter().map(|&a| x.shape[a]).product();
+            y = y.map(|sum| sum / terms as f64);
+        }
+        if !self.keep_dims {
+            y.shape = (0..x.shape.len()).filter(|i| !self.axes.contains(i)).map(|i| x.shape[i]).collect();
+        }
+        vec![y]
+    }
+
+    /// Equal maxima share their gradient equally.
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let Some(dy) = dy[0] else { return Ok(vec![None]) };
+        let shape = g.shape(inputs[0]).clone();
+        let kept = Reduce { keep_dims: true, ..self.clone() }.result(&shape);
+        let mut dy = g.reshape(dy, kept.clone())?;
+        match self.kind {
+            ReduceKind::Sum => {}
+            ReduceKind::Mean => {
+                let terms = self.terms(&shape);
+                dy = g.scale(dy, (1.0 / (terms.fixed + terms.per_sample) as f64) as f32)?;
+                if terms.per_sample > 0 {
+                    let inv = g.inv_batch()?;
+                    dy = g.mul(dy, inv)?;
+                }
+            }
+            ReduceKind::Max => {
+                let y = g.reshape(outputs[0], kept)?;
+                let mask = g.binary("equal", inputs[0], y)?;
+                let ties = g.sum(mask, &self.axes, true)?;
+                let share = g.div(dy, ties)?;
+                return Ok(vec![Some(g.mul(mask, share)?)]);
+            }
+        }
+        Ok(vec![Some(g.expand(dy, &shape)?)])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let shape = &io.inputs[0].shape;
+        let mut runs = self.runs(shape);
+        let (outputs, terms) = (io.outputs[0].shape.elements(), self.terms(shape));
+        let inner_kept = runs.last().is_some_and(|r| !r.reduced);
+        let width = if inner_kept && runs.iter().all(|r| r.stride == 1 && r.extent % 4 == 0 || r.stride % 4 == 0) {
+            for run in &mut runs {
+                (run.extent, run.stride) =
+                    if run.stride == 1 { (run.extent / 4, 1) } else { (run.extent, run.stride / 4) };
+            }
+            4
+        } else {
+            1
+        };
+        let outputs = Count { fixed: outputs.fixed / width, per_sample: outputs.per_sample / width };
+        // A plan's capacity is not known here: a batch of 32 stands for it in the choice of chunks.
+        let (lanes, n_terms) = (outputs.at(32).max(1), terms.at(32));
+        let serial = match profile.class {
+            DeviceClass::Cpu => Loop { chunks: (128 / lanes).min(n_terms / 128).max(1), invocations: 16, tree: false },
+            DeviceClass::Gpu => {
+                Loop { chunks: (8192 / lanes).min(n_terms / 32).clamp(1, 256), invocations: 64, tree: false }
+            }
+        };
+        let tree = Loop { chunks: (256 / lanes).min(n_terms / 4096).max(1), invocations: 256, tree: true };
+        let mut loops = vec![serial];
+        if profile.class == DeviceClass::Gpu && !inner_kept && n_terms >= 64 {
+            loops.insert(0, tree);
+        }
+        let problem = Problem { kind: self.kind, width, outputs, terms };
+        (loops.into_iter())
+            .map(|l| {
+                let variant = format!("{}{}_width{width}", if l.tree { "tree" } else { "serial" }, l.chunks);
+                if l.chunks == 1 {
+                    return Candidate::single(
+                        variant,
+                        problem.dispatch(Slot::input(0), &runs, terms, l, Some(epilogue)),
+                    );
+                }
+                let partial = problem.dispatch(Slot::input(0), &runs, terms, l, None);
+                // Partial results lie as (outputs, chunks), so that only the outermost axis grows with the batch.
+                let chunks = l.chunks as usize;
+                let merge = [
+                    Run { extent: 1, stride: chunks, reduced: false },
+                    Run { extent: chunks, stride: 1, reduced: true },
+                ];
+                let merge_terms = Count { fixed: l.chunks, per_sample: 0 };
+                let merged = problem.dispatch(
+                    Slot::Scratch(0),
+                    &merge,
+                    merge_terms,
+                    Loop { chunks: 1, ..serial },
+                    Some(epilogue),
+                );
+                Candidate {
+                    variant,
+                    dispatches: vec![partial, merged],
+                    scratch_bytes: vec![outputs.times(4 * width * l.chunks)],
+                }
+            })
+            .collect()
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let (x, y) = (io.inputs[0].shape.elements(), io.outputs[0].shape.elements());
+        let bytes = Count { fixed: 4 * (x.fixed + y.fixed), per_sample: 4 * (x.per_sample + y.per_sample) };
+        Cost { flops: x, bytes }
+    }
+
+    fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
+        vec![match self.kind {
+            ReduceKind::Max => Accuracy::Exact,
+            _ => Accuracy::Products { terms: self.terms(&io.inputs[0].shape).at(n) },
+        }]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+
+    fn is_column_sum(&self, io: &Io) -> bool {
+        let rank = io.inputs[0].shape.rank();
+        self.kind == ReduceKind::Sum && !self.keep_dims && rank >= 2 && self.axes.iter().copied().eq(0..rank - 1)
+    }
+}
+
+/// How the terms of a result are spread over invocations.
+#[derive(Debug, Clone, Copy)]
+struct Loop {
+    /// Parts that the terms are cut into.
+    chunks: u64,
+    /// Size of a workgroup.
+    invocations: u32,
+    /// Whether a workgroup shares one part instead of one invocation doing it.
+    tree: bool,
+}
+
+/// What is the same for both launches of a reduction; counts are in units of `width` elements.
+struct Problem {
+    kind: ReduceKind,
+    width: u64,
+    outputs: Count,
+    terms: Count,
+}
+
+impl Problem {
+    /// Returns the launch that reduces what `from` binds.
+    ///
+    /// With `finish` the results go to output 0, scaled and through the epilogue; else to scratch.
+    fn dispatch(&self, from: Slot, runs: &[Run], terms: Count, l: Loop, finish: Option<Option<&Epilogue>>) -> Dispatch {
+        let Loop { chunks, invocations: group, tree } = l;
+        let ty = if self.width == 4 { "vec4<f32>" } else { "f32" };
+        let max = self.kind == ReduceKind::Max;
+        let first = if max { "-3.4028235e38" } else { "0.0" };
+        let combine = |a: &str, b: &str| if max { format!("max({a}, {b})") } else { format!("{a} + {b}") };
+        let count = |c: Count| match (c.fixed, c.per_sample) {
+            (fixed, 0) => format!("{fixed}u"),
+            (_, per_sample) => format!("({per_sample}u * step.n)"),
+        };
+        let term = combine("acc", &format!("x[base + {}]", index(runs, true, "r")));
+        let (begin, stride) = if tree { (" + lane", group) } else { ("", 1) };
+        let split = match chunks {
+            1 => "let o = t;\n    let s = 0u;".to_owned(),
+            _ => "let o = t % outputs;\n    let s = t / outputs;".into(),
+        };
+        let scale = match (self.kind, finish, self.terms.per_sample) {
+            (ReduceKind::Mean, Some(_), 0) => format!(" * {}", wgsl_f32((1.0 / self.terms.fixed as f64) as f32)),
+            (ReduceKind::Mean, Some(_), k) => format!(" * (step.inv_n * {})", wgsl_f32((1.0 / k as f64) as f32)),
+            _ => String::new(),
+        };
+        let store = match (finish, self.width) {
+            (None, _) => format!("y[o * {chunks}u + s] = acc;"),
+            (_, 1) => format!("y[o] = epilogue(acc{scale}, o);"),
+            _ => format!("y[o] = epilogue4(acc{scale}, o * 4u);"),
+        };
+        let (memory, store) = if tree {
+            let joined = combine("part[lane]", "part[lane + width]");
+            let loops = format!(
+                "part[lane] = acc;
+    for (var width = {}u; width > 0u; width = width / 2u) {{
+        workgroupBarrier();
+        if (lane < width) {{ part[lane] = {joined}; }}
+    }}
+    if (lane > 0u || t >= outputs * {chunks}u) {{ return; }}
+    acc = part[0];
+    {store}",
+                group / 2
+            );
+            (format!("var<workgroup> part: array<{ty}, {group}>;\n"), loops)
+        } else {
+            (String::new(), store)
+        };
+        let (number, guard) = if tree {
+            ("let t = id.x + id.y * counts.x;".to_owned(), String::new())
+        } else {
+            let guard = format!("if (t >= outputs * {chunks}u) {{ return; }}\n    ");
+            (format!("let t = (id.x + id.y * counts.x) * {group}u + lane;"), guard)
+        };
+        let text = format!(
+            "@group(0) @binding(1) var<storage, read> x: array<{ty}>;
+@group(0) @binding(2) var<storage, read_write> y: array<{ty}>;
+{memory}@compute @workgroup_size({group})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    {number}
+    let outputs = {outputs};
+    let terms = {terms};
+    {guard}{split}
+    let size = (terms + {round}u) / {chunks}u;
+    let first = min(s * size, terms);
+    let last = select(0u, min(first + size, terms), o < outputs);
+    let base = {base};
+    var acc = {ty}({first});
+    for (var r = first{begin}; r < last; r = r + {stride}u) {{ acc = {term}; }}
+    {store}
+}}
+",
+            outputs = count(self.outputs),
+            terms = count(terms),
+            round = chunks - 1,
+            base = index(runs, false, "o"),
+        );
+        let to = if finish.is_some() { Slot::output(0) } else { Slot::Scratch(0) };
+        let grid = Grid::new(self.outputs.times(chunks), if tree { 1 } else { group });
+        kernels::dispatch("reduce", &text, &[], grid, vec![from, to], finish.flatten())
+    }
+}
+
+/// Returns the WGSL offset of element `at` of the kept or of the reduced axes.
+fn index(runs: &[Run], reduced: bool, at: &str) -> String {
+    let runs: Vec<&Run> = runs.iter().filter(|r| r.reduced == reduced).collect();
+    let terms: Vec<String> = (0..runs.len())
+        .map(|i| {
+            let inner: usize = runs[i + 1..].iter().map(|r| r.extent).product();
+            let mut term = if inner == 1 { at.to_owned() } else { format!("{at} / {inner}u") };
+            if i > 0 {
+                term = format!("({term}) % {}u", runs[i].extent);
+            }
+            if runs[i].stride == 1 { format!("({term})") } else { format!("({term}) * {}u", runs[i].stride) }
+        })
+        .collect();
+    if terms.is_empty() { "0u".into() } else { terms.join(" + ") }
+}
+
+impl Graph {
+    fn reduce(&mut self, kind: ReduceKind, x: Value, axes: &[usize], keep_dims: bool) -> Result<Value, OpError> {
+        if axes.is_empty() {
+            return Ok(x);
+        }
+        let mut axes = axes.to_vec();
+        axes.sort_unstable();
+        self.apply1(Reduce { kind, axes, keep_dims }, &[x])
+    }
+
+    /// Returns the sum of `x` over `axes`, which stay with extent 1 where `keep_dims` says so.
+    pub fn sum(&mut self, x: Value, axes: &[usize], keep_dims: bool) -> Result<Value, OpError> {
+        self.reduce(ReduceKind::Sum, x, axes, keep_dims)
+    }
+
+    /// Returns the mean of all elements of `x` as a tensor of no axes.
+    pub fn mean(&mut self, x: Value) -> Result<Value, OpError> {
+        let axes: Vec<usize> = (0..self.shape(x).rank()).collect();
+        self.reduce(ReduceKind::Mean, x, &axes, false)
+    }
+
+    /// Returns the mean of `x` over `axes`, which stay with extent 1 where `keep_dims` says so.
+    pub fn mean_axes(&mut self, x: Value, axes: &[usize], keep_dims: bool) -> Result<Value, OpError> {
+        self.reduce(ReduceKind::Mean, x, axes, keep_dims)
+    }
+
+    /// Returns the largest element of `x` over `axes`, which stay with extent 1 where `keep_dims` says so.
+    ///
+    /// Equal maxima share their gradient equally.
+    pub fn max_axes(&mut self, x: Value, axes: &[usize], keep_dims: bool) -> Result<Value, OpError> {
+        self.reduce(ReduceKind::Max, x, axes, keep_dims)
+    }
+}
+
+const KINDS: [ReduceKind; 3] = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::Max];
+
+fn sample(rng: &mut Philox) -> Sample {
+    let kind = rng.pick(&KINDS);
+    let rank = if rng.below(16) == 0 { 1 } else { 2 + rng.below(3) };
+    let mut dims: Vec<usize> = Vec::new();
+    for axis in 0..rank {
+        let sizes: &[usize] = match axis {
+            0 if rng.below(4) > 0 => &[Batch],
+            1 => &[1, 3, 7, 15, 16, 17, 33, 63, 64, 65],
+            _ => &[1, 2, 3, 4, 6, 7, 8, 12, 15, 16, 17],
+        };
+        dims.push(rng.pick(sizes));
+    }
+    let capacity = rng.pick(&[1, 2, 3, 5, 16, 33]);
+    let axes: Vec<usize> = match rng.below(4) {
+        0 => (0..rank.max(2) - 1).collect(),
+        1 => (rng.below(rank)..rank).collect(),
+        _ => (0..rank).filter(|_| rng.below(2) == 0).collect(),
+    };
+    let fill = if kind == ReduceKind::Max { Fill::Distinct } else { Fill::Uniform(-1.0, 2.0) };
+    let op = Reduce { kind, axes, keep_dims: rng.below(2) == 0 };
+    let n = 1 + rng.below(capacity);
+    Sample::new(op, vec![(TensorType::f32(dims), fill)], capacity).with_n(n)
+}
+
+fn benches() -> Vec<(&'static str, Sample)> {
+    let op = |kind, axes: &[usize]| Reduce { kind, axes: axes.to_vec(), keep_dims: false };
+    let fill = Fill::Uniform(-1.0, 1.0);
+    let map = || vec![(TensorType::f32([Batch, 56, 56, 64]), fill)];
+    vec![
+        ("column_sum_n8_c64_56", Sample::new(op(ReduceKind::Sum, &[0, 1, 2]), map(), 8)),
+        ("global_mean_n8_c64_56", Sample::new(op(ReduceKind::Mean, &[1, 2]), map(), 8)),
+        (
+            "row_max_n256_1000",
+            Sample::new(op(ReduceKind::Max, &[1]), vec![(TensorType::f32([Batch, 1000]), fill)], 256),
+        ),
+    ]
+}
+
+/// The reductions as a family.
+pub static FAMILY: Family = Family {
+    name: "reduce",
+    about: "sum, mean and maximum over any axes, the batch among them (ONNX ReduceSum, ReduceMean, ReduceMax)",
+    sample,
+    benches,
+    bad: &[
+        Bad {
+            what: "an axis that the tensor does not have",
+            build: |g| {
+                let x = g.input("x", [Batch, 3], DType::F32);
+                g.sum(x, &[2], false)
+            },
+        },
+        Bad {
+            what: "an axis named twice",
+            build: |g| {
+                let x = g.input("x", [Batch, 3], DType::F32);
+                g.mean_axes(x, &[1, 1], false)
+            },
+        },
+        Bad {
+            what: "a tensor of bytes",
+            build: |g| {
+                let x = g.input("x", [Batch, 3], DType::U8);
+                g.max_axes(x, &[1], false)
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "drops the last term", from: "r < last;", to: "r + 1u < last;" },
+        Fault { what: "forgets the batch in a mean", from: "(step.inv_n * ", to: "(1.0 * " },
+        Fault { what: "finds the smallest", from: "= max(acc, ", to: "= min(acc, " },
+        Fault { what: "skips the last result", from: "if (t >= outputs * 1u)", to: "if (t + 1u >= outputs * 1u)" },
+    ],
+    differentiable: true,
+    gradcheck: 1e-6,
+};

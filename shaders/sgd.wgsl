@@ -1,0 +1,18 @@
+// w ← w − η·g, η = step.scalars[0][0].
+// Layout: the members of a group lie one behind the other at multiples of 256 bytes; the kernel runs over all of
+// them and the gaps between.
+// Grid: one invocation per four elements. Constant: COUNT elements; what lies behind them keeps its bits.
+override COUNT: u32 = 4u;
+
+@group(0) @binding(1) var<storage, read_write> w: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> g: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = (id.x + id.y * counts.x) * 64u + lane;
+    if (i * 4u >= COUNT) { return; }
+    let inside = vec4<u32>(i * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COUNT);
+    let rate = step.scalars[0][0];
+    let weight = w[i];
+    w[i] = select(weight, weight - rate * g[i], inside);
+}

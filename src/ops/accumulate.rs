@@ -1,0 +1,189 @@
+//! Running sums of losses and metrics, kept on the device over an epoch.
+
+use crate::{
+    graph::{
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError,
+        Sample, Slot, Step, TensorType, Value,
+    },
+    kernels,
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox},
+};
+use std::fmt::Write as _;
+
+/// Adds a batch to running sums in place: state (1 + k) and k values (N) → `s[0] + n`, `s[1 + j] + Σ vⱼ`.
+///
+/// Divided by the first, the others are means over samples, a partial batch included (Keras).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accumulate;
+
+impl Op for Accumulate {
+    fn name(&self) -> &'static str {
+        "accumulate"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let Some((state, values)) = inputs.split_first() else {
+            return Err(OpError::new("accumulate", "a state and values", "nothing", "pass the state first"));
+        };
+        if values.len() > 7 {
+            let advice = "use two states";
+            return Err(OpError::new("accumulate", "at most 7 values", values.len(), advice));
+        }
+        if *state != TensorType::f32([1 + values.len()]) {
+            let wanted = format!("a state f32({})", 1 + values.len());
+            return Err(OpError::new("accumulate", wanted, state, "give it one element more than there are values"));
+        }
+        match values.iter().find(|v| **v != TensorType::f32([Batch])) {
+            Some(v) => Err(OpError::new("accumulate", "values f32(N)", v, "reduce to one number per sample")),
+            None => Ok(vec![state.clone()]),
+        }
+    }
+
+    fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        let mut state = inputs[0].clone();
+        state.data[0] += step.n as f64;
+        for (sum, values) in state.data[1..].iter_mut().zip(&inputs[1..]) {
+            *sum += values.data.iter().sum::<f64>();
+        }
+        vec![state]
+    }
+
+    fn vjp(
+        &self,
+        _g: &mut Graph,
+        inputs: &[Value],
+        _outputs: &[Value],
+        _dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        Ok(vec![None; inputs.len()])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let k = io.inputs.len() - 1;
+        let group = match profile.class {
+            DeviceClass::Cpu => 1,
+            DeviceClass::Gpu => 64,
+        };
+        let mut text = "@group(0) @binding(1) var<storage, read_write> state: array<f32>;\n".to_owned();
+        let (mut loops, mut shares, mut joins, mut stores) =
+            (String::new(), String::new(), String::new(), String::new());
+        for j in 0..k {
+            let _ = writeln!(text, "@group(0) @binding({}) var<storage, read> v{j}: array<f32>;", j + 2);
+            let _ = write!(loops, "\n        sum{j} = sum{j} + v{j}[r];");
+            let _ = writeln!(shares, "    part[{}u + lane] = sum{j};", j * group);
+            let _ = write!(
+                joins,
+                "\n            part[{0}u + lane] = part[{0}u + lane] + part[{0}u + lane + width];",
+                j * group
+            );
+            let sum = if group > 1 { format!("part[{}]", j * group) } else { format!("sum{j}") };
+            let _ = writeln!(stores, "    state[{0}] = state[{0}] + {sum};", j + 1);
+        }
+        let sums: String = (0..k).map(|j| format!("    var sum{j} = 0.0;\n")).collect();
+        let tree = if group > 1 && k > 0 {
+            let _ = writeln!(text, "var<workgroup> part: array<f32, {}>;", k * group);
+            format!(
+                "{shares}    for (var width = {}u; width > 0u; width = width / 2u) {{
+        workgroupBarrier();
+        if (lane < width) {{{joins}
+        }}
+    }}
+",
+                group / 2
+            )
+        } else {
+            String::new()
+        };
+        let _ = write!(
+            text,
+            "@compute @workgroup_size({group})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+{sums}    for (var r = lane; r < step.n; r = r + {group}u) {{{loops}
+    }}
+{tree}    if (lane > 0u || id.x + id.y > 0u) {{ return; }}
+    state[0] = state[0] + f32(step.n);
+{stores}}}
+"
+        );
+        let mut slots = vec![Slot::InOut { inputs: 0..1, outputs: 0..1 }];
+        slots.extend((1..=k).map(Slot::input));
+        let kernel = kernels::dispatch("accumulate", &text, &[], Grid::fixed(1), slots, None);
+        vec![Candidate::single(if group > 1 { "tree" } else { "serial" }, kernel)]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let k = io.inputs.len() as u64 - 1;
+        let count = |fixed, per_sample| Count { fixed, per_sample };
+        Cost { flops: count(k + 1, k), bytes: count(8 * (k + 1), 4 * k) }
+    }
+
+    fn accuracy(&self, _io: &Io, n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Products { terms: n as u64 + 1 }]
+    }
+
+    fn in_place(&self, _n_inputs: usize) -> Vec<(usize, usize)> {
+        vec![(0, 0)]
+    }
+}
+
+impl Graph {
+    /// Returns `state` f32 (1 + k) with the batch added: the number of samples, then the sums of k values (N).
+    ///
+    /// The state is changed in place: pass the result to [`Graph::update`].
+    pub fn accumulate(&mut self, state: Value, values: &[Value]) -> Result<Value, OpError> {
+        self.apply1(Accumulate, &[&[state], values].concat())
+    }
+}
+
+fn sample(rng: &mut Philox) -> Sample {
+    let capacity = if rng.below(4) == 0 { rng.pick(&[1, 7, 15, 16, 17, 63, 64, 65]) } else { 1 + rng.below(3000) };
+    let k = rng.pick(&[0, 1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1]);
+    let mut inputs = vec![(TensorType::f32([1 + k]), Fill::Uniform(0.0, 100.0))];
+    inputs.extend((0..k).map(|_| (TensorType::f32([Batch]), Fill::Uniform(0.5, 3.0))));
+    let n = 1 + rng.below(capacity);
+    Sample::new(Accumulate, inputs, capacity).with_n(n)
+}
+
+fn benches() -> Vec<(&'static str, Sample)> {
+    let values = (TensorType::f32([Batch]), Fill::Uniform(0.0, 3.0));
+    let state = (TensorType::f32([3]), Fill::Uniform(0.0, 100.0));
+    vec![("n64_k2", Sample::new(Accumulate, vec![state, values.clone(), values], 64))]
+}
+
+/// Running sums as a family.
+pub static FAMILY: Family = Family {
+    name: "accumulate",
+    about: "running sums of losses and metrics and of the samples they come from, in place",
+    sample,
+    benches,
+    bad: &[
+        Bad {
+            what: "a state of the wrong size",
+            build: |g| {
+                let (s, v) = (g.input("s", [3], DType::F32), g.input("v", [Batch], DType::F32));
+                g.accumulate(s, &[v])
+            },
+        },
+        Bad {
+            what: "a value without a batch axis",
+            build: |g| {
+                let (s, v) = (g.input("s", [2], DType::F32), g.input("v", [5], DType::F32));
+                g.accumulate(s, &[v])
+            },
+        },
+        Bad {
+            what: "more values than can be bound",
+            build: |g| {
+                let (s, v) = (g.input("s", [9], DType::F32), g.input("v", [Batch], DType::F32));
+                g.accumulate(s, &[v; 8])
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "drops the last sample", from: "r < step.n;", to: "r + 1u < step.n;" },
+        Fault { what: "does not count samples", from: "state[0] + f32(step.n)", to: "state[0] + 1.0" },
+        Fault { what: "starts anew", from: "state[1] = state[1] + ", to: "state[1] = 0.0 + " },
+    ],
+    differentiable: false,
+    gradcheck: 1e-6,
+};

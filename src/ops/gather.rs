@@ -1,0 +1,298 @@
+//! Rows of a table by their numbers: how a batch is taken from a data set on the device.
+
+use crate::{
+    graph::{
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
+        Step, TensorType, Value,
+    },
+    kernels,
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
+};
+
+/// Gather along axis 0 (ONNX Gather): table (R, …), indices (k) or (N) → (k, …) or (N, …).
+///
+/// An index outside `0..R` gives a row of zeros. Bytes become numbers from 0 to 255.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gather {
+    /// Type of the result: f32, or u32 for labels.
+    pub dtype: DType,
+}
+
+/// Gradient of [`Gather`] to its table: indices (N), gradient (N, …) → (`rows`, …), the sum for each table row of
+/// the batch rows that name it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatherGrad {
+    /// Rows of the table.
+    pub rows: usize,
+}
+
+/// Returns an error unless these are the numbers of rows.
+fn check_indices(op: &str, indices: &TensorType) -> Result<(), OpError> {
+    if indices.shape.rank() == 1 && matches!(indices.dtype, DType::I32 | DType::U32) {
+        return Ok(());
+    }
+    Err(OpError::new(op, "indices i32 or u32 with one axis", indices, "pass one whole number per row"))
+}
+
+impl Op for Gather {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+
+    fn key(&self) -> String {
+        self.dtype.to_string()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [table, indices] = inputs else {
+            return Err(OpError::new("gather", "2 inputs", inputs.len(), "pass the table and the indices"));
+        };
+        check_indices("gather", indices)?;
+        let fits = match self.dtype {
+            DType::F32 => matches!(table.dtype, DType::F32 | DType::U8),
+            DType::U32 => matches!(table.dtype, DType::U32 | DType::U8),
+            _ => false,
+        };
+        if !fits {
+            let got = format!("{} → {}", table.dtype, self.dtype);
+            return Err(OpError::new(
+                "gather",
+                "f32 or u8 → f32, u32 or u8 → u32",
+                got,
+                "choose the type of the result",
+            ));
+        }
+        if table.shape.is_batched() || table.shape.rank() == 0 || table.shape.dims().contains(&0) {
+            let wanted = "a table with rows and without a batch axis";
+            return Err(OpError::new("gather", wanted, &table.shape, "gather from a state or a fixed input"));
+        }
+        Ok(vec![TensorType { shape: indices.shape.with_row(&table.shape.dims()[1..]), dtype: self.dtype }])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let (table, indices) = (inputs[0], inputs[1]);
+        let mut shape = table.shape.clone();
+        shape[0] = indices.data.len();
+        let row: usize = shape[1..].iter().product();
+        vec![Array::from_fn(shape, |i| {
+            let index = indices.data[i / row];
+            if index >= 0.0 && index < table.shape[0] as f64 { table.data[index as usize * row + i % row] } else { 0.0 }
+        })]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let table = g.ty(inputs[0]).clone();
+        let dy = dy[0].filter(|_| self.dtype == DType::F32 && table.dtype == DType::F32);
+        let rows = table.shape.dims()[0];
+        Ok(vec![dy.map(|dy| g.apply1(GatherGrad { rows }, &[inputs[1], dy])).transpose()?, None])
+    }
+
+    fn lower(&self, io: &Io, _profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let (table, elements) = (&io.inputs[0], io.outputs[0].shape.elements());
+        let (row, flag) = (table.shape.row(), |on: bool| f64::from(u8::from(on)));
+        let mut constants = vec![("ROWS", table.shape.dims()[0] as f64), ("BYTES", flag(table.dtype == DType::U8))];
+        let (kernel, source, width) = if self.dtype == DType::F32 && row.is_multiple_of(4) {
+            constants.push(("QUADS", (row / 4) as f64));
+            ("gather4", include_str!("../../shaders/gather4.wgsl"), 4)
+        } else {
+            constants.extend([("ROW", row as f64), ("WHOLE", flag(self.dtype == DType::U32))]);
+            ("gather", include_str!("../../shaders/gather.wgsl"), 1)
+        };
+        let items = Count { fixed: elements.fixed / width, per_sample: elements.per_sample / width };
+        constants.extend([("FIXED", items.fixed as f64), ("PER_SAMPLE", items.per_sample as f64)]);
+        let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
+        let launch = kernels::dispatch(kernel, source, &constants, Grid::new(items, 64), slots, epilogue);
+        vec![Candidate::single(format!("width{width}"), launch)]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let (y, indices) = (io.outputs[0].shape.elements(), io.inputs[1].shape.elements().times(4));
+        let moved = y.times(4 + io.inputs[0].dtype.bytes() as u64);
+        let bytes = Count { fixed: moved.fixed + indices.fixed, per_sample: moved.per_sample + indices.per_sample };
+        Cost { flops: Count::default(), bytes }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Exact]
+    }
+
+    fn epilogue(&self) -> bool {
+        self.dtype == DType::F32
+    }
+}
+
+impl Op for GatherGrad {
+    fn name(&self) -> &'static str {
+        "gather_grad"
+    }
+
+    fn key(&self) -> String {
+        format!("rows={}", self.rows)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [indices, dy] = inputs else {
+            return Err(OpError::new("gather_grad", "2 inputs", inputs.len(), "pass the indices and the gradient"));
+        };
+        check_indices("gather_grad", indices)?;
+        let row = dy.shape.dims().get(1..).unwrap_or_default();
+        if dy.dtype != DType::F32 || dy.shape != indices.shape.with_row(row) || row.contains(&0) || self.rows == 0 {
+            let wanted = format!("an f32 gradient with a row for each of {}", indices.shape);
+            return Err(OpError::new("gather_grad", wanted, dy, "pass the gradient to what was gathered"));
+        }
+        Ok(vec![TensorType::f32(Shape::fixed([&[self.rows], row].concat()))])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let (indices, dy) = (inputs[0], inputs[1]);
+        let mut shape = dy.shape.clone();
+        shape[0] = self.rows;
+        let row: usize = shape[1..].iter().product();
+        let mut y = Array::zeros(shape);
+        for (&index, dy) in indices.data.iter().zip(dy.data.chunks(row)) {
+            if index >= 0.0 && index < self.rows as f64 {
+                let y = &mut y.data[index as usize * row..][..row];
+                y.iter_mut().zip(dy).for_each(|(y, dy)| *y += dy);
+            }
+        }
+        vec![y]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        Ok(vec![None, dy[0].map(|dy| g.gather(dy, inputs[0])).transpose()?])
+    }
+
+    fn lower(&self, io: &Io, _profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let (rows, y) = (io.inputs[0].shape.elements(), &io.outputs[0].shape);
+        let constants = [
+            ("COUNT", y.elements().fixed as f64),
+            ("FIXED", rows.fixed as f64),
+            ("PER_SAMPLE", rows.per_sample as f64),
+            ("ROW", y.row() as f64),
+        ];
+        let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
+        let source = include_str!("../../shaders/gather_grad.wgsl");
+        let grid = Grid::new(y.elements(), 64);
+        vec![Candidate::single("elements", kernels::dispatch("gather_grad", source, &constants, grid, slots, epilogue))]
+    }
+
+    fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Products { terms: io.inputs[0].shape.elements().at(n) }]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}
+
+impl Graph {
+    /// Returns the rows of `table` (R, …; f32 or u8) that `indices` (k) or (N) name, as f32 (k, …) or (N, …).
+    ///
+    /// An index outside `0..R` gives zeros. The gradient goes to a table of f32.
+    pub fn gather(&mut self, table: Value, indices: Value) -> Result<Value, OpError> {
+        self.apply1(Gather { dtype: DType::F32 }, &[table, indices])
+    }
+
+    /// Returns the rows of a table of labels (R, …; u8 or u32) that `indices` name, as u32.
+    ///
+    /// An index outside `0..R` gives zeros.
+    pub fn gather_labels(&mut self, table: Value, indices: Value) -> Result<Value, OpError> {
+        self.apply1(Gather { dtype: DType::U32 }, &[table, indices])
+    }
+}
+
+fn sample(rng: &mut Philox) -> Sample {
+    let capacity = rng.pick(&[1, 7, 15, 16, 17, 64]);
+    let n = 1 + rng.below(capacity);
+    let rows = rng.pick(&[1, 2, 7, 17, 63, 64, 65]);
+    let row = [rng.pick(&[1, 3, 4, 7, 16]), rng.pick(&[1, 2, 5, 8, 17])];
+    let shape = [&[rows], &row[..rng.below(3)]].concat();
+    let batch = if rng.below(4) > 0 { Batch } else { rng.pick(&[1, 7, 16]) };
+    // Two numbers past the end: rows of zeros.
+    let indices = (TensorType::new([batch], rng.pick(&[DType::I32, DType::U32])), Fill::Index(rows + 2));
+    let values = Fill::Uniform(-1.0, 1.0);
+    let table = |dtype, fill| (TensorType::new(shape.clone(), dtype), fill);
+    let sample = match rng.below(5) {
+        0 => Sample::new(Gather { dtype: DType::U32 }, vec![table(DType::U8, Fill::Index(256)), indices], capacity),
+        1 => {
+            Sample::new(Gather { dtype: DType::U32 }, vec![table(DType::U32, Fill::Index(1 << 20)), indices], capacity)
+        }
+        2 => Sample::new(Gather { dtype: DType::F32 }, vec![table(DType::U8, Fill::Index(256)), indices], capacity),
+        3 => Sample::new(Gather { dtype: DType::F32 }, vec![table(DType::F32, values), indices], capacity),
+        _ => {
+            let dy = TensorType::f32([&[batch], &shape[1..]].concat());
+            Sample::new(GatherGrad { rows }, vec![indices, (dy, values)], capacity)
+        }
+    };
+    sample.with_n(n)
+}
+
+fn benches() -> Vec<(&'static str, Sample)> {
+    let images = (TensorType::new([10_000, 28, 28, 1], DType::U8), Fill::Index(256));
+    let table = (TensorType::f32([1000, 256]), Fill::Uniform(-1.0, 1.0));
+    let rows = |k| (TensorType::new([Batch], DType::U32), Fill::Index(k));
+    let op = || Gather { dtype: DType::F32 };
+    vec![
+        ("mnist_n64", Sample::new(op(), vec![images, rows(10_000)], 64)),
+        ("f32_n64_256", Sample::new(op(), vec![table, rows(1000)], 64)),
+    ]
+}
+
+/// Gather and its gradient as a family.
+pub static FAMILY: Family = Family {
+    name: "gather",
+    about: "rows of a table by their numbers, zeros for a number outside, and its gradient (ONNX Gather on axis 0)",
+    sample,
+    benches,
+    bad: &[
+        Bad {
+            what: "indices that are no whole numbers",
+            build: |g| {
+                let (t, i) = (g.input("t", [5, 3], DType::F32), g.input("i", [Batch], DType::F32));
+                g.gather(t, i)
+            },
+        },
+        Bad {
+            what: "indices of two axes",
+            build: |g| {
+                let (t, i) = (g.input("t", [5, 3], DType::F32), g.input("i", [Batch, 2], DType::U32));
+                g.gather(t, i)
+            },
+        },
+        Bad {
+            what: "a table with a batch axis",
+            build: |g| {
+                let (t, i) = (g.input("t", [Batch, 3], DType::F32), g.input("i", [Batch], DType::U32));
+                g.gather(t, i)
+            },
+        },
+        Bad {
+            what: "labels from floats",
+            build: |g| {
+                let (t, i) = (g.input("t", [5], DType::F32), g.input("i", [Batch], DType::U32));
+                g.gather_labels(t, i)
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "reads past the table", from: "if (row < ROWS)", to: "if (true)" },
+        Fault { what: "reverses four bytes", from: "(0u, 8u, 16u, 24u)", to: "(24u, 16u, 8u, 0u)" },
+        Fault { what: "reverses the bytes of a word", from: "((at & 3u) * 8u)", to: "(24u - (at & 3u) * 8u)" },
+        Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+        Fault { what: "drops the last row of a gradient", from: "j < rows;", to: "j + 1u < rows;" },
+    ],
+    differentiable: true,
+    gradcheck: 1e-6,
+};
