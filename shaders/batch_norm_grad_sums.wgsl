@@ -27,12 +27,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let g = group / TILES;
     let c = group % TILES * SPAN + lane % SPAN;
     let t = lane / SPAN;
-    let active = t < T && c < C;
+    let inside = t < T && c < C;
     let rows = ROWS + ROWS_PER_SAMPLE * step.n;
     let chunk = (rows + GROUPS - 1u) / GROUPS;
     var plain = V(0.0);
     var product = V(0.0);
-    if (active) {
+    if (inside) {
         let center = mean[c];
         for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
             let d = dy[r * C + c];
@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
     }
     if (!GATHER) {
-        if (active) {
+        if (inside) {
             partials[((g * T + t) * 2u) * C + c] = plain;
             partials[((g * T + t) * 2u + 1u) * C + c] = product;
         }

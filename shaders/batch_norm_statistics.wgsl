@@ -35,12 +35,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let g = group / TILES;
     let c = group % TILES * SPAN + lane % SPAN;
     let t = lane / SPAN;
-    let active = t < T && c < C;
+    let inside = t < T && c < C;
     let rows = ROWS + ROWS_PER_SAMPLE * step.n;
     let chunk = (rows + GROUPS - 1u) / GROUPS;
     var mean = V(0.0);
     var deviation = V(0.0);
-    let n_rows = select(0u, count(g, t, rows), active);
+    let n_rows = select(0u, count(g, t, rows), inside);
     if (n_rows > 0u) {
         let first = (g * chunk + t) * C + c;
         let shift = x[first];
@@ -55,7 +55,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         deviation = max(deviation - sum * average, V(0.0));
     }
     if (!GATHER) {
-        if (active) {
+        if (inside) {
             partials[((g * T + t) * 2u) * C + c] = mean;
             partials[((g * T + t) * 2u + 1u) * C + c] = deviation;
         }

@@ -22,9 +22,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let group = id.x + id.y * counts.x;
     let row = select(group * LANES + lane, group, GROUP);
     let stride = select(1u, LANES, GROUP);
-    let active = row < ROWS + ROWS_PER_SAMPLE * step.n;
+    let inside = row < ROWS + ROWS_PER_SAMPLE * step.n;
     let start = row * C;
-    let end = select(start, start + C, active);
+    let end = select(start, start + C, inside);
     let first = start + select(0u, lane, GROUP);
 
     var most = V(-3.4028235e38);

@@ -461,8 +461,9 @@ impl Graph {
         epsilon: f32,
     ) -> Result<Value, OpError> {
         let types = [x, gamma, beta, mean, variance].map(|v| self.ty(v).clone());
-        check("batch_norm_inference", epsilon, &types, "x gamma beta mean variance", &[0])?;
-        self.scoped("batch_norm_inference", |g| {
+        let op = "batch_norm_inference";
+        check(op, epsilon, &types, "x gamma beta mean variance", &[0]).map_err(|e| OpError { node: op.into(), ..e })?;
+        self.scoped(op, |g| {
             let epsilon = g.constant(epsilon)?;
             let shifted = g.add(variance, epsilon)?;
             let r = g.unary("rsqrt", shifted)?;
