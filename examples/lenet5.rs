@@ -54,10 +54,14 @@ fn main() -> Result<()> {
     let started = Instant::now();
     env_logger::init();
     let options = Options::parse();
-    if options.device.list_adapters() {
+    if let Some(adapters) = options.device.adapters() {
+        println!("{adapters}");
         return Ok(());
     }
-    let engine = options.device.engine()?;
+    let (engine, notice) = options.device.engine()?;
+    if let Some(notice) = notice {
+        eprintln!("{notice}");
+    }
     let reference = engine.is_reference();
     let mnist = data::mnist(&options.data)?;
     let prepare = |d: Dataset| Ok::<_, hubel::Error>(d.pad(2)?.standardize(MEAN, DEVIATION));
@@ -156,7 +160,7 @@ impl Callback for &mut Watch {
 
 /// Draws curves, the confusion matrix, the worst mistakes, the filters, and one digit's way through the net.
 fn draw(trainer: &Trainer, history: &History, test: &Dataset, out: &Path) -> Result<()> {
-    picture::curves(&history.series).save(out.join("curves.png"))?;
+    picture::curves(&history.series)?.save(out.join("curves.png"))?;
     let all: Vec<u32> = (0..test.len() as u32).collect();
     let probabilities = trainer.predict(&test.rows(&all)?)?.to_f32();
     let labels = test.classes_of(&all)?.to_f32();
@@ -170,19 +174,19 @@ fn draw(trainer: &Trainer, history: &History, test: &Dataset, out: &Path) -> Res
             wrong.push((i as u32, best, label, p[best]));
         }
     }
-    picture::confusion(&confusion, &test.classes).save(out.join("confusion.png"))?;
+    picture::confusion(&confusion, &test.classes)?.save(out.join("confusion.png"))?;
     wrong.sort_by(|a, b| b.3.total_cmp(&a.3));
     let mistakes = wrong
         .iter()
         .take(25)
         .map(|&(i, best, label, p)| Ok((test.images.rows(i as usize, 1).context("a test image")?, best, label, p)))
         .collect::<Result<Vec<_>>>()?;
-    picture::mistakes(&mistakes).save(out.join("mistakes.png"))?;
+    picture::mistakes(&mistakes, &test.classes)?.save(out.join("mistakes.png"))?;
     let digit = test.rows(&[0])?;
     let maps = trainer.inference(Batch::up_to(1), &["conv1", "conv2"])?.predict_all(&digit)?;
-    picture::feature_maps(&digit, &maps[1..]).save(out.join("feature_maps.png"))?;
+    picture::feature_maps(&digit, &maps[1..])?.save(out.join("feature_maps.png"))?;
     let weights = trainer.weights()?;
     let kernels: Vec<_> = weights.into_iter().filter(|(_, t)| t.shape().len() == 4).collect();
-    picture::filters(&kernels).save(out.join("filters.png"))?;
+    picture::filters(&kernels)?.save(out.join("filters.png"))?;
     Ok(())
 }

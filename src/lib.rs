@@ -48,8 +48,9 @@ pub mod prelude {
     pub use crate::graph::{Graph, Value};
     pub use crate::nn::Activation::{self, Linear, Relu, Sigmoid, Softmax, Tanh};
     pub use crate::nn::{
-        Accuracy, Adam, BatchNormalization, Conv2D, Dense, Dropout, Flatten, GlorotUniform, HeNormal, LearningRate, Loss,
-        MaxPooling2D, Metric, Model, OneCycle, Ones, Optimizer, Sequential, Sgd, SparseCategoricalCrossentropy, Zeros,
+        Accuracy, Adam, BatchNormalization, Conv2D, Dense, Dropout, Flatten, GlorotUniform, HeNormal, LearningRate,
+        Loss, MaxPooling2D, Metric, Model, OneCycle, Ones, Optimizer, Sequential, Sgd, SparseCategoricalCrossentropy,
+        Zeros,
     };
     pub use crate::ops::{
         Conv2dOptions,

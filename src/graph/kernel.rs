@@ -95,7 +95,7 @@ pub enum Slot {
         /// The outputs that take their place.
         outputs: Range<usize>,
     },
-    /// Scratch memory of this node.
+    /// Scratch memory of this node: written by the node's first launch that binds it, read by those after.
     Scratch(usize),
 }
 

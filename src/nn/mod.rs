@@ -12,9 +12,7 @@ mod rates;
 pub use initializers::{GlorotUniform, HeNormal, Ones, Zeros};
 pub use layer::{Layer, LayerError, Mode, Scope, Weight};
 pub(crate) use layer::{layer_common, layer_names};
-pub use layers::{
-    Activation, BatchNormalization, Conv2D, Dense, Dropout, Flatten, MaxPooling2D, Pair,
-};
+pub use layers::{Activation, BatchNormalization, Conv2D, Dense, Dropout, Flatten, MaxPooling2D, Pair};
 pub use losses::{Loss, SparseCategoricalCrossentropy};
 pub use metrics::{Accuracy, Metric};
 pub use model::{Assembled, Model, Row, Sequential, Summary};

@@ -145,8 +145,7 @@ impl Model {
         for step in &self.steps {
             let inputs: Vec<Value> = step.inputs.iter().map(|&i| values[i]).collect();
             let built = graph.scoped(&step.name, |graph| {
-                let mut scope =
-                    Scope { graph, mode, layer: step.name.clone(), weights: &mut weights, logits: softmax };
+                let mut scope = Scope { graph, mode, layer: step.name.clone(), weights: &mut weights, logits: softmax };
                 let value = step.layer.build(&mut scope, &inputs);
                 softmax = scope.logits;
                 value
@@ -221,7 +220,12 @@ impl Model {
         for (name, tensor) in tensors {
             let Some(weight) = self.weights.iter().find(|w| w.name == name) else {
                 let known = self.weight_names().join(", ");
-                return Err(error(&name, format!("one of {known}"), format!("`{name}`"), "use this model's own weights"));
+                return Err(error(
+                    &name,
+                    format!("one of {known}"),
+                    format!("`{name}`"),
+                    "use this model's own weights",
+                ));
             };
             if weight.shape != tensor.shape() {
                 let (wanted, got) = (format!("`{name}` of shape {:?}", weight.shape), format!("{:?}", tensor.shape()));

@@ -41,7 +41,8 @@ impl LearningRate for OneCycle {
         let last = (self.steps - 1) as f64;
         let top = (0.3 * self.steps as f64 - 1.0).clamp(1e-9, last);
         let at = (step as f64).min(last);
-        let half_cosine = |from: f64, to: f64, t: f64| to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * t).cos());
+        let half_cosine =
+            |from: f64, to: f64, t: f64| to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * t).cos());
         if at <= top {
             half_cosine(start, self.max, at / top)
         } else {

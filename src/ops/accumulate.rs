@@ -191,8 +191,8 @@ pub static FAMILY: Family = Family {
     ],
     faults: &[
         Fault { what: "drops the last sample", from: "r < step.n;", to: "r + 1u < step.n;" },
-        Fault { what: "does not count samples", from: "state[0] + f32(step.n)", to: "state[0] + 1.0" },
-        Fault { what: "starts anew", from: "state[1] = state[1] + ", to: "state[1] = 0.0 + " },
+        Fault { what: "does not count samples", from: "kept) + f32(step.n)", to: "kept) + 1.0" },
+        Fault { what: "starts anew", from: "state[1] = select(0.0, state[1], kept)", to: "state[1] = 0.0" },
     ],
     differentiable: false,
     gradcheck: 1e-6,

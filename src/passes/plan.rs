@@ -353,13 +353,12 @@ impl Planner<'_> {
     fn find_conflicts(&mut self) {
         let mut pairs = Vec::new();
         for (&i, candidate) in &self.chosen {
-            for dispatch in &candidate.dispatches {
+            for (k, dispatch) in candidate.dispatches.iter().enumerate() {
                 let side = |write: bool| {
-                    let is_write = move |s: &&Slot| !matches!(s, Slot::In(_)) == write;
+                    let is_write = |s: &&Slot| (access(candidate, k, s) == Access::ReadWrite) == write;
                     let blocks = dispatch.slots.iter().filter(is_write).filter_map(|s| self.slot_block(i, s));
                     blocks.collect::<Vec<usize>>()
                 };
-                // Scratch that a later launch of the node reads is bound for writing there too.
                 for &r in &side(false) {
                     pairs.extend(side(true).iter().map(|&w| (r, w)));
                 }
@@ -432,10 +431,9 @@ impl Planner<'_> {
         Some(Place { buffer: BufferRef::Arena(arena), offset: offset + inner, bytes })
     }
 
-    fn bind(&self, i: usize, slot: &Slot) -> Result<Binding, PlanError> {
+    fn bind(&self, i: usize, slot: &Slot, access: Access) -> Result<Binding, PlanError> {
         let node = &self.graph.nodes()[i];
         let group = || PlanError::Group { node: node.name.clone() };
-        let access = if matches!(slot, Slot::In(_)) { Access::Read } else { Access::ReadWrite };
         let guard = self.options.guard_bytes.next_multiple_of(ALIGN);
         if let Slot::Scratch(k) = slot {
             let block = self.scratch_of.get(&(i, *k)).map(|&b| &self.blocks[b]).ok_or_else(group)?;
@@ -472,9 +470,9 @@ impl Planner<'_> {
         for &i in &self.order {
             let node = &self.graph.nodes()[i];
             let Some(candidate) = self.chosen.get(&i) else { continue };
-            for dispatch in &candidate.dispatches {
-                let bindings: Vec<Binding> =
-                    dispatch.slots.iter().map(|s| self.bind(i, s)).collect::<Result<_, _>>()?;
+            for (k, dispatch) in candidate.dispatches.iter().enumerate() {
+                let bind = |s| self.bind(i, s, access(candidate, k, s));
+                let bindings: Vec<Binding> = dispatch.slots.iter().map(bind).collect::<Result<_, _>>()?;
                 if bindings.len() > limit {
                     let (node, kernel) = (node.name.clone(), dispatch.kernel.clone());
                     return Err(PlanError::Bindings { node, kernel, got: bindings.len(), limit });
@@ -534,6 +532,16 @@ impl Planner<'_> {
             hash = fnv(format!("{:?}{:?}", d.constants, d.grid).as_bytes(), hash);
         }
         Ok(Plan { capacity: self.options.capacity, arenas, dispatches, inputs, outputs, peak_bytes, hash, text })
+    }
+}
+
+/// Returns how launch `k` of a candidate reaches a slot: scratch is written by the first launch that binds it
+/// and read by those after.
+fn access(candidate: &Candidate, k: usize, slot: &Slot) -> Access {
+    match slot {
+        Slot::In(_) => Access::Read,
+        Slot::Scratch(_) if candidate.dispatches[..k].iter().any(|d| d.slots.contains(slot)) => Access::Read,
+        _ => Access::ReadWrite,
     }
 }
 

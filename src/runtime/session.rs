@@ -293,7 +293,7 @@ impl Session {
                 continue;
             }
             let error = |message: String| plan_error(dispatch, message);
-            let mut bound: Vec<(&wgpu::Buffer, Access)> = Vec::new();
+            let mut bound: Vec<(&wgpu::Buffer, Access, std::ops::Range<u64>)> = Vec::new();
             let step =
                 wgpu::BufferBinding { buffer: &self.step.raw, offset: 0, size: wgpu::BufferSize::new(STEP_BYTES) };
             let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(step) }];
@@ -304,12 +304,14 @@ impl Session {
                 if end > size {
                     return Err(error(format!("binding {} ends at byte {end} of a buffer of {size}", i + 1)));
                 }
-                if let Some((_, other)) = bound.iter().find(|(b, _)| *b == buffer)
-                    && (*other != binding.access || *other == Access::ReadWrite)
-                {
+                let clashes = |(b, access, range): &(&wgpu::Buffer, Access, std::ops::Range<u64>)| {
+                    let overlap = range.start < end && offset < range.end;
+                    *b == buffer && (*access != binding.access || (*access == Access::ReadWrite && overlap))
+                };
+                if bound.iter().any(clashes) {
                     return Err(error(format!("binding {} writes a buffer that another binding reaches", i + 1)));
                 }
-                bound.push((buffer, binding.access));
+                bound.push((buffer, binding.access, offset..end));
                 let size = wgpu::BufferSize::new(binding.place.bytes);
                 let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size });
                 entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });

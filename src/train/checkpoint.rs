@@ -56,7 +56,8 @@ impl Trainer {
         let bytes = crate::io::read_file(path, u64::MAX)?;
         let metadata = safetensors::metadata(&bytes)?;
         let tensors = safetensors::read(&bytes)?;
-        let mismatch = |what: &str, wanted: String, got: String| TrainError::Checkpoint { what: what.into(), wanted, got };
+        let mismatch =
+            |what: &str, wanted: String, got: String| TrainError::Checkpoint { what: what.into(), wanted, got };
         let field = |name: &str| -> Result<u64, TrainError> {
             let text = metadata.get(name).cloned().unwrap_or_default();
             text.parse().map_err(|_| mismatch(name, "a whole number".into(), format!("`{text}`")))
@@ -67,7 +68,8 @@ impl Trainer {
             cursor: field("cursor")? as usize,
             seed: field("seed")?,
         };
-        let stores: Vec<_> = [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten().collect();
+        let stores: Vec<_> =
+            [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten().collect();
         let wanted: Vec<_> = stores.iter().flat_map(|s| s.layout().entries.clone()).collect();
         for entry in &wanted {
             let found = tensors.iter().find(|(name, _)| *name == entry.name);

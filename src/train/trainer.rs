@@ -345,9 +345,7 @@ impl Trainer {
                         .collect();
                     slots.push(slot);
                 }
-                for (state, new) in
-                    self.how.optimizer.build(&mut g, &values[run.clone()], &gradients[run], &slots)?
-                {
+                for (state, new) in self.how.optimizer.build(&mut g, &values[run.clone()], &gradients[run], &slots)? {
                     g.update(state, new);
                 }
             }
@@ -395,7 +393,14 @@ impl Trainer {
         Step { n, step: self.at.step as u32, seed: self.at.seed, scalars }
     }
 
-    fn feed(&self, runner: &mut Runner, step: &Step, data: &Dataset, source: &Source, rows: &[u32]) -> Result<(), Error> {
+    fn feed(
+        &self,
+        runner: &mut Runner,
+        step: &Step,
+        data: &Dataset,
+        source: &Source,
+        rows: &[u32],
+    ) -> Result<(), Error> {
         match source {
             Source::Device(_) => runner.run(step, &[("rows", bytemuck::cast_slice(rows))]),
             Source::Host => {
@@ -508,7 +513,13 @@ impl Trainer {
         Ok((source, runner))
     }
 
-    fn run_evaluation(&self, data: &Dataset, source: &Source, runner: &mut Runner, batch: usize) -> Result<Scores, Error> {
+    fn run_evaluation(
+        &self,
+        data: &Dataset,
+        source: &Source,
+        runner: &mut Runner,
+        batch: usize,
+    ) -> Result<Scores, Error> {
         let order: Vec<u32> = (0..data.len() as u32).collect();
         for (i, rows) in order.chunks(batch).enumerate() {
             self.feed(runner, &self.step(rows.len(), i == 0), data, source, rows)?;

@@ -21,8 +21,7 @@ fn case(sample: &Sample, rng: &mut Philox) -> Option<Case> {
     let arrays = sample_inputs(sample, rng);
     let step = step_of(sample, rng);
     let wrt = differentiable(sample)?;
-    let mut feeds: Vec<(String, Array)> =
-        arrays.into_iter().enumerate().map(|(i, a)| (format!("in{i}"), a)).collect();
+    let mut feeds: Vec<(String, Array)> = arrays.into_iter().enumerate().map(|(i, a)| (format!("in{i}"), a)).collect();
     let mut loss = None;
     for (k, &y) in outputs.iter().enumerate() {
         if g.ty(y).dtype != DType::F32 {
@@ -124,10 +123,14 @@ fn every_gradient_is_that_of_central_differences() {
 fn gpu_gradients_agree_with_the_reference_fused_and_unfused() {
     each_differentiable(12, |_, case| {
         let exact = reference(&case.graph, &case.feeds, &case.step);
-        let feeds: Vec<_> = case.feeds.iter().map(|(n, a)| {
-            let dtype = case.graph.find(n).map_or(DType::F32, |v| case.graph.ty(v).dtype);
-            (n.clone(), a.to_host(dtype))
-        }).collect();
+        let feeds: Vec<_> = case
+            .feeds
+            .iter()
+            .map(|(n, a)| {
+                let dtype = case.graph.find(n).map_or(DType::F32, |v| case.graph.ty(v).dtype);
+                (n.clone(), a.to_host(dtype))
+            })
+            .collect();
         for optimize in [false, true] {
             let run = Run { optimize, guarded: !optimize, ..Run::default() };
             let got = run_graph(&case.graph, &feeds, &case.step, case.capacity, &run)?;

@@ -18,7 +18,8 @@ const GUARD_BYTES: u64 = 512;
 /// Returns the engine that all tests share; no adapter is a failure.
 pub fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(|| Engine::new().expect("the tests need an adapter: run tests/run, which installs a software one"))
+    ENGINE
+        .get_or_init(|| Engine::new().expect("the tests need an adapter: run tests/run, which installs a software one"))
 }
 
 /// How a graph is run.

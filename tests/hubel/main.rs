@@ -1,5 +1,6 @@
 //! All integration tests in one binary.
 
+mod golden;
 mod gradients;
 mod harness;
 mod kernels;

@@ -154,7 +154,10 @@ fn no_two_live_tensors_overlap() {
             for &(buffer, from, to) in reads {
                 for at in (from..to).step_by(16) {
                     let found = owner.get(&(buffer, at));
-                    assert!(found == Some(&from), "seed {seed}, launch {i} reads {at} of {found:?}, not {from}\n{plan}");
+                    assert!(
+                        found == Some(&from),
+                        "seed {seed}, launch {i} reads {at} of {found:?}, not {from}\n{plan}"
+                    );
                 }
             }
             for &(buffer, from, to) in writes {

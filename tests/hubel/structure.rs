@@ -43,7 +43,8 @@ fn imports_go_downward_only() {
     sources(&Path::new(ROOT).join("src"), &mut files);
     let mut wrong = Vec::new();
     for (name, text) in &files {
-        let Some(layer) = name.strip_prefix("src/").and_then(|n| n.split('/').next()).filter(|l| !l.ends_with(".rs")) else {
+        let Some(layer) = name.strip_prefix("src/").and_then(|n| n.split('/').next()).filter(|l| !l.ends_with(".rs"))
+        else {
             continue;
         };
         let body: String = code(text).collect::<Vec<_>>().join("\n");
@@ -84,12 +85,13 @@ fn the_library_neither_prints_nor_panics_on_purpose() {
     let mut files = Vec::new();
     sources(&Path::new(ROOT).join("src"), &mut files);
     let marks = ["println!", "print!(", "dbg!", "todo!", "unimplemented!", ".unwrap()", ".expect(\"", "panic!("];
-    let wrong: Vec<String> = (files.iter().filter(|(name, _)| !name.contains("progress_bar") && !name.contains("src/bin")))
-        .flat_map(|(name, text)| {
-            let lines = code(text).filter(|l| marks.iter().any(|m| l.contains(m))).map(str::trim);
-            lines.map(|l| format!("{name}: {l}")).collect::<Vec<_>>()
-        })
-        .collect();
+    let wrong: Vec<String> =
+        (files.iter().filter(|(name, _)| !name.contains("progress_bar") && !name.contains("src/bin")))
+            .flat_map(|(name, text)| {
+                let lines = code(text).filter(|l| marks.iter().any(|m| l.contains(m))).map(str::trim);
+                lines.map(|l| format!("{name}: {l}")).collect::<Vec<_>>()
+            })
+            .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
@@ -124,12 +126,20 @@ fn operations_table() -> String {
         let sample = (family.sample)(&mut rng);
         let (graph, _, outputs) = crate::harness::sample_graph(&sample);
         let io = graph.io(graph.node(outputs[0]));
-        let accuracy: Vec<String> = sample.op.accuracy(&io, sample.n).iter().map(|a| {
-            let text = format!("{a:?}");
-            text.split([' ', '(']).next().unwrap_or(&text).to_owned()
-        }).collect();
+        let accuracy: Vec<String> = sample
+            .op
+            .accuracy(&io, sample.n)
+            .iter()
+            .map(|a| {
+                let text = format!("{a:?}");
+                text.split([' ', '(']).next().unwrap_or(&text).to_owned()
+            })
+            .collect();
         let profile = hubel::graph::DeviceProfile::portable(hubel::graph::DeviceClass::Gpu);
-        let kernels: Vec<String> = sample.op.lower(&io, &profile, None).first()
+        let kernels: Vec<String> = sample
+            .op
+            .lower(&io, &profile, None)
+            .first()
             .map(|c| c.dispatches.iter().map(|d| d.kernel.clone()).collect())
             .unwrap_or_default();
         let kernels = if kernels.is_empty() { "none".into() } else { kernels.join(", ") };
@@ -153,5 +163,8 @@ fn operations_table_is_up_to_date() {
         fs::write(&path, operations_table()).expect("OPS.md can be written");
     }
     let found = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
-    assert!(found == operations_table(), "OPS.md is stale: run HUBEL_WRITE_DOCS=1 cargo test --release operations_table");
+    assert!(
+        found == operations_table(),
+        "OPS.md is stale: run HUBEL_WRITE_DOCS=1 cargo test --release operations_table"
+    );
 }

@@ -1,9 +1,6 @@
 //! Training: same seed, same bits; resume; nothing created after the first step; embedding.
 
-use crate::{
-    harness::engine,
-    worked_examples::lenet5,
-};
+use crate::{harness::engine, worked_examples::lenet5};
 use hubel::{
     prelude::*,
     runtime::External,
@@ -176,7 +173,8 @@ fn a_partial_batch_counts_as_keras_counts_it() {
     let (data, engine) = (stripes(70), engine());
     let mut a = trainer(engine);
     let whole = a.evaluate(&data).expect("an evaluation");
-    let probabilities = a.predict(&data.rows(&(0..70).collect::<Vec<_>>()).expect("rows")).expect("a prediction").to_f32();
+    let probabilities =
+        a.predict(&data.rows(&(0..70).collect::<Vec<_>>()).expect("rows")).expect("a prediction").to_f32();
     let labels = data.labels.to_f32();
     let losses: f64 = (probabilities.chunks(10).zip(&labels)).map(|(p, &l)| -f64::from(p[l as usize]).ln()).sum();
     let difference = whole.get("loss").expect("a loss") - losses / 70.0;
@@ -245,15 +243,15 @@ fn wrong_data_is_refused_with_a_sentence() {
 
 #[test]
 fn a_network_runs_inside_the_callers_encoder_on_the_callers_device() {
-    use std::sync::{Arc, atomic::{AtomicUsize, Ordering}};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
     let instance = wgpu::Instance::default();
     let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("an adapter");
     let need = Engine::required(&adapter);
-    let descriptor = wgpu::DeviceDescriptor {
-        required_features: need.features,
-        required_limits: need.limits,
-        ..Default::default()
-    };
+    let descriptor =
+        wgpu::DeviceDescriptor { required_features: need.features, required_limits: need.limits, ..Default::default() };
     let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("a device");
     let errors = Arc::new(AtomicUsize::new(0));
     let counted = errors.clone();

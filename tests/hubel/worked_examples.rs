@@ -34,7 +34,8 @@ fn convolve(x: &str, kernel: &str, padding: Padding) -> Vec<f32> {
     g.output("y", y);
     let x = HostTensor::f32(image, pixels).expect("a picture");
     let w = HostTensor::f32([shape[1], shape[2], 1, 1], taps).expect("a kernel");
-    run_graph(&g, &[("x".into(), x), ("w".into(), w)], &Step::of(1), 1, &Run::default()).expect("the graph runs")[0].to_f32()
+    run_graph(&g, &[("x".into(), x), ("w".into(), w)], &Step::of(1), 1, &Run::default()).expect("the graph runs")[0]
+        .to_f32()
 }
 
 #[test]
@@ -54,7 +55,8 @@ fn a_small_convolution() {
 fn same_padding_adds_zeros_around() {
     let x = "60 113 56 139 85 / 73 121 54 84 128 / 131 99 70 129 127 / 80 57 115 69 134 / 104 126 123 95 130";
     let y = convolve(x, "0 -1 0 / -1 5 -1 / 0 -1 0", Padding::Same);
-    let wanted = "114 328 -26 470 158 / 53 266 -61 -30 344 / 403 116 -47 295 244 / 108 -135 256 -128 344 / 314 346 279 153 421";
+    let wanted =
+        "114 328 -26 470 158 / 53 266 -61 -30 344 / 403 116 -47 295 244 / 108 -135 256 -128 344 / 314 346 279 153 421";
     assert_eq!(y, grid(wanted).1);
 }
 
@@ -62,8 +64,14 @@ fn same_padding_adds_zeros_around() {
 fn max_pooling_keeps_its_answer_when_the_picture_moves() {
     let options = Pool2dOptions { pool: [3, 3], strides: [3, 3], padding: Padding::Valid };
     let pool = |x: &str| run(x, |g, v| g.max_pool2d(v, options).expect("a pooling"));
-    assert_eq!(pool("1 2 0 7 1 0 / 0 9 2 3 2 3 / 3 0 1 2 1 2 / 2 4 0 1 0 1 / 6 0 1 2 1 2 / 2 4 0 1 8 1"), [9.0, 7.0, 6.0, 8.0]);
-    assert_eq!(pool("1 1 2 0 7 1 / 3 0 9 2 3 2 / 3 0 1 1 2 1 / 3 2 4 0 1 0 / 2 6 0 1 2 1 / 1 2 4 0 1 8"), [9.0, 7.0, 6.0, 8.0]);
+    assert_eq!(
+        pool("1 2 0 7 1 0 / 0 9 2 3 2 3 / 3 0 1 2 1 2 / 2 4 0 1 0 1 / 6 0 1 2 1 2 / 2 4 0 1 8 1"),
+        [9.0, 7.0, 6.0, 8.0]
+    );
+    assert_eq!(
+        pool("1 1 2 0 7 1 / 3 0 9 2 3 2 / 3 0 1 1 2 1 / 3 2 4 0 1 0 / 2 6 0 1 2 1 / 1 2 4 0 1 8"),
+        [9.0, 7.0, 6.0, 8.0]
+    );
 }
 
 #[test]
@@ -75,7 +83,8 @@ fn three_channels_are_summed() {
     g.output("y", y);
     // Red counts 0..9, green is 1 everywhere, blue is 2; the kernel takes the corner of red, all of green, minus blue's corner.
     let pixels: Vec<f32> = (0..9).flat_map(|i| [i as f32, 1.0, 2.0]).collect();
-    let taps: Vec<f32> = (0..4).flat_map(|i| [if i == 0 { 1.0 } else { 0.0 }, 1.0, if i == 3 { -1.0 } else { 0.0 }]).collect();
+    let taps: Vec<f32> =
+        (0..4).flat_map(|i| [if i == 0 { 1.0 } else { 0.0 }, 1.0, if i == 3 { -1.0 } else { 0.0 }]).collect();
     let feeds = [
         ("x".into(), HostTensor::f32([1, 3, 3, 3], pixels).expect("a picture")),
         ("w".into(), HostTensor::f32([2, 2, 3, 1], taps).expect("a kernel")),
@@ -102,7 +111,16 @@ pub fn lenet5() -> Model {
 fn lenet5_has_61706_parameters_and_the_shapes_of_its_paper() {
     let model = lenet5();
     let shapes: Vec<String> = model.summary().rows.iter().map(|r| r.output.to_string()).collect();
-    let wanted = ["(N, 28, 28, 6)", "(N, 14, 14, 6)", "(N, 10, 10, 16)", "(N, 5, 5, 16)", "(N, 400)", "(N, 120)", "(N, 84)", "(N, 10)"];
+    let wanted = [
+        "(N, 28, 28, 6)",
+        "(N, 14, 14, 6)",
+        "(N, 10, 10, 16)",
+        "(N, 5, 5, 16)",
+        "(N, 400)",
+        "(N, 120)",
+        "(N, 84)",
+        "(N, 10)",
+    ];
     assert_eq!(shapes, wanted);
     assert_eq!(model.count_params(), 61_706);
     assert!(model.summary().rows.iter().filter(|r| r.kind == "MaxPooling2D").all(|r| r.params == 0));
