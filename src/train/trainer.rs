@@ -6,7 +6,7 @@ use crate::{
     nn::{Loss, Metric, Mode, Model, Optimizer},
     ops::{Accumulate, Elementwise, elementary},
     passes::Layout,
-    runtime::{Arena, Engine, Store},
+    runtime::{Arena, Engine, Store, Timing},
     tensor::{Batch, DType, HostTensor, Shape},
 };
 use std::{
@@ -504,6 +504,24 @@ impl Trainer {
         self.at.step += 1;
         let values = self.read_values(&mut runner, data.len())?;
         Ok(values[0].1)
+    }
+
+    /// Returns the time of each launch of a training step on these samples, in milliseconds on the device.
+    ///
+    /// The step is taken like any other. Empty on the reference engine.
+    pub fn profile(&mut self, data: &Dataset) -> Result<Vec<Timing>, Error> {
+        self.check(data)?;
+        let graph = self.graph(data, &Source::Host, Mode::Training)?;
+        let stores = self.stores(&Source::Host);
+        let mut runner = Runner::new(&self.engine, &graph, data.len(), &stores, Some(&self.arena))?;
+        let rows: Vec<u32> = (0..data.len() as u32).collect();
+        let (x, y) = (data.rows(&rows)?, data.classes_of(&rows)?);
+        let step = self.step(data.len(), true);
+        self.at.step += 1;
+        match &mut runner {
+            Runner::Device(session) => Ok(session.profile(&step, &[("x", x.bytes()), ("y", y.bytes())])?),
+            Runner::Reference(_) => Ok(Vec::new()),
+        }
     }
 
     fn evaluation(&self, data: &Dataset, batch: usize) -> Result<(Source, Runner), Error> {
