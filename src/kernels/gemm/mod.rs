@@ -4,6 +4,7 @@
 //! a register tile per workgroup and needs neither barriers nor workgroup memory: one side of the tile (the
 //! lane side) has one index per lane, the other (the shared side) is the same for all lanes.
 
+mod strip;
 mod window;
 
 pub use window::{Window, window};
