@@ -154,7 +154,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 "    let there = u32({source}) < {from_h}u;\n    let line = select(0u, u32({source}), there);"
             );
         }
-        let _ = writeln!(t, "    let x_o = (picture * {from_h}u + line) * {}u + start * {}u;", from_w * from_channels, step * from_channels);
+        let _ = writeln!(
+            t,
+            "    let x_o = (picture * {from_h}u + line) * {}u + start * {}u;",
+            from_w * from_channels,
+            step * from_channels
+        );
         for (i, (&at, &inside)) in columns.iter().enumerate() {
             let offset = at * from_channels as i64;
             if inside == Inside::Sometimes {
@@ -196,7 +201,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             }
         }
         t.push_str("    }\n    }\n");
-        let _ = writeln!(t, "    let place = ((picture * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;");
+        let _ =
+            writeln!(t, "    let place = ((picture * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;");
         t.push_str(&finish.load_shared("channel0", channels as u64, true));
         for j in 0..pixels {
             for k in 0..channels {

@@ -1,4 +1,4 @@
-use super::{Loop, Operand, Product, declare, estimate, lower, strip::Strip, wgsl_count};
+use super::{Loop, Operand, Product, declare, lower_with, strip::Strip, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
     tensor::{Count, DType},
@@ -155,10 +155,5 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         sums: false,
     };
     let strips = Strip::choose(w, profile).map(|(time, strip)| (time, strip.lower(w, epilogue)));
-    let mut candidates = lower(&product, profile, epilogue);
-    if let Some((time, strips)) = strips {
-        let at = if time < estimate(&product, profile) { 0 } else { candidates.len() };
-        candidates.insert(at, strips);
-    }
-    candidates
+    lower_with(strips, &product, profile, epilogue)
 }
