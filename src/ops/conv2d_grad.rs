@@ -9,7 +9,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Graph, Io, Op, OpError, Sample, Slot, Step,
         TensorType, Value,
     },
-    kernels::gemm::{self, Loop, Operand, Product, Window},
+    kernels::gemm::{self, Filter, Loop, Operand, Product, Window},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
 };
 use rayon::prelude::*;
@@ -282,7 +282,19 @@ impl Op for Conv2dGradWeight {
             place: None,
             sums: self.column_sums,
         };
-        gemm::lower(&product, profile, epilogue)
+        let filter = Filter {
+            input: g.input,
+            output: g.output,
+            kernel: g.kernel,
+            strides: g.strides,
+            pads: [g.pads[0][0], g.pads[1][0]],
+            dilation: g.dilation,
+            from_channels: c,
+            to_channels: k,
+            pictures: pictures(&io.inputs[0].shape),
+            sums: self.column_sums,
+        };
+        gemm::lower_with(filter.lower(profile), &product, profile, epilogue)
     }
 
     fn cost(&self, io: &Io) -> Cost {

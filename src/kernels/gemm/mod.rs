@@ -4,8 +4,11 @@
 //! a register tile per workgroup and needs neither barriers nor workgroup memory: one side of the tile (the
 //! lane side) has one index per lane, the other (the shared side) is the same for all lanes.
 
+mod filter;
+mod strip;
 mod window;
 
+pub use filter::Filter;
 pub use window::{Window, window};
 
 use super::{broadcast_index, dispatch, load, storage_type};
@@ -184,11 +187,6 @@ impl<'a> Finish<'a> {
     }
 }
 
-/// Returns the estimated nanoseconds of a product.
-fn estimate(product: &Product, profile: &DeviceProfile) -> f64 {
-    choose(product, profile).0
-}
-
 /// Returns ways to compute a product, the one that needs no timing first.
 pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
     let (_, tile) = choose(product, profile);
@@ -216,7 +214,7 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
     let elements = count_product(product.rows.extent, product.columns.extent);
     let elements = count_product(elements, product.batch);
     let elements = Count { fixed: elements.fixed + if product.sums { columns } else { 0 }, ..elements };
-    let sum = split_sum(product, elements, splits, &finish, epilogue);
+    let sum = split_sum(product.sums, elements, splits, &finish, epilogue);
     vec![Candidate {
         variant,
         dispatches: vec![main, sum],
@@ -461,20 +459,20 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
 
 /// Returns the launch that adds the parts of a split reduction in order.
 fn split_sum(
-    product: &Product,
+    sums: bool,
     elements: Count,
     splits: u64,
     finish: &Finish,
     epilogue: Option<&Epilogue>,
 ) -> crate::graph::Dispatch {
-    let columns = product.columns.extent.fixed;
+    let columns = finish.columns;
     let mut slots = vec![Slot::Scratch(0)];
     let mut t = "@group(0) @binding(1) var<storage, read> parts: array<f32>;\n".to_owned();
-    declare_outputs(&mut t, &mut slots, 1 + u64::from(product.sums), 2);
+    declare_outputs(&mut t, &mut slots, 1 + u64::from(sums), 2);
     t.push_str(&finish.function());
     let total = wgsl_count(elements);
     let value = finish.call("sum", "i", "0");
-    let store = if product.sums {
+    let store = if sums {
         let fixed = elements.fixed - columns;
         format!("if (i < {fixed}u) {{ y[i] = {value}; }} else {{ sums[i - {fixed}u] = sum; }}")
     } else {
@@ -495,6 +493,21 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         finish.load_column("0", &format!("i % {columns}u"))
     );
     dispatch("split_sum", &t, &[], Grid::new(elements, 64), slots, epilogue)
+}
+
+/// Returns the candidates of a product and a rival with its estimated nanoseconds, the faster first.
+pub fn lower_with(
+    rival: Option<(f64, Candidate)>,
+    product: &Product,
+    profile: &DeviceProfile,
+    epilogue: Option<&Epilogue>,
+) -> Vec<Candidate> {
+    let mut candidates = lower(product, profile, epilogue);
+    if let Some((time, rival)) = rival {
+        let at = if time < choose(product, profile).0 { 0 } else { candidates.len() };
+        candidates.insert(at, rival);
+    }
+    candidates
 }
 
 /// Returns the declaration of a read-only input of 32-bit floats.

@@ -1,4 +1,4 @@
-use super::{Loop, Operand, Product, declare, lower, wgsl_count};
+use super::{Loop, Operand, Product, declare, lower_with, strip::Strip, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
     tensor::{Count, DType},
@@ -68,7 +68,7 @@ impl Window {
     }
 
     /// Returns the WGSL position that is read, as i32, for a result position.
-    fn source(&self, axis: usize, at: &str, tap: &str) -> String {
+    pub(super) fn source(&self, axis: usize, at: &str, tap: &str) -> String {
         let (stride, dilation, pad) = (self.strides[axis], self.dilation[axis], self.pads[axis]);
         if self.transposed {
             let sum = format!("i32({at}) + {pad} - i32({tap}) * {dilation}");
@@ -78,7 +78,7 @@ impl Window {
         }
     }
 
-    fn weights(&self) -> String {
+    pub(super) fn weights(&self) -> String {
         let Window { kernel, from_channels, to_channels, .. } = self;
         format!(
             "fn tap_offset(r: u32, s: u32) -> u32 {{ return (r * {}u + s) * {}u; }}\n",
@@ -154,5 +154,6 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         place: if phased { Some(&place) } else { None },
         sums: false,
     };
-    lower(&product, profile, epilogue)
+    let strips = Strip::choose(w, profile).map(|(time, strip)| (time, strip.lower(w, epilogue)));
+    lower_with(strips, &product, profile, epilogue)
 }

@@ -1,0 +1,231 @@
+//! The tile core for few result channels: each lane slides along a strip of a row, so that one load serves all
+//! taps of a row of the kernel.
+
+use super::{BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, Window, declare, wgsl_count};
+use crate::{
+    graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot},
+    kernels::dispatch,
+    tensor::DType,
+};
+use std::{collections::BTreeMap, fmt::Write as _};
+
+/// A strip's shape: pixels along the row and result channels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Strip {
+    pixels: usize,
+    channels: usize,
+}
+
+const LANES: usize = 8;
+
+/// Whether a source column lies inside the picture, over all strips.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Inside {
+    Always,
+    Sometimes,
+}
+
+impl Strip {
+    /// Returns where strips start: the last one overlaps its neighbour rather than the edge.
+    fn starts(self, width: usize) -> Vec<usize> {
+        (0..width.div_ceil(self.pixels)).map(|i| (i * self.pixels).min(width - self.pixels)).collect()
+    }
+
+    /// Returns the source column, relative to the strip's start, of a pixel under a tap.
+    fn column(w: &Window, pixel: usize, tap: usize) -> i64 {
+        let [_, stride] = w.strides.map(|v| v as i64);
+        let (pixel, tap) = (pixel as i64, (tap * w.dilation[1]) as i64);
+        if w.transposed { pixel + w.pads[1] as i64 - tap } else { pixel * stride + tap - w.pads[1] as i64 }
+    }
+
+    /// Returns the source columns that any strip needs.
+    fn columns(self, w: &Window) -> BTreeMap<i64, Inside> {
+        let step = if w.transposed { 1 } else { w.strides[1] as i64 };
+        let starts = self.starts(w.to[1]);
+        let mut columns = BTreeMap::new();
+        for pixel in 0..self.pixels {
+            for tap in 0..w.kernel[1] {
+                let at = Self::column(w, pixel, tap);
+                let inside = |&start: &usize| (0..w.from[1] as i64).contains(&(start as i64 * step + at));
+                let n = starts.iter().filter(|s| inside(s)).count();
+                if n > 0 {
+                    columns.insert(at, if n == starts.len() { Inside::Always } else { Inside::Sometimes });
+                }
+            }
+        }
+        columns
+    }
+
+    /// Returns the estimated nanoseconds.
+    fn time(self, w: &Window) -> f64 {
+        let rows = w.pictures.at(NOMINAL_BATCH) as usize * w.to[0];
+        let groups = (rows * w.to[1].div_ceil(self.pixels)).div_ceil(LANES) * w.to_channels.div_ceil(self.channels);
+        let weights = w.kernel[1] * self.channels;
+        let loads = self.columns(w).len() + weights.div_ceil(LANES);
+        let pixels = (self.pixels * self.channels) as f64;
+        let term = loads as f64 * LOAD + weights as f64 * BROADCAST + pixels * w.kernel[1] as f64 * MADD + 10.0;
+        groups as f64 * (term * (w.kernel[0] * w.from_channels) as f64 + pixels * STORE + 200.0)
+    }
+
+    /// Returns the best strip and its time, where strips can do the window.
+    pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Strip)> {
+        if profile.subgroup_lanes as usize != LANES || (w.transposed && w.strides != [1, 1]) {
+            return None;
+        }
+        let mut best: Option<(f64, Strip)> = None;
+        for channels in (1..=16).filter(|&c| c <= w.to_channels) {
+            for n_strips in 1..=w.to[1].min(64) {
+                let strip = Strip { pixels: w.to[1].div_ceil(n_strips), channels };
+                let tile = strip.pixels * channels;
+                if tile > 256 || tile * w.kernel[1] > 1024 {
+                    continue;
+                }
+                let time = strip.time(w);
+                if best.as_ref().is_none_or(|b| time < b.0) {
+                    best = Some((time, strip));
+                }
+            }
+        }
+        best
+    }
+
+    /// Returns the launch of the window in such strips.
+    pub(super) fn lower(self, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
+        let Strip { pixels, channels } = self;
+        let Window { from: [from_h, from_w], to: [to_h, to_w], from_channels, to_channels, .. } = *w;
+        let finish = Finish::new(epilogue, to_channels as u64);
+        let columns = self.columns(w);
+        let n_strips = to_w.div_ceil(pixels);
+        let channel_groups = to_channels.div_ceil(channels);
+        let rows = w.pictures.times((to_h * n_strips) as u64);
+        let n_rows = wgsl_count(rows);
+        let step = if w.transposed { 1 } else { w.strides[1] };
+        let taps = w.kernel[1];
+        let mut t = declare(1, "x", DType::F32) + &declare(2, "w", DType::F32);
+        t.push_str("@group(0) @binding(3) var<storage, read_write> y: array<f32>;\n");
+        t.push_str(&w.weights());
+        t.push_str(&finish.function());
+        let _ = write!(
+            t,
+            "@compute @workgroup_size({LANES})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let tile = id.x + id.y * counts.x;
+    let tiles = ({n_rows} + {}u) / {LANES}u * {channel_groups}u;
+    if (tile >= tiles) {{ return; }}
+    let channel0 = min(tile % {channel_groups}u * {channels}u, {}u);
+    let strip = min(tile / {channel_groups}u * {LANES}u + lane, {n_rows} - 1u);
+    let start = min(strip % {n_strips}u * {pixels}u, {}u);
+    let row = strip / {n_strips}u % {to_h}u;
+    let picture = strip / {}u;
+",
+            LANES - 1,
+            to_channels - channels,
+            to_w - pixels,
+            n_strips * to_h,
+        );
+        let n_weights = taps * channels;
+        for v in 0..n_weights.div_ceil(LANES) {
+            let scale = if w.transposed { format!(" * {from_channels}u") } else { String::new() };
+            let _ = write!(
+                t,
+                "    let w{v}_i = min(lane + {}u, {}u);\n    let w{v}_s = w{v}_i / {channels}u;
+    let w{v}_k = (channel0 + w{v}_i % {channels}u){scale};\n",
+                v * LANES,
+                n_weights - 1
+            );
+        }
+        for j in 0..pixels {
+            for k in 0..channels {
+                let _ = writeln!(t, "    var c{j}_{k} = 0.0;");
+            }
+        }
+        let _ = write!(
+            t,
+            "    let end_r = {}u;\n    let end_c = {from_channels}u;\n    for (var r = 0u; r < end_r; r++) {{\n",
+            w.kernel[0]
+        );
+        let rows_inside = self.rows_inside(w);
+        let source = w.source(0, "row", "r");
+        if rows_inside {
+            let _ = writeln!(t, "    let line = u32({source});");
+        } else {
+            let _ = writeln!(
+                t,
+                "    let there = u32({source}) < {from_h}u;\n    let line = select(0u, u32({source}), there);"
+            );
+        }
+        let _ = writeln!(
+            t,
+            "    let x_o = (picture * {from_h}u + line) * {}u + start * {}u;",
+            from_w * from_channels,
+            step * from_channels
+        );
+        for (i, (&at, &inside)) in columns.iter().enumerate() {
+            let offset = at * from_channels as i64;
+            if inside == Inside::Sometimes {
+                let there = if rows_inside { String::new() } else { " && there".into() };
+                let _ = writeln!(
+                    t,
+                    "    let x{i}_there = u32(i32(start * {step}u) + {at}) < {from_w}u{there};
+    let x{i}_o = select(0u, u32(i32(x_o) + {offset}), x{i}_there);"
+                );
+            }
+        }
+        for v in 0..n_weights.div_ceil(LANES) {
+            let _ = writeln!(t, "    let w{v}_o = tap_offset(r, w{v}_s) + w{v}_k;");
+        }
+        t.push_str("    for (var c = 0u; c < end_c; c++) {\n");
+        for (i, (&at, &inside)) in columns.iter().enumerate() {
+            let offset = at * from_channels as i64;
+            let value = match (inside, rows_inside) {
+                (Inside::Sometimes, _) => format!("select(0.0, x[x{i}_o + c], x{i}_there)"),
+                (Inside::Always, true) => format!("x[u32(i32(x_o) + {offset}) + c]"),
+                (Inside::Always, false) => format!("select(0.0, x[u32(i32(x_o) + {offset}) + c], there)"),
+            };
+            let _ = writeln!(t, "    let x{i} = {value};");
+        }
+        let pitch = if w.transposed { "c".into() } else { format!("c * {to_channels}u") };
+        for v in 0..n_weights.div_ceil(LANES) {
+            let _ = writeln!(t, "    let w{v} = w[w{v}_o + {pitch}];");
+        }
+        for s in 0..taps {
+            for k in 0..channels {
+                let l = s * channels + k;
+                let _ = writeln!(t, "    let f{l} = subgroupBroadcast(w{}, {}u);", l / LANES, l % LANES);
+                for j in 0..pixels {
+                    let at = Self::column(w, j, s);
+                    if let Some(i) = columns.keys().position(|&a| a == at) {
+                        let _ = writeln!(t, "    c{j}_{k} += f{l} * x{i};");
+                    }
+                }
+            }
+        }
+        t.push_str("    }\n    }\n");
+        let _ =
+            writeln!(t, "    let place = ((picture * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;");
+        t.push_str(&finish.load_shared("channel0", channels as u64, true));
+        for j in 0..pixels {
+            for k in 0..channels {
+                let index = format!("place + {}u", j * to_channels + k);
+                let _ = writeln!(t, "    y[{index}] = {};", finish.call(&format!("c{j}_{k}"), &index, &k.to_string()));
+            }
+        }
+        t.push_str("}\n");
+        let per_group = LANES as u32;
+        let items = rows.times(channel_groups as u64);
+        let items = crate::tensor::Count { fixed: items.fixed + (LANES * channel_groups) as u64, ..items };
+        let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
+        let kernel = dispatch(w.name, &t, &[], Grid::new(items, per_group), slots, epilogue);
+        Candidate::single(format!("strips_{pixels}x{channels}"), kernel)
+    }
+
+    /// Returns whether all taps of all rows lie inside the picture.
+    fn rows_inside(self, w: &Window) -> bool {
+        let last = (w.kernel[0] - 1) * w.dilation[0];
+        if w.transposed {
+            w.pads[0] >= last && w.to[0] - 1 + w.pads[0] < w.from[0]
+        } else {
+            w.pads[0] == 0 && (w.to[0] - 1) * w.strides[0] + last < w.from[0]
+        }
+    }
+}
