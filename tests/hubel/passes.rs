@@ -98,7 +98,8 @@ fn a_hundred_random_graphs_compute_the_same_with_passes_on_and_off() {
         let exact = !train && engine().profile().class == DeviceClass::Cpu;
         for (a, b) in plain.iter().zip(&passed) {
             let (a, b) = (a.to_f32(), b.to_f32());
-            let scale = a.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
+            // A bias before a normalisation has gradient 0: what is left is rounding.
+            let scale = a.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
             for (i, (x, y)) in a.iter().zip(&b).enumerate() {
                 let same = x.to_bits() == y.to_bits() || (!exact && (x - y).abs() <= 1e-4 * scale);
                 assert!(same, "seed {seed}, element {i}: {x} unfused, {y} fused\n{g}");
@@ -178,5 +179,8 @@ fn bias_and_activation_are_part_of_the_convolution_and_the_dense_layer() {
     let model = crate::worked_examples::lenet5();
     let net = model.inference(engine(), Batch::up_to(64)).expect("an inference session");
     let plan = net.plan().expect("a plan");
-    assert_eq!(plan.dispatches.len(), 8, "{plan}");
+    let nodes: std::collections::BTreeSet<&str> = plan.dispatches.iter().map(|d| d.node.as_str()).collect();
+    // Two convolutions, two poolings, three dense layers, softmax: no node of their own for bias and relu.
+    assert_eq!(nodes.len(), 8, "{plan}");
+    assert!(plan.dispatches.iter().all(|d| d.kernel != "elementwise"), "{plan}");
 }
