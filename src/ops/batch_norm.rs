@@ -460,6 +460,7 @@ fn any_shape(rng: &mut Philox) -> (Shape, usize, usize, f32) {
     let capacity = rng.pick(&[1, 2, 3, 5, 8]);
     let shape = match rng.below(4) {
         0 => Shape::from([Batch, c]),
+        1 if c < 20 => Shape::fixed([rng.pick(&[9, 700, 2500]) + capacity, c]),
         1 => Shape::fixed([capacity + 1, side, c]),
         _ => Shape::from([Batch, side, other, c]),
     };
