@@ -1,21 +1,34 @@
 // Batch normalisation, third launch: y[r, c] = (x[r, c] - mean[c]) * scale[c] + beta[c] with coefficients (3, C) =
 // mean, scale, beta. V = f32, or vec4<f32> where C is a multiple of 4; C counts V.
-// Grid: one lane per V of y. Elements: ITEMS + ITEMS_PER_SAMPLE * n.
+// A lane keeps its channel's coefficients for the rows that it has. Chunks, lanes and grid as in batch_norm_statistics.
 alias V = f32;
 const WIDTH = 1u;
 override LANES: u32 = 64u;
-override ITEMS: u32;
-override ITEMS_PER_SAMPLE: u32;
+override ROWS: u32;
+override ROWS_PER_SAMPLE: u32;
 override C: u32;
+override SPAN: u32;
+override T: u32;
+override TILES: u32;
+override GROUPS: u32;
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read> coefficients: array<V>;
 @group(0) @binding(3) var<storage, read_write> y: array<V>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = (id.x + id.y * counts.x) * LANES + lane;
-    if (i >= ITEMS + ITEMS_PER_SAMPLE * step.n) { return; }
-    let c = i % C;
-    let value = (x[i] - coefficients[c]) * coefficients[C + c] + coefficients[2u * C + c];
-    y[i] = epilogue(value, i * WIDTH);
+    let group = id.x + id.y * counts.x;
+    let g = group / TILES;
+    let c = group % TILES * SPAN + lane % SPAN;
+    let t = lane / SPAN;
+    if (g >= GROUPS || t >= T || c >= C) { return; }
+    let rows = ROWS + ROWS_PER_SAMPLE * step.n;
+    let chunk = (rows + GROUPS - 1u) / GROUPS;
+    let mean = coefficients[c];
+    let scale = coefficients[C + c];
+    let beta = coefficients[2u * C + c];
+    for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
+        let i = r * C + c;
+        y[i] = epilogue((x[i] - mean) * scale + beta, i * WIDTH);
+    }
 }

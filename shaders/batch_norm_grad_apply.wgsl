@@ -1,13 +1,17 @@
 // Gradient of batch normalisation to its input, third launch:
 // dx[r, c] = scale[c] * (dy[r, c] - average[c] - (x[r, c] - mean[c]) * slope[c]) with coefficients (4, C) = mean,
 // scale, average, slope. V = f32, or vec4<f32> where C is a multiple of 4; C counts V.
-// Grid: one lane per V of dx. Elements: ITEMS + ITEMS_PER_SAMPLE * n.
+// A lane keeps its channel's coefficients for the rows that it has. Chunks, lanes and grid as in batch_norm_statistics.
 alias V = f32;
 const WIDTH = 1u;
 override LANES: u32 = 64u;
-override ITEMS: u32;
-override ITEMS_PER_SAMPLE: u32;
+override ROWS: u32;
+override ROWS_PER_SAMPLE: u32;
 override C: u32;
+override SPAN: u32;
+override T: u32;
+override TILES: u32;
+override GROUPS: u32;
 @group(0) @binding(1) var<storage, read> x: array<V>;
 @group(0) @binding(2) var<storage, read> dy: array<V>;
 @group(0) @binding(3) var<storage, read> coefficients: array<V>;
@@ -15,9 +19,19 @@ override C: u32;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = (id.x + id.y * counts.x) * LANES + lane;
-    if (i >= ITEMS + ITEMS_PER_SAMPLE * step.n) { return; }
-    let c = i % C;
-    let offset = (x[i] - coefficients[c]) * coefficients[3u * C + c];
-    dx[i] = epilogue(coefficients[C + c] * (dy[i] - coefficients[2u * C + c] - offset), i * WIDTH);
+    let group = id.x + id.y * counts.x;
+    let g = group / TILES;
+    let c = group % TILES * SPAN + lane % SPAN;
+    let t = lane / SPAN;
+    if (g >= GROUPS || t >= T || c >= C) { return; }
+    let rows = ROWS + ROWS_PER_SAMPLE * step.n;
+    let chunk = (rows + GROUPS - 1u) / GROUPS;
+    let mean = coefficients[c];
+    let scale = coefficients[C + c];
+    let average = coefficients[2u * C + c];
+    let slope = coefficients[3u * C + c];
+    for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
+        let i = r * C + c;
+        dx[i] = epilogue(scale * (dy[i] - average - (x[i] - mean) * slope), i * WIDTH);
+    }
 }

@@ -1,6 +1,6 @@
 // Cross-entropy of the softmax of logits (rows, C) with labels, and its gradient, in one launch. With m the largest
 // logit of a row, s the sum of exp(x - m) and p = exp(x - m) / s:
-// class labels k:   loss = log(s) - (x[k] - m),           dlogits[c] = p[c] - (c == k); k >= C: loss 0, dlogits = p
+// class labels k:   loss = log(s) - (x[k] - m),           dlogits[c] = p[c] - (c == k); k >= C: loss 0, dlogits 0
 // dense labels t:   loss = T log(s) - sum t[c] (x[c] - m), dlogits[c] = p[c] T - t[c] with T = sum t[c]
 // LABELS: 0 class indices of 32 bits, 1 class indices of 8 bits, 2 dense f32 (rows, C).
 // GROUP: a workgroup does a row (LANES a power of 2), else a lane does a row. Grid: rows / LANES workgroups, with
@@ -76,6 +76,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         } else {
             hot = labels[row];
         }
+        sums.y = select(0.0, 1.0, hot < C);
         loss = select(0.0, log_s - (x[start + min(hot, C - 1u)] - m), hot < C);
     }
     for (var i = first; i < end; i += stride) {
@@ -83,7 +84,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         if (LABELS == 2u) {
             dlogits[i] = epilogue(p * sums.y - bitcast<f32>(labels[i]), i);
         } else {
-            dlogits[i] = epilogue(p - select(0.0, 1.0, i - start == hot), i);
+            dlogits[i] = epilogue(p * sums.y - select(0.0, 1.0, i - start == hot), i);
         }
     }
     if (!GROUP || lane == 0u) {
