@@ -84,11 +84,12 @@ fn check_guards(plan: &Plan, mut words: impl FnMut(usize) -> Vec<u32>) -> Result
         }
     }
     for binding in plan.dispatches.iter().flat_map(|d| &d.bindings) {
-        if let BufferRef::Arena(i) = binding.place.buffer
-            && !ports.contains(&(i, binding.place.offset))
-        {
-            let end = binding.place.offset + binding.place.bytes - GUARD_BYTES;
-            covered[i].push((binding.place.offset, end));
+        let BufferRef::Arena(i) = binding.place.buffer else { continue };
+        let (from, end) = (binding.place.offset, binding.place.offset + binding.place.bytes - GUARD_BYTES);
+        // Scratch is no port; between the members of a group a kernel may write.
+        let group = ports.iter().any(|&(k, at)| k == i && from < at && at < end);
+        if group || !ports.contains(&(i, from)) {
+            covered[i].push((from, end));
         }
     }
     for (i, covered) in covered.iter().enumerate() {
@@ -117,10 +118,8 @@ pub fn sample_graph(sample: &Sample) -> (Graph, Vec<Value>, Vec<Value>) {
 
 /// Returns random inputs of a sample, rounded to their types.
 pub fn sample_inputs(sample: &Sample, rng: &mut Philox) -> Vec<Array> {
-    let make = |(ty, fill): &(hubel::graph::TensorType, hubel::graph::Fill)| {
-        fill.array(&ty.shape.at(sample.n), rng).to_host(ty.dtype).to_array()
-    };
-    sample.inputs.iter().map(make).collect()
+    let arrays = sample.arrays(rng);
+    arrays.iter().zip(&sample.inputs).map(|(a, (ty, _))| a.to_host(ty.dtype).to_array()).collect()
 }
 
 pub fn step_of(sample: &Sample, rng: &mut Philox) -> Step {
