@@ -260,7 +260,13 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     let terms = product.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product::<f64>();
     let lanes = if profile.class == DeviceClass::Cpu { 8u64 } else { 64 };
     let subgroup = profile.class == DeviceClass::Cpu && u64::from(profile.subgroup_lanes) == lanes;
-    let most = if profile.class == DeviceClass::Cpu { 256 } else { 32 };
+    let size = count_product(product.rows.extent, product.columns.extent);
+    let products = size.at(NOMINAL_BATCH) as f64 * product.batch.at(NOMINAL_BATCH) as f64 * terms;
+    let most = match profile.class {
+        DeviceClass::Cpu if products > 3e7 => 512,
+        DeviceClass::Cpu => 256,
+        DeviceClass::Gpu => 32,
+    };
     let batch = product.batch.at(NOMINAL_BATCH);
     let mut best: Option<(f64, Tile)> = None;
     for lane_rows in [false, true] {
@@ -280,7 +286,7 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
                 let time = tiles * (terms * term + (vectors * shared) as f64 * STORE + 150.0);
                 let time = time * (4.0 / tiles).max(1.0).sqrt();
                 if best.as_ref().is_none_or(|(t, _)| time < *t) {
-                    let want = if profile.class == DeviceClass::Cpu { 8.0 } else { 256.0 };
+                    let want = if profile.class == DeviceClass::Cpu { 4.0 } else { 256.0 };
                     let whole = product.place.is_none();
                     let heavy = whole && terms * (vectors * shared) as f64 > 50_000.0;
                     let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
