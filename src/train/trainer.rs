@@ -196,6 +196,7 @@ pub struct Trainer {
     pub(super) at: Position,
     pub(super) history: History,
     plan: Option<Arc<crate::passes::Plan>>,
+    on_batch: Option<(usize, Runner)>,
 }
 
 /// Where training stands, as a checkpoint keeps it.
@@ -254,6 +255,7 @@ impl Trainer {
             at: Position::default(),
             history: History::default(),
             plan: None,
+            on_batch: None,
         })
     }
 
@@ -492,17 +494,27 @@ impl Trainer {
         Ok(self.history.clone())
     }
 
+    /// Returns a step's runner on host samples, kept from call to call for batches of the same size.
+    fn take_batch_runner(&mut self, data: &Dataset) -> Result<Runner, Error> {
+        match self.on_batch.take() {
+            Some((n, runner)) if n == data.len() => Ok(runner),
+            _ => {
+                let graph = self.graph(data, &Source::Host, Mode::Training)?;
+                Runner::new(&self.engine, &graph, data.len(), &self.stores(&Source::Host), Some(&self.arena))
+            }
+        }
+    }
+
     /// Trains one step on these samples, in their order, and returns its loss (Keras `train_on_batch`).
     pub fn train_on_batch(&mut self, data: &Dataset) -> Result<f64, Error> {
         self.check(data)?;
-        let source = Source::Host;
-        let graph = self.graph(data, &source, Mode::Training)?;
-        let mut runner = Runner::new(&self.engine, &graph, data.len(), &self.stores(&source), Some(&self.arena))?;
+        let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let step = self.step(data.len(), true);
-        self.feed(&mut runner, &step, data, &source, &rows)?;
+        self.feed(&mut runner, &step, data, &Source::Host, &rows)?;
         self.at.step += 1;
         let values = self.read_values(&mut runner, data.len())?;
+        self.on_batch = Some((data.len(), runner));
         Ok(values[0].1)
     }
 
@@ -511,17 +523,17 @@ impl Trainer {
     /// The step is taken like any other. Empty on the reference engine.
     pub fn profile(&mut self, data: &Dataset) -> Result<Vec<Timing>, Error> {
         self.check(data)?;
-        let graph = self.graph(data, &Source::Host, Mode::Training)?;
-        let stores = self.stores(&Source::Host);
-        let mut runner = Runner::new(&self.engine, &graph, data.len(), &stores, Some(&self.arena))?;
+        let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let (x, y) = (data.rows(&rows)?, data.classes_of(&rows)?);
         let step = self.step(data.len(), true);
         self.at.step += 1;
-        match &mut runner {
-            Runner::Device(session) => Ok(session.profile(&step, &[("x", x.bytes()), ("y", y.bytes())])?),
-            Runner::Reference(_) => Ok(Vec::new()),
-        }
+        let times = match &mut runner {
+            Runner::Device(session) => session.profile(&step, &[("x", x.bytes()), ("y", y.bytes())])?,
+            Runner::Reference(_) => Vec::new(),
+        };
+        self.on_batch = Some((data.len(), runner));
+        Ok(times)
     }
 
     fn evaluation(&self, data: &Dataset, batch: usize) -> Result<(Source, Runner), Error> {
