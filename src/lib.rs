@@ -50,7 +50,7 @@ pub mod prelude {
     pub use crate::nn::{
         Accuracy, Adam, BatchNormalization, Conv2D, Dense, Dropout, Flatten, GlorotUniform, HeNormal, LearningRate,
         Loss, MaxPooling2D, Metric, Model, OneCycle, Ones, Optimizer, Sequential, Sgd, SparseCategoricalCrossentropy,
-        Zeros,
+        Zeros, models,
     };
     pub use crate::ops::{
         Conv2dOptions,

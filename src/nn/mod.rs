@@ -6,6 +6,7 @@ mod layers;
 mod losses;
 mod metrics;
 mod model;
+pub mod models;
 mod optimizers;
 mod rates;
 

@@ -94,17 +94,7 @@ fn three_channels_are_summed() {
 }
 
 pub fn lenet5() -> Model {
-    Sequential::new([32, 32, 1])
-        .add(Conv2D::new(6, 5).activation(Relu).name("conv1"))
-        .add(MaxPooling2D::new(2).name("pool1"))
-        .add(Conv2D::new(16, 5).activation(Relu).name("conv2"))
-        .add(MaxPooling2D::new(2).name("pool2"))
-        .add(Flatten::new())
-        .add(Dense::new(120).activation(Relu).name("fc1"))
-        .add(Dense::new(84).activation(Relu).name("fc2"))
-        .add(Dense::new(10).activation(Softmax).name("predictions"))
-        .build()
-        .expect("LeNet-5 is valid")
+    models::lenet5().expect("LeNet-5 is valid")
 }
 
 #[test]
