@@ -62,3 +62,7 @@ pub mod prelude {
     pub use crate::train::ProgressBar;
     pub use crate::train::{Callback, Compile, Control, Fit, History, Inference, Progress, Scores, Trainer};
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/surface.md")]
+struct Surface;
