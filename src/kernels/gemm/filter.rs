@@ -60,7 +60,7 @@ impl Filter {
     }
 
     fn choose(&self, profile: &DeviceProfile) -> Option<(f64, Block)> {
-        if profile.subgroup_lanes as usize != LANES || self.strides[1] != 1 || self.dilation[1] != 1 {
+        if !super::lanes_of_eight(profile) || self.strides[1] != 1 || self.dilation[1] != 1 {
             return None;
         }
         let mut best: Option<(f64, Block)> = None;

@@ -256,10 +256,15 @@ const BROADCAST: f64 = 1.2;
 const MADD: f64 = 1.0;
 const STORE: f64 = 20.0;
 
+/// Returns whether a workgroup of 8 is one subgroup on a processor: there a broadcast costs less than a load.
+fn lanes_of_eight(profile: &DeviceProfile) -> bool {
+    profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8
+}
+
 fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     let terms = product.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product::<f64>();
     let lanes = if profile.class == DeviceClass::Cpu { 8u64 } else { 64 };
-    let subgroup = profile.class == DeviceClass::Cpu && u64::from(profile.subgroup_lanes) == lanes;
+    let subgroup = lanes_of_eight(profile);
     let size = count_product(product.rows.extent, product.columns.extent);
     let products = size.at(NOMINAL_BATCH) as f64 * product.batch.at(NOMINAL_BATCH) as f64 * terms;
     let most = match profile.class {
@@ -519,4 +524,36 @@ pub fn lower_with(
 /// Returns the declaration of a read-only input of 32-bit floats.
 pub fn declare(binding: usize, name: &str, dtype: crate::tensor::DType) -> String {
     format!("@group(0) @binding({binding}) var<storage, read> {name}: array<{}>;\n", storage_type(dtype))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_has_a_workgroup_for_every_tile_at_every_batch() {
+        let nothing = |_: usize, _: &str, _: &str| String::new();
+        let zero = |_: &str| String::new();
+        let count = |fixed, per_sample| Count { fixed, per_sample };
+        let product = Product {
+            name: "test",
+            declarations: String::new(),
+            slots: Vec::new(),
+            batch: count(1, 0),
+            head: String::new(),
+            rows: Operand { extent: count(0, 7), enter: &nothing, value: &zero },
+            columns: Operand { extent: count(33, 0), enter: &nothing, value: &zero },
+            loops: vec![Loop::new("k", count(5, 0))],
+            place: None,
+            sums: false,
+        };
+        for (lane_rows, shared, vectors) in [(false, 5, 2), (true, 4, 3), (true, 33, 1)] {
+            let tile = Tile { lanes: 8, lane_rows, shared, vectors, subgroup: true, splits: 1 };
+            let (rows, columns) = if lane_rows { (8 * vectors, shared) } else { (shared, 8 * vectors) };
+            for n in 1..20 {
+                let [x, y] = grid(&product, tile).at(n, 65_535);
+                assert!(u64::from(x * y) >= (7 * n as u64).div_ceil(rows) * 33u64.div_ceil(columns));
+            }
+        }
+    }
 }

@@ -69,7 +69,7 @@ impl Strip {
 
     /// Returns the best strip and its time, where strips can do the window.
     pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Strip)> {
-        if profile.subgroup_lanes as usize != LANES || (w.transposed && w.strides != [1, 1]) {
+        if !super::lanes_of_eight(profile) || (w.transposed && w.strides != [1, 1]) {
             return None;
         }
         let mut best: Option<(f64, Strip)> = None;

@@ -53,7 +53,7 @@ impl Window {
     /// Returns the first tap that reads anything at a phase, and the distance to the next.
     fn taps(&self, axis: usize, phase: usize) -> (usize, usize) {
         let (stride, dilation) = (self.phases(axis), self.dilation[axis]);
-        let reads = |tap: usize| (phase + self.pads[axis] + stride * dilation * tap - tap * dilation) % stride == 0;
+        let reads = |tap: usize| (phase + self.pads[axis] + (stride - 1) * dilation * tap).is_multiple_of(stride);
         let first = (0..self.kernel[axis]).find(|&tap| reads(tap)).unwrap_or(self.kernel[axis]);
         (first, stride / gcd(dilation, stride))
     }
