@@ -99,7 +99,7 @@ impl Scope<'_> {
 
 /// Gives a layer type its `name` method and the parts of [`Layer`] that only read fields.
 macro_rules! layer_common {
-    ($kind:ident) => {
+    () => {
         /// Returns the layer under this name instead of one made from its type.
         pub fn name(mut self, name: impl Into<String>) -> Self {
             self.name = Some(name.into());

@@ -11,6 +11,7 @@ mod gather;
 mod matmul;
 mod max_pool2d;
 mod optimizer;
+mod pad2d;
 mod reduce;
 mod reshape;
 mod softmax;
@@ -29,6 +30,7 @@ pub use gather::{Gather, GatherGrad};
 pub use matmul::{Matmul, MatmulOptions};
 pub use max_pool2d::{MaxPool2d, MaxPool2dGrad, Pool2dOptions};
 pub use optimizer::Optimizer;
+pub use pad2d::Pad2d;
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
 pub use softmax::Softmax;
@@ -55,6 +57,7 @@ pub static FAMILIES: &[&Family] = &[
     &max_pool2d::FAMILY_GRAD,
     &optimizer::ADAM,
     &optimizer::SGD,
+    &pad2d::FAMILY,
     &reduce::FAMILY,
     &reshape::FAMILY,
     &softmax::FAMILY,

@@ -34,7 +34,7 @@ impl BatchNormalization {
         Self::default()
     }
 
-    layer_common!(BatchNormalization);
+    layer_common!();
 
     /// Returns the layer with this share of the old moving statistics kept at each step.
     pub fn momentum(mut self, momentum: f32) -> Self {

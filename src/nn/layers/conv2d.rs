@@ -42,7 +42,7 @@ impl Conv2D {
         }
     }
 
-    layer_common!(Conv2D);
+    layer_common!();
 
     /// Returns the layer with these steps between outputs.
     pub fn strides(mut self, strides: impl Into<super::Pair>) -> Self {

@@ -35,7 +35,7 @@ impl Dense {
         }
     }
 
-    layer_common!(Dense);
+    layer_common!();
 
     /// Returns the layer with this activation after the bias.
     pub fn activation(mut self, activation: Activation) -> Self {

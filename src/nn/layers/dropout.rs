@@ -24,7 +24,7 @@ impl Dropout {
         Dropout { rate, name: None }
     }
 
-    layer_common!(Dropout);
+    layer_common!();
 }
 
 impl Layer for Dropout {

@@ -22,7 +22,7 @@ impl Flatten {
         Self::default()
     }
 
-    layer_common!(Flatten);
+    layer_common!();
 }
 
 impl Layer for Flatten {

@@ -26,7 +26,7 @@ impl MaxPooling2D {
         MaxPooling2D { size: size.into().0, strides: None, padding: Padding::Valid, name: None }
     }
 
-    layer_common!(MaxPooling2D);
+    layer_common!();
 
     /// Returns the layer with these steps between windows.
     pub fn strides(mut self, strides: impl Into<super::Pair>) -> Self {
