@@ -204,12 +204,14 @@ impl Draft {
 
     /// Pulls elementwise producers of one use into their elementwise consumers.
     fn chains(&mut self) {
+        let mut uses = self.uses();
         for i in 0..self.nodes.len() {
-            while let Some((at, from, producer)) = self.producer_of(i) {
+            while let Some((at, from, producer)) = self.producer_of(i, &uses) {
                 let Some(program) = self.pointwise(i) else { break };
                 let mut inputs = self.inputs(i);
                 let kept: Vec<Value> = inputs.iter().enumerate().filter(|(k, _)| *k != at).map(|(_, v)| *v).collect();
                 let source = self.inputs(from);
+                let before: Vec<Value> = inputs.iter().chain(&source).copied().collect();
                 inputs = kept.into_iter().chain(source).collect();
                 let (inputs, program) = unique_inputs(inputs, &program.compose(at, &producer));
                 if inputs.len() + 1 > self.max_slots {
@@ -221,13 +223,18 @@ impl Draft {
                     node.inputs = inputs;
                 }
                 self.nodes[from] = None;
+                for v in before {
+                    uses.entry(v).and_modify(|n| *n -= 1);
+                }
+                for v in self.inputs(i) {
+                    *uses.entry(v).or_insert(0) += 1;
+                }
             }
         }
     }
 
-    fn producer_of(&self, i: usize) -> Option<(usize, usize, Program)> {
+    fn producer_of(&self, i: usize, uses: &HashMap<Value, usize>) -> Option<(usize, usize, Program)> {
         let consumer = self.pointwise(i)?;
-        let uses = self.uses();
         let out = self.nodes[i].as_ref()?.outputs[0].shape.clone();
         let inputs = self.inputs(i);
         inputs.iter().enumerate().find_map(|(at, v)| {
@@ -242,9 +249,9 @@ impl Draft {
 
     /// Applies an elementwise node as the last step of the heavy node that feeds it.
     fn epilogues(&mut self) {
+        let mut uses = self.uses();
         for i in 0..self.nodes.len() {
             let Some(program) = self.pointwise(i) else { continue };
-            let uses = self.uses();
             let inputs = self.inputs(i);
             let Some(out) = self.nodes[i].as_ref().map(|n| n.outputs[0].clone()) else { continue };
             let anchor = inputs
@@ -283,8 +290,13 @@ impl Draft {
                 outputs,
             };
             self.nodes[v.node as usize] = None;
+            uses.remove(&v);
             for output in 1..source.outputs.len() as u32 {
-                self.forward.insert(Value { node: v.node, output }, Value { node: i as u32, output });
+                let (old, new) = (Value { node: v.node, output }, Value { node: i as u32, output });
+                self.forward.insert(old, new);
+                if let Some(n) = uses.remove(&old) {
+                    uses.insert(new, n);
+                }
             }
         }
     }

@@ -4,6 +4,7 @@ mod callback;
 mod checkpoint;
 mod history;
 mod inference;
+mod options;
 #[cfg(feature = "cli")]
 mod progress_bar;
 mod runner;
@@ -12,6 +13,7 @@ mod trainer;
 pub use callback::{Callback, Control, Progress};
 pub use history::History;
 pub use inference::Inference;
+pub use options::{Compile, Fit};
 #[cfg(feature = "cli")]
 pub use progress_bar::ProgressBar;
-pub use trainer::{Compile, Fit, Scores, TrainError, Trainer};
+pub use trainer::{Scores, TrainError, Trainer};

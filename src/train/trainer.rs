@@ -1,18 +1,15 @@
-use super::{Callback, Control, History, Inference, Progress, runner::Runner};
+use super::{Compile, Control, Fit, History, Inference, Progress, runner::Runner};
 use crate::{
     Error,
     data::{Dataset, shuffled},
     graph::{Arg, Graph, Instr, OpError, Program, Step, TensorType, Value},
-    nn::{Loss, Metric, Mode, Model, Optimizer},
+    nn::{Mode, Model},
     ops::{Accumulate, Elementwise, elementary},
     passes::Layout,
     runtime::{Arena, Engine, Store, Timing},
     tensor::{Batch, DType, HostTensor, Shape},
 };
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 /// Training was asked for something that cannot be.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -48,111 +45,6 @@ pub enum TrainError {
         /// What the checkpoint has.
         got: String,
     },
-}
-
-/// How a model is trained: optimiser, loss, metrics, seed of the first weights.
-///
-/// ```
-/// use hubel::prelude::*;
-/// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(1);
-/// ```
-#[derive(Debug, Clone)]
-pub struct Compile {
-    pub(super) optimizer: Arc<dyn Optimizer>,
-    pub(super) loss: Arc<dyn Loss>,
-    pub(super) metrics: Vec<Arc<dyn Metric>>,
-    pub(super) seed: u64,
-}
-
-impl Compile {
-    /// Returns a way to train without metrics, seed 0.
-    pub fn new(optimizer: impl Optimizer + 'static, loss: impl Loss + 'static) -> Self {
-        Compile { optimizer: Arc::new(optimizer), loss: Arc::new(loss), metrics: Vec::new(), seed: 0 }
-    }
-
-    /// Returns the way with a metric more.
-    pub fn metric(mut self, metric: impl Metric + 'static) -> Self {
-        self.metrics.push(Arc::new(metric));
-        self
-    }
-
-    /// Returns the way with this seed of the first weights.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-}
-
-/// One call of [`Trainer::fit`]: epochs, batch, validation, callbacks.
-pub struct Fit<'a> {
-    epochs: usize,
-    batch: usize,
-    validation: Option<&'a Dataset>,
-    seed: u64,
-    shuffle: bool,
-    max_steps: Option<u64>,
-    read_every: Duration,
-    callbacks: Vec<Box<dyn Callback + 'a>>,
-}
-
-impl<'a> Fit<'a> {
-    /// Returns training until `epochs` epochs are done, batch 32, shuffled (Keras's defaults).
-    pub fn epochs(epochs: usize) -> Self {
-        Fit {
-            epochs,
-            batch: 32,
-            validation: None,
-            seed: 0,
-            shuffle: true,
-            max_steps: None,
-            read_every: Duration::from_millis(250),
-            callbacks: Vec::new(),
-        }
-    }
-
-    /// Returns the call with batches of `batch` samples; the last of an epoch may be smaller.
-    pub fn batch(mut self, batch: usize) -> Self {
-        self.batch = batch.max(1);
-        self
-    }
-
-    /// Returns the call with an evaluation on this data after every epoch.
-    pub fn validation(mut self, data: &'a Dataset) -> Self {
-        self.validation = Some(data);
-        self
-    }
-
-    /// Returns the call with this seed of order and dropout.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Returns the call with or without a new random order in each epoch.
-    pub fn shuffle(mut self, shuffle: bool) -> Self {
-        self.shuffle = shuffle;
-        self
-    }
-
-    /// Returns the call stopped after so many steps, mid-epoch where they end there; the next call goes on.
-    pub fn max_steps(mut self, steps: u64) -> Self {
-        self.max_steps = Some(steps);
-        self
-    }
-
-    /// Returns the call with values read from the device after every step, not a few times a second.
-    ///
-    /// Each step is then waited for.
-    pub fn read_every_step(mut self) -> Self {
-        self.read_every = Duration::ZERO;
-        self
-    }
-
-    /// Returns the call with a callback more.
-    pub fn callback(mut self, callback: impl Callback + 'a) -> Self {
-        self.callbacks.push(Box::new(callback));
-        self
-    }
 }
 
 /// Loss and metrics of an evaluation.
