@@ -22,8 +22,10 @@ fn reached() -> Vec<(String, Dispatch)> {
         for sample in samples.chain((family.benches)().into_iter().map(|(_, s)| s)) {
             let (graph, _, outputs) = crate::harness::sample_graph(&sample);
             let io = graph.io(graph.node(outputs[0]));
-            for class in [DeviceClass::Cpu, DeviceClass::Gpu] {
-                for candidate in sample.op.lower(&io, &DeviceProfile::portable(class), None) {
+            let portable = DeviceProfile::portable;
+            let lanes = DeviceProfile { subgroup_lanes: 8, ..portable(DeviceClass::Cpu) };
+            for profile in [portable(DeviceClass::Cpu), portable(DeviceClass::Gpu), lanes] {
+                for candidate in sample.op.lower(&io, &profile, None) {
                     for dispatch in candidate.dispatches {
                         if seen.insert((dispatch.source.clone(), format!("{:?}", dispatch.constants))) {
                             kernels.push((format!("{} {}", family.name, candidate.variant), dispatch));
@@ -41,7 +43,10 @@ fn translate(dispatch: &Dispatch) -> Result<(), String> {
     if bindings.len() != dispatch.slots.len() + 1 || bindings.len() > 9 {
         return Err(format!("{} bindings for {} slots", bindings.len(), dispatch.slots.len()));
     }
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+    // Subgroup operations are used only where the adapter has them.
+    let subgroups = dispatch.source.contains("subgroup");
+    let capabilities = if subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module).map_err(|e| format!("{e:?}"))?;
     let constants = dispatch.constants.iter().map(|(k, v)| (k.to_string(), *v)).collect();
     let (module, info) = process_overrides(&module, &info, None, &constants).map_err(|e| e.to_string())?;
@@ -56,10 +61,12 @@ fn translate(dispatch: &Dispatch) -> Result<(), String> {
     if atomic_floats {
         return Err("atomic floats".into());
     }
-    spv::write_vec(&module, &info, &spv::Options::default(), None).map_err(|e| format!("SPIR-V: {e}"))?;
-    let options = msl::Options { fake_missing_bindings: true, ..Default::default() };
+    let options = spv::Options { lang_version: if subgroups { (1, 3) } else { (1, 0) }, ..Default::default() };
+    spv::write_vec(&module, &info, &options, None).map_err(|e| format!("SPIR-V: {e}"))?;
+    let options = msl::Options { fake_missing_bindings: true, lang_version: (2, 4), ..Default::default() };
     msl::write_string(&module, &info, &options, &Default::default()).map_err(|e| format!("MSL: {e}"))?;
-    let options = hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+    let shader_model = hlsl::ShaderModel::V6_0;
+    let options = hlsl::Options { fake_missing_bindings: true, shader_model, ..Default::default() };
     let mut text = String::new();
     let pipeline = hlsl::PipelineOptions::default();
     hlsl::Writer::new(&mut text, &options, &pipeline).write(&module, &info, None).map_err(|e| format!("HLSL: {e}"))?;
