@@ -12,7 +12,8 @@ use naga::{
 };
 use std::collections::{BTreeMap, HashSet};
 
-/// Returns every kernel that samples and benches reach, under portable limits, for both device classes.
+/// Returns every kernel that samples and benches reach, under portable limits, for both device classes and with
+/// 64-bit words.
 fn reached() -> Vec<(String, Dispatch)> {
     let mut seen = HashSet::new();
     let mut kernels = Vec::new();
@@ -22,8 +23,10 @@ fn reached() -> Vec<(String, Dispatch)> {
         for sample in samples.chain((family.benches)().into_iter().map(|(_, s)| s)) {
             let (graph, _, outputs) = crate::harness::sample_graph(&sample);
             let io = graph.io(graph.node(outputs[0]));
-            for class in [DeviceClass::Cpu, DeviceClass::Gpu] {
-                for candidate in sample.op.lower(&io, &DeviceProfile::portable(class), None) {
+            let portable = [DeviceClass::Cpu, DeviceClass::Gpu].map(DeviceProfile::portable);
+            let wide = DeviceProfile { wide_words: true, ..portable[0].clone() };
+            for profile in portable.iter().chain([&wide]) {
+                for candidate in sample.op.lower(&io, profile, None) {
                     for dispatch in candidate.dispatches {
                         if seen.insert((dispatch.source.clone(), format!("{:?}", dispatch.constants))) {
                             kernels.push((format!("{} {}", family.name, candidate.variant), dispatch));
@@ -41,7 +44,9 @@ fn translate(dispatch: &Dispatch) -> Result<(), String> {
     if bindings.len() != dispatch.slots.len() + 1 || bindings.len() > 9 {
         return Err(format!("{} bindings for {} slots", bindings.len(), dispatch.slots.len()));
     }
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+    let words = dispatch.source.contains("u64");
+    let capabilities = if words { Capabilities::SHADER_INT64 } else { Capabilities::empty() };
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module).map_err(|e| format!("{e:?}"))?;
     let constants = dispatch.constants.iter().map(|(k, v)| (k.to_string(), *v)).collect();
     let (module, info) = process_overrides(&module, &info, None, &constants).map_err(|e| e.to_string())?;
