@@ -1,8 +1,11 @@
 // Batch normalisation, third launch: y[r, c] = (x[r, c] - mean[c]) * scale[c] + beta[c] with coefficients (3, C) =
-// mean, scale, beta. V = f32, or vec4<f32> where C is a multiple of 4; C counts V.
+// mean, scale, beta. V is a vector of WIDTH channels, stored as S; C counts V.
 // A lane keeps its channel's coefficients for the rows that it has. Chunks, lanes and grid as in batch_norm_statistics.
 alias V = f32;
+alias S = f32;
 const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;
@@ -11,9 +14,9 @@ override SPAN: u32;
 override T: u32;
 override TILES: u32;
 override GROUPS: u32;
-@group(0) @binding(1) var<storage, read> x: array<V>;
-@group(0) @binding(2) var<storage, read> coefficients: array<V>;
-@group(0) @binding(3) var<storage, read_write> y: array<V>;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read> coefficients: array<S>;
+@group(0) @binding(3) var<storage, read_write> y: array<S>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -24,11 +27,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (g >= GROUPS || t >= T || c >= C) { return; }
     let rows = ROWS + ROWS_PER_SAMPLE * step.n;
     let chunk = (rows + GROUPS - 1u) / GROUPS;
-    let mean = coefficients[c];
-    let scale = coefficients[C + c];
-    let beta = coefficients[2u * C + c];
+    let mean = unpack(coefficients[c]);
+    let scale = unpack(coefficients[C + c]);
+    let beta = unpack(coefficients[2u * C + c]);
     for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
         let i = r * C + c;
-        y[i] = epilogue((x[i] - mean) * scale + beta, i * WIDTH);
+        y[i] = pack(epilogue((unpack(x[i]) - mean) * scale + beta, i * WIDTH));
     }
 }

@@ -1,9 +1,12 @@
 // Gradient of batch normalisation, first launch: for chunks of rows and each channel the sums of dy and of
-// dy * (x - mean). x and dy are (rows, C) with V = f32, or vec4<f32> where C is a multiple of 4; C counts V.
+// dy * (x - mean). x and dy are (rows, C) with V a vector of WIDTH channels, stored as S; C counts V.
 // Chunks, lanes and partials as in batch_norm_statistics: partials[(chunk * P + t) * 2 + {0, 1}] of C V each.
 // Grid: GROUPS * TILES workgroups, TILES = ceil(C / SPAN), SPAN = min(C, LANES), T = LANES / SPAN.
 alias V = f32;
+alias S = f32;
 const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;
@@ -13,10 +16,10 @@ override T: u32;
 override TILES: u32;
 override GROUPS: u32;
 override GATHER: bool;
-@group(0) @binding(1) var<storage, read> x: array<V>;
-@group(0) @binding(2) var<storage, read> mean: array<V>;
-@group(0) @binding(3) var<storage, read> dy: array<V>;
-@group(0) @binding(4) var<storage, read_write> partials: array<V>;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read> mean: array<S>;
+@group(0) @binding(3) var<storage, read> dy: array<S>;
+@group(0) @binding(4) var<storage, read_write> partials: array<S>;
 var<workgroup> plains: array<V, 256>;
 var<workgroup> products: array<V, 256>;
 
@@ -33,17 +36,17 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     var plain = V(0.0);
     var product = V(0.0);
     if (inside) {
-        let center = mean[c];
+        let center = unpack(mean[c]);
         for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
-            let d = dy[r * C + c];
+            let d = unpack(dy[r * C + c]);
             plain += d;
-            product += d * (x[r * C + c] - center);
+            product += d * (unpack(x[r * C + c]) - center);
         }
     }
     if (!GATHER) {
         if (inside) {
-            partials[((g * T + t) * 2u) * C + c] = plain;
-            partials[((g * T + t) * 2u + 1u) * C + c] = product;
+            partials[((g * T + t) * 2u) * C + c] = pack(plain);
+            partials[((g * T + t) * 2u + 1u) * C + c] = pack(product);
         }
         return;
     }
@@ -55,7 +58,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             plain += plains[lane + s * SPAN];
             product += products[lane + s * SPAN];
         }
-        partials[(g * 2u) * C + c] = plain;
-        partials[(g * 2u + 1u) * C + c] = product;
+        partials[(g * 2u) * C + c] = pack(plain);
+        partials[(g * 2u + 1u) * C + c] = pack(product);
     }
 }

@@ -1,11 +1,14 @@
 // Batch statistics, first launch: mean and sum of squared deviations of chunks of rows, for each channel.
-// x is (rows, C) with V = f32, or vec4<f32> where C is a multiple of 4; C counts V. GROUPS chunks of neighbouring
+// x is (rows, C) with V a vector of WIDTH channels, stored as S; C counts V. GROUPS chunks of neighbouring
 // rows; inside a chunk T lanes share a channel and take every T-th row, shifted by the lane's first value so that a large mean
 // cancels nothing. GATHER: the T lanes are merged in order into one partial, else each writes its own.
 // partials[(chunk * P + t) * 2 + {0: mean, 1: deviations}] of C V each, P = 1 with GATHER, else T.
 // Grid: GROUPS * TILES workgroups, TILES = ceil(C / SPAN), SPAN = min(C, LANES), T = LANES / SPAN.
 alias V = f32;
+alias S = f32;
 const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;
@@ -15,8 +18,8 @@ override T: u32;
 override TILES: u32;
 override GROUPS: u32;
 override GATHER: bool;
-@group(0) @binding(1) var<storage, read> x: array<V>;
-@group(0) @binding(2) var<storage, read_write> partials: array<V>;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read_write> partials: array<S>;
 var<workgroup> means: array<V, 256>;
 var<workgroup> deviations: array<V, 256>;
 
@@ -43,10 +46,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let n_rows = select(0u, count(g, t, rows), inside);
     if (n_rows > 0u) {
         let first = (g * chunk + t) * C + c;
-        let shift = x[first];
+        let shift = unpack(x[first]);
         var sum = V(0.0);
         for (var k = 1u; k < n_rows; k++) {
-            let d = x[first + k * T * C] - shift;
+            let d = unpack(x[first + k * T * C]) - shift;
             sum += d;
             deviation += d * d;
         }
@@ -56,8 +59,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     }
     if (!GATHER) {
         if (inside) {
-            partials[((g * T + t) * 2u) * C + c] = mean;
-            partials[((g * T + t) * 2u + 1u) * C + c] = deviation;
+            partials[((g * T + t) * 2u) * C + c] = pack(mean);
+            partials[((g * T + t) * 2u + 1u) * C + c] = pack(deviation);
         }
         return;
     }
@@ -76,7 +79,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 total += more;
             }
         }
-        partials[(g * 2u) * C + c] = mean;
-        partials[(g * 2u + 1u) * C + c] = deviation;
+        partials[(g * 2u) * C + c] = pack(mean);
+        partials[(g * 2u + 1u) * C + c] = pack(deviation);
     }
 }

@@ -1,8 +1,11 @@
 // Max pooling: y[b, p, q, c] = max over taps (i, j) of x[b, p*SH + i - TOP, q*SW + j - LEFT, c]; taps outside
-// the picture do not count. NHWC, V is f32, or vec4<f32> over channels where C is a multiple of 4.
+// the picture do not count. NHWC, V is a vector of WIDTH channels, stored as S.
 // Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
 alias V = f32;
+alias S = f32;
 const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;
@@ -18,8 +21,8 @@ override SW: u32;
 override TOP: u32;
 override LEFT: u32;
 override PADDED: bool;
-@group(0) @binding(1) var<storage, read> x: array<V>;
-@group(0) @binding(2) var<storage, read_write> y: array<V>;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read_write> y: array<S>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -37,8 +40,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for (var kw = 0u; kw < KW; kw++) {
             let w = q * SW + kw;
             if (PADDED && (w < LEFT || w >= W + LEFT)) { continue; }
-            best = max(best, x[((picture + h - TOP) * W + w - LEFT) * C + c]);
+            best = max(best, unpack(x[((picture + h - TOP) * W + w - LEFT) * C + c]));
         }
     }
-    y[i] = epilogue(best, i * WIDTH);
+    y[i] = pack(epilogue(best, i * WIDTH));
 }

@@ -1,10 +1,13 @@
 // Gradient of max pooling to its input, for windows that may overlap: each pixel gathers dy from the windows
 // that contain it and whose first maximum, in row-major order of taps, it is.
 // dx[b, h, w, c] = sum over windows (p, q) that contain (h, w) of dy[b, p, q, c] where (h, w) is the first tap with
-// x = y[b, p, q, c]. NHWC, V is f32, or vec4<f32> over channels where C is a multiple of 4; C counts V.
+// x = y[b, p, q, c]. NHWC, V is a vector of WIDTH channels, stored as S; C counts V.
 // Grid: one lane per V of dx in row-major order. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
 alias V = f32;
+alias S = f32;
 const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;
@@ -19,10 +22,10 @@ override SH: u32;
 override SW: u32;
 override TOP: u32;
 override LEFT: u32;
-@group(0) @binding(1) var<storage, read> x: array<V>;
-@group(0) @binding(2) var<storage, read> y: array<V>;
-@group(0) @binding(3) var<storage, read> dy: array<V>;
-@group(0) @binding(4) var<storage, read_write> dx: array<V>;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read> y: array<S>;
+@group(0) @binding(3) var<storage, read> dy: array<S>;
+@group(0) @binding(4) var<storage, read_write> dx: array<S>;
 
 // First window, of stride `s`, that contains padded coordinate `at`.
 fn first_window(at: u32, k: u32, s: u32) -> u32 {
@@ -38,12 +41,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let line = i / (C * W);
     let row = line % H + TOP;
     let picture = line / H;
-    let here = x[i];
+    let here = unpack(x[i]);
     var sum = V(0.0);
     for (var p = first_window(row, KH, SH); p <= min(row / SH, OH - 1u); p++) {
         for (var q = first_window(column, KW, SW); q <= min(column / SW, OW - 1u); q++) {
             let window = ((picture * OH + p) * OW + q) * C + c;
-            let top = y[window];
+            let top = unpack(y[window]);
             var hit = select(V(0.0), V(1.0), here == top);
             if (any(hit > V(0.0))) {
                 let taps = (row - p * SH) * KW + column - q * SW;
@@ -51,11 +54,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                     let h = p * SH + t / KW;
                     let w = q * SW + t % KW;
                     if (h < TOP || h >= H + TOP || w < LEFT || w >= W + LEFT) { continue; }
-                    hit = select(hit, V(0.0), x[((picture * H + h - TOP) * W + w - LEFT) * C + c] == top);
+                    hit = select(hit, V(0.0), unpack(x[((picture * H + h - TOP) * W + w - LEFT) * C + c]) == top);
                 }
-                sum += select(V(0.0), dy[window], hit > V(0.0));
+                sum += select(V(0.0), unpack(dy[window]), hit > V(0.0));
             }
         }
     }
-    dx[i] = epilogue(sum, i * WIDTH);
+    dx[i] = pack(epilogue(sum, i * WIDTH));
 }

@@ -1,10 +1,15 @@
 // Gradient of max pooling to its input, for windows that do not overlap (KH <= SH, KW <= SW): each lane owns the
 // SH x SW cell of pixels that begins with one window, finds the first maximum in row-major order of taps, and
 // writes the whole cell; y is not read. Pixels that no window contains get 0.
-// NHWC, V is f32, or vec4<f32> over channels where C is a multiple of 4; C counts V. CH x CW cells cover a picture.
+// NHWC, V is a vector of WIDTH channels, stored as S; C counts V. CH x CW cells cover a picture; WHOLE: they are all
+// whole and begin with a window. CELL = SH * SW. input0 is x at the pixel being stored, for the epilogue.
 // Grid: one lane per cell and V of channels. Cells: ITEMS + ITEMS_PER_SAMPLE * n.
 alias V = f32;
+alias S = f32;
 const WIDTH = 1u;
+const CELL = 4u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;
@@ -21,9 +26,11 @@ override TOP: u32;
 override LEFT: u32;
 override CH: u32;
 override CW: u32;
-@group(0) @binding(1) var<storage, read> x: array<V>;
-@group(0) @binding(2) var<storage, read> dy: array<V>;
-@group(0) @binding(3) var<storage, read_write> dx: array<V>;
+override WHOLE: bool;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read> dy: array<S>;
+@group(0) @binding(3) var<storage, read_write> dx: array<S>;
+var<private> input0: V;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -34,17 +41,22 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let line = i / (C * CW);
     let p = line % CH;
     let picture = line / CH;
+    let windowed = WHOLE || (p < OH && q < OW);
     var best = V(-3.4028235e38);
     var first = V(-1.0);
     var gradient = V(0.0);
-    if (p < OH && q < OW) {
-        gradient = dy[((picture * OH + p) * OW + q) * C + c];
-        for (var kh = 0u; kh < KH; kh++) {
-            for (var kw = 0u; kw < KW; kw++) {
-                let h = p * SH + kh;
-                let w = q * SW + kw;
-                if (h >= TOP && h < H + TOP && w >= LEFT && w < W + LEFT) {
-                    let value = x[((picture * H + h - TOP) * W + w - LEFT) * C + c];
+    if (windowed) {
+        gradient = unpack(dy[((picture * OH + p) * OW + q) * C + c]);
+    }
+    var values: array<V, CELL>;
+    for (var kh = 0u; kh < SH; kh++) {
+        for (var kw = 0u; kw < SW; kw++) {
+            let h = p * SH + kh;
+            let w = q * SW + kw;
+            if (WHOLE || (h >= TOP && h < H + TOP && w >= LEFT && w < W + LEFT)) {
+                let value = unpack(x[((picture * H + h - TOP) * W + w - LEFT) * C + c]);
+                values[kh * SW + kw] = value;
+                if (windowed && kh < KH && kw < KW) {
                     first = select(first, V(f32(kh * SW + kw)), value > best);
                     best = max(best, value);
                 }
@@ -55,9 +67,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for (var kw = 0u; kw < SW; kw++) {
             let h = p * SH + kh;
             let w = q * SW + kw;
-            if (h >= TOP && h < H + TOP && w >= LEFT && w < W + LEFT) {
+            if (WHOLE || (h >= TOP && h < H + TOP && w >= LEFT && w < W + LEFT)) {
                 let o = ((picture * H + h - TOP) * W + w - LEFT) * C + c;
-                dx[o] = epilogue(select(V(0.0), gradient, first == V(f32(kh * SW + kw))), o * WIDTH);
+                input0 = values[kh * SW + kw];
+                dx[o] = pack(epilogue(select(V(0.0), gradient, first == V(f32(kh * SW + kw))), o * WIDTH));
             }
         }
     }

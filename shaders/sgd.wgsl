@@ -2,10 +2,14 @@
 // Layout: the members of a group lie one behind the other at multiples of 256 bytes; the kernel runs over all of
 // them and the gaps between.
 // Grid: one invocation per four elements. Constant: COUNT elements; what lies behind them keeps its bits.
+alias V = vec4<f32>;
+alias S = vec4<f32>;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
 override COUNT: u32 = 4u;
 
-@group(0) @binding(1) var<storage, read_write> w: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> g: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read_write> w: array<S>;
+@group(0) @binding(2) var<storage, read> g: array<S>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -13,6 +17,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (i * 4u >= COUNT) { return; }
     let inside = vec4<u32>(i * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COUNT);
     let rate = step.scalars[0][0];
-    let weight = w[i];
-    w[i] = select(weight, weight - rate * g[i], inside);
+    let weight = unpack(w[i]);
+    w[i] = pack(select(weight, weight - rate * unpack(g[i]), inside));
 }

@@ -1,17 +1,20 @@
 // Softmax over the last axis: y[r, c] = exp(x[r, c] - m) / s with m the largest value of row r and s the sum of
-// exp(x[r, c] - m); with LOG x[r, c] - m - log(s). (rows, C) with V = f32, or vec4<f32> where C is a multiple of 4;
-// C counts V. GROUP: a workgroup does a row and its lanes take every LANES-th value (LANES is a power of 2); else a
+// exp(x[r, c] - m); with LOG x[r, c] - m - log(s). (rows, C) with V a vector of WIDTH neighbours,
+// stored as S; C counts V. GROUP: a workgroup does a row and its lanes take every LANES-th value (LANES is a power of 2); else a
 // lane does a row. Grid: rows / LANES workgroups, with GROUP rows. Rows: ROWS + ROWS_PER_SAMPLE * n.
 alias V = f32;
+alias S = f32;
 const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;
 override C: u32;
 override GROUP: bool;
 override LOG: bool;
-@group(0) @binding(1) var<storage, read> x: array<V>;
-@group(0) @binding(2) var<storage, read_write> y: array<V>;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read_write> y: array<S>;
 var<workgroup> shared_values: array<f32, 256>;
 
 fn largest(v: V) -> f32 { return v; }
@@ -29,7 +32,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 
     var most = V(-3.4028235e38);
     for (var i = first; i < end; i += stride) {
-        most = max(most, x[i]);
+        most = max(most, unpack(x[i]));
     }
     var m = largest(most);
     if (GROUP) {
@@ -46,7 +49,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     }
     var sum = V(0.0);
     for (var i = first; i < end; i += stride) {
-        sum += exp(x[i] - V(m));
+        sum += exp(unpack(x[i]) - V(m));
     }
     var s = total(sum);
     if (GROUP) {
@@ -63,12 +66,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (LOG) {
         let log_s = log(max(s, 1.0));
         for (var i = first; i < end; i += stride) {
-            y[i] = epilogue((x[i] - V(m)) - V(log_s), i * WIDTH);
+            y[i] = pack(epilogue((unpack(x[i]) - V(m)) - V(log_s), i * WIDTH));
         }
     } else {
         let scale = 1.0 / max(s, 1.0);
         for (var i = first; i < end; i += stride) {
-            y[i] = epilogue(exp(x[i] - V(m)) * scale, i * WIDTH);
+            y[i] = pack(epilogue(exp(unpack(x[i]) - V(m)) * scale, i * WIDTH));
         }
     }
 }

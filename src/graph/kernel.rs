@@ -30,6 +30,9 @@ pub struct DeviceProfile {
     pub align_bytes: u64,
     /// Lanes of a subgroup where kernels may use subgroup operations and every kernel has as many, else 0.
     pub subgroup_lanes: u32,
+    /// Whether kernels should read and write two floats as one 64-bit integer: where lanes are served one after
+    /// the other, a word costs the same whatever its size.
+    pub wide_words: bool,
 }
 
 impl DeviceProfile {
@@ -44,6 +47,7 @@ impl DeviceProfile {
             max_storage_buffers: 8,
             align_bytes: 256,
             subgroup_lanes: 0,
+            wide_words: false,
         }
     }
 }
@@ -155,6 +159,8 @@ pub struct Epilogue {
     pub extras: Vec<TensorType>,
     /// Index of the first extra among the node's inputs.
     pub first_input: usize,
+    /// For each extra, the kernel's own input that is the same value.
+    pub repeats: Vec<Option<usize>>,
     /// Shape of the result.
     pub shape: Shape,
 }

@@ -7,7 +7,10 @@ mod reflect;
 pub use index::{broadcast_index, load, storage_type};
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 
-use crate::graph::{Dispatch, Epilogue, Grid, Slot};
+use crate::{
+    graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot},
+    tensor::DType,
+};
 use std::{fmt::Write as _, sync::Arc};
 
 /// The WGSL that stands in front of every kernel.
@@ -16,33 +19,73 @@ pub const COMMON: &str = include_str!("../../shaders/common.wgsl");
 /// The epilogue of a kernel that has none: it stores what was computed.
 pub const NO_EPILOGUE: &str = "
 fn epilogue(v: f32, i: u32) -> f32 { return v; }
+fn epilogue2(v: vec2<f32>, i: u32) -> vec2<f32> { return v; }
 fn epilogue4(v: vec4<f32>, i: u32) -> vec4<f32> { return v; }
 ";
 
-/// Returns a kernel written over `alias V = f32;` with V as vectors of 4 where `width` is 4.
+/// Returns how many of `c` neighbouring channels a lane takes at once: 1, 2 or 4.
+pub fn width(c: usize, profile: &DeviceProfile) -> usize {
+    match c % 4 {
+        0 => 4,
+        2 if profile.wide_words => 2,
+        _ => 1,
+    }
+}
+
+/// Returns a kernel written over `alias V = f32;` with V as vectors of `width`, 1, 2 or 4.
 ///
 /// The text says `const WIDTH = 1u;` and stores through `epilogue(value, i * WIDTH)`; where it declares `largest`
-/// and `total` of a V, these become the maximum and the sum of the four.
-pub fn widen(source: &str, width: usize) -> String {
-    if width != 4 {
+/// and `total` of a V, these become the maximum and the sum of the vector. Buffers are arrays of `alias S = f32;`,
+/// which `unpack` and `pack` turn into V and back: S is 64-bit words where the device has them.
+pub fn widen(source: &str, width: usize, profile: &DeviceProfile) -> String {
+    let (largest, total) = match width {
+        2 => ("max(v.x, v.y)", "v.x + v.y"),
+        4 => ("max(max(v.x, v.y), max(v.z, v.w))", "(v.x + v.y) + (v.z + v.w)"),
+        _ => return source.to_owned(),
+    };
+    let source = source
+        .replace("alias V = f32;", &format!("alias V = vec{width}<f32>;"))
+        .replace("alias S = f32;", &format!("alias S = vec{width}<f32>;"))
+        .replace("const WIDTH = 1u;", &format!("const WIDTH = {width}u;"))
+        .replace("epilogue(", &format!("epilogue{width}("))
+        .replace("largest(v: V) -> f32 { return v; }", &format!("largest(v: V) -> f32 {{ return {largest}; }}"))
+        .replace("total(v: V) -> f32 { return v; }", &format!("total(v: V) -> f32 {{ return {total}; }}"));
+    wide_words(&source, profile)
+}
+
+/// Returns a kernel with its storage type S as 64-bit words, where the device has them.
+pub fn wide_words(source: &str, profile: &DeviceProfile) -> String {
+    let (width, word, unpacked, packed) = if source.contains("alias S = vec2<f32>;") {
+        (2, "u64", "u32(s), u32(s >> 32u)", "u64(b.x) | (u64(b.y) << 32u)")
+    } else {
+        (
+            4,
+            "vec2<u64>",
+            "u32(s.x), u32(s.x >> 32u), u32(s.y), u32(s.y >> 32u)",
+            "vec2<u64>(u64(b.x) | (u64(b.y) << 32u), u64(b.z) | (u64(b.w) << 32u))",
+        )
+    };
+    if !profile.wide_words {
         return source.to_owned();
     }
     source
-        .replace("alias V = f32;", "alias V = vec4<f32>;")
-        .replace("const WIDTH = 1u;", "const WIDTH = 4u;")
-        .replace("epilogue(", "epilogue4(")
+        .replace(&format!("alias S = vec{width}<f32>;"), &format!("alias S = {word};"))
         .replace(
-            "largest(v: V) -> f32 { return v; }",
-            "largest(v: V) -> f32 { return max(max(v.x, v.y), max(v.z, v.w)); }",
+            "fn unpack(s: S) -> V { return s; }",
+            &format!("fn unpack(s: S) -> V {{ return bitcast<V>(vec{width}<u32>({unpacked})); }}"),
         )
-        .replace("total(v: V) -> f32 { return v; }", "total(v: V) -> f32 { return (v.x + v.y) + (v.z + v.w); }")
+        .replace(
+            "fn pack(v: V) -> S { return v; }",
+            &format!("fn pack(v: V) -> S {{ let b = bitcast<vec{width}<u32>>(v); return {packed}; }}"),
+        )
 }
 
 /// Returns a launch of a kernel from its file or generator.
 ///
 /// `body` is WGSL that declares bindings 1, 2, … in the order of `slots`. It may call
 /// `epilogue(value, flat_index)` or `epilogue4` on what it stores in output 0; the epilogue's own inputs
-/// are bound behind `slots`.
+/// are bound behind `slots`. A body that declares `var<private> input0: V;` sets it to its input 0 at the flat index
+/// before it calls the epilogue, which then need not read that input again; likewise the others.
 pub fn dispatch(
     kernel: impl Into<String>,
     body: &str,
@@ -56,29 +99,78 @@ pub fn dispatch(
     match epilogue {
         None => source.push_str(NO_EPILOGUE),
         Some(epilogue) => {
-            source.push_str(&epilogue_wgsl(epilogue, slots.len() + 1));
-            slots.extend((0..epilogue.extras.len()).map(|k| Slot::input(epilogue.first_input + k)));
+            let bound: Vec<usize> =
+                (0..epilogue.extras.len()).filter(|&k| at_hand(epilogue, k, body).is_none()).collect();
+            source.push_str(&epilogue_wgsl(epilogue, &bound, slots.len() + 1, body));
+            slots.extend(bound.into_iter().map(|k| Slot::input(epilogue.first_input + k)));
         }
     }
     source.push_str(body);
     Dispatch { kernel: kernel.into(), source: Arc::from(source), constants: constants.to_vec(), grid, slots }
 }
 
-fn epilogue_wgsl(epilogue: &Epilogue, first_binding: usize) -> String {
+/// Returns the variable in which a kernel keeps extra `k` of its epilogue.
+fn at_hand(epilogue: &Epilogue, k: usize, body: &str) -> Option<String> {
+    let name = format!("input{}", epilogue.repeats.get(k).copied().flatten()?);
+    body.contains(&format!("var<private> {name}: V;")).then_some(name)
+}
+
+fn epilogue_wgsl(epilogue: &Epilogue, bound: &[usize], first_binding: usize, body: &str) -> String {
     let mut text = String::new();
+    let width = if !body.contains("fn unpack(") {
+        1
+    } else if body.contains("const WIDTH = 4u;") {
+        4
+    } else {
+        1 + usize::from(body.contains("const WIDTH = 2u;"))
+    };
+    let (mut parameters, mut vectors) = (String::new(), String::new());
+    let mut calls = vec![String::new(); width];
     let mut inputs = vec!["v".to_owned()];
     for (k, extra) in epilogue.extras.iter().enumerate() {
-        let element = index::storage_type(extra.dtype);
-        let _ =
-            writeln!(text, "@group(0) @binding({}) var<storage, read> extra{k}: array<{element}>;", first_binding + k);
-        inputs.push(load(&format!("extra{k}"), extra.dtype, &broadcast_index(&epilogue.shape, &extra.shape, "i")));
+        let whole = width > 1 && extra.dtype == DType::F32 && extra.shape == epilogue.shape;
+        let kept = at_hand(epilogue, k, body);
+        if let Some(at) = bound.iter().position(|&b| b == k) {
+            let element = if whole { "S" } else { index::storage_type(extra.dtype) };
+            let binding = first_binding + at;
+            let _ = writeln!(text, "@group(0) @binding({binding}) var<storage, read> extra{k}: array<{element}>;");
+            if whole {
+                let _ = writeln!(vectors, "    let e{k} = unpack(extra{k}[i / WIDTH]);");
+            }
+        }
+        for (lane, call) in calls.iter_mut().enumerate() {
+            let component = if width > 1 { format!(".{}", ["x", "y", "z", "w"][lane]) } else { String::new() };
+            let value = match &kept {
+                Some(name) => format!("{name}{component}"),
+                None if whole => format!("e{k}{component}"),
+                None => {
+                    let at = if lane > 0 { format!("(i + {lane}u)") } else { "i".to_owned() };
+                    load(&format!("extra{k}"), extra.dtype, &broadcast_index(&epilogue.shape, &extra.shape, &at))
+                }
+            };
+            let _ = write!(call, ", {value}");
+        }
+        let _ = write!(parameters, ", a{k}: f32");
+        inputs.push(format!("a{k}"));
     }
-    let (body, result) = epilogue.program.wgsl(&inputs);
-    let _ = write!(
-        text,
-        "fn epilogue(v: f32, i: u32) -> f32 {{\n{body}    return {result};\n}}\n\
-         fn epilogue4(v: vec4<f32>, i: u32) -> vec4<f32> {{\n    \
-         return vec4<f32>(epilogue(v.x, i), epilogue(v.y, i + 1u), epilogue(v.z, i + 2u), epilogue(v.w, i + 3u));\n}}\n"
-    );
+    let (program, result) = epilogue.program.wgsl(&inputs);
+    let _ = write!(text, "fn epilogue_of(v: f32{parameters}) -> f32 {{\n{program}    return {result};\n}}\n");
+    if width == 1 {
+        let _ = write!(
+            text,
+            "fn epilogue(v: f32, i: u32) -> f32 {{\n    return epilogue_of(v{});\n}}\n\
+             fn epilogue4(v: vec4<f32>, i: u32) -> vec4<f32> {{\n    return vec4<f32>(\
+             epilogue(v.x, i), epilogue(v.y, i + 1u), epilogue(v.z, i + 2u), epilogue(v.w, i + 3u));\n}}\n",
+            calls[0]
+        );
+    } else {
+        let calls: Vec<String> =
+            calls.iter().zip(["x", "y", "z", "w"]).map(|(c, lane)| format!("epilogue_of(v.{lane}{c})")).collect();
+        let _ = write!(
+            text,
+            "fn epilogue{width}(v: V, i: u32) -> V {{\n{vectors}    return V({});\n}}\n",
+            calls.join(", ")
+        );
+    }
     text
 }

@@ -61,11 +61,12 @@ struct Layout {
     merge_span: usize,
     merge_lanes: usize,
     n_rows: Count,
+    profile: DeviceProfile,
 }
 
 impl Layout {
-    fn new(x: &Shape, class: DeviceClass) -> Self {
-        let width = if x.last().is_multiple_of(4) { 4 } else { 1 };
+    fn new(x: &Shape, class: DeviceClass, profile: &DeviceProfile) -> Self {
+        let width = kernels::width(x.last(), profile);
         let c = x.last() / width;
         let (lanes, groups, gather) = match class {
             DeviceClass::Cpu => (64, 32, false),
@@ -87,6 +88,7 @@ impl Layout {
             merge_span,
             merge_lanes,
             n_rows: rows,
+            profile: profile.clone(),
         }
     }
 
@@ -102,7 +104,7 @@ impl Layout {
             constants.push(("GATHER", f64::from(u8::from(self.gather))));
         }
         let grid = Grid::fixed((self.groups * self.tiles) as u64);
-        kernels::dispatch(kernel, &kernels::widen(source, self.width), &constants, grid, slots, epilogue)
+        kernels::dispatch(kernel, &kernels::widen(source, self.width, &self.profile), &constants, grid, slots, epilogue)
     }
 
     fn merge(&self, kernel: &str, source: &str, slots: Vec<Slot>, more: &[(&'static str, f64)]) -> Dispatch {
@@ -110,7 +112,7 @@ impl Layout {
         constants.push(("S", (self.merge_lanes / self.merge_span) as f64));
         constants.extend(more);
         let grid = Grid::fixed(self.c.div_ceil(self.merge_span) as u64);
-        kernels::dispatch(kernel, &kernels::widen(source, self.width), &constants, grid, slots, None)
+        kernels::dispatch(kernel, &kernels::widen(source, self.width, &self.profile), &constants, grid, slots, None)
     }
 
     fn common(&self, lanes: usize, span: usize) -> Vec<(&'static str, f64)> {
@@ -136,7 +138,7 @@ fn layouts(x: &Shape, profile: &DeviceProfile) -> [Layout; 2] {
         DeviceClass::Cpu => (DeviceClass::Cpu, DeviceClass::Gpu),
         DeviceClass::Gpu => (DeviceClass::Gpu, DeviceClass::Cpu),
     };
-    [Layout::new(x, first), Layout::new(x, second)]
+    [Layout::new(x, first, profile), Layout::new(x, second, profile)]
 }
 
 /// Returns for each channel the sum of `f` over all rows, `f` being given row-major indices.
@@ -570,7 +572,7 @@ pub static FAMILY_GRAD: Family = Family {
             to: "(g + 1u) * chunk, rows) - 1u; r",
         },
         Fault { what: "skips a partial", from: "p < PARTIALS;", to: "p + 1u < PARTIALS;" },
-        Fault { what: "forgets the mean of dy", from: "dy[i] - average", to: "dy[i]" },
+        Fault { what: "forgets the mean of dy", from: "unpack(dy[i]) - average", to: "unpack(dy[i])" },
         Fault { what: "one 1/√ too few", from: "product * r * r", to: "product * r" },
     ],
     differentiable: false,

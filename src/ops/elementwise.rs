@@ -45,6 +45,12 @@ impl From<Program> for Elementwise {
     }
 }
 
+const STORAGE: &str = "alias V = f32;
+alias S = f32;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
+";
+
 impl Op for Elementwise {
     fn name(&self) -> &'static str {
         match &self.program.instrs[..] {
@@ -143,62 +149,59 @@ impl Op for Elementwise {
         Ok(grads)
     }
 
-    fn lower(&self, io: &Io, _profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+    fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let out = &io.outputs[0].shape;
         let elements = out.elements();
-        let whole = |c: Count| c.fixed.is_multiple_of(4) && c.per_sample.is_multiple_of(4);
-        let width = if whole(elements) { 4u32 } else { 1 };
-        let mut text = String::new();
+        let width = kernels::width((elements.fixed | elements.per_sample) as usize % 4, profile);
+        let mut text = STORAGE.to_owned();
+        let mut values = String::new();
         let mut slots = Vec::new();
-        let mut loads = vec![String::new(); width as usize * io.inputs.len()];
+        let mut loads = vec![String::new(); width * io.inputs.len()];
         for (k, input) in io.inputs.iter().enumerate() {
             let in_place = self.in_place && k == 0;
             let name = if in_place { "y".to_owned() } else { format!("x{k}") };
             let full = input.shape == *out && input.dtype == DType::F32;
-            let wide = full && width == 4;
+            let wide = full && width > 1;
             if !in_place {
                 slots.push(Slot::input(k));
-                let element = if wide { "vec4<f32>" } else { kernels::storage_type(input.dtype) };
+                let element = if wide { "S" } else { kernels::storage_type(input.dtype) };
                 let _ =
                     writeln!(text, "@group(0) @binding({}) var<storage, read> {name}: array<{element}>;", slots.len());
             }
+            if wide {
+                let _ = writeln!(values, "    let v{k} = unpack({name}[i]);");
+            }
             for lane in 0..width {
-                loads[(lane as usize) * io.inputs.len() + k] = if wide {
-                    format!("{name}[i][{lane}]")
+                loads[lane * io.inputs.len() + k] = if wide {
+                    format!("v{k}[{lane}]")
                 } else {
-                    let at = if width == 4 { format!("(i * 4u + {lane}u)") } else { "i".into() };
+                    let at = if width > 1 { format!("(i * {width}u + {lane}u)") } else { "i".into() };
                     kernels::load(&name, input.dtype, &broadcast_index(out, &input.shape, &at))
                 };
             }
         }
         slots.push(if self.in_place { Slot::InOut { inputs: 0..1, outputs: 0..1 } } else { Slot::output(0) });
-        let element = if width == 4 { "vec4<f32>" } else { "f32" };
-        let _ = writeln!(text, "@group(0) @binding({}) var<storage, read_write> y: array<{element}>;", slots.len());
+        let _ = writeln!(text, "@group(0) @binding({}) var<storage, read_write> y: array<S>;", slots.len());
         let names: Vec<String> = (0..io.inputs.len()).map(|k| format!("a{k}")).collect();
         let parameters: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
         let (body, result) = self.program.wgsl(&names);
         let _ = writeln!(text, "fn f({}) -> f32 {{\n{body}    return {result};\n}}", parameters.join(", "));
         let calls: Vec<String> =
-            loads.chunks(io.inputs.len().max(1)).take(width as usize).map(|l| format!("f({})", l.join(", "))).collect();
-        let value = match (width, io.inputs.is_empty()) {
-            (4, true) => "vec4<f32>(f())".into(),
-            (4, false) => format!("vec4<f32>({})", calls.join(", ")),
-            (_, true) => "f()".into(),
-            (_, false) => calls[0].clone(),
-        };
-        let (fixed, per_sample) = (elements.fixed / u64::from(width), elements.per_sample / u64::from(width));
+            loads.chunks(io.inputs.len().max(1)).take(width).map(|l| format!("f({})", l.join(", "))).collect();
+        let value = if io.inputs.is_empty() { "V(f())".into() } else { format!("V({})", calls.join(", ")) };
+        let (fixed, per_sample) = (elements.fixed / width as u64, elements.per_sample / width as u64);
         let _ = write!(
             text,
             "@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
     let i = (id.x + id.y * counts.x) * 64u + lane;
     if (i >= {fixed}u + {per_sample}u * step.n) {{ return; }}
-    y[i] = {value};
+{values}    y[i] = pack({value});
 }}
 "
         );
         let grid = Grid::new(Count { fixed, per_sample }, 64);
-        let kernel = kernels::dispatch("elementwise", &text, &[], grid, slots, None);
+        let kernel = kernels::dispatch("elementwise", &kernels::widen(&text, width, profile), &[], grid, slots, None);
         vec![Candidate::single(format!("width{width}"), kernel)]
     }
 

@@ -117,18 +117,14 @@ impl Geometry {
         self.pool[0] > self.strides[0] || self.pool[1] > self.strides[1]
     }
 
-    fn width(&self) -> usize {
-        if self.c.is_multiple_of(4) { 4 } else { 1 }
-    }
-
-    fn constants(&self, items: Count, lanes: u32) -> Vec<(&'static str, f64)> {
+    fn constants(&self, items: Count, width: usize, lanes: u32) -> Vec<(&'static str, f64)> {
         [
             ("LANES", lanes as usize),
             ("ITEMS", items.fixed as usize),
             ("ITEMS_PER_SAMPLE", items.per_sample as usize),
             ("H", self.h),
             ("W", self.w),
-            ("C", self.c / self.width()),
+            ("C", self.c / width),
             ("OH", self.oh),
             ("OW", self.ow),
             ("KH", self.pool[0]),
@@ -207,14 +203,14 @@ impl Op for MaxPool2d {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Ok(geometry) = self.options.geometry(self.name(), &io.inputs[0]) else { return Vec::new() };
-        let items = io.outputs[0].shape.elements().over(geometry.width() as u64);
-        let lanes = lanes(profile);
-        let mut constants = geometry.constants(items, lanes);
+        let (width, lanes) = (kernels::width(geometry.c, profile), lanes(profile));
+        let items = io.outputs[0].shape.elements().over(width as u64);
+        let mut constants = geometry.constants(items, width, lanes);
         constants.push(("PADDED", if geometry.pads == [[0; 2]; 2] { 0.0 } else { 1.0 }));
-        let source = kernels::widen(include_str!("../../shaders/max_pool2d.wgsl"), geometry.width());
+        let source = kernels::widen(include_str!("../../shaders/max_pool2d.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
         let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
-        vec![Candidate::single(format!("width{}", geometry.width()), dispatch)]
+        vec![Candidate::single(format!("width{width}"), dispatch)]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -282,26 +278,33 @@ impl Op for MaxPool2dGrad {
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let x = &io.inputs[0];
         let Ok(geometry) = self.options.geometry(self.name(), x) else { return Vec::new() };
-        let (width, lanes) = (geometry.width(), lanes(profile));
+        let (width, lanes) = (kernels::width(geometry.c, profile), lanes(profile));
         let mut candidates = Vec::new();
-        if !geometry.overlaps() {
+        // A lane keeps its cell in registers.
+        if !geometry.overlaps() && geometry.strides[0] * geometry.strides[1] <= 64 {
             let cells = [
                 (geometry.h + geometry.top).div_ceil(geometry.strides[0]).max(geometry.oh),
                 (geometry.w + geometry.left).div_ceil(geometry.strides[1]).max(geometry.ow),
             ];
             let items = x.shape.with_row(&[cells[0], cells[1], geometry.c / width]).elements();
-            let mut constants = geometry.constants(items, lanes);
+            let [sh, sw] = geometry.strides;
+            let whole = geometry.pads == [[0; 2]; 2]
+                && [geometry.oh * sh, geometry.ow * sw] == [geometry.h, geometry.w]
+                && cells == [geometry.oh, geometry.ow];
+            let mut constants = geometry.constants(items, width, lanes);
             constants.extend([("CH", cells[0] as f64), ("CW", cells[1] as f64)]);
-            let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad_cells.wgsl"), width);
+            constants.push(("WHOLE", f64::from(u8::from(whole))));
+            let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad_cells.wgsl"), width, profile)
+                .replace("const CELL = 4u;", &format!("const CELL = {}u;", sh * sw));
             let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
             let grid = Grid::new(items, lanes);
             let dispatch = kernels::dispatch("max_pool2d_grad_cells", &source, &constants, grid, slots, epilogue);
             candidates.push(Candidate::single(format!("cells_width{width}"), dispatch));
         }
         let items = x.shape.elements().over(width as u64);
-        let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad.wgsl"), width);
+        let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::input(1), Slot::input(2), Slot::output(0)];
-        let constants = geometry.constants(items, lanes);
+        let constants = geometry.constants(items, width, lanes);
         let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
         candidates.push(Candidate::single(format!("gather_width{width}"), dispatch));
         candidates

@@ -181,6 +181,7 @@ impl Op for Optimizer {
                 vec![("BETA1", beta_1.into()), ("BETA2", beta_2.into()), ("EPSILON", epsilon.into())],
             ),
         };
+        let source = kernels::wide_words(source, profile);
         constants.insert(0, ("COUNT", 0.0));
         let mut dispatches = Vec::new();
         let mut first = 0;
@@ -200,7 +201,7 @@ impl Op for Optimizer {
             let mut slots = vec![Slot::InOut { inputs: group(0), outputs: group(0) }, Slot::In(group(1))];
             slots.extend((0..self.n_moments()).map(|m| Slot::InOut { inputs: group(2 + m), outputs: group(1 + m) }));
             let grid = Grid::new(Count { fixed: count.div_ceil(4), per_sample: 0 }, 64);
-            dispatches.push(kernels::dispatch(kernel, source, &constants, grid, slots, None));
+            dispatches.push(kernels::dispatch(kernel, &source, &constants, grid, slots, None));
             first = last;
         }
         vec![Candidate { variant: "width4".into(), dispatches, scratch_bytes: Vec::new() }]

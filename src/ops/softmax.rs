@@ -113,8 +113,8 @@ impl Op for Softmax {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let shape = &io.inputs[0].shape;
-        let width = if shape.last().is_multiple_of(4) { 4 } else { 1 };
-        let source = kernels::widen(include_str!("../../shaders/softmax.wgsl"), width);
+        let width = kernels::width(shape.last(), profile);
+        let source = kernels::widen(include_str!("../../shaders/softmax.wgsl"), width, profile);
         let candidate = |(variant, mut constants, grid): (&str, Vec<(&'static str, f64)>, Grid)| {
             constants.push(("LOG", f64::from(u8::from(self.log))));
             let slots = vec![Slot::input(0), Slot::output(0)];
@@ -219,7 +219,7 @@ pub static FAMILY: Family = Family {
         Fault {
             what: "counts the first value's exponential twice",
             from: "var s = total(sum);",
-            to: "var s = total(sum + exp(x[first] - V(m)));",
+            to: "var s = total(sum + exp(unpack(x[first]) - V(m)));",
         },
         Fault { what: "starts the maximum at 0", from: "V(-3.4028235e38)", to: "V(5.0)" },
         Fault { what: "skips the last row", from: "ROWS_PER_SAMPLE * step.n;", to: "ROWS_PER_SAMPLE * step.n - 1u;" },

@@ -22,6 +22,8 @@ pub struct Fused {
     pub anchor: Arc<dyn Op>,
     /// The number of its inputs; the program's inputs from 1 on follow.
     pub n_inputs: usize,
+    /// For each of the program's inputs from 1 on, the operation's input that is the same value.
+    pub repeats: Vec<Option<usize>>,
     /// The program; its input 0 is the anchor's output 0.
     pub program: Program,
 }
@@ -42,7 +44,7 @@ impl Op for Fused {
     }
 
     fn key(&self) -> String {
-        format!("{} | {}", self.anchor.key(), self.program)
+        format!("{} | {} {:?}", self.anchor.key(), self.program, self.repeats)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -69,6 +71,7 @@ impl Op for Fused {
             program: self.program.clone(),
             extras: io.inputs[self.n_inputs..].to_vec(),
             first_input: self.n_inputs,
+            repeats: self.repeats.clone(),
             shape: io.outputs[0].shape.clone(),
         };
         self.anchor.lower(&self.anchor_io(io), profile, Some(&epilogue))
@@ -280,12 +283,13 @@ impl Draft {
                 continue;
             }
             let n_inputs = own.len();
+            let repeats = extras.iter().map(|e| own.iter().position(|o| o == e)).collect();
             let Some(node) = &mut self.nodes[i] else { continue };
             let mut outputs = source.outputs.clone();
             outputs[0] = out;
             *node = Node {
                 name: source.name.clone(),
-                kind: Kind::Op(Arc::new(Fused { anchor: op.clone(), n_inputs, program })),
+                kind: Kind::Op(Arc::new(Fused { anchor: op.clone(), n_inputs, repeats, program })),
                 inputs: own.into_iter().chain(extras).collect(),
                 outputs,
             };

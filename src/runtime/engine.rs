@@ -288,7 +288,8 @@ impl Engine {
 
     /// Returns what an application should request its device with.
     pub fn required(adapter: &wgpu::Adapter) -> Required {
-        let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP);
+        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
+        let features = adapter.features() & wanted;
         Required { features, limits: adapter.limits() }
     }
 
@@ -322,6 +323,7 @@ impl Engine {
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
             align_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
             subgroup_lanes: if fixed { lanes.0 } else { 0 },
+            wide_words: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
         };
         log::debug!(
             "adapter {info}; binding {}, buffer {}, budget {}",

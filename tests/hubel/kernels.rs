@@ -12,7 +12,8 @@ use naga::{
 };
 use std::collections::{BTreeMap, HashSet};
 
-/// Returns every kernel that samples and benches reach, under portable limits, for both device classes.
+/// Returns every kernel that samples and benches reach, under portable limits, for both device classes and with
+/// 64-bit words.
 fn reached() -> Vec<(String, Dispatch)> {
     let mut seen = HashSet::new();
     let mut kernels = Vec::new();
@@ -23,7 +24,7 @@ fn reached() -> Vec<(String, Dispatch)> {
             let (graph, _, outputs) = crate::harness::sample_graph(&sample);
             let io = graph.io(graph.node(outputs[0]));
             let portable = DeviceProfile::portable;
-            let lanes = DeviceProfile { subgroup_lanes: 8, ..portable(DeviceClass::Cpu) };
+            let lanes = DeviceProfile { subgroup_lanes: 8, wide_words: true, ..portable(DeviceClass::Cpu) };
             for profile in [portable(DeviceClass::Cpu), portable(DeviceClass::Gpu), lanes] {
                 for candidate in sample.op.lower(&io, &profile, None) {
                     for dispatch in candidate.dispatches {
@@ -43,9 +44,11 @@ fn translate(dispatch: &Dispatch) -> Result<(), String> {
     if bindings.len() != dispatch.slots.len() + 1 || bindings.len() > 9 {
         return Err(format!("{} bindings for {} slots", bindings.len(), dispatch.slots.len()));
     }
-    // Subgroup operations are used only where the adapter has them.
+    // Subgroup operations and 64-bit words are used only where the adapter has them.
     let subgroups = dispatch.source.contains("subgroup");
-    let capabilities = if subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let mut capabilities = Capabilities::empty();
+    capabilities.set(Capabilities::SUBGROUP, subgroups);
+    capabilities.set(Capabilities::SHADER_INT64, dispatch.source.contains("u64"));
     let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module).map_err(|e| format!("{e:?}"))?;
     let constants = dispatch.constants.iter().map(|(k, v)| (k.to_string(), *v)).collect();
