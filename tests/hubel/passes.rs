@@ -113,7 +113,7 @@ fn ranges(plan: &Plan) -> Vec<(Vec<(BufferRef, u64, u64)>, Vec<(BufferRef, u64, 
     (plan.dispatches.iter())
         .map(|d| {
             let side = |read: bool| {
-                let of = d.bindings.iter().filter(move |b| (b.access == Access::Read) == read);
+                let of = d.bindings.iter().filter(move |b| (b.access != Access::ReadWrite) == read);
                 of.map(|b| (b.place.buffer, b.place.offset, b.place.offset + b.place.bytes)).collect()
             };
             (side(true), side(false))
