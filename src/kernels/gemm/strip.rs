@@ -118,6 +118,9 @@ impl Strip {
         for channels in (1..=16).filter(|&c| c <= w.to_channels) {
             for n_strips in 1..=w.to[1].min(64) {
                 let strip = Strip { pixels: w.to[1].div_ceil(n_strips), channels, reads };
+                if let Ok(v) = std::env::var(format!("STRIP_{}_{}", w.name, w.from_channels)) {
+                    if v != format!("{}x{}", strip.pixels, strip.channels) { continue; }
+                }
                 let tile = strip.pixels * channels;
                 if tile > 256 || tile * w.kernel[1] > 1024 {
                     continue;
@@ -263,14 +266,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for v in 0..n_weights.div_ceil(LANES) {
             let _ = writeln!(t, "    let w{v} = {};", read("w", &format!("w{v}_o + {pitch}")));
         }
-        for s in 0..taps {
-            for k in 0..channels {
-                let l = s * channels + k;
+        // All taps of one sum together: it stays in a register.
+        for k in 0..channels {
+            for l in (0..taps).map(|s| s * channels + k) {
                 let _ = writeln!(t, "    let f{l} = subgroupBroadcast(w{}, {}u);", l / LANES, l % LANES);
-                for j in 0..pixels {
+            }
+            for j in 0..pixels {
+                for s in 0..taps {
                     let at = Self::column(w, j, s);
                     if let Some(i) = columns.keys().position(|&a| a == at) {
-                        let _ = writeln!(t, "    c{j}_{k} += f{l} * x{i};");
+                        let _ = writeln!(t, "    c{j}_{k} += f{} * x{i};", s * channels + k);
                     }
                 }
             }
