@@ -49,6 +49,7 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, Place)]) ->
         source: dispatch.source,
         constants: dispatch.constants,
         grid: dispatch.grid,
+        samples: 0..usize::MAX,
         bindings: dispatch.slots.iter().map(binding).collect(),
     }
 }

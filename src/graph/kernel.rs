@@ -82,6 +82,9 @@ impl Grid {
     }
 }
 
+/// The most bytes that a kernel may read as one uniform buffer: what every WebGPU adapter has.
+pub const UNIFORM_BYTES: u64 = 65_536;
+
 /// What a kernel binds at one place, after the step record at binding 0.
 ///
 /// A range of more than one value asks the planner to lay those values one behind the other, each at
@@ -99,6 +102,19 @@ pub enum Slot {
         /// The outputs that take their place.
         outputs: Range<usize>,
     },
+    /// One input, read only as a uniform buffer of at most [`UNIFORM_BYTES`].
+    ///
+    /// The kernel declares it no larger than the tensor, or than `samples` samples of it. The latter asks for one
+    /// launch for each so many samples; the input is symbolic in the batch, and so many samples of it take a
+    /// multiple of 256 bytes.
+    Uniform {
+        /// The input.
+        input: usize,
+        /// Samples that one launch does, where not all.
+        samples: Option<usize>,
+    },
+    /// The number of the launch, from 0, where there is one for each so many samples: a uniform u32.
+    Part,
     /// Scratch memory of this node: written by the node's first launch that binds it, read by those after.
     Scratch(usize),
 }

@@ -6,7 +6,7 @@ mod op;
 mod program;
 
 pub use evaluate::{Evaluation, evaluate};
-pub use kernel::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot};
+pub use kernel::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot, UNIFORM_BYTES};
 pub use op::{Bad, Cost, Family, Fault, Fill, Io, Op, OpError, Sample, Step, TensorType};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
 

@@ -5,13 +5,14 @@ use super::{
     schedule::{root, schedule},
 };
 use crate::{
-    graph::{Candidate, DeviceProfile, Graph, Kind, Node, Program, Slot, TensorType, Value},
+    graph::{Candidate, DeviceProfile, Dispatch, Graph, Kind, Node, Program, Slot, TensorType, UNIFORM_BYTES, Value},
     kernels::Access,
     ops::Elementwise,
 };
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::{self, Write as _},
+    ops::Range,
 };
 
 /// A graph cannot become a plan.
@@ -185,6 +186,7 @@ impl Planner<'_> {
             let node = &self.graph.nodes()[i];
             let Some(op) = node.op().filter(|op| !op.view()) else { continue };
             let mut candidates = op.lower(&self.graph.io(node), &self.options.profile, None);
+            candidates.retain(|c| self.binds(i, c));
             let at = match &self.options.force {
                 Some((name, variant)) if name == op.name() => candidates.iter().position(|c| c.variant == *variant),
                 _ => None,
@@ -195,6 +197,24 @@ impl Planner<'_> {
             self.chosen.insert(i, candidates.swap_remove(at.unwrap_or(0)));
         }
         Ok(())
+    }
+
+    /// Returns whether what a candidate reads as uniform buffers lies where the plan can bind it so.
+    fn binds(&self, i: usize, candidate: &Candidate) -> bool {
+        let options = self.options;
+        candidate.dispatches.iter().flat_map(|d| &d.slots).all(|slot| {
+            let Slot::Uniform { input, samples } = *slot else { return true };
+            let home = self.home(self.graph.nodes()[i].inputs[input]);
+            let node = self.graph.node(home);
+            match node.kind {
+                Kind::Input => !options.external_inputs.contains(&node.name),
+                Kind::State { .. } => samples.is_none(),
+                Kind::Op(_) => {
+                    let mut outputs = self.graph.outputs().iter();
+                    !outputs.any(|(name, v)| options.external_outputs.contains(name) && self.home(*v) == home)
+                }
+            }
+        })
     }
 
     fn bytes(&self, v: Value) -> u64 {
@@ -337,7 +357,8 @@ impl Planner<'_> {
             Slot::In(range) => node.inputs[range.clone()].to_vec(),
             Slot::InOut { inputs, .. } => node.inputs[inputs.clone()].to_vec(),
             Slot::Out(range) => range.clone().map(|k| Value { node: i as u32, output: k as u32 }).collect(),
-            Slot::Scratch(_) => Vec::new(),
+            Slot::Uniform { input, .. } => vec![node.inputs[*input]],
+            Slot::Scratch(_) | Slot::Part => Vec::new(),
         }
     }
 
@@ -431,7 +452,7 @@ impl Planner<'_> {
         Some(Place { buffer: BufferRef::Arena(arena), offset: offset + inner, bytes })
     }
 
-    fn bind(&self, i: usize, slot: &Slot, access: Access) -> Result<Binding, PlanError> {
+    fn bind(&self, i: usize, slot: &Slot, access: Access, part: usize) -> Result<Binding, PlanError> {
         let node = &self.graph.nodes()[i];
         let group = || PlanError::Group { node: node.name.clone() };
         let guard = self.options.guard_bytes.next_multiple_of(ALIGN);
@@ -439,6 +460,10 @@ impl Planner<'_> {
             let block = self.scratch_of.get(&(i, *k)).map(|&b| &self.blocks[b]).ok_or_else(group)?;
             let (arena, offset) = block.place.ok_or_else(group)?;
             let place = Place { buffer: BufferRef::Arena(arena), offset: offset + guard, bytes: block.bytes - guard };
+            return Ok(Binding { place, access });
+        }
+        if *slot == Slot::Part {
+            let place = Place { buffer: BufferRef::Parts, offset: part as u64 * ALIGN, bytes: 16 };
             return Ok(Binding { place, access });
         }
         let places: Vec<Place> = self.slot_values(i, slot).into_iter().filter_map(|v| self.place(v)).collect();
@@ -460,28 +485,47 @@ impl Planner<'_> {
         if guard > 0 && matches!(place.buffer, BufferRef::Arena(_)) {
             place.bytes = place.bytes.next_multiple_of(ALIGN) + guard;
         }
+        if let Slot::Uniform { input, samples } = *slot {
+            place.bytes = place.bytes.min(UNIFORM_BYTES);
+            if let Some(samples) = samples {
+                place.bytes = self.graph.ty(node.inputs[input]).bytes(samples);
+                place.offset += part as u64 * place.bytes;
+            }
+        }
         Ok(Binding { place, access })
     }
 
-    fn emit(&self, arenas: Vec<u64>) -> Result<Plan, PlanError> {
+    fn emit(&self, mut arenas: Vec<u64>) -> Result<Plan, PlanError> {
         let mut dispatches = Vec::new();
         let mut text = String::new();
         let limit = self.options.profile.max_storage_buffers as usize;
         for &i in &self.order {
             let node = &self.graph.nodes()[i];
             let Some(candidate) = self.chosen.get(&i) else { continue };
-            for (k, dispatch) in candidate.dispatches.iter().enumerate() {
-                let bind = |s| self.bind(i, s, access(candidate, k, s));
+            let parts = candidate.dispatches.iter().enumerate().flat_map(|(k, d)| {
+                let parts = parts(d, self.options.capacity).into_iter().enumerate();
+                parts.map(move |(part, samples)| (k, d, part, samples))
+            });
+            for (k, dispatch, part, samples) in parts {
+                let bind = |s| self.bind(i, s, access(candidate, k, s), part);
                 let bindings: Vec<Binding> = dispatch.slots.iter().map(bind).collect::<Result<_, _>>()?;
-                if bindings.len() > limit {
+                let got = bindings.iter().filter(|b| b.access != Access::Uniform).count();
+                if got > limit {
                     let (node, kernel) = (node.name.clone(), dispatch.kernel.clone());
-                    return Err(PlanError::Bindings { node, kernel, got: bindings.len(), limit });
+                    return Err(PlanError::Bindings { node, kernel, got, limit });
+                }
+                for Binding { place, .. } in &bindings {
+                    // The last part of a uniform buffer may be longer than the tensor.
+                    if let BufferRef::Arena(a) = place.buffer {
+                        arenas[a] = arenas[a].max(place.offset + place.bytes);
+                    }
                 }
                 if let Some(b) = bindings.iter().find(|b| b.place.bytes > self.options.profile.max_binding_bytes) {
                     let (bytes, limit) = (b.place.bytes, self.options.profile.max_binding_bytes);
                     return Err(PlanError::TooLarge { tensor: node.name.clone(), bytes, limit });
                 }
-                let [x, y] = dispatch.grid.at(self.options.capacity, self.options.profile.max_groups);
+                let [x, y] =
+                    dispatch.grid.at(samples.len().min(self.options.capacity), self.options.profile.max_groups);
                 let _ = write!(
                     text,
                     "{:3} {} = {} [{}] {x}x{y}",
@@ -491,7 +535,7 @@ impl Planner<'_> {
                     candidate.variant
                 );
                 for b in &bindings {
-                    let mark = if b.access == Access::Read { "" } else { "*" };
+                    let mark = if b.access == Access::ReadWrite { "*" } else { "" };
                     let _ = write!(text, " {mark}{}", b.place);
                 }
                 text.push('\n');
@@ -502,6 +546,7 @@ impl Planner<'_> {
                     source: dispatch.source.clone(),
                     constants: dispatch.constants.clone(),
                     grid: dispatch.grid,
+                    samples,
                     bindings,
                 });
             }
@@ -540,8 +585,21 @@ impl Planner<'_> {
 fn access(candidate: &Candidate, k: usize, slot: &Slot) -> Access {
     match slot {
         Slot::In(_) => Access::Read,
+        Slot::Uniform { .. } | Slot::Part => Access::Uniform,
         Slot::Scratch(_) if candidate.dispatches[..k].iter().any(|d| d.slots.contains(slot)) => Access::Read,
         _ => Access::ReadWrite,
+    }
+}
+
+/// Returns the samples that each launch of a dispatch does.
+fn parts(dispatch: &Dispatch, capacity: usize) -> Vec<Range<usize>> {
+    let samples = dispatch.slots.iter().find_map(|s| match s {
+        Slot::Uniform { samples, .. } => *samples,
+        _ => None,
+    });
+    match samples {
+        None => vec![Range { start: 0, end: usize::MAX }],
+        Some(samples) => (0..capacity).step_by(samples.max(1)).map(|start| start..start + samples).collect(),
     }
 }
 
@@ -561,6 +619,7 @@ impl fmt::Display for Place {
             BufferRef::Arena(i) => write!(f, "arena{i}")?,
             BufferRef::Store { store, chunk } => write!(f, "store{store}.{chunk}")?,
             BufferRef::External(i) => write!(f, "external{i}")?,
+            BufferRef::Parts => write!(f, "parts")?,
         }
         write!(f, "[{}..{}]", self.offset, self.offset + self.bytes)
     }

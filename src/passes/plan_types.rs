@@ -2,7 +2,7 @@ use crate::{
     graph::{Grid, TensorType},
     kernels::Access,
 };
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 /// Alignment of every tensor in device memory, in bytes: the largest offset alignment that an adapter may ask for.
 pub const ALIGN_BYTES: u64 = 256;
@@ -77,6 +77,8 @@ pub enum BufferRef {
     },
     /// A buffer of the caller; inputs are counted first, then outputs.
     External(usize),
+    /// A buffer of the session that holds the numbers from 0 on, each at a multiple of 256 bytes.
+    Parts,
 }
 
 /// A range of a buffer.
@@ -112,8 +114,10 @@ pub struct PlannedDispatch {
     pub source: Arc<str>,
     /// Values of `override` constants.
     pub constants: Vec<(&'static str, f64)>,
-    /// How many workgroups.
+    /// How many workgroups, for as many samples as the launch does.
     pub grid: Grid,
+    /// The samples that it does.
+    pub samples: Range<usize>,
     /// What is bound at 1, 2, …; the step record is always bound at 0.
     pub bindings: Vec<Binding>,
 }

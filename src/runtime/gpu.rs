@@ -61,6 +61,12 @@ impl Drop for DeviceBuffer {
     }
 }
 
+/// Returns the usages of a buffer that holds tensors.
+pub(super) fn tensors() -> wgpu::BufferUsages {
+    use wgpu::BufferUsages as Usage;
+    Usage::STORAGE | Usage::UNIFORM | Usage::COPY_SRC | Usage::COPY_DST
+}
+
 /// Returns the value of a future that is ready at once, as the native error scopes are.
 pub(super) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {

@@ -60,7 +60,7 @@ impl Arena {
             if buffers.get(i).is_some_and(|b| b.raw.size() >= bytes) {
                 continue;
             }
-            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+            let usage = super::gpu::tensors();
             let buffer = Arc::new(gpu.buffer(&format!("arena {i}"), bytes, usage, false)?);
             match buffers.get_mut(i) {
                 Some(old) => *old = buffer,
@@ -131,6 +131,8 @@ pub struct Session {
     groups: Vec<Option<wgpu::BindGroup>>,
     external_sets: Vec<ExternalSet>,
     step: DeviceBuffer,
+    /// The numbers from 0 on, each at a multiple of [`STAGING_ALIGN`].
+    parts: DeviceBuffer,
     records: Option<DeviceBuffer>,
     ring: Ring,
     staging_offsets: Vec<u64>,
@@ -197,6 +199,12 @@ impl Session {
         let ring = Ring::new(&gpu, staging_bytes)?;
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let step = gpu.buffer("the step record", STAGING_ALIGN, uniform, false)?;
+        let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.place.buffer == BufferRef::Parts);
+        let n_parts = bound.map(|b| b.place.offset / STAGING_ALIGN + 1).max().unwrap_or(1);
+        let parts = gpu.buffer("the numbers of parts", n_parts * STAGING_ALIGN, uniform, false)?;
+        let mut numbers = vec![0u32; (n_parts * STAGING_ALIGN / 4) as usize];
+        numbers.chunks_mut(STAGING_ALIGN as usize / 4).zip(0..).for_each(|(words, number)| words[0] = number);
+        gpu.upload(&parts.raw, 0, bytemuck::cast_slice(&numbers))?;
         let mut readback = Readback::default();
         let output = plan.outputs.iter().filter(|p| !is_external(p)).map(|p| p.ty.bytes(plan.capacity)).max();
         readback.reserve(&gpu, output.unwrap_or(0))?;
@@ -217,6 +225,7 @@ impl Session {
             groups: Vec::new(),
             external_sets: Vec::new(),
             step,
+            parts,
             records: None,
             ring,
             staging_offsets,
@@ -281,6 +290,7 @@ impl Session {
             BufferRef::Arena(i) => self.arenas.get(i).map(|b| (&b.raw, place.offset)),
             BufferRef::Store { store, chunk } => self.stores.get(store)?.chunk(chunk).map(|b| (b, place.offset)),
             BufferRef::External(i) => externals.get(i).map(|(b, offset)| (b, offset + place.offset)),
+            BufferRef::Parts => Some((&self.parts.raw, place.offset)),
         }
     }
 
@@ -306,7 +316,8 @@ impl Session {
                 }
                 let clashes = |(b, access, range): &(&wgpu::Buffer, Access, std::ops::Range<u64>)| {
                     let overlap = range.start < end && offset < range.end;
-                    *b == buffer && (*access != binding.access || (*access == Access::ReadWrite && overlap))
+                    let writes = [*access, binding.access].map(|a| a == Access::ReadWrite);
+                    *b == buffer && (writes[0] != writes[1] || (writes[0] && overlap))
                 };
                 if bound.iter().any(clashes) {
                     return Err(error(format!("binding {} writes a buffer that another binding reaches", i + 1)));
@@ -370,6 +381,11 @@ impl Session {
     fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>, n: usize, i: usize, externals: Option<&ExternalSet>) {
         let group = self.groups[i].as_ref().or_else(|| externals.and_then(|e| e.groups[i].as_ref()));
         pass.set_bind_group(0, group, &[]);
+        let Range { start, end } = self.plan.dispatches[i].samples;
+        let n = n.min(end).saturating_sub(start);
+        if n == 0 {
+            return;
+        }
         let [x, y] = self.plan.dispatches[i].grid.at(n, self.gpu.limits.max_compute_workgroups_per_dimension);
         pass.dispatch_workgroups(x, y, 1);
     }
@@ -775,16 +791,19 @@ fn check_plan(engine: &Engine, gpu: &Gpu, plan: &Plan, stores: &[Store]) -> Resu
             got: format!("one of another engine, {:?}", stores[i].engine()),
         });
     }
-    let align = u64::from(gpu.limits.min_storage_buffer_offset_alignment);
-    let limit = gpu.limits.max_storage_buffer_binding_size;
+    let limits = &gpu.limits;
+    let storage = (limits.max_storage_buffer_binding_size, u64::from(limits.min_storage_buffer_offset_alignment));
+    let uniform = (limits.max_uniform_buffer_binding_size, u64::from(limits.min_uniform_buffer_offset_alignment));
     for dispatch in &plan.dispatches {
         let most = gpu.limits.max_storage_buffers_per_shader_stage as usize;
-        if dispatch.bindings.len() > most {
-            let message = format!("{} storage buffers, and the adapter binds {most}", dispatch.bindings.len());
+        let n_storage = dispatch.bindings.iter().filter(|b| b.access != Access::Uniform).count();
+        if n_storage > most {
+            let message = format!("{n_storage} storage buffers, and the adapter binds {most}");
             return Err(plan_error(dispatch, message));
         }
         for (i, binding) in dispatch.bindings.iter().enumerate() {
             let Place { buffer, offset, bytes } = binding.place;
+            let (limit, align) = if binding.access == Access::Uniform { uniform } else { storage };
             if bytes > limit {
                 let what = format!("binding {} of `{}` ({})", i + 1, dispatch.node, dispatch.kernel);
                 return Err(RuntimeError::TooLarge { what, bytes, limit, which: "largest binding" });

@@ -45,7 +45,7 @@ impl Store {
                     gpu.check_size(|| describe(&layout, Some(i)), bytes)?;
                 }
                 gpu.check_budget(|| describe(&layout, None), total)?;
-                let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+                let usage = super::gpu::tensors();
                 let chunks = (layout.chunks.iter().enumerate())
                     .map(|(i, &bytes)| gpu.buffer(&describe(&layout, Some(i)), bytes, usage, false))
                     .collect::<Result<_>>()?;

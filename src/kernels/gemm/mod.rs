@@ -249,12 +249,15 @@ fn sides<'p, 'a>(product: &'p Product<'a>, lane_rows: bool) -> (&'p Operand<'a>,
     if lane_rows { (&product.rows, &product.columns) } else { (&product.columns, &product.rows) }
 }
 
-/// Nanoseconds on lavapipe: a load of one element by each of 8 lanes, a broadcast, a multiply and add in and
+/// Nanoseconds on lavapipe: a load of one element by each of 8 lanes from a storage or uniform buffer, a broadcast, a multiply and add in and
 /// out of registers, a store.
 const LOAD: f64 = 50.0;
+const UNIFORM_LOAD: f64 = 5.0;
 const BROADCAST: f64 = 1.2;
 const MADD: f64 = 1.0;
 const STORE: f64 = 20.0;
+/// A launch.
+const LAUNCH: f64 = 7_000.0;
 
 /// Returns whether a workgroup of 8 is one subgroup on a processor: there a broadcast costs less than a load.
 fn lanes_of_eight(profile: &DeviceProfile) -> bool {
@@ -506,19 +509,28 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     dispatch("split_sum", &t, &[], Grid::new(elements, 64), slots, epilogue)
 }
 
-/// Returns the candidates of a product and a rival with its estimated nanoseconds, the faster first.
+/// Returns the candidates of a product and its rivals with their estimated nanoseconds, the fastest first.
 pub fn lower_with(
-    rival: Option<(f64, Candidate)>,
+    rivals: impl IntoIterator<Item = (f64, Candidate)>,
     product: &Product,
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Vec<Candidate> {
-    let mut candidates = lower(product, profile, epilogue);
-    if let Some((time, rival)) = rival {
-        let at = if time < choose(product, profile).0 { 0 } else { candidates.len() };
-        candidates.insert(at, rival);
-    }
-    candidates
+    let (time, _) = choose(product, profile);
+    let own = lower(product, profile, epilogue).into_iter().map(|c| (time, c));
+    let mut candidates: Vec<(f64, Candidate)> = own.chain(rivals).collect();
+    candidates.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    candidates.into_iter().map(|(_, c)| c).collect()
+}
+
+/// Returns the declaration of an input of `elements` 32-bit floats as a uniform buffer, and a function `NAME_at` that
+/// reads one.
+pub(super) fn declare_uniform(binding: usize, name: &str, elements: u64) -> String {
+    let vectors = elements.div_ceil(4);
+    format!(
+        "@group(0) @binding({binding}) var<uniform> {name}: array<vec4<f32>, {vectors}>;
+fn {name}_at(i: u32) -> f32 {{ return {name}[i >> 2u][i & 3u]; }}\n"
+    )
 }
 
 /// Returns the declaration of a read-only input of 32-bit floats.

@@ -1,11 +1,14 @@
 //! The tile core for few result channels: each lane slides along a strip of a row, so that one load serves all
 //! taps of a row of the kernel.
 
-use super::{BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, Window, declare, wgsl_count};
+use super::{
+    BROADCAST, Finish, LAUNCH, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_uniform,
+    wgsl_count,
+};
 use crate::{
-    graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot},
+    graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
     kernels::dispatch,
-    tensor::DType,
+    tensor::{Count, DType},
 };
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -14,6 +17,35 @@ use std::{collections::BTreeMap, fmt::Write as _};
 pub(super) struct Strip {
     pixels: usize,
     channels: usize,
+    reads: Reads,
+}
+
+/// What is read as uniform buffers, of which a load costs a tenth.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Reads {
+    Storage,
+    UniformWeights,
+    /// Weights, and so many pictures for each launch.
+    Uniform(usize),
+}
+
+impl Reads {
+    /// Returns the ways that fit a window.
+    fn all(w: &Window) -> Vec<Reads> {
+        let mut all = vec![Reads::Storage];
+        let weights = w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels * 4;
+        if weights as u64 > UNIFORM_BYTES {
+            return all;
+        }
+        all.push(Reads::UniformWeights);
+        let picture = w.from[0] * w.from[1] * w.from_channels * 4;
+        let most = UNIFORM_BYTES as usize / picture;
+        let aligned = (1..=most).rev().find(|n| (n * picture).is_multiple_of(256));
+        if let Some(n) = aligned.filter(|_| w.pictures == Count { fixed: 0, per_sample: 1 }) {
+            all.push(Reads::Uniform(n));
+        }
+        all
+    }
 }
 
 const LANES: usize = 8;
@@ -61,23 +93,35 @@ impl Strip {
         let rows = w.pictures.at(NOMINAL_BATCH) as usize * w.to[0];
         let groups = (rows * w.to[1].div_ceil(self.pixels)).div_ceil(LANES) * w.to_channels.div_ceil(self.channels);
         let weights = w.kernel[1] * self.channels;
-        let loads = self.columns(w).len() + weights.div_ceil(LANES);
+        let (x_load, w_load, launches) = match self.reads {
+            Reads::Storage => (LOAD, LOAD, 1),
+            Reads::UniformWeights => (LOAD, UNIFORM_LOAD, 1),
+            Reads::Uniform(n) => (UNIFORM_LOAD, UNIFORM_LOAD, NOMINAL_BATCH.div_ceil(n)),
+        };
+        let loads = self.columns(w).len() as f64 * x_load + weights.div_ceil(LANES) as f64 * w_load;
         let pixels = (self.pixels * self.channels) as f64;
-        let term = loads as f64 * LOAD + weights as f64 * BROADCAST + pixels * w.kernel[1] as f64 * MADD + 10.0;
+        let term = loads + weights as f64 * BROADCAST + pixels * w.kernel[1] as f64 * MADD + 10.0;
         groups as f64 * (term * (w.kernel[0] * w.from_channels) as f64 + pixels * STORE + 200.0)
+            + launches as f64 * LAUNCH
     }
 
-    /// Returns the best strip and its time, where strips can do the window.
-    pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Strip)> {
+    /// Returns the best strip of each way to read, and its time, where strips can do the window.
+    pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Vec<(f64, Strip)> {
         if !super::lanes_of_eight(profile) || (w.transposed && w.strides != [1, 1]) {
-            return None;
+            return Vec::new();
         }
+        Reads::all(w).into_iter().filter_map(|reads| Self::best(w, reads)).collect()
+    }
+
+    fn best(w: &Window, reads: Reads) -> Option<(f64, Strip)> {
         let mut best: Option<(f64, Strip)> = None;
         for channels in (1..=16).filter(|&c| c <= w.to_channels) {
             for n_strips in 1..=w.to[1].min(64) {
-                let strip = Strip { pixels: w.to[1].div_ceil(n_strips), channels };
+                let strip = Strip { pixels: w.to[1].div_ceil(n_strips), channels, reads };
                 let tile = strip.pixels * channels;
-                if tile > 256 || tile * w.kernel[1] > 1024 {
+                // A longer text takes too long to compile.
+                let most = if matches!(reads, Reads::Uniform(_)) { 512 } else { 1024 };
+                if tile > 256 || tile * w.kernel[1] > most {
                     continue;
                 }
                 let time = strip.time(w);
@@ -91,18 +135,47 @@ impl Strip {
 
     /// Returns the launch of the window in such strips.
     pub(super) fn lower(self, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
-        let Strip { pixels, channels } = self;
+        let Strip { pixels, channels, reads } = self;
         let Window { from: [from_h, from_w], to: [to_h, to_w], from_channels, to_channels, .. } = *w;
         let finish = Finish::new(epilogue, to_channels as u64);
         let columns = self.columns(w);
         let n_strips = to_w.div_ceil(pixels);
         let channel_groups = to_channels.div_ceil(channels);
         let rows = w.pictures.times((to_h * n_strips) as u64);
-        let n_rows = wgsl_count(rows);
+        let mut n_rows = wgsl_count(rows);
         let step = if w.transposed { 1 } else { w.strides[1] };
         let taps = w.kernel[1];
-        let mut t = declare(1, "x", DType::F32) + &declare(2, "w", DType::F32);
+        let weights = (w.kernel[0] * taps * from_channels * to_channels) as u64;
+        let mut slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
+        let mut t = match reads {
+            Reads::Uniform(n) => declare_uniform(1, "x", (n * from_h * from_w * from_channels) as u64),
+            _ => declare(1, "x", DType::F32),
+        };
+        if reads == Reads::Storage {
+            t.push_str(&declare(2, "w", DType::F32));
+        } else {
+            t.push_str(&declare_uniform(2, "w", weights));
+            slots[1] = Slot::Uniform { input: 1, samples: None };
+        }
         t.push_str("@group(0) @binding(3) var<storage, read_write> y: array<f32>;\n");
+        let (mut part, mut all_pictures) = (String::new(), "picture");
+        if let Reads::Uniform(n) = reads {
+            slots[0] = Slot::Uniform { input: 0, samples: Some(n) };
+            slots.push(Slot::Part);
+            t.push_str("@group(0) @binding(4) var<uniform> part: vec4<u32>;\n");
+            n_rows = "n_rows".into();
+            let _ = write!(
+                part,
+                "    let first = part.x * {n}u;\n    if (first >= step.n) {{ return; }}
+    let n_rows = min(step.n - first, {n}u) * {}u;\n",
+                to_h * n_strips
+            );
+            all_pictures = "(first + picture)";
+        }
+        let read = |name: &str, index: &str| {
+            let uniform = if name == "x" { matches!(reads, Reads::Uniform(_)) } else { reads != Reads::Storage };
+            if uniform { format!("{name}_at({index})") } else { format!("{name}[{index}]") }
+        };
         t.push_str(&w.weights());
         t.push_str(&finish.function());
         let _ = write!(
@@ -110,7 +183,7 @@ impl Strip {
             "@compute @workgroup_size({LANES})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
     let tile = id.x + id.y * counts.x;
-    let tiles = ({n_rows} + {}u) / {LANES}u * {channel_groups}u;
+{part}    let tiles = ({n_rows} + {}u) / {LANES}u * {channel_groups}u;
     if (tile >= tiles) {{ return; }}
     let channel0 = min(tile % {channel_groups}u * {channels}u, {}u);
     let strip = min(tile / {channel_groups}u * {LANES}u + lane, {n_rows} - 1u);
@@ -178,31 +251,39 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for (i, (&at, &inside)) in columns.iter().enumerate() {
             let offset = at * from_channels as i64;
             let value = match (inside, rows_inside) {
-                (Inside::Sometimes, _) => format!("select(0.0, x[x{i}_o + c], x{i}_there)"),
-                (Inside::Always, true) => format!("x[u32(i32(x_o) + {offset}) + c]"),
-                (Inside::Always, false) => format!("select(0.0, x[u32(i32(x_o) + {offset}) + c], there)"),
+                (Inside::Sometimes, _) => {
+                    format!("select(0.0, {}, x{i}_there)", read("x", &format!("x{i}_o + c")))
+                }
+                (Inside::Always, true) => read("x", &format!("u32(i32(x_o) + {offset}) + c")),
+                (Inside::Always, false) => {
+                    format!("select(0.0, {}, there)", read("x", &format!("u32(i32(x_o) + {offset}) + c")))
+                }
             };
             let _ = writeln!(t, "    let x{i} = {value};");
         }
         let pitch = if w.transposed { "c".into() } else { format!("c * {to_channels}u") };
         for v in 0..n_weights.div_ceil(LANES) {
-            let _ = writeln!(t, "    let w{v} = w[w{v}_o + {pitch}];");
+            let _ = writeln!(t, "    let w{v} = {};", read("w", &format!("w{v}_o + {pitch}")));
         }
-        for s in 0..taps {
-            for k in 0..channels {
-                let l = s * channels + k;
+        // All taps of one sum together: it stays in a register.
+        for k in 0..channels {
+            for l in (0..taps).map(|s| s * channels + k) {
                 let _ = writeln!(t, "    let f{l} = subgroupBroadcast(w{}, {}u);", l / LANES, l % LANES);
-                for j in 0..pixels {
+            }
+            for j in 0..pixels {
+                for s in 0..taps {
                     let at = Self::column(w, j, s);
                     if let Some(i) = columns.keys().position(|&a| a == at) {
-                        let _ = writeln!(t, "    c{j}_{k} += f{l} * x{i};");
+                        let _ = writeln!(t, "    c{j}_{k} += f{} * x{i};", s * channels + k);
                     }
                 }
             }
         }
         t.push_str("    }\n    }\n");
-        let _ =
-            writeln!(t, "    let place = ((picture * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;");
+        let _ = writeln!(
+            t,
+            "    let place = (({all_pictures} * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;"
+        );
         t.push_str(&finish.load_shared("channel0", channels as u64, true));
         for j in 0..pixels {
             for k in 0..channels {
@@ -213,10 +294,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         t.push_str("}\n");
         let per_group = LANES as u32;
         let items = rows.times(channel_groups as u64);
-        let items = crate::tensor::Count { fixed: items.fixed + (LANES * channel_groups) as u64, ..items };
-        let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
+        let items = Count { fixed: items.fixed + (LANES * channel_groups) as u64, ..items };
         let kernel = dispatch(w.name, &t, &[], Grid::new(items, per_group), slots, epilogue);
-        Candidate::single(format!("strips_{pixels}x{channels}"), kernel)
+        let how = match reads {
+            Reads::Storage => "",
+            Reads::UniformWeights => "_uniform_weights",
+            Reads::Uniform(_) => "_uniform",
+        };
+        Candidate::single(format!("strips_{pixels}x{channels}{how}"), kernel)
     }
 
     /// Returns whether all taps of all rows lie inside the picture.

@@ -154,6 +154,6 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         place: if phased { Some(&place) } else { None },
         sums: false,
     };
-    let strips = Strip::choose(w, profile).map(|(time, strip)| (time, strip.lower(w, epilogue)));
+    let strips = Strip::choose(w, profile).into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
     lower_with(strips, &product, profile, epilogue)
 }
