@@ -92,6 +92,9 @@ pub struct PlanOptions<'a> {
     pub guard_bytes: u64,
     /// Variant to take for an operation, by name, instead of its first.
     pub force: Option<(String, String)>,
+    /// Where a plan would have more launches than this, operations that cut themselves into several take a way
+    /// of one instead, those of most launches first.
+    pub max_launches: usize,
 }
 
 impl PlanOptions<'_> {
@@ -106,6 +109,7 @@ impl PlanOptions<'_> {
             optimize: true,
             guard_bytes: 0,
             force: None,
+            max_launches: usize::MAX,
         }
     }
 }
@@ -182,6 +186,7 @@ fn copy_for_callers(graph: &Graph, options: &PlanOptions) -> Graph {
 
 impl Planner<'_> {
     fn choose(&mut self) -> Result<(), PlanError> {
+        let mut cut: Vec<(usize, usize, Candidate)> = Vec::new();
         for &i in &self.order {
             let node = &self.graph.nodes()[i];
             let Some(op) = node.op().filter(|op| !op.view()) else { continue };
@@ -194,9 +199,27 @@ impl Planner<'_> {
             if candidates.is_empty() {
                 return Err(PlanError::NoKernel { node: node.name.clone(), op: op.name().into() });
             }
-            self.chosen.insert(i, candidates.swap_remove(at.unwrap_or(0)));
+            let whole = candidates.iter().find(|c| self.launches(c) == c.dispatches.len()).cloned();
+            let chosen = candidates.swap_remove(at.unwrap_or(0));
+            if let Some(whole) = whole.filter(|_| self.launches(&chosen) > chosen.dispatches.len()) {
+                cut.push((self.launches(&chosen), i, whole));
+            }
+            self.chosen.insert(i, chosen);
+        }
+        let mut all: usize = self.chosen.values().map(|c| self.launches(c)).sum();
+        cut.sort_by_key(|(launches, i, _)| (std::cmp::Reverse(*launches), *i));
+        for (launches, i, whole) in cut {
+            if all > self.options.max_launches {
+                all = all - launches + whole.dispatches.len();
+                self.chosen.insert(i, whole);
+            }
         }
         Ok(())
+    }
+
+    /// Returns the launches of a candidate, with those that read a part of the pictures each.
+    fn launches(&self, candidate: &Candidate) -> usize {
+        candidate.dispatches.iter().map(|d| parts(d, self.options.capacity).len()).sum()
     }
 
     /// Returns whether what a candidate reads as uniform buffers lies where the plan can bind it so.

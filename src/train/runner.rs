@@ -7,6 +7,9 @@ use crate::{
 };
 use std::{collections::HashMap, sync::Arc};
 
+/// A step is not cut finer than this for the sake of a software adapter's cheaper reads.
+const MAX_LAUNCHES: usize = 30;
+
 /// A graph ready to run: a session on a device, or reference evaluation where there is none.
 pub(super) enum Runner {
     Device(Box<Session>),
@@ -34,7 +37,8 @@ impl Runner {
             return Ok(Runner::Reference(reference));
         }
         let layouts: Vec<_> = stores.iter().map(|s| s.layout().as_ref()).collect();
-        let options = PlanOptions { layouts, ..PlanOptions::new(capacity, engine.profile().clone()) };
+        let options =
+            PlanOptions { layouts, max_launches: MAX_LAUNCHES, ..PlanOptions::new(capacity, engine.profile().clone()) };
         let plan = Arc::new(plan(graph, &options)?);
         log::debug!("{plan}");
         Ok(Runner::Device(Box::new(engine.session(plan, stores, arena)?)))
