@@ -83,7 +83,8 @@ fn check_guards(plan: &Plan, mut words: impl FnMut(usize) -> Vec<u32>) -> Result
             ports.push((i, port.place.offset));
         }
     }
-    for binding in plan.dispatches.iter().flat_map(|d| &d.bindings) {
+    let written = |b: &&hubel::passes::Binding| b.access == hubel::kernels::Access::ReadWrite;
+    for binding in plan.dispatches.iter().flat_map(|d| &d.bindings).filter(written) {
         let BufferRef::Arena(i) = binding.place.buffer else { continue };
         let (from, end) = (binding.place.offset, binding.place.offset + binding.place.bytes - GUARD_BYTES);
         // Scratch is no port; between the members of a group a kernel may write.
