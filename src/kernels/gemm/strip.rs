@@ -40,7 +40,9 @@ impl Reads {
         all.push(Reads::UniformWeights);
         let picture = w.from[0] * w.from[1] * w.from_channels * 4;
         let most = UNIFORM_BYTES as usize / picture;
-        let aligned = (1..=most).rev().find(|n| (n * picture).is_multiple_of(256));
+        let aligned = |n: &usize| (n * picture).is_multiple_of(256);
+        let lanes = (LANES..=most).rev().filter(|n| n.is_multiple_of(LANES)).find(aligned);
+        let aligned = lanes.or((1..=most).rev().find(aligned));
         if let Some(n) = aligned.filter(|_| w.pictures == Count { fixed: 0, per_sample: 1 }) {
             all.push(Reads::Uniform(n));
         }
@@ -159,6 +161,9 @@ impl Strip {
         }
         t.push_str("@group(0) @binding(3) var<storage, read_write> y: array<f32>;\n");
         let (mut part, mut all_pictures) = (String::new(), "picture");
+        let per_picture = to_h * n_strips;
+        let mut order =
+            format!("    let picture = strip / {per_picture}u;\n    let place_in_picture = strip % {per_picture}u;\n");
         if let Reads::Uniform(n) = reads {
             slots[0] = Slot::Uniform { input: 0, samples: Some(n) };
             slots.push(Slot::Part);
@@ -167,9 +172,10 @@ impl Strip {
             let _ = write!(
                 part,
                 "    let first = part.x * {n}u;\n    if (first >= step.n) {{ return; }}
-    let n_rows = min(step.n - first, {n}u) * {}u;\n",
-                to_h * n_strips
+    let n_pictures = min(step.n - first, {n}u);\n    let n_rows = n_pictures * {per_picture}u;\n"
             );
+            // Lanes of one row skip the rows of taps outside the picture together.
+            order = "    let picture = strip % n_pictures;\n    let place_in_picture = strip / n_pictures;\n".into();
             all_pictures = "(first + picture)";
         }
         let read = |name: &str, index: &str| {
@@ -187,14 +193,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (tile >= tiles) {{ return; }}
     let channel0 = min(tile % {channel_groups}u * {channels}u, {}u);
     let strip = min(tile / {channel_groups}u * {LANES}u + lane, {n_rows} - 1u);
-    let start = min(strip % {n_strips}u * {pixels}u, {}u);
-    let row = strip / {n_strips}u % {to_h}u;
-    let picture = strip / {}u;
+{order}    let start = min(place_in_picture % {n_strips}u * {pixels}u, {}u);
+    let row = place_in_picture / {n_strips}u % {to_h}u;
 ",
             LANES - 1,
             to_channels - channels,
             to_w - pixels,
-            n_strips * to_h,
         );
         let n_weights = taps * channels;
         for v in 0..n_weights.div_ceil(LANES) {
@@ -214,8 +218,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         let _ = write!(
             t,
-            "    let end_r = {}u;\n    let end_c = {from_channels}u;\n    for (var r = 0u; r < end_r; r++) {{\n",
-            w.kernel[0]
+            "{}    let end_c = {from_channels}u;\n    for (var r = first_r; r < end_r; r++) {{\n",
+            self.tap_rows(w)
         );
         let rows_inside = self.rows_inside(w);
         let source = w.source(0, "row", "r");
@@ -302,6 +306,26 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             Reads::Uniform(_) => "_uniform",
         };
         Candidate::single(format!("strips_{pixels}x{channels}{how}"), kernel)
+    }
+
+    /// Returns statements for the rows of taps, from `first_r` to `end_r`, that lie inside the picture for any lane.
+    fn tap_rows(self, w: &Window) -> String {
+        let (taps, from, pad, dilation) = (w.kernel[0], w.from[0], w.pads[0], w.dilation[0]);
+        if self.rows_inside(w) {
+            return format!("    let first_r = 0u;\n    let end_r = {taps}u;\n");
+        }
+        let (before, until) = if w.transposed {
+            (format!("i32(row) + {pad} - {from} + 1"), format!("i32(row) + {pad} + 1"))
+        } else {
+            let at = format!("{pad} - i32(row) * {}", w.strides[0]);
+            (at.clone(), format!("{at} + {from}"))
+        };
+        let taps_in = |rows: String| format!("(u32(max({rows}, 0)) + {}u) / {dilation}u", dilation - 1);
+        format!(
+            "    let first_r = subgroupMin({});\n    let end_r = min(subgroupMax({}), {taps}u);\n",
+            taps_in(before),
+            taps_in(until)
+        )
     }
 
     /// Returns whether all taps of all rows lie inside the picture.
