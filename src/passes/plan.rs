@@ -201,7 +201,8 @@ impl Planner<'_> {
             }
             let whole = candidates.iter().find(|c| self.launches(c) == c.dispatches.len()).cloned();
             let chosen = candidates.swap_remove(at.unwrap_or(0));
-            if let Some(whole) = whole.filter(|_| self.launches(&chosen) > chosen.dispatches.len()) {
+            let is_cut = at.is_none() && self.launches(&chosen) > chosen.dispatches.len();
+            if let Some(whole) = whole.filter(|_| is_cut) {
                 cut.push((self.launches(&chosen), i, whole));
             }
             self.chosen.insert(i, chosen);

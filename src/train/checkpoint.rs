@@ -35,13 +35,12 @@ impl Trainer {
         for store in [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten() {
             tensors.extend(store.read_all()?);
         }
-        let plan = self.plan().map_or(0, |p| p.hash);
         let fields = [
             ("step", self.at.step),
             ("epoch", self.at.epoch as u64),
             ("cursor", self.at.cursor as u64),
             ("seed", self.at.seed),
-            ("plan", plan),
+            ("plan", self.at.plan),
         ];
         let metadata: BTreeMap<String, String> = fields.map(|(k, v)| (k.to_owned(), v.to_string())).into();
         let bytes = safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &metadata)?;
@@ -51,11 +50,17 @@ impl Trainer {
     /// Takes over the state of a checkpoint; the next [`Trainer::fit`] goes on from there.
     ///
     /// Names and shapes must be those of this model and optimiser. Bits are the same only where plan,
-    /// adapter and driver are.
+    /// adapter and driver are; a step of another plan is said in the log. A damaged file gives way to the
+    /// checkpoint before it, which is said there too.
     pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let bytes = crate::io::read_file(path, u64::MAX)?;
-        let metadata = safetensors::metadata(&bytes)?;
-        let tensors = safetensors::read(&bytes)?;
+        let read = |bytes: &[u8]| {
+            safetensors::verify(bytes)?;
+            Ok((safetensors::metadata(bytes)?, safetensors::read(bytes)?))
+        };
+        let ((metadata, tensors), damage) = save::load(path, safetensors::FILE_CAP_BYTES, read)?;
+        if let Some(damage) = damage {
+            log::warn!("{damage}; the checkpoint before it was taken");
+        }
         let mismatch =
             |what: &str, wanted: String, got: String| TrainError::Checkpoint { what: what.into(), wanted, got };
         let field = |name: &str| -> Result<u64, TrainError> {
@@ -67,6 +72,7 @@ impl Trainer {
             epoch: field("epoch")? as usize,
             cursor: field("cursor")? as usize,
             seed: field("seed")?,
+            plan: field("plan")?,
         };
         let stores: Vec<_> =
             [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten().collect();

@@ -98,6 +98,8 @@ pub(super) struct Position {
     pub epoch: usize,
     pub cursor: usize,
     pub seed: u64,
+    /// Hash of the plan that took the last step, 0 where there was none.
+    pub plan: u64,
 }
 
 const METRICS: &str = "metrics";
@@ -325,7 +327,12 @@ impl Trainer {
         let stores = self.stores(&source);
         let mut runner = Runner::new(&self.engine, &graph, fit.batch, &stores, Some(&self.arena))?;
         if let Runner::Device(session) = &runner {
-            self.plan = Some(session.plan().clone());
+            let plan = session.plan().clone();
+            if self.at.plan != 0 && self.at.plan != plan.hash {
+                log::warn!("this run takes its steps by another plan than before: it will not end in the same bits");
+            }
+            self.at.plan = plan.hash;
+            self.plan = Some(plan);
         }
         let mut validation = match fit.validation {
             None => None,
