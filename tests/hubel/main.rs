@@ -6,6 +6,7 @@ mod harness;
 mod kernels;
 mod operations;
 mod passes;
+mod promises;
 mod structure;
 mod training;
 mod worked_examples;

@@ -1,0 +1,176 @@
+//! What the crate promises of its accuracy, stated a second time and apart from the operations: each
+//! operation's own bounds must keep to it, so that no bound can be widened where the operation lives.
+
+use crate::harness::{sample_graph, sample_inputs, step_of};
+use hubel::{
+    graph::{Elementary, Io, Sample, Step},
+    ops::{FAMILIES, TABLE},
+    tensor::{Accuracy, Array, Philox, Purpose, stream_id},
+};
+
+const UNIT: f64 = 1.0 / 16_777_216.0;
+const LEAST: f64 = f32::MIN_POSITIVE as f64;
+
+/// The promise for a family's results.
+enum Promise {
+    /// The same number.
+    Exact,
+    /// Sums of products: max(8, 2·√K)·2⁻²⁴·Σ|a·b| with K terms; K from shapes and batch.
+    Sums(fn(&Io, usize) -> u64),
+    /// A sum of at most so many elements of the last input, which the others choose.
+    Chosen(u64),
+    /// The exponential's bound and that of a sum of K, at the distance from the row's largest element.
+    Softmax,
+    /// Several roundings one behind the other: so large an error beside the largest operand or result, or 1.
+    Composed(f64),
+    /// Held row by row of the table of functions.
+    Functions,
+}
+
+fn fixed(io: &Io, input: usize, axes: &[usize]) -> u64 {
+    axes.iter().map(|&a| io.inputs[input].shape.dims()[a] as u64).product()
+}
+
+fn elements(io: &Io, input: usize, n: usize) -> u64 {
+    io.inputs[input].shape.elements().at(n)
+}
+
+fn promise(family: &str) -> Option<Promise> {
+    use Promise::*;
+    Some(match family {
+        "accumulate" => Sums(|_, n| n as u64 + 1),
+        "accuracy" | "gather" | "max_pool2d" | "pad2d" | "reshape" | "transpose" => Exact,
+        "batch_norm" => Composed(1e-4),
+        // Sums over all pictures and positions that cancel.
+        "batch_norm_grad" => Composed(5e-4),
+        "conv2d" => Sums(|io, _| fixed(io, 1, &[0, 1, 2])),
+        "conv2d_grad_input" => Sums(|io, _| fixed(io, 1, &[0, 1, 3])),
+        // Terms are pictures times output positions: what dy holds for each output channel.
+        "conv2d_grad_weight" => Sums(|io, n| elements(io, 1, n) / io.inputs[1].shape.last() as u64),
+        "dropout" => Composed(2.0 * UNIT),
+        "elementwise" => Functions,
+        "gather_grad" => Sums(|io, n| elements(io, 0, n)),
+        "matmul" => Sums(|io, n| elements(io, 0, n)),
+        "max_pool2d_grad" => Chosen(16),
+        "adam" | "sgd" => Composed(32.0 * UNIT),
+        "reduce" => Sums(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
+        "log_softmax" => Composed(1e-5),
+        "softmax" => Softmax,
+        "softmax_cross_entropy" => Composed(2e-5),
+        _ => return None,
+    })
+}
+
+fn allowed(
+    promise: &Promise,
+    (sample, io, step): (&Sample, &Io, &Step),
+    inputs: &[&Array],
+    exact: &Array,
+    k: usize,
+) -> Vec<f64> {
+    let ulp = |x: f64| 2f64.powi(x.abs().max(LEAST).log2().floor() as i32 - 23);
+    match promise {
+        Promise::Exact => vec![LEAST; exact.data.len()],
+        Promise::Sums(_) | Promise::Chosen(_) => {
+            let (terms, kept) = match promise {
+                Promise::Sums(terms) => (terms(io, sample.n), 0),
+                Promise::Chosen(terms) => (*terms, inputs.len() - 1),
+                _ => unreachable!("the outer arm"),
+            };
+            let mut absolute: Vec<Array> = inputs.iter().map(|&a| a.clone()).collect();
+            absolute[kept..].iter_mut().for_each(|a| *a = a.map(f64::abs));
+            let sums = sample.op.reference(&absolute.iter().collect::<Vec<_>>(), step).swap_remove(k);
+            let factor = (2.0 * (terms as f64).sqrt()).max(8.0) * UNIT;
+            sums.data.iter().map(|s| factor * s.abs() + LEAST).collect()
+        }
+        Promise::Softmax => {
+            let c = exact.shape.last().copied().unwrap_or(1).max(1);
+            let sum = 2.0 * (c as f64).sqrt().max(4.0);
+            (exact.data.iter().enumerate())
+                .map(|(i, y)| {
+                    let row = &inputs[0].data[i / c * c..][..c];
+                    let below = row.iter().fold(f64::MIN, |m, x| m.max(*x)) - inputs[0].data[i];
+                    (7.0 + 2.0 * below + sum) * ulp(*y).max(UNIT * UNIT) + 2.0 * LEAST
+                })
+                .collect()
+        }
+        Promise::Composed(relative) => {
+            let all = inputs.iter().copied().chain([exact]).flat_map(|a| &a.data);
+            vec![relative * all.fold(1f64, |m, e| m.max(e.abs())) + LEAST; exact.data.len()]
+        }
+        Promise::Functions => vec![f64::INFINITY; exact.data.len()],
+    }
+}
+
+#[test]
+fn no_operation_allows_itself_more_than_is_promised() {
+    let mut failed = Vec::new();
+    for family in FAMILIES {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 9);
+        'samples: for _ in 0..64 {
+            let sample = (family.sample)(&mut rng);
+            let Some(promise) = promise(sample.op.name()).or_else(|| promise(family.name)) else {
+                failed.push(format!("{}: state its promise here", family.name));
+                break;
+            };
+            let (graph, _, outputs) = sample_graph(&sample);
+            let io = graph.io(graph.node(outputs[0]));
+            let arrays = sample_inputs(&sample, &mut rng);
+            let inputs: Vec<&Array> = arrays.iter().collect();
+            let step = step_of(&sample, &mut rng);
+            let exact = sample.op.reference(&inputs, &step);
+            for (k, bounds) in sample.op.bounds(&io, &inputs, &exact, &step).iter().enumerate() {
+                let allowed = allowed(&promise, (&sample, &io, &step), &inputs, &exact[k], k);
+                let over = (bounds.data.iter().zip(&allowed)).map(|(b, a)| b / a).fold(0.0, f64::max);
+                if !(over <= 1.0 + 1e-6) {
+                    failed.push(format!("{} {:?} output {k}: {over} of what is promised", family.name, sample.op));
+                    break 'samples;
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+#[test]
+fn no_function_allows_itself_more_than_is_promised() {
+    let promised = |f: &Elementary| {
+        Some(match f.name {
+            "add" | "sub" | "mul" | "square" => Accuracy::Ulp(1.0),
+            "div" => Accuracy::Ulp(2.5),
+            "rsqrt" => Accuracy::Ulp(2.0),
+            "sqrt" => Accuracy::Ulp(5.0),
+            "exp" => Accuracy::Exp,
+            "log" => Accuracy::Log,
+            "tanh" => Accuracy::Relative(4e-6),
+            "sigmoid" => Accuracy::Sigmoid,
+            "pow" => Accuracy::Pow,
+            "neg" | "abs" | "sign" | "relu" | "where_positive" | "max" | "min" | "equal" | "greater"
+            | "greater_equal" | "where" => Accuracy::Exact,
+            _ => return None,
+        })
+    };
+    let failed: Vec<_> =
+        TABLE.iter().filter(|f| promised(f) != Some(f.accuracy)).map(|f| (f.name, f.accuracy)).collect();
+    assert!(failed.is_empty(), "{failed:?}: other than promised, or not promised here");
+}
+
+#[test]
+fn the_promised_numbers_are_what_the_names_mean() {
+    let at = |a: Accuracy, inputs: &[f64], exact: f64, magnitude: f64| a.bound(inputs, exact, magnitude) - LEAST;
+    let ulp = 2.0 * UNIT;
+    let cases = [
+        (at(Accuracy::Exact, &[3.0], 3.0, 3.0), 0.0),
+        (at(Accuracy::Ulp(2.5), &[1.0], 1.5, 1.5), 2.5 * ulp),
+        (at(Accuracy::Exp, &[-3.0], (-3f64).exp(), 0.0), 9.0 * ulp / 32.0),
+        (at(Accuracy::Log, &[1.5], 1.5f64.ln(), 0.0), 2f64.powi(-21)),
+        (at(Accuracy::Log, &[8.0], 8f64.ln(), 0.0), 6.0 * ulp),
+        (at(Accuracy::Relative(4e-6), &[0.0], -0.5, 0.0), 2e-6),
+        (at(Accuracy::Sigmoid, &[2.0], 0.88, 0.0), 11.0 * ulp / 2.0),
+        (at(Accuracy::Products { terms: 9 }, &[], 1.0, 5.0), 40.0 * UNIT),
+        (at(Accuracy::Products { terms: 100 }, &[], 1.0, 5.0), 100.0 * UNIT),
+    ];
+    for (i, (got, wanted)) in cases.iter().enumerate() {
+        assert!((got - wanted).abs() <= 1e-12 * wanted, "case {i}: {got:e} instead of {wanted:e}");
+    }
+}
