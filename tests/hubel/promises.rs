@@ -23,6 +23,8 @@ enum Promise {
     Softmax,
     /// Several roundings one behind the other: so large an error beside the largest operand or result, or 1.
     Composed(f64),
+    /// To gamma and beta, sums of K products of which one factor carries inverseSqrt's error; to x, composed.
+    NormalizationGradient,
     /// Held row by row of the table of functions.
     Functions,
 }
@@ -41,8 +43,7 @@ fn promise(family: &str) -> Option<Promise> {
         "accumulate" => Sums(|_, n| n as u64 + 1),
         "accuracy" | "gather" | "max_pool2d" | "pad2d" | "reshape" | "transpose" => Exact,
         "batch_norm" => Composed(1e-4),
-        // Sums over all pictures and positions that cancel.
-        "batch_norm_grad" => Composed(5e-4),
+        "batch_norm_grad" => NormalizationGradient,
         "conv2d" => Sums(|io, _| fixed(io, 1, &[0, 1, 2])),
         "conv2d_grad_input" => Sums(|io, _| fixed(io, 1, &[0, 1, 3])),
         // Terms are pictures times output positions: what dy holds for each output channel.
@@ -97,6 +98,19 @@ fn allowed(
         Promise::Composed(relative) => {
             let all = inputs.iter().copied().chain([exact]).flat_map(|a| &a.data);
             vec![relative * all.fold(1f64, |m, e| m.max(e.abs())) + LEAST; exact.data.len()]
+        }
+        Promise::NormalizationGradient if k == 0 => {
+            allowed(&Promise::Composed(1e-4), (sample, io, step), inputs, exact, k)
+        }
+        Promise::NormalizationGradient => {
+            let mean = &inputs[2].data;
+            let mut away = inputs[0].clone();
+            (away.data.iter_mut().enumerate())
+                .for_each(|(i, x)| *x = mean[i % mean.len()] + (*x - mean[i % mean.len()]).abs());
+            let magnitudes = [&away, inputs[1], inputs[2], inputs[3], &inputs[4].map(f64::abs)];
+            let sums = sample.op.reference(&magnitudes, step).swap_remove(k);
+            let rows = away.data.len() as f64 / mean.len() as f64;
+            sums.data.iter().map(|s| ((2.0 * rows.sqrt()).max(8.0) + 8.0) * UNIT * s.abs() + 2.0 * LEAST).collect()
         }
         Promise::Functions => vec![f64::INFINITY; exact.data.len()],
     }
