@@ -66,7 +66,7 @@ fn main() -> Result<()> {
     }
     let reference = engine.is_reference();
     let mnist = data::mnist(&options.data)?;
-    let prepare = |d: Dataset| Ok::<_, hubel::Error>(d.pad(2)?.standardize(MEAN, DEVIATION));
+    let prepare = |d: Dataset| anyhow::Ok(d.pad(2)?.standardize(MEAN, DEVIATION));
     let limit = options.limit.unwrap_or(if reference { 5_000 } else { usize::MAX });
     let (train, test) = (prepare(mnist.train.take(limit))?, prepare(mnist.test)?);
     let epochs = options.epochs.unwrap_or(if reference { 1 } else { 5 });

@@ -130,7 +130,7 @@ fn a_session_runs_any_batch_up_to_its_capacity() -> Result<()> {
 fn nothing_is_made_over_steps_2_to_50() -> Result<()> {
     let engine = Engine::new()?;
     let store = weights(&engine)?;
-    let mut session = engine.session(scaled(&engine, false), &[store.clone()], None)?;
+    let mut session = engine.session(scaled(&engine, false), std::slice::from_ref(&store), None)?;
     let counts = || {
         let hal = engine.wgpu().map(|(device, _)| device.get_internal_counters().hal).unwrap_or_default();
         [&hal.buffers, &hal.bind_groups, &hal.compute_pipelines, &hal.memory_allocations, &hal.shader_modules]
@@ -169,7 +169,7 @@ fn pipelines_are_shared_by_the_sessions_of_an_engine() -> Result<()> {
     let arena = engine.arena();
     let store = weights(&engine)?;
     let plan = scaled(&engine, false);
-    let mut a = engine.session_with_progress(plan.clone(), &[store.clone()], Some(&arena), &on_pipeline)?;
+    let mut a = engine.session_with_progress(plan.clone(), std::slice::from_ref(&store), Some(&arena), &on_pipeline)?;
     ensure!(built.load(Ordering::Relaxed) == 2);
     let bytes = engine.allocated_bytes();
     let mut b = engine.session_with_progress(plan, &[store], Some(&arena), &on_pipeline)?;
@@ -253,13 +253,13 @@ fn reads_need_not_block() -> Result<()> {
 fn threads_share_an_engine() -> Result<()> {
     let engine = engine();
     let store = weights(&engine)?;
-    let mut serial = engine.session(scaled(&engine, false), &[store.clone()], None)?;
+    let mut serial = engine.session(scaled(&engine, false), std::slice::from_ref(&store), None)?;
     let expected: Vec<Vec<f32>> = (0..20).map(|i| run_once(&mut serial, 1 + i % CAPACITY, i)).collect::<Result<_>>()?;
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| -> Result<()> {
-                    let mut session = engine.session(scaled(&engine, false), &[store.clone()], None)?;
+                    let mut session = engine.session(scaled(&engine, false), std::slice::from_ref(&store), None)?;
                     for i in 0..200 {
                         let k = i % 20;
                         ensure!(run_once(&mut session, 1 + k % CAPACITY, k)? == expected[k]);
@@ -358,7 +358,7 @@ fn a_lost_device_is_a_typed_error() -> Result<()> {
                 Engine::new()?
             };
             let store = weights(&engine)?;
-            let mut session = engine.session(scaled(&engine, false), &[store.clone()], None)?;
+            let mut session = engine.session(scaled(&engine, false), std::slice::from_ref(&store), None)?;
             for i in 0..steps {
                 session.run(&Step::of(2), &[("x", bytemuck::cast_slice(&input(2, i)))])?;
             }
@@ -419,7 +419,7 @@ fn wrong_plans_are_refused() -> Result<()> {
     let refuse = |change: &dyn Fn(&mut Plan)| {
         let mut plan = (*good).clone();
         change(&mut plan);
-        engine.session(Arc::new(plan), &[store.clone()], None).map(|_| ()).unwrap_err()
+        engine.session(Arc::new(plan), std::slice::from_ref(&store), None).map(|_| ()).unwrap_err()
     };
     let plan_error = |e: RuntimeError| matches!(e, RuntimeError::Plan { .. });
     ensure!(plan_error(refuse(&|p| p.dispatches[0].bindings[2].place = p.dispatches[0].bindings[0].place)));
@@ -438,7 +438,7 @@ fn wrong_plans_are_refused() -> Result<()> {
     let short = |p: &mut Plan| p.dispatches[1] = planned(&engine, "tanh", &[(&wide, small(2)), (&wide, small(1))]);
     ensure!(matches!(refuse(&short), RuntimeError::Validation { .. }));
 
-    let mut session = engine.session(good.clone(), &[store.clone()], None)?;
+    let mut session = engine.session(good.clone(), std::slice::from_ref(&store), None)?;
     let x = input(2, 1);
     let bytes: &[u8] = bytemuck::cast_slice(&x);
     ensure!(matches!(session.run(&Step::of(2), &[]), Err(RuntimeError::MissingInput { .. })));

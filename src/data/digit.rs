@@ -19,7 +19,7 @@ pub fn prepare(photo: &HostTensor) -> Result<HostTensor, FormatError> {
         3 => values.chunks_exact(3).map(|p| 0.299 * p[0] + 0.587 * p[1] + 0.114 * p[2]).collect(),
         _ => values,
     };
-    let on_rim = |i: usize| i / w == 0 || i / w == h - 1 || i % w == 0 || i % w == w - 1;
+    let on_rim = |i: usize| i / w == 0 || i / w == h - 1 || i.is_multiple_of(w) || i % w == w - 1;
     let mut rim: Vec<f32> = (0..h * w).filter(|&i| on_rim(i)).map(|i| grey[i]).collect();
     let paper = quantile(&mut rim, 0.5);
     let (darker, lighter) = grey.iter().fold((0.0, 0.0), |(d, l), &x| {

@@ -469,7 +469,7 @@ impl Planner<'_> {
         let home = self.home(v);
         let bytes = self.bytes(v);
         if let Some(place) = self.fixed.get(&home).or_else(|| self.fixed.get(&v)) {
-            return Some(Place { bytes, ..place.clone() });
+            return Some(Place { bytes, ..*place });
         }
         let &(block, inner) = self.block_of.get(&home)?;
         let (arena, offset) = self.blocks[block].place?;

@@ -1,4 +1,7 @@
-use super::{runner::Runner, trainer::params_layout};
+use super::{
+    runner::{Compiled, Runner},
+    trainer::params_layout,
+};
 use crate::{
     Error,
     graph::{Graph, Step},
@@ -94,8 +97,9 @@ impl Inference {
         let values = samples.to_f32();
         let row: usize = sample.iter().product();
         if self.runner.is_none() {
-            let stores = [self.params.clone()];
-            self.runner = Some(Runner::new(&self.engine, &self.graph, self.batch, &stores, None)?);
+            let stores = vec![self.params.clone()];
+            let compiled = Compiled::new(&self.engine, self.graph.clone(), self.batch, stores)?;
+            self.runner = Some(compiled.runner(&self.engine, None)?);
         }
         let mut results: Vec<(Vec<usize>, Vec<f32>)> = vec![Default::default(); self.names.len()];
         if let Some(runner) = &mut self.runner {
@@ -130,7 +134,7 @@ impl Inference {
     ) -> Result<(), Error> {
         if self.embedded.is_none() {
             let plan = self.embedded_plan()?;
-            self.embedded = Some(self.engine.session(Arc::new(plan), &[self.params.clone()], None)?);
+            self.embedded = Some(self.engine.session(Arc::new(plan), std::slice::from_ref(&self.params), None)?);
         }
         let buffers: Vec<External<'_>> = inputs.iter().chain(outputs).copied().collect();
         match &mut self.embedded {

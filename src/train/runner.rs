@@ -1,7 +1,7 @@
 use crate::{
     Error,
     graph::{Graph, Kind, Step, Value, evaluate},
-    passes::{PlanOptions, plan},
+    passes::{Plan, PlanOptions, plan},
     runtime::{Arena, Engine, RuntimeError, Session, Store},
     tensor::{Array, HostTensor},
 };
@@ -13,7 +13,7 @@ const MAX_LAUNCHES: usize = 30;
 /// A graph ready to run: a session on a device, or reference evaluation where there is none.
 pub(super) enum Runner {
     Device(Box<Session>),
-    Reference(Reference),
+    Reference(Box<Reference>),
 }
 
 /// Reference evaluation with states kept in host stores.
@@ -23,27 +23,55 @@ pub(super) struct Reference {
     results: HashMap<String, Array>,
 }
 
-impl Runner {
-    /// Returns the graph compiled for batches of at most `capacity`.
-    pub fn new(
-        engine: &Engine,
-        graph: &Graph,
-        capacity: usize,
-        stores: &[Store],
-        arena: Option<&Arena>,
-    ) -> Result<Self, Error> {
+/// A graph compiled for batches of some capacity, without device memory of its own yet.
+pub(super) struct Compiled {
+    graph: Graph,
+    stores: Vec<Store>,
+    plan: Option<Arc<Plan>>,
+}
+
+impl Compiled {
+    /// Returns the graph compiled for batches of at most `capacity`; there is a plan where there is a device.
+    pub fn new(engine: &Engine, graph: Graph, capacity: usize, stores: Vec<Store>) -> Result<Self, Error> {
         if engine.is_reference() {
-            let reference = Reference { graph: graph.clone(), stores: stores.to_vec(), results: HashMap::new() };
-            return Ok(Runner::Reference(reference));
+            return Ok(Compiled { graph, stores, plan: None });
         }
         let layouts: Vec<_> = stores.iter().map(|s| s.layout().as_ref()).collect();
         let options =
             PlanOptions { layouts, max_launches: MAX_LAUNCHES, ..PlanOptions::new(capacity, engine.profile().clone()) };
-        let plan = Arc::new(plan(graph, &options)?);
+        let plan = Arc::new(plan(&graph, &options)?);
         log::debug!("{plan}");
-        Ok(Runner::Device(Box::new(engine.session(plan, stores, arena)?)))
+        Ok(Compiled { graph, stores, plan: Some(plan) })
     }
 
+    /// Returns the plan, if it is for a device.
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        self.plan.as_ref()
+    }
+
+    /// Returns the graph ready to run, with activations in `arena` where that is given.
+    pub fn runner(self, engine: &Engine, arena: Option<&Arena>) -> Result<Runner, Error> {
+        Ok(match self.plan {
+            Some(plan) => Runner::Device(Box::new(engine.session(plan, &self.stores, arena)?)),
+            None => {
+                let reference = Reference { graph: self.graph, stores: self.stores, results: HashMap::new() };
+                Runner::Reference(Box::new(reference))
+            }
+        })
+    }
+}
+
+/// Makes room in `arena` for the largest of each of these graphs' arenas.
+pub(super) fn reserve(engine: &Engine, arena: &Arena, graphs: &[&Compiled]) -> Result<(), Error> {
+    let mut arenas: Vec<u64> = Vec::new();
+    for plan in graphs.iter().filter_map(|g| g.plan()) {
+        arenas.resize(arenas.len().max(plan.arenas.len()), 0);
+        arenas.iter_mut().zip(&plan.arenas).for_each(|(most, bytes)| *most = (*most).max(*bytes));
+    }
+    Ok(arena.reserve(engine, &arenas)?)
+}
+
+impl Runner {
     /// Runs one step; `feeds` are raw elements by input name.
     pub fn run(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<(), Error> {
         match self {

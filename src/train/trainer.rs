@@ -1,4 +1,7 @@
-use super::{Compile, Control, Fit, History, Inference, Progress, runner::Runner};
+use super::{
+    Compile, Control, Fit, History, Inference, Progress,
+    runner::{Compiled, Runner, reserve},
+};
 use crate::{
     Error,
     data::{Dataset, shuffled},
@@ -322,21 +325,24 @@ impl Trainer {
             self.check(validation)?;
         }
         self.at.seed = fit.seed;
-        let source = self.source(data)?;
-        let graph = self.graph(data, &source, Mode::Training)?;
-        let stores = self.stores(&source);
-        let mut runner = Runner::new(&self.engine, &graph, fit.batch, &stores, Some(&self.arena))?;
-        if let Runner::Device(session) = &runner {
-            let plan = session.plan().clone();
+        let (source, training) = self.compiled(data, fit.batch, Mode::Training)?;
+        let evaluation = match fit.validation {
+            None => None,
+            Some(data) => Some((data, self.compiled(data, fit.batch.max(256), Mode::Inference)?)),
+        };
+        let graphs: Vec<_> = evaluation.iter().map(|(_, (_, compiled))| compiled).chain([&training]).collect();
+        reserve(&self.engine, &self.arena, &graphs)?;
+        if let Some(plan) = training.plan() {
             if self.at.plan != 0 && self.at.plan != plan.hash {
                 log::warn!("this run takes its steps by another plan than before: it will not end in the same bits");
             }
             self.at.plan = plan.hash;
-            self.plan = Some(plan);
+            self.plan = Some(plan.clone());
         }
-        let mut validation = match fit.validation {
+        let mut runner = training.runner(&self.engine, Some(&self.arena))?;
+        let mut validation = match evaluation {
             None => None,
-            Some(data) => Some((data, self.evaluation(data, fit.batch.max(256))?)),
+            Some((data, (source, compiled))) => Some((data, source, compiled.runner(&self.engine, Some(&self.arena))?)),
         };
         let mut at = Progress { epochs: fit.epochs, samples: data.len(), ..Progress::default() };
         fit.callbacks.iter_mut().for_each(|c| c.begin(&at));
@@ -376,7 +382,7 @@ impl Trainer {
             }
             at.values = self.read_values(&mut runner, 1)?;
             at.samples_per_s = (data.len() - from) as f64 / began.elapsed().as_secs_f64();
-            if let Some((data, (source, runner))) = &mut validation {
+            if let Some((data, source, runner)) = &mut validation {
                 let scores = self.run_evaluation(data, source, runner, fit.batch.max(256))?;
                 at.values.extend(scores.values.into_iter().map(|(name, v)| (format!("val_{name}"), v)));
             }
@@ -399,7 +405,8 @@ impl Trainer {
             Some((n, runner)) if n == data.len() => Ok(runner),
             _ => {
                 let graph = self.graph(data, &Source::Host, Mode::Training)?;
-                Runner::new(&self.engine, &graph, data.len(), &self.stores(&Source::Host), Some(&self.arena))
+                Compiled::new(&self.engine, graph, data.len(), self.stores(&Source::Host))?
+                    .runner(&self.engine, Some(&self.arena))
             }
         }
     }
@@ -435,11 +442,11 @@ impl Trainer {
         Ok(times)
     }
 
-    fn evaluation(&self, data: &Dataset, batch: usize) -> Result<(Source, Runner), Error> {
+    fn compiled(&self, data: &Dataset, batch: usize, mode: Mode) -> Result<(Source, Compiled), Error> {
         let source = self.source(data)?;
-        let graph = self.graph(data, &source, Mode::Inference)?;
-        let runner = Runner::new(&self.engine, &graph, batch, &self.stores(&source), Some(&self.arena))?;
-        Ok((source, runner))
+        let graph = self.graph(data, &source, mode)?;
+        let compiled = Compiled::new(&self.engine, graph, batch, self.stores(&source))?;
+        Ok((source, compiled))
     }
 
     fn run_evaluation(
@@ -460,7 +467,8 @@ impl Trainer {
     pub fn evaluate(&mut self, data: &Dataset) -> Result<Scores, Error> {
         self.check(data)?;
         let batch = 256.min(data.len());
-        let (source, mut runner) = self.evaluation(data, batch)?;
+        let (source, compiled) = self.compiled(data, batch, Mode::Inference)?;
+        let mut runner = compiled.runner(&self.engine, Some(&self.arena))?;
         self.run_evaluation(data, &source, &mut runner, batch)
     }
 
