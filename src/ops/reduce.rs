@@ -10,7 +10,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op,
         OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
     },
-    kernels,
+    kernels::{self, gemm},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
 };
 
@@ -184,8 +184,11 @@ impl Op for Reduce {
         let outputs = Count { fixed: outputs.fixed / width, per_sample: outputs.per_sample / width };
         // A plan's capacity is not known here: a batch of 32 stands for it in the choice of chunks.
         let (lanes, n_terms) = (outputs.at(32).max(1), terms.at(32));
+        let long = terms.at(gemm::LONG_BATCH).div_ceil(profile.max_turns);
         let serial = match profile.class {
-            DeviceClass::Cpu => Loop { chunks: (128 / lanes).min(n_terms / 128).max(1), invocations: 16, tree: false },
+            DeviceClass::Cpu => {
+                Loop { chunks: (128 / lanes).min(n_terms / 128).max(long).max(1), invocations: 16, tree: false }
+            }
             DeviceClass::Gpu => {
                 Loop { chunks: (8192 / lanes).min(n_terms / 32).clamp(1, 256), invocations: 64, tree: false }
             }
@@ -350,6 +353,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let to = if finish.is_some() { Slot::output(0) } else { Slot::Scratch(0) };
         let grid = Grid::new(self.outputs.times(chunks), if tree { 1 } else { group });
         kernels::dispatch("reduce", &text, &[], grid, vec![from, to], finish.flatten())
+            .turns(terms, chunks * u64::from(stride))
     }
 }
 
