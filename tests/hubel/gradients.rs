@@ -1,10 +1,9 @@
 //! Gradients: central differences on the references, and the GPU against the references.
 
-use crate::harness::{Run, reference, run_graph, sample_graph, sample_inputs, step_of};
+use crate::harness::{Run, families, reference, run_graph, sample_graph, sample_inputs, step_of};
 use hubel::{
     graph::{Family, Fill, Sample, Step},
     nn::Mode,
-    ops::FAMILIES,
     prelude::*,
     tensor::{Array, Philox, Purpose, stream_id},
 };
@@ -69,7 +68,7 @@ fn differentiable(sample: &Sample) -> Option<Vec<usize>> {
 
 fn each_differentiable(count: usize, check: impl Fn(&'static Family, Case) -> Result<(), String>) {
     let mut failed = Vec::new();
-    for family in FAMILIES.iter().filter(|f| f.differentiable) {
+    for family in families().filter(|f| f.differentiable) {
         let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 7);
         let mut checked = 0;
         for _ in 0..count * 4 {

@@ -1,9 +1,8 @@
 //! Claims about every operation, derived from the list of operations.
 
-use crate::harness::{Run, check_sample};
+use crate::harness::{Run, check_sample, families};
 use hubel::{
     graph::{Family, Graph},
-    ops::FAMILIES,
     tensor::{Philox, Purpose},
 };
 use std::collections::HashSet;
@@ -15,8 +14,7 @@ fn rng(family: &Family, stream: u32) -> Philox {
 }
 
 fn failures(check: impl Fn(&'static Family) -> Result<(), String>) {
-    let failed: Vec<String> =
-        FAMILIES.iter().filter_map(|f| check(f).err().map(|e| format!("{}: {e}", f.name))).collect();
+    let failed: Vec<String> = families().filter_map(|f| check(f).err().map(|e| format!("{}: {e}", f.name))).collect();
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }
 
