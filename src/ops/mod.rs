@@ -25,7 +25,7 @@ pub use batch_norm::{BatchNorm, BatchNormGrad};
 pub use conv2d::{Conv2d, Conv2dOptions, Geometry};
 pub use conv2d_grad::{Conv2dGradInput, Conv2dGradWeight};
 pub use dropout::Dropout;
-pub use elementwise::{Elementwise, TABLE, elementary};
+pub use elementwise::{Elementwise, TABLE, elementary, sample_of};
 pub use gather::{Gather, GatherGrad};
 pub use matmul::{Matmul, MatmulOptions};
 pub use max_pool2d::{MaxPool2d, MaxPool2dGrad, Pool2dOptions};

@@ -3,7 +3,7 @@
 use crate::harness::{Run, check_sample};
 use hubel::{
     graph::{Family, Graph},
-    ops::FAMILIES,
+    ops::{FAMILIES, TABLE, sample_of},
     tensor::{Philox, Purpose},
 };
 use std::collections::HashSet;
@@ -39,6 +39,18 @@ fn every_kernel_computes_what_its_reference_says_between_guards() {
         }
         Err(format!("only {} distinct samples", distinct.len()))
     });
+}
+
+#[test]
+fn every_function_of_the_elementwise_table_computes_what_its_definition_says() {
+    let mut rng = Philox::new(5, Purpose::Test, 0);
+    let run = Run { guarded: true, ..Run::default() };
+    for f in TABLE {
+        for _ in 0..4 {
+            let sample = sample_of(f, &mut rng);
+            check_sample(&sample, &mut rng, &run).unwrap_or_else(|e| panic!("{e}"));
+        }
+    }
 }
 
 #[test]
