@@ -3,6 +3,7 @@
 mod accumulate;
 mod accuracy;
 mod batch_norm;
+mod concat;
 mod conv2d;
 mod conv2d_grad;
 mod dropout;
@@ -14,6 +15,7 @@ mod optimizer;
 mod pad2d;
 mod reduce;
 mod reshape;
+mod slice;
 mod softmax;
 mod softmax_cross_entropy;
 mod transpose;
@@ -22,6 +24,7 @@ mod window;
 pub use accumulate::Accumulate;
 pub use accuracy::CategoricalAccuracy;
 pub use batch_norm::{BatchNorm, BatchNormGrad};
+pub use concat::Concat;
 pub use conv2d::{Conv2d, Conv2dOptions, Geometry};
 pub use conv2d_grad::{Conv2dGradInput, Conv2dGradWeight};
 pub use dropout::Dropout;
@@ -33,6 +36,7 @@ pub use optimizer::Optimizer;
 pub use pad2d::Pad2d;
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
+pub use slice::{Part, Slice, SliceGrad};
 pub use softmax::Softmax;
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;
 pub use transpose::Transpose;
@@ -46,6 +50,7 @@ pub static FAMILIES: &[&Family] = &[
     &accuracy::FAMILY,
     &batch_norm::FAMILY,
     &batch_norm::FAMILY_GRAD,
+    &concat::FAMILY,
     &conv2d::FAMILY,
     &conv2d_grad::INPUT_FAMILY,
     &conv2d_grad::WEIGHT_FAMILY,
@@ -60,6 +65,8 @@ pub static FAMILIES: &[&Family] = &[
     &pad2d::FAMILY,
     &reduce::FAMILY,
     &reshape::FAMILY,
+    &slice::FAMILY,
+    &slice::FAMILY_GRAD,
     &softmax::FAMILY,
     &softmax_cross_entropy::FAMILY,
     &transpose::FAMILY,
