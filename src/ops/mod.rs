@@ -15,6 +15,7 @@ mod optimizer;
 mod pad2d;
 mod reduce;
 mod reshape;
+mod resize2d;
 mod slice;
 mod softmax;
 mod softmax_cross_entropy;
@@ -33,9 +34,10 @@ pub use gather::{Gather, GatherGrad};
 pub use matmul::{Matmul, MatmulOptions};
 pub use max_pool2d::{MaxPool2d, MaxPool2dGrad, Pool2dOptions};
 pub use optimizer::Optimizer;
-pub use pad2d::Pad2d;
+pub use pad2d::{Pad2d, Pad2dGrad, PadMode};
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
+pub use resize2d::{Interpolation, Resize2d, Resize2dGrad};
 pub use slice::{Part, Slice, SliceGrad};
 pub use softmax::Softmax;
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;
@@ -63,8 +65,11 @@ pub static FAMILIES: &[&Family] = &[
     &optimizer::ADAM,
     &optimizer::SGD,
     &pad2d::FAMILY,
+    &pad2d::FAMILY_GRAD,
     &reduce::FAMILY,
     &reshape::FAMILY,
+    &resize2d::FAMILY,
+    &resize2d::FAMILY_GRAD,
     &slice::FAMILY,
     &slice::FAMILY_GRAD,
     &softmax::FAMILY,
