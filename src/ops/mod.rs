@@ -2,6 +2,7 @@
 
 mod accumulate;
 mod accuracy;
+mod argmax;
 mod batch_norm;
 mod concat;
 mod conv2d;
@@ -19,11 +20,13 @@ mod resize2d;
 mod slice;
 mod softmax;
 mod softmax_cross_entropy;
+mod top_k;
 mod transpose;
 mod window;
 
 pub use accumulate::Accumulate;
 pub use accuracy::CategoricalAccuracy;
+pub use argmax::Argmax;
 pub use batch_norm::{BatchNorm, BatchNormGrad};
 pub use concat::Concat;
 pub use conv2d::{Conv2d, Conv2dOptions, Geometry};
@@ -41,6 +44,7 @@ pub use resize2d::{Interpolation, Resize2d, Resize2dGrad};
 pub use slice::{Part, Slice, SliceGrad};
 pub use softmax::Softmax;
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;
+pub use top_k::{TopK, TopKGrad};
 pub use transpose::Transpose;
 pub use window::Padding;
 
@@ -50,6 +54,7 @@ use crate::graph::Family;
 pub static FAMILIES: &[&Family] = &[
     &accumulate::FAMILY,
     &accuracy::FAMILY,
+    &argmax::FAMILY,
     &batch_norm::FAMILY,
     &batch_norm::FAMILY_GRAD,
     &concat::FAMILY,
@@ -74,5 +79,7 @@ pub static FAMILIES: &[&Family] = &[
     &slice::FAMILY_GRAD,
     &softmax::FAMILY,
     &softmax_cross_entropy::FAMILY,
+    &top_k::FAMILY,
+    &top_k::FAMILY_GRAD,
     &transpose::FAMILY,
 ];

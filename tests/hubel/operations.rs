@@ -2,7 +2,7 @@
 
 use crate::harness::{Run, check_sample};
 use hubel::{
-    graph::{Family, Graph},
+    graph::{Family, Fault, Fill, Graph},
     ops::{FAMILIES, TABLE, sample_of},
     tensor::{Philox, Purpose},
 };
@@ -51,6 +51,26 @@ fn every_function_of_the_elementwise_table_computes_what_its_definition_says() {
             check_sample(&sample, &mut rng, &run).unwrap_or_else(|e| panic!("{e}"));
         }
     }
+}
+
+#[test]
+fn equal_numbers_are_ranked_by_their_place() {
+    let family = FAMILIES.iter().find(|f| f.name == "top_k").expect("top_k is a family");
+    let mut rng = rng(family, 3);
+    let faults = [("v > best", "v >= best"), ("(v == last && c > last_at)", "false")];
+    let faults = faults.map(|(from, to)| Fault { what: "breaks ties otherwise", from, to });
+    let mut noticed = [false; 2];
+    for _ in 0..SHAPES {
+        let mut sample = (family.sample)(&mut rng);
+        sample.inputs[0].1 = Fill::Index(4);
+        let run = Run { guarded: true, ..Run::default() };
+        check_sample(&sample, &mut rng, &run).unwrap_or_else(|e| panic!("{e}"));
+        for (noticed, fault) in noticed.iter_mut().zip(&faults) {
+            let run = Run { fault: Some(fault), ..run.clone() };
+            *noticed = *noticed || check_sample(&sample, &mut rng, &run).is_err();
+        }
+    }
+    assert_eq!(noticed, [true; 2]);
 }
 
 #[test]
