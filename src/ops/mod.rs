@@ -36,7 +36,7 @@ pub use elementwise::{Elementwise, TABLE, elementary, sample_of};
 pub use gather::{Gather, GatherGrad};
 pub use matmul::{Matmul, MatmulOptions};
 pub use max_pool2d::{MaxPool2d, MaxPool2dGrad, Pool2dOptions};
-pub use optimizer::Optimizer;
+pub use optimizer::{Optimizer, Rule};
 pub use pad2d::{Pad2d, Pad2dGrad, PadMode};
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
@@ -67,7 +67,10 @@ pub static FAMILIES: &[&Family] = &[
     &matmul::FAMILY,
     &max_pool2d::FAMILY,
     &max_pool2d::FAMILY_GRAD,
+    &optimizer::ADAGRAD,
     &optimizer::ADAM,
+    &optimizer::NADAM,
+    &optimizer::RMSPROP,
     &optimizer::SGD,
     &pad2d::FAMILY,
     &pad2d::FAMILY_GRAD,
