@@ -1,5 +1,6 @@
 //! Kernel sources: the common header, epilogues, index arithmetic and reflection.
 
+mod depthwise;
 pub mod gemm;
 mod index;
 mod reflect;

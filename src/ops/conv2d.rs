@@ -30,12 +30,14 @@ pub struct Conv2dOptions {
     pub padding: Padding,
     /// Distance of neighbouring taps.
     pub dilation: [usize; 2],
+    /// Groups of channels, each convolved alone; as many as channels is a depthwise convolution.
+    pub groups: usize,
 }
 
 impl Conv2dOptions {
     /// Returns a convolution of stride 1 with this padding.
     pub fn new(padding: Padding) -> Self {
-        Conv2dOptions { strides: [1, 1], padding, dilation: [1, 1] }
+        Conv2dOptions { strides: [1, 1], padding, dilation: [1, 1], groups: 1 }
     }
 
     /// Returns a convolution of stride 1 without padding.
@@ -64,6 +66,12 @@ impl Conv2dOptions {
         self.dilation = dilation;
         self
     }
+
+    /// Returns the convolution of so many groups of channels, each with filters of its own.
+    pub fn groups(mut self, groups: usize) -> Self {
+        self.groups = groups;
+        self
+    }
 }
 
 /// The sizes around a convolution, all explicit; index 0 is height, 1 is width.
@@ -81,23 +89,26 @@ pub struct Geometry {
     pub dilation: [usize; 2],
     /// Size of the result.
     pub output: [usize; 2],
+    /// Groups of channels, each convolved alone.
+    pub groups: usize,
 }
 
 impl Geometry {
     /// Returns the sizes of a convolution, or `None` where a stride is 0 or the kernel does not fit.
     pub fn new(input: [usize; 2], kernel: [usize; 2], options: Conv2dOptions) -> Option<Self> {
-        let Conv2dOptions { strides, padding, dilation } = options;
+        let Conv2dOptions { strides, padding, dilation, groups } = options;
         let extent = |axis: usize| kernel[axis].checked_sub(1)?.checked_mul(dilation[axis])?.checked_add(1);
-        if dilation.contains(&0) {
+        if dilation.contains(&0) || groups == 0 {
             return None;
         }
         let (pads, output) = padding.resolve(input, [extent(0)?, extent(1)?], strides)?;
-        Some(Geometry { input, kernel, strides, pads, dilation, output })
+        Some(Geometry { input, kernel, strides, pads, dilation, output, groups })
     }
 
     /// Returns the options that give these sizes.
     pub fn options(&self) -> Conv2dOptions {
-        Conv2dOptions { strides: self.strides, padding: Padding::Explicit(self.pads), dilation: self.dilation }
+        let Geometry { strides, pads, dilation, groups, .. } = *self;
+        Conv2dOptions { strides, padding: Padding::Explicit(pads), dilation, groups }
     }
 
     /// Returns the input position under a tap of an output position, along an axis.
@@ -107,13 +118,16 @@ impl Geometry {
     }
 
     pub(super) fn key(&self) -> String {
-        let Geometry { kernel, strides, pads, dilation, input, .. } = self;
-        format!("kernel={kernel:?} strides={strides:?} pads={pads:?} dilation={dilation:?} input={input:?}")
+        let Geometry { kernel, strides, pads, dilation, input, groups, .. } = self;
+        format!(
+            "kernel={kernel:?} strides={strides:?} pads={pads:?} dilation={dilation:?} groups={groups} input={input:?}"
+        )
     }
 }
 
-/// Convolution (ONNX Conv, Keras Conv2D without bias): x (N, H, W, C), w (R, S, C, K) → (N, P, Q, K),
-/// `y[n, p, q, k] = Σ x[n, p·sh + r·dh − top, q·sw + s·dw − left, c] · w[r, s, c, k]`.
+/// Convolution (ONNX Conv, Keras Conv2D without bias): x (N, H, W, C), w (R, S, C / groups, K) → (N, P, Q, K),
+/// `y[n, p, q, k] = Σ x[n, p·sh + r·dh − top, q·sw + s·dw − left, first(k) + c] · w[r, s, c, k]`, where `first(k)` is
+/// the first channel of the group of k: ⌊k · groups / K⌋ · C / groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv2d {
     /// How the kernel slides.
@@ -147,8 +161,8 @@ impl Op for Conv2d {
     }
 
     fn key(&self) -> String {
-        let Conv2dOptions { strides, padding, dilation } = self.options;
-        format!("strides={strides:?} padding={padding:?} dilation={dilation:?}")
+        let Conv2dOptions { strides, padding, dilation, groups } = self.options;
+        format!("strides={strides:?} padding={padding:?} dilation={dilation:?} groups={groups}")
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -157,9 +171,15 @@ impl Op for Conv2d {
         };
         let [h, width, c] = picture("conv2d", "pictures", x)?;
         let [r, s, ic, oc] = kernel("conv2d", "weights", w)?;
-        if c != ic {
-            let advice = "give the weights as many input channels as the pictures have channels";
-            return Err(OpError::new("conv2d", format!("weights for {c} channels"), &w.shape, advice));
+        let groups = self.options.groups;
+        if groups == 0 || c != ic * groups || oc % groups != 0 {
+            let advice = "give the weights the channels of one group of the picture, and as many filters for each";
+            return Err(OpError::new(
+                "conv2d",
+                format!("weights for {groups} groups of {c} channels"),
+                &w.shape,
+                advice,
+            ));
         }
         let geometry = Geometry::new([h, width], [r, s], self.options).ok_or_else(|| {
             let wanted = format!("strides and dilation from 1 up and a padded picture of at least {r}×{s}");
@@ -174,7 +194,8 @@ impl Op for Conv2d {
         let (x, w) = (inputs[0], inputs[1]);
         let Some(geometry) = self.geometry(&x.shape, &w.shape) else { return Vec::new() };
         let [n, h, width, c] = [x.shape[0], x.shape[1], x.shape[2], x.shape[3]];
-        let k = w.shape[3];
+        let (k, group) = (w.shape[3], w.shape[2]);
+        let per_group = k / geometry.groups;
         let [p, q] = geometry.output;
         let [r, s] = geometry.kernel;
         let mut y = Array::zeros([n, p, q, k]);
@@ -186,9 +207,11 @@ impl Op for Conv2d {
                     for j in 0..s {
                         let Some(iw) = geometry.tap(1, at, j) else { continue };
                         let x = &image[(ih * width + iw) * c..][..c];
-                        let w = &w.data[(i * s + j) * c * k..][..c * k];
-                        for (&x, w) in x.iter().zip(w.chunks(k)) {
-                            y.iter_mut().zip(w).for_each(|(y, &w)| *y += x * w);
+                        let w = &w.data[(i * s + j) * group * k..][..group * k];
+                        for (c, &x) in x.iter().enumerate() {
+                            let first = c / group * per_group;
+                            let w = &w[c % group * k + first..][..per_group];
+                            y[first..].iter_mut().zip(w).for_each(|(y, &w)| *y += x * w);
                         }
                     }
                 }
@@ -220,12 +243,13 @@ impl Op for Conv2d {
             transposed: false,
             from: geometry.input,
             to: geometry.output,
-            from_channels: w[2],
+            from_channels: x.last(),
             to_channels: w[3],
             kernel: geometry.kernel,
             strides: geometry.strides,
             pads: [geometry.pads[0][0], geometry.pads[1][0]],
             dilation: geometry.dilation,
+            groups: geometry.groups,
             pictures: pictures(x),
         };
         gemm::window(&window, profile, epilogue)
@@ -253,7 +277,19 @@ pub(super) fn pictures(shape: &Shape) -> Count {
 }
 
 impl Graph {
-    /// Returns the convolution of pictures `x` (N, H, W, C) with weights `w` (R, S, C, K): (N, P, Q, K).
+    /// Returns the convolution of pictures `x` (N, H, W, C) with weights `w` (R, S, C / groups, K): (N, P, Q, K).
+    ///
+    /// With as many groups as channels it is depthwise: weights (R, S, 1, C · multiplier) are Keras' (R, S, C, multiplier).
+    ///
+    /// ```
+    /// use hubel::{ops::Conv2dOptions, prelude::*};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", [Batch, 28, 28, 32], F32);
+    /// let w = g.parameter("w", [3, 3, 1, 64], GlorotUniform);
+    /// let y = g.conv2d(x, w, Conv2dOptions::same().groups(32))?;
+    /// assert_eq!(g.shape(y).to_string(), "(N, 28, 28, 64)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
     pub fn conv2d(&mut self, x: Value, w: Value, options: Conv2dOptions) -> Result<Value, OpError> {
         self.apply1(Conv2d { options }, &[x, w])
     }
@@ -262,6 +298,7 @@ impl Graph {
 pub(super) const ANY: Fill = Fill::Uniform(-1.0, 1.0);
 
 /// A convolution to test: pictures, weights and options.
+#[derive(Debug, Clone)]
 pub(super) struct Case {
     pub x: Shape,
     pub w: [usize; 4],
@@ -281,7 +318,8 @@ impl Case {
     }
 
     pub(super) fn of(n: usize, size: usize, c: usize, kernel: usize, k: usize, options: Conv2dOptions) -> Self {
-        Case { x: Shape::from([Batch, size, size, c]), w: [kernel, kernel, c, k], options, capacity: n }
+        let w = [kernel, kernel, c / options.groups, k];
+        Case { x: Shape::from([Batch, size, size, c]), w, options, capacity: n }
     }
 }
 
@@ -289,7 +327,19 @@ impl Case {
 pub(super) fn case(rng: &mut Philox) -> Case {
     loop {
         let channels = [1, 2, 3, 4, 6, 7, 8, 15, 16, 17, 33, 63, 64, 65];
-        let (c, k) = (rng.pick(&channels), rng.pick(&channels));
+        let (mut c, mut k) = (rng.pick(&channels), rng.pick(&channels));
+        let groups = match rng.below(4) {
+            0 => {
+                k = c * rng.pick(&[1, 1, 1, 2, 3, 4]);
+                c
+            }
+            1 => {
+                let groups = rng.pick(&[2, 3, 4, 5]);
+                (c, k) = (groups * rng.pick(&[1, 2, 3, 8, 17]), groups * rng.pick(&[1, 2, 3, 8, 17]));
+                groups
+            }
+            _ => 1,
+        };
         let size = [1, 2, 5, 7, 8, 9, 13, 14, 15, 16, 17, 18];
         let (h, w) = (rng.pick(&size), rng.pick(&size));
         let taps = [1, 1, 2, 3, 3, 5, 7];
@@ -300,9 +350,9 @@ pub(super) fn case(rng: &mut Philox) -> Case {
         let dilation = rng.pick(&[[1, 1], [1, 1], [1, 1], [2, 1], [2, 2], [1, 3]]);
         let capacity = rng.pick(&[1, 2, 3, 5]);
         let x = if rng.below(8) == 0 { Shape::fixed([2, h, w, c]) } else { Shape::from([Batch, h, w, c]) };
-        let w = [rng.pick(&taps), rng.pick(&taps), c, k];
-        let case = Case { x, w, options: Conv2dOptions { strides, padding, dilation }, capacity };
-        if case.geometry().is_some_and(|g| g.output[0] * g.output[1] * c * k * w[0] * w[1] < 2_000_000) {
+        let w = [rng.pick(&taps), rng.pick(&taps), c / groups, k];
+        let case = Case { x, w, options: Conv2dOptions { strides, padding, dilation, groups }, capacity };
+        if case.geometry().is_some_and(|g| g.output[0] * g.output[1] * w.iter().product::<usize>() < 2_000_000) {
             return case;
         }
     }
@@ -317,6 +367,11 @@ pub(super) fn bench_cases() -> Vec<(&'static str, Case)> {
         ("conv3x3_n8_c64_56", Case::of(8, 56, 64, 3, 64, same)),
         ("conv3x3_n8_c256_14", Case::of(8, 14, 256, 3, 256, same)),
         ("conv1x1_n8_c256_k64_56", Case::of(8, 56, 256, 1, 64, same)),
+        ("dwconv3x3_n8_c32_112", Case::of(8, 112, 32, 3, 32, same.groups(32))),
+        ("dwconv3x3s2_n8_c96_56", Case::of(8, 56, 96, 3, 96, same.groups(96).strides([2, 2]))),
+        ("dwconv7x7_n8_c96_28", Case::of(8, 28, 96, 7, 96, same.groups(96))),
+        ("dwconv3x3_n8_c960_7", Case::of(8, 7, 960, 3, 960, same.groups(960))),
+        ("conv3x3_g32_n8_c128_28", Case::of(8, 28, 128, 3, 128, same.groups(32))),
         ("conv7x7s2_n8_c3_224", Case::of(8, 224, 3, 7, 64, Conv2dOptions::explicit([[3, 3], [3, 3]]).strides([2, 2]))),
     ]
 }
@@ -335,7 +390,7 @@ fn sample(rng: &mut Philox) -> Sample {
 /// Convolution as a family.
 pub static FAMILY: Family = Family {
     name: "conv2d",
-    about: "two-dimensional convolution of NHWC pictures with weights (height, width, in, out) (ONNX Conv, Keras Conv2D)",
+    about: "two-dimensional convolution of NHWC pictures with weights (height, width, in / groups, out), depthwise where there are as many groups as channels (ONNX Conv, Keras Conv2D, DepthwiseConv2D)",
     sample,
     benches: || bench_cases().into_iter().map(|(name, case)| (name, of(case))).collect(),
     bad: &[
@@ -361,6 +416,30 @@ pub static FAMILY: Family = Family {
                 let x = g.input("x", [Batch, 8, 8, 3], DType::F32);
                 let w = g.input("w", [3, 3, 1, 4], DType::F32);
                 g.conv2d(x, w, Conv2dOptions::same())
+            },
+        },
+        Bad {
+            what: "channels that do not fall into groups",
+            build: |g| {
+                let x = g.input("x", [Batch, 8, 8, 6], DType::F32);
+                let w = g.input("w", [3, 3, 1, 6], DType::F32);
+                g.conv2d(x, w, Conv2dOptions::same().groups(4))
+            },
+        },
+        Bad {
+            what: "filters that do not fall into groups",
+            build: |g| {
+                let x = g.input("x", [Batch, 8, 8, 6], DType::F32);
+                let w = g.input("w", [3, 3, 2, 4], DType::F32);
+                g.conv2d(x, w, Conv2dOptions::same().groups(3))
+            },
+        },
+        Bad {
+            what: "no group",
+            build: |g| {
+                let x = g.input("x", [Batch, 8, 8, 6], DType::F32);
+                let w = g.input("w", [3, 3, 6, 4], DType::F32);
+                g.conv2d(x, w, Conv2dOptions::same().groups(0))
             },
         },
         Bad {
@@ -399,4 +478,8 @@ pub(super) const CORRELATION_FAULTS: &[Fault] = &[
     Fault { what: "drops the last row of taps", from: "r < end_r", to: "r + 1u < end_r" },
     Fault { what: "swaps h and w", from: "tap_offset(r, s)", to: "tap_offset(s, r)" },
     Fault { what: "skips the last tile", from: "tile >= tiles", to: "tile + 1u >= tiles" },
+    Fault { what: "reads the first group", from: " + group * ", to: " + 0u * " },
+    Fault { what: "drops the last row of a strip", from: "t < end_t", to: "t + 1u < end_t" },
+    Fault { what: "shifts a row of a strip", from: "row_in + i32(t", to: "row_in + 1 + i32(t" },
+    Fault { what: "skips the last strip", from: "item >= items", to: "item + 1u >= items" },
 ];

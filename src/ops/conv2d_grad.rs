@@ -71,20 +71,21 @@ impl Op for Conv2dGradInput {
         consistent(self.name(), &self.geometry)?;
         let k = output_picture(self.name(), &self.geometry, dy)?;
         let [r, s, ic, oc] = kernel(self.name(), "weights", w)?;
-        if oc != k || [r, s] != self.geometry.kernel {
+        if oc != k || [r, s] != self.geometry.kernel || oc % self.geometry.groups != 0 {
             let [r, s] = self.geometry.kernel;
-            let wanted = format!("weights of {r}×{s} taps for {k} output channels");
+            let wanted = format!("weights of {r}×{s} taps for {k} output channels in {} groups", self.geometry.groups);
             return Err(OpError::new(self.name(), wanted, &w.shape, "pass the weights of the convolution"));
         }
         let [h, width] = self.geometry.input;
-        Ok(vec![TensorType::f32(dy.shape.with_row(&[h, width, ic]))])
+        Ok(vec![TensorType::f32(dy.shape.with_row(&[h, width, ic * self.geometry.groups]))])
     }
 
     fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
         let (dy, w) = (inputs[0], inputs[1]);
         let g = &self.geometry;
         let ([h, width], [p, q], [r, s]) = (g.input, g.output, g.kernel);
-        let (n, k, c) = (dy.shape[0], dy.shape[3], w.shape[2]);
+        let (n, k, group) = (dy.shape[0], dy.shape[3], w.shape[2]);
+        let (c, per_group) = (group * g.groups, k / g.groups);
         let mut dx = Array::zeros([n, h, width, c]);
         let (picture, gradient) = ((h * width * c).max(1), p * q * k);
         dx.data.par_chunks_mut(picture).enumerate().for_each(|(sample, dx)| {
@@ -96,10 +97,12 @@ impl Op for Conv2dGradInput {
                         let dy = &dy[(row * q + at) * k..][..k];
                         for j in 0..s {
                             let Some(iw) = g.tap(1, at, j) else { continue };
-                            let w = &w.data[(i * s + j) * c * k..][..c * k];
+                            let w = &w.data[(i * s + j) * group * k..][..group * k];
                             let dx = &mut dx[(ih * width + iw) * c..][..c];
-                            for (dx, w) in dx.iter_mut().zip(w.chunks(k)) {
-                                *dx += w.iter().zip(dy).map(|(w, dy)| w * dy).sum::<f64>();
+                            for (c, dx) in dx.iter_mut().enumerate() {
+                                let first = c / group * per_group;
+                                let w = &w[c % group * k + first..][..per_group];
+                                *dx += w.iter().zip(&dy[first..]).map(|(w, dy)| w * dy).sum::<f64>();
                             }
                         }
                     }
@@ -130,11 +133,12 @@ impl Op for Conv2dGradInput {
             from: g.output,
             to: g.input,
             from_channels: w[3],
-            to_channels: w[2],
+            to_channels: w[2] * g.groups,
             kernel: g.kernel,
             strides: g.strides,
             pads: [g.pads[0][0], g.pads[1][0]],
             dilation: g.dilation,
+            groups: g.groups,
             pictures: pictures(&io.inputs[0].shape),
         };
         gemm::window(&window, profile, epilogue)
@@ -147,7 +151,7 @@ impl Op for Conv2dGradInput {
 
     fn accuracy(&self, io: &Io, _n: usize) -> Vec<Accuracy> {
         let w = io.inputs[1].shape.dims();
-        vec![Accuracy::Products { terms: (w[0] * w[1] * w[3]) as u64 }]
+        vec![Accuracy::Products { terms: (w[0] * w[1] * w[3] / self.geometry.groups) as u64 }]
     }
 
     fn epilogue(&self) -> bool {
@@ -176,8 +180,12 @@ impl Op for Conv2dGradWeight {
             let wanted = format!("as many pictures of {h}×{w} as {} has", dy.shape);
             return Err(OpError::new(self.name(), wanted, &x.shape, "pass the pictures of the convolution"));
         }
-        let [r, s] = self.geometry.kernel;
-        let mut outputs = vec![TensorType::f32([r, s, c, k])];
+        let ([r, s], groups) = (self.geometry.kernel, self.geometry.groups);
+        if c % groups != 0 || k % groups != 0 {
+            let got = format!("{c} and {k}");
+            return Err(OpError::new(self.name(), format!("channels in {groups} groups"), got, "choose other groups"));
+        }
+        let mut outputs = vec![TensorType::f32([r, s, c / groups, k])];
         if self.column_sums {
             outputs.push(TensorType::f32([k]));
         }
@@ -189,16 +197,19 @@ impl Op for Conv2dGradWeight {
         let g = &self.geometry;
         let ([h, width], [p, q], [r, s]) = (g.input, g.output, g.kernel);
         let (n, c, k) = (x.shape[0], x.shape[3], dy.shape[3]);
-        let mut dw = Array::zeros([r, s, c, k]);
-        dw.data.par_chunks_mut((c * k).max(1)).enumerate().for_each(|(tap, dw)| {
+        let (group, per_group) = (c / g.groups, k / g.groups);
+        let mut dw = Array::zeros([r, s, group, k]);
+        dw.data.par_chunks_mut((group * k).max(1)).enumerate().for_each(|(tap, dw)| {
             for row in 0..n * p {
                 let Some(ih) = g.tap(0, row % p, tap / s) else { continue };
                 for at in 0..q {
                     let Some(iw) = g.tap(1, at, tap % s) else { continue };
                     let x = &x.data[((row / p * h + ih) * width + iw) * c..][..c];
                     let dy = &dy.data[(row * q + at) * k..][..k];
-                    for (dw, &x) in dw.chunks_mut(k).zip(x) {
-                        dw.iter_mut().zip(dy).for_each(|(dw, &dy)| *dw += x * dy);
+                    for (c, &x) in x.iter().enumerate() {
+                        let first = c / group * per_group;
+                        let dw = &mut dw[c % group * k + first..][..per_group];
+                        dw.iter_mut().zip(&dy[first..]).for_each(|(dw, &dy)| *dw += x * dy);
                     }
                 }
             }
@@ -231,14 +242,34 @@ impl Op for Conv2dGradWeight {
         let g = &self.geometry;
         let ([h, width], [p, q], [r, s]) = (g.input, g.output, g.kernel);
         let (c, k) = (io.inputs[0].shape.last(), io.inputs[1].shape.last());
+        let filter = Filter {
+            input: g.input,
+            output: g.output,
+            kernel: g.kernel,
+            strides: g.strides,
+            pads: [g.pads[0][0], g.pads[1][0]],
+            dilation: g.dilation,
+            groups: g.groups,
+            from_channels: c,
+            to_channels: k,
+            pictures: pictures(&io.inputs[0].shape),
+            sums: self.column_sums,
+        };
+        if let Some(candidate) = filter.depthwise(profile) {
+            return vec![candidate];
+        }
+        let groups = g.groups;
+        let (group, per_group) = (c / groups, k / groups);
+        let of_group = |size: usize| if groups > 1 { format!(" + batch * {size}u") } else { String::new() };
         let padded = g.pads != [[0, 0], [0, 0]];
         let x_enter = |level: usize, name: &str, index: &str| match level {
             0 => {
                 format!(
-                    "    let {name}_c = {index} % {c}u;
+                    "    let {name}_c = {index} % {group}u{};
     let {name}_h = i32({index} / {}u) * {} - {};
-    let {name}_w = i32(({index} / {c}u) % {s}u) * {} - {};\n",
-                    s * c,
+    let {name}_w = i32(({index} / {group}u) % {s}u) * {} - {};\n",
+                    of_group(group),
+                    s * group,
                     g.dilation[0],
                     g.pads[0][0],
                     g.dilation[1],
@@ -265,33 +296,23 @@ impl Op for Conv2dGradWeight {
             if padded { format!("select(0.0, x[{name}_o], {name}_there)") } else { format!("x[{name}_o]") }
         };
         let dy_enter = |level: usize, name: &str, index: &str| match level {
-            1 => format!("    let {name}_o = row * {}u + {index};\n", q * k),
+            1 => format!("    let {name}_o = row * {}u + {index}{};\n", q * k, of_group(per_group)),
             _ => String::new(),
         };
         let dy_value = |name: &str| format!("dy[{name}_o + at * {k}u]");
         let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
+        let place = |row: &str| (format!("({row} * {groups}u + batch)"), "true".to_owned());
         let product = Product {
             name: "conv2d_grad_weight",
             declarations: gemm::declare(1, "x", DType::F32) + &gemm::declare(2, "dy", DType::F32),
             slots: vec![Slot::input(0), Slot::input(1)],
-            batch: count(1),
+            batch: count(groups),
             head: String::new(),
-            rows: Operand { extent: count(r * s * c), enter: &x_enter, value: &x_value },
-            columns: Operand { extent: count(k), enter: &dy_enter, value: &dy_value },
+            rows: Operand { extent: count(r * s * group), enter: &x_enter, value: &x_value },
+            columns: Operand { extent: count(per_group), enter: &dy_enter, value: &dy_value },
             loops: vec![Loop::new("row", pictures(&io.inputs[0].shape).times(p as u64)), Loop::new("at", count(q))],
-            place: None,
-            sums: self.column_sums,
-        };
-        let filter = Filter {
-            input: g.input,
-            output: g.output,
-            kernel: g.kernel,
-            strides: g.strides,
-            pads: [g.pads[0][0], g.pads[1][0]],
-            dilation: g.dilation,
-            from_channels: c,
-            to_channels: k,
-            pictures: pictures(&io.inputs[0].shape),
+            place: if groups > 1 { Some(&place) } else { None },
+            whole: true,
             sums: self.column_sums,
         };
         gemm::lower_with(filter.lower(profile), &product, profile, epilogue)

@@ -213,6 +213,7 @@ impl Op for Matmul {
             columns: Operand { extent: fixed(n), enter: &b_enter, value: &b_value },
             loops: vec![Loop::new("k", e.k)],
             place: None,
+            whole: true,
             sums: self.column_sums,
         };
         gemm::lower(&product, profile, epilogue)

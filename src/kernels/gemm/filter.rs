@@ -4,7 +4,7 @@
 use super::{BROADCAST, Finish, LOAD, LONG_BATCH, MADD, NOMINAL_BATCH, STORE, declare, split_sum, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceProfile, Grid, Slot},
-    kernels::dispatch,
+    kernels::{depthwise, dispatch},
     tensor::{Count, DType},
 };
 use std::fmt::Write as _;
@@ -24,6 +24,8 @@ pub struct Filter {
     pub pads: [usize; 2],
     /// Distance of neighbouring taps.
     pub dilation: [usize; 2],
+    /// Groups of channels, each convolved alone.
+    pub groups: usize,
     /// Channels of the pictures.
     pub from_channels: usize,
     /// Channels of the result.
@@ -72,7 +74,7 @@ impl Filter {
     }
 
     fn choose(&self, profile: &DeviceProfile) -> Option<(f64, Block)> {
-        if !super::lanes_of_eight(profile) || self.strides != [1, 1] || self.dilation != [1, 1] {
+        if !super::lanes_of_eight(profile) || self.strides != [1, 1] || self.dilation != [1, 1] || self.groups > 1 {
             return None;
         }
         let mut best: Option<(f64, Block)> = None;
@@ -96,6 +98,11 @@ impl Filter {
         best
     }
 
+    /// Returns the launches for a convolution of each channel alone.
+    pub fn depthwise(&self, profile: &DeviceProfile) -> Option<Candidate> {
+        (self.groups > 1 && self.groups == self.from_channels).then(|| depthwise::filter(self, profile))
+    }
+
     /// Returns the estimated nanoseconds and the launches, where this core can do the gradient.
     pub fn lower(&self, profile: &DeviceProfile) -> Option<(f64, Candidate)> {
         let (time, b) = self.choose(profile)?;
@@ -108,7 +115,8 @@ impl Filter {
         let n_strips = wgsl_count(self.pictures.times(strips as u64));
         let window = self.window(b);
         let weights = self.kernel[0] * taps * from_channels * to_channels;
-        let elements = weights + if self.sums { to_channels } else { 0 };
+        let sums = if self.sums { to_channels } else { 0 };
+        let elements = weights + sums;
         let mut t = declare(1, "x", DType::F32) + &declare(2, "dy", DType::F32);
         let _ = write!(
             t,
@@ -244,7 +252,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             .turns(turns, parts as u64);
         let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
         let finish = Finish::new(None, to_channels as u64);
-        let sum = split_sum(self.sums, count(elements), parts as u64, &finish, None);
+        let sum = split_sum(sums as u64, count(elements), parts as u64, &finish, None);
         let variant = format!("filter_{}x{}x{}x{}_split{parts}", b.rows, b.from, b.vectors, b.pixels);
         let scratch_bytes = vec![count(elements * 4 * parts)];
         Some((time, Candidate { variant, dispatches: vec![main, sum], scratch_bytes }))

@@ -81,8 +81,17 @@ pub struct Product<'a> {
     pub loops: Vec<Loop>,
     /// Where rows lie.
     pub place: Option<Place<'a>>,
+    /// Whether every row of the product is a row of the result, so that the reduction can be split.
+    pub whole: bool,
     /// Whether output 1 is the sum of `columns` over the reduction.
     pub sums: bool,
+}
+
+impl Product<'_> {
+    /// Returns how many values output 1 has.
+    fn sums(&self) -> u64 {
+        if self.sums { self.columns.extent.fixed * self.batch.fixed } else { 0 }
+    }
 }
 
 /// The shape of a register tile.
@@ -119,7 +128,7 @@ pub(super) struct Finish<'a> {
 }
 
 impl<'a> Finish<'a> {
-    fn new(epilogue: Option<&'a Epilogue>, columns: u64) -> Self {
+    pub(super) fn new(epilogue: Option<&'a Epilogue>, columns: u64) -> Self {
         Finish { epilogue, columns }
     }
 
@@ -220,8 +229,9 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
     }
     let elements = count_product(product.rows.extent, product.columns.extent);
     let elements = count_product(elements, product.batch);
-    let elements = Count { fixed: elements.fixed + if product.sums { columns } else { 0 }, ..elements };
-    let sum = split_sum(product.sums, elements, splits, &finish, epilogue);
+    let sums = product.sums();
+    let elements = Count { fixed: elements.fixed + sums, ..elements };
+    let sum = split_sum(sums, elements, splits, &finish, epilogue);
     vec![Candidate {
         variant,
         dispatches: vec![main, sum],
@@ -258,11 +268,11 @@ fn sides<'p, 'a>(product: &'p Product<'a>, lane_rows: bool) -> (&'p Operand<'a>,
 
 /// Nanoseconds on lavapipe: a load of one element by each of 8 lanes from a storage or uniform buffer, a broadcast, a multiply and add in and
 /// out of registers, a store.
-const LOAD: f64 = 50.0;
+pub(super) const LOAD: f64 = 50.0;
 const UNIFORM_LOAD: f64 = 5.0;
 const BROADCAST: f64 = 1.2;
-const MADD: f64 = 1.0;
-const STORE: f64 = 20.0;
+pub(super) const MADD: f64 = 1.0;
+pub(super) const STORE: f64 = 20.0;
 /// A launch.
 const LAUNCH: f64 = 7_000.0;
 
@@ -302,12 +312,12 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
                 let time = time * (4.0 / tiles).max(1.0).sqrt();
                 if best.as_ref().is_none_or(|(t, _)| time < *t) {
                     let want = if profile.class == DeviceClass::Cpu { 4.0 } else { 256.0 };
-                    let whole = product.place.is_none();
-                    let heavy = whole && terms * (vectors * shared) as f64 > 50_000.0;
+                    let heavy = product.whole && terms * (vectors * shared) as f64 > 50_000.0;
                     let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
                     let splits =
                         if heavy && tiles < want { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
-                    let long = if whole { turns(product).at(LONG_BATCH).div_ceil(profile.max_turns) } else { 1 };
+                    let long =
+                        if product.whole { turns(product).at(LONG_BATCH).div_ceil(profile.max_turns) } else { 1 };
                     let splits = (splits as u64).max(long);
                     let tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits };
                     best = Some((time, tile));
@@ -441,7 +451,7 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
     let columns = product.columns.extent.fixed;
     let rows = wgsl_count(product.rows.extent);
     let batches = wgsl_count(product.batch);
-    let elements = format!("({batches} * {rows} * {columns}u + {}u)", if product.sums { columns } else { 0 });
+    let elements = format!("({batches} * {rows} * {columns}u + {}u)", product.sums());
     let part = if split { format!("part * {elements} + ") } else { String::new() };
     for k in 0..n_rows {
         let row = if lane_rows { format!("l{k}_i") } else { format!("min(shared0 + {k}u, {rows} - 1u)") };
@@ -479,7 +489,11 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
         }
     }
     if product.sums {
-        let at = if split { format!("y[(part + 1u) * {elements} - {columns}u + ") } else { "sums[".into() };
+        let at = if split {
+            format!("y[(part + 1u) * {elements} - {}u + batch * {columns}u + ", product.sums())
+        } else {
+            format!("sums[batch * {columns}u + ")
+        };
         let first = if lane_rows { "lane0 == 0u" } else { "shared0 == 0u" };
         let _ = writeln!(t, "    if ({first}) {{");
         for k in 0..n_columns {
@@ -489,9 +503,9 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
     }
 }
 
-/// Returns the launch that adds the parts of a split reduction in order.
-fn split_sum(
-    sums: bool,
+/// Returns the launch that adds the parts of a split reduction in order; the last `sums` elements are output 1.
+pub(super) fn split_sum(
+    sums: u64,
     elements: Count,
     splits: u64,
     finish: &Finish,
@@ -500,12 +514,12 @@ fn split_sum(
     let columns = finish.columns;
     let mut slots = vec![Slot::Scratch(0)];
     let mut t = "@group(0) @binding(1) var<storage, read> parts: array<f32>;\n".to_owned();
-    declare_outputs(&mut t, &mut slots, 1 + u64::from(sums), 2);
+    declare_outputs(&mut t, &mut slots, if sums > 0 { 2 } else { 1 }, 2);
     t.push_str(&finish.function());
     let total = wgsl_count(elements);
     let value = finish.call("sum", "i", "0");
-    let store = if sums {
-        let fixed = elements.fixed - columns;
+    let store = if sums > 0 {
+        let fixed = elements.fixed - sums;
         format!("if (i < {fixed}u) {{ y[i] = {value}; }} else {{ sums[i - {fixed}u] = sum; }}")
     } else {
         format!("y[i] = {value};")
@@ -576,6 +590,7 @@ mod tests {
             columns: Operand { extent: count(33, 0), enter: &nothing, value: &zero },
             loops: vec![Loop::new("k", count(5, 0))],
             place: None,
+            whole: true,
             sums: false,
         };
         for (lane_rows, shared, vectors) in [(false, 5, 2), (true, 4, 3), (true, 33, 1)] {

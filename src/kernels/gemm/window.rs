@@ -1,13 +1,14 @@
 use super::{Loop, Operand, Product, declare, lower_with, strip::Strip, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
+    kernels::depthwise,
     tensor::{Count, DType},
 };
 
 /// A kernel that slides over pictures, forward or transposed.
 ///
-/// Input 0 is the pictures to read, NHWC; input 1 the weights: (height, width, from, to) forward and
-/// (height, width, to, from) transposed. Forward, result position `o` reads `o · stride + tap · dilation − pad`;
+/// Input 0 is the pictures to read, NHWC; input 1 the weights: (height, width, from / groups, to) forward and
+/// (height, width, to / groups, from) transposed. Forward, result position `o` reads `o · stride + tap · dilation − pad`;
 /// transposed, it reads the `i` for which `i · stride + tap · dilation − pad = o`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Window {
@@ -31,6 +32,8 @@ pub struct Window {
     pub pads: [usize; 2],
     /// Distance of neighbouring taps.
     pub dilation: [usize; 2],
+    /// Groups of channels, each convolved alone.
+    pub groups: usize,
     /// Number of pictures.
     pub pictures: Count,
 }
@@ -79,22 +82,28 @@ impl Window {
     }
 
     pub(super) fn weights(&self) -> String {
-        let Window { kernel, from_channels, to_channels, .. } = self;
+        let Window { kernel, from_channels, to_channels, groups, .. } = self;
         format!(
             "fn tap_offset(r: u32, s: u32) -> u32 {{ return (r * {}u + s) * {}u; }}\n",
             kernel[1],
-            from_channels * to_channels
+            from_channels * to_channels / groups
         )
     }
 }
 
 /// Returns ways to slide a window, the one that needs no timing first.
 pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+    if w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels } {
+        return depthwise::window(w, profile, epilogue);
+    }
     let [phase_h, phase_w] = [w.phases(0), w.phases(1)];
     let [per_h, per_w] = [w.per_phase(0), w.per_phase(1)];
     let [from_h, from_w] = w.from;
     let [to_h, to_w] = w.to;
-    let channels = w.from_channels;
+    let (groups, pitch) = (w.groups, w.from_channels);
+    let (channels, to_channels) = (pitch / groups, w.to_channels / groups);
+    let grouped = groups > 1;
+    let group = |size: usize| if grouped { format!(" + group * {size}u") } else { String::new() };
     let position = |index: &str| {
         let h = format!("(({index} / {per_w}u) % {per_h}u * {phase_h}u + phase_h)");
         let w = format!("(({index} % {per_w}u) * {phase_w}u + phase_w)");
@@ -114,15 +123,16 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
             format!(
                 "    let {name}_y = u32({ih});\n    let {name}_x = u32({iw});
     let {name}_there = {name}_y < {from_h}u && {name}_x < {from_w}u;
-    let {name}_o = select(0u, (({name}_n * {from_h}u + {name}_y) * {from_w}u + {name}_x) * {channels}u, {name}_there);\n"
+    let {name}_o = select(0u, (({name}_n * {from_h}u + {name}_y) * {from_w}u + {name}_x) * {pitch}u{}, {name}_there);\n",
+                group(channels)
             )
         }
         _ => String::new(),
     };
     let pixel_value = |name: &str| format!("select(0.0, x[{name}_o + c], {name}_there)");
     let weight_enter = |level: usize, name: &str, index: &str| match (level, w.transposed) {
-        (2, false) => format!("    let {name}_o = tap_offset(r, s) + {index};\n"),
-        (2, true) => format!("    let {name}_o = tap_offset(r, s) + {index} * {channels}u;\n"),
+        (2, false) => format!("    let {name}_o = tap_offset(r, s) + {index}{};\n", group(to_channels)),
+        (2, true) => format!("    let {name}_o = tap_offset(r, s) + {index} * {pitch}u{};\n", group(channels)),
         _ => String::new(),
     };
     let weight_value = |name: &str| {
@@ -132,6 +142,7 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         let (h, width) = position(row);
         let n = per_h * per_w;
         let place = format!("((({row} / {n}u) * {to_h}u + {h}) * {to_w}u + {width})");
+        let place = if grouped { format!("({place} * {groups}u + group)") } else { place };
         let rows = wgsl_count(w.pictures.times(n as u64));
         (place, format!("{row} < {rows} && {h} < {to_h}u && {width} < {to_w}u"))
     };
@@ -146,14 +157,19 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         name: w.name,
         declarations: declare(1, "x", DType::F32) + &declare(2, "w", DType::F32) + &w.weights(),
         slots: vec![Slot::input(0), Slot::input(1)],
-        batch: count(phase_h * phase_w),
-        head: format!("    let phase_h = batch / {phase_w}u;\n    let phase_w = batch % {phase_w}u;\n"),
+        batch: count(phase_h * phase_w * groups),
+        head: format!(
+            "    let group = batch % {groups}u;\n    let phase_h = batch / {}u;\n    let phase_w = batch / {groups}u % {phase_w}u;\n",
+            phase_w * groups
+        ),
         rows: Operand { extent: w.pictures.times((per_h * per_w) as u64), enter: &pixel_enter, value: &pixel_value },
-        columns: Operand { extent: count(w.to_channels), enter: &weight_enter, value: &weight_value },
+        columns: Operand { extent: count(to_channels), enter: &weight_enter, value: &weight_value },
         loops: vec![taps("r", 0, "phase_h"), taps("s", 1, "phase_w"), Loop::new("c", count(channels))],
-        place: if phased { Some(&place) } else { None },
+        place: if phased || grouped { Some(&place) } else { None },
+        whole: !phased,
         sums: false,
     };
-    let strips = Strip::choose(w, profile).into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
+    let strips = if grouped { Vec::new() } else { Strip::choose(w, profile) };
+    let strips = strips.into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
     lower_with(strips, &product, profile, epilogue)
 }

@@ -1,0 +1,538 @@
+//! Depthwise convolution and its gradients: a lane slides down strips of pictures with the rows of sums, or of the
+//! result's gradient, that are still open in registers, so that it loads each element of a strip once for all taps.
+//!
+//! Along an axis, with `back = (taps − 1) · dilation / stride`, step t of a strip reads the rows that later steps no
+//! longer need and closes the rows that no later step adds to. Where the stride is 1, positions that are a multiple
+//! of the dilation apart form problems of their own (phases) without dilation.
+
+use super::{
+    dispatch,
+    gemm::{Filter, Finish, LOAD, MADD, STORE, Window, split_sum, wgsl_count},
+    widen, width,
+};
+use crate::{
+    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue, Grid, Slot},
+    tensor::Count,
+};
+use std::{collections::BTreeMap, fmt::Write as _};
+
+/// The batch for which strips are chosen; every batch runs.
+const NOMINAL_BATCH: usize = 8;
+
+/// One axis of a depthwise convolution; local positions are those of one phase.
+#[derive(Debug, Clone, Copy)]
+struct Axis {
+    taps: usize,
+    stride: usize,
+    dilation: usize,
+    phases: usize,
+    pad: usize,
+    to: usize,
+    transposed: bool,
+    /// Local results of one strip; where transposed a multiple of the stride.
+    size: usize,
+}
+
+impl Axis {
+    fn new(w: &Window, axis: usize) -> Self {
+        let (stride, dilation) = (w.strides[axis], w.dilation[axis]);
+        let phases = if stride == 1 { dilation } else { 1 };
+        Axis {
+            taps: w.kernel[axis],
+            stride,
+            dilation: dilation / phases,
+            phases,
+            pad: w.pads[axis],
+            to: w.to[axis],
+            transposed: w.transposed,
+            size: 1,
+        }
+    }
+
+    fn reach(&self) -> usize {
+        (self.taps - 1) * self.dilation
+    }
+
+    fn back(&self) -> usize {
+        self.reach() / self.stride
+    }
+
+    /// Zeros in front that strips leave out.
+    fn lead(&self) -> usize {
+        if self.transposed { self.pad / self.stride * self.stride } else { 0 }
+    }
+
+    fn results(&self) -> usize {
+        let before = if self.transposed { self.pad - self.lead() } else { 0 };
+        (self.to + before).div_ceil(self.phases)
+    }
+
+    /// Returns the axis cut into at most `n` strips.
+    fn cut(mut self, n: usize) -> Self {
+        self.size = self.results().div_ceil(n.max(1)).max(1);
+        if self.transposed {
+            self.size = self.size.next_multiple_of(self.stride);
+        }
+        self
+    }
+
+    fn strips(&self) -> usize {
+        self.results().div_ceil(self.size)
+    }
+
+    /// Returns what position 0 of a strip reads, per strip, per phase and before all strips.
+    fn source(&self) -> (usize, i64) {
+        let Axis { phases, stride, size, pad, .. } = *self;
+        if self.transposed {
+            (phases * size / stride, (self.lead() / stride) as i64 - (phases * self.back()) as i64)
+        } else {
+            (phases * size * stride, -(pad as i64))
+        }
+    }
+
+    /// Returns where result 0 of a strip lies, per strip and before all strips.
+    fn place(&self) -> (usize, i64) {
+        let before = if self.transposed { (self.pad - self.lead()) as i64 } else { 0 };
+        (self.phases * self.size, -before)
+    }
+
+    /// Returns which (position read, result, tap) of a strip belong together.
+    fn products(&self) -> Vec<(usize, usize, usize)> {
+        let mut products = Vec::new();
+        for o in 0..self.size {
+            for tap in 0..self.taps {
+                if self.transposed {
+                    let at = (o + self.back() * self.stride).checked_sub(tap * self.dilation);
+                    if let Some(at) = at.filter(|at| at % self.stride == 0) {
+                        products.push((at / self.stride, o, tap));
+                    }
+                } else {
+                    products.push((o * self.stride + tap * self.dilation, o, tap));
+                }
+            }
+        }
+        products
+    }
+
+    /// Returns for a position whether it lies in `0..end` in some strip and in all, given the strip's first.
+    fn inside(&self, (per_strip, first): (usize, i64), at: usize, end: usize) -> (bool, bool) {
+        let all = (0..self.strips())
+            .flat_map(|b| (0..self.phases).map(move |phase| first + (b * per_strip + phase + self.phases * at) as i64));
+        let there = all.map(|p| (0..end as i64).contains(&p)).collect::<Vec<_>>();
+        (there.contains(&true), !there.contains(&false))
+    }
+
+    /// Returns the rows that a step reads, and the rows that it closes.
+    fn steps(&self) -> (usize, usize) {
+        if self.transposed { (1, self.stride) } else { (self.stride, 1) }
+    }
+
+    /// Returns the number of open rows.
+    fn open(&self) -> usize {
+        if self.transposed { (self.reach() + 1).max(self.stride) } else { self.back() + 1 }
+    }
+
+    /// Returns which (row read in a step, open row, tap) belong together.
+    fn row_products(&self) -> Vec<(usize, usize, usize)> {
+        (0..self.taps)
+            .map(|tap| {
+                let at = tap * self.dilation;
+                if self.transposed { (0, at, tap) } else { (at % self.stride, self.back() - at / self.stride, tap) }
+            })
+            .collect()
+    }
+}
+
+/// A depthwise kernel in strips.
+struct Plan<'a> {
+    w: &'a Window,
+    rows: Axis,
+    columns: Axis,
+    width: usize,
+    lanes: usize,
+    /// Result channels of an input channel.
+    multiplier: usize,
+    profile: &'a DeviceProfile,
+}
+
+/// Elements of V that one loop body may multiply, and hold as open rows: more take drivers long to compile.
+const MOST_MADDS: usize = 384;
+const MOST_OPEN: usize = 128;
+
+impl<'a> Plan<'a> {
+    fn new(w: &'a Window, profile: &'a DeviceProfile) -> Self {
+        let multiplier = (w.from_channels / w.to_channels).max(w.to_channels / w.from_channels);
+        // Channels that a vector takes have one input channel each, or all the same.
+        let whole = if multiplier == 1 { w.to_channels } else { multiplier };
+        let width = match profile.class {
+            _ if multiplier > 1 && w.transposed => 1,
+            DeviceClass::Cpu if profile.wide_words => 2 - whole % 2,
+            _ => width(whole, profile),
+        };
+        let lanes = if profile.class == DeviceClass::Cpu { 8 } else { 64 };
+        let (rows, columns) = (Axis::new(w, 0), Axis::new(w, 1));
+        let mut plan = Plan { w, rows, columns, width, lanes, multiplier, profile };
+        plan.cut();
+        plan
+    }
+
+    /// Result channels in units of V.
+    fn vectors(&self) -> usize {
+        self.w.to_channels / self.width
+    }
+
+    fn cut(&mut self) {
+        let gpu = self.profile.class == DeviceClass::Gpu;
+        let taps = self.w.kernel[0] * self.w.kernel[1];
+        let mut best: Option<(f64, Axis)> = None;
+        for n in 1..=self.columns.results() {
+            let axis = self.columns.cut(n);
+            let open = axis.size * self.rows.open();
+            let long = axis.size * taps > MOST_MADDS || open > MOST_OPEN || (gpu && axis.size > 4);
+            if long && n < self.columns.results() {
+                continue;
+            }
+            let reads = axis.products().iter().map(|p| p.0).collect::<std::collections::BTreeSet<_>>().len();
+            let (reads_per_step, closes) = self.rows.steps();
+            let step = (reads * reads_per_step) as f64 * LOAD
+                + (axis.size * closes) as f64 * STORE
+                + (axis.size * taps * self.width) as f64 * MADD
+                + 10.0;
+            let time = axis.strips() as f64 * (step * self.rows.results() as f64 + taps as f64 * LOAD + 100.0);
+            if best.as_ref().is_none_or(|(t, _)| time < *t) {
+                best = Some((time, axis));
+            }
+        }
+        self.columns = best.map_or(self.columns, |(_, axis)| axis);
+        // Rows are cut where there are too few lanes, or too few threads.
+        let lanes = self.vectors() * self.columns.strips() * self.columns.phases * self.rows.phases;
+        let wanted = if gpu { 32_768 } else { 8 * self.lanes };
+        let most = self.rows.results().div_ceil(if gpu { 8 } else { 4 * self.rows.open() });
+        self.rows = self.rows.cut(wanted.div_ceil(lanes * if gpu { 1 } else { NOMINAL_BATCH }).clamp(1, most.max(1)));
+    }
+
+    /// Returns strips of one picture.
+    fn strips(&self) -> usize {
+        self.columns.strips() * self.columns.phases * self.rows.strips() * self.rows.phases
+    }
+
+    fn header(&self) -> String {
+        "alias V = f32;
+alias S = f32;
+const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
+"
+        .to_owned()
+    }
+
+    /// Returns statements that find the strip's place from `strip`, which counts strips of all pictures.
+    fn enter(&self) -> String {
+        let (columns, rows) = (&self.columns, &self.rows);
+        let (n_columns, n_rows) = (columns.strips() * columns.phases, rows.strips() * rows.phases);
+        let mut t = format!(
+            "    let column = strip % {n_columns}u;
+    let row = strip / {n_columns}u % {n_rows}u;
+    let picture = strip / {}u;\n",
+            n_columns * n_rows
+        );
+        for (name, axis) in [("row", rows), ("column", columns)] {
+            let first = |(per_strip, before): (usize, i64)| {
+                format!("i32({name} / {p}u * {per_strip}u + {name} % {p}u) + ({before})", p = axis.phases)
+            };
+            let _ = writeln!(t, "    let {name}_in = {};", first(axis.source()));
+            let _ = writeln!(t, "    let {name}_out = {};", first(axis.place()));
+        }
+        t
+    }
+
+    /// Returns statements that load what row `i` of step `t` reads under the names `x0`, `x1`, …; `channels` is the
+    /// length of a pixel, `c` the expression of the channel, both in units of what is read.
+    fn load(&self, i: usize, products: &[(usize, usize, usize)], channels: usize, c: &str, whole: bool) -> String {
+        let (columns, rows) = (&self.columns, &self.rows);
+        let (reads, _) = rows.steps();
+        let [h, w] = self.w.from;
+        let steps = rows.size / rows.steps().1 + rows.back();
+        let safe = (0..steps * reads).all(|at| rows.inside(rows.source(), at, h).1);
+        let mut t = format!(
+            "    let h{i} = u32(row_in + i32(t * {}u) + {});
+    let line{i} = i32((picture * {h}u + h{i}) * {} + {c}) + column_in * {channels};\n",
+            reads * rows.phases,
+            i * rows.phases,
+            w * channels
+        );
+        let used: BTreeMap<usize, (bool, bool)> =
+            products.iter().map(|&(j, ..)| (j, columns.inside(columns.source(), j, w))).collect();
+        for (&j, &(some, all)) in &used {
+            let value = |index: &str| if whole { format!("unpack(x[{index}])") } else { format!("V(x[{index}])") };
+            let index = format!("u32(line{i} + {})", j * columns.phases * channels);
+            let mut there = Vec::new();
+            if !safe {
+                there.push(format!("h{i} < {h}u"));
+            }
+            if !all {
+                there.push(format!("u32(column_in + {}) < {w}u", j * columns.phases));
+            }
+            let _ = if !some {
+                writeln!(t, "    let x{i}_{j} = V(0.0);")
+            } else if there.is_empty() {
+                writeln!(t, "    let x{i}_{j} = {};", value(&index))
+            } else {
+                let there = there.join(" && ");
+                let value = value(&format!("select(0u, {index}, there{i}_{j})"));
+                writeln!(
+                    t,
+                    "    let there{i}_{j} = {there};\n    let x{i}_{j} = select(V(0.0), {value}, there{i}_{j});"
+                )
+            };
+        }
+        t
+    }
+
+    /// Returns statements that load the weights of the channel `k` as `w0_0`, ….
+    fn load_weights(&self, k: &str) -> String {
+        let mut t = String::new();
+        let ([kh, kw], channels) = (self.w.kernel, self.w.from_channels.max(self.w.to_channels) / self.width);
+        for r in 0..kh {
+            for s in 0..kw {
+                let _ = writeln!(t, "    let w{r}_{s} = unpack(w[{k} + {}u]);", (r * kw + s) * channels);
+            }
+        }
+        t
+    }
+
+    fn variant(&self, how: &str) -> String {
+        format!("{how}_{}x{}_width{}", self.rows.size, self.columns.size, self.width)
+    }
+}
+
+/// Returns the way to slide a window over each channel alone.
+pub(super) fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+    let plan = Plan::new(w, profile);
+    let (rows, columns, m) = (&plan.rows, &plan.columns, plan.multiplier);
+    let (vectors, strips) = (plan.vectors(), plan.strips());
+    let row_products = rows.row_products();
+    let products = columns.products();
+    let whole = m == 1;
+    let mut t = plan.header();
+    let _ = write!(
+        t,
+        "@group(0) @binding(1) var<storage, read> x: array<{x}>;
+@group(0) @binding(2) var<storage, read> w: array<S>;
+@group(0) @binding(3) var<storage, read_write> y: array<S>;
+@compute @workgroup_size({lanes})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let item = (id.x + id.y * counts.x) * {lanes}u + lane;
+    let items = {items};
+    if (item >= items) {{ return; }}
+    let c = item % {vectors}u;
+    let strip = item / {vectors}u;
+",
+        x = if whole { "S" } else { "f32" },
+        lanes = plan.lanes,
+        items = wgsl_count(w.pictures.times((vectors * strips) as u64)),
+    );
+    t.push_str(&plan.enter());
+    // Several channels for each result: their weights do not fit into registers.
+    let many = m > 1 && w.transposed;
+    if !many {
+        t.push_str(&plan.load_weights("c"));
+    }
+    let (n_open, (reads, closes)) = (rows.open(), rows.steps());
+    for e in 0..n_open {
+        for o in 0..columns.size {
+            let _ = writeln!(t, "    var a{e}_{o} = V(0.0);");
+        }
+    }
+    let back = rows.back();
+    let steps = rows.size / closes + back;
+    let _ = writeln!(t, "    let end_t = {steps}u;\n    for (var t = 0u; t < end_t; t++) {{");
+    let (channels, c) = match (whole, w.transposed) {
+        (true, _) => (vectors, "c".to_owned()),
+        (_, false) => (w.from_channels, format!("c * {}u / {m}u", plan.width)),
+        (_, true) => (w.from_channels, format!("c * {m}u + m")),
+    };
+    if many {
+        let _ = writeln!(t, "    for (var m = 0u; m < {m}u; m++) {{\n    let k = c * {m}u + m;");
+        t.push_str(&plan.load_weights("k"));
+    }
+    for i in 0..reads {
+        if row_products.iter().any(|p| p.0 == i) {
+            t.push_str(&plan.load(i, &products, channels, &c, whole));
+        }
+    }
+    // All products of one sum together: it stays in a register.
+    for e in 0..n_open {
+        for o in 0..columns.size {
+            for (i, _, r) in row_products.iter().filter(|p| p.1 == e) {
+                for (j, _, s) in products.iter().filter(|p| p.1 == o) {
+                    let _ = writeln!(t, "    a{e}_{o} += x{i}_{j} * w{r}_{s};");
+                }
+            }
+        }
+    }
+    if many {
+        t.push_str("    }\n");
+    }
+    let [to_h, to_w] = w.to;
+    for e in 0..closes {
+        let _ = writeln!(
+            t,
+            "    let p{e} = u32(row_out + (i32(t) - {back}) * {} + {});
+    if (t >= {back}u && p{e} < {to_h}u) {{
+    let line_out{e} = i32((picture * {to_h}u + p{e}) * {}u + c) + column_out * {vectors};",
+            closes * rows.phases,
+            e * rows.phases,
+            to_w * vectors
+        );
+        for o in 0..columns.size {
+            let at = o * columns.phases;
+            let store = format!(
+                "let at{o} = u32(line_out{e} + {}); y[at{o}] = pack(epilogue(a{e}_{o}, at{o} * WIDTH));",
+                at * vectors
+            );
+            let _ = match columns.inside(columns.place(), o, to_w) {
+                (_, true) => writeln!(t, "    {store}"),
+                _ => writeln!(t, "    if (u32(column_out + {at}) < {to_w}u) {{ {store} }}"),
+            };
+        }
+        t.push_str("    }\n");
+    }
+    for e in 0..n_open {
+        for o in 0..columns.size {
+            let next = if e + closes < n_open { format!("a{}_{o}", e + closes) } else { "V(0.0)".into() };
+            let _ = writeln!(t, "    a{e}_{o} = {next};");
+        }
+    }
+    t.push_str("    }\n}\n");
+    let source = widen(&t, plan.width, profile);
+    let grid = Grid::new(w.pictures.times((vectors * strips) as u64), plan.lanes as u32);
+    let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
+    vec![Candidate::single(plan.variant("depthwise"), dispatch(w.name, &source, &[], grid, slots, epilogue))]
+}
+
+/// Returns the way to compute the gradient to the weights of a convolution of each channel alone: every lane adds up
+/// all taps of its channel over every so manieth strip, and a second launch adds the lanes' sums in order.
+pub(super) fn filter(f: &Filter, profile: &DeviceProfile) -> Candidate {
+    let w = Window {
+        name: "conv2d_grad_weight",
+        transposed: false,
+        from: f.input,
+        to: f.output,
+        from_channels: f.from_channels,
+        to_channels: f.to_channels,
+        kernel: f.kernel,
+        strides: f.strides,
+        pads: f.pads,
+        dilation: f.dilation,
+        groups: f.from_channels,
+        pictures: f.pictures,
+    };
+    let plan = Plan::new(&w, profile);
+    let (rows, columns, m) = (&plan.rows, &plan.columns, plan.multiplier);
+    let (vectors, strips) = (plan.vectors(), plan.strips());
+    let wanted: usize = if profile.class == DeviceClass::Cpu { 64 } else { 16_384 };
+    let parts = wanted.div_ceil(vectors).min(f.pictures.at(NOMINAL_BATCH) as usize * strips).max(1);
+    let (row_products, products, whole) = (rows.row_products(), columns.products(), m == 1);
+    let ([kh, kw], [p, q]) = (f.kernel, f.output);
+    let elements = (kh * kw + usize::from(f.sums)) * vectors;
+    let mut t = plan.header();
+    let _ = write!(
+        t,
+        "@group(0) @binding(1) var<storage, read> x: array<{x}>;
+@group(0) @binding(2) var<storage, read> dy: array<S>;
+@group(0) @binding(3) var<storage, read_write> y: array<S>;
+@compute @workgroup_size({lanes})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let item = (id.x + id.y * counts.x) * {lanes}u + lane;
+    let items = {}u;
+    if (item >= items) {{ return; }}
+    let c = item % {vectors}u;
+    let part = item / {vectors}u;
+    let end_strip = {};
+",
+        parts * vectors,
+        wgsl_count(f.pictures.times(strips as u64)),
+        x = if whole { "S" } else { "f32" },
+        lanes = plan.lanes,
+    );
+    for r in 0..kh {
+        for s in 0..kw {
+            let _ = writeln!(t, "    var w{r}_{s} = V(0.0);");
+        }
+    }
+    if f.sums {
+        t.push_str("    var sum = V(0.0);\n");
+    }
+    let _ = writeln!(t, "    for (var strip = part; strip < end_strip; strip += {parts}u) {{");
+    t.push_str(&plan.enter());
+    let (back, reads) = (rows.back(), rows.steps().0);
+    for e in 0..back {
+        for o in 0..columns.size {
+            let _ = writeln!(t, "    var d{e}_{o} = V(0.0);");
+        }
+    }
+    let _ = writeln!(
+        t,
+        "    let end_t = {}u;\n    for (var t = 0u; t < end_t; t++) {{
+    let p = u32(row_out) + t * {}u;
+    let there = t < {}u && p < {p}u;
+    let line = i32((picture * {p}u + p) * {}u + c) + column_out * {vectors};",
+        rows.size + back,
+        rows.phases,
+        rows.size,
+        q * vectors
+    );
+    for o in 0..columns.size {
+        let at = o * columns.phases;
+        let there = match columns.inside(columns.place(), o, q) {
+            (_, true) => "there".to_owned(),
+            _ => format!("(there && u32(column_out + {at}) < {q}u)"),
+        };
+        let index = format!("u32(line + {})", at * vectors);
+        let _ = writeln!(t, "    let d{back}_{o} = select(V(0.0), unpack(dy[select(0u, {index}, {there})]), {there});");
+        if f.sums {
+            let _ = writeln!(t, "    sum += d{back}_{o};");
+        }
+    }
+    let (channels, c) =
+        if whole { (vectors, "c".to_owned()) } else { (f.from_channels, format!("c * {}u / {m}u", plan.width)) };
+    for i in 0..reads {
+        if row_products.iter().any(|p| p.0 == i) {
+            t.push_str(&plan.load(i, &products, channels, &c, whole));
+        }
+    }
+    for (i, e, r) in &row_products {
+        for s in 0..kw {
+            for (j, o, _) in products.iter().filter(|p| p.2 == s) {
+                let _ = writeln!(t, "    w{r}_{s} += x{i}_{j} * d{e}_{o};");
+            }
+        }
+    }
+    for e in 0..back {
+        for o in 0..columns.size {
+            let _ = writeln!(t, "    d{e}_{o} = d{}_{o};", e + 1);
+        }
+    }
+    t.push_str("    }\n    }\n");
+    let _ = writeln!(t, "    let y_o = part * {elements}u + c;");
+    for r in 0..kh {
+        for s in 0..kw {
+            let _ = writeln!(t, "    y[y_o + {}u] = pack(w{r}_{s});", (r * kw + s) * vectors);
+        }
+    }
+    if f.sums {
+        let _ = writeln!(t, "    y[y_o + {}u] = pack(sum);", kh * kw * vectors);
+    }
+    t.push_str("}\n");
+    let source = widen(&t, plan.width, profile);
+    let slots = vec![Slot::input(0), Slot::input(1), Slot::Scratch(0)];
+    let grid = Grid::new(Count { fixed: (parts * vectors) as u64, per_sample: 0 }, plan.lanes as u32);
+    let main = dispatch(w.name, &source, &[], grid, slots, None);
+    let sums = if f.sums { f.to_channels } else { 0 };
+    let elements = Count { fixed: (elements * plan.width) as u64, per_sample: 0 };
+    let sum = split_sum(sums as u64, elements, parts as u64, &Finish::new(None, f.to_channels as u64), None);
+    let variant = format!("{}_split{parts}", plan.variant("depthwise"));
+    let scratch_bytes = vec![elements.times(4 * parts as u64)];
+    Candidate { variant, dispatches: vec![main, sum], scratch_bytes }
+}
