@@ -2,9 +2,11 @@
 
 mod accumulate;
 mod accuracy;
+mod avg_pool2d;
 mod batch_norm;
 mod conv2d;
 mod conv2d_grad;
+mod conv2d_transpose;
 mod dropout;
 mod elementwise;
 mod gather;
@@ -12,6 +14,7 @@ mod matmul;
 mod max_pool2d;
 mod optimizer;
 mod pad2d;
+mod pool2d;
 mod reduce;
 mod reshape;
 mod softmax;
@@ -21,6 +24,7 @@ mod window;
 
 pub use accumulate::Accumulate;
 pub use accuracy::CategoricalAccuracy;
+pub use avg_pool2d::{AvgPool2d, AvgPool2dGrad};
 pub use batch_norm::{BatchNorm, BatchNormGrad};
 pub use conv2d::{Conv2d, Conv2dOptions, Geometry};
 pub use conv2d_grad::{Conv2dGradInput, Conv2dGradWeight};
@@ -28,9 +32,10 @@ pub use dropout::Dropout;
 pub use elementwise::{Elementwise, TABLE, elementary};
 pub use gather::{Gather, GatherGrad};
 pub use matmul::{Matmul, MatmulOptions};
-pub use max_pool2d::{MaxPool2d, MaxPool2dGrad, Pool2dOptions};
+pub use max_pool2d::{MaxPool2d, MaxPool2dGrad};
 pub use optimizer::Optimizer;
 pub use pad2d::Pad2d;
+pub use pool2d::Pool2dOptions;
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
 pub use softmax::Softmax;
@@ -44,11 +49,14 @@ use crate::graph::Family;
 pub static FAMILIES: &[&Family] = &[
     &accumulate::FAMILY,
     &accuracy::FAMILY,
+    &avg_pool2d::FAMILY,
+    &avg_pool2d::FAMILY_GRAD,
     &batch_norm::FAMILY,
     &batch_norm::FAMILY_GRAD,
     &conv2d::FAMILY,
     &conv2d_grad::INPUT_FAMILY,
     &conv2d_grad::WEIGHT_FAMILY,
+    &conv2d_transpose::FAMILY,
     &dropout::FAMILY,
     &elementwise::FAMILY,
     &gather::FAMILY,
