@@ -25,3 +25,34 @@ fn tanh_f32(x: f32) -> f32 {
 fn sigmoid_f32(x: f32) -> f32 {
     return 1.0 / (1.0 + exp(-clamp(x, -87.0, 87.0)));
 }
+
+// e^x - 1 for x <= 0: a series near 0, where the difference would lose its digits.
+fn expm1_f32(x: f32) -> f32 {
+    let near = x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0 * (1.0 + x / 7.0 * (1.0 + x / 8.0)))))));
+    return select(exp(x) - 1.0, near, x > -0.5);
+}
+
+// log(1 + e^x) = max(x, 0) + 2 atanh(u / (2 + u)), u = e^-|x|; the series of atanh ends where s < 1/3 needs no more.
+fn softplus_f32(x: f32) -> f32 {
+    let u = exp(-abs(x));
+    let s = u / (2.0 + u);
+    let q = s * s;
+    return max(x, 0.0) + 2.0 * s * (1.0 + q * (0.33333333 + q * (0.2 + q * (0.14285714 + q * (0.11111111 + q * (0.09090909 + q * 0.07692308))))));
+}
+
+// tanh(log(1 + e^x)) = (1 + 2u) / (1 + 2u + 2u^2) for x > 0, (u^2 + 2u) / (u^2 + 2u + 2) else, u = e^-|x|.
+fn tanh_softplus_f32(x: f32) -> f32 {
+    let u = exp(-abs(x));
+    let a = select(u * (u + 2.0), 1.0 + 2.0 * u, x > 0.0);
+    return a / (a + select(2.0, 2.0 * u * u, x > 0.0));
+}
+
+// erf with an absolute error below 5e-7: an odd series where |x| < 1, elsewhere Abramowitz and Stegun 7.1.26.
+fn erf_f32(x: f32) -> f32 {
+    let s = x * x;
+    let near = x * (1.1283791 + s * (-0.37612349 + s * (0.11280365 + s * (-0.026716385 + s * (0.0049232775 + s * -0.00056541059)))));
+    let a = min(abs(x), 6.0);
+    let t = 1.0 / (1.0 + 0.3275911 * a);
+    let p = t * (0.25482959 + t * (-0.28449674 + t * (1.4214137 + t * (-1.453152 + t * 1.0614054))));
+    return select(sign(x) * (1.0 - p * exp(-a * a)), near, abs(x) < 1.0);
+}

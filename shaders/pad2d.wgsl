@@ -1,9 +1,15 @@
-// Zeros around NHWC pictures: y[b, i, j, c] = x[b, i - TOP, j - LEFT, c] inside the picture, else 0.
-// With negative TOP and LEFT the same kernel crops, which is the gradient of padding.
-// x: (N·, H, W, C), y: (N·, P, Q, C), row-major; one invocation per element of y, folded grid.
-// Elements of y: ELEMENTS + PER_SAMPLE · n.
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+// What lies around NHWC pictures: y[b, i, j, c] = x[b, f(i - TOP, H), f(j - LEFT, W), c]; MODE 0: f is the identity
+// and VALUE stands outside; 1: f reflects at the first and last row (c b | a b c | b a); 2: f holds them.
+// With negative TOP and LEFT mode 0 crops, which is the gradient of padding.
+// x: (N·, H, W, C), y: (N·, P, Q, C), row-major, V is a vector of WIDTH channels, C counts V; one invocation per V of
+// y, folded grid. V of y: ELEMENTS + PER_SAMPLE · n.
+alias V = f32;
+alias S = f32;
+const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read_write> y: array<S>;
 
 override ELEMENTS: u32 = 0u;
 override PER_SAMPLE: u32 = 1u;
@@ -14,6 +20,15 @@ override P: u32 = 1u;
 override Q: u32 = 1u;
 override TOP: i32 = 0;
 override LEFT: i32 = 0;
+override MODE: u32 = 0u;
+override VALUE: f32 = 0.0;
+
+fn origin(at: i32, n: u32) -> i32 {
+    let last = i32(n) - 1;
+    if (MODE == 1u) { return min(abs(at), 2 * last - abs(at)); }
+    if (MODE == 2u) { return clamp(at, 0, last); }
+    return at;
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -26,12 +41,12 @@ fn main(
         return;
     }
     let c = i % C;
-    let column = i32(i / C % Q) - LEFT;
-    let row = i32(i / (C * Q) % P) - TOP;
+    let column = origin(i32(i / C % Q) - LEFT, W);
+    let row = origin(i32(i / (C * Q) % P) - TOP, H);
     let picture = i / (C * Q * P);
-    var value = 0.0;
+    var value = V(VALUE);
     if (row >= 0 && row < i32(H) && column >= 0 && column < i32(W)) {
-        value = x[((picture * H + u32(row)) * W + u32(column)) * C + c];
+        value = unpack(x[((picture * H + u32(row)) * W + u32(column)) * C + c]);
     }
-    y[i] = epilogue(value, i);
+    y[i] = pack(epilogue(value, i * WIDTH));
 }

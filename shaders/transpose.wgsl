@@ -1,7 +1,10 @@
-// y[i] = x[Σ aₖ·Sₖ] where a₀…a₅ are the coordinates of i in the result's shape (…, E1, E2, E3, E4, E5).
-// Layout: row-major words of any 32-bit type; neighbouring axes that stay together are merged on the host.
+// y[i] = x[BASE + Σ aₖ·Sₖ] where a₀…a₅ are the coordinates of i in the result's shape (…, E1, E2, E3, E4, E5).
+// Layout: row-major words of any 32-bit type, or vectors of them as S; neighbouring axes that stay together are
+// merged on the host. Strides may be negative: sums of u32 wrap.
 // Grid: one invocation per element of the result.
-// Constants: FIXED + PER_SAMPLE·n elements; extents E1…E5 of the result, strides S0…S5 in the operand.
+// Constants: FIXED + PER_SAMPLE·n elements; extents E1…E5 of the result, strides S0…S5 and first element BASE in the operand.
+alias S = u32;
+override BASE: u32 = 0u;
 override FIXED: u32 = 1u;
 override PER_SAMPLE: u32 = 0u;
 override E1: u32 = 1u;
@@ -16,8 +19,8 @@ override S3: u32 = 0u;
 override S4: u32 = 0u;
 override S5: u32 = 0u;
 
-@group(0) @binding(1) var<storage, read> x: array<u32>;
-@group(0) @binding(2) var<storage, read_write> y: array<u32>;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read_write> y: array<S>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -33,5 +36,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let i1 = i2 / E2;
     let a1 = i1 % E1;
     let a0 = i1 / E1;
-    y[i] = x[a0 * S0 + a1 * S1 + a2 * S2 + a3 * S3 + a4 * S4 + a5 * S5];
+    y[i] = x[BASE + a0 * S0 + a1 * S1 + a2 * S2 + a3 * S3 + a4 * S4 + a5 * S5];
 }

@@ -33,7 +33,12 @@ pub struct DeviceProfile {
     /// Whether kernels should read and write two floats as one 64-bit integer: where lanes are served one after
     /// the other, a word costs the same whatever its size.
     pub wide_words: bool,
+    /// Turns after which the driver ends the loops of an invocation, all loops taken together.
+    pub max_turns: u64,
 }
+
+/// llvmpipe ends all loops of an invocation after so many turns, without a word.
+pub const SOFTWARE_TURNS: u64 = 65_535;
 
 impl DeviceProfile {
     /// Returns the limits that every WebGPU adapter has.
@@ -48,6 +53,7 @@ impl DeviceProfile {
             align_bytes: 256,
             subgroup_lanes: 0,
             wide_words: false,
+            max_turns: if class == DeviceClass::Cpu { SOFTWARE_TURNS } else { u64::MAX },
         }
     }
 }
@@ -144,6 +150,21 @@ pub struct Dispatch {
     pub grid: Grid,
     /// What is bound at 1, 2, …
     pub slots: Vec<Slot>,
+    /// The most turns that the loops of one invocation take together, where they may be many: a count and what
+    /// shares it.
+    pub turns: (Count, u64),
+}
+
+impl Dispatch {
+    /// Returns the launch with this many turns of loops, which so many invocations share.
+    pub fn turns(self, turns: Count, shared_by: u64) -> Self {
+        Dispatch { turns: (turns, shared_by), ..self }
+    }
+
+    /// Returns the most turns that the loops of one invocation take together for a batch of `n`.
+    pub fn turns_at(&self, n: usize) -> u64 {
+        self.turns.0.at(n).div_ceil(self.turns.1.max(1))
+    }
 }
 
 /// One way to run an operation.

@@ -6,7 +6,9 @@ mod op;
 mod program;
 
 pub use evaluate::{Evaluation, evaluate};
-pub use kernel::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot, UNIFORM_BYTES};
+pub use kernel::{
+    Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, SOFTWARE_TURNS, Slot, UNIFORM_BYTES,
+};
 pub use op::{Bad, Cost, Family, Fault, Fill, Io, Op, OpError, Sample, Step, TensorType};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
 

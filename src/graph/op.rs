@@ -233,6 +233,8 @@ pub enum Fill {
     Index(usize),
     /// Rows of the last axis that are one-hot.
     OneHot,
+    /// Uniform in one of these ranges, each as likely: keeps away from kinks between them, or hits ties.
+    Ranges(&'static [(f64, f64)]),
 }
 
 impl Fill {
@@ -256,6 +258,12 @@ impl Fill {
                 data.chunks_mut(last).for_each(|row| row[rng.below(last)] = 1.0);
                 data
             }
+            Fill::Ranges(ranges) => (0..len)
+                .map(|_| {
+                    let (low, high) = rng.pick(ranges);
+                    f64::from(rng.uniform(low, high) as f32)
+                })
+                .collect(),
         };
         Array { shape: shape.to_vec(), data }
     }

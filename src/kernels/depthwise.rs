@@ -7,7 +7,7 @@
 
 use super::{
     dispatch,
-    gemm::{Filter, Finish, LOAD, MADD, STORE, Window, split_sum, wgsl_count},
+    gemm::{Filter, Finish, LOAD, LONG_BATCH, MADD, STORE, Window, split_sum, wgsl_count},
     widen, width,
 };
 use crate::{
@@ -178,6 +178,9 @@ struct Plan<'a> {
     multiplier: usize,
     profile: &'a DeviceProfile,
 }
+
+/// The most taps that a loop body names.
+pub(super) const MOST_TAPS: usize = 256;
 
 /// What one loop body may multiply, hold as open rows and read, in V: more take drivers long to compile and run no
 /// faster.
@@ -494,7 +497,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if weighted {
         slots.insert(1, Slot::input(1));
     }
-    Candidate::single(plan.variant("strips"), dispatch(w.name, &source, &[], grid, slots, epilogue))
+    let turns = Count { fixed: (steps * if many { m + 1 } else { 1 }) as u64, per_sample: 0 };
+    let dispatch = dispatch(w.name, &source, &[], grid, slots, epilogue).turns(turns, 1);
+    Candidate::single(plan.variant("strips"), dispatch)
 }
 
 /// Returns the way to compute the gradient to the weights of a convolution of each channel alone: every lane adds up
@@ -518,7 +523,9 @@ pub(super) fn filter(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let (rows, columns, m) = (&plan.rows, &plan.columns, plan.multiplier);
     let (vectors, strips) = (plan.vectors(), plan.strips());
     let wanted: usize = if profile.class == DeviceClass::Cpu { 64 } else { 16_384 };
-    let parts = wanted.div_ceil(vectors).min(f.pictures.at(NOMINAL_BATCH) as usize * strips).max(1);
+    let turns = f.pictures.times((strips * (plan.rows.size + plan.rows.back() + 1)) as u64);
+    let long = turns.at(LONG_BATCH).div_ceil(profile.max_turns / 2) as usize;
+    let parts = wanted.div_ceil(vectors).min(f.pictures.at(NOMINAL_BATCH) as usize * strips).max(long).max(1);
     let (row_products, products, whole) = (rows.row_products(), columns.products(), m == 1);
     let ([kh, kw], [p, q]) = (f.kernel, f.output);
     let elements = (kh * kw + usize::from(f.sums)) * vectors;
@@ -614,7 +621,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let source = widen(&t, plan.width, profile);
     let slots = vec![Slot::input(0), Slot::input(1), Slot::Scratch(0)];
     let grid = Grid::new(Count { fixed: (parts * vectors) as u64, per_sample: 0 }, plan.lanes as u32);
-    let main = dispatch(w.name, &source, &[], grid, slots, None);
+    // The last strip of a part that has one more than others.
+    let rest = parts * (plan.rows.size + plan.rows.back() + 1);
+    let turns = Count { fixed: turns.fixed + rest as u64, ..turns };
+    let main = dispatch(w.name, &source, &[], grid, slots, None).turns(turns, parts as u64);
     let sums = if f.sums { f.to_channels } else { 0 };
     let elements = Count { fixed: (elements * plan.width) as u64, per_sample: 0 };
     let sum = split_sum(sums as u64, elements, parts as u64, &Finish::new(None, f.to_channels as u64), None);

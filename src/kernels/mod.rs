@@ -11,7 +11,7 @@ pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 
 use crate::{
     graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot},
-    tensor::DType,
+    tensor::{Count, DType},
 };
 use std::{fmt::Write as _, sync::Arc};
 
@@ -108,7 +108,8 @@ pub fn dispatch(
         }
     }
     source.push_str(body);
-    Dispatch { kernel: kernel.into(), source: Arc::from(source), constants: constants.to_vec(), grid, slots }
+    let turns = (Count::default(), 1);
+    Dispatch { kernel: kernel.into(), source: Arc::from(source), constants: constants.to_vec(), grid, slots, turns }
 }
 
 /// Returns the variable in which a kernel keeps extra `k` of its epilogue.

@@ -1,7 +1,10 @@
 //! How gradients change weights, as in Keras.
 
 use super::LearningRate;
-use crate::graph::{Graph, OpError, Step, Value};
+use crate::{
+    graph::{Graph, OpError, Step, Value},
+    ops::Rule,
+};
 use std::{fmt, sync::Arc};
 
 /// A rule that changes weights by their gradients.
@@ -138,12 +141,8 @@ impl Optimizer for Adam {
     }
 
     fn scalars(&self, step: u64) -> [f32; Step::N_SCALARS] {
-        let t = step as f64 + 1.0;
-        let (b1, b2) = (f64::from(self.beta_1), f64::from(self.beta_2));
-        let mut scalars = [0.0; Step::N_SCALARS];
-        scalars[0] = self.rate(step) as f32;
-        scalars[1] = (self.rate(step) * (1.0 - b2.powf(t)).sqrt() / (1.0 - b1.powf(t))) as f32;
-        scalars
+        let rule = Rule::Adam { beta_1: self.beta_1, beta_2: self.beta_2, epsilon: self.epsilon };
+        rule.scalars(self.rate(step), step)
     }
 
     fn rate(&self, step: u64) -> f64 {

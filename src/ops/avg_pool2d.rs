@@ -7,11 +7,11 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Graph, Io, Op, OpError, Sample, Step, TensorType,
-        Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Graph, Grid, Io, Op, OpError, Sample, Slot, Step,
+        TensorType, Value,
     },
     kernels::{self, Slide},
-    tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 
 /// Average pooling (Keras `AveragePooling2D`, ONNX AveragePool): (N, h, w, c) → (N, h', w', c), the sum over each
@@ -46,6 +46,37 @@ impl AvgPool2d {
     fn terms(&self, transposed: bool) -> u64 {
         let Pool2dOptions { pool: [kh, kw], strides: [sh, sw], .. } = self.options;
         (if transposed { kh.div_ceil(sh) * kw.div_ceil(sw) } else { kh * kw }) as u64
+    }
+}
+
+impl AvgPool2d {
+    fn candidates(
+        &self,
+        g: &Geometry,
+        io: &Io,
+        transposed: bool,
+        profile: &DeviceProfile,
+        epilogue: Option<&Epilogue>,
+    ) -> Vec<Candidate> {
+        let (name, source) = if transposed {
+            ("avg_pool2d_grad", include_str!("../../shaders/avg_pool2d_grad.wgsl"))
+        } else {
+            ("avg_pool2d", include_str!("../../shaders/avg_pool2d.wgsl"))
+        };
+        let (width, lanes) = (kernels::width(g.c, profile), 64);
+        let items = io.outputs[0].shape.elements().over(width as u64);
+        let mut constants = g.constants(items, width, lanes);
+        constants.push(("PADDING", f64::from(u8::from(self.include_padding))));
+        let slots = vec![Slot::input(0), Slot::output(0)];
+        let source = kernels::widen(source, width, profile);
+        let each = kernels::dispatch(name, &source, &constants, Grid::new(items, lanes), slots, epilogue);
+        let turns = Count { fixed: self.terms(transposed) + self.options.pool[0] as u64, per_sample: 0 };
+        let each = Candidate::single(format!("width{width}"), each.turns(turns, 1));
+        let strips = || {
+            let window = g.window(name, transposed, pictures(&io.inputs[0].shape));
+            kernels::slide(&window, self.slide(), profile, epilogue)
+        };
+        if g.unrolls() { vec![strips(), each] } else { vec![each] }
     }
 }
 
@@ -92,8 +123,7 @@ impl Op for AvgPool2d {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Ok(g) = self.options.geometry(self.name(), &io.inputs[0]) else { return Vec::new() };
-        let window = g.window(self.name(), false, pictures(&io.inputs[0].shape));
-        vec![kernels::slide(&window, self.slide(), profile, epilogue)]
+        self.candidates(&g, io, false, profile, epilogue)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -162,8 +192,7 @@ impl Op for AvgPool2dGrad {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Ok(g) = self.geometry(&io.inputs[0].shape) else { return Vec::new() };
-        let window = g.window(self.name(), true, pictures(&io.inputs[0].shape));
-        vec![kernels::slide(&window, self.pool.slide(), profile, epilogue)]
+        self.pool.candidates(&g, io, true, profile, epilogue)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -222,7 +251,10 @@ fn grad_of(pool: AvgPool2d, x: [usize; 4], capacity: usize) -> Sample {
 }
 
 fn random(rng: &mut Philox, of: fn(AvgPool2d, [usize; 4], usize) -> Sample) -> Sample {
-    let (options, x, capacity, n) = any_options(rng);
+    let (mut options, mut x, capacity, n) = any_options(rng);
+    if rng.below(8) == 0 {
+        (options.pool, x) = ([9, 8], [Batch, 16, 17, rng.pick(&[1, 6, 8])]);
+    }
     of(AvgPool2d { options, include_padding: rng.below(2) == 1 }, x, capacity).with_n(n)
 }
 
@@ -240,6 +272,17 @@ const FAULTS: &[Fault] = &[
     Fault { what: "shifts a row of a strip", from: "row_in + i32(t", to: "row_in + 1 + i32(t" },
     Fault { what: "skips the last strip", from: "item >= items", to: "item + 1u >= items" },
     Fault { what: "counts a pixel outside", from: ") - max(", to: ") + 1 - max(" },
+    Fault { what: "skips the last result", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+    Fault { what: "drops the last column of a window", from: "w < end_w;", to: "w + 1u < end_w;" },
+];
+
+const FAULTS_GRAD: &[Fault] = &[
+    Fault { what: "drops the last row of a strip", from: "t < end_t", to: "t + 1u < end_t" },
+    Fault { what: "shifts a row of a strip", from: "row_in + i32(t", to: "row_in + 1 + i32(t" },
+    Fault { what: "skips the last strip", from: "item >= items", to: "item + 1u >= items" },
+    Fault { what: "counts a pixel outside", from: ") - max(", to: ") + 1 - max(" },
+    Fault { what: "skips the last result", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+    Fault { what: "drops the last column of windows", from: "q < end_q;", to: "q + 1u < end_q;" },
 ];
 
 /// Average pooling as a family.
@@ -290,7 +333,7 @@ pub static FAMILY_GRAD: Family = Family {
             g.apply1(AvgPool2dGrad { pool, input: [4, 4] }, &[dy])
         },
     }],
-    faults: FAULTS,
+    faults: FAULTS_GRAD,
     differentiable: true,
     gradcheck: 1e-6,
 };

@@ -104,7 +104,10 @@ impl Layout {
             constants.push(("GATHER", f64::from(u8::from(self.gather))));
         }
         let grid = Grid::fixed((self.groups * self.tiles) as u64);
-        kernels::dispatch(kernel, &kernels::widen(source, self.width, &self.profile), &constants, grid, slots, epilogue)
+        let parts = (self.groups * self.t) as u64;
+        let turns = Count { fixed: self.n_rows.fixed + (self.t as u64 + 1) * parts, ..self.n_rows };
+        let source = kernels::widen(source, self.width, &self.profile);
+        kernels::dispatch(kernel, &source, &constants, grid, slots, epilogue).turns(turns, parts)
     }
 
     fn merge(&self, kernel: &str, source: &str, slots: Vec<Slot>, more: &[(&'static str, f64)]) -> Dispatch {

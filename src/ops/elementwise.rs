@@ -271,6 +271,44 @@ fn index_at(i: usize, shape: &[usize], out_strides: &[usize], map: &[usize]) -> 
 const ANY: Fill = Fill::Uniform(-2.0, 2.0);
 const POSITIVE: Fill = Fill::Uniform(0.1, 3.0);
 const AWAY: Fill = Fill::Away(0.05, 2.0);
+const WIDE: Fill = Fill::Ranges(&[(-4.0, 4.0), (-30.0, 30.0)]);
+/// Both sides of three.
+const THREE: Fill = Fill::Ranges(&[(-6.0, -3.05), (-2.95, 2.95), (3.05, 6.0)]);
+/// Outside and inside of what [`INNER`] gives.
+const OUTER: Fill = Fill::Ranges(&[(-1.0, -0.6), (0.6, 1.0)]);
+const INNER: Fill = Fill::Uniform(-0.4, 0.4);
+const INDEX: Fill = Fill::Index(3);
+/// Halfway between whole numbers, on them and elsewhere.
+const HALVES: Fill = Fill::Ranges(&[(-2.5, -2.5), (-0.5, -0.5), (0.5, 0.5), (1.5, 1.5), (-3.0, -3.0), (-9.0, 9.0)]);
+const SELU: (f32, f32) = (1.050_701, 1.673_263_2);
+
+/// Error function by its series (Abramowitz and Stegun 7.1.6) and continued fraction (7.1.14).
+fn erf(x: f64) -> f64 {
+    let (a, s) = (x.abs(), 2.0 * x * x);
+    if a < 3.0 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..80 {
+            term *= s / f64::from(2 * n + 1);
+            sum += term;
+        }
+        std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp() * sum
+    } else {
+        let fraction = (1..60).rev().fold(0.0, |f, n| f64::from(n) / 2.0 / (a + f));
+        x.signum() * (1.0 - (-x * x).exp() / (a + fraction) * std::f64::consts::FRAC_2_SQRT_PI / 2.0)
+    }
+}
+
+fn logistic(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+fn flag(on: bool) -> f64 {
+    f64::from(u8::from(on))
+}
 
 macro_rules! row {
     ($name:literal, $arity:literal, $wgsl:literal, $eval:expr, $accuracy:expr, [$a:expr, $b:expr, $c:expr], $grad:expr) => {
@@ -283,6 +321,13 @@ macro_rules! row {
             accuracy: $accuracy,
             domain: [$a, $b, $c],
         }
+    };
+}
+
+/// A comparison: 1 where it holds, else 0; no gradient.
+macro_rules! compare {
+    ($name:literal, $wgsl:literal, $eval:expr) => {
+        row!($name, 2, $wgsl, $eval, Accuracy::Exact, [INDEX, INDEX, ANY], |_, _, _, _| Ok(vec![None, None]))
     };
 }
 
@@ -328,30 +373,12 @@ pub static TABLE: &[Elementary] = &[
         [ANY, AWAY, ANY],
         |g, x, _, dy| { Ok(vec![Some(g.binary("where_positive", dy, x[1])?), None]) }
     ),
-    row!(
-        "max",
-        2,
-        "max($a, $b)",
-        |a, b, _| a.max(b),
-        Accuracy::Exact,
-        [Fill::Uniform(0.1, 1.0), Fill::Uniform(-1.0, 0.0), ANY],
-        |g, x, _, dy| {
-            let (ab, ba) = (g.sub(x[0], x[1])?, g.sub(x[1], x[0])?);
-            Ok(vec![Some(g.binary("where_positive", dy, ab)?), Some(g.binary("where_positive", dy, ba)?)])
-        }
-    ),
-    row!(
-        "min",
-        2,
-        "min($a, $b)",
-        |a, b, _| a.min(b),
-        Accuracy::Exact,
-        [Fill::Uniform(0.1, 1.0), Fill::Uniform(-1.0, 0.0), ANY],
-        |g, x, _, dy| {
-            let (ab, ba) = (g.sub(x[0], x[1])?, g.sub(x[1], x[0])?);
-            Ok(vec![Some(g.binary("where_positive", dy, ba)?), Some(g.binary("where_positive", dy, ab)?)])
-        }
-    ),
+    row!("max", 2, "max($a, $b)", |a, b, _| a.max(b), Accuracy::Exact, [OUTER, INNER, ANY], |g, x, _, dy| {
+        split_at(g, x[0], x[1], dy)
+    }),
+    row!("min", 2, "min($a, $b)", |a, b, _| a.min(b), Accuracy::Exact, [OUTER, INNER, ANY], |g, x, _, dy| {
+        split_at(g, x[1], x[0], dy)
+    }),
     row!("exp", 1, "exp($a)", |a, _, _| a.exp(), Accuracy::Exp, [ANY, ANY, ANY], |g, _, y, dy| Ok(vec![Some(
         g.mul(dy, y)?
     )])),
@@ -384,64 +411,277 @@ pub static TABLE: &[Elementary] = &[
         let d = g.mul(dy, square)?;
         Ok(vec![Some(g.sub(dy, d)?)])
     }),
-    row!(
-        "sigmoid",
-        1,
-        "sigmoid_f32($a)",
-        |a, _, _| 1.0 / (1.0 + (-a).exp()),
-        Accuracy::Sigmoid,
-        [ANY, ANY, ANY],
-        |g, _, y, dy| {
-            let d = g.mul(dy, y)?;
-            let square = g.mul(d, y)?;
-            Ok(vec![Some(g.sub(d, square)?)])
-        }
-    ),
+    row!("sigmoid", 1, "sigmoid_f32($a)", |a, _, _| logistic(a), Accuracy::Sigmoid, [ANY, ANY, ANY], |g, _, y, dy| {
+        let d = g.mul(dy, y)?;
+        let square = g.mul(d, y)?;
+        Ok(vec![Some(g.sub(d, square)?)])
+    }),
     row!("pow", 2, "pow($a, $b)", |a, b, _| a.powf(b), Accuracy::Pow, [POSITIVE, ANY, ANY], |g, x, y, dy| {
-        let per = g.div(y, x[0])?;
-        let da = g.mul(x[1], per)?;
-        let log = g.unary("log", x[0])?;
+        let less = plus(g, x[1], -1.0)?;
+        let power = g.pow(x[0], less)?;
+        let da = g.mul(x[1], power)?;
+        let log = g.log(x[0])?;
         let db = g.mul(y, log)?;
+        let db = g.binary("where_positive", db, x[0])?;
         Ok(vec![Some(g.mul(dy, da)?), Some(g.mul(dy, db)?)])
     }),
-    row!(
-        "greater",
-        2,
-        "select(0.0, 1.0, $a > $b)",
-        |a, b, _| f64::from(u8::from(a > b)),
-        Accuracy::Exact,
-        [Fill::Uniform(0.1, 1.0), Fill::Uniform(-1.0, 0.0), ANY],
-        |_, _, _, _| { Ok(vec![None, None]) }
-    ),
-    row!(
-        "equal",
-        2,
-        "select(0.0, 1.0, $a == $b)",
-        |a, b, _| f64::from(u8::from(a == b)),
-        Accuracy::Exact,
-        [Fill::Index(3), Fill::Index(3), ANY],
-        |_, _, _, _| { Ok(vec![None, None]) }
-    ),
+    row!("floor", 1, "floor($a)", |a, _, _| a.floor(), Accuracy::Exact, [HALVES, ANY, ANY], |_, _, _, _| Ok(vec![
+        None
+    ])),
+    row!("ceil", 1, "ceil($a)", |a, _, _| a.ceil(), Accuracy::Exact, [HALVES, ANY, ANY], |_, _, _, _| Ok(vec![None])),
+    row!("round", 1, "round($a)", |a, _, _| a.round_ties_even(), Accuracy::Exact, [HALVES, ANY, ANY], |_, _, _, _| Ok(
+        vec![None]
+    )),
+    compare!("greater", "select(0.0, 1.0, $a > $b)", |a, b, _| flag(a > b)),
+    compare!("greater_equal", "select(0.0, 1.0, $a >= $b)", |a, b, _| flag(a >= b)),
+    compare!("less", "select(0.0, 1.0, $a < $b)", |a, b, _| flag(a < b)),
+    compare!("less_equal", "select(0.0, 1.0, $a <= $b)", |a, b, _| flag(a <= b)),
+    compare!("equal", "select(0.0, 1.0, $a == $b)", |a, b, _| flag(a == b)),
+    compare!("not_equal", "select(0.0, 1.0, $a != $b)", |a, b, _| flag(a != b)),
     row!(
         "where",
         3,
         "select($c, $b, $a > 0.0)",
         |a, b, c| if a > 0.0 { b } else { c },
         Accuracy::Exact,
+        [Fill::Ranges(&[(-1.0, -0.1), (0.0, 0.0), (0.1, 1.0)]), ANY, ANY],
+        |g, x, _, dy| {
+            let zero = g.constant(0.0)?;
+            Ok(vec![None, Some(g.binary("where_positive", dy, x[0])?), Some(g.where_(x[0], zero, dy)?)])
+        }
+    ),
+    row!(
+        "clip",
+        3,
+        "min(max($a, $b), $c)",
+        |a, b, c| a.max(b).min(c),
+        Accuracy::Exact,
+        [Fill::Ranges(&[(-1.0, -0.6), (-0.4, 0.4), (0.6, 1.0)]), Fill::Uniform(-0.6, -0.4), Fill::Uniform(0.4, 0.6)],
+        |g, x, y, dy| {
+            let inside = g.binary("equal", x[0], y)?;
+            let (below, above) = (g.binary("less", x[0], x[1])?, g.binary("greater", x[0], x[2])?);
+            let mut take = |mask| g.binary("where_positive", dy, mask);
+            Ok(vec![Some(take(inside)?), Some(take(below)?), Some(take(above)?)])
+        }
+    ),
+    row!(
+        "relu6",
+        1,
+        "clamp($a, 0.0, 6.0)",
+        |a, _, _| a.clamp(0.0, 6.0),
+        Accuracy::Exact,
+        [Fill::Ranges(&[(-2.0, -0.05), (0.05, 5.95), (6.05, 8.0)]), ANY, ANY],
+        |g, _, y, dy| {
+            let six = g.constant(6.0)?;
+            let (above, below) = (g.binary("where_positive", dy, y)?, g.sub(six, y)?);
+            Ok(vec![Some(g.binary("where_positive", above, below)?)])
+        }
+    ),
+    row!(
+        "prelu",
+        2,
+        "select($b * $a, $a, $a > 0.0)",
+        |a, b, _| if a > 0.0 { a } else { b * a },
+        Accuracy::Ulp(1.0),
         [AWAY, ANY, ANY],
         |g, x, _, dy| {
-            let opposite = g.neg(x[0])?;
-            Ok(vec![None, Some(g.binary("where_positive", dy, x[0])?), Some(g.binary("where_positive", dy, opposite)?)])
+            let (one, zero) = (g.constant(1.0)?, g.constant(0.0)?);
+            let (slope, below) = (g.where_(x[0], one, x[1])?, g.where_(x[0], zero, x[0])?);
+            Ok(vec![Some(g.mul(dy, slope)?), Some(g.mul(dy, below)?)])
+        }
+    ),
+    row!(
+        "elu",
+        2,
+        "select($b * expm1_f32(min($a, 0.0)), $a, $a > 0.0)",
+        |a, b, _| if a > 0.0 { a } else { b * a.exp_m1() },
+        Accuracy::Exps { exps: 2.0, ulps: 18.0 },
+        [Fill::Away(0.001, 9.0), POSITIVE, ANY],
+        |g, x, y, dy| {
+            let (one, below) = (g.constant(1.0)?, g.add(y, x[1])?);
+            let slope = g.where_(x[0], one, below)?;
+            Ok(vec![Some(g.mul(dy, slope)?), None])
+        }
+    ),
+    row!(
+        "selu",
+        1,
+        "select(1.7580993 * expm1_f32(min($a, 0.0)), 1.050701 * $a, $a > 0.0)",
+        |a, _, _| 1.0507009873554805 * if a > 0.0 { a } else { 1.6732632423543772 * a.exp_m1() },
+        Accuracy::Exps { exps: 2.0, ulps: 20.0 },
+        [Fill::Away(0.001, 9.0), ANY, ANY],
+        |g, _, y, dy| {
+            let (above, below) = (g.constant(SELU.0)?, plus(g, y, SELU.0 * SELU.1)?);
+            let slope = g.where_(y, above, below)?;
+            Ok(vec![Some(g.mul(dy, slope)?)])
+        }
+    ),
+    row!("erf", 1, "erf_f32($a)", |a, _, _| erf(a), Accuracy::Absolute(5e-7), [WIDE, ANY, ANY], |g, x, _, dy| {
+        let slope = bell(g, x[0], -1.0, std::f32::consts::FRAC_2_SQRT_PI)?;
+        Ok(vec![Some(g.mul(dy, slope)?)])
+    }),
+    row!(
+        "gelu",
+        1,
+        "(0.5 * $a * (1.0 + erf_f32(0.70710678 * $a)))",
+        |a, _, _| 0.5 * a * (1.0 + erf(a * std::f64::consts::FRAC_1_SQRT_2)),
+        Accuracy::PerInput(5e-7),
+        [WIDE, ANY, ANY],
+        |g, x, _, dy| {
+            let scaled = g.scale(x[0], std::f32::consts::FRAC_1_SQRT_2)?;
+            let curve = g.erf(scaled)?;
+            let curve = g.scale(curve, 0.5)?;
+            let share = plus(g, curve, 0.5)?;
+            let density = bell(g, x[0], -0.5, 0.398_942_3)?;
+            let moved = g.mul(x[0], density)?;
+            let slope = g.add(share, moved)?;
+            Ok(vec![Some(g.mul(dy, slope)?)])
+        }
+    ),
+    row!(
+        "gelu_tanh",
+        1,
+        "($a * sigmoid_f32($a * (1.5957691 + 0.07135482 * $a * $a)))",
+        |a, _, _| a * logistic(a * (1.5957691216057308 + 0.07135481627159538 * a * a)),
+        Accuracy::PerInput(1e-6),
+        [WIDE, ANY, ANY],
+        |g, x, y, dy| {
+            let square = g.unary("square", x[0])?;
+            let curved = g.scale(square, 0.071_354_82)?;
+            let sum = plus(g, curved, 1.595_769_1)?;
+            let u = g.mul(x[0], sum)?;
+            let tripled = g.scale(square, 0.214_064_45)?;
+            let du = plus(g, tripled, 1.595_769_1)?;
+            Ok(vec![Some(gated(g, x[0], y, u, Some(du), dy)?)])
+        }
+    ),
+    row!(
+        "silu",
+        1,
+        "($a * sigmoid_f32($a))",
+        |a, _, _| a * logistic(a),
+        Accuracy::Exps { exps: 2.0, ulps: 9.0 },
+        [WIDE, ANY, ANY],
+        |g, x, y, dy| Ok(vec![Some(gated(g, x[0], y, x[0], None, dy)?)])
+    ),
+    row!(
+        "mish",
+        1,
+        "($a * tanh_softplus_f32($a))",
+        |a, _, _| a * softplus(a).tanh(),
+        Accuracy::Exps { exps: 2.0, ulps: 16.0 },
+        [WIDE, ANY, ANY],
+        |g, x, y, dy| {
+            let curve = g.softplus(x[0])?;
+            let t = g.tanh(curve)?;
+            let bent = g.mul(t, y)?;
+            let rest = g.sub(x[0], bent)?;
+            let gate = g.sigmoid(x[0])?;
+            let moved = g.mul(gate, rest)?;
+            let slope = g.add(t, moved)?;
+            Ok(vec![Some(g.mul(dy, slope)?)])
+        }
+    ),
+    row!(
+        "softplus",
+        1,
+        "softplus_f32($a)",
+        |a, _, _| softplus(a),
+        Accuracy::Exps { exps: 2.0, ulps: 12.0 },
+        [WIDE, ANY, ANY],
+        |g, x, _, dy| {
+            let slope = g.sigmoid(x[0])?;
+            Ok(vec![Some(g.mul(dy, slope)?)])
+        }
+    ),
+    row!(
+        "softsign",
+        1,
+        "($a / (1.0 + abs($a)))",
+        |a, _, _| a / (1.0 + a.abs()),
+        Accuracy::Ulp(4.0),
+        [AWAY, ANY, ANY],
+        |g, _, y, dy| {
+            let size = g.abs(y)?;
+            let rest = plus(g, size, -1.0)?;
+            let slope = g.unary("square", rest)?;
+            Ok(vec![Some(g.mul(dy, slope)?)])
+        }
+    ),
+    row!(
+        "hard_sigmoid",
+        1,
+        "(clamp($a + 3.0, 0.0, 6.0) * 0.16666667)",
+        |a, _, _| (a + 3.0).clamp(0.0, 6.0) / 6.0,
+        Accuracy::Ulp(3.0),
+        [THREE, ANY, ANY],
+        |g, x, _, dy| {
+            let part = g.scale(dy, 1.0 / 6.0)?;
+            Ok(vec![Some(within(g, x[0], 3.0, part)?)])
+        }
+    ),
+    row!(
+        "hard_swish",
+        1,
+        "($a * clamp($a + 3.0, 0.0, 6.0) * 0.16666667)",
+        |a, _, _| a * (a + 3.0).clamp(0.0, 6.0) / 6.0,
+        Accuracy::Ulp(4.0),
+        [THREE, ANY, ANY],
+        |g, x, _, dy| {
+            let gate = g.hard_sigmoid(x[0])?;
+            let part = g.scale(x[0], 1.0 / 6.0)?;
+            let moved = within(g, x[0], 3.0, part)?;
+            let slope = g.add(gate, moved)?;
+            Ok(vec![Some(g.mul(dy, slope)?)])
         }
     ),
 ];
+
+/// Returns `dy` where `a` is at least `b`, else 0, and the rest of it: a tie is the first operand's, as in TensorFlow.
+fn split_at(g: &mut Graph, a: Value, b: Value, dy: Value) -> Result<Vec<Option<Value>>, OpError> {
+    let (left, right) = (g.binary("greater_equal", a, b)?, g.binary("less", a, b)?);
+    Ok(vec![Some(g.binary("where_positive", dy, left)?), Some(g.binary("where_positive", dy, right)?)])
+}
+
+/// Returns `dy` where `|x|` is below `limit`, else 0.
+fn within(g: &mut Graph, x: Value, limit: f32, dy: Value) -> Result<Value, OpError> {
+    let (size, limit) = (g.abs(x)?, g.constant(limit)?);
+    let inside = g.binary("less", size, limit)?;
+    g.binary("where_positive", dy, inside)
+}
+
+/// Returns `x + c`.
+fn plus(g: &mut Graph, x: Value, c: f32) -> Result<Value, OpError> {
+    let c = g.constant(c)?;
+    g.add(x, c)
+}
+
+/// Returns `factor · e^(scale · x²)`.
+fn bell(g: &mut Graph, x: Value, scale: f32, factor: f32) -> Result<Value, OpError> {
+    let square = g.unary("square", x)?;
+    let power = g.scale(square, scale)?;
+    let bell = g.exp(power)?;
+    g.scale(bell, factor)
+}
+
+/// Returns the gradient of `y = x · σ(u)` with `u' = du`: `σ(u) · (1 + (x − y) · u')`.
+fn gated(g: &mut Graph, x: Value, y: Value, u: Value, du: Option<Value>, dy: Value) -> Result<Value, OpError> {
+    let mut rest = g.sub(x, y)?;
+    if let Some(du) = du {
+        rest = g.mul(rest, du)?;
+    }
+    let rest = plus(g, rest, 1.0)?;
+    let gate = g.sigmoid(u)?;
+    let slope = g.mul(gate, rest)?;
+    g.mul(dy, slope)
+}
 
 macro_rules! methods {
     ($($(#[$doc:meta])* $name:ident ( $($x:ident),+ );)*) => {
         impl Graph {
             $($(#[$doc])*
             pub fn $name(&mut self, $($x: Value),+) -> Result<Value, OpError> {
-                self.function(stringify!($name), &[$($x),+])
+                self.function(stringify!($name).trim_end_matches('_'), &[$($x),+])
             })*
         }
     };
@@ -470,6 +710,40 @@ methods! {
     log(x);
     /// Returns the square root.
     sqrt(x);
+    /// Returns `|x|`.
+    abs(x);
+    /// Returns the larger of `a` and `b`, broadcast; the gradient goes to `a` where they are equal.
+    max(a, b);
+    /// Returns the smaller of `a` and `b`, broadcast; the gradient goes to `a` where they are equal.
+    min(a, b);
+    /// Returns `aᵇ` for `a` above 0, broadcast.
+    pow(a, b);
+    /// Returns `a` where `condition` is above 0, else `b`, broadcast.
+    where_(condition, a, b);
+    /// Returns `min(max(x, 0), 6)`; at 0 and 6 the gradient is 0.
+    relu6(x);
+    /// Returns `x` above 0, else `slope · x`, broadcast (Keras `PReLU`); at 0 the gradient is the slope.
+    prelu(x, slope);
+    /// Returns the error function.
+    erf(x);
+    /// Returns `x · Φ(x)` with the normal distribution Φ (Keras `gelu` with `approximate=False`).
+    gelu(x);
+    /// Returns `x/2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))` (Keras `gelu` with `approximate=True`).
+    gelu_tanh(x);
+    /// Returns `log(1 + eˣ)`.
+    softplus(x);
+    /// Returns `x / (1 + |x|)`.
+    softsign(x);
+    /// Returns `x · tanh(log(1 + eˣ))`.
+    mish(x);
+    /// Returns `x · sigmoid(x)` (Keras `silu`, `swish`).
+    silu(x);
+    /// Returns `relu6(x + 3) / 6`.
+    hard_sigmoid(x);
+    /// Returns `x · relu6(x + 3) / 6`.
+    hard_swish(x);
+    /// Returns the scaled exponential linear unit (Klambauer et al. 2017).
+    selu(x);
 }
 
 impl Graph {
@@ -509,6 +783,24 @@ impl Graph {
         self.mul(x, c)
     }
 
+    /// Returns `x` where it is above 0, else `slope · x` (Keras `LeakyReLU`; slope 0.2 in `ops.leaky_relu`).
+    pub fn leaky_relu(&mut self, x: Value, slope: f32) -> Result<Value, OpError> {
+        let slope = self.constant(slope)?;
+        self.prelu(x, slope)
+    }
+
+    /// Returns `x` where it is above 0, else `alpha · (eˣ − 1)` (Keras `elu`, alpha 1).
+    pub fn elu(&mut self, x: Value, alpha: f32) -> Result<Value, OpError> {
+        let alpha = self.constant(alpha)?;
+        self.binary("elu", x, alpha)
+    }
+
+    /// Returns `x` held between `low` and `high`; at both the gradient is still 1.
+    pub fn clip(&mut self, x: Value, low: f32, high: f32) -> Result<Value, OpError> {
+        let (low, high) = (self.constant(low)?, self.constant(high)?);
+        self.function("clip", &[x, low, high])
+    }
+
     /// Returns `x` repeated along axes so that it has this shape.
     pub fn expand(&mut self, x: Value, shape: &Shape) -> Result<Value, OpError> {
         if self.shape(x) == shape {
@@ -538,6 +830,11 @@ impl Graph {
 
 fn sample(rng: &mut Philox) -> Sample {
     let f = &TABLE[rng.below(TABLE.len())];
+    sample_of(f, rng)
+}
+
+/// Returns a random sample of one row of the table.
+pub fn sample_of(f: &'static Elementary, rng: &mut Philox) -> Sample {
     let sizes = [1, 2, 3, 5, 7, 8, 15, 16, 17, 33, 64, 65];
     let capacity = rng.pick(&[1, 2, 3, 5, 8]);
     let full = [Batch, rng.pick(&sizes), rng.pick(&sizes), rng.pick(&[1, 3, 4, 6, 16])];
@@ -559,6 +856,7 @@ fn benches() -> Vec<(&'static str, Sample)> {
     let big = || TensorType::f32([Batch, 56, 56, 64]);
     let op = |name| Elementwise::named(name).unwrap_or_else(|_| Program::identity().into());
     vec![
+        ("gelu_n8_c64_56", Sample::new(op("gelu"), vec![(big(), ANY)], 8)),
         ("relu_n8_c64_56", Sample::new(op("relu"), vec![(big(), ANY)], 8)),
         ("add_n8_c64_56", Sample::new(op("add"), vec![(big(), ANY), (big(), ANY)], 8)),
         ("bias_n8_c64_56", Sample::new(op("add"), vec![(big(), ANY), (TensorType::f32([64]), ANY)], 8)),
@@ -581,6 +879,13 @@ pub static FAMILY: Family = Family {
             },
         },
         Bad {
+            what: "one operand for a function of two",
+            build: |g| {
+                let a = g.input("a", [Batch, 3], DType::F32);
+                g.unary("prelu", a)
+            },
+        },
+        Bad {
             what: "an unknown function",
             build: |g| {
                 let a = g.input("a", [Batch, 3], DType::F32);
@@ -590,6 +895,9 @@ pub static FAMILY: Family = Family {
     ],
     faults: &[
         Fault { what: "skips the last tile", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+        Fault { what: "erf without its series", from: "let near = x * (1.1283791", to: "let near = x * (1.128" },
+        Fault { what: "softplus with a short series", from: "0.33333333 + q * (0.2", to: "0.33333333 + q * (0.21" },
+        Fault { what: "relu6 ends at 5", from: ", 0.0, 6.0)", to: ", 0.0, 5.0)" },
         Fault { what: "adds instead of multiplying", from: "(a0 * a1)", to: "(a0 + a1)" },
     ],
     differentiable: true,

@@ -185,7 +185,8 @@ impl Op for GatherGrad {
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
         let source = include_str!("../../shaders/gather_grad.wgsl");
         let grid = Grid::new(y.elements(), 64);
-        vec![Candidate::single("elements", kernels::dispatch("gather_grad", source, &constants, grid, slots, epilogue))]
+        let dispatch = kernels::dispatch("gather_grad", source, &constants, grid, slots, epilogue).turns(rows, 1);
+        vec![Candidate::single("elements", dispatch)]
     }
 
     fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {

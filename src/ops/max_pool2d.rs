@@ -13,7 +13,7 @@ use crate::{
         Sample, Slot, Step, TensorType, Value,
     },
     kernels::{self, Slide},
-    tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 
 /// Returns the index of the first largest value.
@@ -86,11 +86,15 @@ impl Op for MaxPool2d {
         constants.push(("PADDED", if geometry.pads == [[0; 2]; 2] { 0.0 } else { 1.0 }));
         let source = kernels::widen(include_str!("../../shaders/max_pool2d.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
+        let [kh, kw] = self.options.pool;
+        let turns = Count { fixed: (kh * (kw + 1)) as u64, per_sample: 0 };
         let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
-        let each = Candidate::single(format!("width{width}"), dispatch);
+        let each = Candidate::single(format!("width{width}"), dispatch.turns(turns, 1));
+        if !geometry.overlaps() || !geometry.unrolls() {
+            return vec![each];
+        }
         let window = geometry.window(self.name(), false, pictures(&io.inputs[0].shape));
-        let strips = kernels::slide(&window, Slide::Largest, profile, epilogue);
-        if geometry.overlaps() { vec![strips, each] } else { vec![each, strips] }
+        vec![kernels::slide(&window, Slide::Largest, profile, epilogue), each]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -185,7 +189,11 @@ impl Op for MaxPool2dGrad {
         let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::input(1), Slot::input(2), Slot::output(0)];
         let constants = geometry.constants(items, width, lanes);
+        let Pool2dOptions { pool, strides, .. } = self.options;
+        let windows = pool[0].div_ceil(strides[0]) * pool[1].div_ceil(strides[1]);
+        let turns = Count { fixed: (windows * (pool[0] * pool[1] + 2)) as u64, per_sample: 0 };
         let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
+        let dispatch = dispatch.turns(turns, 1);
         candidates.push(Candidate::single(format!("gather_width{width}"), dispatch));
         candidates
     }

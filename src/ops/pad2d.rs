@@ -1,4 +1,4 @@
-//! Zeros around pictures, and its gradient, which crops.
+//! Numbers, mirror images or edges around pictures, and their gradients; that of a number around crops.
 
 use crate::{
     graph::{
@@ -9,12 +9,90 @@ use crate::{
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
 };
 
-/// Rows and columns added around NHWC pictures (Keras `ZeroPadding2D`, ONNX Pad), or taken away where
-/// negative (Keras `Cropping2D`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What stands around a picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PadMode {
+    /// A number.
+    Constant(f32),
+    /// The picture mirrored at its first and last row (`c b | a b c | b a`).
+    Reflect,
+    /// The first and last row, again and again (`a a | a b c | c c`).
+    Replicate,
+}
+
+impl PadMode {
+    fn number(self) -> f64 {
+        match self {
+            PadMode::Constant(_) => 0.0,
+            PadMode::Reflect => 1.0,
+            PadMode::Replicate => 2.0,
+        }
+    }
+
+    /// Returns which of `n` elements stands at `at`, counted from the first.
+    fn origin(self, at: isize, n: usize) -> Option<usize> {
+        let last = n as isize - 1;
+        let at = match self {
+            PadMode::Constant(_) => at,
+            PadMode::Reflect => at.abs().min(2 * last - at.abs()),
+            PadMode::Replicate => at.clamp(0, last),
+        };
+        usize::try_from(at).ok().filter(|&i| i < n)
+    }
+}
+
+/// Rows and columns added around NHWC pictures (Keras `ZeroPadding2D`, ONNX Pad), or, with a constant, taken away
+/// where negative (Keras `Cropping2D`).
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pad2d {
     /// `[[top, bottom], [left, right]]`.
     pub pads: [[isize; 2]; 2],
+    /// What is added.
+    pub mode: PadMode,
+}
+
+/// Gradient of [`Pad2d`] by mirror images or edges: each pixel sums what shows it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pad2dGrad {
+    /// What was padded, and how.
+    pub pad: Pad2d,
+}
+
+impl Pad2d {
+    /// Returns rows and columns of the result, or an error where they do not exist.
+    fn size(&self, op: &str, size: [usize; 2]) -> Result<[usize; 2], OpError> {
+        let mut padded = [0; 2];
+        for ((padded, &n), [before, after]) in padded.iter_mut().zip(&size).zip(self.pads) {
+            let sum = (n as isize).checked_add(before).and_then(|s| s.checked_add(after));
+            let most = match self.mode {
+                PadMode::Reflect => n as isize - 1,
+                _ => isize::MAX,
+            };
+            let least = if matches!(self.mode, PadMode::Constant(_)) { 1 - n as isize } else { 0 };
+            let fits = before.min(after) >= least && before.max(after) <= most;
+            match sum.and_then(|s| usize::try_from(s).ok()).filter(|&s| s > 0 && n > 0 && fits) {
+                Some(sum) => *padded = sum,
+                None => {
+                    let got = format!("{:?} {:?} on {}×{}", self.mode, self.pads, size[0], size[1]);
+                    let wanted = "a picture that keeps a pixel; nothing negative but of a constant; mirror images of less than the picture";
+                    return Err(OpError::new(op, wanted, got, "pad or crop less"));
+                }
+            }
+        }
+        Ok(padded)
+    }
+}
+
+/// Returns the extents of f32 pictures.
+pub(super) fn pictures(op: &str, inputs: &[TensorType]) -> Result<[usize; 4], OpError> {
+    match inputs {
+        [x] if x.dtype == DType::F32 => <[usize; 4]>::try_from(x.shape.dims()).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| {
+        let got: Vec<String> = inputs.iter().map(ToString::to_string).collect();
+        OpError::new(op, "f32 pictures (N, h, w, c)", got.join(", "), "reshape to NHWC and convert to f32")
+    })
 }
 
 impl Op for Pad2d {
@@ -23,41 +101,25 @@ impl Op for Pad2d {
     }
 
     fn key(&self) -> String {
-        format!("{:?}", self.pads)
+        format!("{:?} {:?}", self.pads, self.mode)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let wanted = "f32 pictures (N, h, w, c)";
-        let [x] = inputs else {
-            return Err(OpError::new("pad2d", wanted, format!("{} inputs", inputs.len()), "pass the pictures"));
-        };
-        let (4, DType::F32) = (x.shape.rank(), x.dtype) else {
-            return Err(OpError::new("pad2d", wanted, x, "reshape to NHWC and convert to f32"));
-        };
-        let dims = x.shape.dims();
-        let side = |n: usize, [before, after]: [isize; 2]| {
-            let size = (n as isize).checked_add(before)?.checked_add(after)?;
-            usize::try_from(size).ok().filter(|&s| s > 0 && before.min(after) > -(n as isize))
-        };
-        match (side(dims[1], self.pads[0]), side(dims[2], self.pads[1])) {
-            (Some(h), Some(w)) => Ok(vec![TensorType::f32(x.shape.with_row(&[h, w, dims[3]]))]),
-            _ => {
-                let got = format!("{:?} on {}×{}", self.pads, dims[1], dims[2]);
-                Err(OpError::new("pad2d", "a picture that keeps at least one pixel", got, "crop less"))
-            }
-        }
+        let [_, h, w, c] = pictures("pad2d", inputs)?;
+        let [p, q] = self.size("pad2d", [h, w])?;
+        Ok(vec![TensorType::f32(inputs[0].shape.with_row(&[p, q, c]))])
     }
 
     fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
         let [[top, bottom], [left, right]] = self.pads;
         let &[n, h, w, c] = &inputs[0].shape[..] else { return Vec::new() };
         let (p, q) = (h.saturating_add_signed(top + bottom), w.saturating_add_signed(left + right));
+        let value = if let PadMode::Constant(value) = self.mode { f64::from(value) } else { 0.0 };
         vec![Array::from_fn([n, p, q, c], |i| {
-            let row = (i / (c * q) % p) as isize - top;
-            let column = (i / c % q) as isize - left;
-            let inside = (0..h as isize).contains(&row) && (0..w as isize).contains(&column);
-            let at = ((i / (c * q * p) * h + row.max(0) as usize) * w + column.max(0) as usize) * c + i % c;
-            if inside { inputs[0].data[at] } else { 0.0 }
+            let row = self.mode.origin((i / (c * q) % p) as isize - top, h);
+            let column = self.mode.origin((i / c % q) as isize - left, w);
+            let at = row.zip(column).map(|(row, column)| ((i / (c * q * p) * h + row) * w + column) * c + i % c);
+            at.map_or(value, |at| inputs[0].data[at])
         })]
     }
 
@@ -68,28 +130,37 @@ impl Op for Pad2d {
         _outputs: &[Value],
         dy: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>, OpError> {
-        let back = Pad2d { pads: self.pads.map(|side| side.map(|n| -n)) };
-        Ok(vec![dy[0].map(|dy| g.apply1(back, &[dy])).transpose()?])
+        let back = Pad2d { pads: self.pads.map(|side| side.map(|n| -n)), mode: PadMode::Constant(0.0) };
+        let dx = dy[0].map(|dy| match self.mode {
+            PadMode::Constant(_) => g.apply1(back, &[dy]),
+            _ => g.apply1(Pad2dGrad { pad: *self }, &[dy]),
+        });
+        Ok(vec![dx.transpose()?])
     }
 
-    fn lower(&self, io: &Io, _profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let (x, y) = (io.inputs[0].shape.dims(), io.outputs[0].shape.dims());
-        let elements = io.outputs[0].shape.elements();
-        let constants = [
+        let width = kernels::width(x[3], profile);
+        let elements = io.outputs[0].shape.elements().over(width as u64);
+        let mut constants = vec![
             ("ELEMENTS", elements.fixed as f64),
             ("PER_SAMPLE", elements.per_sample as f64),
             ("H", x[1] as f64),
             ("W", x[2] as f64),
-            ("C", x[3] as f64),
+            ("C", (x[3] / width) as f64),
             ("P", y[1] as f64),
             ("Q", y[2] as f64),
             ("TOP", self.pads[0][0] as f64),
             ("LEFT", self.pads[1][0] as f64),
+            ("MODE", self.mode.number()),
         ];
-        let source = include_str!("../../shaders/pad2d.wgsl");
+        if let PadMode::Constant(value) = self.mode {
+            constants.push(("VALUE", f64::from(value)));
+        }
+        let source = kernels::widen(include_str!("../../shaders/pad2d.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
-        let kernel = kernels::dispatch("pad2d", source, &constants, Grid::new(elements, 64), slots, epilogue);
-        vec![Candidate::single("element", kernel)]
+        let kernel = kernels::dispatch("pad2d", &source, &constants, Grid::new(elements, 64), slots, epilogue);
+        vec![Candidate::single(format!("width{width}"), kernel)]
     }
 
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
@@ -101,33 +172,173 @@ impl Op for Pad2d {
     }
 }
 
-impl Graph {
-    /// Returns pictures (N, h, w, c) with `[[top, bottom], [left, right]]` zeros around, or cropped where negative.
-    pub fn pad2d(&mut self, x: Value, pads: [[isize; 2]; 2]) -> Result<Value, OpError> {
-        self.apply1(Pad2d { pads }, &[x])
+impl Op for Pad2dGrad {
+    fn name(&self) -> &'static str {
+        "pad2d_grad"
+    }
+
+    fn key(&self) -> String {
+        self.pad.key()
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [_, p, q, c] = pictures("pad2d_grad", inputs)?;
+        let size = |n: usize, [before, after]: [isize; 2]| {
+            let size = (n as isize).checked_sub(before)?.checked_sub(after)?;
+            usize::try_from(size).ok()
+        };
+        let (h, w) = (size(p, self.pad.pads[0]).unwrap_or(0), size(q, self.pad.pads[1]).unwrap_or(0));
+        self.pad.size("pad2d_grad", [h, w])?;
+        if matches!(self.pad.mode, PadMode::Constant(_)) {
+            let advice = "the gradient of a constant around crops";
+            return Err(OpError::new("pad2d_grad", "mirror images or edges", self.pad.key(), advice));
+        }
+        Ok(vec![TensorType::f32(inputs[0].shape.with_row(&[h, w, c]))])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let ([[top, bottom], [left, right]], dy) = (self.pad.pads, inputs[0]);
+        let &[n, p, q, c] = &dy.shape[..] else { return Vec::new() };
+        let (h, w) = (p.saturating_add_signed(-top - bottom), q.saturating_add_signed(-left - right));
+        let mut dx = Array::zeros([n, h, w, c]);
+        for (i, d) in dy.data.iter().enumerate() {
+            let row = self.pad.mode.origin((i / (c * q) % p) as isize - top, h);
+            let column = self.pad.mode.origin((i / c % q) as isize - left, w);
+            if let Some((row, column)) = row.zip(column) {
+                dx.data[((i / (c * q * p) * h + row) * w + column) * c + i % c] += d;
+            }
+        }
+        vec![dx]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        _inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        Ok(vec![dy[0].map(|dy| g.apply1(self.pad, &[dy])).transpose()?])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let x = io.outputs[0].shape.dims();
+        let width = kernels::width(x[3], profile);
+        let elements = io.outputs[0].shape.elements().over(width as u64);
+        let [[top, bottom], [left, right]] = self.pad.pads;
+        let constants = [
+            ("ELEMENTS", elements.fixed as f64),
+            ("PER_SAMPLE", elements.per_sample as f64),
+            ("H", x[1] as f64),
+            ("W", x[2] as f64),
+            ("C", (x[3] / width) as f64),
+            ("TOP", top as f64),
+            ("BOTTOM", bottom as f64),
+            ("LEFT", left as f64),
+            ("RIGHT", right as f64),
+            ("MODE", self.pad.mode.number()),
+        ];
+        let source = kernels::widen(include_str!("../../shaders/pad2d_grad.wgsl"), width, profile);
+        let slots = vec![Slot::input(0), Slot::output(0)];
+        let kernel = kernels::dispatch("pad2d_grad", &source, &constants, Grid::new(elements, 64), slots, epilogue);
+        vec![Candidate::single(format!("width{width}"), kernel)]
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        let side = |[before, after]: [isize; 2]| match self.pad.mode {
+            PadMode::Replicate => (1 + before + after) as u64,
+            _ => 3,
+        };
+        vec![Accuracy::Products { terms: side(self.pad.pads[0]) * side(self.pad.pads[1]) }]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
     }
 }
 
+impl Graph {
+    /// Returns pictures (N, h, w, c) with `[[top, bottom], [left, right]]` zeros around, or cropped where negative.
+    pub fn pad2d(&mut self, x: Value, pads: [[isize; 2]; 2]) -> Result<Value, OpError> {
+        self.pad2d_with(x, pads, PadMode::Constant(0.0))
+    }
+
+    /// Returns pictures (N, h, w, c) with `[[top, bottom], [left, right]]` pixels around, as `mode` says.
+    pub fn pad2d_with(&mut self, x: Value, pads: [[isize; 2]; 2], mode: PadMode) -> Result<Value, OpError> {
+        self.apply1(Pad2d { pads, mode }, &[x])
+    }
+
+    /// Returns signals (N, length, c) with `[before, after]` elements around, as `mode` says.
+    pub fn pad1d(&mut self, x: Value, pads: [isize; 2], mode: PadMode) -> Result<Value, OpError> {
+        self.as_rows("pad1d", x, |g, rows| g.pad2d_with(rows, [[0, 0], pads], mode))
+    }
+
+    /// Returns signals (N, length, c) treated by `build` as pictures (N, 1, length, c).
+    pub(super) fn as_rows(
+        &mut self,
+        op: &str,
+        x: Value,
+        build: impl FnOnce(&mut Graph, Value) -> Result<Value, OpError>,
+    ) -> Result<Value, OpError> {
+        let shape = self.shape(x).clone();
+        let &[_, length, c] = shape.dims() else {
+            return Err(OpError::new(op, "signals (N, length, c)", &shape, "reshape to three axes"));
+        };
+        let rows = self.reshape(x, shape.with_row(&[1, length, c]))?;
+        let y = build(self, rows)?;
+        let flat = self.shape(y).clone();
+        self.reshape(y, flat.with_row(&flat.dims()[2..]))
+    }
+}
+
+fn picture(rng: &mut Philox, [h, w]: [usize; 2]) -> (TensorType, Fill) {
+    let c = rng.pick(&[1, 2, 3, 4, 7, 16]);
+    (TensorType::f32(Shape::from([Batch, h, w, c])), Fill::Uniform(-1.0, 1.0))
+}
+
+/// Returns a picture's size and pads of mirror images or edges.
+fn around(rng: &mut Philox) -> ([usize; 2], Pad2d) {
+    let sizes = [1, 2, 3, 7, 15, 16, 17, 33];
+    let size = [rng.pick(&sizes), rng.pick(&sizes)];
+    let mode = rng.pick(&[PadMode::Reflect, PadMode::Replicate]);
+    let pads = size.map(|n| {
+        let most = if mode == PadMode::Reflect { n } else { 6 };
+        [rng.below(most.min(7)) as isize, rng.below(most) as isize]
+    });
+    (size, Pad2d { pads, mode })
+}
+
 fn sample(rng: &mut Philox) -> Sample {
-    let sizes = [1, 2, 7, 15, 16, 17, 33];
-    let (h, w, c) = (rng.pick(&sizes), rng.pick(&sizes), rng.pick(&[1, 3, 4, 7]));
-    // At most a third is taken away on each side, so that something stays.
-    let mut side = |n: usize| [rng.below(4), rng.below(4)].map(|k| k as isize - (n / 3).min(2) as isize);
-    let pads = [side(h), side(w)];
+    let (mut size, mut op) = around(rng);
+    if rng.below(2) == 0 {
+        let sizes = [1, 2, 7, 15, 16, 17, 33];
+        size = [rng.pick(&sizes), rng.pick(&sizes)];
+        // At most a third is taken away on each side, so that something stays.
+        let mut side = |n: usize| [rng.below(4), rng.below(4)].map(|k| k as isize - (n / 3).min(2) as isize);
+        let pads = size.map(&mut side);
+        op = Pad2d { pads, mode: PadMode::Constant(rng.pick(&[0.0, -1.5])) };
+    }
     let capacity = rng.pick(&[1, 2, 5]);
     let n = 1 + rng.below(capacity);
-    let x = (TensorType::f32(Shape::from([Batch, h, w, c])), Fill::Uniform(-1.0, 1.0));
-    Sample::new(Pad2d { pads }, vec![x], capacity).with_n(n)
+    Sample::new(op, vec![picture(rng, size)], capacity).with_n(n)
+}
+
+fn sample_grad(rng: &mut Philox) -> Sample {
+    let (size, pad) = around(rng);
+    let padded = pad.size("pad2d", size).unwrap_or(size);
+    let capacity = rng.pick(&[1, 2, 5]);
+    let n = 1 + rng.below(capacity);
+    Sample::new(Pad2dGrad { pad }, vec![picture(rng, padded)], capacity).with_n(n)
 }
 
 /// Padding and cropping as a family.
 pub static FAMILY: Family = Family {
     name: "pad2d",
-    about: "zeros around pictures, or rows and columns taken away (Keras ZeroPadding2D and Cropping2D, ONNX Pad)",
+    about: "a number, mirror images or edges around pictures, or rows and columns taken away (Keras ZeroPadding2D, Cropping2D and ops.pad, ONNX Pad)",
     sample,
     benches: || {
         let x = (TensorType::f32(Shape::from([Batch, 56, 56, 64])), Fill::Uniform(-1.0, 1.0));
-        vec![("pad1_n8_c64_56", Sample::new(Pad2d { pads: [[1, 1]; 2] }, vec![x], 8))]
+        vec![("pad1_n8_c64_56", Sample::new(Pad2d { pads: [[1, 1]; 2], mode: PadMode::Constant(0.0) }, vec![x], 8))]
     },
     bad: &[
         Bad {
@@ -135,6 +346,20 @@ pub static FAMILY: Family = Family {
             build: |g| {
                 let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
                 g.pad2d(x, [[-2, -2], [0, 0]])
+            },
+        },
+        Bad {
+            what: "mirror images of more than the picture",
+            build: |g| {
+                let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
+                g.pad2d_with(x, [[4, 0], [0, 0]], PadMode::Reflect)
+            },
+        },
+        Bad {
+            what: "fewer than no edges",
+            build: |g| {
+                let x = g.input("x", [Batch, 4, 1], DType::F32);
+                g.pad1d(x, [-1, 0], PadMode::Replicate)
             },
         },
         Bad {
@@ -148,6 +373,42 @@ pub static FAMILY: Family = Family {
     faults: &[
         Fault { what: "swaps top and left", from: "% Q) - LEFT", to: "% Q) - TOP" },
         Fault { what: "reads past the last row", from: "row < i32(H)", to: "row <= i32(H)" },
+        Fault { what: "repeats the edge in a mirror image", from: "2 * last - abs(at)", to: "2 * last + 1 - abs(at)" },
+    ],
+    differentiable: true,
+    gradcheck: 1e-6,
+};
+
+/// The gradient of padding by mirror images and edges as a family.
+pub static FAMILY_GRAD: Family = Family {
+    name: "pad2d_grad",
+    about: "gradient of pad2d by mirror images and edges: each pixel sums the cells that show it",
+    sample: sample_grad,
+    benches: || {
+        let dy = (TensorType::f32(Shape::from([Batch, 58, 58, 64])), Fill::Uniform(-1.0, 1.0));
+        let pad = Pad2d { pads: [[1, 1]; 2], mode: PadMode::Reflect };
+        vec![("reflect1_n8_c64_56", Sample::new(Pad2dGrad { pad }, vec![dy], 8))]
+    },
+    bad: &[
+        Bad {
+            what: "zeros around",
+            build: |g| {
+                let dy = g.input("dy", [Batch, 4, 4, 1], DType::F32);
+                g.apply1(Pad2dGrad { pad: Pad2d { pads: [[1, 1]; 2], mode: PadMode::Constant(0.0) } }, &[dy])
+            },
+        },
+        Bad {
+            what: "more padding than there is",
+            build: |g| {
+                let dy = g.input("dy", [Batch, 4, 4, 1], DType::F32);
+                g.apply1(Pad2dGrad { pad: Pad2d { pads: [[3, 3]; 2], mode: PadMode::Replicate } }, &[dy])
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "forgets the lower mirror image", from: "n - 1 - r <= after", to: "n - 1 - r < after" },
+        Fault { what: "counts the edge's pixel twice", from: "r >= 1 && r <= before", to: "r <= before" },
+        Fault { what: "drops an edge cell", from: "select(0, after, r", to: "select(0, after - 1, r" },
     ],
     differentiable: true,
     gradcheck: 1e-6,

@@ -136,6 +136,11 @@ impl Geometry {
         }
     }
 
+    /// Returns whether a window is small enough for a kernel that names each of its pixels.
+    pub(super) fn unrolls(&self) -> bool {
+        self.pool[0] * self.pool[1] <= 64
+    }
+
     pub(super) fn overlaps(&self) -> bool {
         self.pool[0] > self.strides[0] || self.pool[1] > self.strides[1]
     }

@@ -1,4 +1,4 @@
-//! Sums, means and maxima over any axes.
+//! Sums, also of squares, means and maxima over any axes.
 //!
 //! `y[o] = f(x[kept(o) + reduced(r)] for r in 0..terms)`: neighbouring axes of one kind are merged, so that both
 //! index functions have few divisions. Many terms for few results are cut into chunks whose results go to
@@ -10,7 +10,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op,
         OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
     },
-    kernels,
+    kernels::{self, gemm},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
 };
 
@@ -23,9 +23,11 @@ pub enum ReduceKind {
     Mean,
     /// The largest of them.
     Max,
+    /// The sum of their squares.
+    SumSquares,
 }
 
-/// Reduction over axes (ONNX ReduceSum, ReduceMean, ReduceMax).
+/// Reduction over axes (ONNX ReduceSum, ReduceSumSquare, ReduceMean, ReduceMax).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reduce {
     /// How elements are combined.
@@ -58,7 +60,7 @@ impl Reduce {
     }
 
     /// Returns how many elements each result is made of.
-    fn terms(&self, shape: &Shape) -> Count {
+    pub(super) fn terms(&self, shape: &Shape) -> Count {
         let product = self.axes.iter().map(|&a| shape.dims()[a] as u64).product();
         if shape.is_batched() && self.axes.contains(&0) {
             Count { fixed: 0, per_sample: product }
@@ -88,6 +90,7 @@ impl Op for Reduce {
             ReduceKind::Sum => "reduce_sum",
             ReduceKind::Mean => "reduce_mean",
             ReduceKind::Max => "reduce_max",
+            ReduceKind::SumSquares => "reduce_sum_squares",
         }
     }
 
@@ -122,7 +125,11 @@ impl Op for Reduce {
         for (i, &v) in x.data.iter().enumerate() {
             let at: usize =
                 (0..from.len()).filter(|k| !self.axes.contains(k)).map(|k| i / from[k] % x.shape[k] * to[k]).sum();
-            y.data[at] = if self.kind == ReduceKind::Max { y.data[at].max(v) } else { y.data[at] + v };
+            y.data[at] = match self.kind {
+                ReduceKind::Max => y.data[at].max(v),
+                ReduceKind::SumSquares => y.data[at] + v * v,
+                _ => y.data[at] + v,
+            };
         }
         if self.kind == ReduceKind::Mean {
             let terms: usize = self.axes.iter().map(|&a| x.shape[a]).product();
@@ -148,6 +155,10 @@ impl Op for Reduce {
         let mut dy = g.reshape(dy, kept.clone())?;
         match self.kind {
             ReduceKind::Sum => {}
+            ReduceKind::SumSquares => {
+                let twice = g.scale(inputs[0], 2.0)?;
+                return Ok(vec![Some(g.mul(twice, dy)?)]);
+            }
             ReduceKind::Mean => {
                 let terms = self.terms(&shape);
                 dy = g.scale(dy, (1.0 / (terms.fixed + terms.per_sample) as f64) as f32)?;
@@ -184,8 +195,11 @@ impl Op for Reduce {
         let outputs = Count { fixed: outputs.fixed / width, per_sample: outputs.per_sample / width };
         // A plan's capacity is not known here: a batch of 32 stands for it in the choice of chunks.
         let (lanes, n_terms) = (outputs.at(32).max(1), terms.at(32));
+        let long = terms.at(gemm::LONG_BATCH).div_ceil(profile.max_turns);
         let serial = match profile.class {
-            DeviceClass::Cpu => Loop { chunks: (128 / lanes).min(n_terms / 128).max(1), invocations: 16, tree: false },
+            DeviceClass::Cpu => {
+                Loop { chunks: (128 / lanes).min(n_terms / 128).max(long).max(1), invocations: 16, tree: false }
+            }
             DeviceClass::Gpu => {
                 Loop { chunks: (8192 / lanes).min(n_terms / 32).clamp(1, 256), invocations: 64, tree: false }
             }
@@ -285,7 +299,11 @@ impl Problem {
             (fixed, 0) => format!("{fixed}u"),
             (_, per_sample) => format!("({per_sample}u * step.n)"),
         };
-        let term = combine("acc", &format!("x[base + {}]", index(runs, true, "r")));
+        // What lies in scratch is squared already.
+        let squares = self.kind == ReduceKind::SumSquares && from == Slot::input(0);
+        let (load, term) =
+            (format!("let t = x[base + {}];", index(runs, true, "r")), if squares { "t * t" } else { "t" });
+        let term = combine("acc", term);
         let (begin, stride) = if tree { (" + lane", group) } else { ("", 1) };
         let split = match chunks {
             1 => "let o = t;\n    let s = 0u;".to_owned(),
@@ -338,7 +356,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let last = select(0u, min(first + size, terms), o < outputs);
     let base = {base};
     var acc = {ty}({first});
-    for (var r = first{begin}; r < last; r = r + {stride}u) {{ acc = {term}; }}
+    for (var r = first{begin}; r < last; r = r + {stride}u) {{ {load} acc = {term}; }}
     {store}
 }}
 ",
@@ -350,6 +368,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let to = if finish.is_some() { Slot::output(0) } else { Slot::Scratch(0) };
         let grid = Grid::new(self.outputs.times(chunks), if tree { 1 } else { group });
         kernels::dispatch("reduce", &text, &[], grid, vec![from, to], finish.flatten())
+            .turns(terms, chunks * u64::from(stride))
     }
 }
 
@@ -384,6 +403,14 @@ impl Graph {
         self.reduce(ReduceKind::Sum, x, axes, keep_dims)
     }
 
+    /// Returns the sum of the squares of `x` over `axes`, which stay with extent 1 where `keep_dims` says so.
+    pub fn sum_squares(&mut self, x: Value, axes: &[usize], keep_dims: bool) -> Result<Value, OpError> {
+        if axes.is_empty() {
+            return self.unary("square", x);
+        }
+        self.reduce(ReduceKind::SumSquares, x, axes, keep_dims)
+    }
+
     /// Returns the mean of all elements of `x` as a tensor of no axes.
     pub fn mean(&mut self, x: Value) -> Result<Value, OpError> {
         let axes: Vec<usize> = (0..self.shape(x).rank()).collect();
@@ -395,6 +422,15 @@ impl Graph {
         self.reduce(ReduceKind::Mean, x, axes, keep_dims)
     }
 
+    /// Returns the smallest element of `x` over `axes`, which stay with extent 1 where `keep_dims` says so.
+    ///
+    /// Equal minima share their gradient equally.
+    pub fn min_axes(&mut self, x: Value, axes: &[usize], keep_dims: bool) -> Result<Value, OpError> {
+        let opposite = self.neg(x)?;
+        let largest = self.max_axes(opposite, axes, keep_dims)?;
+        self.neg(largest)
+    }
+
     /// Returns the largest element of `x` over `axes`, which stay with extent 1 where `keep_dims` says so.
     ///
     /// Equal maxima share their gradient equally.
@@ -403,7 +439,7 @@ impl Graph {
     }
 }
 
-const KINDS: [ReduceKind; 3] = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::Max];
+const KINDS: [ReduceKind; 4] = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::Max, ReduceKind::SumSquares];
 
 fn sample(rng: &mut Philox) -> Sample {
     let kind = rng.pick(&KINDS);
@@ -446,7 +482,7 @@ fn benches() -> Vec<(&'static str, Sample)> {
 /// The reductions as a family.
 pub static FAMILY: Family = Family {
     name: "reduce",
-    about: "sum, mean and maximum over any axes, the batch among them (ONNX ReduceSum, ReduceMean, ReduceMax)",
+    about: "sum, sum of squares, mean and maximum over any axes, the batch among them (ONNX ReduceSum, ReduceSumSquare, ReduceMean, ReduceMax)",
     sample,
     benches,
     bad: &[
@@ -475,6 +511,7 @@ pub static FAMILY: Family = Family {
     faults: &[
         Fault { what: "drops the last term", from: "r < last;", to: "r + 1u < last;" },
         Fault { what: "forgets the batch in a mean", from: "(step.inv_n * ", to: "(1.0 * " },
+        Fault { what: "sums without squaring", from: "acc + t * t", to: "acc + t" },
         Fault { what: "finds the smallest", from: "= max(acc, ", to: "= min(acc, " },
         Fault { what: "skips the last result", from: "if (t >= outputs * 1u)", to: "if (t + 1u >= outputs * 1u)" },
     ],

@@ -17,9 +17,58 @@ pub struct Transpose {
 }
 
 /// The most groups of axes that stay together which the kernel can reorder.
-const MAX_RUNS: usize = 6;
+pub(super) const MAX_RUNS: usize = 6;
 const EXTENTS: [&str; MAX_RUNS] = ["", "E1", "E2", "E3", "E4", "E5"];
 const STRIDES: [&str; MAX_RUNS] = ["S0", "S1", "S2", "S3", "S4", "S5"];
+
+/// Returns the launch that gathers words at `base + Σ coordinate · stride`, where `runs` are extent and operand
+/// stride of the result's axes, outermost first; the first may be the batch.
+pub(super) fn strided_copy(
+    kernel: &str,
+    runs: &[(usize, isize)],
+    base: usize,
+    elements: Count,
+    profile: &DeviceProfile,
+) -> Candidate {
+    let mut runs = runs.to_vec();
+    let width = match runs.last() {
+        Some(&(extent, 1)) => (runs[..runs.len() - 1].iter().map(|r| r.1.unsigned_abs()))
+            .chain([extent, base])
+            .map(|n| kernels::width(n, profile))
+            .min()
+            .unwrap_or(1),
+        _ => 1,
+    };
+    if let Some((last, outer)) = runs.split_last_mut() {
+        last.0 /= width;
+        outer.iter_mut().for_each(|r| r.1 /= width as isize);
+    }
+    let elements = elements.over(width as u64);
+    let mut constants = vec![
+        ("FIXED", elements.fixed as f64),
+        ("PER_SAMPLE", elements.per_sample as f64),
+        ("BASE", (base / width) as f64),
+    ];
+    // The outermost coordinate is what remains after all divisions, so that runs are aligned at the last.
+    let first = MAX_RUNS - runs.len();
+    for (k, &(extent, stride)) in runs.iter().enumerate() {
+        // Sums of u32 wrap, so that a negative stride is its complement.
+        constants.push((STRIDES[if k == 0 { 0 } else { first + k }], f64::from(stride as u32)));
+        if k > 0 {
+            constants.push((EXTENTS[first + k], extent as f64));
+        }
+    }
+    let word = match (width, profile.wide_words) {
+        (1, _) => "u32",
+        (2, _) => "u64",
+        (_, true) => "vec2<u64>",
+        _ => "vec4<u32>",
+    };
+    let source = include_str!("../../shaders/transpose.wgsl").replace("alias S = u32;", &format!("alias S = {word};"));
+    let slots = vec![Slot::input(0), Slot::output(0)];
+    let launch = kernels::dispatch(kernel, &source, &constants, Grid::new(elements, 64), slots, None);
+    Candidate::single(format!("width{width}"), launch)
+}
 
 impl Transpose {
     /// Returns extent and operand stride of each run of axes that stay neighbours, in the result's order.
@@ -98,24 +147,10 @@ impl Op for Transpose {
         Ok(vec![dy[0].map(|dy| g.transpose(dy, &inverse)).transpose()?])
     }
 
-    fn lower(&self, io: &Io, _profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-        let elements = io.outputs[0].shape.elements();
-        let mut constants = vec![("FIXED", elements.fixed as f64), ("PER_SAMPLE", elements.per_sample as f64)];
-        let runs = self.runs(&io.inputs[0].shape);
-        // The outermost coordinate is what remains after all divisions, so that runs are aligned at the last.
-        let first = MAX_RUNS - runs.len();
-        for (k, &(extent, stride)) in runs.iter().enumerate() {
-            constants.push((STRIDES[if k == 0 { 0 } else { first + k }], stride as f64));
-            if k > 0 {
-                constants.push((EXTENTS[first + k], extent as f64));
-            }
-        }
-        let slots = vec![Slot::input(0), Slot::output(0)];
-        let source = include_str!("../../shaders/transpose.wgsl");
-        vec![Candidate::single(
-            "words",
-            kernels::dispatch("transpose", source, &constants, Grid::new(elements, 64), slots, None),
-        )]
+    fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let runs: Vec<(usize, isize)> =
+            self.runs(&io.inputs[0].shape).into_iter().map(|(extent, stride)| (extent, stride as isize)).collect();
+        vec![strided_copy("transpose", &runs, 0, io.outputs[0].shape.elements(), profile)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

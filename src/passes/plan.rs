@@ -59,6 +59,23 @@ pub enum PlanError {
         /// The operation.
         op: String,
     },
+    /// A loop is longer than the driver runs it.
+    #[error(
+        "node `{node}` ({op}): its loops take {turns} turns for {capacity} samples, and this adapter's driver ends \
+         them after {limit}; use a smaller batch or picture"
+    )]
+    TooLong {
+        /// The node.
+        node: String,
+        /// The operation.
+        op: String,
+        /// Turns of one invocation's loops.
+        turns: u64,
+        /// The plan's batch.
+        capacity: usize,
+        /// The adapter's limit.
+        limit: u64,
+    },
     /// A kernel binds more buffers than the adapter allows.
     #[error("node `{node}`: kernel {kernel} binds {got} storage buffers, the adapter allows {limit}")]
     Bindings {
@@ -192,6 +209,14 @@ impl Planner<'_> {
             let Some(op) = node.op().filter(|op| !op.view()) else { continue };
             let mut candidates = op.lower(&self.graph.io(node), &self.options.profile, None);
             candidates.retain(|c| self.binds(i, c));
+            let (capacity, limit) = (self.options.capacity, self.options.profile.max_turns);
+            let turns = |c: &Candidate| c.dispatches.iter().map(|d| d.turns_at(capacity)).max().unwrap_or(0);
+            let fewest = candidates.iter().map(turns).min().unwrap_or(0);
+            if fewest > limit {
+                let (node, op) = (node.name.clone(), op.name().into());
+                return Err(PlanError::TooLong { node, op, turns: fewest, capacity, limit });
+            }
+            candidates.retain(|c| turns(c) <= limit);
             let at = match &self.options.force {
                 Some((name, variant)) if name == op.name() => candidates.iter().position(|c| c.variant == *variant),
                 _ => None,

@@ -314,8 +314,9 @@ impl Engine {
         let limits = &gpu.limits;
         let lanes = (adapter.subgroup_min_size, adapter.subgroup_max_size);
         let fixed = gpu.device.features().contains(wgpu::Features::SUBGROUP) && lanes.0 == lanes.1;
+        let class = if info.software { DeviceClass::Cpu } else { DeviceClass::Gpu };
         let profile = DeviceProfile {
-            class: if info.software { DeviceClass::Cpu } else { DeviceClass::Gpu },
+            class,
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             max_buffer_bytes: limits.max_buffer_size,
             max_groups: limits.max_compute_workgroups_per_dimension,
@@ -324,6 +325,7 @@ impl Engine {
             align_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
             subgroup_lanes: if fixed { lanes.0 } else { 0 },
             wide_words: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
+            max_turns: DeviceProfile::portable(class).max_turns,
         };
         log::debug!(
             "adapter {info}; binding {}, buffer {}, budget {}",

@@ -22,6 +22,9 @@ pub(super) struct Pipeline {
 
 type Key = (Arc<str>, Vec<(&'static str, u64)>);
 
+/// So many kernels are kept while no session uses them.
+const KEPT: usize = 256;
+
 /// The compiled kernels of an engine, one per source and constants.
 #[derive(Default)]
 pub(super) struct Pipelines(Mutex<HashMap<Key, Arc<Pipeline>>>);
@@ -39,14 +42,16 @@ impl Pipelines {
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Vec<Arc<Pipeline>>> {
         let start = Instant::now();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut missing = HashMap::new();
+        let (mut known, mut missing) = (HashMap::new(), HashMap::new());
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for dispatch in dispatches {
             let key = key(dispatch);
-            if !known.contains_key(&key) {
-                missing.entry(key).or_insert(dispatch);
+            match all.get(&key) {
+                Some(pipeline) => drop(known.insert(key, pipeline.clone())),
+                None => drop(missing.insert(key, dispatch)),
             }
         }
+        drop(all);
         let (total, done) = (missing.len(), AtomicUsize::new(0));
         let built: Vec<(Key, Arc<Pipeline>)> = missing
             .into_par_iter()
@@ -57,6 +62,9 @@ impl Pipelines {
             })
             .collect::<Result<_>>()?;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() + built.len() > KEPT {
+            all.retain(|_, pipeline| Arc::strong_count(pipeline) > 1);
+        }
         for (key, pipeline) in built {
             known.insert(key.clone(), all.entry(key).or_insert(pipeline).clone());
         }

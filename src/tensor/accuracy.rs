@@ -22,6 +22,15 @@ pub enum Accuracy {
     Log,
     /// Logistic function of the first input: the exponential's bound and 4 units more.
     Sigmoid,
+    /// Made from the exponential of the first input: `exps` times its bound and `ulps` more units.
+    Exps {
+        /// How many times the exponential's bound.
+        exps: f64,
+        /// Units in the last place of all other roundings.
+        ulps: f64,
+    },
+    /// So large an error times the magnitude of the first input.
+    PerInput(f64),
     /// Power through logarithm and exponential.
     Pow,
     /// A sum of `terms` products: max(8, 2·√terms)·2⁻²⁴ times the sum of the products' magnitudes.
@@ -67,6 +76,8 @@ impl Accuracy {
             Accuracy::Log if (0.5..=2.0).contains(&x) => 2f64.powi(-21),
             Accuracy::Log => 3.0 * ulp(exact),
             Accuracy::Sigmoid => (exp_ulps(x) + 4.0) * ulp(exact),
+            Accuracy::Exps { exps, ulps } => (exps * exp_ulps(x) + ulps) * ulp(exact),
+            Accuracy::PerInput(a) => a * x.abs(),
             Accuracy::Pow => {
                 let y = inputs.get(1).copied().unwrap_or(1.0);
                 let log_error =

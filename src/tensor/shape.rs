@@ -46,6 +46,11 @@ impl Count {
         Count { fixed: self.fixed / k.max(1), per_sample: self.per_sample / k.max(1) }
     }
 
+    /// Returns this count divided by `k`, both parts rounded up.
+    pub fn div_ceil(self, k: u64) -> Count {
+        Count { fixed: self.fixed.div_ceil(k.max(1)), per_sample: self.per_sample.div_ceil(k.max(1)) }
+    }
+
     /// Returns this count times `k`.
     pub fn times(self, k: u64) -> Count {
         Count { fixed: self.fixed * k, per_sample: self.per_sample * k }

@@ -20,7 +20,15 @@ softmax                                    x, dy               y, dx
 log_softmax                                x, dy               y, dx
 cross_entropy  labels: "sparse", "dense"   logits, labels      loss (per row), dlogits (of the sum of the losses)
 matmul         transpose_a, transpose_b    a, b, dy            y, da, db
-optimizer      rule: "sgd": learning_rate, momentum, nesterov; "adam": learning_rate, beta_1, beta_2, epsilon
+activation     function, arguments (a list)             x, dy               y, dx
+concat         axis, count                 x0, x1, …, dy       y, dx0, dx1, …
+resize         size, interpolation         x, dy               y, dx
+pad            mode, pads, value           x, dy               y, dx
+top_k          k                           x, dy               y, indices, first (argmax), dx
+clip           rule: "norm", "global_norm", "value"; limit     g0, g1, …   c0, c1, …
+optimizer      rule: "sgd": learning_rate, momentum, nesterov; "adam", "nadam": learning_rate, beta_1, beta_2, epsilon;
+               "adamw": weight_decay too; "rmsprop": learning_rate, rho, momentum, epsilon, centered, weight_decay;
+               "adagrad": learning_rate, epsilon (accumulators start at 0.1)
                                            w, g (steps, …)     moves (steps, …): the weights after each step − w
 """
 import json
@@ -269,16 +277,133 @@ def matmul():
     family.save()
 
 
+def activation():
+    family = Family("activation")
+    A = keras.activations
+    functions = [
+        ("relu6", [], A.relu6), ("leaky_relu", [0.2], K.leaky_relu), ("leaky_relu", [0.3], K.leaky_relu),
+        ("elu", [1.0], K.elu), ("elu", [0.5], K.elu), ("selu", [], K.selu),
+        ("gelu", [], lambda x: K.gelu(x, approximate=False)), ("gelu_tanh", [], lambda x: K.gelu(x, approximate=True)),
+        ("erf", [], K.erf), ("softplus", [], K.softplus), ("softsign", [], K.softsign), ("mish", [], A.mish),
+        ("silu", [], K.silu), ("hard_sigmoid", [], K.hard_sigmoid), ("hard_swish", [], K.hard_silu),
+        ("clip", [-0.5, 0.75], K.clip), ("abs", [], K.abs), ("sign", [], K.sign), ("floor", [], K.floor),
+        ("round", [], K.round), ("relu", [], K.relu), ("sigmoid", [], K.sigmoid), ("tanh", [], K.tanh),
+    ]
+    # Kinks where Keras's back ends agree on the gradient; halves for rounding.
+    kinks = {"relu6": [0.0, 6.0], "relu": [0.0], "hard_sigmoid": [-3.0, 3.0], "hard_swish": [-3.0, 3.0],
+             "round": [-2.5, -0.5, 0.5, 1.5], "floor": [-2.0, 0.0, 3.0]}
+    for name, arguments, function in functions:
+        arguments = [float(np.float32(a)) for a in arguments]
+        f = lambda x: K.cast(function(x, *arguments), "float64")  # some give 32 bits back
+        x = family.uniform(4, 12, low=-1, high=1) * np.array([[0.1], [2.0], [8.0], [20.0]])
+        x = x.astype(np.float32).astype(np.float64)
+        x[0, :len(kinks.get(name, []))] = kinks.get(name, [])
+        dy = family.uniform(4, 12)
+        y, (dx,) = differentiate(f, (x,), dy)
+        family.add({"function": name, "arguments": arguments}, x=x, dy=dy, y=y, dx=dx)
+    family.save()
+
+
+def concat():
+    family = Family("concat")
+    for i in range(20):
+        rank, count = 2 + i % 3, (1, 2, 3, 5)[i % 4]
+        axis = 1 + i % (rank - 1)
+        dims = [int(family.rng.integers(1, 6)) for _ in range(rank)]
+        inputs = []
+        for _ in range(count + 1):
+            dims[axis] = int(family.rng.integers(1, 8))
+            inputs.append(family.uniform(*dims))
+        f = lambda *xs: K.concatenate(xs, axis)
+        dy = family.uniform(*f(*inputs).shape)
+        y, gradients = differentiate(f, inputs, dy)
+        named = {f"x{k}": x for k, x in enumerate(inputs)} | {f"dx{k}": d for k, d in enumerate(gradients)}
+        family.add({"axis": axis, "count": count + 1}, dy=dy, y=y, **named)
+    family.save()
+
+
+def resize():
+    family = Family("resize")
+    cases = [(2, 3, 4, 1, (6, 8)), (1, 5, 5, 3, (10, 15)), (1, 7, 6, 4, (3, 9)), (2, 8, 8, 2, (4, 4)), (1, 9, 7, 3, (4, 5)),
+             (1, 1, 5, 3, (4, 7)), (1, 4, 4, 1, (1, 1)), (2, 6, 5, 4, (7, 6)), (1, 3, 3, 8, (9, 9)), (1, 12, 5, 1, (5, 12))]
+    for n, h, w, c, size in cases:
+        for interpolation in ("nearest", "bilinear"):
+            f = lambda x: K.image.resize(x, size, interpolation=interpolation, antialias=False, data_format="channels_last")
+            x = family.uniform(n, h, w, c)
+            dy = family.uniform(n, *size, c)
+            y, (dx,) = differentiate(f, (x,), dy)
+            family.add({"size": size, "interpolation": interpolation}, x=x, dy=dy, y=y, dx=dx)
+    family.save()
+
+
+def pad():
+    family = Family("pad")
+    cases = [(2, 4, 5, 1, [[1, 1], [1, 1]]), (1, 5, 4, 3, [[0, 2], [3, 1]]), (1, 3, 3, 4, [[2, 2], [2, 2]]), (2, 6, 7, 2, [[3, 0], [0, 4]]),
+             (1, 2, 2, 5, [[1, 0], [0, 1]]), (1, 7, 3, 1, [[0, 0], [2, 1]]), (1, 5, 5, 4, [[4, 4], [4, 4]])]
+    for n, h, w, c, pads in cases:
+        for mode, keras_mode, value in (("constant", "constant", 0.5), ("reflect", "reflect", None), ("replicate", None, None)):
+            def f(x):
+                if mode == "replicate":  # Keras has no such mode; the picture's edges by index.
+                    rows = np.clip(np.arange(-pads[0][0], h + pads[0][1]), 0, h - 1)
+                    columns = np.clip(np.arange(-pads[1][0], w + pads[1][1]), 0, w - 1)
+                    return K.take(K.take(x, rows, axis=1), columns, axis=2)
+                return K.pad(x, [[0, 0], *pads, [0, 0]], keras_mode, value)
+
+            x = family.uniform(n, h, w, c)
+            dy = family.uniform(*f(x).shape)
+            y, (dx,) = differentiate(f, (x,), dy)
+            family.add({"mode": mode, "pads": pads, "value": value or 0.0}, x=x, dy=dy, y=y, dx=dx)
+    family.save()
+
+
+def top_k():
+    family = Family("top_k")
+    for i, (n, c) in enumerate(ROWS):
+        k = 1 + i % min(c, 5)
+        x = family.distinct(n, c)
+        f = lambda x: K.top_k(x, k)[0]
+        dy = family.uniform(n, k)
+        y, (dx,) = differentiate(f, (x,), dy)
+        # Ties are in the indices alone: there is no gradient at them.
+        ties = family.rng.integers(0, 3, (n, c)).astype(np.float64)
+        indices, first = (np.asarray(v).astype(np.int32) for v in (K.top_k(ties, k)[1], K.argmax(ties, -1)))
+        family.add({"k": k}, x=x, dy=dy, y=y, dx=dx, ties=ties, indices=indices, first=first)
+    family.save()
+
+
+def clip():
+    family = Family("clip")
+    for i in range(24):
+        rule, limit = ("norm", "global_norm", "value")[i % 3], (0.5, 1.0, 3.0, 20.0)[i // 3 % 4]
+        options = {"norm": "clipnorm", "global_norm": "global_clipnorm", "value": "clipvalue"}
+        gradients = [family.uniform(3, 4), family.uniform(7), family.uniform(2, 2, 3, 4)]
+        optimizer = keras.optimizers.SGD(**{options[rule]: limit})
+        clipped = optimizer._clip_gradients([K.convert_to_tensor(g) for g in gradients])
+        named = {f"g{k}": g for k, g in enumerate(gradients)} | {f"c{k}": c for k, c in enumerate(clipped)}
+        family.add({"rule": rule, "limit": limit}, **named)
+    family.save()
+
+
 def optimizer():
     family = Family("optimizer")
     sgd = [dict(rule="sgd", learning_rate=lr, momentum=momentum, nesterov=nesterov)
            for lr in (1e-2, 0.3) for momentum in (0.0, 0.5, 0.9) for nesterov in (False, True)]
     adam = [dict(rule="adam", learning_rate=lr, beta_1=b1, beta_2=b2, epsilon=epsilon)
             for lr in (1e-3, 4e-3) for b1 in (0.9, 0.5) for b2 in (0.999, 0.95) for epsilon in (1e-7, 1e-3)]
-    for attributes in sgd + adam:
+    adamw = [dict(rule="adamw", learning_rate=lr, beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=decay)
+             for lr in (1e-3, 0.1) for decay in (0.004, 0.5)]
+    nadam = [dict(rule="nadam", learning_rate=lr, beta_1=b1, beta_2=b2, epsilon=epsilon)
+             for lr in (1e-3, 4e-3) for b1 in (0.9, 0.5) for b2, epsilon in ((0.999, 1e-7), (0.95, 1e-3))]
+    rmsprop = [dict(rule="rmsprop", learning_rate=lr, rho=rho, momentum=momentum, epsilon=epsilon, centered=centered, weight_decay=decay)
+               for lr, epsilon, decay in ((1e-3, 1e-7, 0.0), (1e-2, 1e-3, 0.1)) for rho in (0.9, 0.5) for momentum in (0.0, 0.9)
+               for centered in (False, True)]
+    adagrad = [dict(rule="adagrad", learning_rate=lr, epsilon=epsilon) for lr in (1e-3, 0.1) for epsilon in (1e-7, 1e-3)]
+    for attributes in sgd + adam + adamw + nadam + rmsprop + adagrad:
         # The numbers as a program that holds them in 32 bits has them.
         attributes = {k: float(np.float32(v)) if isinstance(v, float) else v for k, v in attributes.items()}
-        rule = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[attributes["rule"]]
+        rule = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW,
+                "nadam": keras.optimizers.Nadam, "rmsprop": keras.optimizers.RMSprop,
+                "adagrad": keras.optimizers.Adagrad}[attributes["rule"]]
         w, g = family.uniform(5, 3), family.uniform(8, 5, 3, low=-2, high=2)
         optimizer, weights = rule(**{k: v for k, v in attributes.items() if k != "rule"}), keras.Variable(w)
         moves = []
@@ -296,4 +421,10 @@ if __name__ == "__main__":
     softmaxes()
     cross_entropy()
     matmul()
+    activation()
+    concat()
+    resize()
+    pad()
+    top_k()
+    clip()
     optimizer()

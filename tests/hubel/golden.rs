@@ -2,7 +2,7 @@
 
 use hubel::{
     graph::{Graph, OpError, Step, Value, evaluate},
-    ops::{Conv2dOptions, MatmulOptions, Padding, Pool2dOptions},
+    ops::{Conv2dOptions, Interpolation, MatmulOptions, Optimizer, PadMode, Padding, Pool2dOptions, Rule},
     tensor::{Array, Batch, DType, HostTensor},
 };
 use safetensors::{Dtype, SafeTensors};
@@ -91,14 +91,12 @@ impl Case {
             wanted.iter().zip(&outputs).map(|(name, &v)| (name.to_string(), v)).collect();
         if wanted[0] == "y" {
             let (y, dy) = (outputs[0], self.input(&mut g, "dy", batched));
-            let node = g.node(y).clone();
-            let outputs: Vec<Value> = (0..node.outputs.len() as u32).map(|output| Value { output, ..y }).collect();
-            let dys: Vec<Option<Value>> = outputs.iter().map(|&v| (v == y).then_some(dy)).collect();
-            let op = node.op().ok_or("the output is no operation's")?;
-            let grads = op.vjp(&mut g, &node.inputs, &outputs, &dys).map_err(|e| format!("{}: {e}", self.name))?;
-            for (name, grad) in given.iter().zip(grads) {
-                results.push((format!("d{name}"), grad.ok_or(format!("{}: no gradient to {name}", self.name))?));
-            }
+            let context = |e: OpError| format!("{}: {e}", self.name);
+            let product = g.mul(y, dy).map_err(context)?;
+            let axes: Vec<usize> = (0..g.shape(product).rank()).collect();
+            let loss = g.sum(product, &axes, false).map_err(context)?;
+            let grads = g.gradients(loss, &inputs).map_err(context)?;
+            results.extend(given.iter().map(|name| format!("d{name}")).zip(grads));
         }
         self.compare(g, &results)
     }
@@ -217,35 +215,116 @@ fn softmax_cross_entropy_is_keras() {
     });
 }
 
+#[test]
+fn activations_are_keras() {
+    all("activation", |case| {
+        let name = case.attributes["function"].as_str().unwrap();
+        let arguments: Vec<f32> = serde_json::from_value(case.attributes["arguments"].clone()).unwrap();
+        case.check(&["x"], &[], &["y"], |g, v| {
+            Ok(vec![match name {
+                "leaky_relu" => g.leaky_relu(v[0], arguments[0])?,
+                "elu" => g.elu(v[0], arguments[0])?,
+                "clip" => g.clip(v[0], arguments[0], arguments[1])?,
+                _ => g.unary(name, v[0])?,
+            }])
+        })
+    });
+}
+
+#[test]
+fn concat_is_keras() {
+    all("concat", |case| {
+        let names: Vec<String> = (0..case.number("count") as usize).map(|k| format!("x{k}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        case.check(&names, &[], &["y"], |g, v| Ok(vec![g.concat(v, case.number("axis") as usize)?]))
+    });
+}
+
+#[test]
+fn resize2d_is_keras() {
+    all("resize", |case| {
+        let bilinear = case.attributes["interpolation"] == "bilinear";
+        let interpolation = if bilinear { Interpolation::Bilinear } else { Interpolation::Nearest };
+        let size = case.pair("size");
+        case.check(&["x"], &["x", "dy"], &["y"], |g, v| Ok(vec![g.resize2d(v[0], size, interpolation)?]))
+    });
+}
+
+#[test]
+fn pad2d_is_keras() {
+    all("pad", |case| {
+        let mode = match case.attributes["mode"].as_str() {
+            Some("reflect") => PadMode::Reflect,
+            Some("replicate") => PadMode::Replicate,
+            _ => PadMode::Constant(case.number("value")),
+        };
+        let pads: [[isize; 2]; 2] = serde_json::from_value(case.attributes["pads"].clone()).unwrap();
+        case.check(&["x"], &["x", "dy"], &["y"], |g, v| Ok(vec![g.pad2d_with(v[0], pads, mode)?]))
+    });
+}
+
+#[test]
+fn top_k_and_argmax_are_keras() {
+    all("top_k", |case| {
+        let k = case.number("k") as usize;
+        case.check(&["x"], &["x", "dy"], &["y"], |g, v| Ok(g.top_k(v[0], k)?.to_vec()))?;
+        case.check(&["ties"], &["ties"], &["indices", "first"], |g, v| {
+            Ok(vec![g.top_k(v[0], k)?[1], g.argmax(v[0], 1)?])
+        })
+    });
+}
+
+#[test]
+fn gradient_clipping_is_keras() {
+    all("clip", |case| {
+        let limit = case.number("limit");
+        case.check(&["g0", "g1", "g2"], &[], &["c0", "c1", "c2"], |g, v| match case.attributes["rule"].as_str() {
+            Some("norm") => v.iter().map(|&v| g.clip_by_norm(v, limit)).collect(),
+            Some("value") => v.iter().map(|&v| g.clip(v, -limit, limit)).collect(),
+            _ => g.clip_by_global_norm(v, limit),
+        })
+    });
+}
+
 /// Compares the moves of a weight over the file's steps; rates are the host's, as the rule's definition says.
 fn optimizer(case: &Case) -> Result<(), String> {
     let (start, gradients) = (case.array("w")?, case.array("g")?);
-    let adam = case.attributes["rule"] == "adam";
     let number = |key| case.number(key);
-    let mut g = Graph::new();
-    let mut ty = |name| g.input(name, &start.shape[..], DType::F32);
-    let (w, dw, m, v) = (ty("w"), ty("dw"), ty("m"), ty("v"));
-    let (results, mut states) = if adam {
-        let results = g.adam(&[w], &[dw], &[m], &[v], number("beta_1"), number("beta_2"), number("epsilon"));
-        (results, vec![w, m, v])
-    } else if number("momentum") == 0.0 {
-        (g.sgd(&[w], &[dw], &[], 0.0, case.flag("nesterov")), vec![w])
-    } else {
-        (g.sgd(&[w], &[dw], &[m], number("momentum"), case.flag("nesterov")), vec![w, m])
+    let betas = || (number("beta_1"), number("beta_2"), number("epsilon"));
+    let rule = match case.attributes["rule"].as_str() {
+        Some("sgd") => Rule::Sgd { momentum: number("momentum"), nesterov: case.flag("nesterov") },
+        Some("adam" | "adamw") => {
+            let (beta_1, beta_2, epsilon) = betas();
+            Rule::Adam { beta_1, beta_2, epsilon }
+        }
+        Some("nadam") => {
+            let (beta_1, beta_2, epsilon) = betas();
+            Rule::Nadam { beta_1, beta_2, epsilon }
+        }
+        Some("rmsprop") => {
+            let (rho, momentum, epsilon) = (number("rho"), number("momentum"), number("epsilon"));
+            Rule::Rmsprop { rho, momentum, epsilon, centered: case.flag("centered") }
+        }
+        _ => Rule::Adagrad { epsilon: number("epsilon") },
     };
-    let results = results.map_err(|e| e.to_string())?;
+    let weight_decay = case.attributes.get("weight_decay").map_or(0.0, |_| number("weight_decay"));
+    let mut g = Graph::new();
+    let mut ty = |name: &str| g.input(name, &start.shape[..], DType::F32);
+    let (w, dw) = (ty("w"), ty("dw"));
+    let mut states = vec![w];
+    states.extend((0..rule.n_moments()).map(|m| ty(&format!("m{m}"))));
+    let moments: Vec<[Value; 1]> = states[1..].iter().map(|&m| [m]).collect();
+    let moments: Vec<&[Value]> = moments.iter().map(|m| &m[..]).collect();
+    let results = g.optimize(Optimizer { rule, weight_decay }, &[w], &[dw], &moments).map_err(|e| e.to_string())?;
     results.iter().enumerate().for_each(|(i, &v)| g.output(&i.to_string(), v));
-    let mut values = vec![Array::zeros(start.shape.clone()); states.len()];
+    let first = if matches!(rule, Rule::Adagrad { .. }) { 0.1 } else { 0.0 };
+    let mut values = vec![Array::full(start.shape.clone(), first); states.len()];
     values[0] = start.clone();
     states.push(dw);
     let mut moves = Array { shape: gradients.shape.clone(), data: Vec::new() };
     for (t, gradient) in gradients.data.chunks(start.data.len()).enumerate() {
         let mut step = Step::of(1);
-        step.scalars[0] = number("learning_rate");
-        if adam {
-            let power = |key| 1.0 - f64::from(number(key)).powi(t as i32 + 1);
-            step.scalars[1] = (f64::from(number("learning_rate")) * power("beta_2").sqrt() / power("beta_1")) as f32;
-        }
+        step.scalars = rule.scalars(f64::from(number("learning_rate")), t as u64);
         values.push(Array { shape: start.shape.clone(), data: gradient.to_vec() });
         let feeds = states.iter().copied().zip(values).collect();
         let mut evaluation = evaluate(&g, feeds, &step, false);

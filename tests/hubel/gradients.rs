@@ -1,10 +1,10 @@
 //! Gradients: central differences on the references, and the GPU against the references.
 
-use crate::harness::{Run, reference, run_graph, sample_graph, sample_inputs, step_of};
+use crate::harness::{Run, families, reference, run_graph, sample_graph, sample_inputs, step_of};
 use hubel::{
     graph::{Family, Fill, Sample, Step},
     nn::Mode,
-    ops::FAMILIES,
+    ops::{TABLE, sample_of},
     prelude::*,
     tensor::{Array, Philox, Purpose, stream_id},
 };
@@ -69,7 +69,7 @@ fn differentiable(sample: &Sample) -> Option<Vec<usize>> {
 
 fn each_differentiable(count: usize, check: impl Fn(&'static Family, Case) -> Result<(), String>) {
     let mut failed = Vec::new();
-    for family in FAMILIES.iter().filter(|f| f.differentiable) {
+    for family in families().filter(|f| f.differentiable) {
         let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 7);
         let mut checked = 0;
         for _ in 0..count * 4 {
@@ -87,6 +87,16 @@ fn each_differentiable(count: usize, check: impl Fn(&'static Family, Case) -> Re
         }
         if checked == 0 {
             failed.push(format!("{}: no sample has a gradient", family.name));
+        }
+    }
+    let elementwise = FAMILIES.iter().find(|f| f.name == "elementwise").expect("the table is a family");
+    let mut rng = Philox::new(9, Purpose::Test, 7);
+    for f in TABLE {
+        let sample = sample_of(f, &mut rng);
+        if let Some(case) = case(&sample, &mut rng).filter(|c| !c.wrt.is_empty())
+            && let Err(e) = check(elementwise, case)
+        {
+            failed.push(format!("{} {:?}: {e}", f.name, sample));
         }
     }
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));

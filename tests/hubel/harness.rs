@@ -1,7 +1,8 @@
 //! Runs graphs on the GPU with guarded memory, and operations against their references.
 
 use hubel::{
-    graph::{Fault, Graph, Sample, Step, Value, evaluate},
+    graph::{Family, Fault, Graph, Sample, Step, Value, evaluate},
+    ops::FAMILIES,
     passes::{Plan, PlanOptions, plan},
     runtime::Engine,
     tensor::{Array, HostTensor, Philox, compare},
@@ -20,6 +21,14 @@ pub fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE
         .get_or_init(|| Engine::new().expect("the tests need an adapter: run tests/run, which installs a software one"))
+}
+
+/// Returns the families under test: all, or those that `HUBEL_OPERATIONS` names.
+pub fn families() -> impl Iterator<Item = &'static Family> {
+    let named = std::env::var("HUBEL_OPERATIONS").unwrap_or_default();
+    let unknown = named.split_whitespace().find(|n| FAMILIES.iter().all(|f| f.name != *n));
+    assert!(unknown.is_none(), "HUBEL_OPERATIONS: no operation `{}`", unknown.unwrap_or_default());
+    FAMILIES.iter().copied().filter(move |f| named.is_empty() || named.split_whitespace().any(|n| n == f.name))
 }
 
 /// How a graph is run.

@@ -1,9 +1,9 @@
 //! Claims about every operation, derived from the list of operations.
 
-use crate::harness::{Run, check_sample};
+use crate::harness::{Run, check_sample, families};
 use hubel::{
-    graph::{Family, Graph},
-    ops::FAMILIES,
+    graph::{Family, Fault, Fill, Graph},
+    ops::{TABLE, sample_of},
     tensor::{Philox, Purpose},
 };
 use std::collections::HashSet;
@@ -15,8 +15,7 @@ fn rng(family: &Family, stream: u32) -> Philox {
 }
 
 fn failures(check: impl Fn(&'static Family) -> Result<(), String>) {
-    let failed: Vec<String> =
-        FAMILIES.iter().filter_map(|f| check(f).err().map(|e| format!("{}: {e}", f.name))).collect();
+    let failed: Vec<String> = families().filter_map(|f| check(f).err().map(|e| format!("{}: {e}", f.name))).collect();
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }
 
@@ -39,6 +38,38 @@ fn every_kernel_computes_what_its_reference_says_between_guards() {
         }
         Err(format!("only {} distinct samples", distinct.len()))
     });
+}
+
+#[test]
+fn every_function_of_the_elementwise_table_computes_what_its_definition_says() {
+    let mut rng = Philox::new(5, Purpose::Test, 0);
+    let run = Run { guarded: true, ..Run::default() };
+    for f in TABLE {
+        for _ in 0..4 {
+            let sample = sample_of(f, &mut rng);
+            check_sample(&sample, &mut rng, &run).unwrap_or_else(|e| panic!("{e}"));
+        }
+    }
+}
+
+#[test]
+fn equal_numbers_are_ranked_by_their_place() {
+    let family = FAMILIES.iter().find(|f| f.name == "top_k").expect("top_k is a family");
+    let mut rng = rng(family, 3);
+    let faults = [("v > best", "v >= best"), ("(v == last && c > last_at)", "false")];
+    let faults = faults.map(|(from, to)| Fault { what: "breaks ties otherwise", from, to });
+    let mut noticed = [false; 2];
+    for _ in 0..SHAPES {
+        let mut sample = (family.sample)(&mut rng);
+        sample.inputs[0].1 = Fill::Index(4);
+        let run = Run { guarded: true, ..Run::default() };
+        check_sample(&sample, &mut rng, &run).unwrap_or_else(|e| panic!("{e}"));
+        for (noticed, fault) in noticed.iter_mut().zip(&faults) {
+            let run = Run { fault: Some(fault), ..run.clone() };
+            *noticed = *noticed || check_sample(&sample, &mut rng, &run).is_err();
+        }
+    }
+    assert_eq!(noticed, [true; 2]);
 }
 
 #[test]

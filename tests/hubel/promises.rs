@@ -42,9 +42,9 @@ fn promise(family: &str) -> Option<Promise> {
     Some(match family {
         "accumulate" => Sums(|_, n| n as u64 + 1),
         "accuracy" | "gather" | "max_pool2d" | "pad2d" | "reshape" | "transpose" => Exact,
-        // A window has at most 25 pixels.
-        "avg_pool2d" | "avg_pool2d_grad" => Sums(|_, _| 25),
-        "batch_norm" => Composed(1e-4),
+        // A window has at most 72 pixels.
+        "avg_pool2d" | "avg_pool2d_grad" => Sums(|_, _| 72),
+        "batch_norm" | "group_norm" | "group_norm_grad" => Composed(1e-4),
         "batch_norm_grad" => NormalizationGradient,
         "conv2d" => Sums(|io, _| fixed(io, 1, &[0, 1, 2])),
         "conv2d_grad_input" => Sums(|io, _| fixed(io, 1, &[0, 1, 3])),

@@ -1,7 +1,7 @@
 //! The tile core for gradients to small kernels: lanes are output channels, and a workgroup slides down strips of
 //! pictures with a window of rows in registers, so that one load serves all rows of taps.
 
-use super::{BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, declare, split_sum, wgsl_count};
+use super::{BROADCAST, Finish, LOAD, LONG_BATCH, MADD, NOMINAL_BATCH, STORE, declare, split_sum, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceProfile, Grid, Slot},
     kernels::{depthwise, dispatch},
@@ -98,9 +98,10 @@ impl Filter {
         best
     }
 
-    /// Returns the launches for a convolution of each channel alone.
+    /// Returns the launches for a convolution of each channel alone, where its taps fit into one loop body.
     pub fn depthwise(&self, profile: &DeviceProfile) -> Option<Candidate> {
-        (self.groups > 1 && self.groups == self.from_channels).then(|| depthwise::filter(self, profile))
+        let few = self.kernel[0] * self.kernel[1] <= depthwise::MOST_TAPS;
+        (few && self.groups > 1 && self.groups == self.from_channels).then(|| depthwise::filter(self, profile))
     }
 
     /// Returns the estimated nanoseconds and the launches, where this core can do the gradient.
@@ -108,9 +109,10 @@ impl Filter {
         let (time, b) = self.choose(profile)?;
         let [r_groups, c_groups, k_groups] = self.groups(b);
         let groups = r_groups * c_groups * k_groups;
-        let parts = 8usize.div_ceil(groups).max(4);
         let Filter { input: [h, width], output: [p, q], kernel: [_, taps], from_channels, to_channels, .. } = *self;
         let strips = q / b.pixels;
+        let turns = self.pictures.times((strips * (p + 1)) as u64);
+        let parts = 8usize.div_ceil(groups).max(4).max(turns.at(LONG_BATCH).div_ceil(profile.max_turns) as usize);
         let n_strips = wgsl_count(self.pictures.times(strips as u64));
         let window = self.window(b);
         let weights = self.kernel[0] * taps * from_channels * to_channels;
@@ -246,7 +248,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         t.push_str("}\n");
         let slots = vec![Slot::input(0), Slot::input(1), Slot::Scratch(0)];
-        let main = dispatch("conv2d_grad_weight", &t, &[], Grid::fixed((groups * parts) as u64), slots, None);
+        let turns = Count { fixed: turns.fixed + (parts * (p + 1)) as u64, ..turns };
+        let main = dispatch("conv2d_grad_weight", &t, &[], Grid::fixed((groups * parts) as u64), slots, None)
+            .turns(turns, parts as u64);
         let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
         let finish = Finish::new(None, to_channels as u64);
         let sum = split_sum(sums as u64, count(elements), parts as u64, &finish, None);

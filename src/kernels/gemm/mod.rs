@@ -21,6 +21,9 @@ use std::fmt::Write as _;
 /// The batch for which tiles are chosen; every batch runs.
 const NOMINAL_BATCH: usize = 64;
 
+/// Up to this batch at least, sums are cut into parts so short that a driver does not end their loops.
+pub const LONG_BATCH: usize = 128;
+
 /// One level of the reduction, outermost first.
 pub struct Loop {
     /// Name of the loop variable.
@@ -217,6 +220,10 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
     }
     let body = declarations + &tile_kernel(product, tile, &finish, split);
     let main = dispatch(product.name, &body, &[], grid(product, tile), slots, epilogue.filter(|_| !split));
+    let inner: u64 = product.loops[1..].iter().map(|l| l.to.fixed).product();
+    let turns = turns(product);
+    let rest = if split { 2 * inner * splits } else { 0 };
+    let main = main.turns(Count { fixed: turns.fixed + rest, ..turns }, splits);
     if !split {
         return vec![Candidate::single(variant, main)];
     }
@@ -309,13 +316,25 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
                     let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
                     let splits =
                         if heavy && tiles < want { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
-                    let tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits: splits as u64 };
+                    let long =
+                        if product.whole { turns(product).at(LONG_BATCH).div_ceil(profile.max_turns) } else { 1 };
+                    let splits = (splits as u64).max(long);
+                    let tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits };
                     best = Some((time, tile));
                 }
             }
         }
     }
     best.unwrap_or((0.0, Tile { lanes, lane_rows: false, shared: 8, vectors: 1, subgroup, splits: 1 }))
+}
+
+/// Returns the turns of a product's loops, all together.
+fn turns(product: &Product) -> Count {
+    let mut level = Count { fixed: 1, per_sample: 0 };
+    (product.loops.iter()).fold(Count::default(), |all, l| {
+        level = count_product(level, l.to.div_ceil(l.step as u64));
+        Count { fixed: all.fixed + level.fixed, per_sample: all.per_sample + level.per_sample }
+    })
 }
 
 fn tile_kernel(product: &Product, tile: Tile, finish: &Finish, split: bool) -> String {
@@ -519,7 +538,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 ",
         finish.load_column("0", &format!("i % {columns}u"))
     );
-    dispatch("split_sum", &t, &[], Grid::new(elements, 64), slots, epilogue)
+    let turns = Count { fixed: splits, per_sample: 0 };
+    dispatch("split_sum", &t, &[], Grid::new(elements, 64), slots, epilogue).turns(turns, 1)
 }
 
 /// Returns the candidates of a product and its rivals with their estimated nanoseconds, the fastest first.

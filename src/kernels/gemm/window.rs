@@ -93,7 +93,8 @@ impl Window {
 
 /// Returns ways to slide a window, the one that needs no timing first.
 pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-    if w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels } {
+    let depthwise = w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels };
+    if depthwise && w.kernel[0] * w.kernel[1] <= depthwise::MOST_TAPS {
         return vec![depthwise::slide(w, Slide::Weighted, profile, epilogue)];
     }
     let [phase_h, phase_w] = [w.phases(0), w.phases(1)];

@@ -1,0 +1,229 @@
+//! Tensors one behind the other along an axis: as many operands in one launch as it can bind.
+
+use super::slice::Part;
+use crate::{
+    graph::{
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
+        Step, TensorType, Value,
+    },
+    kernels,
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
+};
+use std::fmt::Write as _;
+
+/// Concat (ONNX): f32 tensors that differ at most in the extent of `axis`, which is not the batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Concat {
+    /// The axis along which they follow each other.
+    pub axis: usize,
+}
+
+impl Op for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn key(&self) -> String {
+        format!("axis={}", self.axis)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let error = |wanted: String, got: String, advice: &str| Err(OpError::new("concat", wanted, got, advice));
+        let Some(first) = inputs.first() else {
+            return error("at least 1 input".into(), "none".into(), "pass the tensors to join");
+        };
+        let (rank, batched) = (first.shape.rank(), first.shape.is_batched());
+        if self.axis >= rank || (batched && self.axis == 0) {
+            let wanted = format!("an axis below {rank} that is not the batch");
+            return error(wanted, self.axis.to_string(), "join along another axis");
+        }
+        let outside = |t: &TensorType| {
+            let dims = t.shape.dims().iter().enumerate();
+            (t.shape.is_batched(), dims.filter(|(i, _)| *i != self.axis).map(|(_, &d)| d).collect::<Vec<_>>())
+        };
+        let fits = |t: &TensorType| t.dtype == DType::F32 && t.shape.rank() == rank && outside(t) == outside(first);
+        let empty = |t: &TensorType| t.shape.dims().contains(&0);
+        if let Some(other) = inputs.iter().find(|t| !fits(t) || empty(t)) {
+            let wanted = format!("f32 like {} but for axis {}", first.shape, self.axis);
+            return error(wanted, other.to_string(), "give all tensors equal extents in the other axes");
+        }
+        let mut dims = first.shape.dims().to_vec();
+        dims[self.axis] = inputs.iter().map(|t| t.shape.dims()[self.axis]).sum();
+        let shape = if batched { first.shape.with_row(&dims[1..]) } else { Shape::fixed(dims) };
+        Ok(vec![TensorType::f32(shape)])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let mut shape = inputs[0].shape.clone();
+        shape[self.axis] = inputs.iter().map(|a| a.shape[self.axis]).sum();
+        let outer: usize = shape[..self.axis].iter().product();
+        let mut data = Vec::with_capacity(shape.iter().product());
+        for i in 0..outer {
+            for x in inputs {
+                let block = x.data.len() / outer;
+                data.extend_from_slice(&x.data[i * block..][..block]);
+            }
+        }
+        vec![Array { shape, data }]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let Some(dy) = dy[0] else { return Ok(vec![None; inputs.len()]) };
+        let mut start = 0;
+        (inputs.iter())
+            .map(|&x| {
+                let size = g.shape(x).dims()[self.axis];
+                start += size;
+                g.slice_axis(dy, self.axis, Part::new(start - size, size)).map(Some)
+            })
+            .collect()
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let block = |t: &TensorType| t.shape.dims()[self.axis..].iter().product::<usize>();
+        let width = io.inputs.iter().map(|t| kernels::width(block(t), profile)).min().unwrap_or(1);
+        let all = block(&io.outputs[0]) / width;
+        let outer = io.outputs[0].shape.elements().over((all * width) as u64);
+        let extras = epilogue.map_or(0, |e| e.extras.len());
+        let at_once = (profile.max_storage_buffers as usize).saturating_sub(1 + extras).max(1);
+        let mut dispatches = Vec::new();
+        let mut before = 0;
+        for first in (0..io.inputs.len()).step_by(at_once) {
+            let members = first..(first + at_once).min(io.inputs.len());
+            let (mut text, mut choice, mut end) = (String::new(), String::new(), 0);
+            for (k, input) in members.clone().enumerate() {
+                let size = block(&io.inputs[input]) / width;
+                let _ = writeln!(text, "@group(0) @binding({}) var<storage, read> x{k}: array<S>;", k + 1);
+                let load = format!("{{ value = unpack(x{k}[o * {size}u + j - {end}u]); }}");
+                end += size;
+                let _ = match (k, k + 1 == members.len()) {
+                    (0, true) => write!(choice, "{load}"),
+                    (0, false) => write!(choice, "if (j < {end}u) {load}"),
+                    (_, true) => write!(choice, " else {load}"),
+                    _ => write!(choice, " else if (j < {end}u) {load}"),
+                };
+            }
+            let items = outer.times(end as u64);
+            let body = format!(
+                "alias V = f32;
+alias S = f32;
+fn unpack(s: S) -> V {{ return s; }}
+fn pack(v: V) -> S {{ return v; }}
+const WIDTH = 1u;
+{text}@group(0) @binding({}) var<storage, read_write> y: array<S>;
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let i = (id.x + id.y * counts.x) * 64u + lane;
+    if (i >= {}u + {}u * step.n) {{ return; }}
+    let o = i / {end}u;
+    let j = i % {end}u;
+    var value: V;
+    {choice}
+    let at = o * {all}u + {before}u + j;
+    y[at] = pack(epilogue(value, at * WIDTH));
+}}
+",
+                members.len() + 1,
+                items.fixed,
+                items.per_sample,
+            );
+            let body = kernels::widen(&body, width, profile);
+            let mut slots: Vec<Slot> = members.map(Slot::input).collect();
+            slots.push(Slot::output(0));
+            dispatches.push(kernels::dispatch("concat", &body, &[], Grid::new(items, 64), slots, epilogue));
+            before += end;
+        }
+        vec![Candidate { variant: format!("width{width}"), dispatches, scratch_bytes: Vec::new() }]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: Count::default(), bytes: io.bytes() }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Exact]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}
+
+impl Graph {
+    /// Returns the tensors one behind the other along `axis`, which must not be the batch.
+    pub fn concat(&mut self, tensors: &[Value], axis: usize) -> Result<Value, OpError> {
+        match tensors {
+            [x] if axis < self.shape(*x).rank() && (axis > 0 || !self.shape(*x).is_batched()) => Ok(*x),
+            _ => self.apply1(Concat { axis }, tensors),
+        }
+    }
+}
+
+fn sample(rng: &mut Philox) -> Sample {
+    let rank = 2 + rng.below(3);
+    let axis = 1 + rng.below(rank - 1);
+    let mut dims: Vec<usize> = (0..rank).map(|_| rng.pick(&[1, 2, 3, 4, 7, 8, 15, 16, 17])).collect();
+    if rng.below(4) > 0 {
+        dims[0] = Batch;
+    }
+    let quads = rng.below(3) == 0;
+    let count = rng.pick(&[1, 2, 2, 3, 4, 7, 8, 9, 17]);
+    let inputs = (0..count)
+        .map(|_| {
+            let sizes: &[usize] = if quads { &[4, 8, 16, 64] } else { &[1, 2, 6, 7, 15, 16, 17, 63, 64, 65] };
+            dims[axis] = rng.pick(sizes);
+            (TensorType::f32(dims.as_slice()), Fill::Uniform(-1.0, 1.0))
+        })
+        .collect();
+    let capacity = rng.pick(&[1, 2, 3, 5]);
+    let n = 1 + rng.below(capacity);
+    Sample::new(Concat { axis }, inputs, capacity).with_n(n)
+}
+
+/// Concat as a family.
+pub static FAMILY: Family = Family {
+    name: "concat",
+    about: "tensors one behind the other along any axis but the batch (ONNX Concat, Keras Concatenate)",
+    sample,
+    benches: || {
+        let map = |c| (TensorType::f32([Batch, 28, 28, c]), Fill::Uniform(-1.0, 1.0));
+        vec![("channels_n8_c64_128_32_28", Sample::new(Concat { axis: 3 }, vec![map(64), map(128), map(32)], 8))]
+    },
+    bad: &[
+        Bad {
+            what: "the batch axis",
+            build: |g| {
+                let x = g.input("x", [Batch, 3], DType::F32);
+                g.concat(&[x, x], 0)
+            },
+        },
+        Bad {
+            what: "another extent beside the axis",
+            build: |g| {
+                let (a, b) = (g.input("a", [Batch, 3, 4], DType::F32), g.input("b", [Batch, 3, 5], DType::F32));
+                g.concat(&[a, b], 1)
+            },
+        },
+        Bad { what: "nothing", build: |g| g.concat(&[], 1) },
+        Bad {
+            what: "whole numbers",
+            build: |g| {
+                let x = g.input("x", [Batch, 3], DType::I32);
+                g.concat(&[x, x], 1)
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "lets operands overlap", from: "u + j;", to: "u + j - min(j, 1u);" },
+        Fault { what: "reads the next row", from: "unpack(x0[o * ", to: "unpack(x0[(o ^ 1u) * " },
+        Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+    ],
+    differentiable: true,
+    gradcheck: 1e-6,
+};

@@ -1,0 +1,425 @@
+//! Parts of a tensor, every so many elements along each axis, and the gradient, which puts them back among zeros.
+
+use super::transpose::{MAX_RUNS, strided_copy};
+use crate::{
+    graph::{
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
+        Step, TensorType, Value,
+    },
+    kernels,
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
+};
+use std::fmt::Write as _;
+
+/// What is taken along one axis: elements `start`, `start + step`, …, `size` of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// The first element.
+    pub start: usize,
+    /// How many.
+    pub size: usize,
+    /// How far apart; negative runs backwards.
+    pub step: isize,
+}
+
+impl Part {
+    /// Returns `size` neighbouring elements from `start` on.
+    pub fn new(start: usize, size: usize) -> Self {
+        Part { start, size, step: 1 }
+    }
+
+    /// Returns all of an axis of `extent`.
+    pub fn all(extent: usize) -> Self {
+        Part::new(0, extent)
+    }
+
+    fn fits(&self, extent: usize) -> bool {
+        let last = (self.size as isize).checked_sub(1).and_then(|n| n.checked_mul(self.step));
+        let last = last.and_then(|moved| moved.checked_add(isize::try_from(self.start).ok()?));
+        self.step != 0 && self.size > 0 && self.start < extent && last.is_some_and(|l| l >= 0 && (l as usize) < extent)
+    }
+
+    /// Returns which element of the part is element `i` of the axis.
+    fn position(&self, i: usize) -> Option<usize> {
+        let moved = i as isize - self.start as isize;
+        let k = usize::try_from(moved / self.step).ok()?;
+        (moved % self.step == 0 && k < self.size).then_some(k)
+    }
+}
+
+/// Slice (ONNX): a part of each of the last axes; those before them, the batch among them, stay whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slice {
+    /// What is taken of the last axes.
+    pub parts: Vec<Part>,
+}
+
+/// Gradient of [`Slice`]: zeros of `shape` with the operand in place of the parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SliceGrad {
+    /// The shape that was sliced.
+    pub shape: Shape,
+    /// What was taken of the last axes.
+    pub parts: Vec<Part>,
+}
+
+/// Returns the shape of the parts, or an error where they do not fit.
+fn sliced(op: &str, shape: &Shape, parts: &[Part]) -> Result<Shape, OpError> {
+    let first = usize::from(shape.is_batched());
+    let skip = shape.rank().checked_sub(parts.len()).filter(|&skip| skip >= first);
+    let fit = skip.is_some_and(|skip| parts.iter().zip(&shape.dims()[skip..]).all(|(p, &n)| p.fits(n)));
+    if !fit || axes(shape, parts).len() > MAX_RUNS {
+        let wanted = format!("parts of the last axes of {shape} without the batch, at most {MAX_RUNS} groups of axes");
+        let got: Vec<String> = parts.iter().map(|p| format!("{}+{}·{}", p.start, p.size, p.step)).collect();
+        return Err(OpError::new(op, wanted, got.join(", "), "keep both ends inside the axis and the step from zero"));
+    }
+    let mut dims = shape.dims().to_vec();
+    let skip = dims.len() - parts.len();
+    dims[skip..].iter_mut().zip(parts).for_each(|(n, p)| *n = p.size);
+    Ok(if shape.is_batched() { shape.with_row(&dims[1..]) } else { Shape::fixed(dims) })
+}
+
+/// Returns a part of each axis: what is given, whole axes before it.
+fn of_each(dims: &[usize], parts: &[Part]) -> Vec<Part> {
+    let whole = dims[..dims.len() - parts.len()].iter().map(|&n| Part::all(n));
+    whole.chain(parts.iter().copied()).collect()
+}
+
+/// Returns extent and part of each group of axes: an axis that stays whole belongs to the one before it, where that
+/// is taken without steps.
+fn axes(shape: &Shape, parts: &[Part]) -> Vec<(usize, Part)> {
+    let mut axes: Vec<(usize, Part)> = Vec::new();
+    for (i, (&extent, part)) in shape.dims().iter().zip(of_each(shape.dims(), parts)).enumerate() {
+        match axes.last_mut() {
+            _ if extent == 1 && !(i == 0 && shape.is_batched()) => {}
+            Some((outer, before)) if part == Part::all(extent) && before.step == 1 => {
+                *before = Part::new(before.start * extent, before.size * extent);
+                *outer *= extent;
+            }
+            _ => axes.push((extent, part)),
+        }
+    }
+    axes
+}
+
+impl Op for Slice {
+    fn name(&self) -> &'static str {
+        "slice"
+    }
+
+    fn key(&self) -> String {
+        format!("{:?}", self.parts)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [x] = inputs else {
+            return Err(OpError::new("slice", "1 input", inputs.len(), "pass the tensor to slice"));
+        };
+        if x.dtype.bytes() != 4 {
+            return Err(OpError::new("slice", "a type of 32 bits", x, "gather or cast the tensor to f32 first"));
+        }
+        Ok(vec![TensorType { shape: sliced("slice", &x.shape, &self.parts)?, dtype: x.dtype }])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let x = inputs[0];
+        let parts = of_each(&x.shape, &self.parts);
+        let shape: Vec<usize> = parts.iter().map(|p| p.size).collect();
+        let (from, to) = (strides(&x.shape), strides(&shape));
+        let source = |i: usize| -> usize {
+            let at = |k: usize| parts[k].start as isize + (i / to[k] % shape[k]) as isize * parts[k].step;
+            (0..to.len()).map(|k| at(k) as usize * from[k]).sum()
+        };
+        vec![Array::from_fn(shape.clone(), |i| x.data[source(i)])]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let x = g.ty(inputs[0]).clone();
+        let back = SliceGrad { shape: x.shape, parts: self.parts.clone() };
+        Ok(vec![dy[0].filter(|_| x.dtype == DType::F32).map(|dy| g.apply1(back, &[dy])).transpose()?])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let axes = axes(&io.inputs[0].shape, &self.parts);
+        let extents: Vec<usize> = axes.iter().map(|a| a.0).collect();
+        let from = strides(&extents);
+        let runs: Vec<(usize, isize)> =
+            axes.iter().zip(&from).map(|((_, p), &stride)| (p.size, p.step * stride as isize)).collect();
+        let base = axes.iter().zip(&from).map(|((_, p), stride)| p.start * stride).sum();
+        vec![strided_copy("slice", &runs, base, io.outputs[0].shape.elements(), profile)]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: Count::default(), bytes: io.outputs[0].shape.elements().times(8) }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Exact]
+    }
+}
+
+impl Op for SliceGrad {
+    fn name(&self) -> &'static str {
+        "slice_grad"
+    }
+
+    fn key(&self) -> String {
+        format!("{} {:?}", self.shape, self.parts)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let wanted = TensorType::f32(sliced("slice_grad", &self.shape, &self.parts)?);
+        match inputs {
+            [dy] if *dy == wanted => Ok(vec![TensorType::f32(self.shape.clone())]),
+            _ => {
+                let got: Vec<String> = inputs.iter().map(ToString::to_string).collect();
+                Err(OpError::new("slice_grad", wanted.to_string(), got.join(", "), "pass the gradient to the slice"))
+            }
+        }
+    }
+
+    fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        let (shape, dy) = (self.shape.at(step.n), inputs[0]);
+        let (to, from) = (strides(&shape), strides(&dy.shape));
+        let parts = of_each(&shape, &self.parts);
+        let source = |i: usize| -> Option<usize> {
+            let at = |k: usize| parts[k].position(i / to[k] % shape[k]);
+            (0..to.len()).map(|k| Some(at(k)? * from[k])).sum()
+        };
+        vec![Array::from_fn(shape.clone(), |i| source(i).map_or(0.0, |at| dy.data[at]))]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        _inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        Ok(vec![dy[0].map(|dy| g.slice(dy, &self.parts)).transpose()?])
+    }
+
+    /// One invocation per four elements of the result where the innermost axis and its part are multiples of four.
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let mut axes = axes(&self.shape, &self.parts);
+        let width = match axes.last_mut() {
+            Some((extent, part)) if part.step == 1 => {
+                let width = [*extent, part.start, part.size].map(|n| kernels::width(n, profile)).into_iter().min();
+                let width = width.unwrap_or(1);
+                (*extent, *part) = (*extent / width, Part::new(part.start / width, part.size / width));
+                width
+            }
+            _ => 1,
+        };
+        let sizes: Vec<usize> = axes.iter().map(|(_, p)| p.size).collect();
+        let (mut text, mut terms, mut inside) = (String::new(), Vec::new(), vec!["true".to_owned()]);
+        for (k, ((extent, part), stride)) in axes.iter().zip(strides(&sizes)).enumerate().rev() {
+            // The outermost coordinate is what remains: the batch has no extent here.
+            let coordinate = if k == 0 { "rest" } else { &format!("rest % {extent}u") };
+            let _ = writeln!(text, "    let a{k} = {coordinate};\n    rest = rest / {extent}u;");
+            if *part == Part::all(*extent) {
+                terms.push(format!("a{k} * {stride}u"));
+                continue;
+            }
+            let (sign, step) = (part.step.signum(), part.step.unsigned_abs());
+            let _ = writeln!(text, "    let d{k} = (i32(a{k}) - {}) * {sign};", part.start);
+            inside.push(format!("d{k} >= 0 && d{k} % {step} == 0 && d{k} < {}", step * part.size));
+            terms.push(format!("u32(d{k} / {step}) * {stride}u"));
+        }
+        let elements = io.outputs[0].shape.elements().over(width as u64);
+        let body = format!(
+            "alias V = f32;
+alias S = f32;
+fn unpack(s: S) -> V {{ return s; }}
+fn pack(v: V) -> S {{ return v; }}
+const WIDTH = 1u;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read_write> y: array<S>;
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let i = (id.x + id.y * counts.x) * 64u + lane;
+    if (i >= {}u + {}u * step.n) {{ return; }}
+    var rest = i;
+{text}    var value = V(0.0);
+    if ({}) {{ value = unpack(x[{}]); }}
+    y[i] = pack(epilogue(value, i * WIDTH));
+}}
+",
+            elements.fixed,
+            elements.per_sample,
+            inside.join(" && "),
+            if terms.is_empty() { "0u".into() } else { terms.join(" + ") },
+        );
+        let body = kernels::widen(&body, width, profile);
+        let slots = vec![Slot::input(0), Slot::output(0)];
+        let kernel = kernels::dispatch("slice_grad", &body, &[], Grid::new(elements, 64), slots, epilogue);
+        vec![Candidate::single(format!("width{width}"), kernel)]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: Count::default(), bytes: io.bytes() }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Exact]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}
+
+impl Graph {
+    /// Returns a part of each of the last axes of `x`; the axes before them, the batch among them, stay whole.
+    pub fn slice(&mut self, x: Value, parts: &[Part]) -> Result<Value, OpError> {
+        let dims = self.shape(x).dims();
+        let whole =
+            parts.len() <= dims.len() && parts.iter().rev().zip(dims.iter().rev()).all(|(p, &n)| *p == Part::all(n));
+        if whole { Ok(x) } else { self.apply1(Slice { parts: parts.to_vec() }, &[x]) }
+    }
+
+    /// Returns `x` with a part of one axis, the others whole.
+    pub fn slice_axis(&mut self, x: Value, axis: usize, part: Part) -> Result<Value, OpError> {
+        let inner = self.shape(x).dims().get(axis..).and_then(|dims| Some(dims.split_first()?.1));
+        let Some(inner) = inner else {
+            let wanted = format!("an axis below {}", self.shape(x).rank());
+            return Err(OpError::new("slice", wanted, axis, "name an axis that the tensor has"));
+        };
+        let parts: Vec<Part> = [part].into_iter().chain(inner.iter().map(|&n| Part::all(n))).collect();
+        self.slice(x, &parts)
+    }
+}
+
+fn operation(rng: &mut Philox) -> (Slice, Shape) {
+    let rank = 1 + rng.below(4);
+    let batched = rng.below(4) > 0;
+    let mut dims = Vec::new();
+    let mut parts = Vec::new();
+    for axis in 0..rank {
+        if axis == 0 && batched {
+            dims.push(Batch);
+            continue;
+        }
+        let sizes: &[usize] =
+            if axis < 3 && rank < 4 { &[1, 2, 7, 8, 15, 16, 17, 63, 64, 65] } else { &[1, 4, 7, 12, 16, 17] };
+        let n = rng.pick(sizes);
+        dims.push(n);
+        let step = rng.pick(&[1isize, 1, 1, 2, 3, -1, -2]);
+        let quads = step == 1 && n % 4 == 0 && n > 4 && rng.below(2) == 0;
+        let start = if quads { 4 * rng.below(n / 4) } else { rng.below(n) };
+        let room = if step > 0 { n - start } else { start + 1 }.div_ceil(step.unsigned_abs());
+        let size = if quads { 4 * (1 + rng.below(room / 4)) } else { 1 + rng.below(room) };
+        parts.push(if rng.below(3) == 0 { Part::all(n) } else { Part { start, size, step } });
+    }
+    (Slice { parts }, Shape::from(dims))
+}
+
+fn sample(rng: &mut Philox) -> Sample {
+    let (op, shape) = operation(rng);
+    let capacity = rng.pick(&[1, 2, 3, 5, 8]);
+    let n = 1 + rng.below(capacity);
+    Sample::new(op, vec![(TensorType::f32(shape), Fill::Distinct)], capacity).with_n(n)
+}
+
+fn sample_grad(rng: &mut Philox) -> Sample {
+    let (op, shape) = operation(rng);
+    let capacity = rng.pick(&[1, 2, 3, 5, 8]);
+    let n = 1 + rng.below(capacity);
+    let dy = sliced("slice", &shape, &op.parts).unwrap_or_else(|_| shape.clone());
+    let op = SliceGrad { shape, parts: op.parts };
+    Sample::new(op, vec![(TensorType::f32(dy), Fill::Uniform(-1.0, 1.0))], capacity).with_n(n)
+}
+
+fn crop() -> (Slice, Shape) {
+    let parts = vec![Part::new(4, 48), Part::new(2, 48), Part::all(64)];
+    (Slice { parts }, Shape::from([Batch, 56, 56, 64]))
+}
+
+/// Slice as a family.
+pub static FAMILY: Family = Family {
+    name: "slice",
+    about: "a part of each axis, every so many elements, also backwards; the batch whole (ONNX Slice, Keras Cropping)",
+    sample,
+    benches: || {
+        let (op, shape) = crop();
+        vec![("crop_n8_c64_56", Sample::new(op, vec![(TensorType::f32(shape), Fill::Uniform(-1.0, 1.0))], 8))]
+    },
+    bad: &[
+        Bad {
+            what: "a part past the end",
+            build: |g| {
+                let x = g.input("x", [Batch, 5], DType::F32);
+                g.slice_axis(x, 1, Part::new(3, 3))
+            },
+        },
+        Bad {
+            what: "a part of the batch",
+            build: |g| {
+                let x = g.input("x", [Batch, 5], DType::F32);
+                g.slice_axis(x, 0, Part { start: 0, size: 1, step: 2 })
+            },
+        },
+        Bad {
+            what: "a step of zero",
+            build: |g| {
+                let x = g.input("x", [Batch, 5], DType::F32);
+                g.slice_axis(x, 1, Part { start: 0, size: 2, step: 0 })
+            },
+        },
+        Bad {
+            what: "an axis that is not there",
+            build: |g| {
+                let x = g.input("x", [Batch, 5], DType::F32);
+                g.slice_axis(x, 2, Part::new(0, 1))
+            },
+        },
+        Bad {
+            what: "bytes",
+            build: |g| {
+                let x = g.input("x", [Batch, 5], DType::U8);
+                g.slice_axis(x, 1, Part::new(0, 1))
+            },
+        },
+    ],
+    faults: &[
+        Fault { what: "starts at the first element", from: "x[BASE + ", to: "x[0u + " },
+        Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+        Fault { what: "forgets the step along the last axis", from: "a5 * S5", to: "a5" },
+    ],
+    differentiable: true,
+    gradcheck: 1e-6,
+};
+
+/// The gradient of slice as a family.
+pub static FAMILY_GRAD: Family = Family {
+    name: "slice_grad",
+    about: "gradient of slice: zeros with the operand in place of the parts",
+    sample: sample_grad,
+    benches: || {
+        let (op, shape) = crop();
+        let dy = TensorType::f32([Batch, 48, 48, 64]);
+        let op = SliceGrad { shape, parts: op.parts };
+        vec![("crop_n8_c64_56", Sample::new(op, vec![(dy, Fill::Uniform(-1.0, 1.0))], 8))]
+    },
+    bad: &[Bad {
+        what: "a gradient of another shape",
+        build: |g| {
+            let dy = g.input("dy", [Batch, 4], DType::F32);
+            let parts = vec![Part::new(1, 3)];
+            g.apply1(SliceGrad { shape: Shape::from([Batch, 5]), parts }, &[dy])
+        },
+    }],
+    faults: &[
+        Fault { what: "forgets where the part starts", from: "let d1 = (i32(a1) - ", to: "let d1 = (i32(a1) - 1 - " },
+        Fault { what: "fills what a step skips", from: " % 2 == 0 && ", to: " % 1 == 0 && " },
+        Fault { what: "repeats the part", from: "d1 >= 0 && ", to: "true && " },
+    ],
+    differentiable: true,
+    gradcheck: 1e-6,
+};
