@@ -201,7 +201,7 @@ fn operation(name: &str) -> Result<Option<Case>> {
         case.flops = 2.0 * (n * k * out * out * (c / g) * r * r) as f64;
         let x = case.input("x", picture(1, [n, side, side, c])?);
         let w = case.weight("w", kernel(2, r, c / g, k)?);
-        let options = Conv2dOptions::explicit([[p, p]; 2]).strides([s, s]);
+        let options = Conv2dOptions::explicit([[p, p]; 2]).strides([s, s]).groups(g);
         let y = case.graph.conv2d(x, w, options)?;
         return Ok(Some(case.result(y, backward.then_some(&[x, w]))?));
     }

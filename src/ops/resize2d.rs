@@ -224,7 +224,10 @@ impl Op for Resize2dGrad {
 
     fn accuracy(&self, io: &Io, _n: usize) -> Vec<Accuracy> {
         // A pixel at the edge is read from up to one and a half pixels' breadth of results, one inside from two.
-        let readers = |axis: usize| (2 * io.inputs[0].shape.dims()[axis]).div_ceil(self.size[axis - 1]) as u64 + 1;
+        let readers = |axis: usize| {
+            let results = io.inputs[0].shape.dims()[axis];
+            ((2 * results).div_ceil(self.size[axis - 1]) + 1).min(results) as u64
+        };
         vec![Accuracy::Products { terms: readers(1) * readers(2) }]
     }
 

@@ -3,7 +3,7 @@
 use crate::harness::{Run, check_sample, families};
 use hubel::{
     graph::{Family, Fault, Fill, Graph},
-    ops::{TABLE, sample_of},
+    ops::{FAMILIES, TABLE, sample_of},
     tensor::{Philox, Purpose},
 };
 use std::collections::HashSet;
@@ -54,7 +54,7 @@ fn every_function_of_the_elementwise_table_computes_what_its_definition_says() {
 
 #[test]
 fn equal_numbers_are_ranked_by_their_place() {
-    let family = FAMILIES.iter().find(|f| f.name == "top_k").expect("top_k is a family");
+    let family = hubel::ops::FAMILIES.iter().find(|f| f.name == "top_k").expect("top_k is a family");
     let mut rng = rng(family, 3);
     let faults = [("v > best", "v >= best"), ("(v == last && c > last_at)", "false")];
     let faults = faults.map(|(from, to)| Fault { what: "breaks ties otherwise", from, to });

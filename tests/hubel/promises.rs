@@ -41,7 +41,8 @@ fn promise(family: &str) -> Option<Promise> {
     use Promise::*;
     Some(match family {
         "accumulate" => Sums(|_, n| n as u64 + 1),
-        "accuracy" | "gather" | "max_pool2d" | "pad2d" | "reshape" | "transpose" => Exact,
+        "accuracy" | "argmax" | "concat" | "slice" | "slice_grad" | "top_k" | "gather" | "max_pool2d" | "pad2d"
+        | "reshape" | "transpose" => Exact,
         // A window has at most 72 pixels.
         "avg_pool2d" | "avg_pool2d_grad" => Sums(|_, _| 72),
         "batch_norm" | "group_norm" | "group_norm_grad" => Composed(1e-4),
@@ -55,7 +56,12 @@ fn promise(family: &str) -> Option<Promise> {
         "gather_grad" => Sums(|io, n| elements(io, 0, n)),
         "matmul" => Sums(|io, n| elements(io, 0, n)),
         "max_pool2d_grad" => Chosen(16),
-        "adam" | "sgd" => Composed(32.0 * UNIT),
+        "top_k_grad" => Chosen(65),
+        "resize2d" => Sums(|_, _| 4),
+        // At most all results of a picture and channel are read from one pixel.
+        "pad2d_grad" | "resize2d_grad" => Sums(|io, _| fixed(io, 0, &[1, 2])),
+        "nadam" => Composed(64.0 * UNIT),
+        "adagrad" | "adam" | "rmsprop" | "sgd" => Composed(32.0 * UNIT),
         "reduce" => Sums(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
         "log_softmax" => Composed(1e-5),
         "softmax" => Softmax,
@@ -161,8 +167,22 @@ fn no_function_allows_itself_more_than_is_promised() {
             "tanh" => Accuracy::Relative(4e-6),
             "sigmoid" => Accuracy::Sigmoid,
             "pow" => Accuracy::Pow,
-            "neg" | "abs" | "sign" | "relu" | "where_positive" | "max" | "min" | "equal" | "greater"
-            | "greater_equal" | "where" => Accuracy::Exact,
+            "prelu" => Accuracy::Ulp(1.0),
+            "erf" => Accuracy::Absolute(5e-7),
+            "gelu" => Accuracy::PerInput(5e-7),
+            "gelu_tanh" => Accuracy::PerInput(1e-6),
+            // Twice the exponential's bound, and a unit or two for each further rounding.
+            "silu" => Accuracy::Exps { exps: 2.0, ulps: 9.0 },
+            "softplus" => Accuracy::Exps { exps: 2.0, ulps: 12.0 },
+            "mish" => Accuracy::Exps { exps: 2.0, ulps: 16.0 },
+            "elu" => Accuracy::Exps { exps: 2.0, ulps: 18.0 },
+            "selu" => Accuracy::Exps { exps: 2.0, ulps: 20.0 },
+            "hard_sigmoid" => Accuracy::Ulp(3.0),
+            "softsign" | "hard_swish" => Accuracy::Ulp(4.0),
+            "floor" | "ceil" | "round" | "less" | "less_equal" | "not_equal" | "clip" | "relu6" | "neg" | "abs"
+            | "sign" | "relu" | "where_positive" | "max" | "min" | "equal" | "greater" | "greater_equal" | "where" => {
+                Accuracy::Exact
+            }
             _ => return None,
         })
     };

@@ -288,6 +288,8 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     let size = count_product(product.rows.extent, product.columns.extent);
     let products = size.at(NOMINAL_BATCH) as f64 * product.batch.at(NOMINAL_BATCH) as f64 * terms;
     let most = match profile.class {
+        // Compilers other than llvmpipe's choke on large tiles.
+        DeviceClass::Cpu if !subgroup => 64,
         DeviceClass::Cpu if products > 3e7 => 512,
         DeviceClass::Cpu => 256,
         DeviceClass::Gpu => 32,
