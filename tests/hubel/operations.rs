@@ -3,7 +3,7 @@
 use crate::harness::{Run, check_sample, families};
 use hubel::{
     graph::{Family, Fault, Fill, Graph},
-    ops::{FAMILIES, TABLE, sample_of},
+    ops::{TABLE, sample_of},
     tensor::{Philox, Purpose},
 };
 use std::collections::HashSet;
