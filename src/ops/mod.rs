@@ -13,6 +13,7 @@ mod dropout;
 mod elementwise;
 mod gather;
 mod group_norm;
+mod local_response_norm;
 mod matmul;
 mod max_pool2d;
 mod optimizer;
@@ -40,6 +41,7 @@ pub use dropout::Dropout;
 pub use elementwise::{Elementwise, TABLE, elementary, sample_of};
 pub use gather::{Gather, GatherGrad};
 pub use group_norm::{GroupNorm, GroupNormGrad};
+pub use local_response_norm::{LocalResponseNorm, LocalResponseNormGrad};
 pub use matmul::{Matmul, MatmulOptions};
 pub use max_pool2d::{MaxPool2d, MaxPool2dGrad};
 pub use optimizer::{Optimizer, Rule};
@@ -76,6 +78,8 @@ pub static FAMILIES: &[&Family] = &[
     &gather::FAMILY,
     &group_norm::FAMILY,
     &group_norm::FAMILY_GRAD,
+    &local_response_norm::FAMILY,
+    &local_response_norm::FAMILY_GRAD,
     &matmul::FAMILY,
     &max_pool2d::FAMILY,
     &max_pool2d::FAMILY_GRAD,

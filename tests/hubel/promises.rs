@@ -63,6 +63,8 @@ fn promise(family: &str) -> Option<Promise> {
         "nadam" => Composed(64.0 * UNIT),
         "adagrad" | "adam" | "rmsprop" | "sgd" => Composed(32.0 * UNIT),
         "reduce" => Sums(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
+        "local_response_norm" => Composed(1e-5),
+        "local_response_norm_grad" => Composed(1e-4),
         "log_softmax" => Composed(1e-5),
         "softmax" => Softmax,
         "softmax_cross_entropy" => Composed(2e-5),
