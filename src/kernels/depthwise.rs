@@ -1,4 +1,4 @@
-//! Depthwise convolution and its gradients: a lane slides down strips of pictures with the rows of sums, or of the
+//! Depthwise convolution, pooling and their gradients: a lane slides down strips of pictures with the rows of sums, or of the
 //! result's gradient, that are still open in registers, so that it loads each element of a strip once for all taps.
 //!
 //! Along an axis, with `back = (taps − 1) · dilation / stride`, step t of a strip reads the rows that later steps no
@@ -7,14 +7,17 @@
 
 use super::{
     dispatch,
-    gemm::{Filter, Finish, LOAD, MADD, STORE, Window, split_sum, wgsl_count},
+    gemm::{Filter, Finish, LOAD, LONG_BATCH, MADD, STORE, Window, split_sum, wgsl_count},
     widen, width,
 };
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue, Grid, Slot},
+    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue, Grid, Slot, wgsl_f32},
     tensor::Count,
 };
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 /// The batch for which strips are chosen; every batch runs.
 const NOMINAL_BATCH: usize = 8;
@@ -143,6 +146,27 @@ impl Axis {
     }
 }
 
+/// What a window does with what it sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slide {
+    /// The sum of products with weights, input 1.
+    Weighted,
+    /// The sum over the window's pixels, or those of them inside the picture, divided by their number.
+    Average {
+        /// Whether pixels outside the picture count, as zeros.
+        padding: bool,
+    },
+    /// The largest value.
+    Largest,
+}
+
+impl Slide {
+    /// Returns what stands outside the picture.
+    fn outside(self) -> &'static str {
+        if self == Slide::Largest { "V(-3.4028235e38)" } else { "V(0.0)" }
+    }
+}
+
 /// A depthwise kernel in strips.
 struct Plan<'a> {
     w: &'a Window,
@@ -155,20 +179,21 @@ struct Plan<'a> {
     profile: &'a DeviceProfile,
 }
 
-/// Elements of V that one loop body may multiply, and hold as open rows: more take drivers long to compile.
+/// The most taps that a loop body names.
+pub(super) const MOST_TAPS: usize = 256;
+
+/// What one loop body may multiply, hold as open rows and read, in V: more take drivers long to compile and run no
+/// faster.
 const MOST_MADDS: usize = 384;
 const MOST_OPEN: usize = 128;
+const MOST_READS: usize = 20;
 
 impl<'a> Plan<'a> {
     fn new(w: &'a Window, profile: &'a DeviceProfile) -> Self {
         let multiplier = (w.from_channels / w.to_channels).max(w.to_channels / w.from_channels);
         // Channels that a vector takes have one input channel each, or all the same.
         let whole = if multiplier == 1 { w.to_channels } else { multiplier };
-        let width = match profile.class {
-            _ if multiplier > 1 && w.transposed => 1,
-            DeviceClass::Cpu if profile.wide_words => 2 - whole % 2,
-            _ => width(whole, profile),
-        };
+        let width = if multiplier > 1 && w.transposed { 1 } else { width(whole, profile) };
         let lanes = if profile.class == DeviceClass::Cpu { 8 } else { 64 };
         let (rows, columns) = (Axis::new(w, 0), Axis::new(w, 1));
         let mut plan = Plan { w, rows, columns, width, lanes, multiplier, profile };
@@ -188,13 +213,14 @@ impl<'a> Plan<'a> {
         for n in 1..=self.columns.results() {
             let axis = self.columns.cut(n);
             let open = axis.size * self.rows.open();
-            let long = axis.size * taps > MOST_MADDS || open > MOST_OPEN || (gpu && axis.size > 4);
+            let (reads_per_step, closes) = self.rows.steps();
+            let reads = axis.products().iter().map(|p| p.0).collect::<BTreeSet<_>>().len() * reads_per_step;
+            let long =
+                axis.size * taps > MOST_MADDS || open > MOST_OPEN || reads > MOST_READS || (gpu && axis.size > 4);
             if long && n < self.columns.results() {
                 continue;
             }
-            let reads = axis.products().iter().map(|p| p.0).collect::<std::collections::BTreeSet<_>>().len();
-            let (reads_per_step, closes) = self.rows.steps();
-            let step = (reads * reads_per_step) as f64 * LOAD
+            let step = reads as f64 * LOAD
                 + (axis.size * closes) as f64 * STORE
                 + (axis.size * taps * self.width) as f64 * MADD
                 + 10.0;
@@ -248,7 +274,14 @@ fn pack(v: V) -> S { return v; }
 
     /// Returns statements that load what row `i` of step `t` reads under the names `x0`, `x1`, …; `channels` is the
     /// length of a pixel, `c` the expression of the channel, both in units of what is read.
-    fn load(&self, i: usize, products: &[(usize, usize, usize)], channels: usize, c: &str, whole: bool) -> String {
+    fn load(
+        &self,
+        i: usize,
+        products: &[(usize, usize, usize)],
+        (channels, c): (usize, &str),
+        whole: bool,
+        how: Slide,
+    ) -> String {
         let (columns, rows) = (&self.columns, &self.rows);
         let (reads, _) = rows.steps();
         let [h, w] = self.w.from;
@@ -261,10 +294,24 @@ fn pack(v: V) -> S { return v; }
             i * rows.phases,
             w * channels
         );
+        if how == (Slide::Average { padding: false }) && self.w.transposed {
+            let _ = writeln!(t, "    let row_n{i} = {};", self.inside_window(0, &format!("i32(h{i})")));
+        }
         let used: BTreeMap<usize, (bool, bool)> =
             products.iter().map(|&(j, ..)| (j, columns.inside(columns.source(), j, w))).collect();
         for (&j, &(some, all)) in &used {
-            let value = |index: &str| if whole { format!("unpack(x[{index}])") } else { format!("V(x[{index}])") };
+            let share = match how {
+                Slide::Average { padding: false } if self.w.transposed => {
+                    format!(" * (1.0 / f32(max(row_n{i} * column_n{j}, 1)))")
+                }
+                Slide::Average { padding: true } if self.w.transposed => self.share(),
+                _ => String::new(),
+            };
+            let value = |index: &str| match whole {
+                true => format!("unpack(x[{index}]){share}"),
+                false => format!("V(x[{index}])"),
+            };
+            let outside = how.outside();
             let index = format!("u32(line{i} + {})", j * columns.phases * channels);
             let mut there = Vec::new();
             if !safe {
@@ -274,7 +321,7 @@ fn pack(v: V) -> S { return v; }
                 there.push(format!("u32(column_in + {}) < {w}u", j * columns.phases));
             }
             let _ = if !some {
-                writeln!(t, "    let x{i}_{j} = V(0.0);")
+                writeln!(t, "    let x{i}_{j} = {outside};")
             } else if there.is_empty() {
                 writeln!(t, "    let x{i}_{j} = {};", value(&index))
             } else {
@@ -282,11 +329,24 @@ fn pack(v: V) -> S { return v; }
                 let value = value(&format!("select(0u, {index}, there{i}_{j})"));
                 writeln!(
                     t,
-                    "    let there{i}_{j} = {there};\n    let x{i}_{j} = select(V(0.0), {value}, there{i}_{j});"
+                    "    let there{i}_{j} = {there};\n    let x{i}_{j} = select({outside}, {value}, there{i}_{j});"
                 )
             };
         }
         t
+    }
+
+    /// Returns the factor that makes an average of a sum over whole windows.
+    fn share(&self) -> String {
+        format!(" * {}", wgsl_f32(1.0 / (self.w.kernel[0] * self.w.kernel[1]) as f32))
+    }
+
+    /// Returns the number of pixels inside the picture of the window at position `at` along an axis.
+    fn inside_window(&self, axis: usize, at: &str) -> String {
+        let Window { kernel, strides, pads, from, to, transposed, .. } = self.w;
+        let first = format!("{at} * {} - {}", strides[axis], pads[axis]);
+        let size = if *transposed { to[axis] } else { from[axis] };
+        format!("min({first} + {}, {size}) - max({first}, 0)", kernel[axis])
     }
 
     /// Returns statements that load the weights of the channel `k` as `w0_0`, ….
@@ -307,19 +367,20 @@ fn pack(v: V) -> S { return v; }
 }
 
 /// Returns the way to slide a window over each channel alone.
-pub(super) fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+pub fn slide(w: &Window, how: Slide, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
     let plan = Plan::new(w, profile);
     let (rows, columns, m) = (&plan.rows, &plan.columns, plan.multiplier);
     let (vectors, strips) = (plan.vectors(), plan.strips());
     let row_products = rows.row_products();
     let products = columns.products();
-    let whole = m == 1;
+    let (whole, weighted) = (m == 1, how == Slide::Weighted);
+    // Averages over the pixels inside the picture divide sums, or shares where transposed, by their number.
+    let counted = how == Slide::Average { padding: false };
     let mut t = plan.header();
     let _ = write!(
         t,
         "@group(0) @binding(1) var<storage, read> x: array<{x}>;
-@group(0) @binding(2) var<storage, read> w: array<S>;
-@group(0) @binding(3) var<storage, read_write> y: array<S>;
+{weights}@group(0) @binding({last}) var<storage, read_write> y: array<S>;
 @compute @workgroup_size({lanes})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
     let item = (id.x + id.y * counts.x) * {lanes}u + lane;
@@ -329,19 +390,30 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let strip = item / {vectors}u;
 ",
         x = if whole { "S" } else { "f32" },
+        weights = if weighted { "@group(0) @binding(2) var<storage, read> w: array<S>;\n" } else { "" },
+        last = if weighted { 3 } else { 2 },
         lanes = plan.lanes,
         items = wgsl_count(w.pictures.times((vectors * strips) as u64)),
     );
     t.push_str(&plan.enter());
     // Several channels for each result: their weights do not fit into registers.
     let many = m > 1 && w.transposed;
-    if !many {
+    if weighted && !many {
         t.push_str(&plan.load_weights("c"));
+    }
+    if counted {
+        let positions: BTreeSet<usize> =
+            if w.transposed { products.iter().map(|p| p.0).collect() } else { (0..columns.size).collect() };
+        let from = if w.transposed { "column_in" } else { "column_out" };
+        for k in positions {
+            let n = plan.inside_window(1, &format!("({from} + {k})"));
+            let _ = writeln!(t, "    let column_n{k} = {n};");
+        }
     }
     let (n_open, (reads, closes)) = (rows.open(), rows.steps());
     for e in 0..n_open {
         for o in 0..columns.size {
-            let _ = writeln!(t, "    var a{e}_{o} = V(0.0);");
+            let _ = writeln!(t, "    var a{e}_{o} = {};", how.outside());
         }
     }
     let back = rows.back();
@@ -358,7 +430,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     }
     for i in 0..reads {
         if row_products.iter().any(|p| p.0 == i) {
-            t.push_str(&plan.load(i, &products, channels, &c, whole));
+            t.push_str(&plan.load(i, &products, (channels, &c), whole, how));
         }
     }
     // All products of one sum together: it stays in a register.
@@ -366,7 +438,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for o in 0..columns.size {
             for (i, _, r) in row_products.iter().filter(|p| p.1 == e) {
                 for (j, _, s) in products.iter().filter(|p| p.1 == o) {
-                    let _ = writeln!(t, "    a{e}_{o} += x{i}_{j} * w{r}_{s};");
+                    let _ = match how {
+                        Slide::Weighted => writeln!(t, "    a{e}_{o} += x{i}_{j} * w{r}_{s};"),
+                        Slide::Average { .. } => writeln!(t, "    a{e}_{o} += x{i}_{j};"),
+                        Slide::Largest => writeln!(t, "    a{e}_{o} = max(a{e}_{o}, x{i}_{j});"),
+                    };
                 }
             }
         }
@@ -385,10 +461,20 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             e * rows.phases,
             to_w * vectors
         );
+        if counted && !w.transposed {
+            let _ = writeln!(t, "    let row_n{e} = {};", plan.inside_window(0, &format!("i32(p{e})")));
+        }
         for o in 0..columns.size {
             let at = o * columns.phases;
+            let share = match how {
+                Slide::Average { padding: false } if !w.transposed => {
+                    format!(" * (1.0 / f32(max(row_n{e} * column_n{o}, 1)))")
+                }
+                Slide::Average { padding: true } if !w.transposed => plan.share(),
+                _ => String::new(),
+            };
             let store = format!(
-                "let at{o} = u32(line_out{e} + {}); y[at{o}] = pack(epilogue(a{e}_{o}, at{o} * WIDTH));",
+                "let at{o} = u32(line_out{e} + {}); y[at{o}] = pack(epilogue(a{e}_{o}{share}, at{o} * WIDTH));",
                 at * vectors
             );
             let _ = match columns.inside(columns.place(), o, to_w) {
@@ -400,15 +486,20 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     }
     for e in 0..n_open {
         for o in 0..columns.size {
-            let next = if e + closes < n_open { format!("a{}_{o}", e + closes) } else { "V(0.0)".into() };
+            let next = if e + closes < n_open { format!("a{}_{o}", e + closes) } else { how.outside().into() };
             let _ = writeln!(t, "    a{e}_{o} = {next};");
         }
     }
     t.push_str("    }\n}\n");
     let source = widen(&t, plan.width, profile);
     let grid = Grid::new(w.pictures.times((vectors * strips) as u64), plan.lanes as u32);
-    let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
-    vec![Candidate::single(plan.variant("depthwise"), dispatch(w.name, &source, &[], grid, slots, epilogue))]
+    let mut slots = vec![Slot::input(0), Slot::output(0)];
+    if weighted {
+        slots.insert(1, Slot::input(1));
+    }
+    let turns = Count { fixed: (steps * if many { m + 1 } else { 1 }) as u64, per_sample: 0 };
+    let dispatch = dispatch(w.name, &source, &[], grid, slots, epilogue).turns(turns, 1);
+    Candidate::single(plan.variant("strips"), dispatch)
 }
 
 /// Returns the way to compute the gradient to the weights of a convolution of each channel alone: every lane adds up
@@ -432,7 +523,9 @@ pub(super) fn filter(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let (rows, columns, m) = (&plan.rows, &plan.columns, plan.multiplier);
     let (vectors, strips) = (plan.vectors(), plan.strips());
     let wanted: usize = if profile.class == DeviceClass::Cpu { 64 } else { 16_384 };
-    let parts = wanted.div_ceil(vectors).min(f.pictures.at(NOMINAL_BATCH) as usize * strips).max(1);
+    let turns = f.pictures.times((strips * (plan.rows.size + plan.rows.back() + 1)) as u64);
+    let long = turns.at(LONG_BATCH).div_ceil(profile.max_turns / 2) as usize;
+    let parts = wanted.div_ceil(vectors).min(f.pictures.at(NOMINAL_BATCH) as usize * strips).max(long).max(1);
     let (row_products, products, whole) = (rows.row_products(), columns.products(), m == 1);
     let ([kh, kw], [p, q]) = (f.kernel, f.output);
     let elements = (kh * kw + usize::from(f.sums)) * vectors;
@@ -499,7 +592,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         if whole { (vectors, "c".to_owned()) } else { (f.from_channels, format!("c * {}u / {m}u", plan.width)) };
     for i in 0..reads {
         if row_products.iter().any(|p| p.0 == i) {
-            t.push_str(&plan.load(i, &products, channels, &c, whole));
+            t.push_str(&plan.load(i, &products, (channels, &c), whole, Slide::Weighted));
         }
     }
     for (i, e, r) in &row_products {
@@ -528,11 +621,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let source = widen(&t, plan.width, profile);
     let slots = vec![Slot::input(0), Slot::input(1), Slot::Scratch(0)];
     let grid = Grid::new(Count { fixed: (parts * vectors) as u64, per_sample: 0 }, plan.lanes as u32);
-    let main = dispatch(w.name, &source, &[], grid, slots, None);
+    // The last strip of a part that has one more than others.
+    let rest = parts * (plan.rows.size + plan.rows.back() + 1);
+    let turns = Count { fixed: turns.fixed + rest as u64, ..turns };
+    let main = dispatch(w.name, &source, &[], grid, slots, None).turns(turns, parts as u64);
     let sums = if f.sums { f.to_channels } else { 0 };
     let elements = Count { fixed: (elements * plan.width) as u64, per_sample: 0 };
     let sum = split_sum(sums as u64, elements, parts as u64, &Finish::new(None, f.to_channels as u64), None);
-    let variant = format!("{}_split{parts}", plan.variant("depthwise"));
+    let variant = format!("{}_split{parts}", plan.variant("strips"));
     let scratch_bytes = vec![elements.times(4 * parts as u64)];
     Candidate { variant, dispatches: vec![main, sum], scratch_bytes }
 }

@@ -5,6 +5,7 @@ pub mod gemm;
 mod index;
 mod reflect;
 
+pub use depthwise::{Slide, slide};
 pub use index::{broadcast_index, load, storage_type};
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 

@@ -3,7 +3,7 @@
 use super::{
     conv2d_grad::{Conv2dGradInput, Conv2dGradWeight},
     matmul::io_bytes,
-    window::Padding,
+    window::{Padding, lift, lift_weights, lower_rank},
 };
 use crate::{
     graph::{
@@ -65,6 +65,12 @@ impl Conv2dOptions {
     pub fn dilation(mut self, dilation: [usize; 2]) -> Self {
         self.dilation = dilation;
         self
+    }
+
+    /// Returns what of it concerns the width, for pictures of height 1.
+    pub(super) fn across(self) -> Self {
+        let Conv2dOptions { strides: [_, s], padding, dilation: [_, d], groups } = self;
+        Conv2dOptions { strides: [1, s], padding: padding.across(), dilation: [1, d], groups }
     }
 
     /// Returns the convolution of so many groups of channels, each with filters of its own.
@@ -292,6 +298,25 @@ impl Graph {
     /// ```
     pub fn conv2d(&mut self, x: Value, w: Value, options: Conv2dOptions) -> Result<Value, OpError> {
         self.apply1(Conv2d { options }, &[x, w])
+    }
+
+    /// Returns the convolution of rows `x` (N, L, C) with weights `w` (S, C / groups, K): (N, Q, K) (Keras Conv1D).
+    ///
+    /// Of the options, those along the width count.
+    ///
+    /// ```
+    /// use hubel::{ops::Conv2dOptions, prelude::*};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", [Batch, 100, 3], F32);
+    /// let w = g.parameter("w", [5, 3, 8], GlorotUniform);
+    /// let y = g.conv1d(x, w, Conv2dOptions::valid().strides([1, 2]))?;
+    /// assert_eq!(g.shape(y).to_string(), "(N, 48, 8)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn conv1d(&mut self, x: Value, w: Value, options: Conv2dOptions) -> Result<Value, OpError> {
+        let (x, w) = (lift(self, "conv1d", x)?, lift_weights(self, "conv1d", w)?);
+        let y = self.conv2d(x, w, options.across())?;
+        lower_rank(self, y)
     }
 }
 

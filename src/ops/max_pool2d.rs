@@ -1,143 +1,20 @@
 //! Max pooling over the two picture axes and its gradient. The first of equal values, in row-major order of the
 //! window, gets the gradient.
 
-use super::Padding;
+use super::{
+    Padding,
+    conv2d::{picture, pictures},
+    pool2d::{Geometry, Pool2dOptions, any_options},
+    window::{lift, lower_rank},
+};
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Slide},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
-
-/// Size, distance and border of pooling windows, each as `[along height, along width]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Pool2dOptions {
-    /// Size of a window.
-    pub pool: [usize; 2],
-    /// Distance between neighbouring windows.
-    pub strides: [usize; 2],
-    /// What lies outside the picture never wins. Explicit padding must be smaller than the window.
-    pub padding: Padding,
-}
-
-impl Pool2dOptions {
-    /// Returns windows of `pool` × `pool` side by side without padding (Keras' default).
-    pub fn new(pool: usize) -> Self {
-        Pool2dOptions { pool: [pool; 2], strides: [pool; 2], padding: Padding::Valid }
-    }
-
-    /// Returns the same windows `stride` pixels apart.
-    pub fn strides(self, stride: usize) -> Self {
-        Pool2dOptions { strides: [stride; 2], ..self }
-    }
-
-    /// Returns the same windows on an extended picture.
-    pub fn padding(self, padding: Padding) -> Self {
-        Pool2dOptions { padding, ..self }
-    }
-
-    fn geometry(&self, op: &str, x: &TensorType) -> Result<Geometry, OpError> {
-        let &[_, h, w, c] = x.shape.dims() else {
-            return Err(OpError::new(op, "a tensor of rank 4, (N, h, w, c)", &x.shape, "reshape to NHWC"));
-        };
-        if x.dtype != DType::F32 {
-            return Err(OpError::new(op, "f32 elements", x, "convert the input to f32"));
-        }
-        let refuse = |wanted: &str, advice: &str| {
-            let got = format!("{self:?} on {h}×{w}");
-            Err(OpError::new(op, wanted, got, advice))
-        };
-        let Some((pads, [oh, ow])) = self.padding.resolve([h, w], self.pool, self.strides) else {
-            return refuse(
-                "windows and strides of at least 1 that fit in the picture",
-                "choose a smaller pool or Same padding",
-            );
-        };
-        if (0..2).any(|axis| pads[axis].iter().any(|&p| p >= self.pool[axis])) {
-            return refuse("padding smaller than the window", "a window that lies in the padding alone has no maximum");
-        }
-        Ok(Geometry {
-            h,
-            w,
-            c,
-            oh,
-            ow,
-            pool: self.pool,
-            strides: self.strides,
-            top: pads[0][0],
-            left: pads[1][0],
-            pads,
-        })
-    }
-}
-
-struct Geometry {
-    h: usize,
-    w: usize,
-    c: usize,
-    oh: usize,
-    ow: usize,
-    pool: [usize; 2],
-    strides: [usize; 2],
-    top: usize,
-    left: usize,
-    pads: [[usize; 2]; 2],
-}
-
-impl Geometry {
-    /// Calls `f` for each window with its flat index and those of its taps in row-major order.
-    fn windows(&self, pictures: usize, mut f: impl FnMut(usize, &[usize])) {
-        let mut taps = Vec::with_capacity(self.pool[0] * self.pool[1]);
-        for b in 0..pictures {
-            for p in 0..self.oh {
-                for q in 0..self.ow {
-                    for c in 0..self.c {
-                        taps.clear();
-                        for i in 0..self.pool[0] {
-                            for j in 0..self.pool[1] {
-                                let (row, column) = (p * self.strides[0] + i, q * self.strides[1] + j);
-                                let inside = (self.top..self.top + self.h).contains(&row)
-                                    && (self.left..self.left + self.w).contains(&column);
-                                if inside {
-                                    let pixel = (b * self.h + row - self.top) * self.w + column - self.left;
-                                    taps.push(pixel * self.c + c);
-                                }
-                            }
-                        }
-                        f(((b * self.oh + p) * self.ow + q) * self.c + c, &taps);
-                    }
-                }
-            }
-        }
-    }
-
-    fn overlaps(&self) -> bool {
-        self.pool[0] > self.strides[0] || self.pool[1] > self.strides[1]
-    }
-
-    fn constants(&self, items: Count, width: usize, lanes: u32) -> Vec<(&'static str, f64)> {
-        [
-            ("LANES", lanes as usize),
-            ("ITEMS", items.fixed as usize),
-            ("ITEMS_PER_SAMPLE", items.per_sample as usize),
-            ("H", self.h),
-            ("W", self.w),
-            ("C", self.c / width),
-            ("OH", self.oh),
-            ("OW", self.ow),
-            ("KH", self.pool[0]),
-            ("KW", self.pool[1]),
-            ("SH", self.strides[0]),
-            ("SW", self.strides[1]),
-            ("TOP", self.top),
-            ("LEFT", self.left),
-        ]
-        .map(|(name, value)| (name, value as f64))
-        .to_vec()
-    }
-}
 
 /// Returns the index of the first largest value.
 fn first_maximum(x: &Array, taps: &[usize]) -> usize {
@@ -212,8 +89,12 @@ impl Op for MaxPool2d {
         let [kh, kw] = self.options.pool;
         let turns = Count { fixed: (kh * (kw + 1)) as u64, per_sample: 0 };
         let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
-        let dispatch = dispatch.turns(turns, 1);
-        vec![Candidate::single(format!("width{width}"), dispatch)]
+        let each = Candidate::single(format!("width{width}"), dispatch.turns(turns, 1));
+        if !geometry.overlaps() || !geometry.unrolls() {
+            return vec![each];
+        }
+        let window = geometry.window(self.name(), false, pictures(&io.inputs[0].shape));
+        vec![kernels::slide(&window, Slide::Largest, profile, epilogue), each]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -355,25 +236,21 @@ impl Graph {
     pub fn max_pool2d(&mut self, x: Value, options: Pool2dOptions) -> Result<Value, OpError> {
         self.apply1(MaxPool2d { options }, &[x])
     }
-}
 
-fn any_options(rng: &mut Philox) -> (Pool2dOptions, [usize; 4], usize, usize) {
-    let pool = [rng.pick(&[1, 2, 2, 3, 3, 5]), rng.pick(&[1, 2, 2, 3, 3, 5])];
-    let strides = match rng.below(3) {
-        0 => pool,
-        1 => [rng.pick(&[1, 2, 3]), rng.pick(&[1, 2, 3])],
-        _ => [pool[0] + rng.below(3), pool[1] + rng.below(3)],
-    };
-    let mut side = || rng.below(pool[0].min(pool[1]));
-    let explicit = [[side(), side()], [side(), side()]];
-    let padding = rng.pick(&[Padding::Valid, Padding::Same, Padding::Explicit(explicit)]);
-    let size = |rng: &mut Philox, k: usize| rng.pick(&[1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 21]).max(k);
-    let (h, w) = (size(rng, pool[0]), size(rng, pool[1]));
-    let c =
-        if h * w > 100 { rng.pick(&[1, 3, 4, 6, 7, 8, 16]) } else { rng.pick(&[1, 2, 4, 6, 15, 16, 17, 63, 64, 65]) };
-    let capacity = rng.pick(&[1, 2, 3, 5]);
-    let n = 1 + rng.below(capacity);
-    (Pool2dOptions { pool, strides, padding }, [Batch, h, w, c], capacity, n)
+    /// Returns the largest value of each window of rows `x` (N, l, c), as (N, l', c); of the options, those along the
+    /// width count.
+    pub fn max_pool1d(&mut self, x: Value, options: Pool2dOptions) -> Result<Value, OpError> {
+        let x = lift(self, "max_pool1d", x)?;
+        let y = self.max_pool2d(x, options.across())?;
+        lower_rank(self, y)
+    }
+
+    /// Returns the largest value of each channel of pictures `x` (N, h, w, c), as (N, c) (Keras
+    /// GlobalMaxPooling2D); equal values share their gradient.
+    pub fn global_max_pool2d(&mut self, x: Value) -> Result<Value, OpError> {
+        picture("global_max_pool2d", "pictures", self.ty(x))?;
+        self.max_axes(x, &[1, 2], false)
+    }
 }
 
 fn sample(rng: &mut Philox) -> Sample {
@@ -475,6 +352,10 @@ pub static FAMILY: Family = Family {
         Fault { what: "drops the last column of taps", from: "kw < KW;", to: "kw + 1u < KW;" },
         Fault { what: "swaps the strides", from: "p * SH + kh", to: "p * SW + kh" },
         Fault { what: "starts at zero", from: "V(-3.4028235e38)", to: "V(0.0)" },
+        Fault { what: "shifts a column of a strip", from: "u32(line0 + 0)", to: "u32(line0 + 1)" },
+        Fault { what: "drops the last row of a strip", from: "t < end_t", to: "t + 1u < end_t" },
+        Fault { what: "shifts a row of a strip", from: "row_in + i32(t", to: "row_in + 1 + i32(t" },
+        Fault { what: "skips the last strip", from: "item >= items", to: "item + 1u >= items" },
         Fault { what: "skips the last tile", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
     ],
     differentiable: true,

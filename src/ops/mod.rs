@@ -3,17 +3,22 @@
 mod accumulate;
 mod accuracy;
 mod argmax;
+mod avg_pool2d;
 mod batch_norm;
 mod concat;
 mod conv2d;
 mod conv2d_grad;
+mod conv2d_transpose;
 mod dropout;
 mod elementwise;
 mod gather;
+mod group_norm;
+mod local_response_norm;
 mod matmul;
 mod max_pool2d;
 mod optimizer;
 mod pad2d;
+mod pool2d;
 mod reduce;
 mod reshape;
 mod resize2d;
@@ -27,6 +32,7 @@ mod window;
 pub use accumulate::Accumulate;
 pub use accuracy::CategoricalAccuracy;
 pub use argmax::Argmax;
+pub use avg_pool2d::{AvgPool2d, AvgPool2dGrad};
 pub use batch_norm::{BatchNorm, BatchNormGrad};
 pub use concat::Concat;
 pub use conv2d::{Conv2d, Conv2dOptions, Geometry};
@@ -34,10 +40,13 @@ pub use conv2d_grad::{Conv2dGradInput, Conv2dGradWeight};
 pub use dropout::Dropout;
 pub use elementwise::{Elementwise, TABLE, elementary, sample_of};
 pub use gather::{Gather, GatherGrad};
+pub use group_norm::{GroupNorm, GroupNormGrad};
+pub use local_response_norm::{LocalResponseNorm, LocalResponseNormGrad};
 pub use matmul::{Matmul, MatmulOptions};
-pub use max_pool2d::{MaxPool2d, MaxPool2dGrad, Pool2dOptions};
+pub use max_pool2d::{MaxPool2d, MaxPool2dGrad};
 pub use optimizer::{Optimizer, Rule};
 pub use pad2d::{Pad2d, Pad2dGrad, PadMode};
+pub use pool2d::Pool2dOptions;
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
 pub use resize2d::{Interpolation, Resize2d, Resize2dGrad};
@@ -55,15 +64,22 @@ pub static FAMILIES: &[&Family] = &[
     &accumulate::FAMILY,
     &accuracy::FAMILY,
     &argmax::FAMILY,
+    &avg_pool2d::FAMILY,
+    &avg_pool2d::FAMILY_GRAD,
     &batch_norm::FAMILY,
     &batch_norm::FAMILY_GRAD,
     &concat::FAMILY,
     &conv2d::FAMILY,
     &conv2d_grad::INPUT_FAMILY,
     &conv2d_grad::WEIGHT_FAMILY,
+    &conv2d_transpose::FAMILY,
     &dropout::FAMILY,
     &elementwise::FAMILY,
     &gather::FAMILY,
+    &group_norm::FAMILY,
+    &group_norm::FAMILY_GRAD,
+    &local_response_norm::FAMILY,
+    &local_response_norm::FAMILY_GRAD,
     &matmul::FAMILY,
     &max_pool2d::FAMILY,
     &max_pool2d::FAMILY_GRAD,

@@ -1,4 +1,9 @@
-//! Sliding windows over the two picture axes: padding and output sizes, by Keras' rules.
+//! Sliding windows over the two picture axes: padding and output sizes, by Keras' rules; rows as pictures of height 1.
+
+use crate::{
+    graph::{Graph, OpError, Value},
+    tensor::Shape,
+};
 
 /// How a picture is extended before windows slide over it.
 ///
@@ -19,6 +24,14 @@ pub enum Padding {
 }
 
 impl Padding {
+    /// Returns what of it concerns the width.
+    pub(super) fn across(self) -> Self {
+        match self {
+            Padding::Explicit([_, sides]) => Padding::Explicit([[0, 0], sides]),
+            other => other,
+        }
+    }
+
     /// Returns `[[top, bottom], [left, right]]` and the number of windows along each axis, or `None` where a
     /// size or stride is 0 or a window does not fit.
     ///
@@ -48,4 +61,28 @@ impl Padding {
         }
         Some((pads, windows))
     }
+}
+
+/// Returns rows (N, L, C) as pictures (N, 1, L, C).
+pub(super) fn lift(g: &mut Graph, op: &str, x: Value) -> Result<Value, OpError> {
+    let shape = g.shape(x).clone();
+    match *shape.dims() {
+        [_, l, c] => g.reshape(x, shape.with_row(&[1, l, c])),
+        _ => Err(OpError::new(op, "rows (N, length, channels)", g.ty(x), "reshape them")),
+    }
+}
+
+/// Returns weights (S, in, out) as (1, S, in, out).
+pub(super) fn lift_weights(g: &mut Graph, op: &str, w: Value) -> Result<Value, OpError> {
+    match (g.shape(w).dims(), g.shape(w).is_batched()) {
+        (&[s, i, o], false) => g.reshape(w, Shape::fixed([1, s, i, o])),
+        _ => Err(OpError::new(op, "weights (taps, in, out)", g.ty(w), "reshape them")),
+    }
+}
+
+/// Returns pictures of height 1 as rows.
+pub(super) fn lower_rank(g: &mut Graph, y: Value) -> Result<Value, OpError> {
+    let shape = g.shape(y).clone();
+    let from = shape.dims().len().saturating_sub(2);
+    g.reshape(y, shape.with_row(&shape.dims()[from..]))
 }

@@ -43,8 +43,10 @@ fn promise(family: &str) -> Option<Promise> {
         "accumulate" => Sums(|_, n| n as u64 + 1),
         "accuracy" | "argmax" | "concat" | "slice" | "slice_grad" | "top_k" | "gather" | "max_pool2d" | "pad2d"
         | "reshape" | "transpose" => Exact,
-        "batch_norm" => Composed(1e-4),
-        "batch_norm_grad" => NormalizationGradient,
+        // A window has at most 72 pixels.
+        "avg_pool2d" | "avg_pool2d_grad" => Sums(|_, _| 72),
+        "batch_norm" | "group_norm" => Composed(1e-4),
+        "batch_norm_grad" | "group_norm_grad" => NormalizationGradient,
         "conv2d" => Sums(|io, _| fixed(io, 1, &[0, 1, 2])),
         "conv2d_grad_input" => Sums(|io, _| fixed(io, 1, &[0, 1, 3])),
         // Terms are pictures times output positions: what dy holds for each output channel.
@@ -61,6 +63,8 @@ fn promise(family: &str) -> Option<Promise> {
         "nadam" => Composed(64.0 * UNIT),
         "adagrad" | "adam" | "rmsprop" | "sgd" => Composed(32.0 * UNIT),
         "reduce" => Sums(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
+        "local_response_norm" => Composed(1e-5),
+        "local_response_norm_grad" => Composed(1e-4),
         "log_softmax" => Composed(1e-5),
         "softmax" => Softmax,
         "softmax_cross_entropy" => Composed(2e-5),
@@ -109,13 +113,18 @@ fn allowed(
             allowed(&Promise::Composed(1e-4), (sample, io, step), inputs, exact, k)
         }
         Promise::NormalizationGradient => {
-            let mean = &inputs[2].data;
+            let (mean, c) = (&inputs[2], inputs[1].data.len());
+            // Means are those of channels, or of samples and groups of channels.
+            let (of_sample, groups) = match mean.shape[..] {
+                [samples, groups] => (inputs[0].data.len() / samples, groups),
+                _ => (usize::MAX, c),
+            };
+            let mean = |i: usize| mean.data[i / of_sample * groups + i % c / (c / groups)];
             let mut away = inputs[0].clone();
-            (away.data.iter_mut().enumerate())
-                .for_each(|(i, x)| *x = mean[i % mean.len()] + (*x - mean[i % mean.len()]).abs());
+            away.data.iter_mut().enumerate().for_each(|(i, x)| *x = mean(i) + (*x - mean(i)).abs());
             let magnitudes = [&away, inputs[1], inputs[2], inputs[3], &inputs[4].map(f64::abs)];
             let sums = sample.op.reference(&magnitudes, step).swap_remove(k);
-            let rows = away.data.len() as f64 / mean.len() as f64;
+            let rows = away.data.len() as f64 / c as f64;
             sums.data.iter().map(|s| ((2.0 * rows.sqrt()).max(8.0) + 8.0) * UNIT * s.abs() + 2.0 * LEAST).collect()
         }
         Promise::Functions => vec![f64::INFINITY; exact.data.len()],

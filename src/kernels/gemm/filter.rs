@@ -98,9 +98,10 @@ impl Filter {
         best
     }
 
-    /// Returns the launches for a convolution of each channel alone.
+    /// Returns the launches for a convolution of each channel alone, where its taps fit into one loop body.
     pub fn depthwise(&self, profile: &DeviceProfile) -> Option<Candidate> {
-        (self.groups > 1 && self.groups == self.from_channels).then(|| depthwise::filter(self, profile))
+        let few = self.kernel[0] * self.kernel[1] <= depthwise::MOST_TAPS;
+        (few && self.groups > 1 && self.groups == self.from_channels).then(|| depthwise::filter(self, profile))
     }
 
     /// Returns the estimated nanoseconds and the launches, where this core can do the gradient.

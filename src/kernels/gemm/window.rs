@@ -1,7 +1,7 @@
 use super::{Loop, Operand, Product, declare, lower_with, strip::Strip, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
-    kernels::depthwise,
+    kernels::depthwise::{self, Slide},
     tensor::{Count, DType},
 };
 
@@ -93,8 +93,9 @@ impl Window {
 
 /// Returns ways to slide a window, the one that needs no timing first.
 pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-    if w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels } {
-        return depthwise::window(w, profile, epilogue);
+    let depthwise = w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels };
+    if depthwise && w.kernel[0] * w.kernel[1] <= depthwise::MOST_TAPS {
+        return vec![depthwise::slide(w, Slide::Weighted, profile, epilogue)];
     }
     let [phase_h, phase_w] = [w.phases(0), w.phases(1)];
     let [per_h, per_w] = [w.per_phase(0), w.per_phase(1)];

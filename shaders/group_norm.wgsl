@@ -1,0 +1,82 @@
+// Group normalisation, with x as (N, P, G, C): y[n, p, g, c] = (x[n, p, g, c] - mean[n, g]) * r[n, g] * gamma[g, c] +
+// beta[g, c] with r = 1 / sqrt(variance + EPSILON), mean and biased variance being those of a group over p and c.
+// V is a vector of WIDTH channels, stored as S; C counts V, COUNT the numbers of a group. T lanes share a group: they
+// take every PSTEP-th pixel and every CSTEP-th V. Sums are those of distances from one of the group's numbers, so
+// that a large mean cancels nothing; they are added in the order of the lanes.
+// Grid: ceil(groups / (LANES / T)) workgroups; groups: GROUPS + GROUPS_PER_SAMPLE * n.
+alias V = f32;
+alias S = f32;
+const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
+fn largest(v: V) -> f32 { return v; }
+fn total(v: V) -> f32 { return v; }
+override LANES: u32 = 64u;
+override T: u32;
+override GROUPS: u32;
+override GROUPS_PER_SAMPLE: u32;
+override P: u32;
+override G: u32;
+override C: u32;
+override PSTEP: u32;
+override CSTEP: u32;
+override COUNT: f32;
+override EPSILON: f32;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read> gamma: array<S>;
+@group(0) @binding(3) var<storage, read> beta: array<S>;
+@group(0) @binding(4) var<storage, read_write> y: array<S>;
+@group(0) @binding(5) var<storage, read_write> mean_out: array<f32>;
+@group(0) @binding(6) var<storage, read_write> variance_out: array<f32>;
+var<workgroup> parts: array<vec2<f32>, 256>;
+fn gamma_at(i: u32) -> V { return unpack(gamma[i]); }
+fn beta_at(i: u32) -> V { return unpack(beta[i]); }
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let group = (id.x + id.y * counts.x) * (LANES / T) + lane / T;
+    let t = lane % T;
+    let inside = group < GROUPS + GROUPS_PER_SAMPLE * step.n;
+    let g = group % G;
+    let first = (group / G * P * G + g) * C;
+    let first_p = select(0u, t, PSTEP > 1u);
+    let first_c = select(0u, t, CSTEP > 1u);
+    var sums = V(0.0);
+    var squares = V(0.0);
+    var shift = 0.0;
+    if (inside) {
+        shift = largest(unpack(x[first]));
+        for (var p = first_p; p < P; p += PSTEP) {
+            for (var c = first_c; c < C; c += CSTEP) {
+                let d = unpack(x[first + p * G * C + c]) - shift;
+                sums += d;
+                squares += d * d;
+            }
+        }
+    }
+    var sum = total(sums);
+    var square = total(squares);
+    if (T > 1u) {
+        parts[lane] = vec2<f32>(sum, square);
+        workgroupBarrier();
+        var all = vec2<f32>(0.0);
+        for (var k = 0u; k < T; k++) { all += parts[lane - t + k]; }
+        sum = all.x;
+        square = all.y;
+    }
+    if (!inside) { return; }
+    let average = sum / COUNT;
+    let mean = shift + average;
+    let variance = max(square / COUNT - average * average, 0.0);
+    let r = inverseSqrt(variance + EPSILON);
+    if (t == 0u) {
+        mean_out[group] = mean;
+        variance_out[group] = variance;
+    }
+    for (var p = first_p; p < P; p += PSTEP) {
+        for (var c = first_c; c < C; c += CSTEP) {
+            let i = first + p * G * C + c;
+            y[i] = pack(epilogue((unpack(x[i]) - mean) * r * gamma_at(g * C + c) + beta_at(g * C + c), i * WIDTH));
+        }
+    }
+}
