@@ -1,73 +1,347 @@
-//! Every operation on its benchmark samples, and LeNet-5's inference and training step.
+//! Every operation on its benchmark samples: `cargo bench -- FILTER` runs the cases whose `operation/case` contains
+//! FILTER, `--json` prints JSON lines instead of a table.
+//!
+//! - `HUBEL_SHAPES=FILE` adds cases of your own, one a line: `conv2d 8x56x56x64 3x3x64x128 stride=2 pad=1 groups=1`,
+//!   also `conv2d_grad_input` and `conv2d_grad_weight`; `matmul 512x256 256x128`; `max_pool2d 8x112x112x64 pool=3
+//!   stride=2`; `softmax 1024x1000`; a function of the elementwise table with its operands' shapes. The first extent
+//!   is the batch.
+//! - `HUBEL_VARIANT=op:name` takes that variant of an operation.
+//! - `HUBEL_DUMP=DIR` writes each case's plan and WGSL.
+//! - `HUBEL_SHADERS=DIR` takes the WGSL of `HUBEL_DUMP` from there, after it has computed what the reference says.
+//!
+//! Times: `gpu` by timestamps, the best of all runs, with one pass for each launch; `wall` with the upload of the
+//! inputs. `roofline` is the share of what the adapter's multiply-add peak and copy bandwidth, measured first, allow.
 
-use criterion::{Criterion, Throughput};
+use anyhow::{Context, Result, bail, ensure};
 use hubel::{
-    graph::{Graph, Step},
-    ops::FAMILIES,
-    passes::{PlanOptions, plan},
+    graph::{
+        Candidate, DeviceClass, DeviceProfile, Epilogue, Fill, Grid, Io, Op, OpError, Sample, Slot, Step, TensorType,
+    },
+    kernels,
+    ops::{
+        Conv2d, Conv2dGradInput, Conv2dGradWeight, Elementwise, FAMILIES, Geometry, Matmul, MaxPool2d, Pool2dOptions,
+    },
+    passes::{Plan, PlanOptions, plan},
     prelude::*,
-    tensor::{Philox, Purpose},
+    tensor::{Array, Philox, Purpose, compare},
 };
-use std::sync::Arc;
+use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
-fn operations(c: &mut Criterion, engine: &Engine) {
-    for family in FAMILIES {
-        let mut group = c.benchmark_group(family.name);
-        for (name, sample) in (family.benches)() {
-            let mut g = Graph::new();
-            let inputs: Vec<_> = (sample.inputs.iter().enumerate())
-                .map(|(i, (ty, _))| g.input(&format!("in{i}"), ty.shape.clone(), ty.dtype))
-                .collect();
-            let outputs = g.apply_arc(sample.op.clone(), &inputs).expect("samples are valid");
-            let cost = sample.op.cost(&g.io(g.node(outputs[0])));
-            for (k, &v) in outputs.iter().enumerate() {
-                g.output(&format!("out{k}"), v);
-            }
-            let options = PlanOptions::new(sample.capacity, engine.profile().clone());
-            let plan = plan(&g, &options).expect("a plan");
-            let mut session = engine.session(Arc::new(plan), &[], None).expect("a session");
-            let arrays = sample.arrays(&mut Philox::new(1, Purpose::Test, 0));
-            let feeds: Vec<(String, HostTensor)> = (arrays.iter().zip(&sample.inputs).enumerate())
-                .map(|(i, (a, (ty, _)))| (format!("in{i}"), a.to_host(ty.dtype)))
-                .collect();
-            let feeds: Vec<(&str, &[u8])> = feeds.iter().map(|(n, t)| (n.as_str(), t.bytes())).collect();
-            let step = Step::of(sample.n);
-            group.throughput(match cost.flops.at(sample.n) {
-                0 => Throughput::Bytes(cost.bytes.at(sample.n)),
-                flops => Throughput::Elements(flops),
-            });
-            group.bench_function(name, |b| {
-                b.iter(|| {
-                    session.run(&step, &feeds).expect("a step");
-                    session.wait().expect("the device answers");
-                });
-            });
+const FORMATS: &str = "`op SHAPE… key=value…`, as the bench's first lines show";
+
+/// What one case took, in milliseconds.
+struct Measured {
+    gpu: Option<f64>,
+    wall: f64,
+    plan: Arc<Plan>,
+    flops: f64,
+    bytes: f64,
+}
+
+struct Bench {
+    engine: Engine,
+    variant: Option<(String, String)>,
+    dump: Option<PathBuf>,
+    shaders: Option<PathBuf>,
+    budget_s: f64,
+}
+
+impl Bench {
+    fn measure(&self, name: &str, sample: &Sample) -> Result<Measured> {
+        let mut g = Graph::new();
+        let inputs: Vec<Value> = (sample.inputs.iter().enumerate())
+            .map(|(i, (ty, _))| g.input(&format!("in{i}"), ty.shape.clone(), ty.dtype))
+            .collect();
+        let outputs = g.apply_arc(sample.op.clone(), &inputs)?;
+        let io = g.io(g.node(outputs[0]));
+        let cost = sample.op.cost(&io);
+        outputs.iter().enumerate().for_each(|(k, &v)| g.output(&format!("out{k}"), v));
+        let mut options = PlanOptions::new(sample.capacity, self.engine.profile().clone());
+        if let Some((op, variant)) = self.variant.as_ref().filter(|(op, _)| op == sample.op.name()) {
+            let ways = sample.op.lower(&io, self.engine.profile(), None);
+            let names: Vec<&str> = ways.iter().map(|c| c.variant.as_str()).collect();
+            ensure!(
+                names.contains(&variant.as_str()),
+                "{op} has no variant `{variant}` here, but {}",
+                names.join(", ")
+            );
+            options.force = self.variant.clone();
         }
+        let mut plan = plan(&g, &options)?;
+        let file = |k: usize| format!("{}.{k}.wgsl", name.replace('/', "."));
+        if let Some(folder) = &self.dump {
+            fs::create_dir_all(folder)?;
+            fs::write(folder.join(format!("{}.txt", name.replace('/', "."))), plan.to_string())?;
+            for (k, dispatch) in plan.dispatches.iter().enumerate() {
+                fs::write(folder.join(file(k)), &*dispatch.source)?;
+            }
+        }
+        let mut replaced = false;
+        for (k, dispatch) in plan.dispatches.iter_mut().enumerate() {
+            let Some(path) = self.shaders.as_ref().map(|f| f.join(file(k))).filter(|p| p.exists()) else { continue };
+            dispatch.source = fs::read_to_string(path)?.into();
+            replaced = true;
+        }
+        let plan = Arc::new(plan);
+        let mut session = self.engine.session(plan.clone(), &[], None)?;
+        let mut step = Step::of(sample.n);
+        step.scalars = [0.01; Step::N_SCALARS];
+        let arrays = sample.arrays(&mut Philox::new(1, Purpose::Test, 0));
+        let feeds: Vec<(String, HostTensor)> = (arrays.iter().zip(&sample.inputs).enumerate())
+            .map(|(i, (a, (ty, _)))| (format!("in{i}"), a.to_host(ty.dtype)))
+            .collect();
+        let needed = |name: &str| plan.inputs.iter().any(|p| p.name == name);
+        let feeds: Vec<(&str, &[u8])> =
+            feeds.iter().filter(|(n, _)| needed(n)).map(|(n, t)| (n.as_str(), t.bytes())).collect();
+        if replaced {
+            let operands: Vec<&Array> = arrays.iter().collect();
+            let exact = sample.op.reference(&operands, &step);
+            let bounds = sample.op.bounds(&io, &operands, &exact, &step);
+            session.run(&step, &feeds)?;
+            for (k, (exact, bound)) in exact.iter().zip(&bounds).enumerate() {
+                let got = session.read(&format!("out{k}"), sample.n)?.to_f32();
+                compare(k, &got, exact, bound).with_context(|| format!("{name}: the WGSL from disk is rejected"))?;
+            }
+        }
+        let (mut gpu, mut wall) = (None, f64::INFINITY);
+        let start = Instant::now();
+        for run in 0.. {
+            if run > 3 && start.elapsed().as_secs_f64() > self.budget_s {
+                break;
+            }
+            let began = Instant::now();
+            session.run(&step, &feeds)?;
+            session.wait()?;
+            wall = f64::min(wall, began.elapsed().as_secs_f64() * 1e3);
+            if let Ok(times) = session.profile(&step, &feeds) {
+                let ms = times.iter().map(|t| t.ms).sum();
+                gpu = Some(gpu.map_or(ms, |best: f64| best.min(ms)));
+            }
+        }
+        let (flops, bytes) = (cost.flops.at(sample.n) as f64, cost.bytes.at(sample.n) as f64);
+        Ok(Measured { gpu, wall, plan, flops, bytes })
     }
 }
 
-fn lenet5(c: &mut Criterion, engine: &Engine) {
-    let pixels: Vec<u8> = (0..64 * 1024).map(|i| (i * 7919 % 251) as u8).collect();
-    let images = HostTensor::u8([64, 32, 32, 1], pixels).expect("pictures");
-    let labels = HostTensor::u8([64], (0..64).map(|i| i % 10).collect()).expect("labels");
-    let data = Dataset::new(images, labels).expect("a data set");
-    let model = models::lenet5().expect("LeNet-5");
-    let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new());
-    let mut trainer = model.compile(engine, how).expect("a trainer");
-    let samples = data.rows(&(0..64).collect::<Vec<_>>()).expect("rows");
-    let mut net = model.inference(engine, Batch::up_to(64)).expect("an inference");
-    let mut group = c.benchmark_group("lenet5");
-    group.throughput(Throughput::Elements(64));
-    group.bench_function("inference_b64", |b| b.iter(|| net.predict(&samples).expect("a prediction")));
-    group.bench_function("training_b64", |b| b.iter(|| trainer.train_on_batch(&data).expect("a step")));
+/// Multiply-adds on registers alone: what the adapter computes at most.
+#[derive(Debug)]
+struct Peak {
+    turns: usize,
 }
 
-fn main() {
+const CHAINS: usize = 16;
+
+impl Op for Peak {
+    fn name(&self) -> &'static str {
+        "peak"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        Ok(inputs.to_vec())
+    }
+
+    fn reference(&self, inputs: &[&Array], _: &Step) -> Vec<Array> {
+        vec![inputs[0].clone()]
+    }
+
+    fn vjp(&self, _: &mut Graph, _: &[Value], _: &[Value], _: &[Option<Value>]) -> Result<Vec<Option<Value>>, OpError> {
+        Err(OpError::first_order("peak"))
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, _: Option<&Epilogue>) -> Vec<Candidate> {
+        let lanes = if profile.class == DeviceClass::Cpu { 8 } else { 256 };
+        let each = |text: &dyn Fn(usize) -> String| (0..CHAINS).map(text).collect::<String>();
+        let body = format!(
+            "@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size({lanes})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let i = (id.x + id.y * counts.x) * {lanes}u + lane;
+    if (i >= step.n) {{ return; }}
+    let a = x[i];
+    let b = 1.0 - a;
+{}    for (var turn = 0u; turn < {}u; turn++) {{
+{}    }}
+    y[i] = {};
+}}
+",
+            each(&|c| format!("    var c{c} = a + {c}.0;\n")),
+            self.turns,
+            each(&|c| format!("        c{c} = c{c} * a + b;\n").repeat(4)),
+            (0..CHAINS).map(|c| format!("c{c}")).collect::<Vec<_>>().join(" + "),
+        );
+        let grid = Grid::new(io.outputs[0].shape.elements(), lanes);
+        let dispatch = kernels::dispatch("peak", &body, &[], grid, vec![Slot::input(0), Slot::output(0)], None);
+        vec![Candidate::single("chains", dispatch)]
+    }
+
+    fn accuracy(&self, _: &Io, _: usize) -> Vec<hubel::tensor::Accuracy> {
+        vec![hubel::tensor::Accuracy::Exact]
+    }
+}
+
+/// Returns GFLOP/s of registers and GB/s of a copy.
+fn limits(bench: &Bench) -> Result<[f64; 2]> {
+    let software = bench.engine.profile().class == DeviceClass::Cpu;
+    let (lanes, turns, floats) = if software { (256, 2_000, 2 << 20) } else { (1 << 20, 1_000, 16 << 20) };
+    let input = |n: usize| vec![(TensorType::f32([Batch]), Fill::Uniform(0.1, 0.9), n)];
+    let typed = |n: usize| input(n).into_iter().map(|(ty, fill, _)| (ty, fill)).collect();
+    let time = |name: &str, sample: Sample| -> Result<f64> {
+        let m = bench.measure(name, &sample)?;
+        Ok(m.gpu.unwrap_or(m.wall) / 1e3)
+    };
+    let peak = time("peak/multiply_add", Sample::new(Peak { turns }, typed(lanes), lanes))?;
+    let copy = time("peak/copy", Sample::new(Elementwise::named("neg")?, typed(floats), floats))?;
+    Ok([(lanes * turns * CHAINS * 4 * 2) as f64 / peak / 1e9, (floats * 8) as f64 / copy / 1e9])
+}
+
+fn extents(text: &str) -> Result<Vec<usize>> {
+    text.split('x').map(|n| n.parse().with_context(|| format!("`{text}` is no shape"))).collect()
+}
+
+/// Returns the case of one line of `HUBEL_SHAPES`.
+fn shape_case(line: &str) -> Result<(String, Sample)> {
+    let mut words = line.split_whitespace();
+    let op = words.next().context("an empty line")?;
+    let (keys, shapes): (Vec<&str>, Vec<&str>) = words.partition(|w| w.contains('='));
+    let shapes: Vec<Vec<usize>> = shapes.into_iter().map(extents).collect::<Result<_>>()?;
+    let key = |name: &str, other: usize| -> Result<usize> {
+        let found = keys.iter().find_map(|k| k.strip_prefix(name)?.strip_prefix('='));
+        found.map_or(Ok(other), |v| v.parse().with_context(|| format!("{name}={v}")))
+    };
+    let known = ["stride", "pad", "dilation", "groups", "pool"];
+    if let Some(odd) = keys.iter().find(|k| !known.iter().any(|n| k.starts_with(&format!("{n}=")))) {
+        bail!("`{odd}`: known are {}", known.join(", "));
+    }
+    let n = *shapes.first().and_then(|s| s.first()).with_context(|| format!("`{line}`: wanted {FORMATS}"))?;
+    let any = Fill::Uniform(-1.0, 1.0);
+    let batched = |s: &[usize]| (TensorType::f32(Shape::batched(1, &s[1..])), any);
+    let fixed = |s: &[usize]| (TensorType::f32(Shape::fixed(s)), any);
+    let (stride, pad, dilation) = (key("stride", 1)?, key("pad", 0)?, key("dilation", 1)?);
+    let options = Conv2dOptions::explicit([[pad, pad]; 2]).strides([stride; 2]).dilation([dilation; 2]);
+    let options = options.groups(key("groups", 1)?);
+    let sample = match (op, &shapes[..]) {
+        ("conv2d", [x, w]) if x.len() == 4 && w.len() == 4 => {
+            Sample::new(Conv2d { options }, vec![batched(x), fixed(w)], n)
+        }
+        ("conv2d_grad_input" | "conv2d_grad_weight", [x, w]) if x.len() == 4 && w.len() == 4 => {
+            let geometry = Geometry::new([x[1], x[2]], [w[0], w[1]], options).context("the kernel does not fit")?;
+            let dy = batched(&[n, geometry.output[0], geometry.output[1], w[3]]);
+            match op {
+                "conv2d_grad_input" => Sample::new(Conv2dGradInput { geometry }, vec![dy, fixed(w)], n),
+                _ => Sample::new(Conv2dGradWeight { geometry, column_sums: false }, vec![batched(x), dy], n),
+            }
+        }
+        ("matmul", [a, b]) => {
+            let op = Matmul { options: Default::default(), column_sums: false };
+            Sample::new(op, vec![batched(a), fixed(b)], n)
+        }
+        ("max_pool2d", [x]) => {
+            let pool = key("pool", 2)?;
+            let options = Pool2dOptions::new(pool).strides(key("stride", pool)?);
+            Sample::new(MaxPool2d { options }, vec![batched(x)], n)
+        }
+        ("softmax", [x]) => Sample::new(hubel::ops::Softmax { log: false }, vec![batched(x)], n),
+        (function, operands) => {
+            let op = Elementwise::named(function).with_context(|| format!("wanted {FORMATS}"))?;
+            Sample::new(op, operands.iter().map(|s| batched(s)).collect(), n)
+        }
+    };
+    Ok((format!("{op}/{}", line.split_whitespace().skip(1).collect::<Vec<_>>().join("_")), sample))
+}
+
+fn main() -> Result<()> {
     env_logger::init();
-    let engine = Engine::new().expect("benches need an adapter");
-    println!("{}", engine.info());
-    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
-    operations(&mut criterion, &engine);
-    lenet5(&mut criterion, &engine);
-    criterion.final_summary();
+    let (flags, filters): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
+    let json = flags.iter().any(|f| f == "--json");
+    let mut cases: Vec<(String, Sample)> = Vec::new();
+    for family in FAMILIES {
+        cases.extend((family.benches)().into_iter().map(|(name, s)| (format!("{}/{name}", family.name), s)));
+    }
+    if let Some(path) = std::env::var_os("HUBEL_SHAPES") {
+        let text = fs::read_to_string(&path).with_context(|| format!("HUBEL_SHAPES={}", path.display()))?;
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            cases.push(shape_case(line).with_context(|| line.to_owned())?);
+        }
+    }
+    cases.retain(|(name, _)| filters.iter().all(|f| name.contains(f.as_str())));
+    // `cargo test --benches` and a filter for another target run nothing here.
+    if cases.is_empty() || !flags.iter().any(|f| f == "--bench") && filters.is_empty() {
+        return Ok(());
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    let variant = match variable("HUBEL_VARIANT") {
+        None => None,
+        Some(text) => {
+            let (op, name) = text.split_once(':').context("HUBEL_VARIANT: wanted op:name")?;
+            Some((op.to_owned(), name.to_owned()))
+        }
+    };
+    let bench = Bench {
+        engine: Engine::new()?,
+        variant,
+        dump: variable("HUBEL_DUMP").map(PathBuf::from),
+        shaders: variable("HUBEL_SHADERS").map(PathBuf::from),
+        budget_s: variable("BUDGET_S").and_then(|s| s.parse().ok()).unwrap_or(0.5),
+    };
+    let info = bench.engine.info();
+    let [peak, copy] = limits(&bench)?;
+    if json {
+        let line = serde_json::json!({
+            "adapter": info.name, "backend": info.backend, "driver": info.driver, "subgroup": info.subgroup_lanes,
+            "f16": info.f16, "cooperative_matrix": info.cooperative_matrix, "peak_gflops": peak, "copy_gb_per_s": copy,
+        });
+        println!("{line}");
+    } else {
+        let yes = |b: bool| if b { "yes" } else { "no" };
+        let [fewest, most] = info.subgroup_lanes;
+        println!("adapter   {} ({})\nbackend   {}\ndriver    {}", info.name, info.kind, info.backend, info.driver);
+        println!(
+            "subgroup  {fewest} to {most} lanes, f16 {}, cooperative matrices {}",
+            yes(info.f16),
+            yes(info.cooperative_matrix)
+        );
+        println!("measured  {peak:.1} GFLOP/s multiply-add, {copy:.1} GB/s copy\n");
+        println!(
+            "{:48} {:>10} {:>10} {:>9} {:>8} {:>8}  variant",
+            "case", "gpu ms", "wall ms", "GFLOP/s", "GB/s", "roofline"
+        );
+    }
+    let mut failed = 0;
+    for (name, sample) in &cases {
+        let m = match bench.measure(name, sample) {
+            Ok(m) => m,
+            Err(e) => {
+                eprintln!("{name}: {e:#}");
+                failed += 1;
+                continue;
+            }
+        };
+        let ms = m.gpu.unwrap_or(m.wall);
+        let (gflops, gbs) = (m.flops / ms / 1e6, m.bytes / ms / 1e6);
+        let roofline = (m.flops / peak / 1e6).max(m.bytes / copy / 1e6) / ms;
+        let mut variants: Vec<&str> = m.plan.dispatches.iter().map(|d| d.variant.as_str()).collect();
+        variants.dedup();
+        let passes = m.plan.dispatches.len();
+        if json {
+            let line = serde_json::json!({
+                "case": name, "gpu_ms": m.gpu, "passes": passes, "wall_ms": m.wall, "gflops": gflops,
+                "gb_per_s": gbs, "roofline": roofline, "variant": variants.join("+"),
+            });
+            println!("{line}");
+        } else {
+            let gpu = m.gpu.map_or("-".into(), |ms| format!("{ms:.3}{}", if passes > 1 { "*" } else { " " }));
+            println!(
+                "{name:48} {gpu:>10} {:>10.3} {gflops:>9.2} {gbs:>8.2} {:>7.0}%  {}",
+                m.wall,
+                100.0 * roofline,
+                variants.join("+")
+            );
+        }
+    }
+    if !json && cases.len() > failed {
+        println!("\n* one pass for each of several launches");
+    }
+    ensure!(failed == 0, "{failed} cases could not be measured");
+    Ok(())
 }

@@ -6,7 +6,7 @@
 //! `check` is Σ|y|, backward Σ|gradients| for an output gradient of ones, in training the loss of the fourth
 //! step. `check2` is Σ y·fill(seed 9), backward Σ|gradients| for the output gradient fill(seed 10).
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use hubel::{
     graph::Step,
     ops::Pool2dOptions,
@@ -506,7 +506,8 @@ fn main() -> Result<()> {
         Some(case) => case,
         None => match network(&name)? {
             Some(case) => case,
-            None => bail!("no case `{name}`; `list` names them"),
+            // A filter for another target.
+            None => return Ok(()),
         },
     };
     let engine = Engine::new()?;

@@ -58,10 +58,17 @@ pub struct AdapterInfo {
     pub kind: String,
     /// Whether a processor runs the shaders.
     pub software: bool,
+    /// Fewest and most lanes of a subgroup, 0 where the adapter has no subgroup operations.
+    pub subgroup_lanes: [u32; 2],
+    /// Whether shaders can compute in 16-bit floats.
+    pub f16: bool,
+    /// Whether shaders can multiply small matrices cooperatively.
+    pub cooperative_matrix: bool,
 }
 
 impl AdapterInfo {
-    fn new(index: usize, info: &wgpu::AdapterInfo) -> Self {
+    fn new(index: usize, adapter: &wgpu::Adapter) -> Self {
+        let (info, features) = (adapter.get_info(), adapter.features());
         let (kind, software) = match info.device_type {
             wgpu::DeviceType::DiscreteGpu => ("discrete GPU", false),
             wgpu::DeviceType::IntegratedGpu => ("integrated GPU", false),
@@ -71,7 +78,21 @@ impl AdapterInfo {
         };
         let driver = [info.driver.as_str(), info.driver_info.as_str()].join(" ").trim().to_owned();
         let backend = info.backend.to_string();
-        AdapterInfo { index, name: info.name.clone(), backend, driver, kind: kind.into(), software }
+        let has = |feature| features.contains(feature);
+        AdapterInfo {
+            index,
+            name: info.name,
+            backend,
+            driver,
+            kind: kind.into(),
+            software,
+            subgroup_lanes: match has(wgpu::Features::SUBGROUP) {
+                true => [info.subgroup_min_size, info.subgroup_max_size],
+                false => [0, 0],
+            },
+            f16: has(wgpu::Features::SHADER_F16),
+            cooperative_matrix: has(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        }
     }
 }
 
@@ -239,7 +260,7 @@ async fn enumerate(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
 }
 
 fn infos(adapters: &[wgpu::Adapter]) -> Vec<AdapterInfo> {
-    adapters.iter().enumerate().map(|(i, a)| AdapterInfo::new(i, &a.get_info())).collect()
+    adapters.iter().enumerate().map(|(i, a)| AdapterInfo::new(i, a)).collect()
 }
 
 /// Returns three quarters of the memory that the system reports as available, where it does.
@@ -282,6 +303,9 @@ impl Engine {
             driver: "no driver".into(),
             kind: "CPU".into(),
             software: true,
+            subgroup_lanes: [0, 0],
+            f16: false,
+            cooperative_matrix: false,
         };
         Engine { inner: Arc::new(Inner { gpu: None, profile: DeviceProfile::portable(DeviceClass::Cpu), info }) }
     }
@@ -297,7 +321,7 @@ impl Engine {
     ///
     /// Installs no handlers: tell the engine of a lost device by [`Engine::notify_lost`].
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Engine> {
-        let info = AdapterInfo::new(0, &adapter.get_info());
+        let info = AdapterInfo::new(0, adapter);
         let limits = device.limits();
         if limits.max_storage_buffers_per_shader_stage < 8 || limits.max_compute_invocations_per_workgroup < 256 {
             let message = "the device was requested with fewer than 8 storage buffers or 256 invocations; \
