@@ -12,6 +12,8 @@ pub mod ops;
 pub mod passes;
 pub mod runtime;
 pub mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod train;
 
 pub use wgpu;

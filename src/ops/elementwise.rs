@@ -541,17 +541,17 @@ pub static TABLE: &[Elementary] = &[
     row!(
         "gelu_tanh",
         1,
-        "($a * sigmoid_f32($a * (1.5957691 + 0.07135482 * $a * $a)))",
+        "($a * sigmoid_f32($a * (1.5957692 + 0.071354814 * $a * $a)))",
         |a, _, _| a * logistic(a * (1.5957691216057308 + 0.07135481627159538 * a * a)),
         Accuracy::PerInput(1e-6),
         [WIDE, ANY, ANY],
         |g, x, y, dy| {
             let square = g.unary("square", x[0])?;
-            let curved = g.scale(square, 0.071_354_82)?;
-            let sum = plus(g, curved, 1.595_769_1)?;
+            let curved = g.scale(square, 0.071_354_814)?;
+            let sum = plus(g, curved, 1.595_769_2)?;
             let u = g.mul(x[0], sum)?;
             let tripled = g.scale(square, 0.214_064_45)?;
-            let du = plus(g, tripled, 1.595_769_1)?;
+            let du = plus(g, tripled, 1.595_769_2)?;
             Ok(vec![Some(gated(g, x[0], y, u, Some(du), dy)?)])
         }
     ),

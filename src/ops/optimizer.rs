@@ -355,7 +355,7 @@ impl Op for Optimizer {
             }
             Rule::Adagrad { epsilon } => positive(epsilon),
         };
-        if !ok || !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+        if !(ok && self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             let wanted = "momentum in 0..=1, betas and rho in 0..1, epsilon above 0, weight decay not below 0";
             return Err(OpError::new(self.name(), wanted, self.key(), "start from Keras's defaults"));
         }

@@ -269,6 +269,15 @@ impl Graph {
     }
 
     /// Returns signals (N, length, c) with `[before, after]` elements around, as `mode` says.
+    ///
+    /// ```
+    /// use hubel::{ops::PadMode, prelude::*};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", [Batch, 5, 3], DType::F32);
+    /// let y = g.pad1d(x, [1, 2], PadMode::Reflect)?;
+    /// assert_eq!(g.ty(y).to_string(), "f32(N, 8, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
     pub fn pad1d(&mut self, x: Value, pads: [isize; 2], mode: PadMode) -> Result<Value, OpError> {
         self.as_rows("pad1d", x, |g, rows| g.pad2d_with(rows, [[0, 0], pads], mode))
     }

@@ -1,4 +1,4 @@
-//! Sums, also of squares, means and maxima over any axes.
+//! Sums, also of squares, means, products and maxima over any axes.
 //!
 //! `y[o] = f(x[kept(o) + reduced(r)] for r in 0..terms)`: neighbouring axes of one kind are merged, so that both
 //! index functions have few divisions. Many terms for few results are cut into chunks whose results go to
@@ -11,7 +11,7 @@ use crate::{
         OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
     },
     kernels::{self, gemm},
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, strides},
 };
 
 /// How elements are combined.
@@ -25,9 +25,11 @@ pub enum ReduceKind {
     Max,
     /// The sum of their squares.
     SumSquares,
+    /// Their product.
+    Product,
 }
 
-/// Reduction over axes (ONNX ReduceSum, ReduceSumSquare, ReduceMean, ReduceMax).
+/// Reduction over axes (ONNX ReduceSum, ReduceSumSquare, ReduceMean, ReduceProd, ReduceMax).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reduce {
     /// How elements are combined.
@@ -91,6 +93,7 @@ impl Op for Reduce {
             ReduceKind::Mean => "reduce_mean",
             ReduceKind::Max => "reduce_max",
             ReduceKind::SumSquares => "reduce_sum_squares",
+            ReduceKind::Product => "reduce_prod",
         }
     }
 
@@ -120,7 +123,11 @@ impl Op for Reduce {
         let shape: Vec<usize> =
             x.shape.iter().enumerate().map(|(i, &d)| if self.axes.contains(&i) { 1 } else { d }).collect();
         let (from, to) = (strides(&x.shape), strides(&shape));
-        let first = if self.kind == ReduceKind::Max { f64::NEG_INFINITY } else { 0.0 };
+        let first = match self.kind {
+            ReduceKind::Max => f64::NEG_INFINITY,
+            ReduceKind::Product => 1.0,
+            _ => 0.0,
+        };
         let mut y = Array::full(shape, first);
         for (i, &v) in x.data.iter().enumerate() {
             let at: usize =
@@ -128,6 +135,7 @@ impl Op for Reduce {
             y.data[at] = match self.kind {
                 ReduceKind::Max => y.data[at].max(v),
                 ReduceKind::SumSquares => y.data[at] + v * v,
+                ReduceKind::Product => y.data[at] * v,
                 _ => y.data[at] + v,
             };
         }
@@ -158,6 +166,19 @@ impl Op for Reduce {
             ReduceKind::SumSquares => {
                 let twice = g.scale(inputs[0], 2.0)?;
                 return Ok(vec![Some(g.mul(twice, dy)?)]);
+            }
+            ReduceKind::Product => {
+                // Each element has the product of all others: beside one zero, that is 0 for all but the zero.
+                let (zero, one) = (g.constant(0.0)?, g.constant(1.0)?);
+                let mask = g.binary("equal", inputs[0], zero)?;
+                let others = g.where_(mask, one, inputs[0])?;
+                let product = g.prod(others, &self.axes, true)?;
+                let (zeros, two) = (g.sum(mask, &self.axes, true)?, g.constant(2.0)?);
+                let (none, few) = (g.binary("less", zeros, one)?, g.binary("less", zeros, two)?);
+                let share = g.div(none, others)?;
+                let share = g.where_(mask, few, share)?;
+                let dy = g.mul(dy, product)?;
+                return Ok(vec![Some(g.mul(share, dy)?)]);
             }
             ReduceKind::Mean => {
                 let terms = self.terms(&shape);
@@ -252,6 +273,7 @@ impl Op for Reduce {
     fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
         vec![match self.kind {
             ReduceKind::Max => Accuracy::Exact,
+            ReduceKind::Product => Accuracy::Relative(self.terms(&io.inputs[0].shape).at(n) as f64 * UNIT),
             _ => Accuracy::Products { terms: self.terms(&io.inputs[0].shape).at(n) },
         }]
     }
@@ -292,9 +314,16 @@ impl Problem {
     fn dispatch(&self, from: Slot, runs: &[Run], terms: Count, l: Loop, finish: Option<Option<&Epilogue>>) -> Dispatch {
         let Loop { chunks, invocations: group, tree } = l;
         let ty = if self.width == 4 { "vec4<f32>" } else { "f32" };
-        let max = self.kind == ReduceKind::Max;
-        let first = if max { "-3.4028235e38" } else { "0.0" };
-        let combine = |a: &str, b: &str| if max { format!("max({a}, {b})") } else { format!("{a} + {b}") };
+        let first = match self.kind {
+            ReduceKind::Max => "-3.4028235e38",
+            ReduceKind::Product => "1.0",
+            _ => "0.0",
+        };
+        let combine = |a: &str, b: &str| match self.kind {
+            ReduceKind::Max => format!("max({a}, {b})"),
+            ReduceKind::Product => format!("{a} * {b}"),
+            _ => format!("{a} + {b}"),
+        };
         let count = |c: Count| match (c.fixed, c.per_sample) {
             (fixed, 0) => format!("{fixed}u"),
             (_, per_sample) => format!("({per_sample}u * step.n)"),
@@ -411,6 +440,11 @@ impl Graph {
         self.reduce(ReduceKind::SumSquares, x, axes, keep_dims)
     }
 
+    /// Returns the product of `x` over `axes`, which stay with extent 1 where `keep_dims` says so.
+    pub fn prod(&mut self, x: Value, axes: &[usize], keep_dims: bool) -> Result<Value, OpError> {
+        self.reduce(ReduceKind::Product, x, axes, keep_dims)
+    }
+
     /// Returns the mean of all elements of `x` as a tensor of no axes.
     pub fn mean(&mut self, x: Value) -> Result<Value, OpError> {
         let axes: Vec<usize> = (0..self.shape(x).rank()).collect();
@@ -439,7 +473,8 @@ impl Graph {
     }
 }
 
-const KINDS: [ReduceKind; 4] = [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::Max, ReduceKind::SumSquares];
+const KINDS: [ReduceKind; 5] =
+    [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::Max, ReduceKind::SumSquares, ReduceKind::Product];
 
 fn sample(rng: &mut Philox) -> Sample {
     let kind = rng.pick(&KINDS);
@@ -459,7 +494,13 @@ fn sample(rng: &mut Philox) -> Sample {
         1 => (rng.below(rank)..rank).collect(),
         _ => (0..rank).filter(|_| rng.below(2) == 0).collect(),
     };
-    let fill = if kind == ReduceKind::Max { Fill::Distinct } else { Fill::Uniform(-1.0, 2.0) };
+    let (fill, axes) = match kind {
+        ReduceKind::Max => (Fill::Distinct, axes),
+        // Few numbers near one, so that no product leaves the range of 32 bits, and some zeros.
+        ReduceKind::Product if rng.below(2) == 0 => (Fill::Away(0.8, 1.2), vec![rank - 1]),
+        ReduceKind::Product => (Fill::Ranges(&[(0.0, 0.0), (0.5, 1.5), (-1.5, -0.5), (0.5, 1.5)]), vec![rank - 1]),
+        _ => (Fill::Uniform(-1.0, 2.0), axes),
+    };
     let op = Reduce { kind, axes, keep_dims: rng.below(2) == 0 };
     let n = 1 + rng.below(capacity);
     Sample::new(op, vec![(TensorType::f32(dims), fill)], capacity).with_n(n)
@@ -482,7 +523,7 @@ fn benches() -> Vec<(&'static str, Sample)> {
 /// The reductions as a family.
 pub static FAMILY: Family = Family {
     name: "reduce",
-    about: "sum, sum of squares, mean and maximum over any axes, the batch among them (ONNX ReduceSum, ReduceSumSquare, ReduceMean, ReduceMax)",
+    about: "sum, sum of squares, mean, product and maximum over any axes, the batch among them (ONNX ReduceSum, ReduceSumSquare, ReduceMean, ReduceProd, ReduceMax)",
     sample,
     benches,
     bad: &[
@@ -511,6 +552,7 @@ pub static FAMILY: Family = Family {
     faults: &[
         Fault { what: "drops the last term", from: "r < last;", to: "r + 1u < last;" },
         Fault { what: "forgets the batch in a mean", from: "(step.inv_n * ", to: "(1.0 * " },
+        Fault { what: "adds in place of multiplying", from: "acc * t", to: "acc + t" },
         Fault { what: "sums without squaring", from: "acc + t * t", to: "acc + t" },
         Fault { what: "finds the smallest", from: "= max(acc, ", to: "= min(acc, " },
         Fault { what: "skips the last result", from: "if (t >= outputs * 1u)", to: "if (t + 1u >= outputs * 1u)" },

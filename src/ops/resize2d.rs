@@ -243,6 +243,15 @@ impl Graph {
     }
 
     /// Returns signals (N, length, c) in another length, with half-pixel centres.
+    ///
+    /// ```
+    /// use hubel::{ops::Interpolation, prelude::*};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", [Batch, 5, 3], DType::F32);
+    /// let y = g.resize1d(x, 10, Interpolation::Bilinear)?;
+    /// assert_eq!(g.ty(y).to_string(), "f32(N, 10, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
     pub fn resize1d(&mut self, x: Value, length: usize, interpolation: Interpolation) -> Result<Value, OpError> {
         self.as_rows("resize1d", x, |g, rows| g.resize2d(rows, [1, length], interpolation))
     }

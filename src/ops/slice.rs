@@ -277,6 +277,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 
 impl Graph {
     /// Returns a part of each of the last axes of `x`; the axes before them, the batch among them, stay whole.
+    ///
+    /// ```
+    /// use hubel::{ops::Part, prelude::*};
+    /// let mut g = Graph::new();
+    /// let x = g.input("x", [Batch, 8, 9, 3], DType::F32);
+    /// let mirrored = Part { start: 8, size: 9, step: -1 };
+    /// let y = g.slice(x, &[Part::new(2, 4), mirrored, Part::all(3)])?;
+    /// assert_eq!(g.ty(y).to_string(), "f32(N, 4, 9, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
     pub fn slice(&mut self, x: Value, parts: &[Part]) -> Result<Value, OpError> {
         let dims = self.shape(x).dims();
         let whole =
@@ -311,7 +321,7 @@ fn operation(rng: &mut Philox) -> (Slice, Shape) {
         let n = rng.pick(sizes);
         dims.push(n);
         let step = rng.pick(&[1isize, 1, 1, 2, 3, -1, -2]);
-        let quads = step == 1 && n % 4 == 0 && n > 4 && rng.below(2) == 0;
+        let quads = step == 1 && n.is_multiple_of(4) && n > 4 && rng.below(2) == 0;
         let start = if quads { 4 * rng.below(n / 4) } else { rng.below(n) };
         let room = if step > 0 { n - start } else { start + 1 }.div_ceil(step.unsigned_abs());
         let size = if quads { 4 * (1 + rng.below(room / 4)) } else { 1 + rng.below(room) };

@@ -1,13 +1,13 @@
 //! Passes change how a graph runs, never what it computes.
 
-use crate::harness::{Run, engine, plan_for, reference, run_graph};
+use crate::harness::{Run, engine, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
 use hubel::{
-    graph::{DeviceClass, Graph, Step, Value},
+    graph::{DeviceClass, Fill, Graph, Step, Value},
     kernels::Access,
-    ops::{Conv2dOptions, Padding, Pool2dOptions},
+    ops::{Conv2dOptions, FAMILIES, Padding, Pool2dOptions},
     passes::{Binding, BufferRef, Plan, PlannedDispatch},
     prelude::*,
-    tensor::{Array, Philox, Purpose},
+    tensor::{Array, Philox, Purpose, stream_id},
 };
 use std::collections::HashMap;
 
@@ -133,6 +133,49 @@ fn ranges(plan: &Plan) -> Vec<(Vec<(BufferRef, u64, u64)>, Vec<(BufferRef, u64, 
             (side(true), side(false))
         })
         .collect()
+}
+
+#[test]
+fn every_operation_that_takes_an_epilogue_gives_the_same_with_one() {
+    let mut fused = 0;
+    for family in FAMILIES {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 12);
+        for _ in 0..4 {
+            let sample = (family.sample)(&mut rng);
+            if !sample.op.epilogue() {
+                continue;
+            }
+            let (mut g, _, outputs) = sample_graph(&sample);
+            let shape = g.shape(outputs[0]).clone();
+            let row =
+                Shape::fixed(shape.dims().get(1..).unwrap_or_default().last().copied().into_iter().collect::<Vec<_>>());
+            let (scale, other) =
+                (g.input("scale", row.clone(), DType::F32), g.input("other", shape.clone(), DType::F32));
+            let scaled = g.mul(outputs[0], scale).expect("a row broadcasts");
+            let sum = g.add(other, scaled).expect("shapes agree");
+            let y = g.tanh(sum).expect("a function of one operand");
+            g.set_outputs(vec![("y".into(), y)]);
+            let step = step_of(&sample, &mut rng);
+            let uniform = |shape: &Shape, rng: &mut Philox| Fill::Uniform(-1.0, 1.0).array(&shape.at(sample.n), rng);
+            let arrays = sample_inputs(&sample, &mut rng);
+            let types = sample.inputs.iter().map(|(ty, _)| ty.dtype);
+            let mut feeds: Vec<(String, HostTensor)> =
+                arrays.iter().zip(types).enumerate().map(|(i, (a, ty))| (format!("in{i}"), a.to_host(ty))).collect();
+            feeds.push(("scale".into(), uniform(&row, &mut rng).to_host(DType::F32)));
+            feeds.push(("other".into(), uniform(&shape, &mut rng).to_host(DType::F32)));
+            let [plain, with] = [false, true].map(|optimize| {
+                let run = Run { optimize, guarded: true, ..Run::default() };
+                let plan = plan_for(&g, sample.capacity, &run);
+                fused += usize::from(plan.dispatches.iter().any(|d| d.source.contains("fn epilogue_of(")));
+                run_graph(&g, &feeds, &step, sample.capacity, &run)
+                    .unwrap_or_else(|e| panic!("{}: {e}\n{g}", family.name))
+            });
+            for (a, b) in plain[0].to_f32().iter().zip(with[0].to_f32()) {
+                assert!((a - b).abs() <= 1e-4 * a.abs().max(1.0), "{}: {a} unfused, {b} fused\n{g}", family.name);
+            }
+        }
+    }
+    assert!(fused >= 25, "only {fused} samples were fused");
 }
 
 #[test]

@@ -17,6 +17,8 @@ enum Promise {
     Exact,
     /// Sums of products: max(8, 2·√K)·2⁻²⁴·Σ|a·b| with K terms; K from shapes and batch.
     Sums(fn(&Io, usize) -> u64),
+    /// A product of K factors: a rounding for each.
+    Factors(fn(&Io, usize) -> u64),
     /// A sum of at most so many elements of the last input, which the others choose.
     Chosen(u64),
     /// The exponential's bound and that of a sum of K, at the distance from the row's largest element.
@@ -62,6 +64,7 @@ fn promise(family: &str) -> Option<Promise> {
         "pad2d_grad" | "resize2d_grad" => Sums(|io, _| fixed(io, 0, &[1, 2])),
         "nadam" => Composed(64.0 * UNIT),
         "adagrad" | "adam" | "rmsprop" | "sgd" => Composed(32.0 * UNIT),
+        "reduce_prod" => Factors(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
         "reduce" => Sums(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
         "local_response_norm" => Composed(1e-5),
         "local_response_norm_grad" => Composed(1e-4),
@@ -93,6 +96,9 @@ fn allowed(
             let sums = sample.op.reference(&absolute.iter().collect::<Vec<_>>(), step).swap_remove(k);
             let factor = (2.0 * (terms as f64).sqrt()).max(8.0) * UNIT;
             sums.data.iter().map(|s| factor * s.abs() + LEAST).collect()
+        }
+        Promise::Factors(terms) => {
+            exact.data.iter().map(|y| terms(io, sample.n) as f64 * UNIT * y.abs() + LEAST).collect()
         }
         Promise::Softmax => {
             let c = exact.shape.last().copied().unwrap_or(1).max(1);

@@ -1,0 +1,260 @@
+use super::{Failure, Run, check_sample, of, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
+use crate::{
+    graph::{Family, Graph, Sample, Step, Value},
+    runtime::Engine,
+    tensor::{Array, DType, Philox, Purpose, stream_id},
+};
+use std::collections::HashSet;
+
+/// Different samples that an operation's kernels are tried on.
+const SHAPES: usize = 64;
+/// Samples whose gradients are tried.
+const GRADIENTS: usize = 12;
+
+fn rng(family: &Family, stream: u32) -> Philox {
+    Philox::new(u64::from(stream_id(family.name)), Purpose::Test, stream)
+}
+
+/// Returns nothing where an operation does all that is asked of the crate's own, else the first thing that it does
+/// not.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = hubel::runtime::Engine::new()?;
+/// for family in hubel::ops::FAMILIES {
+///     hubel::testing::check_family(&engine, family)?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub fn check_family(engine: &Engine, family: &Family) -> Result<(), Failure> {
+    let on_engine = [kernels_agree, faults_are_noticed];
+    let alone = [bad_cases_are_refused, keys_are_equal_where_operations_are];
+    on_engine.iter().try_for_each(|check| check(engine, family))?;
+    alone.iter().try_for_each(|check| check(family))?;
+    if family.differentiable {
+        gradients_agree(family)?;
+        gpu_gradients_agree(engine, family)?;
+    }
+    Ok(())
+}
+
+/// Returns nothing where the kernels compute what the reference says on 64 samples, between guards of NaN.
+pub fn kernels_agree(engine: &Engine, family: &Family) -> Result<(), Failure> {
+    let run = Run { guarded: true, ..Run::default() };
+    let mut rng = rng(family, 0);
+    let mut distinct = HashSet::new();
+    for i in 0..SHAPES * 20 {
+        let sample = (family.sample)(&mut rng);
+        let key = format!("{}{:?}{}", sample.op.key(), sample.inputs, sample.n);
+        if !distinct.insert(key) {
+            continue;
+        }
+        check_sample(engine, &sample, &mut rng, &run).map_err(|e| of(family, Failure(format!("sample {i}: {e}"))))?;
+        if distinct.len() == SHAPES {
+            return Ok(());
+        }
+    }
+    Err(of(family, Failure(format!("only {} distinct samples", distinct.len()))))
+}
+
+/// Returns nothing where each of the family's faults makes a sample fail.
+pub fn faults_are_noticed(engine: &Engine, family: &Family) -> Result<(), Failure> {
+    for fault in family.faults {
+        let mut rng = rng(family, 1);
+        let (mut met, mut noticed) = (0, false);
+        for _ in 0..SHAPES * 4 {
+            let sample = (family.sample)(&mut rng);
+            let (graph, ..) = sample_graph(&sample)?;
+            let plan = plan_for(engine, &graph, sample.capacity, &Run::default())?;
+            if !plan.dispatches.iter().any(|d| d.source.contains(fault.from)) {
+                continue;
+            }
+            met += 1;
+            let run = Run { guarded: true, fault: Some(fault), ..Run::default() };
+            if check_sample(engine, &sample, &mut rng, &run).is_err() {
+                noticed = true;
+                break;
+            }
+        }
+        if !noticed {
+            return Err(of(family, Failure(format!("`{}` passed {met} samples unnoticed", fault.what))));
+        }
+    }
+    Ok(())
+}
+
+/// Returns nothing where each bad case is refused with an error whose every part says something.
+pub fn bad_cases_are_refused(family: &Family) -> Result<(), Failure> {
+    for bad in family.bad {
+        match (bad.build)(&mut Graph::new()) {
+            Ok(_) => return Err(of(family, Failure(format!("{} is accepted", bad.what)))),
+            Err(e) if e.op.is_empty() || e.wanted.is_empty() || e.got.is_empty() || e.advice.is_empty() => {
+                return Err(of(family, Failure(format!("{}: an empty part in {e:?}", bad.what))));
+            }
+            Err(_) => {}
+        }
+    }
+    if family.bad.is_empty() { Err(of(family, Failure("no bad case".into()))) } else { Ok(()) }
+}
+
+/// Returns nothing where operations have equal keys if and only if they are equal.
+pub fn keys_are_equal_where_operations_are(family: &Family) -> Result<(), Failure> {
+    let mut rng = rng(family, 2);
+    for _ in 0..SHAPES {
+        let (a, b) = ((family.sample)(&mut rng), (family.sample)(&mut rng));
+        let same_key = (a.op.name(), a.op.key()) == (b.op.name(), b.op.key());
+        if same_key != (format!("{:?}", a.op) == format!("{:?}", b.op)) {
+            let text = format!("{:?} and {:?} have keys `{}` and `{}`", a.op, b.op, a.op.key(), b.op.key());
+            return Err(of(family, Failure(text)));
+        }
+    }
+    Ok(())
+}
+
+/// A scalar loss on an operation's outputs, with gradients to the inputs that have one.
+struct Case {
+    graph: Graph,
+    feeds: Vec<(String, Array)>,
+    step: Step,
+    wrt: Vec<usize>,
+    capacity: usize,
+}
+
+impl Case {
+    /// Returns nothing where no input has a gradient.
+    fn new(sample: &Sample, rng: &mut Philox) -> Result<Option<Self>, Failure> {
+        let (mut g, inputs, outputs) = sample_graph(sample)?;
+        let arrays = sample_inputs(sample, rng);
+        let step = step_of(sample, rng);
+        let wrt = differentiable(sample)?;
+        let mut feeds: Vec<(String, Array)> =
+            arrays.into_iter().enumerate().map(|(i, a)| (format!("in{i}"), a)).collect();
+        let mut loss = None;
+        for (k, &y) in outputs.iter().enumerate() {
+            if g.ty(y).dtype != DType::F32 {
+                continue;
+            }
+            let shape = g.shape(y).clone();
+            let r = g.input(&format!("r{k}"), shape.clone(), DType::F32);
+            let extents = shape.at(sample.n);
+            let data = (0..extents.iter().product()).map(|_| f64::from(rng.uniform(-1.0, 1.0) as f32)).collect();
+            feeds.push((format!("r{k}"), Array { shape: extents, data }));
+            let product = g.mul(y, r)?;
+            let axes: Vec<usize> = (0..shape.rank()).collect();
+            let sum = g.sum(product, &axes, false)?;
+            loss = Some(match loss {
+                None => sum,
+                Some(other) => g.add(other, sum)?,
+            });
+        }
+        let Some(loss) = loss.filter(|_| !wrt.is_empty()) else { return Ok(None) };
+        let values: Vec<Value> = wrt.iter().map(|&i| inputs[i]).collect();
+        let gradients = g.gradients(loss, &values)?;
+        g.set_outputs(Vec::new());
+        g.output("loss", loss);
+        for (i, d) in wrt.iter().zip(gradients) {
+            g.output(&format!("d{i}"), d);
+        }
+        Ok(Some(Case { graph: g, feeds, step, wrt, capacity: sample.capacity }))
+    }
+}
+
+/// Returns the inputs to which the operation gives a gradient.
+fn differentiable(sample: &Sample) -> Result<Vec<usize>, Failure> {
+    let (mut g, inputs, outputs) = sample_graph(sample)?;
+    let dy: Vec<Option<Value>> = (outputs.iter())
+        .map(|&y| {
+            let ty = g.ty(y).clone();
+            (ty.dtype == DType::F32).then(|| g.input("dy", ty.shape, DType::F32))
+        })
+        .collect();
+    let grads = sample.op.vjp(&mut g, &inputs, &outputs, &dy).unwrap_or_default();
+    Ok((0..grads.len()).filter(|&i| grads[i].is_some()).collect())
+}
+
+fn each_case(family: &Family, check: impl Fn(&Case) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut rng = rng(family, 7);
+    let mut checked = 0;
+    for _ in 0..GRADIENTS * 4 {
+        let sample = (family.sample)(&mut rng);
+        if let Some(case) = Case::new(&sample, &mut rng)? {
+            checked += 1;
+            check(&case).map_err(|e| of(family, Failure(format!("{sample:?}: {e}"))))?;
+        }
+        if checked == GRADIENTS {
+            return Ok(());
+        }
+    }
+    if checked == 0 { Err(of(family, Failure("no sample has a gradient".into()))) } else { Ok(()) }
+}
+
+/// Returns nothing where the gradients are those of central differences of the reference, in 64 bits.
+pub fn gradients_agree(family: &Family) -> Result<(), Failure> {
+    each_case(family, |case| differences(case, family.gradcheck))
+}
+
+/// Returns nothing where the gradients on the device are the reference's, with passes off and on.
+pub fn gpu_gradients_agree(engine: &Engine, family: &Family) -> Result<(), Failure> {
+    each_case(family, |case| on_device(engine, case))
+}
+
+/// Returns nothing where one sample's gradients pass both checks, or where it has none.
+pub fn check_case(engine: &Engine, sample: &Sample, rng: &mut Philox, gradcheck: f64) -> Result<(), Failure> {
+    let Some(case) = Case::new(sample, rng)? else { return Ok(()) };
+    differences(&case, gradcheck)?;
+    on_device(engine, &case)
+}
+
+fn differences(case: &Case, gradcheck: f64) -> Result<(), Failure> {
+    let exact = reference(&case.graph, &case.feeds, &case.step)?;
+    let mut rng = Philox::new(3, Purpose::Test, 8);
+    let h = 1e-5;
+    for direction in 0..4 {
+        let mut along = 0.0;
+        let mut moved = [case.feeds.clone(), case.feeds.clone()];
+        for (&i, d) in case.wrt.iter().zip(&exact[1..]) {
+            for (k, g) in d.data.iter().enumerate() {
+                let u = rng.uniform(-1.0, 1.0);
+                along += u * g;
+                moved[0][i].1.data[k] += h * u;
+                moved[1][i].1.data[k] -= h * u;
+            }
+        }
+        let loss = |feeds: &Vec<(String, Array)>| -> Result<f64, Failure> {
+            Ok(reference(&case.graph, feeds, &case.step)?[0].data[0])
+        };
+        let difference = (loss(&moved[0])? - loss(&moved[1])?) / (2.0 * h);
+        let scale: f64 = exact[1..].iter().flat_map(|d| &d.data).map(|g| g * g).sum::<f64>().sqrt();
+        let error = (difference - along).abs() / scale.max(difference.abs()).max(1e-3);
+        if !(error <= gradcheck) {
+            let text = format!("direction {direction}: {along} but differences give {difference} ({error:e})");
+            return Err(Failure(text));
+        }
+    }
+    Ok(())
+}
+
+fn on_device(engine: &Engine, case: &Case) -> Result<(), Failure> {
+    let exact = reference(&case.graph, &case.feeds, &case.step)?;
+    let typed = |(name, array): &(String, Array)| {
+        let dtype = case.graph.find(name).map_or(DType::F32, |v| case.graph.ty(v).dtype);
+        (name.clone(), array.to_host(dtype))
+    };
+    let feeds: Vec<_> = case.feeds.iter().map(typed).collect();
+    for optimize in [false, true] {
+        let run = Run { optimize, guarded: !optimize, ..Run::default() };
+        let got = run_graph(engine, &case.graph, &feeds, &case.step, case.capacity, &run)?;
+        for (k, (got, exact)) in got.iter().zip(&exact).enumerate().skip(1) {
+            let scale = exact.data.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
+            let worst = got.to_f32().iter().zip(&exact.data).fold(0f64, |m, (&g, e)| {
+                let d = (f64::from(g) - e).abs();
+                if d <= m { m } else { d }
+            });
+            if !(worst <= 1e-4 * scale) {
+                return Err(Failure(format!("gradient {k} (optimize {optimize}) is off by {worst:e} of {scale:e}")));
+            }
+        }
+    }
+    Ok(())
+}

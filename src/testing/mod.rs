@@ -1,0 +1,35 @@
+//! The test kit: what the crate's own operations must pass, for operations of other crates too (feature `testing`).
+//!
+//! [`check_family`] takes an operation's [`Family`] and holds its kernels against its reference between guards, its
+//! gradients against central differences, and looks whether planted faults are noticed and bad cases refused.
+
+mod checks;
+mod run;
+
+pub use checks::{
+    bad_cases_are_refused, check_case, check_family, faults_are_noticed, gpu_gradients_agree, gradients_agree,
+    kernels_agree, keys_are_equal_where_operations_are,
+};
+pub use run::{Run, check_sample, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
+
+use crate::graph::Family;
+
+/// What an operation did otherwise than it says.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failure(pub String);
+
+macro_rules! from {
+    ($($error:ty),+) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Failure(error.to_string())
+            }
+        })+
+    };
+}
+from!(crate::graph::OpError, crate::passes::PlanError, crate::runtime::RuntimeError);
+
+fn of(family: &Family, failure: Failure) -> Failure {
+    Failure(format!("{}: {failure}", family.name))
+}

@@ -1,0 +1,164 @@
+//! Runs graphs with guarded memory, and samples against their references.
+
+use super::Failure;
+use crate::{
+    graph::{Fault, Graph, Sample, Step, Value, evaluate},
+    kernels::Access,
+    passes::{BufferRef, Plan, PlanOptions, plan},
+    runtime::Engine,
+    tensor::{Array, HostTensor, Philox, compare},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// A quiet NaN that no kernel computes: what memory around tensors holds.
+const GUARD_WORD: u32 = 0x7fc0_dead;
+const GUARD_BYTES: u64 = 512;
+
+/// How a graph is run.
+#[derive(Debug, Default, Clone)]
+pub struct Run<'a> {
+    /// Whether nodes are simplified and fused.
+    pub optimize: bool,
+    /// Whether NaN lies around every tensor and must still lie there afterwards.
+    pub guarded: bool,
+    /// A change to make to all kernels.
+    pub fault: Option<&'a Fault>,
+    /// Operation and variant to take instead of the first.
+    pub variant: Option<(String, String)>,
+}
+
+/// Returns the plan of a graph for an engine.
+pub fn plan_for(engine: &Engine, graph: &Graph, capacity: usize, run: &Run) -> Result<Plan, Failure> {
+    let mut options = PlanOptions::new(capacity, engine.profile().clone());
+    options.optimize = run.optimize;
+    options.guard_bytes = if run.guarded { GUARD_BYTES } else { 0 };
+    options.force = run.variant.clone();
+    Ok(plan(graph, &options)?)
+}
+
+/// Returns the graph's outputs on the GPU; feeds are inputs by name.
+pub fn run_graph(
+    engine: &Engine,
+    graph: &Graph,
+    feeds: &[(String, HostTensor)],
+    step: &Step,
+    capacity: usize,
+    run: &Run,
+) -> Result<Vec<HostTensor>, Failure> {
+    let mut plan = plan_for(engine, graph, capacity, run)?;
+    if let Some(fault) = run.fault {
+        for dispatch in &mut plan.dispatches {
+            dispatch.source = Arc::from(dispatch.source.replace(fault.from, fault.to));
+        }
+    }
+    let plan = Arc::new(plan);
+    let mut session = engine.session(plan.clone(), &[], None)?;
+    if run.guarded {
+        session.fill_arenas(GUARD_WORD)?;
+    }
+    // Inputs that no output needs are not part of a plan.
+    let needed = |name: &str| plan.inputs.iter().any(|p| p.name == name);
+    let inputs: Vec<(&str, &[u8])> =
+        feeds.iter().filter(|(n, _)| needed(n)).map(|(n, t)| (n.as_str(), t.bytes())).collect();
+    session.run(step, &inputs)?;
+    let outputs =
+        (graph.outputs().iter()).map(|(name, _)| session.read(name, step.n)).collect::<Result<Vec<_>, _>>()?;
+    if run.guarded {
+        check_guards(&plan, |i| Ok(session.arena_words(i)?))?;
+    }
+    Ok(outputs)
+}
+
+/// Every word outside the tensors must be what it was.
+fn check_guards(plan: &Plan, mut words: impl FnMut(usize) -> Result<Vec<u32>, Failure>) -> Result<(), Failure> {
+    let mut covered: Vec<Vec<(u64, u64)>> = vec![Vec::new(); plan.arenas.len()];
+    let mut ports: Vec<(usize, u64)> = Vec::new();
+    for port in plan.inputs.iter().chain(&plan.outputs) {
+        if let BufferRef::Arena(i) = port.place.buffer {
+            covered[i].push((port.place.offset, port.place.offset + port.place.bytes));
+            ports.push((i, port.place.offset));
+        }
+    }
+    let written = |b: &&crate::passes::Binding| b.access == Access::ReadWrite;
+    for binding in plan.dispatches.iter().flat_map(|d| &d.bindings).filter(written) {
+        let BufferRef::Arena(i) = binding.place.buffer else { continue };
+        let (from, end) = (binding.place.offset, binding.place.offset + binding.place.bytes - GUARD_BYTES);
+        // Scratch is no port; between the members of a group a kernel may write.
+        let group = ports.iter().any(|&(k, at)| k == i && from < at && at < end);
+        if group || !ports.contains(&(i, from)) {
+            covered[i].push((from, end));
+        }
+    }
+    for (i, covered) in covered.iter().enumerate() {
+        for (k, word) in words(i)?.into_iter().enumerate() {
+            let at = 4 * k as u64;
+            if word != GUARD_WORD && !covered.iter().any(|&(from, to)| (from..to).contains(&at)) {
+                return Err(Failure(format!("a kernel wrote outside its tensors: arena {i}, byte {at}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the graph of one operation with inputs `in0`, `in1`, … and outputs `out0`, `out1`, …
+pub fn sample_graph(sample: &Sample) -> Result<(Graph, Vec<Value>, Vec<Value>), Failure> {
+    let mut g = Graph::new();
+    let inputs: Vec<Value> = (sample.inputs.iter().enumerate())
+        .map(|(i, (ty, _))| g.input(&format!("in{i}"), ty.shape.clone(), ty.dtype))
+        .collect();
+    let outputs = g.apply_arc(sample.op.clone(), &inputs)?;
+    for (k, &v) in outputs.iter().enumerate() {
+        g.output(&format!("out{k}"), v);
+    }
+    Ok((g, inputs, outputs))
+}
+
+/// Returns random inputs of a sample, rounded to their types.
+pub fn sample_inputs(sample: &Sample, rng: &mut Philox) -> Vec<Array> {
+    let arrays = sample.arrays(rng);
+    arrays.iter().zip(&sample.inputs).map(|(a, (ty, _))| a.to_host(ty.dtype).to_array()).collect()
+}
+
+/// Returns a random step of a sample's batch.
+pub fn step_of(sample: &Sample, rng: &mut Philox) -> Step {
+    let mut step = Step::of(sample.n);
+    step.step = rng.below(1000) as u32;
+    step.seed = u64::from(rng.next_u32());
+    step.scalars = std::array::from_fn(|_| rng.uniform(0.001, 0.1) as f32);
+    step
+}
+
+/// Returns nothing where the GPU's results lie within the operation's bounds.
+pub fn check_sample(engine: &Engine, sample: &Sample, rng: &mut Philox, run: &Run) -> Result<(), Failure> {
+    let (graph, _, outputs) = sample_graph(sample)?;
+    let arrays = sample_inputs(sample, rng);
+    let step = step_of(sample, rng);
+    let feeds: Vec<(String, HostTensor)> = (arrays.iter().zip(&sample.inputs).enumerate())
+        .map(|(i, (a, (ty, _)))| (format!("in{i}"), a.to_host(ty.dtype)))
+        .collect();
+    let inputs: Vec<&Array> = arrays.iter().collect();
+    let exact = sample.op.reference(&inputs, &step);
+    let io = graph.io(graph.node(outputs[0]));
+    let bounds = sample.op.bounds(&io, &inputs, &exact, &step);
+    let context =
+        |e: String| Failure(format!("{} [{}] on {:?} n={}: {e}", sample.op.name(), sample.op.key(), io, sample.n));
+    for (k, (e, ty)) in exact.iter().zip(&io.outputs).enumerate() {
+        if e.shape != ty.shape.at(sample.n) {
+            return Err(context(format!("reference output {k} has shape {:?}", e.shape)));
+        }
+    }
+    let got = run_graph(engine, &graph, &feeds, &step, sample.capacity, run).map_err(|e| context(e.0))?;
+    for (k, ((got, exact), bound)) in got.iter().zip(&exact).zip(&bounds).enumerate() {
+        compare(k, &got.to_f32(), exact, bound).map_err(|e| context(e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Returns the graph's outputs by reference evaluation.
+pub fn reference(graph: &Graph, feeds: &[(String, Array)], step: &Step) -> Result<Vec<Array>, Failure> {
+    let feeds: HashMap<Value, Array> =
+        feeds.iter().filter_map(|(name, a)| Some((graph.find(name)?, a.clone()))).collect();
+    let result = evaluate(graph, feeds, step, true);
+    let missing = |name: &str| Failure(format!("`{name}` was not computed: an input has no value"));
+    graph.outputs().iter().map(|(name, v)| result.get(*v).cloned().ok_or_else(|| missing(name))).collect()
+}
