@@ -24,7 +24,7 @@ const NOMINAL_BATCH: usize = 8;
 
 /// One axis of a depthwise convolution; local positions are those of one phase.
 #[derive(Debug, Clone, Copy)]
-struct Axis {
+pub(super) struct Axis {
     taps: usize,
     stride: usize,
     dilation: usize,
@@ -33,7 +33,7 @@ struct Axis {
     to: usize,
     transposed: bool,
     /// Local results of one strip; where transposed a multiple of the stride.
-    size: usize,
+    pub(super) size: usize,
 }
 
 impl Axis {
@@ -56,7 +56,7 @@ impl Axis {
         (self.taps - 1) * self.dilation
     }
 
-    fn back(&self) -> usize {
+    pub(super) fn back(&self) -> usize {
         self.reach() / self.stride
     }
 
@@ -65,13 +65,13 @@ impl Axis {
         if self.transposed { self.pad / self.stride * self.stride } else { 0 }
     }
 
-    fn results(&self) -> usize {
+    pub(super) fn results(&self) -> usize {
         let before = if self.transposed { self.pad - self.lead() } else { 0 };
         (self.to + before).div_ceil(self.phases)
     }
 
     /// Returns the axis cut into at most `n` strips.
-    fn cut(mut self, n: usize) -> Self {
+    pub(super) fn cut(mut self, n: usize) -> Self {
         self.size = self.results().div_ceil(n.max(1)).max(1);
         if self.transposed {
             self.size = self.size.next_multiple_of(self.stride);
@@ -131,7 +131,7 @@ impl Axis {
     }
 
     /// Returns the number of open rows.
-    fn open(&self) -> usize {
+    pub(super) fn open(&self) -> usize {
         if self.transposed { (self.reach() + 1).max(self.stride) } else { self.back() + 1 }
     }
 
@@ -168,12 +168,12 @@ impl Slide {
 }
 
 /// A depthwise kernel in strips.
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     w: &'a Window,
-    rows: Axis,
-    columns: Axis,
-    width: usize,
-    lanes: usize,
+    pub(super) rows: Axis,
+    pub(super) columns: Axis,
+    pub(super) width: usize,
+    pub(super) lanes: usize,
     /// Result channels of an input channel.
     multiplier: usize,
     profile: &'a DeviceProfile,
@@ -184,12 +184,12 @@ pub(super) const MOST_TAPS: usize = 256;
 
 /// What one loop body may multiply, hold as open rows and read, in V: more take drivers long to compile and run no
 /// faster.
-const MOST_MADDS: usize = 384;
+pub(super) const MOST_MADDS: usize = 384;
 const MOST_OPEN: usize = 128;
 const MOST_READS: usize = 20;
 
 impl<'a> Plan<'a> {
-    fn new(w: &'a Window, profile: &'a DeviceProfile) -> Self {
+    pub(super) fn new(w: &'a Window, profile: &'a DeviceProfile) -> Self {
         let multiplier = (w.from_channels / w.to_channels).max(w.to_channels / w.from_channels);
         // Channels that a vector takes have one input channel each, or all the same.
         let whole = if multiplier == 1 { w.to_channels } else { multiplier };
@@ -202,7 +202,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Result channels in units of V.
-    fn vectors(&self) -> usize {
+    pub(super) fn vectors(&self) -> usize {
         self.w.to_channels / self.width
     }
 
@@ -238,11 +238,11 @@ impl<'a> Plan<'a> {
     }
 
     /// Returns strips of one picture.
-    fn strips(&self) -> usize {
+    pub(super) fn strips(&self) -> usize {
         self.columns.strips() * self.columns.phases * self.rows.strips() * self.rows.phases
     }
 
-    fn header(&self) -> String {
+    pub(super) fn header(&self) -> String {
         "alias V = f32;
 alias S = f32;
 const WIDTH = 1u;
@@ -253,7 +253,7 @@ fn pack(v: V) -> S { return v; }
     }
 
     /// Returns statements that find the strip's place from `strip`, which counts strips of all pictures.
-    fn enter(&self) -> String {
+    pub(super) fn enter(&self) -> String {
         let (columns, rows) = (&self.columns, &self.rows);
         let (n_columns, n_rows) = (columns.strips() * columns.phases, rows.strips() * rows.phases);
         let mut t = format!(
@@ -361,7 +361,7 @@ fn pack(v: V) -> S { return v; }
         t
     }
 
-    fn variant(&self, how: &str) -> String {
+    pub(super) fn variant(&self, how: &str) -> String {
         format!("{how}_{}x{}_width{}", self.rows.size, self.columns.size, self.width)
     }
 }

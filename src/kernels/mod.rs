@@ -3,10 +3,12 @@
 mod depthwise;
 pub mod gemm;
 mod index;
+mod pool_grad;
 mod reflect;
 
 pub use depthwise::{Slide, slide};
 pub use index::{broadcast_index, load, storage_type};
+pub use pool_grad::largest_back;
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 
 use crate::{

@@ -185,6 +185,10 @@ impl Op for MaxPool2dGrad {
             let dispatch = kernels::dispatch("max_pool2d_grad_cells", &source, &constants, grid, slots, epilogue);
             candidates.push(Candidate::single(format!("cells_width{width}"), dispatch));
         }
+        if geometry.overlaps() && geometry.unrolls() {
+            let window = geometry.window(self.name(), true, pictures(&x.shape));
+            candidates.push(kernels::largest_back(&window, profile, epilogue));
+        }
         let items = x.shape.elements().over(width as u64);
         let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::input(1), Slot::input(2), Slot::output(0)];
@@ -259,7 +263,10 @@ fn sample(rng: &mut Philox) -> Sample {
 }
 
 fn sample_grad(rng: &mut Philox) -> Sample {
-    let (options, x, capacity, n) = any_options(rng);
+    let (mut options, mut x, capacity, n) = any_options(rng);
+    if rng.below(8) == 0 {
+        (options.pool, options.strides, x) = ([9, 8], [3, 2], [Batch, 16, 17, rng.pick(&[1, 6, 8])]);
+    }
     grad_sample(options, x, capacity, if rng.below(3) == 0 { Fill::Index(4) } else { Fill::Distinct }).with_n(n)
 }
 
@@ -378,6 +385,10 @@ pub static FAMILY_GRAD: Family = Family {
         },
     }],
     faults: &[
+        Fault { what: "drops the last row of a strip", from: "t < end_t", to: "t + 1u < end_t" },
+        Fault { what: "skips the last strip", from: "item >= items", to: "item + 1u >= items" },
+        Fault { what: "the last maximum of a strip wins", from: " > best", to: " >= best" },
+        Fault { what: "shifts a row of a strip", from: "(row_in + i32(t)) *", to: "(row_in + 1 + i32(t)) *" },
         Fault { what: "the last maximum wins", from: "value > best)", to: "value >= best)" },
         Fault { what: "every maximum wins", from: "t < taps;", to: "t < 0u;" },
         Fault { what: "misses the first window", from: "/ s + 1u, at >= k)", to: "/ s + 2u, at >= k)" },

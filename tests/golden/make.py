@@ -13,7 +13,15 @@ of sum(y · dy) to <name>; `dy` is given. `padding` is "valid", "same" or [[top,
 
 file           attributes                  given               computed
 conv2d         stride, padding             x, w, dy            y, dx, dw
+conv2d_groups  stride, padding, dilation, groups        x, w (kh, kw, in / groups, out), dy     y, dx, dw
+depthwise      stride, padding, dilation   x, w (kh, kw, in, multiplier), dy            y, dx, dw
+conv2d_transpose  stride, padding, dilation, output_padding      x, w (kh, kw, out, in), dy      y, dx, dw
+conv1d         stride, padding, dilation   x, w (k, in, out), dy                        y, dx, dw
 max_pool2d     size, stride, padding       x, dy               y, dx
+avg_pool2d     size, stride, padding       x, dy               y, dx
+global_pool    rule: "max", "average"      x, dy               y, dx
+layer_norm     epsilon                     x, gamma, beta, dy  y, dx, dgamma, dbeta
+group_norm     epsilon, groups             x, gamma, beta, dy  y, dx, dgamma, dbeta
 batch_norm     epsilon                     x, gamma, beta, dy  y, mean, variance (biased), dx, dgamma, dbeta
                                            moving_mean, moving_variance   y_inference
 softmax                                    x, dy               y, dx
@@ -177,6 +185,116 @@ def max_pool2d():
         dy = family.uniform(*f(x).shape)
         y, (dx,) = differentiate(f, (x,), dy)
         family.add({"size": size, "stride": stride, "padding": padding}, x=x, dy=dy, y=y, dx=dx)
+    family.save()
+
+
+def convolutions():
+    """Grouped, depthwise, dilated, transposed and one-dimensional convolutions."""
+    def add(family, attributes, f, x, weight):
+        dy = family.uniform(*f(x, weight).shape)
+        y, (dx, dw) = differentiate(f, (x, weight), dy)
+        family.add(attributes, x=x, w=weight, dy=dy, y=y, dx=dx, dw=dw)
+
+    windows = [
+        # h, w, (kh, kw), stride, dilation, padding; Keras takes strides or dilation, not both
+        (6, 7, (3, 3), 1, (1, 1), "same"), (7, 6, (3, 3), 2, (1, 1), "same"), (8, 9, (3, 2), 2, (1, 1), "valid"),
+        (5, 5, (1, 1), 1, (1, 1), "valid"), (9, 8, (5, 3), 3, (1, 1), "same"), (9, 10, (3, 3), 1, (2, 2), "same"),
+        (9, 9, (2, 3), 1, (3, 2), "valid"),
+    ]
+    family = Family("conv2d_groups")
+    for h, w, kernel, stride, dilation, padding in windows:
+        for groups, ic, oc in ((2, 4, 6), (3, 3, 9), (4, 8, 4)):
+            f = lambda x, k: K.conv(x, k, stride, padding, data_format="channels_last", dilation_rate=dilation)
+            x, weight = family.uniform(2, h, w, ic), family.uniform(*kernel, ic // groups, oc)
+            attributes = {"stride": [stride, stride], "padding": padding, "dilation": dilation, "groups": groups}
+            add(family, attributes, f, x, weight)
+    family.save()
+    family = Family("depthwise")
+    for h, w, kernel, stride, dilation, padding in windows:
+        for c, multiplier in ((1, 2), (5, 1), (8, 1), (3, 4)):
+            f = lambda x, k: K.depthwise_conv(x, k, stride, padding, "channels_last", dilation)
+            x, weight = family.uniform(2, h, w, c), family.uniform(*kernel, c, multiplier)
+            attributes = {"stride": [stride, stride], "padding": padding, "dilation": dilation}
+            add(family, attributes, f, x, weight)
+    family.save()
+    family = Family("conv2d_transpose")
+    for h, w, kernel, stride, more, dilation in [
+        (3, 4, (3, 3), (2, 2), None, 1), (4, 3, (2, 2), (2, 2), None, 1), (2, 5, (1, 1), (3, 3), None, 1),
+        (3, 3, (4, 4), (2, 2), None, 1), (4, 4, (3, 5), (1, 1), None, 1), (3, 4, (3, 3), (3, 2), None, 1),
+        (3, 3, (2, 3), (4, 3), None, 1), (3, 4, (3, 3), (2, 2), (1, 1), 1), (3, 3, (3, 3), (2, 2), (0, 0), 1),
+        (2, 3, (4, 4), (3, 3), (1, 0), 1), (3, 3, (3, 3), (1, 1), None, 2), (1, 1, (5, 5), (2, 2), None, 1),
+    ]:
+        for padding in ("valid", "same"):
+            f = lambda x, k: K.conv_transpose(x, k, stride, padding, more, "channels_last", dilation)
+            x, weight = family.uniform(2, h, w, 3), family.uniform(*kernel, 4, 3)
+            add(family, {"stride": stride, "padding": padding, "dilation": [dilation] * 2, "output_padding": more}, f, x,
+                weight)
+    family.save()
+    family = Family("conv1d")
+    for size, kernel, stride, dilation in [(9, 3, 1, 1), (9, 3, 2, 1), (10, 4, 3, 1), (11, 3, 1, 3), (5, 1, 2, 1)]:
+        for padding in ("valid", "same"):
+            for ic, oc in ((1, 3), (4, 2)):
+                f = lambda x, k: K.conv(x, k, stride, padding, data_format="channels_last", dilation_rate=dilation)
+                x, weight = family.uniform(2, size, ic), family.uniform(kernel, ic, oc)
+                add(family, {"stride": [1, stride], "padding": padding, "dilation": [1, dilation]}, f, x, weight)
+    family.save()
+
+
+def pools():
+    family = Family("avg_pool2d")
+    for n, h, w, c, size, stride in [
+        (2, 6, 6, 1, (2, 2), (2, 2)), (1, 7, 7, 3, (2, 2), (2, 2)), (2, 7, 8, 6, (3, 3), (3, 3)), (1, 8, 7, 16, (3, 3), (2, 2)),
+        (2, 5, 5, 3, (3, 3), (1, 1)), (1, 5, 6, 4, (2, 2), (1, 1)), (2, 7, 9, 1, (2, 3), (1, 2)), (1, 9, 9, 3, (2, 2), (3, 3)),
+        (1, 6, 6, 3, (1, 1), (2, 2)), (1, 8, 8, 5, (4, 3), (3, 2)), (2, 12, 11, 2, (9, 8), (2, 3)),
+    ]:
+        for padding in ("valid", "same"):
+            f = lambda x: K.average_pool(x, size, stride, padding, data_format="channels_last")
+            x = family.uniform(n, h, w, c)
+            dy = family.uniform(*f(x).shape)
+            y, (dx,) = differentiate(f, (x,), dy)
+            family.add({"size": size, "stride": stride, "padding": padding}, x=x, dy=dy, y=y, dx=dx)
+    family.save()
+    family = Family("global_pool")
+    for shape in [(2, 1, 1, 3), (1, 5, 4, 1), (3, 7, 7, 6), (2, 3, 8, 17), (1, 2, 2, 4), (2, 9, 2, 5), (1, 16, 15, 2),
+                  (4, 3, 3, 8), (2, 1, 6, 7), (3, 6, 5, 16)]:
+        for rule in ("max", "average"):
+            # What the layers call.
+            f = lambda x: (K.max if rule == "max" else K.mean)(x, axis=(1, 2))
+            x, dy = family.distinct(*shape), family.uniform(shape[0], shape[3])
+            if rule == "max" and shape[1] > 1:
+                x[0, 0, 0] = x[0, 0, 1] = 99.0  # equal values
+            y, (dx,) = differentiate(f, (x,), dy)
+            family.add({"rule": rule}, x=x, dy=dy, y=y, dx=dx)
+    family.save()
+
+
+def norms():
+    def add(family, attributes, f, x, shape):
+        gamma, beta = family.uniform(*shape, low=0.5, high=1.5), family.uniform(*shape)
+        dy = family.uniform(*x.shape)
+        y, (dx, dgamma, dbeta) = differentiate(f, (x, gamma, beta), dy)
+        family.add(attributes, x=x, gamma=gamma, beta=beta, dy=dy, y=y, dx=dx, dgamma=dgamma, dbeta=dbeta)
+
+    family = Family("layer_norm")
+    for i, (shape, last) in enumerate([((4, 3), 1), ((2, 17), 1), ((3, 4, 5), 1), ((3, 4, 5), 2), ((2, 3, 4, 6), 1),
+                                       ((2, 3, 4, 6), 2), ((2, 3, 4, 6), 3), ((1, 65), 1), ((5, 2, 8), 1), ((2, 7, 16), 2)]):
+        for epsilon in (1e-3, 1e-5):
+            x = family.uniform(*shape, low=-2 + 10 * (i % 2), high=2 + 10 * (i % 2))
+            f = lambda x, gamma, beta: K.layer_normalization(x, gamma, beta, tuple(range(-last, 0)), epsilon)
+            add(family, {"epsilon": epsilon}, f, x, shape[-last:])
+    family.save()
+    family = Family("group_norm")
+    for shape, groups in [((2, 3, 3, 4), 2), ((1, 4, 5, 6), 3), ((3, 2, 2, 8), 8), ((2, 4, 4, 6), 1), ((2, 5, 12), 4),
+                          ((3, 16), 4), ((2, 1, 7, 15), 5), ((1, 8, 3, 16), 4), ((2, 3, 4, 7), 7), ((4, 2, 2, 10), 2)]:
+        for epsilon in (1e-3, 1e-5):
+            # What keras.layers.GroupNormalization computes; the layer itself would do so in float32.
+            def f(x, gamma, beta):
+                grouped = K.reshape(x, (*shape[:-1], groups, shape[-1] // groups))
+                axes = (*range(1, len(shape) - 1), len(shape))
+                mean, variance = K.moments(grouped, axes, keepdims=True)
+                return K.reshape((grouped - mean) * K.rsqrt(variance + epsilon), shape) * gamma + beta
+
+            add(family, {"epsilon": epsilon, "groups": groups}, f, family.uniform(*shape, low=-2, high=2), shape[-1:])
     family.save()
 
 
@@ -416,7 +534,10 @@ def optimizer():
 
 if __name__ == "__main__":
     conv2d()
+    convolutions()
     max_pool2d()
+    pools()
+    norms()
     batch_norm()
     softmaxes()
     cross_entropy()

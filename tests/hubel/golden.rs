@@ -167,6 +167,72 @@ fn matmul_is_keras() {
     });
 }
 
+fn of_windows(case: &Case) -> Conv2dOptions {
+    Conv2dOptions::new(case.padding()).strides(case.pair("stride")).dilation(case.pair("dilation"))
+}
+
+#[test]
+fn grouped_and_depthwise_convolution_is_keras() {
+    all("conv2d_groups", |case| {
+        let options = of_windows(case).groups(case.number("groups") as usize);
+        case.check(&["x", "w"], &["x", "dy"], &["y"], |g, v| Ok(vec![g.conv2d(v[0], v[1], options)?]))
+    });
+    all("depthwise", |case| {
+        case.check(&["x", "w"], &["x", "dy"], &["y"], |g, v| {
+            let &[kh, kw, c, multiplier] = g.shape(v[1]).dims() else { panic!("weights have four axes") };
+            let w = g.reshape(v[1], [kh, kw, 1, c * multiplier])?;
+            Ok(vec![g.conv2d(v[0], w, of_windows(case).groups(c))?])
+        })
+    });
+}
+
+#[test]
+fn conv2d_transpose_is_keras() {
+    all("conv2d_transpose", |case| {
+        let more = (!case.attributes["output_padding"].is_null()).then(|| case.pair("output_padding"));
+        case.check(&["x", "w"], &["x", "dy"], &["y"], |g, v| {
+            Ok(vec![g.conv2d_transpose(v[0], v[1], of_windows(case), more)?])
+        })
+    });
+}
+
+#[test]
+fn conv1d_is_keras() {
+    all("conv1d", |case| {
+        case.check(&["x", "w"], &["x", "dy"], &["y"], |g, v| Ok(vec![g.conv1d(v[0], v[1], of_windows(case))?]))
+    });
+}
+
+#[test]
+fn average_and_global_pooling_is_keras() {
+    all("avg_pool2d", |case| {
+        let options = Pool2dOptions { pool: case.pair("size"), strides: case.pair("stride"), padding: case.padding() };
+        case.check(&["x"], &["x", "dy"], &["y"], |g, v| Ok(vec![g.avg_pool2d(v[0], options)?]))
+    });
+    all("global_pool", |case| {
+        let max = case.attributes["rule"] == "max";
+        case.check(&["x"], &["x", "dy"], &["y"], |g, v| {
+            Ok(vec![if max { g.global_max_pool2d(v[0])? } else { g.global_avg_pool2d(v[0])? }])
+        })
+    });
+}
+
+#[test]
+fn layer_and_group_norm_is_keras() {
+    let given = ["x", "gamma", "beta"];
+    all("layer_norm", |case| {
+        case.check(&given, &["x", "dy"], &["y"], |g, v| {
+            Ok(vec![g.layer_norm(v[0], v[1], v[2], case.number("epsilon"))?])
+        })
+    });
+    all("group_norm", |case| {
+        let groups = case.number("groups") as usize;
+        case.check(&given, &["x", "dy"], &["y"], |g, v| {
+            Ok(vec![g.group_norm(v[0], v[1], v[2], groups, case.number("epsilon"))?])
+        })
+    });
+}
+
 #[test]
 fn max_pool2d_is_keras() {
     all("max_pool2d", |case| {

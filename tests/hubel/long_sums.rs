@@ -11,6 +11,7 @@ use hubel::{
 
 const LONG: usize = 200_003;
 const ANY: Fill = Fill::Uniform(-1.0, 1.0);
+const BETWEEN: Fill = Fill::Uniform(0.5, 2.0);
 
 fn sample(op: impl Op + 'static, inputs: &[(&[usize], Fill)], n: usize) -> Sample {
     let typed = |&(dims, fill): &(&[usize], Fill)| {
@@ -31,6 +32,8 @@ fn sums_of_very_many_terms_are_complete_or_refused() {
     let (matmul_plain, transposed) =
         (MatmulOptions::default(), MatmulOptions { transpose_a: true, transpose_b: false });
     let matmul = |options| Matmul { options, column_sums: false };
+    let depthwise = Geometry { groups: 2, ..geometry(320, 3, 1, 1) };
+    let grouped = |groups| GroupNorm { groups, epsilon: 1e-3 };
     let picture = |side: usize, c: usize| [Batch, side, side, c];
     let complete = [
         sample(BatchNorm { epsilon: 1e-3 }, &[(&picture(320, 1), ANY), (&[1], ANY), (&[1], ANY)], 3),
@@ -40,6 +43,20 @@ fn sums_of_very_many_terms_are_complete_or_refused() {
         sample(weight(geometry(64, 7, 2, 3), false), &[(&picture(64, 3), ANY), (&picture(32, 9), ANY)], 100),
         sample(weight(geometry(600, 3, 2, 1), true), &[(&picture(600, 1), ANY), (&picture(300, 2), ANY)], 3),
         sample(Conv2d { options: Conv2dOptions::valid() }, &[(&picture(270, 1), ANY), (&[270, 270, 1, 1], ANY)], 1),
+        sample(weight(depthwise, true), &[(&picture(320, 2), ANY), (&picture(320, 4), ANY)], 128 / 8),
+        sample(grouped(2), &[(&picture(320, 4), ANY), (&[4], ANY), (&[4], ANY)], 2),
+        sample(grouped(1), &[(&[Batch, 3], ANY), (&[3], ANY), (&[3], ANY)], LONG),
+        sample(
+            GroupNormGrad { norm: grouped(1) },
+            &[
+                (&picture(320, 3), ANY),
+                (&[3], ANY),
+                (&[Batch, 1], ANY),
+                (&[Batch, 1], BETWEEN),
+                (&picture(320, 3), ANY),
+            ],
+            2,
+        ),
         sample(matmul(matmul_plain), &[(&[3, LONG], ANY), (&[LONG, 2], ANY)], 1),
         sample(reduce(ReduceKind::Sum, &[0, 1]), &[(&[Batch, 2000, 3], ANY)], 100),
         sample(reduce(ReduceKind::Mean, &[1, 2]), &[(&picture(500, 2), ANY)], 2),
