@@ -2,7 +2,7 @@ use super::{Failure, Run, check_sample, of, plan_for, reference, run_graph, samp
 use crate::{
     graph::{Family, Graph, Sample, Step, Value},
     runtime::Engine,
-    tensor::{Array, DType, Philox, Purpose, stream_id},
+    tensor::{Array, DType, HostTensor, Philox, Purpose, stream_id},
 };
 use std::collections::HashSet;
 
@@ -158,6 +158,15 @@ impl Case {
         }
         Ok(Some(Case { graph: g, feeds, step, wrt, capacity: sample.capacity }))
     }
+
+    /// Returns the inputs in their own types.
+    fn device_feeds(&self) -> Vec<(String, HostTensor)> {
+        let typed = |(name, array): &(String, Array)| {
+            let dtype = self.graph.find(name).map_or(DType::F32, |v| self.graph.ty(v).dtype);
+            (name.clone(), array.to_host(dtype))
+        };
+        self.feeds.iter().map(typed).collect()
+    }
 }
 
 /// Returns the inputs to which the operation gives a gradient.
@@ -199,6 +208,28 @@ pub fn gpu_gradients_agree(engine: &Engine, family: &Family) -> Result<(), Failu
     each_case(family, |case| on_device(engine, case))
 }
 
+/// Returns a hash of the results and gradients on the device: equal where all bits are.
+pub fn bits(engine: &Engine, family: &Family) -> Result<u64, Failure> {
+    let mut rng = rng(family, 12);
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for _ in 0..GRADIENTS / 3 {
+        let sample = (family.sample)(&mut rng);
+        let (graph, ..) = sample_graph(&sample)?;
+        let arrays = sample_inputs(&sample, &mut rng);
+        let named = arrays.into_iter().enumerate().map(|(i, a)| (format!("in{i}"), a)).collect();
+        let forward =
+            Case { graph, feeds: named, step: step_of(&sample, &mut rng), wrt: vec![], capacity: sample.capacity };
+        let backward = if family.differentiable { Case::new(&sample, &mut rng)? } else { None };
+        for case in [Some(forward), backward].into_iter().flatten() {
+            let run = Run { optimize: true, ..Run::default() };
+            for output in run_graph(engine, &case.graph, &case.device_feeds(), &case.step, case.capacity, &run)? {
+                hash = output.bytes().iter().fold(hash, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+            }
+        }
+    }
+    Ok(hash)
+}
+
 /// Returns nothing where one sample's gradients pass both checks, or where it has none.
 pub fn check_case(engine: &Engine, sample: &Sample, rng: &mut Philox, gradcheck: f64) -> Result<(), Failure> {
     let Some(case) = Case::new(sample, rng)? else { return Ok(()) };
@@ -237,11 +268,7 @@ fn differences(case: &Case, gradcheck: f64) -> Result<(), Failure> {
 
 fn on_device(engine: &Engine, case: &Case) -> Result<(), Failure> {
     let exact = reference(&case.graph, &case.feeds, &case.step)?;
-    let typed = |(name, array): &(String, Array)| {
-        let dtype = case.graph.find(name).map_or(DType::F32, |v| case.graph.ty(v).dtype);
-        (name.clone(), array.to_host(dtype))
-    };
-    let feeds: Vec<_> = case.feeds.iter().map(typed).collect();
+    let feeds = case.device_feeds();
     for optimize in [false, true] {
         let run = Run { optimize, guarded: !optimize, ..Run::default() };
         let got = run_graph(engine, &case.graph, &feeds, &case.step, case.capacity, &run)?;

@@ -7,7 +7,7 @@ mod checks;
 mod run;
 
 pub use checks::{
-    bad_cases_are_refused, check_case, check_family, faults_are_noticed, gpu_gradients_agree, gradients_agree,
+    bad_cases_are_refused, bits, check_case, check_family, faults_are_noticed, gpu_gradients_agree, gradients_agree,
     kernels_agree, keys_are_equal_where_operations_are,
 };
 pub use run::{Run, check_sample, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};

@@ -8,7 +8,7 @@ use hubel::{
     tensor::{Array, HostTensor, Philox},
     testing,
 };
-use std::sync::OnceLock;
+use std::{process::Command, sync::OnceLock};
 
 pub use hubel::testing::{Failure, Run, sample_inputs, step_of};
 
@@ -51,4 +51,17 @@ pub fn check_sample(sample: &Sample, rng: &mut Philox, run: &Run) -> Result<(), 
 
 pub fn reference(graph: &Graph, feeds: &[(String, Array)], step: &Step) -> Vec<Array> {
     testing::reference(graph, feeds, step).expect("every input has a value")
+}
+
+/// Returns what another test prints as `bits …`, run in a process of its own with so many threads of the driver.
+pub fn bits_printed_by(test: &str, threads: Option<&str>) -> String {
+    let mut command = Command::new(std::env::current_exe().expect("this test has a file"));
+    command.args(["--exact", test, "--nocapture"]);
+    if let Some(threads) = threads {
+        command.env("LP_NUM_THREADS", threads);
+    }
+    let out = command.output().expect("the test runs itself");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let at = text.find("bits ").unwrap_or_else(|| panic!("no bits in {text}"));
+    text[at..at + 21].to_owned()
 }

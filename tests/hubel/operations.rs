@@ -1,6 +1,6 @@
 //! Claims about every operation, derived from the list of operations.
 
-use crate::harness::{Run, check_sample, engine, families};
+use crate::harness::{Run, bits_printed_by, check_sample, engine, families};
 use hubel::{
     graph::{Family, Fault, Fill},
     ops::{FAMILIES, TABLE, sample_of},
@@ -78,6 +78,23 @@ fn equal_numbers_are_ranked_by_their_place() {
         }
     }
     assert_eq!(noticed, [true; 2]);
+}
+
+#[test]
+fn bits_of_every_operation_as_text() {
+    let hash = families().fold(0u64, |h, f| {
+        let bits = testing::bits(engine(), f).unwrap_or_else(|e| panic!("{}: {e}", f.name));
+        h.rotate_left(5) ^ bits
+    });
+    println!("bits {hash:016x}");
+}
+
+#[test]
+fn the_number_of_driver_threads_changes_no_bit_of_any_result_or_gradient() {
+    let default = bits_printed_by("operations::bits_of_every_operation_as_text", None);
+    for threads in ["1", "2"] {
+        assert_eq!(bits_printed_by("operations::bits_of_every_operation_as_text", Some(threads)), default);
+    }
 }
 
 #[test]

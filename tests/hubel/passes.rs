@@ -241,3 +241,35 @@ fn bias_and_activation_are_part_of_the_convolution_and_the_dense_layer() {
     assert_eq!(nodes.len(), 8, "{plan}");
     assert!(plan.dispatches.iter().all(|d| d.kernel != "elementwise"), "{plan}");
 }
+
+#[test]
+fn gradients_of_grouped_and_depthwise_convolution_are_one_launch_and_at_most_one_reduction() {
+    let mut rng = Philox::new(21, Purpose::Test, 0);
+    let mut seen = [0; 2];
+    for _ in 0..60 {
+        let (c, multiplier) = (rng.pick(&[2, 3, 8, 32]), rng.pick(&[1, 1, 2]));
+        let groups = if rng.below(2) == 0 { c } else { 1 + rng.below(c) };
+        if c % groups > 0 || groups == 1 {
+            continue;
+        }
+        let mut g = Graph::new();
+        let x = g.input("x", [Batch, 13, 11, c], F32);
+        let w = g.input("w", [3, 3, c / groups, c * multiplier], F32);
+        let options = Conv2dOptions::same().groups(groups);
+        let options = options.strides([1 + rng.below(2), 1 + rng.below(2)]).dilation([1 + rng.below(2), 1]);
+        let y = g.conv2d(x, w, options).expect("the groups divide the channels");
+        let dy = g.input("dy", g.shape(y).clone(), F32);
+        let product = g.mul(y, dy).expect("equal shapes");
+        let loss = g.sum(product, &[0, 1, 2, 3], false).expect("a sum");
+        for (k, d) in g.gradients(loss, &[x, w]).expect("gradients").into_iter().enumerate() {
+            g.set_outputs(Vec::new());
+            g.output("d", d);
+            let plan = plan_for(&g, 8, &Run { optimize: true, ..Run::default() });
+            let kernels: Vec<&str> = plan.dispatches.iter().map(|d| d.kernel.as_str()).collect();
+            assert!(!kernels.is_empty() && kernels.len() <= 2, "{kernels:?}\n{plan}");
+            assert!(kernels[1..].iter().all(|k| k.contains("sum")), "{kernels:?}\n{plan}");
+            seen[k] += 1;
+        }
+    }
+    assert!(seen[0] > 20 && seen[1] > 20, "{seen:?}");
+}

@@ -1,13 +1,16 @@
 //! Training: same seed, same bits; resume; nothing created after the first step; embedding.
 
-use crate::{harness::engine, worked_examples::lenet5};
+use crate::{
+    harness::{bits_printed_by, engine},
+    worked_examples::lenet5,
+};
 use hubel::{
     prelude::*,
     runtime::External,
     tensor::{Philox, Purpose},
     wgpu,
 };
-use std::{cell::RefCell, process::Command, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 
 /// Pictures of ten kinds of stripes with noise: learnable, and made here.
 fn stripes(n: usize) -> Dataset {
@@ -84,17 +87,7 @@ fn bits_of_two_hundred_steps_as_text() {
 
 #[test]
 fn the_number_of_driver_threads_changes_no_bit() {
-    let run = |threads: Option<&str>| {
-        let mut command = Command::new(std::env::current_exe().expect("this test has a file"));
-        command.args(["--exact", "training::bits_of_two_hundred_steps_as_text", "--nocapture"]);
-        if let Some(threads) = threads {
-            command.env("LP_NUM_THREADS", threads);
-        }
-        let out = command.output().expect("the test runs itself");
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let at = text.find("bits ").unwrap_or_else(|| panic!("no bits in {text}"));
-        text[at..at + 21].to_owned()
-    };
+    let run = |threads| bits_printed_by("training::bits_of_two_hundred_steps_as_text", threads);
     let default = run(None);
     assert_eq!(run(Some("1")), default);
     assert_eq!(run(Some("2")), default);
