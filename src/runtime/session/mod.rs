@@ -1,3 +1,14 @@
+mod arena;
+mod inspect;
+mod record;
+
+pub use arena::Arena;
+pub use inspect::Timing;
+pub use record::External;
+
+use inspect::Queries;
+use record::{ExternalSet, is_external, n_externals, touches_external};
+
 use super::{
     Engine, Result, RuntimeError, Store,
     gpu::{DeviceBuffer, Gpu, signal},
@@ -15,107 +26,12 @@ use std::{
     collections::HashMap,
     mem,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 const STEP_BYTES: u64 = 96;
 const STAGING_ALIGN: u64 = 256;
-/// How many sets of the caller's buffers keep their bind groups.
-const EXTERNAL_SETS: usize = 8;
-
-/// Activation memory that several sessions share; clones are the same memory.
-///
-/// A session takes the buffers that are large enough and replaces the others by larger ones. Reserve for the
-/// largest plan first, so that nothing is replaced.
-#[derive(Clone, Default)]
-pub struct Arena {
-    buffers: Arc<Mutex<Vec<Arc<DeviceBuffer>>>>,
-}
-
-impl Arena {
-    /// Makes room for arenas of these sizes in bytes, or returns an error where memory is out.
-    pub fn reserve(&self, engine: &Engine, arenas: &[u64]) -> Result<()> {
-        engine.gpu().map_or(Ok(()), |gpu| self.take(gpu, arenas, &[]).map(|_| ()))
-    }
-
-    /// Returns the bytes of each buffer.
-    pub fn bytes(&self) -> Vec<u64> {
-        self.lock().iter().map(|b| b.raw.size()).collect()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<DeviceBuffer>>> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take(&self, gpu: &Gpu, arenas: &[u64], dispatches: &[PlannedDispatch]) -> Result<Vec<Arc<DeviceBuffer>>> {
-        let mut buffers = self.lock();
-        let missing = |i: usize, bytes: u64| buffers.get(i).is_none_or(|b| b.raw.size() < bytes);
-        let more: u64 = (arenas.iter().enumerate()).filter(|&(i, &bytes)| missing(i, bytes)).map(|(_, &b)| b).sum();
-        for (i, &bytes) in arenas.iter().enumerate() {
-            gpu.check_size(|| format!("arena {i} ({})", largest(dispatches, Some(i))), bytes)?;
-        }
-        gpu.check_budget(|| format!("activations ({})", largest(dispatches, None)), more)?;
-        for (i, &bytes) in arenas.iter().enumerate() {
-            if buffers.get(i).is_some_and(|b| b.raw.size() >= bytes) {
-                continue;
-            }
-            let usage = super::gpu::tensors();
-            let buffer = Arc::new(gpu.buffer(&format!("arena {i}"), bytes, usage, false)?);
-            match buffers.get_mut(i) {
-                Some(old) => *old = buffer,
-                None => buffers.push(buffer),
-            }
-        }
-        Ok(buffers[..arenas.len()].to_vec())
-    }
-}
-
-/// Names the three nodes with the largest bindings in an arena, or in all.
-fn largest(dispatches: &[PlannedDispatch], arena: Option<usize>) -> String {
-    let mut nodes: HashMap<&str, u64> = HashMap::new();
-    for dispatch in dispatches {
-        for binding in dispatch.bindings.iter().filter(|b| b.access == Access::ReadWrite) {
-            if let BufferRef::Arena(i) = binding.place.buffer
-                && arena.is_none_or(|a| a == i)
-            {
-                let most = nodes.entry(&dispatch.node).or_default();
-                *most = (*most).max(binding.place.bytes);
-            }
-        }
-    }
-    let mut nodes: Vec<(&str, u64)> = nodes.into_iter().collect();
-    nodes.sort_by_key(|&(name, bytes)| (std::cmp::Reverse(bytes), name));
-    let text: Vec<String> =
-        nodes.iter().take(3).map(|(name, bytes)| format!("`{name}` {}", super::error::Bytes(*bytes))).collect();
-    if text.is_empty() { "no node".into() } else { format!("largest: {}", text.join(", ")) }
-}
-
-/// A buffer of the caller that stands for one of a plan's external inputs or outputs.
-#[derive(Debug, Clone, Copy)]
-pub struct External<'a> {
-    /// The buffer, with usage `STORAGE`.
-    pub buffer: &'a wgpu::Buffer,
-    /// Where in it the tensor starts, in bytes: a multiple of the device's storage offset alignment.
-    pub offset: u64,
-}
-
-impl<'a> From<&'a wgpu::Buffer> for External<'a> {
-    fn from(buffer: &'a wgpu::Buffer) -> Self {
-        External { buffer, offset: 0 }
-    }
-}
-
-/// The time that one launch took on the device.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Timing {
-    /// The node.
-    pub node: String,
-    /// Its kernel.
-    pub kernel: String,
-    /// Milliseconds.
-    pub ms: f64,
-}
 
 /// A plan with its memory, pipelines and bind groups: runs steps.
 ///
@@ -145,21 +61,10 @@ pub struct Session {
     dispatches_per_submit: usize,
 }
 
-struct ExternalSet {
-    buffers: Vec<(wgpu::Buffer, u64)>,
-    /// One per dispatch, `None` where it touches none of them.
-    groups: Vec<Option<wgpu::BindGroup>>,
-}
-
 #[derive(Default)]
 struct Progress {
     readback: Readback,
     pending: Option<(Pending, usize)>,
-}
-
-struct Queries {
-    set: wgpu::QuerySet,
-    resolved: DeviceBuffer,
 }
 
 impl std::fmt::Debug for Session {
@@ -566,207 +471,12 @@ impl Session {
         self.gpu.wait_aside("the steps submitted", index, self.timeout, sender);
         receiver.receive().await.flatten().map_or(self.gpu.poison.check(), Err)
     }
-
-    fn make_records(&mut self) -> Result<()> {
-        if self.records.is_none() {
-            let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-            let records: Vec<u32> = (1..=self.plan.capacity).flat_map(|n| Step::of(n).words()).collect();
-            let bytes: &[u8] = bytemuck::cast_slice(&records);
-            let buffer = self.gpu.buffer("the step records", bytes.len() as u64, usage, true)?;
-            let refused = |e: wgpu::MapRangeError| RuntimeError::Validation { message: e.to_string() };
-            buffer.raw.get_mapped_range_mut(..).map_err(refused)?.copy_from_slice(bytes);
-            buffer.raw.unmap();
-            self.records = Some(buffer);
-        }
-        Ok(())
-    }
-
-    /// Records the plan for `n` samples into the caller's encoder.
-    ///
-    /// `externals` are the caller's buffers, the plan's external inputs first, then its external outputs; each
-    /// needs usage `STORAGE` and room for the plan's capacity. Nothing crosses the host, and nothing is made on
-    /// the device when the same buffers come again (the last 8 sets are kept).
-    pub fn record(&mut self, encoder: &mut wgpu::CommandEncoder, n: usize, externals: &[External<'_>]) -> Result<()> {
-        self.record_range(encoder, n, externals, 0..self.plan.dispatches.len())
-    }
-
-    /// Records a range of the plan's launches, so that an application can spread a step over frames.
-    pub fn record_range(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        n: usize,
-        externals: &[External<'_>],
-        range: Range<usize>,
-    ) -> Result<()> {
-        self.gpu.poison.check()?;
-        self.check_n(n)?;
-        let total = self.plan.dispatches.len();
-        if range.end > total || range.start > range.end {
-            return Err(RuntimeError::Mismatch {
-                name: "range".into(),
-                wanted: format!("a part of 0..{total}"),
-                got: format!("{range:?}"),
-            });
-        }
-        self.check_fed(|_| false)?;
-        let set = self.external_set(externals)?;
-        self.make_records()?;
-        if let Some(records) = &self.records {
-            let from = (n as u64 - 1) * STEP_BYTES;
-            encoder.copy_buffer_to_buffer(&records.raw, from, &self.step.raw, 0, STEP_BYTES);
-        }
-        self.encode(encoder, n, range, set.map(|i| &self.external_sets[i]));
-        Ok(())
-    }
-
-    /// Returns the kept bind groups of these buffers.
-    fn external_set(&mut self, externals: &[External<'_>]) -> Result<Option<usize>> {
-        let wanted = self.n_externals();
-        if externals.len() != wanted {
-            let wanted = format!("{wanted} buffers");
-            let got = format!("{} buffers", externals.len());
-            return Err(RuntimeError::Mismatch { name: "externals".into(), wanted, got });
-        }
-        if wanted == 0 {
-            return Ok(None);
-        }
-        let same = |set: &ExternalSet| {
-            set.buffers.iter().zip(externals).all(|((buffer, offset), e)| buffer == e.buffer && *offset == e.offset)
-        };
-        if let Some(i) = self.external_sets.iter().position(same) {
-            return Ok(Some(i));
-        }
-        let align = u64::from(self.gpu.limits.min_storage_buffer_offset_alignment);
-        for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
-            let BufferRef::External(i) = port.place.buffer else { continue };
-            let (e, bytes) = (&externals[i], port.place.offset + port.place.bytes);
-            let (size, usage) = (e.buffer.size(), e.buffer.usage());
-            let mismatch =
-                |wanted: String, got: String| RuntimeError::Mismatch { name: port.name.clone(), wanted, got };
-            if !usage.contains(wgpu::BufferUsages::STORAGE) {
-                return Err(mismatch("a buffer with usage STORAGE".into(), format!("{usage:?}")));
-            }
-            if e.offset % align != 0 {
-                return Err(mismatch(format!("an offset that is a multiple of {align}"), e.offset.to_string()));
-            }
-            if e.offset.checked_add(bytes).is_none_or(|end| end > size) {
-                let wanted = format!("{bytes} bytes from offset {} for {} samples", e.offset, self.plan.capacity);
-                return Err(mismatch(wanted, format!("a buffer of {size} bytes")));
-            }
-        }
-        let buffers: Vec<_> = externals.iter().map(|e| (e.buffer.clone(), e.offset)).collect();
-        let groups = self.bind(&buffers, true)?;
-        if self.external_sets.len() == EXTERNAL_SETS {
-            self.external_sets.remove(0);
-        }
-        self.external_sets.push(ExternalSet { buffers, groups });
-        Ok(Some(self.external_sets.len() - 1))
-    }
-
-    /// Runs one step with each launch in a pass of its own and returns their times on the device, blocking.
-    pub fn profile(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Vec<Timing>> {
-        if !self.gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-            return Err(RuntimeError::Unsupported {
-                what: "timing of single launches",
-                advice: "the adapter has no timestamps; time whole steps with wait",
-            });
-        }
-        if self.n_externals() > 0 {
-            return Err(EXTERNAL_IN_RUN);
-        }
-        let total = self.plan.dispatches.len();
-        let per_set = (wgpu::QUERY_SET_MAX_QUERIES / 2) as usize;
-        if self.queries.is_none() {
-            let count = 2 * total.clamp(1, per_set) as u32;
-            let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-            let resolved = self.gpu.buffer("timestamps", u64::from(count) * 8, usage, false)?;
-            let descriptor = wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count };
-            let set = self.gpu.scoped("timestamps", 0, || self.gpu.device.create_query_set(&descriptor))?;
-            self.queries = Some(Queries { set, resolved });
-        }
-        let fed = self.stage(step, feeds)?;
-        let period = f64::from(self.gpu.queue.get_timestamp_period());
-        let mut ticks: Vec<u64> = Vec::with_capacity(2 * total);
-        for from in (0..total.max(1)).step_by(per_set) {
-            let to = (from + per_set).min(total);
-            let Some(queries) = &self.queries else { break };
-            let index = self.gpu.submit("a profiled step", |encoder| {
-                if from == 0 {
-                    self.copy_feeds(encoder, &fed);
-                }
-                for i in from..to {
-                    let first = 2 * (i - from) as u32;
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                        label: Some(&self.plan.dispatches[i].node),
-                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                            query_set: &queries.set,
-                            beginning_of_pass_write_index: Some(first),
-                            end_of_pass_write_index: Some(first + 1),
-                        }),
-                    });
-                    pass.set_pipeline(&self.pipelines[i].raw);
-                    self.dispatch(&mut pass, step.n, i, None);
-                }
-                if to > from {
-                    encoder.resolve_query_set(&queries.set, 0..2 * (to - from) as u32, &queries.resolved.raw, 0);
-                }
-            })?;
-            self.last = Some(index.clone());
-            if from == 0 {
-                self.ring.recycle(&self.gpu, index)?;
-            }
-            let range = (0, 16 * (to - from) as u64);
-            let bytes = self.readback.read(&self.gpu, &queries.resolved.raw, range, "timestamps", self.timeout)?;
-            ticks.extend(bytemuck::pod_collect_to_vec::<u8, u64>(&bytes));
-        }
-        self.held.fill(false);
-        let times = ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period / 1e6);
-        Ok((self.plan.dispatches.iter().zip(times))
-            .map(|(d, ms)| Timing { node: d.node.clone(), kernel: d.kernel.clone(), ms })
-            .collect())
-    }
-
-    /// Fills all arenas with a 32-bit word; tests put guards around tensors so.
-    pub fn fill_arenas(&mut self, word: u32) -> Result<()> {
-        for arena in &self.arenas {
-            let words = vec![word; arena.raw.size() as usize / 4];
-            self.gpu.upload(&arena.raw, 0, bytemuck::cast_slice(&words))?;
-        }
-        Ok(())
-    }
-
-    /// Returns the words of an arena of the plan, blocking.
-    pub fn arena_words(&mut self, i: usize) -> Result<Vec<u32>> {
-        self.gpu.poison.check()?;
-        let (Some(arena), Some(&bytes)) = (self.arenas.get(i), self.plan.arenas.get(i)) else {
-            let known = format!("{} arenas", self.arenas.len());
-            return Err(RuntimeError::UnknownName { kind: "arena", name: i.to_string(), known });
-        };
-        let bytes = self.readback.read(&self.gpu, &arena.raw, (0, bytes), "an arena", self.timeout)?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
-    }
 }
 
 const EXTERNAL_IN_RUN: RuntimeError = RuntimeError::Unsupported {
     what: "this call on a plan with inputs or outputs in the caller's buffers",
     advice: "use Session::record",
 };
-
-fn is_external(port: &Port) -> bool {
-    matches!(port.place.buffer, BufferRef::External(_))
-}
-
-fn touches_external(dispatch: &PlannedDispatch) -> bool {
-    dispatch.bindings.iter().any(|b| matches!(b.place.buffer, BufferRef::External(_)))
-}
-
-fn n_externals(plan: &Plan) -> usize {
-    let ports = plan.inputs.iter().chain(&plan.outputs);
-    ports
-        .filter_map(|p| if let BufferRef::External(i) = p.place.buffer { Some(i + 1) } else { None })
-        .max()
-        .unwrap_or(0)
-}
 
 fn plan_error(dispatch: &PlannedDispatch, message: String) -> RuntimeError {
     RuntimeError::Plan { node: dispatch.node.clone(), kernel: dispatch.kernel.clone(), message }

@@ -1,0 +1,147 @@
+//! Steps inside the caller's command encoder, on the caller's buffers.
+
+use super::{STEP_BYTES, Session};
+use crate::{
+    graph::Step,
+    passes::{BufferRef, Plan, PlannedDispatch, Port},
+    runtime::{Result, RuntimeError},
+};
+use std::ops::Range;
+
+/// How many sets of the caller's buffers keep their bind groups.
+const EXTERNAL_SETS: usize = 8;
+
+/// A buffer of the caller that stands for one of a plan's external inputs or outputs.
+#[derive(Debug, Clone, Copy)]
+pub struct External<'a> {
+    /// The buffer, with usage `STORAGE`.
+    pub buffer: &'a wgpu::Buffer,
+    /// Where in it the tensor starts, in bytes: a multiple of the device's storage offset alignment.
+    pub offset: u64,
+}
+
+impl<'a> From<&'a wgpu::Buffer> for External<'a> {
+    fn from(buffer: &'a wgpu::Buffer) -> Self {
+        External { buffer, offset: 0 }
+    }
+}
+
+pub(super) struct ExternalSet {
+    pub buffers: Vec<(wgpu::Buffer, u64)>,
+    /// One per dispatch, `None` where it touches none of them.
+    pub groups: Vec<Option<wgpu::BindGroup>>,
+}
+
+impl Session {
+    pub(super) fn make_records(&mut self) -> Result<()> {
+        if self.records.is_none() {
+            let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+            let records: Vec<u32> = (1..=self.plan.capacity).flat_map(|n| Step::of(n).words()).collect();
+            let bytes: &[u8] = bytemuck::cast_slice(&records);
+            let buffer = self.gpu.buffer("the step records", bytes.len() as u64, usage, true)?;
+            let refused = |e: wgpu::MapRangeError| RuntimeError::Validation { message: e.to_string() };
+            buffer.raw.get_mapped_range_mut(..).map_err(refused)?.copy_from_slice(bytes);
+            buffer.raw.unmap();
+            self.records = Some(buffer);
+        }
+        Ok(())
+    }
+
+    /// Records the plan for `n` samples into the caller's encoder.
+    ///
+    /// `externals` are the caller's buffers, the plan's external inputs first, then its external outputs; each
+    /// needs usage `STORAGE` and room for the plan's capacity. Nothing crosses the host, and nothing is made on
+    /// the device when the same buffers come again (the last 8 sets are kept).
+    pub fn record(&mut self, encoder: &mut wgpu::CommandEncoder, n: usize, externals: &[External<'_>]) -> Result<()> {
+        self.record_range(encoder, n, externals, 0..self.plan.dispatches.len())
+    }
+
+    /// Records a range of the plan's launches, so that an application can spread a step over frames.
+    pub fn record_range(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        n: usize,
+        externals: &[External<'_>],
+        range: Range<usize>,
+    ) -> Result<()> {
+        self.gpu.poison.check()?;
+        self.check_n(n)?;
+        let total = self.plan.dispatches.len();
+        if range.end > total || range.start > range.end {
+            return Err(RuntimeError::Mismatch {
+                name: "range".into(),
+                wanted: format!("a part of 0..{total}"),
+                got: format!("{range:?}"),
+            });
+        }
+        self.check_fed(|_| false)?;
+        let set = self.external_set(externals)?;
+        self.make_records()?;
+        if let Some(records) = &self.records {
+            let from = (n as u64 - 1) * STEP_BYTES;
+            encoder.copy_buffer_to_buffer(&records.raw, from, &self.step.raw, 0, STEP_BYTES);
+        }
+        self.encode(encoder, n, range, set.map(|i| &self.external_sets[i]));
+        Ok(())
+    }
+
+    /// Returns the kept bind groups of these buffers.
+    fn external_set(&mut self, externals: &[External<'_>]) -> Result<Option<usize>> {
+        let wanted = self.n_externals();
+        if externals.len() != wanted {
+            let wanted = format!("{wanted} buffers");
+            let got = format!("{} buffers", externals.len());
+            return Err(RuntimeError::Mismatch { name: "externals".into(), wanted, got });
+        }
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let same = |set: &ExternalSet| {
+            set.buffers.iter().zip(externals).all(|((buffer, offset), e)| buffer == e.buffer && *offset == e.offset)
+        };
+        if let Some(i) = self.external_sets.iter().position(same) {
+            return Ok(Some(i));
+        }
+        let align = u64::from(self.gpu.limits.min_storage_buffer_offset_alignment);
+        for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
+            let BufferRef::External(i) = port.place.buffer else { continue };
+            let (e, bytes) = (&externals[i], port.place.offset + port.place.bytes);
+            let (size, usage) = (e.buffer.size(), e.buffer.usage());
+            let mismatch =
+                |wanted: String, got: String| RuntimeError::Mismatch { name: port.name.clone(), wanted, got };
+            if !usage.contains(wgpu::BufferUsages::STORAGE) {
+                return Err(mismatch("a buffer with usage STORAGE".into(), format!("{usage:?}")));
+            }
+            if e.offset % align != 0 {
+                return Err(mismatch(format!("an offset that is a multiple of {align}"), e.offset.to_string()));
+            }
+            if e.offset.checked_add(bytes).is_none_or(|end| end > size) {
+                let wanted = format!("{bytes} bytes from offset {} for {} samples", e.offset, self.plan.capacity);
+                return Err(mismatch(wanted, format!("a buffer of {size} bytes")));
+            }
+        }
+        let buffers: Vec<_> = externals.iter().map(|e| (e.buffer.clone(), e.offset)).collect();
+        let groups = self.bind(&buffers, true)?;
+        if self.external_sets.len() == EXTERNAL_SETS {
+            self.external_sets.remove(0);
+        }
+        self.external_sets.push(ExternalSet { buffers, groups });
+        Ok(Some(self.external_sets.len() - 1))
+    }
+}
+
+pub(super) fn is_external(port: &Port) -> bool {
+    matches!(port.place.buffer, BufferRef::External(_))
+}
+
+pub(super) fn touches_external(dispatch: &PlannedDispatch) -> bool {
+    dispatch.bindings.iter().any(|b| matches!(b.place.buffer, BufferRef::External(_)))
+}
+
+pub(super) fn n_externals(plan: &Plan) -> usize {
+    let ports = plan.inputs.iter().chain(&plan.outputs);
+    ports
+        .filter_map(|p| if let BufferRef::External(i) = p.place.buffer { Some(i + 1) } else { None })
+        .max()
+        .unwrap_or(0)
+}
