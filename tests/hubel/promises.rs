@@ -57,7 +57,7 @@ fn promise(family: &str) -> Option<Promise> {
         "elementwise" => Functions,
         "gather_grad" => Sums(|io, n| elements(io, 0, n)),
         "matmul" => Sums(|io, n| elements(io, 0, n)),
-        "max_pool2d_grad" => Chosen(16),
+        "max_pool2d_grad" => Chosen(25),
         "top_k_grad" => Chosen(65),
         "resize2d" => Sums(|_, _| 4),
         // At most all results of a picture and channel are read from one pixel.
