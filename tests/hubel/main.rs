@@ -8,6 +8,7 @@ mod long_sums;
 mod operations;
 mod passes;
 mod promises;
+mod shared_tiles;
 mod structure;
 mod training;
 mod worked_examples;

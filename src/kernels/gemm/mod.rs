@@ -5,6 +5,7 @@
 //! lane side) has one index per lane, the other (the shared side) is the same for all lanes.
 
 mod filter;
+mod shared;
 mod strip;
 mod window;
 
@@ -54,6 +55,8 @@ pub struct Operand<'a> {
     pub enter: &'a dyn Fn(usize, &str, &str) -> String,
     /// The element at the current place of the reduction, for a name prefix.
     pub value: &'a dyn Fn(&str) -> String,
+    /// Whether neighbours in memory are neighbouring terms of the innermost loop, else neighbouring indices.
+    pub along_terms: bool,
 }
 
 /// Where a row of the result lies, if not row after row.
@@ -201,10 +204,33 @@ impl<'a> Finish<'a> {
 
 /// Returns ways to compute a product, the one that needs no timing first.
 pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-    let (_, tile) = choose(product, profile);
+    lower_with([], product, profile, epilogue)
+}
+
+/// Returns the estimated nanoseconds and the launches of register tiles without workgroup memory.
+fn register_tiles(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> (f64, Candidate) {
+    let (time, tile) = choose(product, profile);
     let Tile { lane_rows, shared, vectors, splits, .. } = tile;
     let side = if lane_rows { "rows" } else { "columns" };
     let variant = format!("lanes_{side}_{shared}x{vectors}_split{splits}");
+    let inner: u64 = product.loops[1..].iter().map(|l| l.to.fixed).product();
+    let turns = turns(product);
+    let rest = if splits > 1 { 2 * inner * splits } else { 0 };
+    let turns = Count { fixed: turns.fixed + rest, ..turns };
+    let kernel = |finish: &Finish, split| tile_kernel(product, tile, finish, split);
+    (time, candidate(product, variant, tile, turns, epilogue, kernel))
+}
+
+/// Returns the launches of a kernel, given by its text behind its declarations for whether the reduction is split.
+fn candidate(
+    product: &Product,
+    variant: String,
+    tile: Tile,
+    turns: Count,
+    epilogue: Option<&Epilogue>,
+    kernel: impl Fn(&Finish, bool) -> String,
+) -> Candidate {
+    let splits = tile.splits;
     let columns = product.columns.extent.fixed;
     let finish = Finish::new(epilogue, columns);
     let n_inputs = product.slots.len();
@@ -218,25 +244,19 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
     } else {
         declare_outputs(&mut declarations, &mut slots, outputs, n_inputs + 1);
     }
-    let body = declarations + &tile_kernel(product, tile, &finish, split);
+    let body = declarations + &kernel(&finish, split);
     let main = dispatch(product.name, &body, &[], grid(product, tile), slots, epilogue.filter(|_| !split));
-    let inner: u64 = product.loops[1..].iter().map(|l| l.to.fixed).product();
-    let turns = turns(product);
-    let rest = if split { 2 * inner * splits } else { 0 };
-    let main = main.turns(Count { fixed: turns.fixed + rest, ..turns }, splits);
+    let main = main.turns(turns, splits);
     if !split {
-        return vec![Candidate::single(variant, main)];
+        return Candidate::single(variant, main);
     }
     let elements = count_product(product.rows.extent, product.columns.extent);
     let elements = count_product(elements, product.batch);
     let sums = product.sums();
     let elements = Count { fixed: elements.fixed + sums, ..elements };
     let sum = split_sum(sums, elements, splits, &finish, epilogue);
-    vec![Candidate {
-        variant,
-        dispatches: vec![main, sum],
-        scratch_bytes: vec![Count { fixed: elements.fixed * 4 * splits, per_sample: elements.per_sample * 4 * splits }],
-    }]
+    let scratch = Count { fixed: elements.fixed * 4 * splits, per_sample: elements.per_sample * 4 * splits };
+    Candidate { variant, dispatches: vec![main, sum], scratch_bytes: vec![scratch] }
 }
 
 fn declare_outputs(text: &mut String, slots: &mut Vec<Slot>, outputs: u64, first: usize) {
@@ -551,11 +571,12 @@ pub fn lower_with(
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Vec<Candidate> {
-    let (time, _) = choose(product, profile);
-    let own = lower(product, profile, epilogue).into_iter().map(|c| (time, c));
-    let mut candidates: Vec<(f64, Candidate)> = own.chain(rivals).collect();
+    let own = [register_tiles(product, profile, epilogue)];
+    let mut candidates: Vec<(f64, Candidate)> = own.into_iter().chain(rivals).collect();
     candidates.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-    candidates.into_iter().map(|(_, c)| c).collect()
+    let mut candidates = candidates.into_iter().map(|(_, c)| c).collect();
+    shared::add(&mut candidates, product, profile, epilogue);
+    candidates
 }
 
 /// Returns the declaration of an input of `elements` 32-bit floats as a uniform buffer, and a function `NAME_at` that
@@ -588,8 +609,8 @@ mod tests {
             slots: Vec::new(),
             batch: count(1, 0),
             head: String::new(),
-            rows: Operand { extent: count(0, 7), enter: &nothing, value: &zero },
-            columns: Operand { extent: count(33, 0), enter: &nothing, value: &zero },
+            rows: Operand { extent: count(0, 7), enter: &nothing, value: &zero, along_terms: false },
+            columns: Operand { extent: count(33, 0), enter: &nothing, value: &zero, along_terms: false },
             loops: vec![Loop::new("k", count(5, 0))],
             place: None,
             whole: true,

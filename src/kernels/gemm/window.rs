@@ -163,8 +163,18 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
             "    let group = batch % {groups}u;\n    let phase_h = batch / {}u;\n    let phase_w = batch / {groups}u % {phase_w}u;\n",
             phase_w * groups
         ),
-        rows: Operand { extent: w.pictures.times((per_h * per_w) as u64), enter: &pixel_enter, value: &pixel_value },
-        columns: Operand { extent: count(to_channels), enter: &weight_enter, value: &weight_value },
+        rows: Operand {
+            extent: w.pictures.times((per_h * per_w) as u64),
+            enter: &pixel_enter,
+            value: &pixel_value,
+            along_terms: true,
+        },
+        columns: Operand {
+            extent: count(to_channels),
+            enter: &weight_enter,
+            value: &weight_value,
+            along_terms: w.transposed,
+        },
         loops: vec![taps("r", 0, "phase_h"), taps("s", 1, "phase_w"), Loop::new("c", count(channels))],
         place: if phased || grouped { Some(&place) } else { None },
         whole: !phased,

@@ -1,0 +1,193 @@
+//! Products through workgroup memory: what graphics processors run, here on whatever adapter there is.
+
+use crate::harness::{Run, check_sample, engine, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
+use hubel::{
+    graph::{DeviceClass, DeviceProfile, Family, Fault, Fill, Sample, TensorType},
+    ops::*,
+    prelude::*,
+    tensor::{Philox, Purpose, stream_id},
+};
+use std::collections::HashSet;
+
+const NAMES: [&str; 4] = ["conv2d", "conv2d_grad_input", "conv2d_grad_weight", "matmul"];
+const ANY: Fill = Fill::Uniform(-1.0, 1.0);
+
+fn products() -> impl Iterator<Item = &'static Family> {
+    NAMES.iter().map(|name| *FAMILIES.iter().find(|f| f.name == *name).expect("the family is in the list"))
+}
+
+/// Returns the ways of a sample through workgroup memory; a convolution of each channel alone has none.
+fn variants(sample: &Sample, profile: &DeviceProfile) -> Vec<String> {
+    let (graph, _, outputs) = sample_graph(sample);
+    let candidates = sample.op.lower(&graph.io(graph.node(outputs[0])), profile, None);
+    candidates.into_iter().map(|c| c.variant).filter(|v| v.starts_with("shared_")).collect()
+}
+
+/// Returns a run that takes a variant, which the plan must have.
+fn forced<'a>(sample: &Sample, variant: &str) -> Run<'a> {
+    let run = Run { guarded: true, variant: Some((sample.op.name().into(), variant.into())), ..Run::default() };
+    let (graph, ..) = sample_graph(sample);
+    let plan = plan_for(&graph, sample.capacity, &run);
+    assert!(plan.dispatches.iter().all(|d| d.variant == variant), "{variant} is not taken");
+    run
+}
+
+/// Returns products at the edges of tiles and chunks.
+fn edges() -> Vec<Sample> {
+    let ty = |dims: &[usize]| (TensorType::f32(dims), ANY);
+    let mut samples = Vec::new();
+    for (m, k, n) in [(1, 1, 1), (7, 15, 17), (63, 16, 65), (64, 17, 64), (65, 300, 63), (129, 8, 127), (33, 700, 130)]
+    {
+        for (transpose_a, transpose_b) in [(false, false), (true, true)] {
+            let pair = |on: bool, a: usize, b: usize| if on { [b, a] } else { [a, b] };
+            let options = MatmulOptions { transpose_a, transpose_b };
+            let inputs = vec![ty(&pair(transpose_a, m, k)), ty(&pair(transpose_b, k, n))];
+            samples.push(Sample::new(Matmul { options, column_sums: false }, inputs, 1));
+        }
+        let options = MatmulOptions { transpose_a: true, transpose_b: false };
+        let inputs = vec![ty(&[Batch, m]), ty(&[Batch, n])];
+        samples.push(Sample::new(Matmul { options, column_sums: true }, inputs, k).with_n(k.div_ceil(2)));
+    }
+    let same = Conv2dOptions::same;
+    let cases = [
+        (9, 64, 3, 65, same()),
+        (17, 15, 7, 33, same().strides([2, 2])),
+        (8, 33, 3, 64, same().dilation([2, 2])),
+        (12, 34, 5, 66, same().groups(2)),
+        (13, 3, 3, 16, Conv2dOptions::valid().strides([3, 2])),
+        (5, 17, 1, 63, Conv2dOptions::valid()),
+    ];
+    for (size, c, kernel, k, options) in cases {
+        let geometry = Geometry::new([size; 2], [kernel; 2], options).expect("the kernel fits");
+        let [p, q] = geometry.output;
+        let (x, w, dy) =
+            (ty(&[Batch, size, size, c]), ty(&[kernel, kernel, c / options.groups, k]), ty(&[Batch, p, q, k]));
+        samples.push(Sample::new(Conv2d { options }, vec![x.clone(), w.clone()], 4).with_n(3));
+        samples.push(Sample::new(Conv2dGradInput { geometry }, vec![dy.clone(), w], 4).with_n(3));
+        samples.push(Sample::new(Conv2dGradWeight { geometry, column_sums: true }, vec![x, dy], 4).with_n(3));
+    }
+    samples
+}
+
+#[test]
+fn products_through_workgroup_memory_compute_what_their_references_say_between_guards() {
+    let mut tried = HashSet::new();
+    let mut failed = Vec::new();
+    let mut rng = Philox::new(21, Purpose::Test, 0);
+    let random = products().flat_map(|family| {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 21);
+        (0..30).map(move |_| (family.sample)(&mut rng))
+    });
+    // Each sample takes its turn with another tile.
+    for (i, sample) in random.chain(edges()).enumerate() {
+        let mut names = variants(&sample, engine().profile());
+        names.sort();
+        let Some(variant) = names.get(i % names.len().max(1)) else { continue };
+        let (tile, splits) = variant.split_once("_split").expect("variants state their splits");
+        tried.insert((sample.op.name().to_owned(), tile.to_owned(), splits != "1"));
+        let run = forced(&sample, variant);
+        if let Err(e) = check_sample(&sample, &mut rng, &run) {
+            failed.push(format!("{variant}: {e}"));
+        }
+    }
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+    for name in NAMES {
+        let of = |split| tried.iter().filter(|(op, _, s)| op == name && *s == split).count();
+        assert!(of(false) >= 4 && of(true) >= 2, "{name}: {} whole and {} split", of(false), of(true));
+    }
+}
+
+#[test]
+fn epilogues_are_applied_to_products_through_workgroup_memory() {
+    let mut met = 0;
+    let mut rng = Philox::new(22, Purpose::Test, 0);
+    for (i, sample) in edges().into_iter().enumerate().filter(|(_, s)| s.op.epilogue()) {
+        let names = variants(&sample, engine().profile());
+        let Some(variant) = names.get(i % names.len().max(1)) else { continue };
+        let (mut g, _, outputs) = sample_graph(&sample);
+        let shape = g.shape(outputs[0]).clone();
+        let bias = g.input("bias", [shape.last()], F32);
+        let other = g.input("other", shape.clone(), F32);
+        let y = g.add(outputs[0], bias).and_then(|y| g.relu(y)).and_then(|y| g.add(y, other)).expect("shapes agree");
+        g.set_outputs(Vec::new());
+        g.output("y", y);
+        let (arrays, step) = (sample_inputs(&sample, &mut rng), step_of(&sample, &mut rng));
+        let mut feeds: Vec<_> = arrays.into_iter().enumerate().map(|(i, a)| (format!("in{i}"), a)).collect();
+        feeds.push(("bias".into(), ANY.array(&[shape.last()], &mut rng)));
+        feeds.push(("other".into(), ANY.array(&shape.at(sample.n), &mut rng)));
+        let run = Run {
+            optimize: true,
+            guarded: true,
+            variant: Some((sample.op.name().into(), variant.clone())),
+            ..Run::default()
+        };
+        let plan = plan_for(&g, sample.capacity, &run);
+        let own = plan.dispatches.iter().filter(|d| d.variant == *variant).count();
+        assert_eq!(own, plan.dispatches.len(), "{variant}: the chain is fused and the variant taken");
+        met += 1;
+        let exact = reference(&g, &feeds, &step);
+        let feeds: Vec<_> = feeds.into_iter().map(|(name, a)| (name, a.to_host(F32))).collect();
+        let got = run_graph(&g, &feeds, &step, sample.capacity, &run).expect("the graph runs");
+        for (k, (got, exact)) in got[0].to_f32().iter().zip(&exact[0].data).enumerate() {
+            let error = (f64::from(*got) - exact).abs();
+            assert!(error <= 1e-4, "{} {variant} [{k}]: {got}, wanted {exact}", sample.op.name());
+        }
+    }
+    assert!(met >= 20, "only {met} products have epilogues");
+}
+
+#[test]
+fn planted_faults_of_products_through_workgroup_memory_are_noticed() {
+    let faults = [
+        ("drops the last chunk", "chunk < end_terms;", "chunk + 16u < end_terms;"),
+        ("swaps term and index", "(lane % 16u) * 17u + lane / 16u + 0u]", "(lane / 16u) * 17u + lane % 16u + 0u]"),
+        ("reads the rows of a neighbour", "let at_a = lane / 16u", "let at_a = (lane / 16u + 1u) % 16u"),
+        ("repeats the last term", "_t < end_terms", "_t < end_terms + 1u"),
+        ("skips the last tile", "tile >= tiles", "tile + 1u >= tiles"),
+        ("cuts parts a term short", "start_terms + size_terms", "start_terms + size_terms - 1u"),
+        ("writes a row past the end", "if (row0_i < ", "if (row0_i <= "),
+        ("leaves a column out", "column0_there) {", "column1_there) {"),
+        ("loses a part of the column sums", "var k = 0u; k < ", "var k = 1u; k < "),
+    ];
+    let mut rng = Philox::new(23, Purpose::Test, 0);
+    for (what, from, to) in faults {
+        let fault = Fault { what, from, to };
+        let mut met = 0;
+        let noticed = edges().iter().any(|sample| {
+            let names = variants(sample, engine().profile());
+            let Some(variant) = names.iter().find(|v| v.starts_with("shared_64x64x16_")) else { return false };
+            let run = forced(sample, variant);
+            let plan = plan_for(&sample_graph(sample).0, sample.capacity, &run);
+            if !plan.dispatches.iter().any(|d| d.source.contains(from)) {
+                return false;
+            }
+            met += 1;
+            let Err(e) = check_sample(sample, &mut rng, &Run { fault: Some(&fault), ..run }) else { return false };
+            assert!(!e.0.contains("wgsl:"), "`{what}` is no kernel: {e}");
+            true
+        });
+        assert!(noticed, "`{what}` passed {met} samples unnoticed");
+    }
+}
+
+#[test]
+fn graphics_processors_take_large_products_through_workgroup_memory_first() {
+    let first = |sample: &Sample, class| {
+        let (graph, _, outputs) = sample_graph(sample);
+        let io = graph.io(graph.node(outputs[0]));
+        sample.op.lower(&io, &DeviceProfile::portable(class), None).swap_remove(0).variant
+    };
+    let matmul = |m: usize, k: usize, n: usize| {
+        let inputs = vec![(TensorType::f32([m, k]), ANY), (TensorType::f32([k, n]), ANY)];
+        Sample::new(Matmul { options: MatmulOptions::default(), column_sums: false }, inputs, 1)
+    };
+    for (sample, tile) in [
+        (matmul(4096, 1024, 4096), "shared_128x128x8_split1"),
+        (matmul(512, 4096, 512), "shared_128x128x8_split16"),
+        (matmul(33, 64, 33), "shared_64x64x16_split1"),
+    ] {
+        assert_eq!(first(&sample, DeviceClass::Gpu), tile);
+        assert!(!first(&sample, DeviceClass::Cpu).starts_with("shared_"));
+    }
+    assert!(!first(&matmul(4096, 31, 4096), DeviceClass::Gpu).starts_with("shared_"));
+}
