@@ -57,6 +57,11 @@ fn translate(dispatch: &Dispatch) -> Result<(), String> {
     if entry.workgroup_size.iter().product::<u32>() > 256 {
         return Err(format!("a workgroup of {:?}", entry.workgroup_size));
     }
+    let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+    let shared: u32 = shared.map(|(_, v)| module.types[v.ty].inner.size(module.to_ctx())).sum();
+    if shared > 16_384 {
+        return Err(format!("{shared} bytes of workgroup memory"));
+    }
     let atomic_floats = module
         .types
         .iter()

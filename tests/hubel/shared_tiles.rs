@@ -76,7 +76,7 @@ fn products_through_workgroup_memory_compute_what_their_references_say_between_g
     let mut rng = Philox::new(21, Purpose::Test, 0);
     let random = products().flat_map(|family| {
         let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 21);
-        (0..30).map(move |_| (family.sample)(&mut rng))
+        (0..15).map(move |_| (family.sample)(&mut rng))
     });
     // Each sample takes its turn with another tile.
     for (i, sample) in random.chain(edges()).enumerate() {
@@ -93,7 +93,8 @@ fn products_through_workgroup_memory_compute_what_their_references_say_between_g
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
     for name in NAMES {
         let of = |split| tried.iter().filter(|(op, _, s)| op == name && *s == split).count();
-        assert!(of(false) >= 4 && of(true) >= 2, "{name}: {} whole and {} split", of(false), of(true));
+        let tiles = tried.iter().filter(|(op, ..)| op == name).map(|(_, tile, _)| tile).collect::<HashSet<_>>().len();
+        assert!(tiles == 5 && of(false) > 0 && of(true) > 1, "{name}: {tiles} tiles");
     }
 }
 
@@ -184,7 +185,7 @@ fn graphics_processors_take_large_products_through_workgroup_memory_first() {
     for (sample, tile) in [
         (matmul(4096, 1024, 4096), "shared_128x128x8_split1"),
         (matmul(512, 4096, 512), "shared_128x128x8_split16"),
-        (matmul(33, 64, 33), "shared_64x64x16_split1"),
+        (matmul(33, 64, 33), "shared_32x32x16_split1"),
     ] {
         assert_eq!(first(&sample, DeviceClass::Gpu), tile);
         assert!(!first(&sample, DeviceClass::Cpu).starts_with("shared_"));

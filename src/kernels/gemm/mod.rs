@@ -1,8 +1,9 @@
 //! The implicit-GEMM generator: operand loaders × tile core × epilogue.
 //!
-//! `y[row, column] = Σ a(row, k) · b(column, k)`, where loaders say what `a` and `b` are. The tile core keeps
-//! a register tile per workgroup and needs neither barriers nor workgroup memory: one side of the tile (the
-//! lane side) has one index per lane, the other (the shared side) is the same for all lanes.
+//! `y[row, column] = Σ a(row, k) · b(column, k)`, where loaders say what `a` and `b` are. The tile core for processors
+//! keeps a register tile per workgroup and needs neither barriers nor workgroup memory: one side of the tile (the
+//! lane side) has one index per lane, the other (the shared side) is the same for all lanes. The one for graphics
+//! processors (`shared`) stages both sides in workgroup memory.
 
 mod filter;
 mod shared;
