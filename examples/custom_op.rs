@@ -14,7 +14,7 @@ use hubel::{
         TensorType,
     },
     kernels,
-    nn::{Layer, Scope},
+    nn::Scope,
     prelude::*,
     tensor::Accuracy as Error,
     tensor::{Array, Count, Philox, UNIT},
@@ -221,12 +221,8 @@ impl Layer for SquashLayer {
         "Squash"
     }
 
-    fn given_name(&self) -> Option<&str> {
-        None
-    }
-
-    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Value, OpError> {
-        scope.graph.apply1(Squash, inputs)
+    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        scope.graph.apply(Squash, inputs)
     }
 }
 

@@ -108,7 +108,7 @@ fn main() -> Result<()> {
     notice.iter().for_each(|line| eprintln!("{line}"));
 
     let batch = channels(&photo, taps.size.map(|side| side / 2))?;
-    let convolution = Conv2D::new(1, taps.size).use_bias(false).kernel_initializer(taps.clone());
+    let convolution = Conv2D::new(1, taps.size).use_bias(false).kernel_initializer(Initializer::custom(taps.clone()));
     let model = Sequential::new([batch.shape()[1], batch.shape()[2], 1]).add(convolution).build()?;
     let mut net = model.inference(&engine, Batch::up_to(c))?;
     net.predict(&batch)?;

@@ -48,11 +48,22 @@ pub enum Error {
 pub mod prelude {
     pub use crate::data::{self, Dataset};
     pub use crate::graph::{Graph, Value};
-    pub use crate::nn::Activation::{self, Linear, Relu, Sigmoid, Softmax, Tanh};
+    pub use crate::nn::Activation::{
+        self, Elu, Exponential, Gelu, HardSigmoid, HardSwish, LeakyRelu, Linear, LogSoftmax, Mish, Relu, Relu6, Selu,
+        Sigmoid, Softmax, Softplus, Softsign, Swish, Tanh,
+    };
+    pub use crate::nn::DataFormat::{self, ChannelsFirst, ChannelsLast};
+    pub use crate::nn::Initializer::{
+        self, GlorotNormal, GlorotUniform, HeNormal, HeUniform, LecunNormal, LecunUniform, Ones, Zeros,
+    };
     pub use crate::nn::{
-        Accuracy, Adam, BatchNormalization, Conv2D, Dense, Dropout, Flatten, GlorotUniform, HeNormal, LearningRate,
-        Loss, MaxPooling2D, Metric, Model, OneCycle, Ones, Optimizer, Sequential, Sgd, SparseCategoricalCrossentropy,
-        Zeros, models,
+        Accuracy, Adam, Constraint, Input, IntoLayer, L1, L1L2, L2, Layer, LayerError, LearningRate, Loss, Metric,
+        Model, OneCycle, Optimizer, Regularizer, Sequential, Sgd, SparseCategoricalCrossentropy, Tensor, models,
+    };
+    pub use crate::nn::{
+        ActivationLayer, Add, Average, AveragePooling2D, AvgPool2D, BatchNormalization, Concatenate, Conv2D, Dense,
+        Dropout, Flatten, MaxPool2D, MaxPooling2D, Maximum, Minimum, Multiply, Subtract, add, average, concatenate,
+        maximum, minimum, multiply, subtract,
     };
     pub use crate::ops::{
         Conv2dOptions,

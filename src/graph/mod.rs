@@ -9,7 +9,7 @@ pub use evaluate::{Evaluation, evaluate};
 pub use kernel::{
     Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, SOFTWARE_TURNS, Slot, UNIFORM_BYTES,
 };
-pub use op::{Bad, Cost, Family, Fault, Fill, Io, Op, OpError, Sample, Step, TensorType};
+pub use op::{Bad, Cost, Family, Fault, Field, Fill, Io, Op, OpError, Sample, Step, TensorType};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
 
 use crate::tensor::{DType, Philox, Shape};

@@ -214,10 +214,43 @@ pub trait Op: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Returns whether the arithmetic is multiplications and additions of a product: two operations for each pair.
+    fn is_product(&self) -> bool {
+        false
+    }
+
+    /// Returns what part of input 0, a picture, one pixel of output 0 depends on.
+    fn field(&self, _io: &Io) -> Field {
+        Field::Point
+    }
+
     /// Returns the outputs that overwrite an input in place, as (output, input).
     fn in_place(&self, _n_inputs: usize) -> Vec<(usize, usize)> {
         Vec::new()
     }
+}
+
+/// What part of a picture one pixel of a result depends on, along height and width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// The pixel in its place.
+    Point,
+    /// A window of `extent` pixels, which moves by `strides` from one pixel of the result to the next.
+    Window {
+        /// From the first pixel to the last.
+        extent: [usize; 2],
+        /// Steps.
+        strides: [usize; 2],
+    },
+    /// A window of `extent` pixels, which moves on by one for `factor` pixels of the result.
+    Spread {
+        /// From the first pixel to the last.
+        extent: [usize; 2],
+        /// Pixels of the result for each step.
+        factor: [usize; 2],
+    },
+    /// All of it.
+    Whole,
 }
 
 /// How a sample's input is filled.

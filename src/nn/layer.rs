@@ -1,8 +1,9 @@
+use super::{Constraint, Initializer, Model, Regularizer};
 use crate::{
-    graph::{Graph, Initialize, OpError, TensorType, Value},
+    graph::{Graph, OpError, TensorType, Value},
     tensor::Shape,
 };
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 /// A layer cannot be built on what comes before it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -35,22 +36,57 @@ pub trait Layer: fmt::Debug + Send + Sync {
     fn kind(&self) -> &'static str;
 
     /// Returns the name that the user gave, if any.
-    fn given_name(&self) -> Option<&str>;
+    fn given_name(&self) -> Option<&str> {
+        None
+    }
 
-    /// Returns the layer's result on these inputs, appended to the scope's graph.
-    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Value, OpError>;
+    /// Returns whether an optimiser may change the layer's weights.
+    fn trainable(&self) -> bool {
+        true
+    }
+
+    /// Returns the shape of a sample where the layer is the first of a [`Sequential`](crate::nn::Sequential).
+    fn input_shape(&self) -> Option<&[usize]> {
+        None
+    }
+
+    /// Returns the options as Keras's `get_config` has them, or `Null` for a layer that no file can describe.
+    fn config(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Returns the model that this layer is, if it is one.
+    fn as_model(&self) -> Option<&Model> {
+        None
+    }
+
+    /// Returns the layer's results on these inputs, appended to the scope's graph.
+    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError>;
 }
 
-/// Where a layer builds itself: the graph, the layer's name, and the model's weights so far.
-#[derive(Debug)]
-pub struct Scope<'a> {
-    /// The graph under construction.
-    pub graph: &'a mut Graph,
-    /// Training or inference.
-    pub mode: Mode,
-    pub(super) layer: String,
-    pub(super) weights: &'a mut Vec<Weight>,
-    pub(super) logits: Option<(Value, Value)>,
+/// What can be put into a model as a layer: a layer, an activation, or a shared layer by `&Arc<dyn Layer>`, whose
+/// weights all its places have in common.
+pub trait IntoLayer {
+    /// Returns the layer.
+    fn into_layer(self) -> Arc<dyn Layer>;
+}
+
+impl<L: Layer + 'static> IntoLayer for L {
+    fn into_layer(self) -> Arc<dyn Layer> {
+        Arc::new(self)
+    }
+}
+
+impl IntoLayer for &Arc<dyn Layer> {
+    fn into_layer(self) -> Arc<dyn Layer> {
+        self.clone()
+    }
+}
+
+impl IntoLayer for Arc<dyn Layer> {
+    fn into_layer(self) -> Arc<dyn Layer> {
+        self
+    }
 }
 
 /// A named tensor of a model.
@@ -61,64 +97,256 @@ pub struct Weight {
     /// Its extents.
     pub shape: Vec<usize>,
     /// Its first value.
-    pub initial: Arc<dyn Initialize>,
+    pub initial: Initializer,
     /// Whether an optimiser changes it.
     pub trainable: bool,
+    /// What it is made to be after each change.
+    pub constraint: Option<Constraint>,
     /// Where it stands in the graph.
     pub value: Value,
 }
 
-impl Scope<'_> {
-    /// Returns the name of the layer under construction.
+/// What layers have made so far, all together.
+#[derive(Debug, Default)]
+pub(super) struct Built {
+    pub weights: Vec<Weight>,
+    pub penalties: Vec<Value>,
+    pub layers: Vec<(String, Value)>,
+    logits: HashMap<Value, Value>,
+}
+
+impl Built {
+    pub fn logits(&self, probabilities: Value) -> Option<Value> {
+        self.logits.get(&probabilities).copied()
+    }
+}
+
+/// Where a layer builds itself: the graph, the layer's name, and the model's weights so far.
+#[derive(Debug)]
+pub struct Scope<'a> {
+    /// The graph under construction.
+    pub graph: &'a mut Graph,
+    /// Training or inference.
+    pub mode: Mode,
+    path: String,
+    trainable: bool,
+    built: &'a mut Built,
+}
+
+/// How a weight begins, what it costs, and what it may be: an initialiser alone, or all three.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightOptions<'o>(&'o Initializer, Option<&'o Regularizer>, Option<&'o Constraint>);
+
+impl<'o> From<&'o Initializer> for WeightOptions<'o> {
+    fn from(initializer: &'o Initializer) -> Self {
+        WeightOptions(initializer, None, None)
+    }
+}
+
+impl<'o> From<(&'o Initializer, &'o Option<Regularizer>, &'o Option<Constraint>)> for WeightOptions<'o> {
+    fn from((i, r, c): (&'o Initializer, &'o Option<Regularizer>, &'o Option<Constraint>)) -> Self {
+        WeightOptions(i, r.as_ref(), c.as_ref())
+    }
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn new(graph: &'a mut Graph, mode: Mode, built: &'a mut Built) -> Self {
+        Scope { graph, mode, path: String::new(), trainable: true, built }
+    }
+
+    /// Returns the name of the layer under construction, with those of the models around it in front.
     pub fn layer(&self) -> &str {
-        &self.layer
+        &self.path
+    }
+
+    /// Returns whether an optimiser may change the weights of the layer under construction.
+    pub fn trainable(&self) -> bool {
+        self.trainable
+    }
+
+    /// Returns what a layer inside this one makes of these inputs, under the name `name`.
+    pub fn child(&mut self, name: &str, layer: &dyn Layer, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        self.place(name, layer, layer.trainable(), inputs)
+    }
+
+    pub(super) fn place(
+        &mut self,
+        name: &str,
+        layer: &dyn Layer,
+        trainable: bool,
+        inputs: &[Value],
+    ) -> Result<Vec<Value>, OpError> {
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) };
+        let (mode, trainable) = (self.mode, self.trainable && trainable);
+        let built = &mut *self.built;
+        let outputs = self.graph.scoped(name, |graph| {
+            let mut scope = Scope { graph, mode, path: path.clone(), trainable, built };
+            layer.build(&mut scope, inputs)
+        })?;
+        if let Some(&first) = outputs.first() {
+            self.built.layers.push((path, first));
+        }
+        Ok(outputs)
     }
 
     /// Returns a trainable weight of this layer.
-    pub fn weight(&mut self, name: &str, shape: &[usize], initial: Arc<dyn Initialize>) -> Value {
-        self.add(name, shape, initial, true)
+    pub fn weight<'o>(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        options: impl Into<WeightOptions<'o>>,
+    ) -> Result<Value, OpError> {
+        let WeightOptions(initializer, regularizer, constraint) = options.into();
+        let known = self.built.weights.len();
+        let value = self.add(name, shape, initializer, self.trainable, constraint);
+        if let Some(regularizer) = regularizer.filter(|_| self.trainable && self.built.weights.len() > known) {
+            let penalty = regularizer.build(self.graph, value)?;
+            self.built.penalties.push(penalty);
+        }
+        Ok(value)
     }
 
     /// Returns a weight of this layer that no optimiser changes.
-    pub fn state(&mut self, name: &str, shape: &[usize], initial: Arc<dyn Initialize>) -> Value {
-        self.add(name, shape, initial, false)
+    pub fn state(&mut self, name: &str, shape: &[usize], initializer: &Initializer) -> Value {
+        self.add(name, shape, initializer, false, None)
     }
 
-    fn add(&mut self, name: &str, shape: &[usize], initial: Arc<dyn Initialize>, trainable: bool) -> Value {
-        let name = format!("{}/{name}", self.layer);
-        let value = self.graph.state(&name, TensorType::f32(Shape::fixed(shape)), Some(initial.clone()));
-        self.weights.push(Weight { name, shape: shape.to_vec(), initial, trainable, value });
+    /// A layer that is used a second time finds the weights of the first.
+    fn add(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        initial: &Initializer,
+        trainable: bool,
+        constraint: Option<&Constraint>,
+    ) -> Value {
+        let name = if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) };
+        if let Some(weight) = self.built.weights.iter().find(|w| w.name == name) {
+            return weight.value;
+        }
+        let ty = TensorType::f32(Shape::fixed(shape));
+        let value = self.graph.state(&name, ty, Some(Arc::new(initial.clone())));
+        let (shape, initial, constraint) = (shape.to_vec(), initial.clone(), constraint.cloned());
+        self.built.weights.push(Weight { name, shape, initial, trainable, constraint, value });
         value
+    }
+
+    /// Adds what a regulariser of the layer's output asks to the loss.
+    pub fn activity(&mut self, regularizer: &Option<Regularizer>, output: Value) -> Result<(), OpError> {
+        if let Some(regularizer) = regularizer {
+            let penalty = regularizer.build(self.graph, output)?;
+            self.built.penalties.push(penalty);
+        }
+        Ok(())
     }
 
     /// Says that `probabilities` is the softmax of `logits`, so that a loss can use the stable form.
     pub fn softmax_of(&mut self, probabilities: Value, logits: Value) {
-        self.logits = Some((probabilities, logits));
+        self.built.logits.insert(probabilities, logits);
     }
 }
 
-/// Gives a layer type its `name` method and the parts of [`Layer`] that only read fields.
-macro_rules! layer_common {
-    () => {
-        /// Returns the layer under this name instead of one made from its type.
-        pub fn name(mut self, name: impl Into<String>) -> Self {
-            self.name = Some(name.into());
+/// Declares a layer: its options with their Keras names and defaults, methods that set them, and its description for
+/// files. The layer's file adds `new` and `call`, which builds it.
+///
+/// An option is `set` (a method takes its type), `into` (a method takes what converts into it) or `new` (it has no
+/// method: the constructor takes it).
+macro_rules! layer {
+    ($(#[$meta:meta])* pub struct $Layer:ident as $kind:literal {
+        $($(#[$doc:meta])* $mode:ident $field:ident: $ty:ty = $default:expr,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $Layer {
+            $($field: $ty,)*
+            #[serde(skip_serializing_if = "Option::is_none")]
+            name: Option<String>,
+            trainable: bool,
+            #[serde(skip)]
+            input_shape: Option<Vec<usize>>,
+        }
+
+        impl Default for $Layer {
+            fn default() -> Self {
+                $Layer { $($field: $default,)* name: None, trainable: true, input_shape: None }
+            }
+        }
+
+        impl $Layer {
+            /// The Keras class name.
+            pub const KIND: &'static str = $kind;
+
+            $($crate::nn::layer::setter!($mode $(#[$doc])* $field: $ty);)*
+
+            /// Returns the layer under this name instead of one made from its type.
+            pub fn name(mut self, name: impl Into<String>) -> Self {
+                self.name = Some(name.into());
+                self
+            }
+
+            /// Returns the layer with weights that an optimiser may change, or frozen.
+            pub fn trainable(mut self, trainable: bool) -> Self {
+                self.trainable = trainable;
+                self
+            }
+
+            /// Returns the layer with this shape of a sample, for the first layer of a `Sequential`.
+            pub fn input_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
+                self.input_shape = Some(shape.into());
+                self
+            }
+        }
+
+        impl $crate::nn::Layer for $Layer {
+            fn kind(&self) -> &'static str {
+                Self::KIND
+            }
+
+            fn given_name(&self) -> Option<&str> {
+                self.name.as_deref()
+            }
+
+            fn trainable(&self) -> bool {
+                self.trainable
+            }
+
+            fn input_shape(&self) -> Option<&[usize]> {
+                self.input_shape.as_deref()
+            }
+
+            fn config(&self) -> serde_json::Value {
+                serde_json::to_value(self).unwrap_or_default()
+            }
+
+            fn build(
+                &self,
+                scope: &mut $crate::nn::Scope,
+                inputs: &[$crate::graph::Value],
+            ) -> Result<Vec<$crate::graph::Value>, $crate::graph::OpError> {
+                self.call(scope, inputs)
+            }
+        }
+    };
+}
+pub(crate) use layer;
+
+/// Declares the method that sets an option.
+macro_rules! setter {
+    (new $(#[$doc:meta])* $field:ident: $ty:ty) => {};
+    (set $(#[$doc:meta])* $field:ident: $ty:ty) => {
+        $(#[$doc])*
+        pub fn $field(mut self, $field: $ty) -> Self {
+            self.$field = $field;
+            self
+        }
+    };
+    (into $(#[$doc:meta])* $field:ident: $ty:ty) => {
+        $(#[$doc])*
+        pub fn $field(mut self, $field: impl Into<$ty>) -> Self {
+            self.$field = $field.into();
             self
         }
     };
 }
-pub(crate) use layer_common;
-
-/// Implements the two name methods of [`Layer`].
-macro_rules! layer_names {
-    ($kind:literal) => {
-        fn kind(&self) -> &'static str {
-            $kind
-        }
-
-        fn given_name(&self) -> Option<&str> {
-            self.name.as_deref()
-        }
-    };
-}
-pub(crate) use layer_names;
+pub(crate) use setter;

@@ -1,5 +1,8 @@
-//! Layers, initialisers, losses, metrics, optimisers and models with Keras's names and defaults.
+//! Layers, initialisers, regularisers, constraints, losses, metrics, optimisers and models with Keras's names and defaults.
 
+mod config;
+mod constraints;
+mod functional;
 mod initializers;
 mod layer;
 mod layers;
@@ -9,13 +12,18 @@ mod model;
 pub mod models;
 mod optimizers;
 mod rates;
+mod regularizers;
+mod summary;
 
-pub use initializers::{GlorotUniform, HeNormal, Ones, Zeros};
-pub use layer::{Layer, LayerError, Mode, Scope, Weight};
-pub(crate) use layer::{layer_common, layer_names};
-pub use layers::{Activation, BatchNormalization, Conv2D, Dense, Dropout, Flatten, MaxPooling2D, Pair};
+pub use constraints::{Axes, Constraint};
+pub use functional::{Input, Tensor, call, call_all};
+pub use initializers::{Distribution, FanMode, Initializer};
+pub use layer::{IntoLayer, Layer, LayerError, Mode, Scope, Weight, WeightOptions};
+pub use layers::*;
 pub use losses::{Loss, SparseCategoricalCrossentropy};
 pub use metrics::{Accuracy, Metric};
-pub use model::{Assembled, Model, Row, Sequential, Summary};
+pub use model::{Assembled, Model, Sequential};
 pub use optimizers::{Adam, Optimizer, Sgd};
 pub use rates::{LearningRate, OneCycle};
+pub use regularizers::{L1, L1L2, L2, Regularizer};
+pub use summary::{Row, Summary};

@@ -1,9 +1,16 @@
-use super::{Layer, LayerError, Mode, Scope, Weight};
+use super::{
+    Input, IntoLayer, Layer, LayerError, Mode, Scope, Tensor, Weight, functional,
+    layer::Built,
+    summary::{Row, Summary, rows},
+};
 use crate::{
-    graph::{Graph, Value},
+    graph::{Graph, Initialize, OpError, TensorType, Value},
     tensor::{DType, HostTensor, Philox, Purpose, Shape, stream_id},
 };
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Layers one behind the other (Keras `Sequential`).
 ///
@@ -17,54 +24,77 @@ use std::{collections::HashMap, fmt, sync::Arc};
 /// println!("{}", model.summary());
 /// # Ok::<(), hubel::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Sequential {
-    input: Vec<usize>,
+    input: Option<Tensor>,
     layers: Vec<Arc<dyn Layer>>,
 }
 
 impl Sequential {
     /// Returns an empty model for samples of this shape, NHWC without the batch.
     pub fn new(input: impl Into<Vec<usize>>) -> Self {
-        Sequential { input: input.into(), layers: Vec::new() }
+        Self::from_input(Input::new(input))
+    }
+
+    /// Returns an empty model on an input made with [`Input`].
+    pub fn from_input(input: Tensor) -> Self {
+        Sequential { input: Some(input), layers: Vec::new() }
     }
 
     /// Returns the model with a layer more.
     #[allow(clippy::should_implement_trait)]
-    pub fn add(mut self, layer: impl Layer + 'static) -> Self {
-        self.layers.push(Arc::new(layer));
+    pub fn add(mut self, layer: impl IntoLayer) -> Self {
+        self.layers.push(layer.into_layer());
         self
     }
 
     /// Returns the model with all shapes checked, or an error that names the layer.
+    ///
+    /// The shape of a sample is the one given to [`Sequential::new`], else the first layer's `input_shape`.
     pub fn build(self) -> Result<Model, LayerError> {
-        let chain = self.layers.into_iter().enumerate().map(|(i, layer)| (layer, vec![i])).collect();
-        Model::new(self.input, chain)
+        let first = self.layers.first().and_then(|l| l.input_shape()).map(Input::new);
+        let Some(input) = self.input.or(first) else {
+            return Err(LayerError {
+                layer: "sequential".into(),
+                kind: "Sequential".into(),
+                wanted: "the shape of a sample".into(),
+                got: "none".into(),
+                advice:
+                    "begin with `Sequential::new([height, width, channels])`, or give the first layer an `input_shape`"
+                        .into(),
+            });
+        };
+        let mut x = input.clone();
+        for (at, layer) in self.layers.iter().enumerate() {
+            // An error must name the layer as the model would, where names are numbered.
+            x = x.apply(layer).map_err(|e| {
+                let earlier = |l: &&Arc<dyn Layer>| l.given_name().is_none() && l.kind() == layer.kind();
+                let n = self.layers[..at].iter().filter(earlier).count();
+                let name = if layer.given_name().is_none() && n > 0 { format!("{}_{n}", e.layer) } else { e.layer };
+                LayerError { layer: name, ..e }
+            })?;
+        }
+        Model::named("sequential", &[input], &[x])
     }
 }
 
-/// A layer in its place.
+/// A layer of a model under its name there.
 #[derive(Debug, Clone)]
-struct Step {
+struct Placed {
     layer: Arc<dyn Layer>,
     name: String,
+    trainable: bool,
+}
+
+/// One use of a layer. Values are numbered: first the model's inputs, then the results of the calls in order.
+#[derive(Debug, Clone)]
+struct Call {
+    layer: usize,
     inputs: Vec<usize>,
+    outputs: usize,
 }
 
-/// One line of a summary.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// The layer's name.
-    pub name: String,
-    /// Its Keras type.
-    pub kind: &'static str,
-    /// Shape of its output.
-    pub output: Shape,
-    /// Number of weights.
-    pub params: usize,
-}
-
-/// A checked network: layers, shapes, names of weights; it holds no device memory.
+/// A checked network: layers, shapes, names of weights; it holds no device memory. A model is a layer, too.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -74,8 +104,12 @@ pub struct Row {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Model {
-    input: Vec<usize>,
-    steps: Vec<Step>,
+    name: String,
+    inputs: Vec<(String, TensorType)>,
+    layers: Vec<Placed>,
+    calls: Vec<Call>,
+    outputs: Vec<usize>,
+    output_types: Vec<TensorType>,
     rows: Vec<Row>,
     weights: Vec<Weight>,
     values: HashMap<String, HostTensor>,
@@ -84,99 +118,233 @@ pub struct Model {
 /// A model in a graph.
 #[derive(Debug, Clone)]
 pub struct Assembled {
-    /// The output of each layer, by name, in order.
+    /// The first output of each layer, by name, in order; of layers inside others by path.
     pub layers: Vec<(String, Value)>,
-    /// The model's output.
-    pub output: Value,
-    /// What the output is the softmax of, where that is known.
-    pub logits: Option<Value>,
+    /// The model's outputs.
+    pub outputs: Vec<Value>,
+    /// What each output is the softmax of, where that is known.
+    pub logits: Vec<Option<Value>>,
+    /// What regularisers add to the loss: numbers.
+    pub penalties: Vec<Value>,
     /// The model's weights.
     pub weights: Vec<Weight>,
 }
 
+fn refused(layer: &str, kind: &str, wanted: &str, got: impl Into<String>, advice: &str) -> LayerError {
+    let (layer, kind) = (layer.to_owned(), kind.to_owned());
+    LayerError { layer, kind, wanted: wanted.into(), got: got.into(), advice: advice.into() }
+}
+
 impl Model {
-    /// Each layer names its inputs by index: 0 is the model's input, k + 1 the output of layer k.
-    fn new(input: Vec<usize>, layers: Vec<(Arc<dyn Layer>, Vec<usize>)>) -> Result<Self, LayerError> {
-        let mut steps: Vec<Step> = Vec::with_capacity(layers.len());
+    /// Returns the model between these inputs and outputs (Keras `Model`), or an error that names the layer.
+    ///
+    /// Layers without a name get that of their type and a number, in the order in which they were applied.
+    pub fn new(inputs: &[Tensor], outputs: &[Tensor]) -> Result<Self, LayerError> {
+        Self::named("functional", inputs, outputs)
+    }
+
+    /// Returns the model under a name; see [`Model::new`].
+    pub fn named(name: &str, inputs: &[Tensor], outputs: &[Tensor]) -> Result<Self, LayerError> {
+        if inputs.is_empty() || outputs.is_empty() {
+            return Err(refused(name, "Model", "inputs and outputs", "none", "give at least one of each"));
+        }
+        let mut seen: HashSet<u64> = HashSet::new();
+        let mut nodes: Vec<&Arc<functional::Node>> = Vec::new();
+        let mut stack: Vec<&Arc<functional::Node>> = outputs.iter().map(|t| &t.node).collect();
+        let given: HashSet<u64> = inputs.iter().map(|t| t.node.id).collect();
+        while let Some(node) = stack.pop() {
+            if given.contains(&node.id) || !seen.insert(node.id) {
+                continue;
+            }
+            if node.layer.is_none() {
+                let input = node.name.as_deref().unwrap_or("input");
+                let advice = "list every `Input` that the outputs need";
+                return Err(refused(input, "InputLayer", "an input of the model", "one that is not listed", advice));
+            }
+            nodes.push(node);
+            stack.extend(node.inputs.iter().map(|t| &t.node));
+        }
+        nodes.sort_by_key(|n| n.id);
         let mut counts: HashMap<String, usize> = HashMap::new();
-        for (layer, inputs) in layers {
-            let name = match layer.given_name() {
-                Some(name) => name.to_owned(),
-                None => {
-                    let stem = snake_case(layer.kind());
+        let mut taken: HashSet<String> = HashSet::new();
+        let mut name_of = |given: Option<&str>, kind: &str| {
+            let name = given.map_or_else(
+                || {
+                    let stem = snake_case(kind);
                     let count = counts.entry(stem.clone()).or_insert(0);
                     *count += 1;
                     if *count == 1 { stem } else { format!("{stem}_{}", *count - 1) }
+                },
+                str::to_owned,
+            );
+            let advice = "rename one of them, or use one layer twice by `&Arc<dyn Layer>`";
+            match taken.insert(name.clone()) {
+                true => Ok(name),
+                false => Err(refused(&name, kind, "a name of its own", "a name that another layer has", advice)),
+            }
+        };
+        let mut places: HashMap<(u64, usize), usize> = HashMap::new();
+        let mut model_inputs = Vec::new();
+        for (i, input) in inputs.iter().enumerate() {
+            let name = match (&input.node.layer, input.node.name.as_deref()) {
+                (None, given) => name_of(given, "InputLayer")?,
+                // An inner tensor as input: the model begins there.
+                (Some(_), _) => name_of(None, "InputLayer")?,
+            };
+            places.insert((input.node.id, input.output), i);
+            model_inputs.push((name, input.ty().clone()));
+        }
+        let mut layers: Vec<Placed> = Vec::new();
+        let mut calls = Vec::new();
+        let mut next = inputs.len();
+        for node in nodes {
+            let Some(layer) = &node.layer else { continue };
+            let found = layers.iter().position(|p| Arc::ptr_eq(&p.layer, layer));
+            let at = match found {
+                Some(at) => at,
+                None => {
+                    let name = name_of(layer.given_name(), layer.kind())?;
+                    layers.push(Placed { layer: layer.clone(), name, trainable: layer.trainable() });
+                    layers.len() - 1
                 }
             };
-            if steps.iter().any(|s| s.name == name) {
-                return Err(LayerError {
-                    kind: layer.kind().into(),
-                    wanted: "a name of its own".into(),
-                    got: "a name that another layer has".into(),
-                    advice: "rename one of them".into(),
-                    layer: name,
-                });
+            let find = |t: &Tensor| places.get(&(t.node.id, t.output)).copied();
+            let Some(from) = node.inputs.iter().map(find).collect::<Option<Vec<_>>>() else {
+                let advice = "list every input that the outputs need";
+                return Err(refused(&layers[at].name, layer.kind(), "inputs of the model", "another tensor", advice));
+            };
+            calls.push(Call { layer: at, inputs: from, outputs: next });
+            for output in 0..node.outputs.len() {
+                places.insert((node.id, output), next + output);
             }
-            steps.push(Step { layer, name, inputs });
+            next += node.outputs.len();
         }
-        let mut model = Model { input, steps, rows: Vec::new(), weights: Vec::new(), values: HashMap::new() };
-        let mut graph = Graph::new();
-        let x = graph.input("x", model.input_shape(), DType::F32);
-        let assembled = model.assemble(&mut graph, x, Mode::Inference)?;
-        let prefix = |w: &Weight, name: &str| w.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
-        model.rows = (model.steps.iter().zip(&assembled.layers))
-            .map(|(step, (name, value))| Row {
-                name: name.clone(),
-                kind: step.layer.kind(),
-                output: graph.shape(*value).clone(),
-                params: assembled.weights.iter().filter(|w| prefix(w, name)).map(count).sum(),
-            })
-            .collect();
-        model.weights = assembled.weights;
+        let outputs: Vec<usize> = outputs.iter().filter_map(|t| places.get(&(t.node.id, t.output)).copied()).collect();
+        let mut model = Model {
+            name: name.to_owned(),
+            inputs: model_inputs,
+            layers,
+            calls,
+            outputs,
+            output_types: Vec::new(),
+            rows: Vec::new(),
+            weights: Vec::new(),
+            values: HashMap::new(),
+        };
+        for Placed { layer, name, .. } in &model.layers {
+            let inner = layer.as_model().into_iter().flat_map(|m| &m.values);
+            model.values.extend(inner.map(|(weight, value)| (format!("{name}/{weight}"), value.clone())));
+        }
+        model.refresh()?;
         Ok(model)
     }
 
-    /// Appends the model to a graph, from `x` on.
-    pub fn assemble(&self, graph: &mut Graph, x: Value, mode: Mode) -> Result<Assembled, LayerError> {
-        let mut values = vec![x];
-        let mut weights = Vec::new();
-        let mut softmax = None;
-        for step in &self.steps {
-            let inputs: Vec<Value> = step.inputs.iter().map(|&i| values[i]).collect();
-            let built = graph.scoped(&step.name, |graph| {
-                let mut scope = Scope { graph, mode, layer: step.name.clone(), weights: &mut weights, logits: softmax };
-                let value = step.layer.build(&mut scope, &inputs);
-                softmax = scope.logits;
-                value
-            });
-            values.push(built.map_err(|e| LayerError {
-                layer: step.name.clone(),
-                kind: step.layer.kind().into(),
-                wanted: e.wanted,
-                got: e.got,
-                advice: e.advice,
-            })?);
+    /// Computes what follows from the layers: shapes, weights, rows of the summary.
+    fn refresh(&mut self) -> Result<(), LayerError> {
+        let mut graph = Graph::new();
+        let inputs: Vec<Value> =
+            self.inputs.iter().map(|(name, ty)| graph.input(name, ty.shape.clone(), ty.dtype)).collect();
+        let mut ends = Vec::new();
+        let assembled = self.assemble_with(&mut graph, &inputs, Mode::Inference, |graph, call, values| {
+            ends.push((call, graph.nodes().len(), values.to_vec()));
+        })?;
+        let names = |call: usize| -> Vec<String> {
+            let call: &Call = &self.calls[call];
+            call.inputs.iter().map(|&v| self.name_of_value(v)).collect()
+        };
+        let described = (ends.iter()).map(|(call, end, values)| {
+            let Placed { layer, name, .. } = &self.layers[self.calls[*call].layer];
+            (name.as_str(), layer.kind(), names(*call), *end, values.as_slice())
+        });
+        self.rows = rows(&graph, &inputs, &self.inputs, described.collect(), &assembled.weights);
+        self.output_types = assembled.outputs.iter().map(|&v| graph.ty(v).clone()).collect();
+        self.weights = assembled.weights;
+        Ok(())
+    }
+
+    fn name_of_value(&self, value: usize) -> String {
+        let call = self.calls.iter().rev().find(|c| c.outputs <= value);
+        call.map_or_else(|| self.inputs[value].0.clone(), |c| self.layers[c.layer].name.clone())
+    }
+
+    /// Appends the model to a graph, from its inputs on.
+    pub fn assemble(&self, graph: &mut Graph, inputs: &[Value], mode: Mode) -> Result<Assembled, LayerError> {
+        self.assemble_with(graph, inputs, mode, |_, _, _| {})
+    }
+
+    fn assemble_with(
+        &self,
+        graph: &mut Graph,
+        inputs: &[Value],
+        mode: Mode,
+        mut after: impl FnMut(&Graph, usize, &[Value]),
+    ) -> Result<Assembled, LayerError> {
+        let mut built = Built::default();
+        let mut scope = Scope::new(graph, mode, &mut built);
+        let outputs = self.walk(&mut scope, inputs, &mut after)?;
+        let logits = outputs.iter().map(|&v| built.logits(v)).collect();
+        let Built { weights, penalties, layers, .. } = built;
+        Ok(Assembled { layers, outputs, logits, penalties, weights })
+    }
+
+    fn walk(
+        &self,
+        scope: &mut Scope,
+        inputs: &[Value],
+        after: &mut dyn FnMut(&Graph, usize, &[Value]),
+    ) -> Result<Vec<Value>, LayerError> {
+        if inputs.len() != self.inputs.len() {
+            let (wanted, got) = (format!("{} inputs", self.inputs.len()), inputs.len().to_string());
+            return Err(refused(&self.name, "Model", &wanted, got, "give one for each input of the model"));
         }
-        let output = values[values.len() - 1];
-        let logits = softmax.filter(|(p, _)| *p == output).map(|(_, logits)| logits);
-        let layers = self.steps.iter().map(|s| s.name.clone()).zip(values[1..].iter().copied()).collect();
-        Ok(Assembled { layers, output, logits, weights })
+        for ((name, ty), &value) in self.inputs.iter().zip(inputs) {
+            if scope.graph.ty(value) != ty {
+                let got = scope.graph.ty(value).to_string();
+                let advice = "reshape the samples, or build the model for this shape";
+                return Err(refused(name, "InputLayer", &ty.to_string(), got, advice));
+            }
+        }
+        let mut values = inputs.to_vec();
+        for (i, call) in self.calls.iter().enumerate() {
+            let Placed { layer, name, trainable } = &self.layers[call.layer];
+            let from: Vec<Value> = call.inputs.iter().map(|&v| values[v]).collect();
+            let outputs = scope
+                .place(name, layer.as_ref(), *trainable, &from)
+                .map_err(|e| functional::error(name, layer.as_ref(), e))?;
+            after(scope.graph, i, &outputs);
+            values.extend(outputs);
+        }
+        Ok(self.outputs.iter().map(|&v| values[v]).collect())
     }
 
-    /// Returns the shape of the model's input.
+    /// Returns the model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the names and types of the model's inputs.
+    pub fn inputs(&self) -> &[(String, TensorType)] {
+        &self.inputs
+    }
+
+    /// Returns the types of the model's outputs.
+    pub fn outputs(&self) -> &[TensorType] {
+        &self.output_types
+    }
+
+    /// Returns the shape of the model's first input.
     pub fn input_shape(&self) -> Shape {
-        Shape::batched(1, &self.input)
+        self.inputs[0].1.shape.clone()
     }
 
-    /// Returns the shape of the model's output.
+    /// Returns the shape of the model's first output.
     pub fn output_shape(&self) -> Shape {
-        self.rows.last().map_or_else(|| self.input_shape(), |row| row.output.clone())
+        self.output_types[0].shape.clone()
     }
 
     /// Returns the number of weights, trainable or not.
     pub fn count_params(&self) -> usize {
-        self.weights.iter().map(count).sum()
+        self.weights.iter().map(Weight::count).sum()
     }
 
     /// Returns the names of all weights in the order of the layers.
@@ -191,7 +359,45 @@ impl Model {
 
     /// Returns the names of the layers.
     pub fn layer_names(&self) -> Vec<&str> {
-        self.steps.iter().map(|s| s.name.as_str()).collect()
+        self.layers.iter().map(|p| p.name.as_str()).collect()
+    }
+
+    /// Returns the layer of this name; layers inside a model in this one by path, `model/layer`.
+    pub fn layer(&self, path: &str) -> Result<&Arc<dyn Layer>, LayerError> {
+        let (name, rest) = path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)));
+        let placed = self.layers.iter().find(|p| p.name == name).ok_or_else(|| self.unknown(name))?;
+        match (rest, placed.layer.as_model()) {
+            (None, _) => Ok(&placed.layer),
+            (Some(rest), Some(model)) => model.layer(rest),
+            (Some(_), None) => Err(self.unknown(path)),
+        }
+    }
+
+    fn unknown(&self, name: &str) -> LayerError {
+        let wanted = format!("one of {}", self.layer_names().join(", "));
+        refused(name, "Model", &wanted, format!("`{name}`"), "use the name that `summary` shows")
+    }
+
+    /// Freezes a layer, or lets an optimiser change it again; layers inside a model in this one by path.
+    pub fn set_trainable(&mut self, path: &str, trainable: bool) -> Result<(), LayerError> {
+        let (name, rest) = path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)));
+        let unknown = self.unknown(path);
+        let placed = self.layers.iter_mut().find(|p| p.name == name).ok_or_else(|| unknown.clone())?;
+        match rest {
+            None => placed.trainable = trainable,
+            Some(rest) => {
+                let mut inner = placed.layer.as_model().ok_or(unknown)?.clone();
+                inner.set_trainable(rest, trainable)?;
+                placed.layer = Arc::new(inner);
+            }
+        }
+        self.refresh()
+    }
+
+    /// Freezes all layers, or lets an optimiser change them all again.
+    pub fn set_all_trainable(&mut self, trainable: bool) -> Result<(), LayerError> {
+        self.layers.iter_mut().for_each(|p| p.trainable = trainable);
+        self.refresh()
     }
 
     /// Returns the first value of a weight: what was set, else what its initialiser draws for this seed.
@@ -210,22 +416,13 @@ impl Model {
     /// Tensors of other names are refused too, so that a wrong file is noticed.
     pub fn set_weights(&mut self, tensors: Vec<(String, HostTensor)>) -> Result<(), LayerError> {
         let mut values: HashMap<String, HostTensor> = HashMap::new();
-        let error = |name: &str, wanted: String, got: String, advice: &str| LayerError {
-            layer: name.split('/').next().unwrap_or(name).to_owned(),
-            kind: "weights".into(),
-            wanted,
-            got,
-            advice: advice.into(),
+        let error = |name: &str, wanted: String, got: String, advice: &str| {
+            refused(name.split('/').next().unwrap_or(name), "weights", &wanted, got, advice)
         };
         for (name, tensor) in tensors {
             let Some(weight) = self.weights.iter().find(|w| w.name == name) else {
-                let known = self.weight_names().join(", ");
-                return Err(error(
-                    &name,
-                    format!("one of {known}"),
-                    format!("`{name}`"),
-                    "use this model's own weights",
-                ));
+                let wanted = format!("one of {}", self.weight_names().join(", "));
+                return Err(error(&name, wanted, format!("`{name}`"), "use this model's own weights"));
             };
             if weight.shape != tensor.shape() {
                 let (wanted, got) = (format!("`{name}` of shape {:?}", weight.shape), format!("{:?}", tensor.shape()));
@@ -245,70 +442,80 @@ impl Model {
         Ok(())
     }
 
-    /// Returns what Keras's `summary` shows, as text through `Display` and as rows.
+    /// Returns what Keras's `summary` shows, with costs, as text through `Display` and as rows.
     pub fn summary(&self) -> Summary {
-        let trainable = self.weights.iter().filter(|w| w.trainable).map(count).sum();
-        Summary { rows: self.rows.clone(), trainable, non_trainable: self.count_params() - trainable }
+        let trainable = self.weights.iter().filter(|w| w.trainable).map(Weight::count).sum();
+        let (rows, name) = (self.rows.clone(), self.name.clone());
+        Summary { name, rows, trainable, non_trainable: self.count_params() - trainable }
+    }
+
+    /// Returns for each layer the inputs of each of its uses, as (layer, use, output).
+    pub(super) fn uses(&self) -> Vec<(&str, &Arc<dyn Layer>, bool, Vec<Vec<(String, usize, usize)>>)> {
+        (self.layers.iter().enumerate())
+            .map(|(at, Placed { layer, name, trainable })| {
+                let own = self.calls.iter().filter(|c| c.layer == at);
+                let inputs = own.map(|c| c.inputs.iter().map(|&v| self.source(v)).collect()).collect();
+                (name.as_str(), layer, *trainable, inputs)
+            })
+            .collect()
+    }
+
+    /// Returns the layer, its use and its output that a value is.
+    fn source(&self, value: usize) -> (String, usize, usize) {
+        match self.calls.iter().rposition(|c| c.outputs <= value) {
+            None => (self.inputs[value].0.clone(), 0, 0),
+            Some(at) => {
+                let call = &self.calls[at];
+                let before = self.calls[..at].iter().filter(|c| c.layer == call.layer).count();
+                (self.layers[call.layer].name.clone(), before, value - call.outputs)
+            }
+        }
+    }
+
+    pub(super) fn output_sources(&self) -> Vec<(String, usize, usize)> {
+        self.outputs.iter().map(|&v| self.source(v)).collect()
     }
 }
 
-fn count(weight: &Weight) -> usize {
-    weight.shape.iter().product()
+impl Layer for Model {
+    fn kind(&self) -> &'static str {
+        "Functional"
+    }
+
+    fn given_name(&self) -> Option<&str> {
+        Some(&self.name)
+    }
+
+    fn as_model(&self) -> Option<&Model> {
+        Some(self)
+    }
+
+    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let path = scope.layer().to_owned();
+        self.walk(scope, inputs, &mut |_, _, _| {}).map_err(|e| OpError {
+            node: format!("{path}/{}/{}", e.layer, e.kind),
+            ..OpError::new(&e.kind, e.wanted, e.got, e.advice)
+        })
+    }
+}
+
+impl Weight {
+    /// Returns the number of elements.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
 }
 
 /// Returns `max_pooling2d` for `MaxPooling2D`, as Keras does.
-fn snake_case(kind: &str) -> String {
+pub(super) fn snake_case(kind: &str) -> String {
+    let chars: Vec<char> = kind.chars().collect();
     let mut out = String::new();
-    let mut lower = false;
-    for c in kind.chars() {
-        if c.is_uppercase() && lower {
+    for (i, &c) in chars.iter().enumerate() {
+        let border = i > 0 && (chars[i - 1].is_lowercase() || chars.get(i + 1).is_some_and(|n| n.is_lowercase()));
+        if c.is_uppercase() && border {
             out.push('_');
         }
-        lower = c.is_lowercase();
         out.extend(c.to_lowercase());
     }
     out
-}
-
-/// A model's layers, shapes and parameter counts.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Summary {
-    /// One row for each layer.
-    pub rows: Vec<Row>,
-    /// Number of trainable weights.
-    pub trainable: usize,
-    /// Number of other weights.
-    pub non_trainable: usize,
-}
-
-/// Returns a number with a comma between groups of three digits.
-fn grouped(n: usize) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rule = |f: &mut fmt::Formatter<'_>, l: char, m: char, r: char| {
-            writeln!(f, "{l}{0}{m}{1}{m}{2}{r}", "─".repeat(36), "─".repeat(24), "─".repeat(14))
-        };
-        rule(f, '┌', '┬', '┐')?;
-        writeln!(f, "│ {:34} │ {:22} │ {:>12} │", "Layer (type)", "Output Shape", "Param #")?;
-        rule(f, '├', '┼', '┤')?;
-        for row in &self.rows {
-            let name = format!("{} ({})", row.name, row.kind);
-            writeln!(f, "│ {name:34} │ {:22} │ {:>12} │", row.output.to_string(), grouped(row.params))?;
-        }
-        rule(f, '└', '┴', '┘')?;
-        writeln!(f, "Total params: {}", grouped(self.trainable + self.non_trainable))?;
-        writeln!(f, "Trainable params: {}", grouped(self.trainable))?;
-        write!(f, "Non-trainable params: {}", grouped(self.non_trainable))
-    }
 }

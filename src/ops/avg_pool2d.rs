@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Graph, Grid, Io, Op, OpError, Sample, Slot, Step,
-        TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Graph, Grid, Io, Op, OpError, Sample,
+        Slot, Step, TensorType, Value,
     },
     kernels::{self, Slide},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -124,6 +124,10 @@ impl Op for AvgPool2d {
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Ok(g) = self.options.geometry(self.name(), &io.inputs[0]) else { return Vec::new() };
         self.candidates(&g, io, false, profile, epilogue)
+    }
+
+    fn field(&self, _io: &Io) -> Field {
+        Field::Window { extent: self.options.pool, strides: self.options.strides }
     }
 
     fn cost(&self, io: &Io) -> Cost {

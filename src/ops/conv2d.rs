@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Sample, Step,
-        TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Io, Op, OpError, Sample,
+        Step, TensorType, Value,
     },
     kernels::gemm::{self, Window},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -259,6 +259,16 @@ impl Op for Conv2d {
             pictures: pictures(x),
         };
         gemm::window(&window, profile, epilogue)
+    }
+
+    fn is_product(&self) -> bool {
+        true
+    }
+
+    fn field(&self, io: &Io) -> Field {
+        let taps = io.inputs[1].shape.dims();
+        let extent = [0, 1].map(|axis| (taps[axis] - 1) * self.options.dilation[axis] + 1);
+        Field::Window { extent, strides: self.options.strides }
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Graph, Io, Op, OpError, Sample, Slot, Step,
-        TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Graph, Io, Op, OpError, Sample, Slot,
+        Step, TensorType, Value,
     },
     kernels::gemm::{self, Filter, Loop, Operand, Product, Window},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
@@ -142,6 +142,16 @@ impl Op for Conv2dGradInput {
             pictures: pictures(&io.inputs[0].shape),
         };
         gemm::window(&window, profile, epilogue)
+    }
+
+    fn is_product(&self) -> bool {
+        true
+    }
+
+    fn field(&self, _io: &Io) -> Field {
+        let Geometry { kernel, strides, dilation, .. } = self.geometry;
+        let extent = [0, 1].map(|axis| ((kernel[axis] - 1) * dilation[axis] + 1).div_ceil(strides[axis]));
+        Field::Spread { extent, factor: strides }
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -316,6 +326,10 @@ impl Op for Conv2dGradWeight {
             sums: self.column_sums,
         };
         gemm::lower_with(filter.lower(profile), &product, profile, epilogue)
+    }
+
+    fn is_product(&self) -> bool {
+        true
     }
 
     fn cost(&self, io: &Io) -> Cost {

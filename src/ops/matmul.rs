@@ -219,6 +219,10 @@ impl Op for Matmul {
         gemm::lower(&product, profile, epilogue)
     }
 
+    fn is_product(&self) -> bool {
+        true
+    }
+
     fn cost(&self, io: &Io) -> Cost {
         let Some(e) = self.extents(&io.inputs[0].shape, &io.inputs[1].shape) else { return Cost::default() };
         let mul = gemm::count_product;

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op,
+        OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{self, Slide},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -95,6 +95,10 @@ impl Op for MaxPool2d {
         }
         let window = geometry.window(self.name(), false, pictures(&io.inputs[0].shape));
         vec![kernels::slide(&window, Slide::Largest, profile, epilogue), each]
+    }
+
+    fn field(&self, _io: &Io) -> Field {
+        Field::Window { extent: self.options.pool, strides: self.options.strides }
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -7,8 +7,8 @@
 
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op,
-        OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Graph, Grid,
+        Io, Op, OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
     },
     kernels::{self, gemm},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, strides},
@@ -262,6 +262,11 @@ impl Op for Reduce {
                 }
             })
             .collect()
+    }
+
+    fn field(&self, io: &Io) -> Field {
+        let picture = io.inputs[0].shape.rank() == 4 && self.axes.iter().any(|a| [1, 2].contains(a));
+        if picture { Field::Whole } else { Field::Point }
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -3,8 +3,8 @@
 use super::pad2d::pictures;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
-        Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op, OpError,
+        Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
@@ -155,6 +155,13 @@ impl Op for Resize2d {
         let (x, y) = (&io.inputs[0].shape, &io.outputs[0].shape);
         let kernel = ("resize2d", include_str!("../../shaders/resize2d.wgsl"));
         launch(kernel, self.interpolation, y, [x, y], profile, epilogue)
+    }
+
+    fn field(&self, io: &Io) -> Field {
+        let from = io.inputs[0].shape.dims();
+        let extent = if self.interpolation == Interpolation::Nearest { [1, 1] } else { [2, 2] };
+        let factor = [0, 1].map(|axis| (self.size[axis] / from[axis + 1].max(1)).max(1));
+        Field::Spread { extent, factor }
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -12,7 +12,8 @@ use crate::{
 /// assert_eq!(Padding::Same.resolve([6, 6], [3, 3], [2, 2]), Some(([[0, 1], [0, 1]], [3, 3])));
 /// assert_eq!(Padding::Valid.resolve([2, 2], [3, 3], [1, 1]), None);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Padding {
     /// Not at all.
     #[default]

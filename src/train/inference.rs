@@ -63,8 +63,8 @@ impl Inference {
     ) -> Result<Self, Error> {
         let mut graph = Graph::new();
         let x = graph.input(INPUT, model.input_shape(), DType::F32);
-        let built = model.assemble(&mut graph, x, Mode::Inference)?;
-        graph.output(OUTPUT, built.output);
+        let built = model.assemble(&mut graph, &[x], Mode::Inference)?;
+        graph.output(OUTPUT, built.outputs[0]);
         let mut names = vec![OUTPUT.to_owned()];
         for &tap in taps {
             let Some((_, value)) = built.layers.iter().find(|(name, _)| name == tap) else {

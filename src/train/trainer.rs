@@ -219,12 +219,16 @@ impl Trainer {
                 (rescale(&mut g, x, data.scale, data.offset)?, g.gather_labels(labels, rows)?)
             }
         };
-        let built = self.model.assemble(&mut g, x, mode)?;
-        let losses = self.how.loss.build(&mut g, built.output, built.logits, y)?;
+        let built = self.model.assemble(&mut g, &[x], mode)?;
+        let (output, logits) = (built.outputs[0], built.logits[0]);
+        let mut losses = self.how.loss.build(&mut g, output, logits, y)?;
+        for &penalty in &built.penalties {
+            losses = g.add(losses, penalty)?;
+        }
         let mut rows = vec![losses];
         for metric in &self.how.metrics {
             // The largest logit is the largest probability.
-            rows.push(metric.build(&mut g, built.logits.unwrap_or(built.output), y)?);
+            rows.push(metric.build(&mut g, logits.unwrap_or(output), y)?);
         }
         let counters = g.state(METRICS, TensorType::f32([2 + self.how.metrics.len()]), None);
         let counted = g.accumulate(counters, &rows)?;
@@ -244,7 +248,13 @@ impl Trainer {
                         .collect();
                     slots.push(slot);
                 }
-                for (state, new) in self.how.optimizer.build(&mut g, &values[run.clone()], &gradients[run], &slots)? {
+                for (state, mut new) in
+                    self.how.optimizer.build(&mut g, &values[run.clone()], &gradients[run], &slots)?
+                {
+                    let weight = weights.iter().find(|w| w.value == state);
+                    if let Some(constraint) = weight.and_then(|w| w.constraint.as_ref()) {
+                        new = constraint.build(&mut g, new)?;
+                    }
                     g.update(state, new);
                 }
             }

@@ -13,8 +13,8 @@ fn check_model(name: &str, model: &Model) {
     let mut g = Graph::new();
     let x = g.input("x", model.input_shape(), F32);
     let labels = g.input("labels", [Batch], DType::U32);
-    let built = model.assemble(&mut g, x, Mode::Training).expect("the model assembles");
-    let losses = g.softmax_cross_entropy(built.logits.expect("models end in softmax"), labels).expect("a loss");
+    let built = model.assemble(&mut g, &[x], Mode::Training).expect("the model assembles");
+    let losses = g.softmax_cross_entropy(built.logits[0].expect("models end in softmax"), labels).expect("a loss");
     let loss = g.mean(losses).expect("a mean");
     let weights: Vec<_> = built.weights.iter().filter(|w| w.trainable).collect();
     let wrt: Vec<Value> = weights.iter().map(|w| w.value).chain([x]).collect();

@@ -1,30 +1,48 @@
+use super::{layer, merge::axis};
 use crate::{
     graph::{Arg, Instr, OpError, Program, Value},
-    nn::{Layer, Mode, Ones, Scope, Zeros, layer_common, layer_names},
+    nn::{Constraint, Initializer, Mode, Regularizer, Scope},
     ops::{Elementwise, elementary},
 };
-use std::sync::Arc;
 
-/// Normalises each channel over the batch (Ioffe and Szegedy 2015; Keras `BatchNormalization`):
-/// momentum 0.99, epsilon 1e-3, moving statistics of the biased batch variance.
-///
-/// ```
-/// use hubel::prelude::*;
-/// let model = Sequential::new([8, 8, 4]).add(BatchNormalization::new()).build()?;
-/// assert_eq!(model.count_params(), 16);
-/// # Ok::<(), hubel::Error>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct BatchNormalization {
-    momentum: f32,
-    epsilon: f32,
-    trainable: bool,
-    name: Option<String>,
-}
-
-impl Default for BatchNormalization {
-    fn default() -> Self {
-        BatchNormalization { momentum: 0.99, epsilon: 1e-3, trainable: true, name: None }
+layer! {
+    /// Normalises each channel over the batch (Ioffe and Szegedy 2015; Keras `BatchNormalization`):
+    /// momentum 0.99, epsilon 1e-3, moving statistics of the biased batch variance.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([8, 8, 4]).add(BatchNormalization::new()).build()?;
+    /// assert_eq!(model.count_params(), 16);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct BatchNormalization as "BatchNormalization" {
+        /// Returns the layer for channels in this axis, the last by default; negative ones count from the end.
+        set axis: isize = -1,
+        /// Returns the layer with this share of the old moving statistics kept at each step.
+        set momentum: f32 = 0.99,
+        /// Returns the layer with this number added to the variance.
+        set epsilon: f32 = 1e-3,
+        /// Returns the layer with or without an offset `beta`.
+        set center: bool = true,
+        /// Returns the layer with or without a factor `gamma`.
+        set scale: bool = true,
+        /// Returns the layer with these first offsets.
+        set beta_initializer: Initializer = Initializer::Zeros,
+        /// Returns the layer with these first factors.
+        set gamma_initializer: Initializer = Initializer::Ones,
+        /// Returns the layer with these first moving means.
+        set moving_mean_initializer: Initializer = Initializer::Zeros,
+        /// Returns the layer with these first moving variances.
+        set moving_variance_initializer: Initializer = Initializer::Ones,
+        /// Returns the layer with a penalty for large offsets.
+        into beta_regularizer: Option<Regularizer> = None,
+        /// Returns the layer with a penalty for large factors.
+        into gamma_regularizer: Option<Regularizer> = None,
+        /// Returns the layer with a constraint of the offsets.
+        into beta_constraint: Option<Constraint> = None,
+        /// Returns the layer with a constraint of the factors.
+        into gamma_constraint: Option<Constraint> = None,
+        new synchronized: bool = false,
     }
 }
 
@@ -34,40 +52,43 @@ impl BatchNormalization {
         Self::default()
     }
 
-    layer_common!();
-
-    /// Returns the layer with this share of the old moving statistics kept at each step.
-    pub fn momentum(mut self, momentum: f32) -> Self {
-        self.momentum = momentum;
-        self
-    }
-
-    /// Returns the layer with this number added to the variance.
-    pub fn epsilon(mut self, epsilon: f32) -> Self {
-        self.epsilon = epsilon;
-        self
-    }
-
-    /// Returns the layer frozen or not; frozen it uses the moving statistics even in training.
-    pub fn trainable(mut self, trainable: bool) -> Self {
-        self.trainable = trainable;
-        self
-    }
-}
-
-impl Layer for BatchNormalization {
-    layer_names!("BatchNormalization");
-
-    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Value, OpError> {
-        let c = scope.graph.shape(inputs[0]).last();
-        let gamma = scope.weight("gamma", &[c], Arc::new(Ones));
-        let beta = scope.weight("beta", &[c], Arc::new(Zeros));
-        let mean = scope.state("moving_mean", &[c], Arc::new(Zeros));
-        let variance = scope.state("moving_variance", &[c], Arc::new(Ones));
-        if scope.mode == Mode::Inference || !self.trainable {
-            return scope.graph.batch_norm_inference(inputs[0], [gamma, beta, mean, variance], self.epsilon);
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let rank = scope.graph.shape(inputs[0]).rank();
+        let at = axis(self.axis, rank).filter(|&a| a > 0).ok_or_else(|| {
+            let wanted = format!("an axis from 1 to {}", rank - 1);
+            OpError::new("batch_norm", wanted, self.axis, "channels stand in one of the sample's axes")
+        })?;
+        let mut order: Vec<usize> = (0..rank).filter(|&a| a != at).collect();
+        order.push(at);
+        if at == rank - 1 {
+            return Ok(vec![self.normalize(scope, inputs[0])?]);
         }
-        let [y, batch_mean, batch_variance] = scope.graph.batch_norm(inputs[0], gamma, beta, self.epsilon)?;
+        let x = scope.graph.transpose(inputs[0], &order)?;
+        let y = self.normalize(scope, x)?;
+        let back: Vec<usize> = (0..rank).map(|a| order.iter().position(|&o| o == a).unwrap_or(a)).collect();
+        Ok(vec![scope.graph.transpose(y, &back)?])
+    }
+
+    fn normalize(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
+        let c = [scope.graph.shape(x).last()];
+        let fixed = |scope: &mut Scope, value: f32| {
+            let number = scope.graph.constant(value)?;
+            scope.graph.expand(number, &c.into())
+        };
+        let gamma = match self.scale {
+            true => scope.weight("gamma", &c, (&self.gamma_initializer, &self.gamma_regularizer, &self.gamma_constraint))?,
+            false => fixed(scope, 1.0)?,
+        };
+        let beta = match self.center {
+            true => scope.weight("beta", &c, (&self.beta_initializer, &self.beta_regularizer, &self.beta_constraint))?,
+            false => fixed(scope, 0.0)?,
+        };
+        let mean = scope.state("moving_mean", &c, &self.moving_mean_initializer);
+        let variance = scope.state("moving_variance", &c, &self.moving_variance_initializer);
+        if scope.mode == Mode::Inference || !scope.trainable() {
+            return scope.graph.batch_norm_inference(x, [gamma, beta, mean, variance], self.epsilon);
+        }
+        let [y, batch_mean, batch_variance] = scope.graph.batch_norm(x, gamma, beta, self.epsilon)?;
         for (moving, batch) in [(mean, batch_mean), (variance, batch_variance)] {
             let new = scope.graph.apply1(blend(self.momentum)?, &[moving, batch])?;
             scope.graph.update(moving, new);

@@ -1,75 +1,73 @@
+use super::layer;
 use crate::{
-    graph::{Initialize, OpError, Value},
-    nn::{Activation, GlorotUniform, Layer, Scope, Zeros, layer_common, layer_names},
+    graph::{OpError, Value},
+    nn::{Activation, Constraint, Initializer, Regularizer, Scope},
+    tensor::Shape,
 };
-use std::sync::Arc;
 
-/// Fully connected layer (Keras `Dense`): x · kernel + bias, kernel (in, out).
-///
-/// ```
-/// use hubel::prelude::*;
-/// let model = Sequential::new([784]).add(Dense::new(128).activation(Relu)).build()?;
-/// assert_eq!(model.count_params(), 100_480);
-/// # Ok::<(), hubel::Error>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct Dense {
-    units: usize,
-    activation: Activation,
-    use_bias: bool,
-    kernel_initializer: Arc<dyn Initialize>,
-    bias_initializer: Arc<dyn Initialize>,
-    name: Option<String>,
+layer! {
+    /// Fully connected layer (Keras `Dense`) along the last axis: x · kernel + bias, kernel (in, out).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([784]).add(Dense::new(128).activation(Relu)).build()?;
+    /// assert_eq!(model.count_params(), 100_480);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct Dense as "Dense" {
+        new units: usize = 1,
+        /// Returns the layer with this activation after the bias.
+        set activation: Activation = Activation::Linear,
+        /// Returns the layer with or without a bias.
+        set use_bias: bool = true,
+        /// Returns the layer with these first kernel values.
+        set kernel_initializer: Initializer = Initializer::GlorotUniform,
+        /// Returns the layer with these first bias values.
+        set bias_initializer: Initializer = Initializer::Zeros,
+        /// Returns the layer with a penalty for large kernel values.
+        into kernel_regularizer: Option<Regularizer> = None,
+        /// Returns the layer with a penalty for large biases.
+        into bias_regularizer: Option<Regularizer> = None,
+        /// Returns the layer with a penalty for large outputs.
+        into activity_regularizer: Option<Regularizer> = None,
+        /// Returns the layer with a constraint of the kernel.
+        into kernel_constraint: Option<Constraint> = None,
+        /// Returns the layer with a constraint of the bias.
+        into bias_constraint: Option<Constraint> = None,
+    }
 }
 
 impl Dense {
     /// Returns a layer of `units` outputs.
     pub fn new(units: usize) -> Self {
-        Dense {
-            units,
-            activation: Activation::Linear,
-            use_bias: true,
-            kernel_initializer: Arc::new(GlorotUniform),
-            bias_initializer: Arc::new(Zeros),
-            name: None,
-        }
+        Dense { units, ..Self::default() }
     }
 
-    layer_common!();
-
-    /// Returns the layer with this activation after the bias.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.activation = activation;
-        self
-    }
-
-    /// Returns the layer with or without a bias.
-    pub fn use_bias(mut self, use_bias: bool) -> Self {
-        self.use_bias = use_bias;
-        self
-    }
-
-    /// Returns the layer with these first kernel values.
-    pub fn kernel_initializer(mut self, initializer: impl Initialize + 'static) -> Self {
-        self.kernel_initializer = Arc::new(initializer);
-        self
-    }
-}
-
-impl Layer for Dense {
-    layer_names!("Dense");
-
-    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Value, OpError> {
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let shape = scope.graph.shape(inputs[0]).clone();
-        if shape.rank() != 2 {
-            return Err(OpError::new("dense", "an input of shape (N, features)", shape, "put a Flatten before it"));
+        if shape.rank() < 2 {
+            return Err(OpError::new("dense", "an input of shape (N, …, features)", shape, "give samples an axis"));
         }
-        let kernel = scope.weight("kernel", &[shape.last(), self.units], self.kernel_initializer.clone());
-        let mut y = scope.graph.matmul(inputs[0], kernel)?;
+        let options = (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint);
+        let kernel = scope.weight("kernel", &[shape.last(), self.units], options)?;
+        let rows: usize = shape.dims()[..shape.rank() - 1].iter().product();
+        let x = match shape.rank() {
+            2 => inputs[0],
+            _ => scope.graph.reshape(inputs[0], Shape::batched(rows, &[shape.last()]))?,
+        };
+        let mut y = scope.graph.matmul(x, kernel)?;
         if self.use_bias {
-            let bias = scope.weight("bias", &[self.units], self.bias_initializer.clone());
+            let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
+            let bias = scope.weight("bias", &[self.units], options)?;
             y = scope.graph.add(y, bias)?;
         }
-        self.activation.apply(scope, y)
+        if shape.rank() > 2 {
+            let mut dims = shape.dims()[1..].to_vec();
+            dims[shape.rank() - 2] = self.units;
+            y = scope.graph.reshape(y, shape.with_row(&dims))?;
+        }
+        let y = self.activation.apply(scope, y)?;
+        scope.activity(&self.activity_regularizer, y)?;
+        Ok(vec![y])
     }
 }

@@ -1,19 +1,22 @@
+use super::{DataFormat, layer};
 use crate::{
     graph::{OpError, Value},
-    nn::{Layer, Scope, layer_common, layer_names},
+    nn::Scope,
 };
 
-/// All axes but the batch as one, row-major over (height, width, channels) (Keras `Flatten`).
-///
-/// ```
-/// use hubel::prelude::*;
-/// let model = Sequential::new([5, 5, 16]).add(Flatten::new()).build()?;
-/// assert_eq!(model.output_shape().to_string(), "(N, 400)");
-/// # Ok::<(), hubel::Error>(())
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct Flatten {
-    name: Option<String>,
+layer! {
+    /// Puts all axes of a sample into one (Keras `Flatten`), row-major over (H, W, C).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([5, 5, 16]).add(Flatten::new()).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 400)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct Flatten as "Flatten" {
+        /// Returns the layer for this order of axes; the result is always in the order of `ChannelsLast`.
+        into data_format: DataFormat = DataFormat::ChannelsLast,
+    }
 }
 
 impl Flatten {
@@ -22,13 +25,8 @@ impl Flatten {
         Self::default()
     }
 
-    layer_common!();
-}
-
-impl Layer for Flatten {
-    layer_names!("Flatten");
-
-    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Value, OpError> {
-        scope.graph.flatten(inputs[0])
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let y = self.data_format.last(scope, inputs[0], |scope, x| scope.graph.flatten(x))?;
+        Ok(vec![y])
     }
 }

@@ -1,0 +1,317 @@
+//! Models as Keras's JSON: `model.to_json()` there is [`Model::from_json`] here, and the other way about.
+
+use super::{Input, Layer, LayerError, Model, Tensor, call_all, layers::REGISTRY};
+use crate::tensor::DType;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value as Json, json};
+use std::{collections::HashMap, sync::Arc};
+
+/// Returns an object as Keras writes it: module, class, configuration.
+pub(super) fn object<E>(module: &str, named: Result<Json, E>) -> Json {
+    let mut object = named.unwrap_or_default();
+    if let Json::Object(map) = &mut object {
+        map.entry("config").or_insert_with(|| json!({}));
+        map.insert("module".into(), module.into());
+        map.insert("registered_name".into(), Json::Null);
+    }
+    object
+}
+
+/// Returns what `build` makes of an object of Keras, or of its name alone, with defaults by class for what is not said.
+pub(super) fn from_object<'de, D: Deserializer<'de>, T>(
+    d: D,
+    defaults: &[(&str, &str)],
+    build: impl FnOnce(Json) -> serde_json::Result<T>,
+) -> Result<T, D::Error> {
+    let mut value = Json::deserialize(d)?;
+    let class = value.as_str().or(value["class_name"].as_str()).unwrap_or_default();
+    let class: String = class.split('_').flat_map(capitalized).collect();
+    let mut config: Map<String, Json> = match defaults.iter().find(|(name, _)| *name == class) {
+        Some((_, text)) => serde_json::from_str(text).unwrap_or_default(),
+        None => Map::new(),
+    };
+    if let Some(given) = value.get_mut("config").and_then(Json::as_object_mut) {
+        config.extend(std::mem::take(given).into_iter().filter(|(key, value)| key != "seed" && !value.is_null()));
+    }
+    let object = if config.is_empty() {
+        json!({ "class_name": class })
+    } else {
+        json!({ "class_name": class, "config": config })
+    };
+    build(object).map_err(serde::de::Error::custom)
+}
+
+fn capitalized(word: &str) -> impl Iterator<Item = char> {
+    let mut chars = word.chars();
+    chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars.collect::<Vec<_>>())
+}
+
+/// What Keras writes about every layer and what changes nothing here.
+const WITHOUT_EFFECT: [&str; 7] = ["dtype", "seed", "batch_shape", "batch_input_shape", "autocast", "ragged", "sparse"];
+
+/// Returns a layer as Keras writes it, or an error for one that no file can describe.
+pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> Result<Json, LayerError> {
+    if let Some(model) = layer.as_model() {
+        let mut object = model.config_object()?;
+        object["config"]["name"] = name.into();
+        object["config"]["trainable"] = trainable.into();
+        return Ok(object);
+    }
+    let mut config = layer.config();
+    if config.is_null() {
+        let advice = "implement `Layer::config`, or write the weights alone";
+        return Err(error(name, layer.kind(), "a layer that has a configuration", "none", advice));
+    }
+    tidy(&mut config);
+    config["name"] = name.into();
+    config["trainable"] = trainable.into();
+    Ok(json!({ "module": "keras.layers", "class_name": layer.kind(), "config": config, "registered_name": null }))
+}
+
+/// Returns the layer that an object of Keras describes.
+pub(super) fn layer_from_json(object: &Json) -> Result<Arc<dyn Layer>, LayerError> {
+    let class = text(object, "class_name")?;
+    let mut config = object.get("config").cloned().unwrap_or_default();
+    let name = config["name"].as_str().unwrap_or(class).to_owned();
+    if ["Functional", "Model", "Sequential"].contains(&class) {
+        let mut model = model_from(class, &config)?;
+        if config["trainable"] == false {
+            model.set_all_trainable(false)?;
+        }
+        return Ok(Arc::new(model));
+    }
+    let Some((_, build)) = REGISTRY.iter().find(|(kind, _)| *kind == class) else {
+        let known: Vec<&str> = REGISTRY.iter().map(|(kind, _)| *kind).collect();
+        let advice = "replace it by layers that there are";
+        return Err(error(&name, class, &format!("one of {}", known.join(", ")), class, advice));
+    };
+    if let Json::Object(map) = &mut config {
+        map.retain(|key, value| !WITHOUT_EFFECT.contains(&key.as_str()) && !value.is_null());
+    }
+    build(config).map_err(|e| error(&name, class, "options of this layer", &e.to_string(), "leave the option out"))
+}
+
+fn error(layer: &str, kind: &str, wanted: &str, got: &str, advice: &str) -> LayerError {
+    let [layer, kind, wanted, got, advice] = [layer, kind, wanted, got, advice].map(str::to_owned);
+    LayerError { layer, kind, wanted, got, advice }
+}
+
+fn broken(wanted: &str, got: impl ToString) -> LayerError {
+    error("model", "JSON", wanted, &got.to_string(), "take what Keras's `to_json` or `Model::to_json` wrote")
+}
+
+fn text<'j>(object: &'j Json, key: &str) -> Result<&'j str, LayerError> {
+    object[key].as_str().ok_or_else(|| broken(&format!("a text `{key}`"), &object[key]))
+}
+
+fn list<'j>(object: &'j Json, key: &str) -> Result<&'j [Json], LayerError> {
+    object[key].as_array().map(Vec::as_slice).ok_or_else(|| broken(&format!("a list `{key}`"), &object[key]))
+}
+
+/// Writes 32-bit floats with their own digits, not with those of the 64-bit float next to them.
+fn tidy(value: &mut Json) {
+    match value {
+        Json::Object(map) => map.values_mut().for_each(tidy),
+        Json::Array(items) => items.iter_mut().for_each(tidy),
+        Json::Number(n) if n.is_f64() => {
+            let x = n.as_f64().unwrap_or_default();
+            if let (true, Ok(short)) = (f64::from(x as f32) == x, (x as f32).to_string().parse::<f64>()) {
+                *value = Json::from(short);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn input_to_json(name: &str, dims: &[usize], dtype: DType) -> Json {
+    let shape: Vec<Json> = std::iter::once(Json::Null).chain(dims.iter().map(|&d| d.into())).collect();
+    let dtype = match dtype {
+        DType::F32 => "float32",
+        DType::F16 => "float16",
+        DType::BF16 => "bfloat16",
+        DType::I32 => "int32",
+        DType::U32 => "uint32",
+        DType::U8 => "uint8",
+    };
+    let config = json!({ "batch_shape": shape, "dtype": dtype, "sparse": false, "name": name });
+    json!({ "module": "keras.layers", "class_name": "InputLayer", "config": config, "registered_name": null })
+}
+
+fn input_from_json(config: &Json) -> Result<Tensor, LayerError> {
+    let shape = ["batch_shape", "batch_input_shape"].iter().find_map(|key| config[*key].as_array());
+    let extent = |d: &Json| d.as_u64().filter(|d| (1..=1 << 24).contains(d)).map(|d| d as usize);
+    let dims = shape.and_then(|s| s.get(1..)?.iter().map(extent).collect::<Option<Vec<_>>>());
+    let dims = dims.ok_or_else(|| {
+        let got = config["batch_shape"].to_string();
+        error(
+            config["name"].as_str().unwrap_or("input"),
+            "InputLayer",
+            "a shape of known extents",
+            &got,
+            "fix the extents, as in `Input((224, 224, 3))`",
+        )
+    })?;
+    let dtype = match config["dtype"].as_str() {
+        Some("int32" | "int64") => DType::I32,
+        Some("uint32") => DType::U32,
+        Some("uint8") => DType::U8,
+        _ => DType::F32,
+    };
+    Ok(Input::of(config["name"].as_str().map(str::to_owned), &dims, dtype))
+}
+
+impl Model {
+    /// Returns the model's configuration as Keras's `to_json` writes that of a functional model.
+    ///
+    /// An error names a layer that no file can describe.
+    pub fn to_json(&self) -> Result<String, LayerError> {
+        Ok(format!("{:#}", self.config_object()?))
+    }
+
+    fn config_object(&self) -> Result<Json, LayerError> {
+        let mut layers = Vec::new();
+        for (name, ty) in self.inputs() {
+            let mut object = input_to_json(name, &ty.shape.dims()[1..], ty.dtype);
+            object["name"] = name.as_str().into();
+            object["inbound_nodes"] = json!([]);
+            layers.push(object);
+        }
+        for (name, layer, trainable, uses) in self.uses() {
+            let mut object = layer_to_json(layer.as_ref(), name, trainable)?;
+            let nodes: Vec<Json> = (uses.iter())
+                .map(|inputs| {
+                    let tensors: Vec<Json> = inputs
+                        .iter()
+                        .map(|history| json!({ "class_name": "__keras_tensor__", "config": { "keras_history": history } }))
+                        .collect();
+                    let args = if tensors.len() == 1 { json!(tensors) } else { json!([tensors]) };
+                    json!({ "args": args, "kwargs": {} })
+                })
+                .collect();
+            object["name"] = name.into();
+            object["inbound_nodes"] = nodes.into();
+            layers.push(object);
+        }
+        let inputs: Vec<Json> = self.inputs().iter().map(|(name, _)| json!([name, 0, 0])).collect();
+        let config = json!({
+            "name": self.name(), "trainable": true, "layers": layers,
+            "input_layers": inputs, "output_layers": self.output_sources(),
+        });
+        let module = "keras.src.models.functional";
+        Ok(json!({ "module": module, "class_name": "Functional", "config": config, "registered_name": "Functional" }))
+    }
+
+    /// Returns the model that Keras's `to_json` or [`Model::to_json`] describes, or an error that names the layer that
+    /// there is not here.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([8, 8, 3]).add(Conv2D::new(4, 3)).add(Relu).build()?;
+    /// let again = Model::from_json(&model.to_json()?)?;
+    /// assert_eq!(again.to_json()?, model.to_json()?);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn from_json(json: &str) -> Result<Model, LayerError> {
+        let object: Json = serde_json::from_str(json).map_err(|e| broken("JSON", e))?;
+        model_from(text(&object, "class_name")?, &object["config"])
+    }
+}
+
+fn model_from(class: &str, config: &Json) -> Result<Model, LayerError> {
+    let name = config["name"].as_str().unwrap_or("model");
+    if class == "Sequential" { sequential_from(name, config) } else { functional_from(name, config) }
+}
+
+fn sequential_from(name: &str, config: &Json) -> Result<Model, LayerError> {
+    let layers = list(config, "layers")?;
+    let first = layers.first().ok_or_else(|| broken("layers", "none"))?;
+    let mut x = input_from_json(&first["config"])?;
+    let input = x.clone();
+    for object in layers.iter().filter(|l| l["class_name"] != "InputLayer") {
+        x = x.apply(layer_from_json(object)?)?;
+    }
+    Model::named(name, &[input], &[x])
+}
+
+/// Returns the tensors of a use of a layer as (layer, use, output): Keras 3's `args`, or Keras 2's list.
+fn histories(layer: &str, node: &Json) -> Result<Vec<(String, usize, usize)>, LayerError> {
+    let mut found = Vec::new();
+    let mut stack = vec![node.get("args").unwrap_or(node)];
+    while let Some(value) = stack.pop() {
+        if value["class_name"] == "__keras_tensor__" {
+            found.push(history(&value["config"]["keras_history"])?);
+        } else if let Some(items) = value.as_array() {
+            match history(value) {
+                Ok(history) => found.push(history),
+                Err(_) => stack.extend(items.iter().rev()),
+            }
+        }
+    }
+    let harmless = |(key, value): (&String, &Json)| value.is_null() || (key == "training" && value == true);
+    if let Some(kwargs) = node["kwargs"].as_object()
+        && !kwargs.iter().all(harmless)
+    {
+        let advice = "call the layer without keywords; freeze it where it must stay in inference";
+        return Err(error(layer, "layer", "a call without keywords", &node["kwargs"].to_string(), advice));
+    }
+    Ok(found)
+}
+
+fn history(value: &Json) -> Result<(String, usize, usize), LayerError> {
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    match items {
+        [Json::String(name), Json::Number(node), Json::Number(output), ..] => {
+            let [node, output] = [node, output].map(|n| n.as_u64().unwrap_or(u64::MAX) as usize);
+            Ok((name.clone(), node, output))
+        }
+        _ => Err(broken("[layer, use, output]", value)),
+    }
+}
+
+fn functional_from(name: &str, config: &Json) -> Result<Model, LayerError> {
+    let mut made: HashMap<(String, usize), Vec<Tensor>> = HashMap::new();
+    let mut waiting: Vec<(String, Arc<dyn Layer>, usize, Vec<(String, usize, usize)>)> = Vec::new();
+    for object in list(config, "layers")? {
+        let name = object["name"].as_str().map_or_else(|| text(&object["config"], "name"), Ok)?.to_owned();
+        if object["class_name"] == "InputLayer" {
+            made.insert((name, 0), vec![input_from_json(&object["config"])?]);
+            continue;
+        }
+        let layer = layer_from_json(object)?;
+        for (at, node) in list(object, "inbound_nodes")?.iter().enumerate() {
+            waiting.push((name.clone(), layer.clone(), at, histories(&name, node)?));
+        }
+    }
+    let find = |made: &HashMap<(String, usize), Vec<Tensor>>, (layer, node, output): &(String, usize, usize)| {
+        made.get(&(layer.clone(), *node)).and_then(|t| t.get(*output)).cloned()
+    };
+    while !waiting.is_empty() {
+        let before = waiting.len();
+        let mut later = Vec::new();
+        for (name, layer, at, from) in waiting {
+            match from.iter().map(|h| find(&made, h)).collect::<Option<Vec<_>>>() {
+                None => later.push((name, layer, at, from)),
+                Some(inputs) => {
+                    made.insert((name, at), call_all(layer, &inputs)?);
+                }
+            }
+        }
+        if later.len() == before {
+            let (name, layer, _, from) = &later[0];
+            let advice = "take a configuration whose layers are all there";
+            return Err(error(name, layer.kind(), "inputs that are computed before", &format!("{from:?}"), advice));
+        }
+        waiting = later;
+    }
+    let ends = |key: &str| -> Result<Vec<Tensor>, LayerError> {
+        let histories = match history(&config[key]) {
+            Ok(one) => vec![one],
+            Err(_) => list(config, key)?.iter().map(history).collect::<Result<_, _>>()?,
+        };
+        let tensor = |h: &(String, usize, usize)| {
+            find(&made, h).ok_or_else(|| broken("the name of a layer", format!("{} in `{key}`", h.0)))
+        };
+        histories.iter().map(tensor).collect()
+    };
+    Model::named(name, &ends("input_layers")?, &ends("output_layers")?)
+}

@@ -1,0 +1,126 @@
+//! What weights are made to be after each step, as in Keras.
+
+use super::config::{from_object, object};
+use crate::graph::{Graph, OpError, Value};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A condition that weights are projected onto after each change.
+///
+/// ```
+/// use hubel::{nn::Constraint, prelude::*};
+/// let layer = Dense::new(4).kernel_constraint(Constraint::max_norm(2.0)).bias_constraint(Constraint::NonNeg);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self", tag = "class_name", content = "config")]
+pub enum Constraint {
+    /// Norm along `axis` at most `max_value`: w · clip(|w|, 0, max) / (ε + |w|).
+    MaxNorm {
+        /// The largest norm.
+        max_value: f32,
+        /// The axes that a vector runs along.
+        axis: Axes,
+    },
+    /// No negative weights.
+    NonNeg,
+    /// Norm along `axis` 1: w / (ε + |w|).
+    UnitNorm {
+        /// The axes that a vector runs along.
+        axis: Axes,
+    },
+    /// Norm along `axis` drawn towards [min_value, max_value] by the share `rate`.
+    MinMaxNorm {
+        /// The smallest norm.
+        min_value: f32,
+        /// The largest norm.
+        max_value: f32,
+        /// Share of the way that one step goes.
+        rate: f32,
+        /// The axes that a vector runs along.
+        axis: Axes,
+    },
+}
+
+/// One axis, or several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Axes {
+    /// One.
+    One(usize),
+    /// Several.
+    Many(Vec<usize>),
+}
+
+const EPSILON: f32 = 1e-7;
+
+impl Constraint {
+    /// Returns the constraint of norms along axis 0 to at most `max_value`.
+    pub const fn max_norm(max_value: f32) -> Self {
+        Constraint::MaxNorm { max_value, axis: Axes::One(0) }
+    }
+
+    /// Returns the constraint of norms along axis 0 to 1.
+    pub const fn unit_norm() -> Self {
+        Constraint::UnitNorm { axis: Axes::One(0) }
+    }
+
+    /// Returns the constraint of norms along axis 0 to [min, max].
+    pub const fn min_max_norm(min_value: f32, max_value: f32) -> Self {
+        Constraint::MinMaxNorm { min_value, max_value, rate: 1.0, axis: Axes::One(0) }
+    }
+
+    /// Returns the factor that `w` is to be multiplied with, or `None` for [`Constraint::NonNeg`], which is none.
+    fn factor(&self, g: &mut Graph, w: Value) -> Result<Option<Value>, OpError> {
+        let axis = match self {
+            Constraint::NonNeg => return Ok(None),
+            Constraint::MaxNorm { axis, .. } | Constraint::UnitNorm { axis } | Constraint::MinMaxNorm { axis, .. } => {
+                axis
+            }
+        };
+        let axes = match axis {
+            Axes::One(axis) => std::slice::from_ref(axis),
+            Axes::Many(axes) => axes,
+        };
+        let squares = g.sum_squares(w, axes, true)?;
+        let norm = g.unary("sqrt", squares)?;
+        let wanted = match *self {
+            Constraint::MaxNorm { max_value, .. } => g.clip(norm, 0.0, max_value)?,
+            Constraint::MinMaxNorm { min_value, max_value, rate, .. } => {
+                let clipped = g.clip(norm, min_value, max_value)?;
+                let (near, far) = (g.scale(clipped, rate)?, g.scale(norm, 1.0 - rate)?);
+                g.add(near, far)?
+            }
+            _ => g.constant(1.0)?,
+        };
+        let epsilon = g.constant(EPSILON)?;
+        let divisor = g.add(norm, epsilon)?;
+        Ok(Some(g.binary("div", wanted, divisor)?))
+    }
+
+    /// Returns the weights as the constraint wants them, overwriting `w` in place.
+    pub fn build(&self, g: &mut Graph, w: Value) -> Result<Value, OpError> {
+        use crate::ops::Elementwise;
+        let (function, inputs) = match self.factor(g, w)? {
+            Some(factor) => ("mul", vec![w, factor]),
+            None => ("relu", vec![w]),
+        };
+        let shape = Some(g.shape(w).clone());
+        g.apply1(Elementwise { shape, in_place: true, ..Elementwise::named(function)? }, &inputs)
+    }
+}
+
+impl Serialize for Constraint {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        object("keras.constraints", Constraint::serialize(self, serde_json::value::Serializer)).serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Constraint {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let defaults = [
+            ("MaxNorm", r#"{"max_value":2,"axis":0}"#),
+            ("UnitNorm", r#"{"axis":0}"#),
+            ("MinMaxNorm", r#"{"min_value":0,"max_value":1,"rate":1,"axis":0}"#),
+        ];
+        from_object(d, &defaults, |v| Constraint::deserialize(v))
+    }
+}

@@ -1,0 +1,115 @@
+use super::layer;
+use crate::{
+    graph::{Graph, OpError, Value},
+    nn::{LayerError, Scope, Tensor, call},
+};
+
+/// Declares a layer that combines tensors by a function of two, and its function on tensors.
+macro_rules! merging {
+    ($($(#[$meta:meta])* $Layer:ident $kind:literal $function:ident $binary:literal $least:literal..=$most:expr, $mean:literal;)*) => {$(
+        layer! {
+            $(#[$meta])*
+            pub struct $Layer as $kind {}
+        }
+
+        impl $Layer {
+            /// Returns the layer.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+                if !($least..=$most).contains(&inputs.len()) {
+                    let (wanted, advice) = (format!("at least {} inputs", $least), "list the tensors to combine");
+                    return Err(OpError::new(stringify!($function), wanted, inputs.len(), advice));
+                }
+                let y = combine(scope.graph, stringify!($function), $binary, inputs)?;
+                Ok(vec![if $mean { scope.graph.scale(y, 1.0 / inputs.len() as f32)? } else { y }])
+            }
+        }
+
+        /// Returns the layer's result on these tensors; see the layer of the same name.
+        pub fn $function(tensors: &[Tensor]) -> Result<Tensor, LayerError> {
+            call($Layer::new(), tensors)
+        }
+    )*};
+}
+
+merging! {
+    /// Sum of tensors (Keras `Add`); axes of extent 1 are repeated.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let x = Input::new([8, 8, 4]);
+    /// let y = x.apply(Conv2D::new(4, 3).padding(Same))?;
+    /// assert_eq!(add(&[x, y])?.shape().to_string(), "(N, 8, 8, 4)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    Add "Add" add "add" 2..=usize::MAX, false;
+    /// Difference of two tensors (Keras `Subtract`).
+    Subtract "Subtract" subtract "sub" 2..=2, false;
+    /// Product of tensors (Keras `Multiply`); axes of extent 1 are repeated, as in squeeze-and-excitation.
+    Multiply "Multiply" multiply "mul" 2..=usize::MAX, false;
+    /// Mean of tensors (Keras `Average`).
+    Average "Average" average "add" 2..=usize::MAX, true;
+    /// Largest of the values in the same place (Keras `Maximum`).
+    Maximum "Maximum" maximum "max" 2..=usize::MAX, false;
+    /// Smallest of the values in the same place (Keras `Minimum`).
+    Minimum "Minimum" minimum "min" 2..=usize::MAX, false;
+}
+
+/// Returns the inputs combined from the left, each axis equal or 1.
+fn combine(g: &mut Graph, op: &str, function: &str, inputs: &[Value]) -> Result<Value, OpError> {
+    let first = g.shape(inputs[0]).clone();
+    for &input in &inputs[1..] {
+        let shape = g.shape(input);
+        let equal = |(a, b): (&usize, &usize)| a == b || *a == 1 || *b == 1;
+        if shape.rank() != first.rank() || !first.dims().iter().zip(shape.dims()).all(equal) {
+            let advice = "give the branches the same shape: a 1×1 convolution changes channels, strides change sizes";
+            return Err(OpError::new(op, format!("inputs of shape {first}"), shape, advice));
+        }
+    }
+    inputs[1..].iter().try_fold(inputs[0], |y, &x| g.binary(function, y, x))
+}
+
+layer! {
+    /// Tensors one behind the other along an axis (Keras `Concatenate`), by default the last.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let (a, b) = (Input::new([8, 8, 4]), Input::new([8, 8, 2]));
+    /// assert_eq!(concatenate(&[a, b])?.shape().to_string(), "(N, 8, 8, 6)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct Concatenate as "Concatenate" {
+        /// Returns the layer for this axis, the batch being axis 0; negative ones count from the end.
+        set axis: isize = -1,
+    }
+}
+
+impl Concatenate {
+    /// Returns the layer for the last axis.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let rank = scope.graph.shape(inputs[0]).rank();
+        let axis = axis(self.axis, rank).filter(|&a| a > 0).ok_or_else(|| {
+            let wanted = format!("an axis from 1 to {} or from -{} to -1", rank - 1, rank - 1);
+            OpError::new("concatenate", wanted, self.axis, "the batch cannot be joined; choose another axis")
+        })?;
+        Ok(vec![scope.graph.concat(inputs, axis)?])
+    }
+}
+
+/// Returns an axis counted from the front, where there is one.
+pub(super) fn axis(axis: isize, rank: usize) -> Option<usize> {
+    let at = if axis < 0 { axis + rank as isize } else { axis };
+    usize::try_from(at).ok().filter(|&a| a < rank)
+}
+
+/// Returns tensors one behind the other along the last axis; see [`Concatenate`].
+pub fn concatenate(tensors: &[Tensor]) -> Result<Tensor, LayerError> {
+    call(Concatenate::new(), tensors)
+}

@@ -1,0 +1,99 @@
+use crate::{
+    graph::{Graph, OpError, Value},
+    nn::Scope,
+    tensor::Shape,
+};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A size along height and width, from one number for both or from two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Pair(pub [usize; 2]);
+
+impl From<usize> for Pair {
+    fn from(n: usize) -> Self {
+        Pair([n, n])
+    }
+}
+
+impl From<[usize; 2]> for Pair {
+    fn from(pair: [usize; 2]) -> Self {
+        Pair(pair)
+    }
+}
+
+impl From<(usize, usize)> for Pair {
+    fn from((h, w): (usize, usize)) -> Self {
+        Pair([h, w])
+    }
+}
+
+impl<'de> Deserialize<'de> for Pair {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            One(usize),
+            Two([usize; 2]),
+        }
+        Ok(match Form::deserialize(d)? {
+            Form::One(n) => n.into(),
+            Form::Two(pair) => Pair(pair),
+        })
+    }
+}
+
+/// Steps between windows; where none are given, the window's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Strides(pub Option<Pair>);
+
+impl<T: Into<Pair>> From<T> for Strides {
+    fn from(pair: T) -> Self {
+        Strides(Some(pair.into()))
+    }
+}
+
+/// Where the channels stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DataFormat {
+    /// (N, height, width, channels): how Hubel computes.
+    #[default]
+    ChannelsLast,
+    /// (N, channels, height, width): converted on the way into the layer and out of it.
+    ChannelsFirst,
+}
+
+impl DataFormat {
+    /// Returns what `build` makes of `x` with its channels in the last axis, its channels where they were.
+    pub(crate) fn last(
+        self,
+        scope: &mut Scope,
+        x: Value,
+        build: impl FnOnce(&mut Scope, Value) -> Result<Value, OpError>,
+    ) -> Result<Value, OpError> {
+        let rank = scope.graph.shape(x).rank();
+        if self == DataFormat::ChannelsLast || rank < 3 {
+            return build(scope, x);
+        }
+        let to_last: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
+        let x = scope.graph.transpose(x, &to_last)?;
+        let y = build(scope, x)?;
+        // A result without places has no order of axes.
+        let rank = scope.graph.shape(y).rank();
+        if rank < 3 {
+            return Ok(y);
+        }
+        let to_first: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+        scope.graph.transpose(y, &to_first)
+    }
+}
+
+/// Returns a picture's shape, or an error where the tensor is none.
+pub(crate) fn image(g: &Graph, layer: &str, x: Value) -> Result<Shape, OpError> {
+    let shape = g.shape(x).clone();
+    if shape.rank() == 4 {
+        return Ok(shape);
+    }
+    let advice = "put the layer before Flatten, or give the input its channel axis";
+    Err(OpError::new(layer, "an input of shape (N, height, width, channels)", shape, advice))
+}

@@ -1,0 +1,212 @@
+//! What a model consists of and costs, as Keras's `summary` shows it and a little more.
+
+use super::Weight;
+use crate::{
+    graph::{Field, Graph, TensorType, Value},
+    tensor::Shape,
+};
+use std::{collections::HashMap, fmt};
+
+/// One line of a summary.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The layer's name.
+    pub name: String,
+    /// Its Keras type.
+    pub kind: &'static str,
+    /// Shape of its first output.
+    pub output: Shape,
+    /// Number of weights.
+    pub params: usize,
+    /// Multiplications with an addition, of convolutions and matrix products, for one sample.
+    pub macs: u64,
+    /// Bytes of all its outputs for one sample.
+    pub activation_bytes: u64,
+    /// Height and width of the part of the input that one output pixel depends on; `None` where it is all of it.
+    pub receptive_field: Option<[usize; 2]>,
+    /// The layers that it gets its inputs from.
+    pub inputs: Vec<String>,
+}
+
+/// A model's layers, shapes, costs and parameter counts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// The model's name.
+    pub name: String,
+    /// One row for each layer, and for each input of a model that is more than a chain.
+    pub rows: Vec<Row>,
+    /// Number of trainable weights.
+    pub trainable: usize,
+    /// Number of other weights.
+    pub non_trainable: usize,
+}
+
+/// How far a value sees: extent along height and width, and how far neighbours lie apart; `None` sees all.
+type Sight = Option<[[f64; 2]; 2]>;
+
+/// Returns the sight of each value of a graph.
+fn sights(graph: &Graph) -> HashMap<Value, Sight> {
+    let mut sights: HashMap<Value, Sight> = HashMap::new();
+    for (i, node) in graph.nodes().iter().enumerate() {
+        let mut sight: Sight = Some([[1.0; 2]; 2]);
+        for input in &node.inputs {
+            // Weights see nothing of the picture.
+            if !graph.shape(*input).is_batched() {
+                continue;
+            }
+            let theirs = sights.get(input).copied().flatten();
+            sight = match (sight, theirs) {
+                (Some(a), Some(b)) => Some([0, 1].map(|k| [0, 1].map(|axis: usize| f64::max(a[k][axis], b[k][axis])))),
+                _ => None,
+            };
+            if graph.shape(*input).rank() > 2 && node.outputs.iter().any(|t| t.shape.rank() <= 2) {
+                sight = None;
+            }
+        }
+        let field = node.op().map_or(Field::Point, |op| op.field(&graph.io(node)));
+        sight = match (sight, field) {
+            (None, _) | (_, Field::Whole) => None,
+            (own, Field::Point) => own,
+            (Some([see, apart]), Field::Window { extent, strides }) => Some([
+                [0, 1].map(|k| see[k] + (extent[k] - 1) as f64 * apart[k]),
+                [0, 1].map(|k| apart[k] * strides[k] as f64),
+            ]),
+            (Some([see, apart]), Field::Spread { extent, factor }) => Some([
+                [0, 1].map(|k| see[k] + (extent[k] - 1) as f64 * apart[k]),
+                [0, 1].map(|k| apart[k] / factor[k] as f64),
+            ]),
+        };
+        for output in 0..node.outputs.len() as u32 {
+            sights.insert(Value { node: i as u32, output }, sight);
+        }
+    }
+    sights
+}
+
+/// Returns the rows of a model's uses of layers, given as (name, type, where inputs come from, number of nodes in the
+/// graph after it, results).
+pub(super) fn rows(
+    graph: &Graph,
+    inputs: &[Value],
+    named: &[(String, TensorType)],
+    calls: Vec<(&str, &'static str, Vec<String>, usize, &[Value])>,
+    weights: &[Weight],
+) -> Vec<Row> {
+    let sights = sights(graph);
+    let one = |ty: &TensorType| ty.bytes(1);
+    let mut rows: Vec<Row> = Vec::new();
+    let mut last = named.first().filter(|_| named.len() == 1).map(|n| n.0.as_str());
+    let chain = calls.iter().all(|(name, _, from, ..)| {
+        let follows = from.len() == 1 && last == Some(from[0].as_str());
+        last = Some(name);
+        follows
+    });
+    if !chain {
+        rows.extend(named.iter().map(|(name, ty)| Row {
+            name: name.clone(),
+            kind: "InputLayer",
+            output: ty.shape.clone(),
+            params: 0,
+            macs: 0,
+            activation_bytes: one(ty),
+            receptive_field: Some([1, 1]),
+            inputs: Vec::new(),
+        }));
+    }
+    let mut start = inputs.len();
+    for (name, kind, from, end, values) in calls {
+        let products = graph.nodes()[start..end].iter().filter_map(|n| Some((n, n.op()?)));
+        let macs =
+            products.filter(|(_, op)| op.is_product()).map(|(n, op)| op.cost(&graph.io(n)).flops.at(1) / 2).sum();
+        let activation_bytes = values.iter().map(|&v| one(graph.ty(v))).sum();
+        start = end;
+        if let Some(row) = rows.iter_mut().find(|r| r.name == name) {
+            row.macs += macs;
+            row.activation_bytes += activation_bytes;
+            row.inputs.extend(from);
+            continue;
+        }
+        let own = |w: &&Weight| w.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+        let sight = values.first().and_then(|v| sights.get(v).copied().flatten());
+        rows.push(Row {
+            name: name.to_owned(),
+            kind,
+            output: values.first().map_or_else(Shape::scalar, |&v| graph.shape(v).clone()),
+            params: weights.iter().filter(own).map(Weight::count).sum(),
+            macs,
+            activation_bytes,
+            receptive_field: sight.map(|[see, _]| see.map(|s| s.round() as usize)),
+            inputs: if chain { Vec::new() } else { from },
+        });
+    }
+    rows
+}
+
+/// Returns a number with a comma between groups of three digits.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
+impl Summary {
+    /// Returns the multiplications with an addition, of convolutions and matrix products, for one sample.
+    pub fn macs(&self) -> u64 {
+        self.rows.iter().map(|r| r.macs).sum()
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut heads = vec!["Layer (type)", "Output Shape", "Param #", "MACs", "Bytes", "Sees"];
+        let branched = self.rows.iter().any(|r| !r.inputs.is_empty());
+        if branched {
+            heads.push("Connected to");
+        }
+        let lines: Vec<Vec<String>> = (self.rows.iter())
+            .map(|r| {
+                let mut line = vec![
+                    format!("{} ({})", r.name, r.kind),
+                    r.output.to_string(),
+                    grouped(r.params as u64),
+                    grouped(r.macs),
+                    grouped(r.activation_bytes),
+                    r.receptive_field.map_or_else(|| "all".into(), |[h, w]| format!("{h}×{w}")),
+                ];
+                if branched {
+                    line.push(r.inputs.join(", "));
+                }
+                line
+            })
+            .collect();
+        let width = |k: usize| lines.iter().map(|l| l[k].chars().count()).chain([heads[k].chars().count()]).max();
+        let widths: Vec<usize> = (0..heads.len()).map(|k| width(k).unwrap_or(0)).collect();
+        let rule = |f: &mut fmt::Formatter<'_>, l: char, m: char, r: char| {
+            let cells: Vec<String> = widths.iter().map(|w| "─".repeat(w + 2)).collect();
+            writeln!(f, "{l}{}{r}", cells.join(&m.to_string()))
+        };
+        let text = |k: usize| !(2..=5).contains(&k);
+        rule(f, '┌', '┬', '┐')?;
+        for (i, line) in std::iter::once(heads.iter().map(ToString::to_string).collect()).chain(lines).enumerate() {
+            for (k, cell) in line.iter().enumerate() {
+                let w = widths[k];
+                if text(k) { write!(f, "│ {cell:w$} ")? } else { write!(f, "│ {cell:>w$} ")? }
+            }
+            writeln!(f, "│")?;
+            if i == 0 {
+                rule(f, '├', '┼', '┤')?;
+            }
+        }
+        rule(f, '└', '┴', '┘')?;
+        writeln!(f, "Total params: {}", grouped((self.trainable + self.non_trainable) as u64))?;
+        writeln!(f, "Trainable params: {}", grouped(self.trainable as u64))?;
+        writeln!(f, "Non-trainable params: {}", grouped(self.non_trainable as u64))?;
+        write!(f, "MACs: {}", grouped(self.macs()))
+    }
+}
