@@ -211,6 +211,12 @@ impl<'a> Scope<'a> {
         self.add(name, shape, initializer, false, None)
     }
 
+    /// Returns a tensor of one number, for a weight that an option leaves out.
+    pub fn filled(&mut self, shape: &[usize], value: f32) -> Result<Value, OpError> {
+        let number = self.graph.constant(value)?;
+        self.graph.expand(number, &Shape::fixed(shape))
+    }
+
     /// A layer that is used a second time finds the weights of the first.
     fn add(
         &mut self,

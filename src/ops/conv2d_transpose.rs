@@ -32,6 +32,8 @@ fn transposed(
             Some(more) => Some(int(more[axis])?),
         };
         let [before, behind] = match options.padding {
+            // A transposed convolution has no causal form; Keras has none either.
+            Padding::Causal => return None,
             Padding::Valid => [extent - 1, extent - 1 + more.unwrap_or((s - extent).max(0))],
             Padding::Same => {
                 let total = more.map_or(s + extent - 2, |more| extent + extent % 2 - 2 + more);

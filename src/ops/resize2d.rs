@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// How a pixel between others is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Interpolation {
     /// The pixel whose area it lies in.
     Nearest,

@@ -20,6 +20,8 @@ pub enum Padding {
     Valid,
     /// So that there are ⌈size / stride⌉ windows along each axis; an odd pixel goes to the end.
     Same,
+    /// In front alone, so that no window sees what comes after its place.
+    Causal,
     /// By `[[top, bottom], [left, right]]` pixels.
     Explicit([[usize; 2]; 2]),
 }
@@ -56,6 +58,7 @@ impl Padding {
                     let total = ((n.div_ceil(s) - 1) * s + k).saturating_sub(n);
                     [total / 2, total - total / 2]
                 }
+                Padding::Causal => [k - 1, 0],
                 Padding::Explicit(pads) => pads[axis],
             };
             windows[axis] = (pads[axis].iter().try_fold(n, |sum, &p| sum.checked_add(p))?.checked_sub(k)?) / s + 1;

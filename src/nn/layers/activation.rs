@@ -99,7 +99,7 @@ impl Activation {
             Activation::Sigmoid => "sigmoid",
             Activation::HardSigmoid => "hard_sigmoid",
             Activation::HardSwish => "hard_swish",
-            Activation::Swish => "swish",
+            Activation::Swish => "silu",
             Activation::Gelu => "gelu",
             Activation::Softplus => "softplus",
             Activation::Softsign => "softsign",

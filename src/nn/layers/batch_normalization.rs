@@ -71,17 +71,13 @@ impl BatchNormalization {
 
     fn normalize(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let c = [scope.graph.shape(x).last()];
-        let fixed = |scope: &mut Scope, value: f32| {
-            let number = scope.graph.constant(value)?;
-            scope.graph.expand(number, &c.into())
-        };
         let gamma = match self.scale {
             true => scope.weight("gamma", &c, (&self.gamma_initializer, &self.gamma_regularizer, &self.gamma_constraint))?,
-            false => fixed(scope, 1.0)?,
+            false => scope.filled(&c, 1.0)?,
         };
         let beta = match self.center {
             true => scope.weight("beta", &c, (&self.beta_initializer, &self.beta_regularizer, &self.beta_constraint))?,
-            false => fixed(scope, 0.0)?,
+            false => scope.filled(&c, 0.0)?,
         };
         let mean = scope.state("moving_mean", &c, &self.moving_mean_initializer);
         let variance = scope.state("moving_variance", &c, &self.moving_variance_initializer);

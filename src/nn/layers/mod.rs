@@ -3,7 +3,7 @@
 mod sizes;
 
 pub(crate) use sizes::image;
-pub use sizes::{DataFormat, Pair, Strides};
+pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
 
 use super::{Layer, layer::layer};
 use std::sync::Arc;
@@ -24,18 +24,36 @@ macro_rules! layers {
 layers! {
     activation::{ActivationLayer},
     batch_normalization::{BatchNormalization},
+    conv1d::{Conv1D},
     conv2d::{Conv2D},
+    conv2d_transpose::{Conv2DTranspose},
     dense::{Dense},
-    dropout::{Dropout},
+    depthwise_conv2d::{DepthwiseConv2D},
+    dropout::{Dropout, SpatialDropout2D},
+    embedding::{Embedding},
     flatten::{Flatten},
+    global_pooling::{GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D, GlobalMaxPooling2D},
+    group_normalization::{GroupNormalization},
+    layer_normalization::{LayerNormalization},
     merge::{Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract},
+    padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
+    pooling1d::{AveragePooling1D, MaxPooling1D},
     pooling2d::{AveragePooling2D, MaxPooling2D},
+    rectifiers::{ELU, LeakyReLU, PReLU, ReLU},
+    reshape::{Permute, RepeatVector, Reshape, SoftmaxLayer},
+    resizing::{Resizing, UpSampling1D, UpSampling2D},
+    separable_conv2d::{SeparableConv2D},
 }
 
 pub use activation::Activation;
 pub use merge::{add, average, concatenate, maximum, minimum, multiply, subtract};
+pub use padding::{Ends, Sides};
 
 /// Keras's other name of [`MaxPooling2D`].
 pub type MaxPool2D = MaxPooling2D;
 /// Keras's other name of [`AveragePooling2D`].
 pub type AvgPool2D = AveragePooling2D;
+/// Keras's other name of [`GlobalAveragePooling2D`].
+pub type GlobalAvgPool2D = GlobalAveragePooling2D;
+/// Keras's other name of [`GlobalMaxPooling2D`].
+pub type GlobalMaxPool2D = GlobalMaxPooling2D;

@@ -42,6 +42,72 @@ impl<'de> Deserialize<'de> for Pair {
     }
 }
 
+/// A size along a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Single(pub usize);
+
+impl From<usize> for Single {
+    fn from(n: usize) -> Self {
+        Single(n)
+    }
+}
+
+impl<'de> Deserialize<'de> for Single {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            One(usize),
+            List([usize; 1]),
+        }
+        Ok(match Form::deserialize(d)? {
+            Form::One(n) | Form::List([n]) => Single(n),
+        })
+    }
+}
+
+/// The step between windows of a sequence; where none is given, the window's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SingleStrides(pub Option<Single>);
+
+impl From<usize> for SingleStrides {
+    fn from(n: usize) -> Self {
+        SingleStrides(Some(Single(n)))
+    }
+}
+
+/// One axis, or several; negative ones count from the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Axis {
+    /// One.
+    One(isize),
+    /// Several.
+    Many(Vec<isize>),
+}
+
+impl Axis {
+    /// Returns the axes.
+    pub fn list(&self) -> &[isize] {
+        match self {
+            Axis::One(axis) => std::slice::from_ref(axis),
+            Axis::Many(axes) => axes,
+        }
+    }
+}
+
+impl From<isize> for Axis {
+    fn from(axis: isize) -> Self {
+        Axis::One(axis)
+    }
+}
+
+impl<const N: usize> From<[isize; N]> for Axis {
+    fn from(axes: [isize; N]) -> Self {
+        Axis::Many(axes.to_vec())
+    }
+}
+
 /// Steps between windows; where none are given, the window's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Strides(pub Option<Pair>);

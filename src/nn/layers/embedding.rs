@@ -1,0 +1,49 @@
+use super::layer;
+use crate::{
+    graph::{OpError, Value},
+    nn::{Constraint, Initializer, Regularizer, Scope},
+};
+
+layer! {
+    /// Rows of a learned table for whole numbers (Keras `Embedding`): (N, length) → (N, length, output_dim).
+    ///
+    /// Numbers outside `0..input_dim` give zeros.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([10]).add(Embedding::new(1000, 16)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 10, 16)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct Embedding as "Embedding" {
+        new input_dim: usize = 1,
+        new output_dim: usize = 1,
+        /// Returns the layer with these first table values.
+        set embeddings_initializer: Initializer = Initializer::RandomUniform { minval: -0.05, maxval: 0.05 },
+        /// Returns the layer with a penalty for large table values.
+        into embeddings_regularizer: Option<Regularizer> = None,
+        /// Returns the layer with a penalty for large outputs.
+        into activity_regularizer: Option<Regularizer> = None,
+        /// Returns the layer with a constraint of the table.
+        into embeddings_constraint: Option<Constraint> = None,
+        new mask_zero: bool = false,
+    }
+}
+
+impl Embedding {
+    /// Returns a layer with a table of `input_dim` rows of `output_dim` values.
+    pub fn new(input_dim: usize, output_dim: usize) -> Self {
+        Embedding { input_dim, output_dim, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        if self.mask_zero {
+            return Err(OpError::new("embedding", "mask_zero off", "on", "leave masks out: every place counts"));
+        }
+        let options = (&self.embeddings_initializer, &self.embeddings_regularizer, &self.embeddings_constraint);
+        let table = scope.weight("embeddings", &[self.input_dim, self.output_dim], options)?;
+        let y = scope.graph.gather(table, inputs[0])?;
+        scope.activity(&self.activity_regularizer, y)?;
+        Ok(vec![y])
+    }
+}

@@ -1,0 +1,58 @@
+use super::{DataFormat, layer};
+use crate::{
+    graph::{Graph, OpError, Value},
+    nn::Scope,
+};
+
+/// Declares a layer that reduces all places of pictures or sequences.
+macro_rules! pooling {
+    ($($(#[$meta:meta])* $Layer:ident $kind:literal $reduce:ident $rank:literal;)*) => {$(
+        layer! {
+            $(#[$meta])*
+            pub struct $Layer as $kind {
+                /// Returns the layer for this order of axes.
+                into data_format: DataFormat = DataFormat::ChannelsLast,
+                /// Returns the layer with the reduced axes kept, of extent 1, or not.
+                set keepdims: bool = false,
+            }
+        }
+
+        impl $Layer {
+            /// Returns the layer.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+                let shape = scope.graph.shape(inputs[0]);
+                if shape.rank() != $rank {
+                    let wanted = format!("an input of {} axes", $rank);
+                    return Err(OpError::new("global_pooling", wanted, shape, "put the layer before Flatten"));
+                }
+                let axes: Vec<usize> = (1..$rank - 1).collect();
+                let y = self.data_format.last(scope, inputs[0], |scope, x| {
+                    Graph::$reduce(scope.graph, x, &axes, self.keepdims)
+                })?;
+                Ok(vec![y])
+            }
+        }
+    )*};
+}
+
+pooling! {
+    /// Mean of each channel of a picture (Keras `GlobalAveragePooling2D`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([7, 7, 512]).add(GlobalAveragePooling2D::new()).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 512)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    GlobalAveragePooling2D "GlobalAveragePooling2D" mean_axes 4;
+    /// Largest value of each channel of a picture (Keras `GlobalMaxPooling2D`).
+    GlobalMaxPooling2D "GlobalMaxPooling2D" max_axes 4;
+    /// Mean of each channel of a sequence (Keras `GlobalAveragePooling1D`).
+    GlobalAveragePooling1D "GlobalAveragePooling1D" mean_axes 3;
+    /// Largest value of each channel of a sequence (Keras `GlobalMaxPooling1D`).
+    GlobalMaxPooling1D "GlobalMaxPooling1D" max_axes 3;
+}

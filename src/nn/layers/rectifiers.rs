@@ -1,0 +1,144 @@
+use super::layer;
+use crate::{
+    graph::{OpError, Value},
+    nn::{Constraint, Initializer, Regularizer, Scope},
+};
+
+layer! {
+    /// Rectifier with options (Keras `ReLU`): `max_value` from there on, x from `threshold` on, else
+    /// `negative_slope` · (x − `threshold`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([4]).add(ReLU::new().max_value(6.0)).build()?;
+    /// assert_eq!(model.layer_names(), ["re_lu"]);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct ReLU as "ReLU" {
+        /// Returns the layer with this largest output.
+        into max_value: Option<f32> = None,
+        /// Returns the layer with this slope below the threshold.
+        set negative_slope: f32 = 0.0,
+        /// Returns the layer with this threshold.
+        set threshold: f32 = 0.0,
+    }
+}
+
+impl ReLU {
+    /// Returns the layer with Keras's defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let (g, x) = (&mut *scope.graph, inputs[0]);
+        let y = match (self.threshold, self.negative_slope, self.max_value) {
+            (0.0, 0.0, Some(6.0)) => return Ok(vec![g.unary("relu6", x)?]),
+            (0.0, 0.0, _) => g.relu(x)?,
+            (0.0, slope, _) => g.leaky_relu(x, slope)?,
+            (threshold, slope, _) => {
+                let threshold = g.constant(threshold)?;
+                let (above, rest) = (g.binary("greater_equal", x, threshold)?, g.sub(x, threshold)?);
+                let rest = g.scale(rest, slope)?;
+                let shape = g.shape(x).clone();
+                let rest = g.expand(rest, &shape)?;
+                g.where_(above, x, rest)?
+            }
+        };
+        Ok(vec![match self.max_value {
+            None => y,
+            Some(max) => {
+                let max = g.constant(max)?;
+                g.binary("min", y, max)?
+            }
+        }])
+    }
+}
+
+layer! {
+    /// x, or a small share of it below 0 (Keras `LeakyReLU`; Maas et al. 2013).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([4]).add(LeakyReLU::new(0.1)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 4)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct LeakyReLU as "LeakyReLU" {
+        new negative_slope: f32 = 0.3,
+    }
+}
+
+impl LeakyReLU {
+    /// Returns the layer with this slope below 0; Keras's default is 0.3.
+    pub fn new(negative_slope: f32) -> Self {
+        LeakyReLU { negative_slope, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        Ok(vec![scope.graph.leaky_relu(inputs[0], self.negative_slope)?])
+    }
+}
+
+layer! {
+    /// x, or `alpha` · (eˣ − 1) below 0 (Keras `ELU`; Clevert et al. 2016).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([4]).add(ELU::new(1.0)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 4)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct ELU as "ELU" {
+        new alpha: f32 = 1.0,
+    }
+}
+
+impl ELU {
+    /// Returns the layer with this lower bound's magnitude; Keras's default is 1.
+    pub fn new(alpha: f32) -> Self {
+        ELU { alpha, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        Ok(vec![scope.graph.elu(inputs[0], self.alpha)?])
+    }
+}
+
+layer! {
+    /// x, or a learned share of it below 0 (Keras `PReLU`; He et al. 2015), one for each element of a sample unless
+    /// axes share.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([8, 8, 4]).add(PReLU::new().shared_axes([1, 2])).build()?;
+    /// assert_eq!(model.count_params(), 4);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct PReLU as "PReLU" {
+        /// Returns the layer with these first slopes.
+        set alpha_initializer: Initializer = Initializer::Zeros,
+        /// Returns the layer with a penalty for large slopes.
+        into alpha_regularizer: Option<Regularizer> = None,
+        /// Returns the layer with a constraint of the slopes.
+        into alpha_constraint: Option<Constraint> = None,
+        /// Returns the layer with one slope along these axes, the batch being axis 0.
+        into shared_axes: Vec<usize> = Vec::new(),
+    }
+}
+
+impl PReLU {
+    /// Returns the layer with Keras's defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let dims = scope.graph.shape(inputs[0]).dims()[1..].to_vec();
+        let shape: Vec<usize> =
+            dims.iter().zip(1..).map(|(&d, axis)| if self.shared_axes.contains(&axis) { 1 } else { d }).collect();
+        let options = (&self.alpha_initializer, &self.alpha_regularizer, &self.alpha_constraint);
+        let alpha = scope.weight("alpha", &shape, options)?;
+        Ok(vec![scope.graph.prelu(inputs[0], alpha)?])
+    }
+}

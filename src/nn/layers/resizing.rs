@@ -1,0 +1,118 @@
+use super::{DataFormat, Pair, Single, image, layer};
+use crate::{
+    graph::{OpError, Value},
+    nn::Scope,
+    ops::{Interpolation, Part},
+};
+
+layer! {
+    /// Pictures enlarged by whole numbers (Keras `UpSampling2D`), pixels repeated or between their neighbours.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([4, 5, 3]).add(UpSampling2D::new([2, 3])).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 8, 15, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct UpSampling2D as "UpSampling2D" {
+        new size: Pair = Pair([2, 2]),
+        /// Returns the layer for this order of axes.
+        into data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Returns the layer with pixels made in this way.
+        set interpolation: Interpolation = Interpolation::Nearest,
+    }
+}
+
+impl UpSampling2D {
+    /// Returns the layer for this factor, or for (height, width) factors.
+    pub fn new(size: impl Into<Pair>) -> Self {
+        UpSampling2D { size: size.into(), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let y = self.data_format.last(scope, inputs[0], |scope, x| {
+            let shape = image(scope.graph, "up_sampling2d", x)?;
+            let size = [0, 1].map(|axis| shape.dims()[axis + 1].saturating_mul(self.size.0[axis]));
+            scope.graph.resize2d(x, size, self.interpolation)
+        })?;
+        Ok(vec![y])
+    }
+}
+
+layer! {
+    /// Sequences with each place repeated (Keras `UpSampling1D`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([4, 3]).add(UpSampling1D::new(2)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 8, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct UpSampling1D as "UpSampling1D" {
+        new size: Single = Single(2),
+    }
+}
+
+impl UpSampling1D {
+    /// Returns the layer for this factor.
+    pub fn new(size: usize) -> Self {
+        UpSampling1D { size: Single(size), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let length = scope.graph.shape(inputs[0]).dims().get(1).copied().unwrap_or(1);
+        let y = scope.graph.resize1d(inputs[0], length.saturating_mul(self.size.0), Interpolation::Nearest)?;
+        Ok(vec![y])
+    }
+}
+
+layer! {
+    /// Pictures in another size (Keras `Resizing`), with half-pixel centres and no smoothing.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([100, 80, 3]).add(Resizing::new(32, 32)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 32, 32, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct Resizing as "Resizing" {
+        new height: usize = 1,
+        new width: usize = 1,
+        /// Returns the layer with pixels made in this way.
+        set interpolation: Interpolation = Interpolation::Bilinear,
+        /// Returns the layer that cuts off what would change the proportions, or stretches.
+        set crop_to_aspect_ratio: bool = false,
+        /// Returns the layer for this order of axes.
+        into data_format: DataFormat = DataFormat::ChannelsLast,
+        new antialias: bool = false,
+        new pad_to_aspect_ratio: bool = false,
+        new fill_mode: String = "constant".into(),
+        new fill_value: f32 = 0.0,
+    }
+}
+
+impl Resizing {
+    /// Returns the layer for this size.
+    pub fn new(height: usize, width: usize) -> Self {
+        Resizing { height, width, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        if self.antialias || self.pad_to_aspect_ratio {
+            let wanted = "antialias and pad_to_aspect_ratio off";
+            return Err(OpError::new("resizing", wanted, "one of them on", "resize such pictures when they are read"));
+        }
+        let y = self.data_format.last(scope, inputs[0], |scope, mut x| {
+            let shape = image(scope.graph, "resizing", x)?;
+            let (h, w) = (shape.dims()[1], shape.dims()[2]);
+            if self.crop_to_aspect_ratio {
+                let crop_h = (w * self.height / self.width.max(1)).min(h).max(1);
+                let crop_w = (h * self.width / self.height.max(1)).min(w).max(1);
+                x = scope.graph.slice_axis(x, 1, Part::new((h - crop_h) / 2, crop_h))?;
+                x = scope.graph.slice_axis(x, 2, Part::new((w - crop_w) / 2, crop_w))?;
+            }
+            scope.graph.resize2d(x, [self.height, self.width], self.interpolation)
+        })?;
+        Ok(vec![y])
+    }
+}
