@@ -14,6 +14,13 @@ fn is_nan_f32(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
+// The row that an index names, a whole number or the bits of a float whose fraction is cut off; `rows` or more for one
+// outside 0 ≤ index < rows (a negative whole number is large unsigned).
+fn index_of(word: u32, rows: u32, floats: bool) -> u32 {
+    let number = bitcast<f32>(word);
+    return select(word, select(rows, u32(number), number > -1.0 && number < f32(rows)), floats);
+}
+
 // tanh with a relative error below 4e-6 everywhere: an odd series near 0, the clamped exponential elsewhere.
 fn tanh_f32(x: f32) -> f32 {
     let s = x * x;

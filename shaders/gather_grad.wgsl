@@ -1,11 +1,13 @@
 // y[r, c] = Σⱼ dy[j, c] over the rows j with indices[j] = r, in ascending order of j.
 // Layout: indices (rows), dy (rows, ROW), y (R, ROW).
 // Grid: one invocation per element of the result; all read the same index at a time.
-// Constants: COUNT elements of the result; FIXED + PER_SAMPLE·n indices; ROW.
+// Constants: COUNT elements of the result; FIXED + PER_SAMPLE·n indices; ROWS, ROW; FLOATS: the indices are floats.
 override COUNT: u32 = 1u;
 override FIXED: u32 = 1u;
 override PER_SAMPLE: u32 = 0u;
+override ROWS: u32 = 1u;
 override ROW: u32 = 1u;
+override FLOATS: bool = false;
 
 @group(0) @binding(1) var<storage, read> indices: array<u32>;
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
@@ -20,7 +22,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let rows = FIXED + PER_SAMPLE * step.n;
     var sum = 0.0;
     for (var j = 0u; j < rows; j = j + 1u) {
-        if (indices[j] == row) { sum = sum + dy[j * ROW + column]; }
+        if (index_of(indices[j], ROWS, FLOATS) == row) { sum = sum + dy[j * ROW + column]; }
     }
     y[i] = epilogue(sum, i);
 }

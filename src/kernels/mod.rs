@@ -4,6 +4,7 @@ mod depthwise;
 pub mod gemm;
 mod index;
 mod pool_grad;
+pub mod recurrent;
 mod reflect;
 
 pub use depthwise::{Slide, slide};

@@ -11,7 +11,7 @@ use crate::{
 
 /// Gather along axis 0 (ONNX Gather): table (R, …), indices (k) or (N) → (k, …) or (N, …).
 ///
-/// An index outside `0..R` gives a row of zeros. Bytes become numbers from 0 to 255.
+/// An index outside `0..R` gives a row of zeros; of a float the fraction is cut off. Bytes become numbers from 0 to 255.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gather {
     /// Type of the result: f32, or u32 for labels.
@@ -26,12 +26,17 @@ pub struct GatherGrad {
     pub rows: usize,
 }
 
+/// Returns the row that an index names.
+fn row_of(index: f64, rows: usize) -> Option<usize> {
+    (index > -1.0 && index < rows as f64).then_some(index as usize)
+}
+
 /// Returns an error unless these are the numbers of rows.
 fn check_indices(op: &str, indices: &TensorType) -> Result<(), OpError> {
-    if indices.shape.rank() == 1 && matches!(indices.dtype, DType::I32 | DType::U32) {
+    if indices.shape.rank() == 1 && matches!(indices.dtype, DType::I32 | DType::U32 | DType::F32) {
         return Ok(());
     }
-    Err(OpError::new(op, "indices i32 or u32 with one axis", indices, "pass one whole number per row"))
+    Err(OpError::new(op, "indices i32, u32 or f32 with one axis", indices, "pass one number per row"))
 }
 
 impl Op for Gather {
@@ -75,8 +80,7 @@ impl Op for Gather {
         shape[0] = indices.data.len();
         let row: usize = shape[1..].iter().product();
         vec![Array::from_fn(shape, |i| {
-            let index = indices.data[i / row];
-            if index >= 0.0 && index < table.shape[0] as f64 { table.data[index as usize * row + i % row] } else { 0.0 }
+            row_of(indices.data[i / row], table.shape[0]).map_or(0.0, |index| table.data[index * row + i % row])
         })]
     }
 
@@ -97,6 +101,7 @@ impl Op for Gather {
         let (table, elements) = (&io.inputs[0], io.outputs[0].shape.elements());
         let (row, flag) = (table.shape.row(), |on: bool| f64::from(u8::from(on)));
         let mut constants = vec![("ROWS", table.shape.dims()[0] as f64), ("BYTES", flag(table.dtype == DType::U8))];
+        constants.push(("FLOATS", flag(io.inputs[1].dtype == DType::F32)));
         let (kernel, source, width) = if self.dtype == DType::F32 && row.is_multiple_of(4) {
             constants.push(("QUADS", (row / 4) as f64));
             ("gather4", include_str!("../../shaders/gather4.wgsl"), 4)
@@ -156,8 +161,8 @@ impl Op for GatherGrad {
         let row: usize = shape[1..].iter().product();
         let mut y = Array::zeros(shape);
         for (&index, dy) in indices.data.iter().zip(dy.data.chunks(row)) {
-            if index >= 0.0 && index < self.rows as f64 {
-                let y = &mut y.data[index as usize * row..][..row];
+            if let Some(index) = row_of(index, self.rows) {
+                let y = &mut y.data[index * row..][..row];
                 y.iter_mut().zip(dy).for_each(|(y, dy)| *y += dy);
             }
         }
@@ -176,17 +181,45 @@ impl Op for GatherGrad {
 
     fn lower(&self, io: &Io, _profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let (rows, y) = (io.inputs[0].shape.elements(), &io.outputs[0].shape);
-        let constants = [
-            ("COUNT", y.elements().fixed as f64),
+        let row = y.row() as u64;
+        let count = ("COUNT", y.elements().fixed as f64);
+        let of_rows = [
             ("FIXED", rows.fixed as f64),
             ("PER_SAMPLE", rows.per_sample as f64),
-            ("ROW", y.row() as f64),
+            ("ROWS", self.rows as f64),
+            ("FLOATS", f64::from(u8::from(io.inputs[0].dtype == DType::F32))),
         ];
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
-        let source = include_str!("../../shaders/gather_grad.wgsl");
-        let grid = Grid::new(y.elements(), 64);
-        let dispatch = kernels::dispatch("gather_grad", source, &constants, grid, slots, epilogue).turns(rows, 1);
-        vec![Candidate::single("elements", dispatch)]
+        let elements = {
+            let constants = [&of_rows[..], &[count, ("ROW", row as f64)]].concat();
+            let source = include_str!("../../shaders/gather_grad.wgsl");
+            let grid = Grid::new(y.elements(), 64);
+            let dispatch = kernels::dispatch("gather_grad", source, &constants, grid, slots.clone(), epilogue);
+            Candidate::single("elements", dispatch.turns(rows, 1))
+        };
+        // Places of equal indices are linked, so that only rows that an index names take sums.
+        let source = include_str!("../../shaders/gather_grad_chain.wgsl");
+        let chain_slots = vec![Slot::input(0), Slot::Scratch(0)];
+        let chain = kernels::dispatch("gather_grad_chain", source, &of_rows, Grid::new(rows, 64), chain_slots, None);
+        let source = include_str!("../../shaders/gather_grad_zero.wgsl");
+        let (grid, zero_slots) = (Grid::new(y.elements(), 64), vec![Slot::output(0)]);
+        let zero = kernels::dispatch("gather_grad_zero", source, &[count], grid, zero_slots, epilogue);
+        let source = include_str!("../../shaders/gather_grad_rows.wgsl");
+        let constants = [&of_rows[..], &[("ROW", row as f64)]].concat();
+        let slots = slots.into_iter().chain([Slot::Scratch(0)]).collect();
+        let grid = Grid::new(rows.times(row), 64);
+        let sums = kernels::dispatch("gather_grad_rows", source, &constants, grid, slots, epilogue);
+        let chains = Candidate {
+            variant: "chains".into(),
+            dispatches: vec![chain.turns(rows, 1), zero, sums.turns(rows, 1)],
+            scratch_bytes: vec![rows.times(8)],
+        };
+        let (table, named) = (y.elements().fixed, rows.at(32));
+        if table * named > 2 * (named * named + table + named * row) {
+            vec![chains, elements]
+        } else {
+            vec![elements, chains]
+        }
     }
 
     fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
@@ -206,6 +239,20 @@ impl Graph {
         self.apply1(Gather { dtype: DType::F32 }, &[table, indices])
     }
 
+    /// Returns the rows of `table` (R, width) that `indices` (N, …; i32, u32 or f32) name: (N, …, width) (Keras
+    /// `Embedding`).
+    ///
+    /// An index outside `0..R` gives zeros.
+    pub fn embedding(&mut self, table: Value, indices: Value) -> Result<Value, OpError> {
+        let (shape, width) = (self.shape(indices).clone(), self.shape(table).row());
+        let rows = shape.dims().iter().product();
+        let flat = if shape.is_batched() { Shape::batched(rows, &[]) } else { Shape::fixed([rows]) };
+        let indices = self.reshape(indices, flat)?;
+        let y = self.gather(table, indices)?;
+        let inner: Vec<usize> = shape.dims().iter().skip(1).copied().chain([width]).collect();
+        self.reshape(y, shape.with_row(&inner))
+    }
+
     /// Returns the rows of a table of labels (R, …; u8 or u32) that `indices` name, as u32.
     ///
     /// An index outside `0..R` gives zeros.
@@ -220,9 +267,14 @@ fn sample(rng: &mut Philox) -> Sample {
     let rows = rng.pick(&[1, 2, 7, 17, 63, 64, 65]);
     let row = [rng.pick(&[1, 3, 4, 7, 16]), rng.pick(&[1, 2, 5, 8, 17])];
     let shape = [&[rows], &row[..rng.below(3)]].concat();
-    let batch = if rng.below(4) > 0 { Batch } else { rng.pick(&[1, 7, 16]) };
+    let batch = match rng.below(4) {
+        0 => Shape::fixed([rng.pick(&[1, 7, 16])]),
+        1 => Shape::batched(rng.pick(&[2, 3]), &[]),
+        _ => Shape::from([Batch]),
+    };
     // Two numbers past the end: rows of zeros.
-    let indices = (TensorType::new([batch], rng.pick(&[DType::I32, DType::U32])), Fill::Index(rows + 2));
+    let indices =
+        (TensorType::new(batch.clone(), rng.pick(&[DType::I32, DType::U32, DType::F32])), Fill::Index(rows + 2));
     let values = Fill::Uniform(-1.0, 1.0);
     let table = |dtype, fill| (TensorType::new(shape.clone(), dtype), fill);
     let sample = match rng.below(5) {
@@ -233,7 +285,7 @@ fn sample(rng: &mut Philox) -> Sample {
         2 => Sample::new(Gather { dtype: DType::F32 }, vec![table(DType::U8, Fill::Index(256)), indices], capacity),
         3 => Sample::new(Gather { dtype: DType::F32 }, vec![table(DType::F32, values), indices], capacity),
         _ => {
-            let dy = TensorType::f32([&[batch], &shape[1..]].concat());
+            let dy = TensorType::f32(batch.with_row(&shape[1..]));
             Sample::new(GatherGrad { rows }, vec![indices, (dy, values)], capacity)
         }
     };
@@ -259,9 +311,9 @@ pub static FAMILY: Family = Family {
     benches,
     bad: &[
         Bad {
-            what: "indices that are no whole numbers",
+            what: "indices of bytes",
             build: |g| {
-                let (t, i) = (g.input("t", [5, 3], DType::F32), g.input("i", [Batch], DType::F32));
+                let (t, i) = (g.input("t", [5, 3], DType::F32), g.input("i", [Batch], DType::U8));
                 g.gather(t, i)
             },
         },
@@ -293,6 +345,9 @@ pub static FAMILY: Family = Family {
         Fault { what: "reverses the bytes of a word", from: "((at & 3u) * 8u)", to: "(24u - (at & 3u) * 8u)" },
         Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
         Fault { what: "drops the last row of a gradient", from: "j < rows;", to: "j + 1u < rows;" },
+        Fault { what: "takes the first row of a chain only", from: "j = chain[j].y;", to: "j = rows;" },
+        Fault { what: "misses neighbours of a chain", from: "else if (k > j)", to: "else if (k > j + 1u)" },
+        Fault { what: "fills no rows that are not named", from: "y[i] = epilogue(0.0, i);", to: "y[i] = y[i];" },
     ],
     differentiable: true,
     gradcheck: 1e-6,

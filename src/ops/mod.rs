@@ -19,6 +19,7 @@ mod max_pool2d;
 mod optimizer;
 mod pad2d;
 mod pool2d;
+mod recurrent;
 mod reduce;
 mod reshape;
 mod resize2d;
@@ -47,6 +48,7 @@ pub use max_pool2d::{MaxPool2d, MaxPool2dGrad};
 pub use optimizer::{Optimizer, Rule};
 pub use pad2d::{Pad2d, Pad2dGrad, PadMode};
 pub use pool2d::Pool2dOptions;
+pub use recurrent::{Cell, CellActivation, CellKind, Recurrent, RecurrentGrad};
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
 pub use resize2d::{Interpolation, Resize2d, Resize2dGrad};
@@ -90,6 +92,12 @@ pub static FAMILIES: &[&Family] = &[
     &optimizer::SGD,
     &pad2d::FAMILY,
     &pad2d::FAMILY_GRAD,
+    &recurrent::GRU,
+    &recurrent::GRU_GRAD,
+    &recurrent::LSTM,
+    &recurrent::LSTM_GRAD,
+    &recurrent::SIMPLE,
+    &recurrent::SIMPLE_GRAD,
     &reduce::FAMILY,
     &reshape::FAMILY,
     &resize2d::FAMILY,

@@ -34,6 +34,10 @@ resize         size, interpolation         x, dy               y, dx
 pad            mode, pads, value           x, dy               y, dx
 top_k          k                           x, dy               y, indices, first (argmax), dx
 clip           rule: "norm", "global_norm", "value"; limit     g0, g1, …   c0, c1, …
+recurrent      layer: "simple_rnn", "lstm", "gru_before", "gru_after"; bias: whether there is one; activation
+               x (n, t, in), w, u, bias (gru_after: 2, 3u), h0 and c0 in some      y: the sequence of h and, of an LSTM, the
+                                           last c behind it; dx, dw, du, dbias, dh0, dc0
+embedding                                  table, indices (n, t), dy   y, dtable
 optimizer      rule: "sgd": learning_rate, momentum, nesterov; "adam", "nadam": learning_rate, beta_1, beta_2, epsilon;
                "adamw": weight_decay too; "rmsprop": learning_rate, rho, momentum, epsilon, centered, weight_decay;
                "adagrad": learning_rate, epsilon (accumulators start at 0.1)
@@ -502,6 +506,59 @@ def clip():
     family.save()
 
 
+def recurrent():
+    family = Family("recurrent")
+    layers = {"simple_rnn": keras.layers.SimpleRNN, "lstm": keras.layers.LSTM, "gru_before": keras.layers.GRU,
+              "gru_after": keras.layers.GRU}
+    shapes = [(2, 3, 2, 3), (1, 1, 3, 4), (3, 5, 1, 1), (2, 7, 4, 5), (1, 12, 3, 8), (2, 4, 6, 17)]
+    cases = [(layer, *shape, i % 3 != 1, i % 2 == 1, "tanh") for layer in layers for i, shape in enumerate(shapes)]
+    cases += [("simple_rnn", 2, 4, 3, 5, True, True, a) for a in ("linear", "relu", "sigmoid")]
+    cases += [("lstm", 2, 4, 3, 5, True, False, "relu"), ("gru_after", 2, 4, 3, 5, True, False, "sigmoid")]
+    for name, n, t, width, units, bias, states, activation in cases:
+        options = {"reset_after": name == "gru_after"} if name.startswith("gru") else {}
+        # Keras's own tanh gives 32 bits back.
+        function = jax.numpy.tanh if activation == "tanh" else activation
+        layer = layers[name](units, activation=function, use_bias=bias, return_sequences=True, return_state=True,
+                             dtype="float64", **options)
+        layer.build((n, t, width))
+        given = {"x": family.uniform(n, t, width)}
+        names = ["w", "u", "bias"][:2 + bias]
+        for weight, variable in zip(names, layer.trainable_variables, strict=True):
+            given[weight] = family.uniform(*variable.shape)
+        if states:
+            given["h0"] = family.uniform(n, units)
+        if states and name == "lstm":
+            given["c0"] = family.uniform(n, units)
+
+        def f(*values):
+            v = dict(zip(given, values))
+            initial = [v[k] for k in ("h0", "c0") if k in v] or None
+            seed = [variable.value for variable in layer.non_trainable_variables]
+            (y, *last), _ = layer.stateless_call([v[k] for k in names], seed, v["x"], initial_state=initial)
+            return K.concatenate([y, last[1][:, None]], 1) if name == "lstm" else y
+
+        values = list(given.values())
+        dy = family.uniform(*f(*values).shape)
+        y, gradients = differentiate(f, values, dy)
+        attributes = {"layer": name, "bias": bool(bias), "activation": activation}
+        family.add(attributes, dy=dy, y=y, **given, **{f"d{k}": d for k, d in zip(given, gradients)})
+    family.save()
+
+
+def embedding():
+    family = Family("embedding")
+    for i in range(20):
+        n, t, rows, width = 1 + i % 4, (1, 3, 8)[i % 3], (1, 5, 17, 40)[i % 4], (1, 3, 4, 8, 16)[i % 5]
+        layer = keras.layers.Embedding(rows, width, dtype="float64")
+        layer.build((n, t))
+        table, indices = family.uniform(rows, width), family.rng.integers(0, rows, (n, t)).astype(np.int32)
+        f = lambda table: layer.stateless_call([table], [], indices)[0]
+        dy = family.uniform(n, t, width)
+        y, (dtable,) = differentiate(f, (table,), dy)
+        family.add({}, x=indices, table=table, dy=dy, y=y, dtable=dtable)
+    family.save()
+
+
 def optimizer():
     family = Family("optimizer")
     sgd = [dict(rule="sgd", learning_rate=lr, momentum=momentum, nesterov=nesterov)
@@ -548,4 +605,6 @@ if __name__ == "__main__":
     pad()
     top_k()
     clip()
+    recurrent()
+    embedding()
     optimizer()

@@ -2,8 +2,11 @@
 
 use hubel::{
     graph::{Graph, OpError, Step, Value, evaluate},
-    ops::{Conv2dOptions, Interpolation, MatmulOptions, Optimizer, PadMode, Padding, Pool2dOptions, Rule},
-    tensor::{Array, Batch, DType, HostTensor},
+    ops::{
+        Cell, CellActivation, CellKind, Conv2dOptions, Interpolation, MatmulOptions, Optimizer, PadMode, Padding, Part,
+        Pool2dOptions, Recurrent, Rule,
+    },
+    tensor::{Array, Batch, DType, HostTensor, Shape},
 };
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value as Json;
@@ -336,6 +339,84 @@ fn top_k_and_argmax_are_keras() {
         case.check(&["x"], &["x", "dy"], &["y"], |g, v| Ok(g.top_k(v[0], k)?.to_vec()))?;
         case.check(&["ties"], &["ties"], &["indices", "first"], |g, v| {
             Ok(vec![g.top_k(v[0], k)?[1], g.argmax(v[0], 1)?])
+        })
+    });
+}
+
+fn recurrent(case: &Case, order: [usize; 4]) -> Result<(), String> {
+    let layer = case.attributes["layer"].as_str().unwrap();
+    let activation = match case.attributes["activation"].as_str() {
+        Some("linear") => CellActivation::Linear,
+        Some("relu") => CellActivation::Relu,
+        Some("sigmoid") => CellActivation::Sigmoid,
+        _ => CellActivation::Tanh,
+    };
+    let (kind, gate) = match layer {
+        "simple_rnn" => (CellKind::Simple, CellActivation::Linear),
+        "lstm" => (CellKind::Lstm, CellActivation::Sigmoid),
+        "gru_before" => (CellKind::GruBefore, CellActivation::Sigmoid),
+        _ => (CellKind::GruAfter, CellActivation::Sigmoid),
+    };
+    let given: Vec<&str> =
+        ["x", "w", "u", "bias", "h0", "c0"].into_iter().filter(|name| case.tensors.contains_key(*name)).collect();
+    case.check(&given, &["x", "h0", "c0", "dy"], &["y"], |g, v| {
+        let of = |name: &str| given.iter().position(|n| *n == name).map(|i| v[i]);
+        let (mut bias, mut recurrent_bias) = (of("bias"), None);
+        if kind == CellKind::GruAfter {
+            let width = g.shape(v[1]).last();
+            recurrent_bias = Some(match bias {
+                Some(both) => {
+                    let [input, recurrent] = [0, 1].map(|row| {
+                        let part = g.slice_axis(both, 0, Part::new(row, 1))?;
+                        g.reshape(part, [width])
+                    });
+                    bias = Some(input?);
+                    recurrent?
+                }
+                None => {
+                    let zero = g.constant(0.0)?;
+                    g.expand(zero, &Shape::fixed([width]))?
+                }
+            });
+        }
+        let mut x = g.project(v[0], v[1], bias)?;
+        if kind == CellKind::Lstm && order != [0, 1, 2, 3] {
+            let u = g.shape(x).last() / 4;
+            let gates: Result<Vec<Value>, OpError> =
+                order.iter().map(|&k| g.slice_axis(x, 2, Part::new(k * u, u))).collect();
+            x = g.concat(&gates?, 2)?;
+        }
+        let initial = match (of("h0"), of("c0")) {
+            (Some(h), Some(c)) => Some(g.concat(&[h, c], 1)?),
+            (h, _) => h,
+        };
+        let operands: Vec<Value> = [x, v[2]].into_iter().chain(recurrent_bias).chain(initial).collect();
+        let states = g.apply(Recurrent { cell: Cell { kind, activation, gate } }, &operands)?;
+        let Some(&cells) = states.get(1) else { return Ok(states) };
+        let last = g.slice_axis(cells, 1, Part::new(g.shape(cells).dims()[1] - 1, 1))?;
+        Ok(vec![g.concat(&[states[0], last], 1)?])
+    })
+}
+
+#[test]
+fn recurrent_layers_are_keras() {
+    all("recurrent", |case| recurrent(case, [0, 1, 2, 3]));
+}
+
+#[test]
+fn another_order_of_gates_is_noticed() {
+    for case in cases("recurrent").iter().filter(|case| case.attributes["layer"] == "lstm") {
+        assert!(recurrent(case, [1, 0, 2, 3]).is_err(), "{}: input and forget gates swapped", case.name);
+    }
+}
+
+#[test]
+fn embedding_is_keras() {
+    all("embedding", |case| {
+        let given = ["table"];
+        case.check(&given, &["x", "dy"], &["y"], |g, v| {
+            let indices = case.input(g, "x", &["x"]);
+            Ok(vec![g.embedding(v[0], indices)?])
         })
     });
 }

@@ -66,6 +66,8 @@ fn promise(family: &str) -> Option<Promise> {
         "adagrad" | "adam" | "rmsprop" | "sgd" => Composed(32.0 * UNIT),
         "reduce_prod" => Factors(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
         "reduce" => Sums(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
+        // Roundings pass from step to step.
+        "simple_rnn" | "lstm" | "gru" | "simple_rnn_grad" | "lstm_grad" | "gru_grad" => Composed(1e-5),
         "local_response_norm" => Composed(1e-5),
         "local_response_norm_grad" => Composed(1e-4),
         "log_softmax" => Composed(1e-5),
