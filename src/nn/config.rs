@@ -46,8 +46,40 @@ fn capitalized(word: &str) -> impl Iterator<Item = char> {
     chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars.collect::<Vec<_>>())
 }
 
-/// What Keras writes about every layer and what changes nothing here.
-const WITHOUT_EFFECT: [&str; 7] = ["dtype", "seed", "batch_shape", "batch_input_shape", "autocast", "ragged", "sparse"];
+/// Options of Keras that change nothing here.
+const WITHOUT_EFFECT: [&str; 14] = [
+    "dtype",
+    "seed",
+    "batch_shape",
+    "batch_input_shape",
+    "autocast",
+    "ragged",
+    "sparse",
+    "unroll",
+    "synchronized",
+    "renorm_momentum",
+    "implementation",
+    "fill_mode",
+    "fill_value",
+    "quantization_config",
+];
+
+/// Options of Keras that there are not here; switched off they change nothing.
+const OFF: [&str; 8] = [
+    "stateful",
+    "zero_output_for_mask",
+    "rms_scaling",
+    "renorm",
+    "recurrent_dropout",
+    "mask_zero",
+    "antialias",
+    "pad_to_aspect_ratio",
+];
+
+fn without_effect(key: &str, value: &Json) -> bool {
+    let off = *value == false || value.as_f64() == Some(0.0);
+    value.is_null() || WITHOUT_EFFECT.contains(&key) || (off && OFF.contains(&key))
+}
 
 /// Returns a layer as Keras writes it, or an error for one that no file can describe.
 pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> Result<Json, LayerError> {
@@ -86,7 +118,7 @@ pub(super) fn layer_from_json(object: &Json) -> Result<Arc<dyn Layer>, LayerErro
         return Err(error(&name, class, &format!("one of {}", known.join(", ")), class, advice));
     };
     if let Json::Object(map) = &mut config {
-        map.retain(|key, value| !WITHOUT_EFFECT.contains(&key.as_str()) && !value.is_null());
+        map.retain(|key, value| !without_effect(key, value));
     }
     build(config).map_err(|e| error(&name, class, "options of this layer", &e.to_string(), "leave the option out"))
 }

@@ -42,7 +42,6 @@ layer! {
         into beta_constraint: Option<Constraint> = None,
         /// Returns the layer with a constraint of the factors.
         into gamma_constraint: Option<Constraint> = None,
-        new synchronized: bool = false,
     }
 }
 

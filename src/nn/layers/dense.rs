@@ -2,7 +2,6 @@ use super::layer;
 use crate::{
     graph::{OpError, Value},
     nn::{Activation, Constraint, Initializer, Regularizer, Scope},
-    tensor::Shape,
 };
 
 layer! {
@@ -50,22 +49,14 @@ impl Dense {
         }
         let options = (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint);
         let kernel = scope.weight("kernel", &[shape.last(), self.units], options)?;
-        let rows: usize = shape.dims()[..shape.rank() - 1].iter().product();
-        let x = match shape.rank() {
-            2 => inputs[0],
-            _ => scope.graph.reshape(inputs[0], Shape::batched(rows, &[shape.last()]))?,
+        let bias = match self.use_bias {
+            true => {
+                let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
+                Some(scope.weight("bias", &[self.units], options)?)
+            }
+            false => None,
         };
-        let mut y = scope.graph.matmul(x, kernel)?;
-        if self.use_bias {
-            let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
-            let bias = scope.weight("bias", &[self.units], options)?;
-            y = scope.graph.add(y, bias)?;
-        }
-        if shape.rank() > 2 {
-            let mut dims = shape.dims()[1..].to_vec();
-            dims[shape.rank() - 2] = self.units;
-            y = scope.graph.reshape(y, shape.with_row(&dims))?;
-        }
+        let y = scope.graph.project(inputs[0], kernel, bias)?;
         let y = self.activation.apply(scope, y)?;
         scope.activity(&self.activity_regularizer, y)?;
         Ok(vec![y])

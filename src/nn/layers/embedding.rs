@@ -26,7 +26,6 @@ layer! {
         into activity_regularizer: Option<Regularizer> = None,
         /// Returns the layer with a constraint of the table.
         into embeddings_constraint: Option<Constraint> = None,
-        new mask_zero: bool = false,
     }
 }
 
@@ -37,12 +36,9 @@ impl Embedding {
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        if self.mask_zero {
-            return Err(OpError::new("embedding", "mask_zero off", "on", "leave masks out: every place counts"));
-        }
         let options = (&self.embeddings_initializer, &self.embeddings_regularizer, &self.embeddings_constraint);
         let table = scope.weight("embeddings", &[self.input_dim, self.output_dim], options)?;
-        let y = scope.graph.gather(table, inputs[0])?;
+        let y = scope.graph.embedding(table, inputs[0])?;
         scope.activity(&self.activity_regularizer, y)?;
         Ok(vec![y])
     }

@@ -39,15 +39,18 @@ layers! {
     padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
     pooling2d::{AveragePooling2D, MaxPooling2D},
+    recurrent::{GRU, LSTM, SimpleRNN},
     rectifiers::{ELU, LeakyReLU, PReLU, ReLU},
     reshape::{Permute, RepeatVector, Reshape, SoftmaxLayer},
     resizing::{Resizing, UpSampling1D, UpSampling2D},
     separable_conv2d::{SeparableConv2D},
+    wrappers::{Bidirectional, TimeDistributed},
 }
 
 pub use activation::Activation;
 pub use merge::{add, average, concatenate, maximum, minimum, multiply, subtract};
 pub use padding::{Ends, Sides};
+pub use wrappers::{Inner, MergeMode};
 
 /// Keras's other name of [`MaxPooling2D`].
 pub type MaxPool2D = MaxPooling2D;

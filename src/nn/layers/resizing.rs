@@ -84,10 +84,6 @@ layer! {
         set crop_to_aspect_ratio: bool = false,
         /// Returns the layer for this order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
-        new antialias: bool = false,
-        new pad_to_aspect_ratio: bool = false,
-        new fill_mode: String = "constant".into(),
-        new fill_value: f32 = 0.0,
     }
 }
 
@@ -98,10 +94,6 @@ impl Resizing {
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        if self.antialias || self.pad_to_aspect_ratio {
-            let wanted = "antialias and pad_to_aspect_ratio off";
-            return Err(OpError::new("resizing", wanted, "one of them on", "resize such pictures when they are read"));
-        }
         let y = self.data_format.last(scope, inputs[0], |scope, mut x| {
             let shape = image(scope.graph, "resizing", x)?;
             let (h, w) = (shape.dims()[1], shape.dims()[2]);

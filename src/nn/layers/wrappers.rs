@@ -1,0 +1,174 @@
+use super::layer;
+use crate::{
+    graph::{OpError, Value},
+    nn::{
+        IntoLayer, Layer, Scope,
+        config::{layer_from_json, layer_to_json},
+        model::snake_case,
+    },
+    ops::Part,
+    tensor::Shape,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
+use std::sync::Arc;
+
+/// A layer inside a layer.
+#[derive(Debug, Clone)]
+pub struct Inner(Arc<dyn Layer>);
+
+impl Inner {
+    fn name(&self) -> String {
+        self.0.given_name().map_or_else(|| snake_case(self.0.kind()), str::to_owned)
+    }
+
+    /// Returns the layer with `change` applied to its configuration.
+    fn changed(&self, change: impl FnOnce(&mut serde_json::Value)) -> Result<Self, OpError> {
+        let error = |e: crate::nn::LayerError| OpError::new(&e.kind, e.wanted, e.got, e.advice);
+        let mut object = layer_to_json(self.0.as_ref(), &self.name(), self.0.trainable()).map_err(error)?;
+        change(&mut object["config"]);
+        Ok(Inner(layer_from_json(&object).map_err(error)?))
+    }
+}
+
+impl Serialize for Inner {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        layer_to_json(self.0.as_ref(), &self.name(), self.0.trainable()).map_err(S::Error::custom)?.serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for Inner {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let object = serde_json::Value::deserialize(d)?;
+        Ok(Inner(layer_from_json(&object).map_err(D::Error::custom)?))
+    }
+}
+
+fn nothing() -> Inner {
+    Inner(super::Activation::Linear.into_layer())
+}
+
+layer! {
+    /// A layer applied to each timestep with the same weights (Keras `TimeDistributed`): (N, T, …) → (N, T, …).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([10, 8, 8, 3]).add(TimeDistributed::new(Conv2D::new(4, 3))).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 10, 6, 6, 4)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct TimeDistributed as "TimeDistributed" {
+        new layer: Inner = nothing(),
+    }
+}
+
+impl TimeDistributed {
+    /// Returns the layer around another.
+    pub fn new(layer: impl IntoLayer) -> Self {
+        TimeDistributed { layer: Inner(layer.into_layer()), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let shape = scope.graph.shape(inputs[0]).clone();
+        if shape.rank() < 3 {
+            let advice = "give samples a time axis in front";
+            return Err(OpError::new("time_distributed", "an input of shape (N, timesteps, …)", shape, advice));
+        }
+        let steps = shape.dims()[1];
+        let x = scope.graph.reshape(inputs[0], Shape::batched(steps, &shape.dims()[2..]))?;
+        let outputs = scope.child(&self.layer.name(), self.layer.0.as_ref(), &[x])?;
+        (outputs.into_iter())
+            .map(|y| {
+                let row: Vec<usize> = [steps].into_iter().chain(scope.graph.shape(y).dims()[1..].to_vec()).collect();
+                scope.graph.reshape(y, shape.with_row(&row))
+            })
+            .collect()
+    }
+}
+
+/// How the two directions become one result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeMode {
+    /// Their sum.
+    Sum,
+    /// Their product.
+    Mul,
+    /// One behind the other.
+    Concat,
+    /// Their mean.
+    Ave,
+}
+
+layer! {
+    /// A recurrent layer and its copy that runs backwards (Schuster and Paliwal 1997; Keras `Bidirectional`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([20, 8]).add(Bidirectional::new(LSTM::new(16))).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 32)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct Bidirectional as "Bidirectional" {
+        new layer: Inner = nothing(),
+        new backward_layer: Option<Inner> = None,
+        /// Returns the layer with its directions merged in this way, concatenated by default, or both as results.
+        into merge_mode: Option<MergeMode> = None,
+    }
+}
+
+impl Bidirectional {
+    /// Returns the layer around a recurrent layer.
+    pub fn new(layer: impl IntoLayer) -> Self {
+        let layer = Inner(layer.into_layer());
+        let renamed = layer.changed(|config| {
+            let name = format!("forward_{}", config["name"].as_str().unwrap_or_default());
+            config["name"] = name.into();
+        });
+        // A layer without a configuration is refused when it is built.
+        let layer = renamed.unwrap_or(layer);
+        Bidirectional { layer, merge_mode: Some(MergeMode::Concat), ..Self::default() }
+    }
+
+    /// Returns the layer with another one for the way back, which must have `go_backwards`.
+    pub fn backward_layer(mut self, layer: impl IntoLayer) -> Self {
+        self.backward_layer = Some(Inner(layer.into_layer()));
+        self
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let backward = match &self.backward_layer {
+            Some(layer) => layer.clone(),
+            None => self.layer.changed(|config| {
+                let name = config["name"].as_str().unwrap_or_default();
+                config["name"] = format!("backward_{}", name.strip_prefix("forward_").unwrap_or(name)).into();
+                config["go_backwards"] = (config["go_backwards"] != true).into();
+            })?,
+        };
+        // First states: those of the way there, then those of the way back.
+        let (x, states) = (inputs[0], &inputs[1..]);
+        let halves = states.split_at(states.len() / 2);
+        let mut run = |layer: &Inner, states: &[Value]| {
+            let operands: Vec<Value> = [x].into_iter().chain(states.iter().copied()).collect();
+            scope.child(&layer.name(), layer.0.as_ref(), &operands)
+        };
+        let there = run(&self.layer, halves.0)?;
+        let mut back = run(&backward, halves.1)?;
+        let g = &mut *scope.graph;
+        let shape = g.shape(back[0]).clone();
+        if let &[_, steps, _] = shape.dims() {
+            back[0] = g.slice_axis(back[0], 1, Part { start: steps - 1, size: steps, step: -1 })?;
+        }
+        let mut results = match self.merge_mode {
+            None => vec![there[0], back[0]],
+            Some(MergeMode::Sum) => vec![g.add(there[0], back[0])?],
+            Some(MergeMode::Mul) => vec![g.mul(there[0], back[0])?],
+            Some(MergeMode::Concat) => vec![g.concat(&[there[0], back[0]], shape.rank() - 1)?],
+            Some(MergeMode::Ave) => {
+                let sum = g.add(there[0], back[0])?;
+                vec![g.scale(sum, 0.5)?]
+            }
+        };
+        results.extend(there[1..].iter().chain(&back[1..]));
+        Ok(results)
+    }
+}
