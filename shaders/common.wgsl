@@ -63,3 +63,24 @@ fn erf_f32(x: f32) -> f32 {
     let p = t * (0.25482959 + t * (-0.28449674 + t * (1.4214137 + t * (-1.453152 + t * 1.0614054))));
     return select(sign(x) * (1.0 - p * exp(-a * a)), near, abs(x) < 1.0);
 }
+
+// High and low word of a * b.
+fn mul_wide(a: u32, b: u32) -> vec2<u32> {
+    let low = (a & 0xffffu) * (b & 0xffffu);
+    let cross_a = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
+    let cross_b = (a & 0xffffu) * (b >> 16u) + (cross_a & 0xffffu);
+    return vec2<u32>((a >> 16u) * (b >> 16u) + (cross_a >> 16u) + (cross_b >> 16u), a * b);
+}
+
+// Philox 4x32-10 (Salmon et al. 2011).
+fn philox(counter: vec4<u32>, first_key: vec2<u32>) -> vec4<u32> {
+    var v = counter;
+    var key = first_key;
+    for (var round = 0u; round < 10u; round++) {
+        let a = mul_wide(v.x, 0xd2511f53u);
+        let b = mul_wide(v.z, 0xcd9e8d57u);
+        v = vec4<u32>(b.x ^ v.y ^ key.x, b.y, a.x ^ v.w ^ key.y, a.y);
+        key += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
+    }
+    return v;
+}

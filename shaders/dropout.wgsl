@@ -13,26 +13,6 @@ override SCALE: f32;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
-// High and low word of a * b.
-fn mul_wide(a: u32, b: u32) -> vec2<u32> {
-    let low = (a & 0xffffu) * (b & 0xffffu);
-    let cross_a = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
-    let cross_b = (a & 0xffffu) * (b >> 16u) + (cross_a & 0xffffu);
-    return vec2<u32>((a >> 16u) * (b >> 16u) + (cross_a >> 16u) + (cross_b >> 16u), a * b);
-}
-
-fn philox(counter: vec4<u32>, first_key: vec2<u32>) -> vec4<u32> {
-    var v = counter;
-    var key = first_key;
-    for (var round = 0u; round < 10u; round++) {
-        let a = mul_wide(v.x, 0xd2511f53u);
-        let b = mul_wide(v.z, 0xcd9e8d57u);
-        v = vec4<u32>(b.x ^ v.y ^ key.x, b.y, a.x ^ v.w ^ key.y, a.y);
-        key += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
-    }
-    return v;
-}
-
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = (id.x + id.y * counts.x) * LANES + lane;

@@ -65,9 +65,9 @@ pub mod prelude {
         Bidirectional, Concatenate, Conv1D, Conv2D, Conv2DTranspose, Cropping1D, Cropping2D, Dense, DepthwiseConv2D,
         Dropout, ELU, Embedding, Flatten, GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D,
         GlobalMaxPooling2D, GroupNormalization, LayerNormalization, LeakyReLU, MaxPool2D, MaxPooling1D, MaxPooling2D,
-        Maximum, Minimum, Multiply, PReLU, Permute, ReLU, RepeatVector, Reshape, Resizing, SeparableConv2D,
-        SoftmaxLayer, SpatialDropout2D, Subtract, UpSampling1D, UpSampling2D, ZeroPadding1D, ZeroPadding2D, add,
-        average, concatenate, maximum, minimum, multiply, subtract,
+        Maximum, Minimum, Multiply, Normalization, PReLU, Permute, ReLU, RepeatVector, Rescaling, Reshape, Resizing,
+        SeparableConv2D, SoftmaxLayer, SpatialDropout2D, Subtract, UpSampling1D, UpSampling2D, ZeroPadding1D,
+        ZeroPadding2D, add, average, concatenate, maximum, minimum, multiply, subtract,
     };
     pub use crate::ops::{
         Conv2dOptions,

@@ -78,7 +78,7 @@ const OFF: [&str; 8] = [
 
 fn without_effect(key: &str, value: &Json) -> bool {
     let off = *value == false || value.as_f64() == Some(0.0);
-    value.is_null() || WITHOUT_EFFECT.contains(&key) || (off && OFF.contains(&key))
+    (value.is_null() && key != "axis") || WITHOUT_EFFECT.contains(&key) || (off && OFF.contains(&key))
 }
 
 /// Returns a layer as Keras writes it, or an error for one that no file can describe.

@@ -1,5 +1,6 @@
 //! Layers, initialisers, regularisers, constraints, losses, metrics, optimisers and models with Keras's names and defaults.
 
+pub mod blocks;
 mod config;
 mod constraints;
 mod functional;

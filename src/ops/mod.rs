@@ -13,12 +13,14 @@ mod dropout;
 mod elementwise;
 mod gather;
 mod group_norm;
+mod literal;
 mod local_response_norm;
 mod matmul;
 mod max_pool2d;
 mod optimizer;
 mod pad2d;
 mod pool2d;
+mod random;
 mod recurrent;
 mod reduce;
 mod reshape;
@@ -42,12 +44,14 @@ pub use dropout::Dropout;
 pub use elementwise::{Elementwise, TABLE, elementary, sample_of};
 pub use gather::{Gather, GatherGrad};
 pub use group_norm::{GroupNorm, GroupNormGrad};
+pub use literal::Literal;
 pub use local_response_norm::{LocalResponseNorm, LocalResponseNormGrad};
 pub use matmul::{Matmul, MatmulOptions};
 pub use max_pool2d::{MaxPool2d, MaxPool2dGrad};
 pub use optimizer::{Optimizer, Rule};
 pub use pad2d::{Pad2d, Pad2dGrad, PadMode};
 pub use pool2d::Pool2dOptions;
+pub use random::{Draw, Random};
 pub use recurrent::{Cell, CellActivation, CellKind, Recurrent, RecurrentGrad};
 pub use reduce::{Reduce, ReduceKind};
 pub use reshape::Reshape;
@@ -80,6 +84,7 @@ pub static FAMILIES: &[&Family] = &[
     &gather::FAMILY,
     &group_norm::FAMILY,
     &group_norm::FAMILY_GRAD,
+    &literal::FAMILY,
     &local_response_norm::FAMILY,
     &local_response_norm::FAMILY_GRAD,
     &matmul::FAMILY,
@@ -92,6 +97,7 @@ pub static FAMILIES: &[&Family] = &[
     &optimizer::SGD,
     &pad2d::FAMILY,
     &pad2d::FAMILY_GRAD,
+    &random::FAMILY,
     &recurrent::GRU,
     &recurrent::GRU_GRAD,
     &recurrent::LSTM,

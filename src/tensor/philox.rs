@@ -24,6 +24,8 @@ pub enum Purpose {
     Dropout = 3,
     /// Test data.
     Test = 4,
+    /// Random numbers in a graph.
+    Noise = 5,
 }
 
 /// Returns the Philox key of a seed and a purpose.

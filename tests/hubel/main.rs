@@ -4,6 +4,7 @@ mod golden;
 mod gradients;
 mod harness;
 mod kernels;
+mod layers;
 mod long_sums;
 mod operations;
 mod passes;

@@ -43,8 +43,8 @@ fn promise(family: &str) -> Option<Promise> {
     use Promise::*;
     Some(match family {
         "accumulate" => Sums(|_, n| n as u64 + 1),
-        "accuracy" | "argmax" | "concat" | "slice" | "slice_grad" | "top_k" | "gather" | "max_pool2d" | "pad2d"
-        | "reshape" | "transpose" => Exact,
+        "accuracy" | "argmax" | "concat" | "literal" | "slice" | "slice_grad" | "top_k" | "gather" | "max_pool2d"
+        | "pad2d" | "reshape" | "transpose" => Exact,
         // A window has at most 72 pixels.
         "avg_pool2d" | "avg_pool2d_grad" => Sums(|_, _| 72),
         "batch_norm" | "group_norm" => Composed(1e-4),
@@ -54,6 +54,8 @@ fn promise(family: &str) -> Option<Promise> {
         // Terms are pictures times output positions: what dy holds for each output channel.
         "conv2d_grad_weight" => Sums(|io, n| elements(io, 1, n) / io.inputs[1].shape.last() as u64),
         "dropout" => Composed(2.0 * UNIT),
+        // A logarithm near 1, its root, a cosine that WGSL lets be off by 2⁻¹¹.
+        "random" => Composed(8e-3),
         "elementwise" => Functions,
         "gather_grad" => Sums(|io, n| elements(io, 0, n)),
         "matmul" => Sums(|io, n| elements(io, 0, n)),

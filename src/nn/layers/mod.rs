@@ -32,6 +32,7 @@ layers! {
     dropout::{Dropout, SpatialDropout2D},
     embedding::{Embedding},
     flatten::{Flatten},
+    gaussian_noise::{GaussianNoise},
     global_pooling::{GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D, GlobalMaxPooling2D},
     group_normalization::{GroupNormalization},
     layer_normalization::{LayerNormalization},
@@ -39,6 +40,7 @@ layers! {
     padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
     pooling2d::{AveragePooling2D, MaxPooling2D},
+    preprocessing::{Normalization, Rescaling},
     recurrent::{GRU, LSTM, SimpleRNN},
     rectifiers::{ELU, LeakyReLU, PReLU, ReLU},
     reshape::{Permute, RepeatVector, Reshape, SoftmaxLayer},
@@ -50,6 +52,7 @@ layers! {
 pub use activation::Activation;
 pub use merge::{add, average, concatenate, maximum, minimum, multiply, subtract};
 pub use padding::{Ends, Sides};
+pub use preprocessing::Numbers;
 pub use wrappers::{Inner, MergeMode};
 
 /// Keras's other name of [`MaxPooling2D`].

@@ -1,0 +1,36 @@
+use super::layer;
+use crate::{
+    graph::{OpError, Value},
+    nn::{Mode, Scope},
+    ops::Draw,
+};
+
+layer! {
+    /// Adds normal noise in training (Keras `GaussianNoise`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([10]).add(GaussianNoise::new(0.1)).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct GaussianNoise as "GaussianNoise" {
+        new stddev: f32 = 0.1,
+    }
+}
+
+impl GaussianNoise {
+    /// Returns the layer with noise of this deviation.
+    pub fn new(stddev: f32) -> Self {
+        GaussianNoise { stddev, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        if scope.mode == Mode::Inference || self.stddev == 0.0 {
+            return Ok(vec![inputs[0]]);
+        }
+        let (shape, name) = (scope.graph.shape(inputs[0]).clone(), scope.layer().to_owned());
+        let noise = scope.graph.random(Draw::Normal { mean: 0.0, deviation: self.stddev }, &shape, &name)?;
+        Ok(vec![scope.graph.add(inputs[0], noise)?])
+    }
+}

@@ -1,0 +1,376 @@
+"""Makes layers.json and layers.safetensors: what Keras 3 computes for every layer with every option.
+
+KERAS_BACKEND=jax python layers.py, with keras 3.15, jax and safetensors installed. Each case is a functional model (its
+JSON in layers.json) with, under the case's name, in/INPUT, w/WEIGHT, out/K, dy/K, and of the loss
+sum(out * dy) + regularisers din/INPUT, dw/WEIGHT, losses (the regularisers' sum), constrained/WEIGHT where a weight has a
+constraint, and in training after/WEIGHT of the moving statistics.
+"""
+
+import json
+import os
+import pathlib
+import zlib
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax
+import keras
+import numpy as np
+from keras import layers as L
+from safetensors.numpy import save_file
+
+HERE = pathlib.Path(__file__).parent
+N = 2
+cases, tensors = [], {}
+
+
+def image(h=6, w=5, c=3):
+    return keras.Input((h, w, c), name="x")
+
+
+def first(h=6, w=5, c=3):
+    return keras.Input((c, h, w), name="x")
+
+
+def sequence(t=7, c=3):
+    return keras.Input((t, c), name="x")
+
+
+def vector(c=6):
+    return keras.Input((c,), name="x")
+
+
+def case(layer, options, inputs, outputs, training=False, scale=1.0, integers=None):
+    inputs = inputs if isinstance(inputs, list) else [inputs]
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    label = "+".join(options) or "default"
+    name, k = f"{layer}/{label}", 1
+    while any(c["name"] == name for c in cases):
+        k += 1
+        name = f"{layer}/{label}{k}"
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    model = keras.Model(inputs, list(outputs), name="model")
+    feeds = []
+    for t in inputs:
+        shape = (N,) + tuple(t.shape[1:])
+        if integers:
+            feeds.append(rng.integers(0, integers, shape).astype("int32"))
+        else:
+            # Numbers apart from each other and from 0: no ties and no kinks.
+            n = int(np.prod(shape))
+            x = (np.arange(n) - n / 2 + 0.37) / n * 4.0 * scale
+            feeds.append(rng.permutation(x).reshape(shape).astype("float32"))
+    for v in model.variables:
+        if "seed" in v.path:
+            continue
+        x = rng.normal(size=v.shape) * 0.5
+        if "variance" in v.path:
+            x = np.abs(x) + 0.5
+        if v.path.endswith("count"):
+            x = np.zeros(v.shape)
+        v.assign(x.astype(str(v.dtype)))
+    tv = [v.value for v in model.trainable_variables]
+    ntv = [v.value for v in model.non_trainable_variables]
+
+    def run(tv, feeds, training=training):
+        y, after, losses = model.stateless_call(tv, ntv, feeds, training=training, return_losses=True)
+        return y if isinstance(y, (list, tuple)) else [y], after, sum(losses) if losses else 0.0
+
+    ys, after, losses = run(tv, feeds)
+    dys = [rng.normal(size=y.shape).astype("float32") for y in ys]
+
+    def loss(tv, feeds):
+        ys, _, losses = run(tv, feeds)
+        return sum((y * dy).sum() for y, dy in zip(ys, dys)) + losses
+
+    wrt = (0,) if integers else (0, 1)
+    grads = jax.grad(loss, wrt)(tv, feeds)
+    put = lambda key, x: tensors.__setitem__(f"{name}/{key}", np.ascontiguousarray(np.asarray(x)))
+    for t, x in zip(inputs, feeds):
+        put(f"in/{t.name}", x)
+    for v in model.variables:
+        if "seed" not in v.path:
+            put(f"w/{v.path}", np.asarray(v.value, "float32"))
+    for i, (y, dy) in enumerate(zip(ys, dys)):
+        put(f"out/{i}", y), put(f"dy/{i}", dy)
+    for v, d in zip(model.trainable_variables, grads[0]):
+        put(f"dw/{v.path}", d)
+    if not integers:
+        for t, d in zip(inputs, grads[1]):
+            put(f"din/{t.name}", d)
+    put("losses", np.float32(losses))
+    for v in model.variables:
+        if getattr(v, "constraint", None) is not None:
+            put(f"constrained/{v.path}", v.constraint(v.value))
+    if training:
+        for v, x in zip(model.non_trainable_variables, after):
+            if "moving" in v.path and v.path.split("/")[0] not in frozen:
+                put(f"after/{v.path}", x)
+    cases.append(
+        {"name": name, "layer": layer, "options": list(options), "model": json.loads(model.to_json()), "training": training}
+    )
+
+
+frozen = set()
+L1, L2 = keras.regularizers.L1, keras.regularizers.L2
+C = keras.constraints
+REG = {"reg": L2(0.02), "act": keras.regularizers.L1L2(0.01, 0.02)}
+
+
+def each(layer, make, options, **more):
+    """A case for each of `options`, dictionaries of arguments of the layer; `make` builds model ends from them."""
+    for o in options:
+        x, y = make(**o)
+        case(layer, [k for k in o], x, y, **more)
+
+
+def weights_options(*names):
+    out = []
+    for n in names:
+        out += [{f"{n}_regularizer": L1(0.03)}, {f"{n}_regularizer": L2(0.02)}, {f"{n}_constraint": C.MaxNorm(0.7)}]
+    return out + [
+        {f"{names[0]}_regularizer": keras.regularizers.L1L2(0.01, 0.02), f"{names[-1]}_constraint": C.NonNeg()},
+        {f"{names[0]}_constraint": C.UnitNorm()},
+        {f"{names[0]}_constraint": C.MinMaxNorm(0.3, 0.8, rate=0.6)},
+        {"activity_regularizer": L2(0.03)},
+        {"activity_regularizer": L1(0.03)},
+    ]
+
+
+def conv(cls, weights, first_ok=True, **base):
+    def make(data_format="channels_last", **o):
+        x = first(c=4) if data_format == "channels_first" else image(c=4)
+        args = {**base, **o}
+        if data_format != "channels_last":
+            args["data_format"] = data_format
+        return x, cls(name="l", **args)(x)
+
+    return make
+
+
+common = [
+    {},
+    {"strides": (2, 1)},
+    {"strides": 2, "padding": "same"},
+    {"padding": "same"},
+    {"padding": "valid"},
+    {"data_format": "channels_first"},
+    {"data_format": "channels_first", "padding": "same", "strides": 2},
+    {"dilation_rate": (2, 1)},
+    {"dilation_rate": 2, "padding": "same"},
+    {"activation": "relu"},
+    {"activation": "softmax"},
+    {"use_bias": False},
+    {"kernel_size": (3, 2)},
+    {"kernel_size": 2, "padding": "same", "strides": 2},
+    {"kernel_size": 1},
+    {"bias_initializer": "ones"},
+]
+each("Conv2D", conv(L.Conv2D, ["kernel", "bias"], filters=4, kernel_size=3), common + [
+    {"filters": 5}, {"groups": 2}, {"groups": 4, "padding": "same", "strides": 2}, {"groups": 2, "dilation_rate": 2, "padding": "same"},
+    {"kernel_initializer": "he_normal"}] + weights_options("kernel", "bias") + [{"kernel_constraint": C.MaxNorm(0.7, axis=[0, 1, 2])}])
+each("DepthwiseConv2D", conv(L.DepthwiseConv2D, ["depthwise", "bias"], kernel_size=3),
+    [o for o in common if o != {"strides": (2, 1)}] + [{"depth_multiplier": 2}, {"depth_multiplier": 3, "padding": "same", "strides": 2}, {"strides": 2},
+    {"depthwise_initializer": "lecun_uniform"}] + weights_options("depthwise", "bias"))
+each("SeparableConv2D", conv(L.SeparableConv2D, ["depthwise", "pointwise", "bias"], filters=5, kernel_size=3),
+    [o for o in common if o != {"strides": (2, 1)}] + [{"filters": 3}, {"depth_multiplier": 2}, {"strides": 2}, {"depthwise_initializer": "he_uniform"},
+    {"pointwise_initializer": "orthogonal"}] + weights_options("depthwise", "pointwise", "bias"))
+each("Conv2DTranspose", conv(L.Conv2DTranspose, ["kernel", "bias"], filters=3, kernel_size=3),
+    [o for o in common if o != {"dilation_rate": 2, "padding": "same"}] + [{"filters": 5}, {"output_padding": 1, "strides": 2},
+    {"output_padding": (1, 0), "strides": 2, "padding": "same"}, {"strides": 3, "kernel_size": 2}, {"kernel_initializer": "glorot_normal"}]
+    + weights_options("kernel", "bias"))
+
+
+def conv1d(data_format="channels_last", **o):
+    x = keras.Input((4, 9) if data_format == "channels_first" else (9, 4), name="x")
+    args = {**{"filters": 4, "kernel_size": 3}, **o}
+    if data_format != "channels_last":
+        args["data_format"] = data_format
+    return x, L.Conv1D(name="l", **args)(x)
+
+
+each("Conv1D", conv1d, [{}, {"filters": 5}, {"kernel_size": 2}, {"strides": 2}, {"padding": "same"}, {"padding": "same", "strides": 2}, {"padding": "causal"},
+    {"padding": "causal", "dilation_rate": 2}, {"dilation_rate": 2}, {"groups": 2}, {"data_format": "channels_first"}, {"activation": "tanh"},
+    {"use_bias": False}, {"kernel_initializer": "he_normal"}, {"bias_initializer": "ones"}] + weights_options("kernel", "bias"))
+
+
+def dense(shape=(6,), **o):
+    x = keras.Input(shape, name="x")
+    return x, L.Dense(name="l", **{**{"units": 5}, **o})(x)
+
+
+each("Dense", dense, [{}, {"units": 3}, {"activation": "sigmoid"}, {"activation": "softmax"}, {"use_bias": False}, {"bias_initializer": "ones"}]
+    + weights_options("kernel", "bias"))
+x = keras.Input((4, 3, 6), name="x")
+case("Dense", ["units"], x, L.Dense(4, name="l", activation="relu")(x))
+for i in ["zeros", "ones", keras.initializers.Constant(0.3), keras.initializers.RandomUniform(-0.2, 0.1), keras.initializers.RandomNormal(0.1, 0.2),
+          keras.initializers.TruncatedNormal(), "glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal",
+          keras.initializers.VarianceScaling(2.0, "fan_avg", "uniform"), keras.initializers.Orthogonal(0.5)]:
+    x = vector()
+    case("Dense", ["kernel_initializer"], x, L.Dense(4, name="l", kernel_initializer=i)(x))
+
+
+def pool(cls, dims):
+    def make(data_format="channels_last", **o):
+        shape = ([6, 5] if dims == 2 else [9]) + [3]
+        if data_format == "channels_first":
+            shape = shape[-1:] + shape[:-1]
+        x = keras.Input(tuple(shape), name="x")
+        args = {**{"pool_size": 2}, **o}
+        if data_format != "channels_last":
+            args["data_format"] = data_format
+        return x, cls(name="l", **args)(x)
+
+    return make
+
+
+for cls in [L.MaxPooling2D, L.AveragePooling2D]:
+    each(cls.__name__, pool(cls, 2), [{}, {"pool_size": 3}, {"pool_size": (3, 2)}, {"strides": 1}, {"strides": (2, 1), "pool_size": 3},
+        {"padding": "same"}, {"padding": "same", "pool_size": 3, "strides": 2}, {"data_format": "channels_first"}])
+for cls in [L.MaxPooling1D, L.AveragePooling1D]:
+    each(cls.__name__, pool(cls, 1), [{}, {"pool_size": 3}, {"strides": 1}, {"padding": "same"}, {"padding": "same", "strides": 2, "pool_size": 3},
+        {"data_format": "channels_first"}])
+
+
+def plain(cls, shape, first_shape=None, positional=()):
+    def make(data_format="channels_last", **o):
+        x = keras.Input(first_shape if data_format == "channels_first" else shape, name="x")
+        if data_format != "channels_last":
+            o["data_format"] = data_format
+        return x, cls(*positional, name="l", **o)(x)
+
+    return make
+
+
+CF = {"data_format": "channels_first"}
+for cls in [L.GlobalAveragePooling2D, L.GlobalMaxPooling2D]:
+    each(cls.__name__, plain(cls, (6, 5, 3), (3, 6, 5)), [{}, {"keepdims": True}, CF, {**CF, "keepdims": True}])
+for cls in [L.GlobalAveragePooling1D, L.GlobalMaxPooling1D]:
+    each(cls.__name__, plain(cls, (7, 3), (3, 7)), [{}, {"keepdims": True}, CF])
+each("ZeroPadding2D", plain(L.ZeroPadding2D, (6, 5, 3), (3, 6, 5)), [{}, {"padding": 2}, {"padding": (1, 3)}, {"padding": ((0, 1), (2, 3))}, CF])
+each("Cropping2D", plain(L.Cropping2D, (6, 5, 3), (3, 6, 5)), [{"cropping": 1}, {"cropping": (2, 1)}, {"cropping": ((0, 1), (2, 1))}, {"cropping": 1, **CF}])
+each("ZeroPadding1D", plain(L.ZeroPadding1D, (7, 3), (3, 7)), [{}, {"padding": 2}, {"padding": (0, 3)}, CF])
+each("Cropping1D", plain(L.Cropping1D, (7, 3)), [{}, {"cropping": 2}, {"cropping": (0, 3)}])
+each("UpSampling2D", plain(L.UpSampling2D, (3, 4, 2), (2, 3, 4)), [{}, {"size": 3}, {"size": (2, 3)}, {"interpolation": "nearest"}, {"interpolation": "bilinear"},
+    {"interpolation": "bilinear", "size": (3, 2)}, CF])
+each("UpSampling1D", plain(L.UpSampling1D, (5, 3)), [{}, {"size": 3}])
+each("Resizing", plain(L.Resizing, (6, 5, 3), (3, 6, 5)), [{"height": 4, "width": 7}, {"height": 9, "width": 3, "interpolation": "nearest"},
+    {"height": 12, "width": 10, "interpolation": "bilinear"}, {"height": 4, "width": 2, "crop_to_aspect_ratio": True}, {"height": 4, "width": 7, **CF}])
+each("Flatten", plain(L.Flatten, (4, 3, 2), (2, 4, 3)), [{}, CF])
+each("Reshape", plain(L.Reshape, (4, 6)), [{"target_shape": (3, 8)}, {"target_shape": (2, -1, 3)}, {"target_shape": (24,)}])
+each("Permute", plain(L.Permute, (4, 3, 2)), [{"dims": (2, 1, 3)}, {"dims": (3, 1, 2)}])
+each("RepeatVector", plain(L.RepeatVector, (4,)), [{"n": 3}])
+norm = [{}, {"epsilon": 0.1}, {"center": False}, {"scale": False}, {"center": False, "scale": False}, {"beta_initializer": "ones"}, {"gamma_initializer": "zeros"},
+    {"beta_regularizer": L2(0.02)}, {"gamma_regularizer": L1(0.02)}, {"beta_constraint": C.NonNeg()}, {"gamma_constraint": C.MaxNorm(0.5)}]
+bn = norm + [{"momentum": 0.9}, {"axis": 1}, {"axis": 2}, {"moving_mean_initializer": "ones"}, {"moving_variance_initializer": "zeros"}]
+each("BatchNormalization", plain(L.BatchNormalization, (4, 3, 5)), bn)
+each("BatchNormalization", plain(L.BatchNormalization, (4, 3, 5)), bn, training=True)
+each("BatchNormalization", plain(L.BatchNormalization, (6,)), [{}], training=True)
+frozen.add("l")
+each("BatchNormalization", plain(L.BatchNormalization, (4, 3, 5)), [{"trainable": False}], training=True)
+frozen.clear()
+each("LayerNormalization", plain(L.LayerNormalization, (4, 3, 5)), norm + [{"axis": 1}, {"axis": (1, 3)}, {"axis": (2, 3)}, {"axis": -2}])
+each("GroupNormalization", plain(L.GroupNormalization, (4, 3, 6)), [{**o, "groups": 3} for o in norm] + [{"groups": 1}, {"groups": -1}, {"groups": 2, "axis": 1}])
+each("GroupNormalization", plain(L.GroupNormalization, (2, 3, 32)), [{}])
+each("Dropout", plain(L.Dropout, (4, 3)), [{"rate": 0.3}, {"rate": 0.3, "noise_shape": (None, 1, 3)}])
+each("SpatialDropout2D", plain(L.SpatialDropout2D, (4, 3, 2), (2, 4, 3)), [{"rate": 0.3}, {"rate": 0.3, **CF}])
+each("GaussianNoise", plain(L.GaussianNoise, (4, 3)), [{"stddev": 0.3}])
+for a in ["linear", "relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "hard_sigmoid", "hard_silu", "silu", "gelu", "softplus", "softsign", "mish",
+          "exponential", "tanh", "softmax", "log_softmax"]:
+    x = image()
+    case("Activation", [a], x, L.Activation(a, name="l")(x), scale=4.0)
+for o in [{}, {"max_value": 1.0}, {"max_value": 6.0}, {"negative_slope": 0.1}, {"threshold": 0.5}, {"max_value": 1.5, "negative_slope": 0.2, "threshold": 0.3}]:
+    x = image()
+    case("ReLU", list(o), x, L.ReLU(name="l", **o)(x), scale=4.0)
+for cls, options in [(L.LeakyReLU, [{}, {"negative_slope": 0.1}]), (L.ELU, [{}, {"alpha": 0.5}]), (L.Softmax, [{}, {"axis": 1}, {"axis": -2}])]:
+    each(cls.__name__, plain(cls, (4, 3, 5)), options)
+each("PReLU", plain(L.PReLU, (4, 3, 2)), [{}, {"shared_axes": [1, 2]}, {"alpha_initializer": "ones"}, {"alpha_regularizer": L2(0.1)}, {"alpha_constraint": C.NonNeg()}])
+each("Rescaling", plain(L.Rescaling, (4, 3, 2)), [{"scale": 0.5}, {"scale": 0.5, "offset": -1.0}, {"scale": [0.5, 2.0], "offset": [1.0, -1.0]}])
+each("Normalization", plain(L.Normalization, (4, 3, 2)), [{"mean": 0.3, "variance": 2.0, "axis": None}, {"mean": [0.3, -1.0], "variance": [2.0, 0.5]},
+    {"mean": [0.3, -1.0], "variance": [2.0, 0.5], "invert": True}, {"axis": (1, 3), "mean": np.arange(8.0).reshape(4, 1, 2).tolist(), "variance": np.ones((4, 1, 2)).tolist()}, {}])
+for cls in [L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum]:
+    a, b = keras.Input((4, 3, 2), name="a"), keras.Input((4, 3, 2), name="b")
+    case(cls.__name__, [], [a, b], cls(name="l")([a, b]))
+    a, b = keras.Input((4, 3, 2), name="a"), keras.Input((1, 1, 2), name="b")
+    case(cls.__name__, ["broadcast"], [a, b], cls(name="l")([a, b]))
+    if cls is not L.Subtract:
+        a, b, c = [keras.Input((4, 3), name=n) for n in "abc"]
+        case(cls.__name__, ["three"], [a, b, c], cls(name="l")([a, b, c]))
+for axis in [None, -1, 1, 2]:
+    shapes = {1: [(2, 3, 2), (4, 3, 2)], 2: [(4, 1, 2), (4, 3, 2)]}.get(axis, [(4, 3, 1), (4, 3, 2)])
+    a, b = [keras.Input(s, name=n) for s, n in zip(shapes, "ab")]
+    case("Concatenate", [] if axis is None else ["axis"], [a, b], L.Concatenate(name="l", **({} if axis is None else {"axis": axis}))([a, b]))
+for o in [{}, {"embeddings_initializer": "he_normal"}, {"embeddings_regularizer": L2(0.1)}, {"activity_regularizer": L1(0.1)}, {"embeddings_constraint": C.NonNeg()}]:
+    x = keras.Input((7,), dtype="int32", name="x")
+    case("Embedding", list(o) + ["input_dim", "output_dim"], x, L.Embedding(9, 4, name="l", **o)(x), integers=9)
+
+recurrent = [{}, {"units": 4}, {"activation": "relu"}, {"activation": "linear"}, {"use_bias": False}, {"return_sequences": True}, {"go_backwards": True},
+    {"go_backwards": True, "return_sequences": True}, {"dropout": 0.2}, {"kernel_initializer": "he_normal"}, {"recurrent_initializer": "glorot_uniform"},
+    {"bias_initializer": "ones"}, {"kernel_regularizer": L2(0.02)}, {"recurrent_regularizer": L1(0.02)}, {"bias_regularizer": L2(0.02)},
+    {"activity_regularizer": L2(0.02)}, {"kernel_constraint": C.MaxNorm(0.5)}, {"recurrent_constraint": C.UnitNorm()}, {"bias_constraint": C.NonNeg()},
+    {"return_state": True}, {"return_state": True, "return_sequences": True}]
+gated = [{"recurrent_activation": "hard_sigmoid"}]
+for cls, options in [(L.SimpleRNN, recurrent), (L.LSTM, recurrent + gated + [{"unit_forget_bias": False}]),
+                     (L.GRU, recurrent + gated + [{"reset_after": False}, {"reset_after": False, "return_sequences": True}])]:
+    def make(**o):
+        x = sequence()
+        return x, cls(name="l", **{**{"units": 3}, **o})(x)
+
+    each(cls.__name__, make, options)
+for inner in [L.SimpleRNN, L.LSTM, L.GRU]:
+    for mode in ["concat", "sum", "mul", "ave", None]:
+        for sequences in [False, True]:
+            x = sequence()
+            y = L.Bidirectional(inner(3, name="r", return_sequences=sequences), merge_mode=mode, name="l")(x)
+            case("Bidirectional", ["merge_mode", "return_sequences"] if sequences else ["merge_mode"], x, y)
+x = keras.Input((4, 6), name="x")
+case("TimeDistributed", ["Dense"], x, L.TimeDistributed(L.Dense(3, name="d", activation="relu"), name="l")(x))
+x = keras.Input((3, 5, 4, 2), name="x")
+case("TimeDistributed", ["Conv2D"], x, L.TimeDistributed(L.Conv2D(3, 3, name="d", padding="same"), name="l")(x))
+
+# Models.
+x = image(6, 5, 8)
+y = L.GlobalAveragePooling2D(name="squeeze")(x)
+y = L.Dense(2, activation="relu", name="reduce")(y)
+y = L.Dense(8, activation="sigmoid", name="expand")(y)
+case("models", ["squeeze-and-excitation"], x, L.Multiply(name="scale")([x, L.Reshape((1, 1, 8), name="reshape")(y)]))
+
+
+def block(x, filters, strides, sizes, name):
+    y = x
+    for i, (f, k) in enumerate(sizes):
+        y = L.Conv2D(f, k, strides=strides if i == len(sizes) // 2 else 1, padding="same", use_bias=False, name=f"{name}_c{i}")(y)
+        y = L.BatchNormalization(name=f"{name}_b{i}")(y)
+        y = L.Activation("relu", name=f"{name}_a{i}")(y) if i + 1 < len(sizes) else y
+    if strides != 1 or x.shape[-1] != filters:
+        x = L.Conv2D(filters, 1, strides=strides, name=f"{name}_p")(x)
+    return L.Activation("relu", name=f"{name}_out")(L.Add(name=f"{name}_add")([x, y]))
+
+
+for training in [False, True]:
+    for option, args in [("residual block, identity", (4, 1, [(4, 3), (4, 3)])), ("residual block, projection", (6, 2, [(6, 3), (6, 3)])),
+                         ("bottleneck", (8, 2, [(2, 1), (2, 3), (8, 1)]))]:
+        x = image(6, 5, 4)
+        case("models", [option], x, block(x, *args, "b"), training=training)
+shared = L.Dense(3, activation="tanh", name="shared")
+a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+case("models", ["shared layer", "two inputs", "two outputs"], [a, b], [L.Add(name="sum")([shared(a), shared(b)]), L.Concatenate(name="both")([shared(a), b])])
+i = keras.Input((4, 4, 2), name="i")
+inner = keras.Model(i, L.Conv2D(3, 3, name="c", activation="relu")(i), name="inner")
+x = image(4, 4, 2)
+case("models", ["submodel"], x, L.Flatten(name="f")(inner(x)))
+case("models", ["submodel used twice"], x, L.Add(name="add")([inner(x), inner(L.Activation("relu", name="r")(x))]))
+x = sequence()
+y, h, c = L.LSTM(3, return_sequences=True, return_state=True, name="encoder")(x)
+case("models", ["several results of a layer", "first states of a layer"], x, L.LSTM(3, name="decoder")(y, initial_state=[h, c]))
+for training in [False, True]:
+    x = image()
+    case("models", ["normalisation before the activation"], x, L.Activation("relu", name="a")(L.BatchNormalization(name="b")(L.Conv2D(4, 3, name="c")(x))), training=training)
+    x = image()
+    case("models", ["normalisation after the activation"], x, L.BatchNormalization(name="b")(L.Conv2D(4, 3, activation="relu", name="c")(x)), training=training)
+m = keras.Sequential([keras.Input((6, 5, 3), name="x"), L.Conv2D(4, 3, name="c"), L.Flatten(name="f"), L.Dense(2, name="d")], name="model")
+case("models", ["sequential"], m.inputs, m.outputs)
+
+save_file(tensors, HERE / "layers.safetensors")
+(HERE / "layers.json").write_text(json.dumps(cases, separators=(",", ":")))
+print(len(cases), "cases,", sum(t.nbytes for t in tensors.values()), "bytes")

@@ -1,0 +1,202 @@
+//! Every layer with every option against what Keras computes: tests/golden/layers.py says what the files hold.
+
+use hubel::{
+    graph::{Graph, Step, Value, evaluate},
+    nn::{Mode, Weight},
+    prelude::*,
+    tensor::Array,
+};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value as Json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+struct Cases {
+    cases: Vec<Json>,
+    tensors: BTreeMap<String, HostTensor>,
+}
+
+fn cases() -> Cases {
+    let file = |name: &str| fs::read(format!("{ROOT}/tests/golden/{name}")).expect("the vectors are there");
+    let bytes = file("layers.safetensors");
+    let all = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let tensor = |name: &str| {
+        let view = all.tensor(name).expect("a listed tensor");
+        let dtype = if view.dtype() == Dtype::I32 { DType::I32 } else { DType::F32 };
+        HostTensor::from_bytes(view.shape(), dtype, view.data()).expect("a tensor")
+    };
+    let tensors = all.names().into_iter().map(|name| (name.to_owned(), tensor(name))).collect();
+    Cases { cases: serde_json::from_slice(&file("layers.json")).expect("JSON"), tensors }
+}
+
+/// A case's tensors of one kind: `in`, `w`, `out`, ….
+fn of<'c>(cases: &'c Cases, case: &str, kind: &str) -> Vec<(&'c str, &'c HostTensor)> {
+    let prefix = format!("{case}/{kind}/");
+    let all = cases.tensors.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
+    all.map(|(name, tensor)| (&name[prefix.len()..], tensor)).collect()
+}
+
+/// A model's graph with all that a case may ask of it.
+struct Built {
+    graph: Graph,
+    results: Vec<(String, Value)>,
+    weights: Vec<Weight>,
+}
+
+/// Returns the model with losses, gradients, constraints and moving statistics as results.
+fn build(cases: &Cases, name: &str, case: &Json) -> Result<Built, String> {
+    let model = Model::from_json(&case["model"].to_string()).map_err(|e| e.to_string())?;
+    let again = model.to_json().map_err(|e| e.to_string())?;
+    let twice = Model::from_json(&again).and_then(|m| m.to_json()).map_err(|e| format!("{e} in {again}"))?;
+    if again != twice {
+        return Err("the configuration changes when it is written and read".into());
+    }
+    let mut g = Graph::new();
+    let inputs: Vec<(String, Value)> = (model.inputs().iter())
+        .map(|(name, ty)| (name.clone(), g.input(&format!("in/{name}"), ty.shape.clone(), ty.dtype)))
+        .collect();
+    let mode = if case["training"] == true { Mode::Training } else { Mode::Inference };
+    let values: Vec<Value> = inputs.iter().map(|i| i.1).collect();
+    let built = model.assemble(&mut g, &values, mode).map_err(|e| e.to_string())?;
+    let text = |e: hubel::graph::OpError| e.to_string();
+    let mut results = Vec::new();
+    let mut loss = g.constant(0.0).map_err(text)?;
+    for &penalty in &built.penalties {
+        loss = g.add(loss, penalty).map_err(text)?;
+    }
+    results.push(("losses".to_owned(), loss));
+    for (k, &y) in built.outputs.iter().enumerate() {
+        results.push((format!("out/{k}"), y));
+        let dy = g.input(&format!("dy/{k}"), g.shape(y).clone(), F32);
+        let product = g.mul(y, dy).map_err(text)?;
+        let axes: Vec<usize> = (0..g.shape(product).rank()).collect();
+        let sum = g.sum(product, &axes, false).map_err(text)?;
+        loss = g.add(loss, sum).map_err(text)?;
+    }
+    let float = inputs.iter().filter(|(_, v)| g.ty(*v).dtype == F32);
+    let mut wrt: Vec<(String, Value)> = float.map(|(name, v)| (format!("din/{name}"), *v)).collect();
+    let trained = built.weights.iter().filter(|w| w.trainable);
+    wrt.extend(trained.map(|w| (format!("dw/{}", w.name), w.value)));
+    // Whole numbers that go through an embedding have no gradient; Keras gives none either.
+    wrt.retain(|(name, _)| {
+        cases.tensors.contains_key(&format!("{}/{name}", case["name"].as_str().unwrap_or_default()))
+    });
+    let values: Vec<Value> = wrt.iter().map(|w| w.1).collect();
+    let gradients = g.gradients(loss, &values).map_err(text)?;
+    results.extend(wrt.into_iter().map(|w| w.0).zip(gradients));
+    for weight in &built.weights {
+        if let Some(constraint) = &weight.constraint {
+            results
+                .push((format!("constrained/{}", weight.name), constraint.build(&mut g, weight.value).map_err(text)?));
+        }
+    }
+    for &(state, value) in g.updates() {
+        results.push((format!("after/{}", g.node(state).name), value));
+    }
+    let mut named: Vec<&str> = built.weights.iter().map(|w| w.name.as_str()).collect();
+    let mut wanted: Vec<&str> = of(cases, name, "w").into_iter().map(|w| w.0).collect();
+    (named.sort_unstable(), wanted.sort_unstable());
+    if named != wanted {
+        return Err(format!("weights {named:?}, wanted {wanted:?}"));
+    }
+    Ok(Built { graph: g, results, weights: built.weights })
+}
+
+fn check(cases: &Cases, case: &Json) -> Result<(), String> {
+    let name = case["name"].as_str().ok_or("a case without a name")?;
+    let Built { mut graph, results, weights } = build(cases, name, case)?;
+    results.iter().for_each(|(name, value)| graph.output(name, *value));
+    let mut feeds = std::collections::HashMap::new();
+    let mut n = 1;
+    for kind in ["in", "dy"] {
+        for (input, tensor) in of(cases, name, kind) {
+            let value = graph.find(&format!("{kind}/{input}")).ok_or(format!("no input {kind}/{input}"))?;
+            n = tensor.shape()[0];
+            feeds.insert(value, tensor.to_array());
+        }
+    }
+    for (path, tensor) in of(cases, name, "w") {
+        let weight = weights.iter().find(|w| w.name == path).ok_or(format!("no weight {path}"))?;
+        feeds.insert(weight.value, tensor.to_array());
+    }
+    let found = evaluate(&graph, feeds, &Step::of(n), false);
+    let mut wrong = Vec::new();
+    for (result, value) in &results {
+        let Some(wanted) = cases.tensors.get(&format!("{name}/{result}")) else {
+            let spoken = ["losses", "after", "constrained"].iter().any(|s| result.starts_with(s));
+            if !spoken {
+                wrong.push(format!("{result} is not in the file"));
+            }
+            continue;
+        };
+        let got = found.get(*value).ok_or(format!("{result} was not computed"))?;
+        if let Err(e) = close(got, &wanted.to_array()) {
+            wrong.push(format!("{result}: {e}"));
+        }
+    }
+    let kinds = ["out", "din", "dw", "constrained", "after"];
+    for kind in kinds {
+        for (path, _) in of(cases, name, kind) {
+            if !results.iter().any(|(r, _)| *r == format!("{kind}/{path}")) {
+                wrong.push(format!("{kind}/{path} is not computed"));
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
+fn close(got: &Array, wanted: &Array) -> Result<(), String> {
+    if got.shape != wanted.shape && !(got.shape.is_empty() && wanted.data.len() == 1) {
+        return Err(format!("shape {:?}, wanted {:?}", got.shape, wanted.shape));
+    }
+    let allowed = 1e-7 + 1e-4 * wanted.data.iter().fold(0.0f64, |m, w| m.max(w.abs()));
+    match got.data.iter().zip(&wanted.data).position(|(g, w)| !((g - w).abs() <= allowed)) {
+        None => Ok(()),
+        Some(i) => Err(format!("element {i} is {}, wanted {} within {allowed:e}", got.data[i], wanted.data[i])),
+    }
+}
+
+#[test]
+fn every_layer_with_every_option_is_keras() {
+    let cases = cases();
+    let failed: Vec<String> = (cases.cases.iter())
+        .filter_map(|case| check(&cases, case).err().map(|e| format!("{}: {e}", case["name"])))
+        .collect();
+    assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), cases.cases.len(), failed.join("\n"));
+}
+
+/// Returns LAYERS.md as the cases say it.
+fn table(cases: &Cases) -> String {
+    let mut layers: BTreeMap<&str, (usize, BTreeSet<&str>)> = BTreeMap::new();
+    for case in &cases.cases {
+        let entry = layers.entry(case["layer"].as_str().unwrap_or_default()).or_default();
+        entry.0 += 1;
+        entry.1.extend(case["options"].as_array().into_iter().flatten().filter_map(Json::as_str));
+    }
+    let mut text = String::from(
+        "# Layers\n\nGenerated from the vectors that Keras 3.15 made; `HUBEL_WRITE_DOCS=1 cargo test --release layers_table` writes it \
+         anew. Outputs, gradients to inputs and weights, losses of regularisers, constrained weights and moving statistics \
+         equal Keras's within 10⁻⁴ of the largest value, and each configuration is read from Keras's JSON and written \
+         again.\n\n| layer | options covered | cases |\n|---|---|---|\n",
+    );
+    for (layer, (count, options)) in layers {
+        let options: Vec<String> = options.into_iter().map(|o| format!("`{o}`")).collect();
+        let _ = writeln!(text, "| {layer} | {} | {count} |", options.join(", "));
+    }
+    text
+}
+
+#[test]
+fn layers_table_is_up_to_date() {
+    let (path, wanted) = (format!("{ROOT}/LAYERS.md"), table(&cases()));
+    if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
+        fs::write(&path, &wanted).expect("LAYERS.md can be written");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+    assert!(found == wanted, "LAYERS.md is stale: run HUBEL_WRITE_DOCS=1 cargo test --release layers_table");
+}
