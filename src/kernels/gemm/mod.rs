@@ -7,6 +7,7 @@
 
 mod filter;
 mod shared;
+mod spread;
 mod strip;
 mod window;
 
@@ -318,8 +319,10 @@ const UNIFORM_LOAD: f64 = 5.0;
 const BROADCAST: f64 = 1.2;
 pub(super) const MADD: f64 = 1.0;
 /// Another multiply and add to the same sum.
-const NEXT_MADD: f64 = 0.6;
+const NEXT_MADD: f64 = 0.5;
 pub(super) const STORE: f64 = 20.0;
+/// What a lane computes for each place that it reads, before the innermost loop.
+const ENTER: f64 = 20.0;
 /// A launch.
 const LAUNCH: f64 = 7_000.0;
 
@@ -328,8 +331,8 @@ fn lanes_of_eight(profile: &DeviceProfile) -> bool {
     profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8
 }
 
-/// Returns the nanoseconds of one turn of the innermost loop, and that of a tile's rest.
-fn turn_time(product: &Product, tile: Tile) -> f64 {
+/// Returns the nanoseconds of one turn of the innermost loop, and the different places that it reads.
+fn turn_time(product: &Product, tile: Tile) -> (f64, u64) {
     let (lane, shared) = sides(product, tile.lane_rows);
     let loads = |side: &Operand, indices: u64, pairs: bool| match (pairs, side.along_terms) {
         (false, _) => indices * tile.terms,
@@ -344,15 +347,16 @@ fn turn_time(product: &Product, tile: Tile) -> f64 {
     let loads = loads(lane, tile.vectors, tile.pairs[0]) + loads(shared, shared_vectors, tile.pairs[1]);
     let broadcasts = if tile.subgroup { (tile.shared * tile.terms) as f64 * BROADCAST } else { 0.0 };
     let sums = (tile.vectors * tile.shared) as f64;
-    loads as f64 * LOAD + broadcasts + sums * (MADD + (tile.terms - 1) as f64 * NEXT_MADD) + 8.0
+    let places = tile.vectors / (1 + u64::from(tile.index_pairs(product)[0])) + shared_vectors;
+    let time = loads as f64 * LOAD + broadcasts + sums * (MADD + (tile.terms - 1) as f64 * NEXT_MADD) + 8.0;
+    (time, places)
 }
 
-/// Returns how many terms a turn of the innermost loop can have: its count must be a multiple.
+/// Returns how many terms a turn of the innermost loop has: its count must be a multiple.
 fn turn_terms(product: &Product, profile: &DeviceProfile) -> u64 {
-    let even = product.loops.last().is_some_and(|l| {
-        l.from.is_none() && l.step == 1 && l.to.per_sample == 0 && l.to.fixed > 0 && l.to.fixed.is_multiple_of(2)
-    });
-    if even && lanes_of_eight(profile) { 2 } else { 1 }
+    let fixed = |l: &&Loop| l.from.is_none() && l.step == 1 && l.to.per_sample == 0 && l.to.fixed > 0;
+    let count = product.loops.last().filter(fixed).map_or(1, |l| l.to.fixed);
+    [4, 2].into_iter().find(|&n| lanes_of_eight(profile) && count.is_multiple_of(n)).unwrap_or(1)
 }
 
 fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
@@ -360,17 +364,23 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     let lanes = if profile.class == DeviceClass::Cpu { 8u64 } else { 64 };
     let subgroup = lanes_of_eight(profile);
     let per_turn = turn_terms(product, profile);
+    let entries = match &product.loops[..] {
+        [_] => 0.0,
+        [.., last] => terms / last.to.at(NOMINAL_BATCH).div_ceil(last.step as u64).max(1) as f64,
+        [] => 0.0,
+    };
     let size = count_product(product.rows.extent, product.columns.extent);
     let products = size.at(NOMINAL_BATCH) as f64 * product.batch.at(NOMINAL_BATCH) as f64 * terms;
     let most = match profile.class {
         // Compilers other than llvmpipe's choke on large tiles.
         DeviceClass::Cpu if !subgroup => 64,
-        DeviceClass::Cpu if products > 3e7 => 512,
+        DeviceClass::Cpu if products > 1.5e7 => 512,
         DeviceClass::Cpu => 256,
         DeviceClass::Gpu => 32,
     };
     let batch = product.batch.at(NOMINAL_BATCH);
-    let long = if product.whole { turns(product, per_turn).at(LONG_BATCH).div_ceil(profile.max_turns) } else { 1 };
+    // By terms, not by turns: shorter sums are also more exact.
+    let long = if product.whole { turns(product, 1).at(LONG_BATCH).div_ceil(profile.max_turns) } else { 1 };
     let mut best: Option<(f64, Tile)> = None;
     for lane_rows in [false, true] {
         let (lane, shared_side) = sides(product, lane_rows);
@@ -381,13 +391,15 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
                     continue;
                 }
                 let pairs = [(lane, vectors), (shared_side, shared)].map(|(side, indices)| {
-                    let fits = if side.along_terms { per_turn == 2 } else { indices % 2 == 0 };
+                    let fits = if side.along_terms { per_turn > 1 } else { indices % 2 == 0 };
                     profile.wide_words && subgroup && side.pairs.is_some() && fits
                 });
                 let mut tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits: 1, terms: per_turn, pairs };
                 let tiles = (n_lane.div_ceil(vectors * lanes) * n_shared.div_ceil(shared) * batch) as f64;
-                let term = turn_time(product, tile) / per_turn as f64;
-                let time = tiles * (terms * term + (vectors * shared) as f64 * STORE + 150.0);
+                let (turn, places) = turn_time(product, tile);
+                let term = turn / per_turn as f64;
+                let enter = entries * places as f64 * ENTER;
+                let time = tiles * (terms * term + enter + (vectors * shared) as f64 * STORE + 150.0);
                 let time = time * (4.0 / tiles).max(1.0).sqrt();
                 if best.as_ref().is_none_or(|(t, _)| time < *t) {
                     let want = if profile.class == DeviceClass::Cpu { 4.0 } else { 256.0 };
@@ -733,6 +745,11 @@ fn pair(name: &str) -> String {
     return bitcast<vec2<f32>>(vec2<u32>(u32(word), u32(word >> 32u)));
 }}\n"
     )
+}
+
+/// Returns the declaration of an input as 64-bit words, and the function `NAME_pair` that reads two of its elements.
+pub(super) fn declare_pair(binding: usize, name: &str) -> String {
+    format!("@group(0) @binding({binding}) var<storage, read> {name}: array<u64>;\n{}", pair(name))
 }
 
 /// Returns an element of an input, 0 where it is not there; with `pair` as a vector of it and the next one.

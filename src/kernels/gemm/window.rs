@@ -1,4 +1,4 @@
-use super::{Loop, Operand, Product, declare, lower_with, read, strip::Strip, wgsl_count};
+use super::{Loop, Operand, Product, declare, lower_with, read, spread::Spread, strip::Strip, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
     kernels::depthwise::{self, Slide},
@@ -187,5 +187,6 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
     };
     let strips = if grouped { Vec::new() } else { Strip::choose(w, profile) };
     let strips = strips.into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
-    lower_with(strips, &product, profile, epilogue)
+    let spread = Spread::choose(w, profile).map(|(time, spread)| (time, spread.lower(w, epilogue)));
+    lower_with(strips.chain(spread), &product, profile, epilogue)
 }
