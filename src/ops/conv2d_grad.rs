@@ -302,14 +302,16 @@ impl Op for Conv2dGradWeight {
                 format!("    let {name}_o = {name}_p + u32(i32(at) * {} + {name}_w) * {c}u + {name}_c;\n", g.strides[1])
             }
         };
-        let x_value = |name: &str| {
-            if padded { format!("select(0.0, x[{name}_o], {name}_there)") } else { format!("x[{name}_o]") }
+        let x_value = |name: &str, pair| {
+            let there = padded.then(|| format!("{name}_there"));
+            gemm::read("x", &format!("{name}_o"), there.as_deref(), pair)
         };
         let dy_enter = |level: usize, name: &str, index: &str| match level {
             1 => format!("    let {name}_o = row * {}u + {index}{};\n", q * k, of_group(per_group)),
             _ => String::new(),
         };
-        let dy_value = |name: &str| format!("dy[{name}_o + at * {k}u]");
+        let dy_value = |name: &str, pair| gemm::read("dy", &format!("{name}_o + at * {k}u"), None, pair);
+        let [x_pairs, dy_pairs] = [(group, "x"), (per_group, "dy")].map(|(n, name)| (n % 2 == 0).then_some(name));
         let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
         let place = |row: &str| (format!("({row} * {groups}u + batch)"), "true".to_owned());
         let product = Product {
@@ -318,8 +320,20 @@ impl Op for Conv2dGradWeight {
             slots: vec![Slot::input(0), Slot::input(1)],
             batch: count(groups),
             head: String::new(),
-            rows: Operand { extent: count(r * s * group), enter: &x_enter, value: &x_value, along_terms: false },
-            columns: Operand { extent: count(per_group), enter: &dy_enter, value: &dy_value, along_terms: false },
+            rows: Operand {
+                extent: count(r * s * group),
+                enter: &x_enter,
+                value: &x_value,
+                pairs: x_pairs,
+                along_terms: false,
+            },
+            columns: Operand {
+                extent: count(per_group),
+                enter: &dy_enter,
+                value: &dy_value,
+                pairs: dy_pairs,
+                along_terms: false,
+            },
             loops: vec![Loop::new("row", pictures(&io.inputs[0].shape).times(p as u64)), Loop::new("at", count(q))],
             place: if groups > 1 { Some(&place) } else { None },
             whole: true,

@@ -194,23 +194,33 @@ impl Op for Matmul {
             (0, false) => format!("    let {name}_o = {a_start}{index} * {k};\n"),
             _ => String::new(),
         };
-        let a_value =
-            |name: &str| if transpose_a { format!("a[{name}_o + k * {m}]") } else { format!("a[{name}_o + k]") };
+        let term = |across: bool, n: &str| if across { format!("k * {n}") } else { "k".to_owned() };
+        let a_value = |name: &str, pair| gemm::read("a", &format!("{name}_o + {}", term(transpose_a, &m)), None, pair);
         let b_enter = |level: usize, name: &str, index: &str| match (level, transpose_b) {
             (0, true) => format!("    let {name}_o = {b_start}{index} * {k};\n"),
             (0, false) => format!("    let {name}_o = {b_start}{index};\n"),
             _ => String::new(),
         };
+        let columns = format!("{n}u");
         let b_value =
-            |name: &str| if transpose_b { format!("b[{name}_o + k]") } else { format!("b[{name}_o + k * {n}u]") };
+            |name: &str, pair| gemm::read("b", &format!("{name}_o + {}", term(!transpose_b, &columns)), None, pair);
+        let even = |c: Count| c.per_sample == 0 && c.fixed % 2 == 0;
+        let a_pairs = even(if transpose_a { e.m } else { e.k }).then_some("a");
+        let b_pairs = even(if transpose_b { e.k } else { fixed(n) }).then_some("b");
         let product = Product {
             name: "matmul",
             declarations: gemm::declare(1, "a", DType::F32) + &gemm::declare(2, "b", DType::F32),
             slots: vec![Slot::input(0), Slot::input(1)],
             batch: e.batch,
             head: String::new(),
-            rows: Operand { extent: e.m, enter: &a_enter, value: &a_value, along_terms: !transpose_a },
-            columns: Operand { extent: fixed(n), enter: &b_enter, value: &b_value, along_terms: transpose_b },
+            rows: Operand { extent: e.m, enter: &a_enter, value: &a_value, pairs: a_pairs, along_terms: !transpose_a },
+            columns: Operand {
+                extent: fixed(n),
+                enter: &b_enter,
+                value: &b_value,
+                pairs: b_pairs,
+                along_terms: transpose_b,
+            },
             loops: vec![Loop::new("k", e.k)],
             place: None,
             whole: true,

@@ -7,6 +7,7 @@
 
 mod filter;
 mod shared;
+mod spread;
 mod strip;
 mod window;
 
@@ -54,8 +55,11 @@ pub struct Operand<'a> {
     /// Statements, before the loops (level 0) or at the head of loop `level - 1`, for the index expression
     /// `index` under the name prefix `name`.
     pub enter: &'a dyn Fn(usize, &str, &str) -> String,
-    /// The element at the current place of the reduction, for a name prefix.
-    pub value: &'a dyn Fn(&str) -> String,
+    /// The element at the current place of the reduction, for a name prefix, as [`read`] reads it: alone, or with the
+    /// one behind it in memory as a vector.
+    pub value: &'a dyn Fn(&str, bool) -> String,
+    /// The input that is read, where pairs of neighbours in memory start at even places and are there together.
+    pub pairs: Option<&'static str>,
     /// Whether neighbours in memory are neighbouring terms of the innermost loop, else neighbouring indices.
     pub along_terms: bool,
 }
@@ -107,6 +111,18 @@ struct Tile {
     vectors: u64,
     subgroup: bool,
     splits: u64,
+    /// Terms in one turn of the innermost loop.
+    terms: u64,
+    /// Whether the lane side and the shared side are read as pairs.
+    pairs: [bool; 2],
+}
+
+impl Tile {
+    /// Returns whether pairs of indices of the lane side and of the shared side are read at once.
+    fn index_pairs(self, product: &Product) -> [bool; 2] {
+        let (lane, shared) = sides(product, self.lane_rows);
+        [self.pairs[0] && !lane.along_terms, self.pairs[1] && !shared.along_terms]
+    }
 }
 
 /// Returns a count as WGSL.
@@ -169,12 +185,15 @@ impl<'a> Finish<'a> {
     }
 
     /// Returns statements that load the column extras of `count` columns from `first` on, the same for all lanes.
-    fn load_shared(&self, first: &str, count: u64, subgroup: bool) -> String {
+    ///
+    /// Past the end it is the last column, or with `pairs` the last one at an even or odd distance from `first`.
+    fn load_shared(&self, first: &str, count: u64, subgroup: bool, pairs: bool) -> String {
         let (mut text, last) = (String::new(), self.columns - 1);
+        let lane_last = if pairs { format!("{}u + (lane & 1u)", last - 1) } else { format!("{last}u") };
         for (k, dtype) in self.column_extras() {
             for c in 0..count {
                 if subgroup && c % 8 == 0 {
-                    let at = load(&format!("extra{k}"), dtype, &format!("min({first} + {c}u + lane, {last}u)"));
+                    let at = load(&format!("extra{k}"), dtype, &format!("min({first} + {c}u + lane, {lane_last})"));
                     let _ = writeln!(text, "    let v{k}_{c} = {at};");
                 }
                 let value = if subgroup {
@@ -211,11 +230,12 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
 /// Returns the estimated nanoseconds and the launches of register tiles without workgroup memory.
 fn register_tiles(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> (f64, Candidate) {
     let (time, tile) = choose(product, profile);
-    let Tile { lane_rows, shared, vectors, splits, .. } = tile;
+    let Tile { lane_rows, shared, vectors, splits, terms, pairs, .. } = tile;
     let side = if lane_rows { "rows" } else { "columns" };
-    let variant = format!("lanes_{side}_{shared}x{vectors}_split{splits}");
+    let wide = pairs.iter().filter(|&&p| p).count();
+    let variant = format!("lanes_{side}_{shared}x{vectors}x{terms}_pairs{wide}_split{splits}");
     let inner: u64 = product.loops[1..].iter().map(|l| l.to.fixed).product();
-    let turns = turns(product);
+    let turns = turns(product, terms);
     let rest = if splits > 1 { 2 * inner * splits } else { 0 };
     let turns = Count { fixed: turns.fixed + rest, ..turns };
     let kernel = |finish: &Finish, split| tile_kernel(product, tile, finish, split);
@@ -239,6 +259,11 @@ fn candidate(
     let outputs = 1 + u64::from(product.sums);
     let mut slots = product.slots.clone();
     let mut declarations = product.declarations.clone();
+    let (lane, shared) = sides(product, tile.lane_rows);
+    for name in [lane, shared].into_iter().zip(tile.pairs).filter_map(|(o, pairs)| o.pairs.filter(|_| pairs)) {
+        declarations = declarations.replace(&format!(" {name}: array<f32>"), &format!(" {name}: array<u64>"));
+        declarations.push_str(&pair(name));
+    }
     if split {
         slots.push(Slot::Scratch(0));
         let _ = writeln!(declarations, "@group(0) @binding({}) var<storage, read_write> y: array<f32>;", n_inputs + 1);
@@ -293,7 +318,11 @@ pub(super) const LOAD: f64 = 50.0;
 const UNIFORM_LOAD: f64 = 5.0;
 const BROADCAST: f64 = 1.2;
 pub(super) const MADD: f64 = 1.0;
+/// Another multiply and add to the same sum.
+const NEXT_MADD: f64 = 0.5;
 pub(super) const STORE: f64 = 20.0;
+/// What a lane computes for each place that it reads, before the innermost loop.
+const ENTER: f64 = 20.0;
 /// A launch.
 const LAUNCH: f64 = 7_000.0;
 
@@ -302,20 +331,56 @@ fn lanes_of_eight(profile: &DeviceProfile) -> bool {
     profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8
 }
 
+/// Returns the nanoseconds of one turn of the innermost loop, and the different places that it reads.
+fn turn_time(product: &Product, tile: Tile) -> (f64, u64) {
+    let (lane, shared) = sides(product, tile.lane_rows);
+    let loads = |side: &Operand, indices: u64, pairs: bool| match (pairs, side.along_terms) {
+        (false, _) => indices * tile.terms,
+        (true, true) => indices * tile.terms / 2,
+        (true, false) => indices.div_ceil(2) * tile.terms,
+    };
+    let shared_vectors = match (tile.subgroup, tile.index_pairs(product)[1]) {
+        (true, true) => tile.shared.div_ceil(16) * 2,
+        (true, false) => tile.shared.div_ceil(8),
+        (false, _) => tile.shared,
+    };
+    let loads = loads(lane, tile.vectors, tile.pairs[0]) + loads(shared, shared_vectors, tile.pairs[1]);
+    let broadcasts = if tile.subgroup { (tile.shared * tile.terms) as f64 * BROADCAST } else { 0.0 };
+    let sums = (tile.vectors * tile.shared) as f64;
+    let places = tile.vectors / (1 + u64::from(tile.index_pairs(product)[0])) + shared_vectors;
+    let time = loads as f64 * LOAD + broadcasts + sums * (MADD + (tile.terms - 1) as f64 * NEXT_MADD) + 8.0;
+    (time, places)
+}
+
+/// Returns how many terms a turn of the innermost loop has: its count must be a multiple.
+fn turn_terms(product: &Product, profile: &DeviceProfile) -> u64 {
+    let fixed = |l: &&Loop| l.from.is_none() && l.step == 1 && l.to.per_sample == 0 && l.to.fixed > 0;
+    let count = product.loops.last().filter(fixed).map_or(1, |l| l.to.fixed);
+    [4, 2].into_iter().find(|&n| lanes_of_eight(profile) && count.is_multiple_of(n)).unwrap_or(1)
+}
+
 fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     let terms = product.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product::<f64>();
     let lanes = if profile.class == DeviceClass::Cpu { 8u64 } else { 64 };
     let subgroup = lanes_of_eight(profile);
+    let per_turn = turn_terms(product, profile);
+    let entries = match &product.loops[..] {
+        [_] => 0.0,
+        [.., last] => terms / last.to.at(NOMINAL_BATCH).div_ceil(last.step as u64).max(1) as f64,
+        [] => 0.0,
+    };
     let size = count_product(product.rows.extent, product.columns.extent);
     let products = size.at(NOMINAL_BATCH) as f64 * product.batch.at(NOMINAL_BATCH) as f64 * terms;
     let most = match profile.class {
         // Compilers other than llvmpipe's choke on large tiles.
         DeviceClass::Cpu if !subgroup => 64,
-        DeviceClass::Cpu if products > 3e7 => 512,
+        DeviceClass::Cpu if products > 1.5e7 => 512,
         DeviceClass::Cpu => 256,
         DeviceClass::Gpu => 32,
     };
     let batch = product.batch.at(NOMINAL_BATCH);
+    // By terms, not by turns: shorter sums are also more exact.
+    let long = if product.whole { turns(product, 1).at(LONG_BATCH).div_ceil(profile.max_turns) } else { 1 };
     let mut best: Option<(f64, Tile)> = None;
     for lane_rows in [false, true] {
         let (lane, shared_side) = sides(product, lane_rows);
@@ -325,13 +390,16 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
                 if vectors * shared > most {
                     continue;
                 }
+                let pairs = [(lane, vectors), (shared_side, shared)].map(|(side, indices)| {
+                    let fits = if side.along_terms { per_turn > 1 } else { indices % 2 == 0 };
+                    profile.wide_words && subgroup && side.pairs.is_some() && fits
+                });
+                let mut tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits: 1, terms: per_turn, pairs };
                 let tiles = (n_lane.div_ceil(vectors * lanes) * n_shared.div_ceil(shared) * batch) as f64;
-                let loads = vectors + if subgroup { shared.div_ceil(8) } else { shared };
-                let term = loads as f64 * LOAD
-                    + shared as f64 * if subgroup { BROADCAST } else { 0.0 }
-                    + (vectors * shared) as f64 * MADD
-                    + 8.0;
-                let time = tiles * (terms * term + (vectors * shared) as f64 * STORE + 150.0);
+                let (turn, places) = turn_time(product, tile);
+                let term = turn / per_turn as f64;
+                let enter = entries * places as f64 * ENTER;
+                let time = tiles * (terms * term + enter + (vectors * shared) as f64 * STORE + 150.0);
                 let time = time * (4.0 / tiles).max(1.0).sqrt();
                 if best.as_ref().is_none_or(|(t, _)| time < *t) {
                     let want = if profile.class == DeviceClass::Cpu { 4.0 } else { 256.0 };
@@ -339,30 +407,74 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
                     let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
                     let splits =
                         if heavy && tiles < want { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
-                    let long =
-                        if product.whole { turns(product).at(LONG_BATCH).div_ceil(profile.max_turns) } else { 1 };
-                    let splits = (splits as u64).max(long);
-                    let tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits };
+                    tile.splits = (splits as u64).max(long);
                     best = Some((time, tile));
                 }
             }
         }
     }
-    best.unwrap_or((0.0, Tile { lanes, lane_rows: false, shared: 8, vectors: 1, subgroup, splits: 1 }))
+    let rest = Tile {
+        lanes,
+        lane_rows: false,
+        shared: 8,
+        vectors: 1,
+        subgroup,
+        splits: 1,
+        terms: per_turn,
+        pairs: [false; 2],
+    };
+    best.unwrap_or((0.0, rest))
 }
 
-/// Returns the turns of a product's loops, all together.
-fn turns(product: &Product) -> Count {
+/// Returns the turns of a product's loops, all together, where the innermost takes so many terms in a turn.
+fn turns(product: &Product, terms: u64) -> Count {
     let mut level = Count { fixed: 1, per_sample: 0 };
-    (product.loops.iter()).fold(Count::default(), |all, l| {
-        level = count_product(level, l.to.div_ceil(l.step as u64));
+    let last = product.loops.len() - 1;
+    (product.loops.iter().enumerate()).fold(Count::default(), |all, (i, l)| {
+        let at_once = l.step as u64 * if i == last { terms } else { 1 };
+        level = count_product(level, l.to.div_ceil(at_once));
         Count { fixed: all.fixed + level.fixed, per_sample: all.per_sample + level.per_sample }
     })
 }
 
+/// What lanes load at once: one index of a side, or a pair of them.
+struct Read<'p, 'a> {
+    side: &'p Operand<'a>,
+    /// Name prefixes of the indices.
+    names: Vec<String>,
+    pair: bool,
+}
+
+impl Read<'_, '_> {
+    /// Writes the loads for all terms of a turn: term `u` of an index is `NAME_v{u}`.
+    fn load(&self, t: &mut String, level: usize, var: &str, terms: u64) {
+        let first = &self.names[0];
+        let of_terms = self.pair && self.names.len() == 1;
+        for name in &self.names {
+            for u in 0..terms {
+                let _ = writeln!(t, "    var {name}_v{u}: f32;");
+            }
+        }
+        for u in (0..terms).step_by(if of_terms { 2 } else { 1 }) {
+            let _ = writeln!(t, "    {{\n    let {var} = {var} + {u}u;");
+            t.push_str(&(self.side.enter)(level, first, &format!("{first}_i")));
+            let value = (self.side.value)(first, self.pair);
+            let _ = match &self.names[..] {
+                _ if of_terms => {
+                    writeln!(t, "    let pair = {value};\n    {first}_v{u} = pair.x;\n    {first}_v{} = pair.y;", u + 1)
+                }
+                [a, b] => writeln!(t, "    let pair = {value};\n    {a}_v{u} = pair.x;\n    {b}_v{u} = pair.y;"),
+                _ => writeln!(t, "    {first}_v{u} = {value};"),
+            };
+            t.push_str("    }\n");
+        }
+    }
+}
+
 fn tile_kernel(product: &Product, tile: Tile, finish: &Finish, split: bool) -> String {
-    let Tile { lanes, lane_rows, shared: n_shared, vectors, subgroup, splits } = tile;
+    let Tile { lanes, lane_rows, shared: n_shared, vectors, subgroup, splits, terms, pairs } = tile;
     let (lane, shared) = sides(product, lane_rows);
+    let [lane_pairs, shared_pairs] = tile.index_pairs(product);
     let (lane_tile, n_lane) = (vectors * lanes, wgsl_count(lane.extent));
     let n_shared_all = wgsl_count(shared.extent);
     let mut t = if split { String::new() } else { finish.function() };
@@ -375,7 +487,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let shared_tiles = ({n_shared_all} + {}u) / {n_shared}u;
     let tiles = lane_tiles * shared_tiles * {splits}u * {};
     if (tile >= tiles) {{ return; }}
-    let lane0 = (tile % lane_tiles) * {lane_tile}u + lane;
+    let lane0 = (tile % lane_tiles) * {lane_tile}u + lane{};
     let shared0 = ((tile / lane_tiles) % shared_tiles) * {n_shared}u;
     let part = (tile / (lane_tiles * shared_tiles)) % {splits}u;
     let batch = tile / (lane_tiles * shared_tiles * {splits}u);
@@ -383,25 +495,40 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         lane_tile - 1,
         n_shared - 1,
         wgsl_count(product.batch),
+        if lane_pairs { " * 2u" } else { "" },
     );
     t.push_str(&product.head);
-    // Each entry is (side, name prefix, clamped index).
-    let mut reads: Vec<(&Operand, String, String)> = Vec::new();
-    for j in 0..vectors {
-        reads.push((lane, format!("l{j}"), format!("min(lane0 + {}u, {n_lane} - 1u)", j * lanes)));
-    }
-    if subgroup {
-        for v in 0..n_shared.div_ceil(8) {
-            reads.push((shared, format!("s{v}"), format!("min(shared0 + lane + {}u, {n_shared_all} - 1u)", v * 8)));
+    let mut reads: Vec<Read> = Vec::new();
+    // Each index past the end is the last one again; pairs stay whole.
+    let place = |t: &mut String, name: &str, index: String, extent: &str, pair: bool| {
+        let _ = writeln!(t, "    let {name}_i = min({index}, {extent} - {}u);", 1 + u64::from(pair));
+    };
+    for j in (0..vectors).step_by(1 + usize::from(lane_pairs)) {
+        let mut names = vec![format!("l{j}")];
+        place(&mut t, &names[0], format!("lane0 + {}u", j * lanes), &n_lane, lane_pairs);
+        if lane_pairs {
+            names.push(format!("l{}", j + 1));
+            let _ = writeln!(t, "    let l{}_i = l{j}_i + 1u;", j + 1);
         }
-    } else {
-        for r in 0..n_shared {
-            reads.push((shared, format!("s{r}"), format!("min(shared0 + {r}u, {n_shared_all} - 1u)")));
-        }
+        reads.push(Read { side: lane, names, pair: pairs[0] });
     }
-    for (side, name, index) in &reads {
-        let _ = writeln!(t, "    let {name}_i = {index};");
-        t.push_str(&(side.enter)(0, name, &format!("{name}_i")));
+    let per_vector = if !subgroup { 1 } else { 8 * (1 + u64::from(shared_pairs)) };
+    for v in 0..n_shared.div_ceil(per_vector) {
+        let mut names = vec![format!("s{v}")];
+        let scale = match (subgroup, shared_pairs) {
+            (false, _) => "",
+            (true, false) => " + lane",
+            (true, true) => " + lane * 2u",
+        };
+        place(&mut t, &names[0], format!("shared0{scale} + {}u", v * per_vector), &n_shared_all, shared_pairs);
+        if shared_pairs {
+            names.push(format!("s{v}odd"));
+        }
+        reads.push(Read { side: shared, names, pair: pairs[1] });
+    }
+    for read in &reads {
+        let name = &read.names[0];
+        t.push_str(&(read.side.enter)(0, name, &format!("{name}_i")));
     }
     for r in 0..n_shared {
         for j in 0..vectors {
@@ -418,46 +545,63 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     for k in 0..n_sums {
         let _ = writeln!(t, "    var sum{k} = 0.0;");
     }
+    let last = product.loops.len() - 1;
     for (level, l) in product.loops.iter().enumerate() {
         let (var, whole, from) = (l.var, wgsl_count(l.to), l.from.as_deref().unwrap_or("0u"));
+        let step = l.step as u64 * if level == last { terms } else { 1 };
         let _ = if level == 0 && splits > 1 {
+            let per_turn = if level == last { terms } else { 1 };
             writeln!(
                 t,
-                "    let chunk = ({whole} + {}u) / {splits}u;\n    let start_{var} = part * chunk;\n    \
+                "    let chunk = ({whole} + {}u) / {}u * {per_turn}u;\n    let start_{var} = part * chunk;\n    \
                  let end_{var} = min(start_{var} + chunk, {whole});",
-                splits - 1
+                splits * per_turn - 1,
+                splits * per_turn
             )
         } else {
             writeln!(t, "    let start_{var} = {from};\n    let end_{var} = {whole};")
         };
-        let step = if l.step == 1 { format!("{var}++") } else { format!("{var} += {}u", l.step) };
+        let step = if step == 1 { format!("{var}++") } else { format!("{var} += {step}u") };
         let _ = writeln!(t, "    for (var {var} = start_{var}; {var} < end_{var}; {step}) {{");
         t.push_str(&l.head);
-        for (side, name, index) in &reads {
-            let _ = index;
-            t.push_str(&(side.enter)(level + 1, name, &format!("{name}_i")));
+        for read in reads.iter().filter(|_| level < last) {
+            let name = &read.names[0];
+            t.push_str(&(read.side.enter)(level + 1, name, &format!("{name}_i")));
         }
     }
-    for (side, name, _) in &reads {
-        let _ = writeln!(t, "    let {name}_v = {};", (side.value)(name));
+    for read in &reads {
+        read.load(&mut t, last + 1, product.loops[last].var, terms);
     }
     for r in 0..n_shared {
-        let factor = if subgroup {
-            let _ = writeln!(t, "    let b{r} = subgroupBroadcast(s{}_v, {}u);", r / 8, r % 8);
-            format!("b{r}")
-        } else {
-            format!("s{r}_v")
-        };
+        let factors: Vec<String> = (0..terms)
+            .map(|u| match (subgroup, shared_pairs) {
+                (false, _) => format!("s{r}_v{u}"),
+                (true, false) => format!("subgroupBroadcast(s{}_v{u}, {}u)", r / 8, r % 8),
+                (true, true) => {
+                    let odd = if r % 2 == 1 { "odd" } else { "" };
+                    format!("subgroupBroadcast(s{}{odd}_v{u}, {}u)", r / 16, r % 16 / 2)
+                }
+            })
+            .collect();
+        for (u, factor) in factors.iter().enumerate() {
+            let _ = writeln!(t, "    let b{r}_{u} = {factor};");
+        }
         for j in 0..vectors {
-            let _ = writeln!(t, "    c{r}_{j} += {factor} * l{j}_v;");
+            for u in 0..terms {
+                let _ = writeln!(t, "    c{r}_{j} += b{r}_{u} * l{j}_v{u};");
+            }
         }
         if lane_rows && product.sums {
-            let _ = writeln!(t, "    sum{r} += {factor};");
+            for u in 0..terms {
+                let _ = writeln!(t, "    sum{r} += b{r}_{u};");
+            }
         }
     }
     if !lane_rows {
         for j in 0..n_sums {
-            let _ = writeln!(t, "    sum{j} += l{j}_v;");
+            for u in 0..terms {
+                let _ = writeln!(t, "    sum{j} += l{j}_v{u};");
+            }
         }
     }
     t.push_str(&"    }\n".repeat(product.loops.len()));
@@ -470,6 +614,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 /// one does, so that stores need no guard.
 fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split: bool) {
     let Tile { lane_rows, shared, vectors, subgroup, .. } = tile;
+    let shared_pairs = tile.index_pairs(product)[1];
+    // With pairs, the last one at an even or odd distance from the first.
+    let past = |k: u64| if shared_pairs { 2 - k % 2 } else { 1 };
     let (n_rows, n_columns) = if lane_rows { (vectors, shared) } else { (shared, vectors) };
     let columns = product.columns.extent.fixed;
     let rows = wgsl_count(product.rows.extent);
@@ -477,7 +624,7 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
     let elements = format!("({batches} * {rows} * {columns}u + {}u)", product.sums());
     let part = if split { format!("part * {elements} + ") } else { String::new() };
     for k in 0..n_rows {
-        let row = if lane_rows { format!("l{k}_i") } else { format!("min(shared0 + {k}u, {rows} - 1u)") };
+        let row = if lane_rows { format!("l{k}_i") } else { format!("min(shared0 + {k}u, {rows} - {}u)", past(k)) };
         let (place, there) = product.place.map_or((format!("(batch * {rows} + {row})"), None), |place| {
             let (place, there) = place(&row);
             (place, Some(there))
@@ -488,12 +635,12 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
         }
     }
     for k in 0..n_columns {
-        let column = if lane_rows { format!("min(shared0 + {k}u, {}u)", columns - 1) } else { format!("l{k}_i") };
+        let column = if lane_rows { format!("min(shared0 + {k}u, {}u)", columns - past(k)) } else { format!("l{k}_i") };
         let _ = writeln!(t, "    let column{k} = {column};");
     }
     if !split {
         if lane_rows {
-            t.push_str(&finish.load_shared("shared0", shared, subgroup));
+            t.push_str(&finish.load_shared("shared0", shared, subgroup, shared_pairs));
         } else {
             (0..vectors).for_each(|j| t.push_str(&finish.load_column(&j.to_string(), &format!("column{j}"))));
         }
@@ -590,6 +737,28 @@ fn {name}_at(i: u32) -> f32 {{ return {name}[i >> 2u][i & 3u]; }}\n"
     )
 }
 
+/// Returns the function `NAME_pair` that reads two neighbours, the first at an even place, of an input of 64-bit words.
+fn pair(name: &str) -> String {
+    format!(
+        "fn {name}_pair(i: u32) -> vec2<f32> {{
+    let word = {name}[i >> 1u];
+    return bitcast<vec2<f32>>(vec2<u32>(u32(word), u32(word >> 32u)));
+}}\n"
+    )
+}
+
+/// Returns the declaration of an input as 64-bit words, and the function `NAME_pair` that reads two of its elements.
+pub(super) fn declare_pair(binding: usize, name: &str) -> String {
+    format!("@group(0) @binding({binding}) var<storage, read> {name}: array<u64>;\n{}", pair(name))
+}
+
+/// Returns an element of an input, 0 where it is not there; with `pair` as a vector of it and the next one.
+pub fn read(input: &str, index: &str, there: Option<&str>, pair: bool) -> String {
+    let (value, zero) =
+        if pair { (format!("{input}_pair({index})"), "vec2<f32>()") } else { (format!("{input}[{index}]"), "0.0") };
+    there.map_or(value.clone(), |there| format!("select({zero}, {value}, {there})"))
+}
+
 /// Returns the declaration of a read-only input of 32-bit floats.
 pub fn declare(binding: usize, name: &str, dtype: crate::tensor::DType) -> String {
     format!("@group(0) @binding({binding}) var<storage, read> {name}: array<{}>;\n", storage_type(dtype))
@@ -602,7 +771,7 @@ mod tests {
     #[test]
     fn a_grid_has_a_workgroup_for_every_tile_at_every_batch() {
         let nothing = |_: usize, _: &str, _: &str| String::new();
-        let zero = |_: &str| String::new();
+        let zero = |_: &str, _: bool| String::new();
         let count = |fixed, per_sample| Count { fixed, per_sample };
         let product = Product {
             name: "test",
@@ -610,15 +779,16 @@ mod tests {
             slots: Vec::new(),
             batch: count(1, 0),
             head: String::new(),
-            rows: Operand { extent: count(0, 7), enter: &nothing, value: &zero, along_terms: false },
-            columns: Operand { extent: count(33, 0), enter: &nothing, value: &zero, along_terms: false },
+            rows: Operand { extent: count(0, 7), enter: &nothing, value: &zero, pairs: None, along_terms: false },
+            columns: Operand { extent: count(33, 0), enter: &nothing, value: &zero, pairs: None, along_terms: false },
             loops: vec![Loop::new("k", count(5, 0))],
             place: None,
             whole: true,
             sums: false,
         };
         for (lane_rows, shared, vectors) in [(false, 5, 2), (true, 4, 3), (true, 33, 1)] {
-            let tile = Tile { lanes: 8, lane_rows, shared, vectors, subgroup: true, splits: 1 };
+            let tile =
+                Tile { lanes: 8, lane_rows, shared, vectors, subgroup: true, splits: 1, terms: 1, pairs: [false; 2] };
             let (rows, columns) = if lane_rows { (8 * vectors, shared) } else { (shared, 8 * vectors) };
             for n in 1..20 {
                 let [x, y] = grid(&product, tile).at(n, 65_535);

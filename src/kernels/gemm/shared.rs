@@ -158,8 +158,16 @@ pub(super) fn add(
         let inner = all(product.loops[split_level(product) + 1..].iter().map(extent)).fixed + 2;
         let rest = if splits > 1 { 2 * inner * splits } else { 0 };
         let turns = Count { fixed: whole.fixed + rest, ..whole };
-        let as_grid =
-            super::Tile { lanes: 1, lane_rows: true, shared: columns, vectors: rows, subgroup: false, splits };
+        let as_grid = super::Tile {
+            lanes: 1,
+            lane_rows: true,
+            shared: columns,
+            vectors: rows,
+            subgroup: false,
+            splits,
+            terms: 1,
+            pairs: [false; 2],
+        };
         let kernel = |finish: &Finish, split| kernel(product, tile, splits, finish, split);
         let candidate = super::candidate(product, variant, as_grid, turns, epilogue, kernel);
         let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
@@ -355,7 +363,7 @@ impl Side<'_, '_> {
                     t.push_str(&(self.operand.enter)(inner + k + 1, &name, &format!("{name}_i")));
                 }
             }
-            let values = self.names(i).map(|name| (self.operand.value)(&name)).join(", ");
+            let values = self.names(i).map(|name| (self.operand.value)(&name, false)).join(", ");
             let _ = writeln!(
                 t,
                 "    {name}{i}_v = select(vec4<f32>(), vec4<f32>({values}), {name}{i}_t < end_terms);\n    }}"

@@ -288,7 +288,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             t,
             "    let place = (({all_pictures} * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;"
         );
-        t.push_str(&finish.load_shared("channel0", channels as u64, true));
+        t.push_str(&finish.load_shared("channel0", channels as u64, true, false));
         for j in 0..pixels {
             for k in 0..channels {
                 let index = format!("place + {}u", j * to_channels + k);

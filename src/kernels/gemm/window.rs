@@ -1,4 +1,4 @@
-use super::{Loop, Operand, Product, declare, lower_with, strip::Strip, wgsl_count};
+use super::{Loop, Operand, Product, declare, lower_with, read, spread::Spread, strip::Strip, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
     kernels::depthwise::{self, Slide},
@@ -130,15 +130,18 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         }
         _ => String::new(),
     };
-    let pixel_value = |name: &str| format!("select(0.0, x[{name}_o + c], {name}_there)");
+    let pixel_value = |name: &str, pair| read("x", &format!("{name}_o + c"), Some(&format!("{name}_there")), pair);
     let weight_enter = |level: usize, name: &str, index: &str| match (level, w.transposed) {
         (2, false) => format!("    let {name}_o = tap_offset(r, s) + {index}{};\n", group(to_channels)),
         (2, true) => format!("    let {name}_o = tap_offset(r, s) + {index} * {pitch}u{};\n", group(channels)),
         _ => String::new(),
     };
-    let weight_value = |name: &str| {
-        if w.transposed { format!("w[{name}_o + c]") } else { format!("w[{name}_o + c * {}u]", w.to_channels) }
+    let weight_value = |name: &str, pair| {
+        let pitch = if w.transposed { String::new() } else { format!(" * {}u", w.to_channels) };
+        read("w", &format!("{name}_o + c{pitch}"), None, pair)
     };
+    let even_from = channels.is_multiple_of(2);
+    let even_weights = if w.transposed { even_from } else { to_channels.is_multiple_of(2) };
     let place = |row: &str| {
         let (h, width) = position(row);
         let n = per_h * per_w;
@@ -167,12 +170,14 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
             extent: w.pictures.times((per_h * per_w) as u64),
             enter: &pixel_enter,
             value: &pixel_value,
+            pairs: even_from.then_some("x"),
             along_terms: true,
         },
         columns: Operand {
             extent: count(to_channels),
             enter: &weight_enter,
             value: &weight_value,
+            pairs: even_weights.then_some("w"),
             along_terms: w.transposed,
         },
         loops: vec![taps("r", 0, "phase_h"), taps("s", 1, "phase_w"), Loop::new("c", count(channels))],
@@ -182,5 +187,6 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
     };
     let strips = if grouped { Vec::new() } else { Strip::choose(w, profile) };
     let strips = strips.into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
-    lower_with(strips, &product, profile, epilogue)
+    let spread = Spread::choose(w, profile).map(|(time, spread)| (time, spread.lower(w, epilogue)));
+    lower_with(strips.chain(spread), &product, profile, epilogue)
 }
