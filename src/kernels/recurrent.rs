@@ -6,7 +6,7 @@
 
 use super::dispatch;
 use crate::{
-    graph::{DeviceClass, DeviceProfile, Dispatch, Grid, Slot},
+    graph::{DeviceClass, DeviceProfile, Dispatch, Grid, Slot, UNIFORM_BYTES},
     tensor::Count,
 };
 use std::fmt::Write as _;
@@ -162,10 +162,13 @@ impl Tile {
         self.blocks * self.samples() * self.held <= HELD
     }
 
-    /// Returns the tiles for a recurrence that holds so many numbers for each sample, the best guess first.
-    fn all(units: usize, held: usize, profile: &DeviceProfile) -> Vec<Tile> {
+    /// Returns the tiles for a recurrence that holds so many numbers for each sample and takes sums for so many gates at a
+    /// time, the best guess first.
+    fn all(units: usize, held: usize, sums: usize, profile: &DeviceProfile) -> Vec<Tile> {
+        // Processors read what is held lane by lane: four sums share a read.
+        let few = units.div_ceil(4usize.div_ceil(sums)).clamp(8, 256);
         let (shapes, least): (&[_], _) = match profile.class {
-            DeviceClass::Cpu => (&[(256, 2, 4), (256, 1, 4), (256, 1, 1)], 8),
+            DeviceClass::Cpu => (&[(few, if sums > 2 { 2 } else { 1 }, 4), (256, 1, 4), (256, 1, 1)], 8),
             DeviceClass::Gpu => (&[(256, 1, 1), (256, 1, 4)], 64),
         };
         shapes.iter().map(|&shape| Tile::new(units, held, shape, least)).filter(Tile::fits).collect()
@@ -267,14 +270,19 @@ impl Tile {
     }
 
     /// Returns the start of a kernel up to the loop over timesteps.
-    fn head(&self, cell: &Cell, bindings: &[(&str, bool)]) -> String {
+    fn head(&self, cell: &Cell, bindings: &[(&str, bool)], uniform: Option<usize>) -> String {
         let mut text = format!("alias V = {};\n", if self.width > 1 { "vec4<f32>" } else { "f32" });
         text += "override T: u32;\noverride FIXED: u32;\noverride PER_SAMPLE: u32;\n";
         for (i, (name, written)) in bindings.iter().enumerate() {
-            let access = if *written { "read_write" } else { "read" };
-            let _ = writeln!(text, "@group(0) @binding({}) var<storage, {access}> {name}: array<f32>;", i + 1);
+            let (space, element) = match (*name, uniform, *written) {
+                ("kernel", Some(vectors), _) => ("uniform", format!("vec4<f32>, {vectors}")),
+                (.., true) => ("storage, read_write", "f32".into()),
+                _ => ("storage, read", "f32".into()),
+            };
+            let _ = writeln!(text, "@group(0) @binding({}) var<{space}> {name}: array<{element}>;", i + 1);
         }
-        text += "fn kernel_at(i: u32) -> f32 { return kernel[i]; }\n";
+        let value = if uniform.is_some() { "kernel[at >> 2u][at & 3u]" } else { "kernel[at]" };
+        let _ = writeln!(text, "fn kernel_at(i: u32) -> f32 {{ let at = i; return {value}; }}");
         let vectors = self.blocks * self.vectors * self.held;
         let _ = writeln!(text, "var<workgroup> held: array<V, {vectors}>;");
         for (name, activation) in [("act", cell.activation), ("gate", cell.gate)] {
@@ -342,8 +350,19 @@ fn unrolled(terms: usize) -> usize {
     }
 }
 
-fn slots(inputs: usize, outputs: usize) -> Vec<Slot> {
-    (0..inputs).map(Slot::input).chain((0..outputs).map(Slot::output)).collect()
+/// Returns the slots of so many inputs and outputs, the input `uniform` as a uniform buffer.
+fn slots(inputs: usize, outputs: usize, uniform: Option<usize>) -> Vec<Slot> {
+    let input = |i: usize| match uniform {
+        Some(k) if k == i => Slot::Uniform { input: i, samples: None },
+        _ => Slot::input(i),
+    };
+    (0..inputs).map(input).chain((0..outputs).map(Slot::output)).collect()
+}
+
+/// Returns the vectors of a kernel that is read as a uniform buffer: processors read these in a tenth of the time.
+fn uniform(elements: usize, profile: &DeviceProfile) -> Option<usize> {
+    let fits = elements.is_multiple_of(4) && 4 * elements as u64 <= UNIFORM_BYTES;
+    (fits && profile.class == DeviceClass::Cpu).then_some(elements / 4)
 }
 
 const BARRIER: &str = "    workgroupBarrier();\n";
@@ -370,13 +389,14 @@ pub fn forward(cell: &Cell, extents: &Extents, state: bool, profile: &DeviceProf
         CellKind::Lstm => "lstm",
         CellKind::GruBefore | CellKind::GruAfter => "gru",
     };
+    let (vectors, place) = (uniform(u * row, profile), bindings.iter().position(|b| b.0 == "kernel"));
     let of = |tile: Tile| {
         let start = |variable: &str, k: usize| match state {
             true => tile.load(variable, "initial", states * u, k * u, false),
             false => tile.each(&format!("    var {variable}$ = V(0.0);\n")),
         };
         let x = |g: usize| tile.load(&format!("a{g}"), "x", row, g * u, true);
-        let mut text = tile.head(cell, &bindings) + &tile.own(u) + &start("h", 0);
+        let mut text = tile.head(cell, &bindings, vectors) + &tile.own(u) + &start("h", 0);
         if cell.kind == CellKind::Lstm {
             text += &start("c", 1);
         }
@@ -424,10 +444,11 @@ pub fn forward(cell: &Cell, extents: &Extents, state: bool, profile: &DeviceProf
         text += &tile.hold("h", if cell.kind == CellKind::GruBefore { "base" } else { "next" }, u);
         text += BARRIER;
         text += "    }\n}\n";
-        let slots = slots(inputs, bindings.len() - inputs);
+        let slots = slots(inputs, bindings.len() - inputs, vectors.and(place));
         (tile.variant(), tile.dispatch(name, &text, extents, slots, &products))
     };
-    Tile::all(u, 2 * u, profile).into_iter().map(of).collect()
+    let gates_at_once = if cell.kind == CellKind::GruBefore { 2 } else { cell.gates() };
+    Tile::all(u, 2 * u, gates_at_once, profile).into_iter().map(of).collect()
 }
 
 /// Returns the ways to run a cell's gradient from the last timestep to the first.
@@ -456,13 +477,14 @@ pub fn backward(cell: &Cell, extents: &Extents, of_cells: bool, profile: &Device
     }
     bindings.push("dinitial");
     let bindings: Vec<(&str, bool)> = bindings.into_iter().enumerate().map(|(i, b)| (b, i >= inputs)).collect();
+    let (vectors, place) = (uniform(u * row, profile), bindings.iter().position(|b| b.0 == "kernel"));
     let of = |tile: Tile| {
         let load = |variable: &str, tensor: &str| tile.load(variable, tensor, u, 0, true);
         let gate = |variable: &str, tensor: &str, g: usize| tile.load(variable, tensor, row, g * u, true);
         let back = |variable: &str, first: usize, terms: usize| {
             tile.product("base", row, (first * u, terms * u), u, &[(variable, 0)])
         };
-        let mut text = tile.head(cell, &bindings) + &tile.own(u);
+        let mut text = tile.head(cell, &bindings, vectors) + &tile.own(u);
         text += &tile.each("    var h$ = V(0.0);\n    var c$ = V(0.0);\n");
         text += "    for (var s = 0u; s < T; s++) {\n    let t = T - 1u - s;\n";
         text += &load("d", "dy");
@@ -553,8 +575,8 @@ pub fn backward(cell: &Cell, extents: &Extents, of_cells: bool, profile: &Device
             text += &tile.store("c", "dinitial", states * u, u, false);
         }
         text += "}\n";
-        let slots = slots(inputs, bindings.len() - inputs);
+        let slots = slots(inputs, bindings.len() - inputs, vectors.and(place));
         (tile.variant(), tile.dispatch(name, &text, extents, slots, &products))
     };
-    Tile::all(u, row, profile).into_iter().map(of).collect()
+    Tile::all(u, row, 1, profile).into_iter().map(of).collect()
 }

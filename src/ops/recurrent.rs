@@ -654,7 +654,7 @@ macro_rules! faults {
         &[
             Fault { what: "skips a timestep", from: $loop, to: $wrong_loop },
             Fault { what: "drops the last terms", from: "u; k += ", to: "u - 4u; k += " },
-            Fault { what: "takes the next number of the kernel", from: "return kernel[i];", to: "return kernel[i ^ 1u];" },
+            Fault { what: "takes the next number of the kernel", from: "let at = i;", to: "let at = i ^ 1u;" },
             Fault { what: "skips the last sample", from: "< samples;", to: "+ 1u < samples;" },
             $($fault),*
         ]
