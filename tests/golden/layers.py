@@ -287,7 +287,7 @@ for cls, options in [(L.LeakyReLU, [{}, {"negative_slope": 0.1}]), (L.ELU, [{}, 
 each("PReLU", plain(L.PReLU, (4, 3, 2)), [{}, {"shared_axes": [1, 2]}, {"alpha_initializer": "ones"}, {"alpha_regularizer": L2(0.1)}, {"alpha_constraint": C.NonNeg()}])
 each("Rescaling", plain(L.Rescaling, (4, 3, 2)), [{"scale": 0.5}, {"scale": 0.5, "offset": -1.0}, {"scale": [0.5, 2.0], "offset": [1.0, -1.0]}])
 each("Normalization", plain(L.Normalization, (4, 3, 2)), [{"mean": 0.3, "variance": 2.0, "axis": None}, {"mean": [0.3, -1.0], "variance": [2.0, 0.5]},
-    {"mean": [0.3, -1.0], "variance": [2.0, 0.5], "invert": True}, {"axis": (1, 3), "mean": np.arange(8.0).reshape(4, 1, 2).tolist(), "variance": np.ones((4, 1, 2)).tolist()}, {}])
+    {"mean": [0.3, -1.0], "variance": [2.0, 0.5], "invert": True}, {"axis": 1, "mean": [0.1, 0.2, -0.3, 0.4], "variance": [0.5, 1.0, 2.0, 0.7]}, {}])
 for cls in [L.Add, L.Subtract, L.Multiply, L.Average, L.Maximum, L.Minimum]:
     a, b = keras.Input((4, 3, 2), name="a"), keras.Input((4, 3, 2), name="b")
     case(cls.__name__, [], [a, b], cls(name="l")([a, b]))
