@@ -206,9 +206,10 @@ fn operation(name: &str) -> Result<Option<Case>> {
         return Ok(Some(case.result(y, backward.then_some(&[x, w]))?));
     }
     if let Some(&(_, m)) = MATRICES.iter().find(|(known, _)| *known == name) {
-        let mut case = Case::new(m);
+        // Matrices of fixed sizes: no axis is a batch.
+        let mut case = Case::new(1);
         case.flops = 2.0 * (m as f64).powi(3);
-        let a = case.input("a", HostTensor::f32([m, m], fill(1, m * m, 1.0))?);
+        let a = case.weight("a", HostTensor::f32([m, m], fill(1, m * m, 1.0))?);
         let b = case.weight("b", HostTensor::f32([m, m], fill(2, m * m, 1.0))?);
         let y = case.graph.matmul(a, b)?;
         return Ok(Some(case.result(y, None)?));
