@@ -47,7 +47,7 @@ fn capitalized(word: &str) -> impl Iterator<Item = char> {
 }
 
 /// Options of Keras that change nothing here.
-const WITHOUT_EFFECT: [&str; 14] = [
+const WITHOUT_EFFECT: [&str; 15] = [
     "dtype",
     "seed",
     "batch_shape",
@@ -62,12 +62,12 @@ const WITHOUT_EFFECT: [&str; 14] = [
     "fill_mode",
     "fill_value",
     "quantization_config",
+    "zero_output_for_mask",
 ];
 
 /// Options of Keras that there are not here; switched off they change nothing.
-const OFF: [&str; 8] = [
+const OFF: [&str; 7] = [
     "stateful",
-    "zero_output_for_mask",
     "rms_scaling",
     "renorm",
     "recurrent_dropout",
@@ -279,9 +279,12 @@ fn histories(layer: &str, node: &Json) -> Result<Vec<(String, usize, usize)>, La
             }
         }
     }
-    let harmless = |(key, value): (&String, &Json)| value.is_null() || (key == "training" && value == true);
+    // Keras writes down whether a model was put together in training; its `fit` and `predict` override that.
+    let harmless = |(key, value): (&String, &Json)| value.is_null() || key == "training";
+    let states = node["kwargs"].get("initial_state").map(|states| histories(layer, states)).transpose()?;
+    found.extend(states.into_iter().flatten());
     if let Some(kwargs) = node["kwargs"].as_object()
-        && !kwargs.iter().all(harmless)
+        && !kwargs.iter().filter(|(key, _)| *key != "initial_state").all(harmless)
     {
         let advice = "call the layer without keywords; freeze it where it must stay in inference";
         return Err(error(layer, "layer", "a call without keywords", &node["kwargs"].to_string(), advice));

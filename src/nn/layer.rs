@@ -237,11 +237,11 @@ impl<'a> Scope<'a> {
         value
     }
 
-    /// Adds what a regulariser of the layer's output asks to the loss.
+    /// Adds what a regulariser of the layer's output asks to the loss: the mean over the batch.
     pub fn activity(&mut self, regularizer: &Option<Regularizer>, output: Value) -> Result<(), OpError> {
         if let Some(regularizer) = regularizer {
-            let penalty = regularizer.build(self.graph, output)?;
-            self.built.penalties.push(penalty);
+            let (penalty, share) = (regularizer.build(self.graph, output)?, self.graph.inv_batch()?);
+            self.built.penalties.push(self.graph.mul(penalty, share)?);
         }
         Ok(())
     }

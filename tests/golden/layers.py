@@ -51,14 +51,14 @@ def case(layer, options, inputs, outputs, training=False, scale=1.0, integers=No
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     model = keras.Model(inputs, list(outputs), name="model")
     feeds = []
-    for t in inputs:
+    for k, t in enumerate(inputs):
         shape = (N,) + tuple(t.shape[1:])
         if integers:
             feeds.append(rng.integers(0, integers, shape).astype("int32"))
         else:
             # Numbers apart from each other and from 0: no ties and no kinks.
             n = int(np.prod(shape))
-            x = (np.arange(n) - n / 2 + 0.37) / n * 4.0 * scale
+            x = (np.arange(n) - n / 2 + 0.37 + 0.07 * k) / n * 4.0 * scale
             feeds.append(rng.permutation(x).reshape(shape).astype("float32"))
     for v in model.variables:
         if "seed" in v.path:
@@ -69,6 +69,9 @@ def case(layer, options, inputs, outputs, training=False, scale=1.0, integers=No
         if v.path.endswith("count"):
             x = np.zeros(v.shape)
         v.assign(x.astype(str(v.dtype)))
+    for l in model.layers:
+        if isinstance(l, L.Normalization):
+            l.finalize_state()
     tv = [v.value for v in model.trainable_variables]
     ntv = [v.value for v in model.non_trainable_variables]
 

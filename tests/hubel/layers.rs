@@ -41,6 +41,11 @@ fn of<'c>(cases: &'c Cases, case: &str, kind: &str) -> Vec<(&'c str, &'c HostTen
     all.map(|(name, tensor)| (&name[prefix.len()..], tensor)).collect()
 }
 
+/// Whether two paths name one weight: Keras puts a sequential model's name in front, and a submodel's not.
+fn same(ours: &str, keras: &str) -> bool {
+    ours == keras || ours.ends_with(&format!("/{keras}")) || keras.ends_with(&format!("/{ours}"))
+}
+
 /// A model's graph with all that a case may ask of it.
 struct Built {
     graph: Graph,
@@ -80,8 +85,12 @@ fn build(cases: &Cases, name: &str, case: &Json) -> Result<Built, String> {
     }
     let float = inputs.iter().filter(|(_, v)| g.ty(*v).dtype == F32);
     let mut wrt: Vec<(String, Value)> = float.map(|(name, v)| (format!("din/{name}"), *v)).collect();
+    let keras = |ours: &str| {
+        let paths = of(cases, name, "w").into_iter().map(|w| w.0);
+        paths.filter(|k| same(ours, k)).map(str::to_owned).next().unwrap_or_else(|| ours.to_owned())
+    };
     let trained = built.weights.iter().filter(|w| w.trainable);
-    wrt.extend(trained.map(|w| (format!("dw/{}", w.name), w.value)));
+    wrt.extend(trained.map(|w| (format!("dw/{}", keras(&w.name)), w.value)));
     // Whole numbers that go through an embedding have no gradient; Keras gives none either.
     wrt.retain(|(name, _)| {
         cases.tensors.contains_key(&format!("{}/{name}", case["name"].as_str().unwrap_or_default()))
@@ -92,17 +101,16 @@ fn build(cases: &Cases, name: &str, case: &Json) -> Result<Built, String> {
     for weight in &built.weights {
         if let Some(constraint) = &weight.constraint {
             results
-                .push((format!("constrained/{}", weight.name), constraint.build(&mut g, weight.value).map_err(text)?));
+                .push((format!("constrained/{}", keras(&weight.name)), constraint.build(&mut g, weight.value).map_err(text)?));
         }
     }
     for &(state, value) in g.updates() {
-        results.push((format!("after/{}", g.node(state).name), value));
+        results.push((format!("after/{}", keras(&g.node(state).name)), value));
     }
-    let mut named: Vec<&str> = built.weights.iter().map(|w| w.name.as_str()).collect();
-    let mut wanted: Vec<&str> = of(cases, name, "w").into_iter().map(|w| w.0).collect();
-    (named.sort_unstable(), wanted.sort_unstable());
-    if named != wanted {
-        return Err(format!("weights {named:?}, wanted {wanted:?}"));
+    let wanted: Vec<&str> = of(cases, name, "w").into_iter().map(|w| w.0).collect();
+    let lost = wanted.iter().find(|k| built.weights.iter().filter(|w| same(&w.name, k)).count() != 1);
+    if wanted.len() != built.weights.len() || lost.is_some() {
+        return Err(format!("weights {:?}, wanted {wanted:?}", model.weight_names()));
     }
     Ok(Built { graph: g, results, weights: built.weights })
 }
@@ -121,7 +129,7 @@ fn check(cases: &Cases, case: &Json) -> Result<(), String> {
         }
     }
     for (path, tensor) in of(cases, name, "w") {
-        let weight = weights.iter().find(|w| w.name == path).ok_or(format!("no weight {path}"))?;
+        let weight = weights.iter().find(|w| same(&w.name, path)).ok_or(format!("no weight {path}"))?;
         feeds.insert(weight.value, tensor.to_array());
     }
     let found = evaluate(&graph, feeds, &Step::of(n), false);
