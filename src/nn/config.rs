@@ -66,15 +66,8 @@ const WITHOUT_EFFECT: [&str; 15] = [
 ];
 
 /// Options of Keras that there are not here; switched off they change nothing.
-const OFF: [&str; 7] = [
-    "stateful",
-    "rms_scaling",
-    "renorm",
-    "recurrent_dropout",
-    "mask_zero",
-    "antialias",
-    "pad_to_aspect_ratio",
-];
+const OFF: [&str; 7] =
+    ["stateful", "rms_scaling", "renorm", "recurrent_dropout", "mask_zero", "antialias", "pad_to_aspect_ratio"];
 
 fn without_effect(key: &str, value: &Json) -> bool {
     let off = *value == false || value.as_f64() == Some(0.0);

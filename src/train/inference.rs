@@ -4,11 +4,11 @@ use super::{
 };
 use crate::{
     Error,
-    graph::{Graph, Step},
+    graph::{Graph, Step, TensorType, Value},
     nn::{Mode, Model},
     passes::{Plan, PlanOptions, plan},
     runtime::{Engine, External, RuntimeError, Session, Store},
-    tensor::{Batch, DType, HostTensor},
+    tensor::{Batch, HostTensor},
 };
 use std::sync::Arc;
 
@@ -27,8 +27,9 @@ pub struct Inference {
     engine: Engine,
     params: Store,
     graph: Graph,
+    /// The model's outputs, then the taps.
     names: Vec<String>,
-    sample: Vec<usize>,
+    inputs: Vec<(String, TensorType)>,
     batch: usize,
     runner: Option<Runner>,
     embedded: Option<Session>,
@@ -62,10 +63,25 @@ impl Inference {
         taps: &[&str],
     ) -> Result<Self, Error> {
         let mut graph = Graph::new();
-        let x = graph.input(INPUT, model.input_shape(), DType::F32);
-        let built = model.assemble(&mut graph, &[x], Mode::Inference)?;
-        graph.output(OUTPUT, built.outputs[0]);
-        let mut names = vec![OUTPUT.to_owned()];
+        // One input or output has a name of its own, so that programs need not know the model's.
+        let single = |k: usize, of: usize, one: &str, name: String| match (k, of) {
+            (0, 1) => one.to_owned(),
+            _ => name,
+        };
+        let n = model.inputs().len();
+        let inputs: Vec<(String, TensorType)> = (model.inputs().iter().enumerate())
+            .map(|(k, (name, ty))| (single(k, n, INPUT, name.clone()), ty.clone()))
+            .collect();
+        let values: Vec<Value> =
+            inputs.iter().map(|(name, ty)| graph.input(name, ty.shape.clone(), ty.dtype)).collect();
+        let built = model.assemble(&mut graph, &values, Mode::Inference)?;
+        let n = built.outputs.len();
+        let mut names = Vec::new();
+        for (k, &output) in built.outputs.iter().enumerate() {
+            let name = single(k, n, OUTPUT, format!("{OUTPUT}_{k}"));
+            graph.output(&name, output);
+            names.push(name);
+        }
         for &tap in taps {
             let Some((_, value)) = built.layers.iter().find(|(name, _)| name == tap) else {
                 let known = model.layer_names().join(", ");
@@ -74,9 +90,8 @@ impl Inference {
             graph.output(tap, *value);
             names.push(tap.to_owned());
         }
-        let sample = model.input_shape().dims()[1..].to_vec();
         let (runner, embedded) = (None, None);
-        Ok(Inference { engine: engine.clone(), params, graph, names, sample, batch: batch.capacity, runner, embedded })
+        Ok(Inference { engine: engine.clone(), params, graph, names, inputs, batch: batch.capacity, runner, embedded })
     }
 
     /// Returns the model's output for f32 samples (n, …), any number of them, cut into batches.
@@ -85,17 +100,41 @@ impl Inference {
         first.map(|(_, t)| t).ok_or_else(|| super::TrainError::NoData.into())
     }
 
-    /// Returns output and taps by name for f32 samples (n, …), any number of them, cut into batches.
+    /// Returns output and taps by name for samples (n, …), any number of them, cut into batches.
     pub fn predict_all(&mut self, samples: &HostTensor) -> Result<Vec<(String, HostTensor)>, Error> {
-        let Some((&n, sample)) = samples.shape().split_first().filter(|(n, _)| **n > 0) else {
+        self.predict_many(std::slice::from_ref(samples))
+    }
+
+    /// Returns outputs and taps by name for samples of all the model's inputs, each (n, …), cut into batches.
+    ///
+    /// A single output is `output`, several are `output_0`, `output_1`, ….
+    ///
+    /// ```no_run
+    /// use hubel::prelude::*;
+    /// let (a, b) = (Input::new([2]), Input::new([2]));
+    /// let model = Model::new(&[a.clone(), b.clone()], &[add(&[a.clone(), b])?, a.apply(Relu)?])?;
+    /// let x = HostTensor::f32([1, 2], vec![1.0, 2.0])?;
+    /// let y = model.inference(&Engine::new()?, Batch::up_to(1))?.predict_many(&[x.clone(), x])?;
+    /// assert_eq!(y[0].1.to_f32(), [2.0, 4.0]);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn predict_many(&mut self, samples: &[HostTensor]) -> Result<Vec<(String, HostTensor)>, Error> {
+        let n = samples.first().and_then(|t| t.shape().first().copied()).unwrap_or(0);
+        if n == 0 {
             return Err(super::TrainError::NoData.into());
-        };
-        if sample != self.sample {
-            let (wanted, got) = (self.sample.clone(), sample.to_vec());
-            return Err(super::TrainError::SampleShape { wanted, got }.into());
         }
-        let values = samples.to_f32();
-        let row: usize = sample.iter().product();
+        if samples.len() != self.inputs.len() {
+            let (wanted, got) = (self.inputs.len(), samples.len());
+            return Err(super::TrainError::Inputs { wanted, got }.into());
+        }
+        let mut all = Vec::new();
+        for ((_, ty), tensor) in self.inputs.iter().zip(samples) {
+            let (wanted, got) = (ty.shape.at(n), tensor.shape().to_vec());
+            if wanted != got {
+                return Err(super::TrainError::SampleShape { wanted, got }.into());
+            }
+            all.push(if tensor.dtype() == ty.dtype { tensor.clone() } else { tensor.to_array().to_host(ty.dtype) });
+        }
         if self.runner.is_none() {
             let stores = vec![self.params.clone()];
             let compiled = Compiled::new(&self.engine, self.graph.clone(), self.batch, stores)?;
@@ -105,8 +144,13 @@ impl Inference {
         if let Some(runner) = &mut self.runner {
             for start in (0..n).step_by(self.batch) {
                 let count = self.batch.min(n - start);
-                let part = &values[start * row..(start + count) * row];
-                runner.run(&Step::of(count), &[(INPUT, bytemuck::cast_slice(part))])?;
+                let part = |t: &HostTensor| {
+                    let row = t.bytes().len() / n;
+                    start * row..(start + count) * row
+                };
+                let feeds: Vec<(&str, &[u8])> =
+                    self.inputs.iter().zip(&all).map(|((name, _), t)| (name.as_str(), &t.bytes()[part(t)])).collect();
+                runner.run(&Step::of(count), &feeds)?;
                 for (name, (shape, data)) in self.names.iter().zip(&mut results) {
                     let part = runner.read(name, count)?;
                     *shape = part.shape().to_vec();
@@ -121,7 +165,7 @@ impl Inference {
         self.names.iter().zip(results).map(whole).collect()
     }
 
-    /// Records one run into the caller's encoder: reads samples from `inputs[0]`, writes the output and
+    /// Records one run into the caller's encoder: reads samples from `inputs`, writes the outputs and
     /// the taps to `outputs`, all f32 buffers of the caller; nothing crosses the host.
     ///
     /// `n` samples are computed, at most the capacity. Nothing is created after the first call with the same buffers.
@@ -156,7 +200,7 @@ impl Inference {
     fn embedded_plan(&self) -> Result<Plan, Error> {
         let options = PlanOptions {
             layouts: vec![self.params.layout()],
-            external_inputs: vec![INPUT.into()],
+            external_inputs: self.inputs.iter().map(|(name, _)| name.clone()).collect(),
             external_outputs: self.names.clone(),
             ..PlanOptions::new(self.batch, self.engine.profile().clone())
         };

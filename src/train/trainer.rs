@@ -28,6 +28,24 @@ pub enum TrainError {
         /// What was given.
         got: Vec<usize>,
     },
+    /// A model has more inputs, or outputs, than were given.
+    #[error("the model has {wanted} inputs, {got} were given; pass samples for each, in the model's order")]
+    Inputs {
+        /// The model's.
+        wanted: usize,
+        /// Those given.
+        got: usize,
+    },
+    /// A model cannot be trained by a single data set.
+    #[error(
+        "training takes a model of one input and one output, this one has {inputs} and {outputs}; train a part of it"
+    )]
+    Branches {
+        /// The model's inputs.
+        inputs: usize,
+        /// The model's outputs.
+        outputs: usize,
+    },
     /// A label names no class.
     #[error("label {label} of sample {sample} names no class: the model has {classes} outputs, labels run from 0")]
     Label {
@@ -126,6 +144,10 @@ enum Source {
 
 impl Trainer {
     fn new(model: Model, engine: &Engine, how: Compile) -> Result<Self, Error> {
+        if (model.inputs().len(), model.outputs().len()) != (1, 1) {
+            let (inputs, outputs) = (model.inputs().len(), model.outputs().len());
+            return Err(TrainError::Branches { inputs, outputs }.into());
+        }
         let limit = engine.profile().max_binding_bytes;
         let params = engine.store(Arc::new(params_layout(&model, limit)))?;
         for weight in model.weights() {

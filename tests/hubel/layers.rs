@@ -103,8 +103,10 @@ fn build(cases: &Cases, name: &str, case: &Json) -> Result<Built, String> {
     results.extend(wrt.into_iter().map(|w| w.0).zip(gradients));
     for weight in &built.weights {
         if let Some(constraint) = &weight.constraint {
-            results
-                .push((format!("constrained/{}", keras(&weight.name)), constraint.build(&mut g, weight.value).map_err(text)?));
+            results.push((
+                format!("constrained/{}", keras(&weight.name)),
+                constraint.build(&mut g, weight.value).map_err(text)?,
+            ));
         }
     }
     for &(state, value) in g.updates() {

@@ -1,6 +1,7 @@
 //! All integration tests in one binary.
 
 mod golden;
+mod functional;
 mod gradients;
 mod harness;
 mod kernels;

@@ -1,0 +1,110 @@
+//! Functional models at work: several inputs and outputs, frozen layers, regularised and constrained weights.
+
+use crate::harness::engine;
+use hubel::{
+    nn::call,
+    prelude::*,
+    tensor::{Philox, Purpose, stream_id},
+};
+
+fn uniform(name: &str, shape: &[usize]) -> HostTensor {
+    let mut rng = Philox::new(1, Purpose::Test, stream_id(name));
+    let data = (0..shape.iter().product()).map(|_| rng.uniform(-1.0, 1.0) as f32).collect();
+    HostTensor::f32(shape, data).expect("as many numbers as the shape has")
+}
+
+#[test]
+fn a_model_of_two_inputs_and_two_outputs_computes_what_its_layers_say() {
+    let (a, b) = (Input::new([3]), Input::new([3]));
+    let shared = Dense::new(2).name("shared").into_layer();
+    let (x, y) = (a.apply(&shared).expect("a fits"), b.apply(&shared).expect("b fits"));
+    let sum = call(Add::new(), &[x.clone(), y]).expect("equal shapes");
+    let model = Model::new(&[a, b], &[sum, x]).expect("a model");
+    assert_eq!(model.count_params(), 8, "two uses of a layer have one set of weights");
+    let samples = [uniform("a", &[5, 3]), uniform("b", &[5, 3])];
+    let mut net = model.inference(engine(), Batch::up_to(2)).expect("a net");
+    let got = net.predict_many(&samples).expect("a prediction in three batches");
+    let names: Vec<&str> = got.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["output_0", "output_1"]);
+    let kernel = model.initial_value(&model.weights()[0], 0).to_f32();
+    let product = |t: &HostTensor, row: usize, column: usize| -> f32 {
+        (0..3).map(|k| t.to_f32()[row * 3 + k] * kernel[k * 2 + column]).sum()
+    };
+    for row in 0..5 {
+        for column in 0..2 {
+            let (x, y) = (product(&samples[0], row, column), product(&samples[1], row, column));
+            assert!((got[0].1.to_f32()[row * 2 + column] - (x + y)).abs() < 1e-5);
+            assert!((got[1].1.to_f32()[row * 2 + column] - x).abs() < 1e-5);
+        }
+    }
+    let error = net.predict_many(&samples[..1]).expect_err("one input is missing");
+    assert!(error.to_string().contains("2 inputs, 1"), "{error}");
+}
+
+fn data() -> Dataset {
+    let images = uniform("pictures", &[32, 4, 4, 1]);
+    let labels = HostTensor::u8([32], (0..32).map(|i| i % 3).collect()).expect("labels");
+    Dataset::new(images, labels).expect("a data set")
+}
+
+fn weights(trainer: &Trainer) -> Vec<(String, Vec<f32>)> {
+    let weights = trainer.weights().expect("weights can be read");
+    weights.into_iter().map(|(name, t)| (name, t.to_f32())).collect()
+}
+
+#[test]
+fn frozen_weights_keep_their_bits_and_constrained_ones_their_constraint() {
+    let mut model = Sequential::new([4, 4, 1])
+        .add(Conv2D::new(4, 3).activation(Relu).name("base"))
+        .add(BatchNormalization::new().name("norm"))
+        .add(Flatten::new())
+        .add(Dense::new(8).kernel_constraint(Constraint::max_norm(0.5)).bias_constraint(Constraint::NonNeg).name("head"))
+        .add(Dense::new(3).kernel_regularizer(L2(0.1)).activation(Softmax).name("out"))
+        .build()
+        .expect("a model");
+    model.set_trainable("base", false).expect("a layer of the model");
+    model.set_trainable("norm", false).expect("a layer of the model");
+    let how = Compile::new(Adam::new(0.05), SparseCategoricalCrossentropy::new());
+    let mut trainer = model.compile(engine(), how).expect("a trainer");
+    let before = weights(&trainer);
+    trainer.fit(&data(), Fit::epochs(3).batch(8)).expect("training");
+    let after = weights(&trainer);
+    for ((name, before), (_, after)) in before.iter().zip(&after) {
+        let frozen = name.starts_with("base") || name.starts_with("norm");
+        assert_eq!(before == after, frozen, "{name}: frozen weights and moving statistics stay, others move");
+    }
+    let of = |wanted: &str| after.iter().find(|(name, _)| name == wanted).expect("a weight").1.clone();
+    assert!(of("head/bias").iter().all(|&b| b >= 0.0));
+    let kernel = of("head/kernel");
+    for column in 0..8 {
+        let norm = kernel.iter().skip(column).step_by(8).map(|w| w * w).sum::<f32>().sqrt();
+        assert!(norm <= 0.5 + 1e-4, "column {column} has norm {norm}");
+    }
+}
+
+#[test]
+fn the_loss_that_is_shown_includes_what_regularisers_ask() {
+    let loss = |l2: f32| {
+        let model = Sequential::new([4, 4, 1])
+            .add(Flatten::new())
+            .add(Dense::new(3).kernel_regularizer(L2(l2)).activation(Softmax).name("out"))
+            .build()
+            .expect("a model");
+        let how = Compile::new(Sgd::new(0.0), SparseCategoricalCrossentropy::new());
+        let mut trainer = model.compile(engine(), how).expect("a trainer");
+        let squares: f32 = weights(&trainer)[0].1.iter().map(|w| w * w).sum();
+        (trainer.evaluate(&data()).expect("an evaluation").get("loss").expect("a loss"), f64::from(squares))
+    };
+    let ((plain, _), (regularised, squares)) = (loss(0.0), loss(0.5));
+    assert!((regularised - plain - 0.5 * squares).abs() < 1e-4, "{plain} {regularised} {squares}");
+}
+
+#[test]
+fn a_model_of_two_outputs_is_not_trained_by_one_data_set() {
+    let x = Input::new([4, 4, 1]);
+    let (a, b) = (x.apply(Relu).expect("a layer"), x.apply(Tanh).expect("a layer"));
+    let model = Model::new(&[x], &[a, b]).expect("a model");
+    let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
+    let error = model.compile(engine(), how).err().expect("two outputs are refused");
+    assert!(error.to_string().contains("one input and one output"), "{error}");
+}
