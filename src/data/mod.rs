@@ -1,5 +1,7 @@
 //! Data sets, pictures of digits, and pictures of results.
 
+#[cfg(feature = "plots")]
+pub(crate) mod diagram;
 #[cfg(feature = "images")]
 mod digit;
 mod mnist;

@@ -9,16 +9,16 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use std::sync::OnceLock;
 
-const INK: RGBColor = RGBColor(38, 42, 51);
-const PALE: RGBColor = RGBColor(120, 126, 138);
-const LINE: RGBColor = RGBColor(226, 229, 234);
-const PAPER: RGBColor = RGBColor(255, 255, 255);
-const BLUE: RGBColor = RGBColor(37, 99, 180);
-const ORANGE: RGBColor = RGBColor(226, 112, 42);
-const FONT: &str = "DejaVu Sans";
-const MARGIN: i32 = 24;
+pub(super) const INK: RGBColor = RGBColor(38, 42, 51);
+pub(super) const PALE: RGBColor = RGBColor(120, 126, 138);
+pub(super) const LINE: RGBColor = RGBColor(226, 229, 234);
+pub(super) const PAPER: RGBColor = RGBColor(255, 255, 255);
+pub(super) const BLUE: RGBColor = RGBColor(37, 99, 180);
+pub(super) const ORANGE: RGBColor = RGBColor(226, 112, 42);
+pub(super) const FONT: &str = "DejaVu Sans";
+pub(super) const MARGIN: i32 = 24;
 const TITLE: f64 = 24.0;
-const TEXT: f64 = 17.0;
+pub(super) const TEXT: f64 = 17.0;
 
 /// The most feature maps, or filters, or inputs of filters, that one layer's picture shows.
 const MOST_TILES: usize = 64;
@@ -371,8 +371,11 @@ fn cannot_draw(why: impl std::fmt::Display) -> FormatError {
 /// Returns a line of text as coverage with its width and height, the capitals in the middle of the height.
 ///
 /// The backend puts each letter at a whole dot; drawing four times as large and averaging spaces them evenly.
-fn mask(text: &str, size: f64) -> Result<(Vec<u8>, i32, i32), FormatError> {
+pub(super) fn mask(text: &str, size: f64) -> Result<(Vec<u8>, i32, i32), FormatError> {
     const TIMES: i32 = 4;
+    if !register_font() {
+        return Err(cannot_draw("no font"));
+    }
     let large = size * f64::from(TIMES);
     let face = if size >= TITLE { FontStyle::Bold } else { FontStyle::Normal };
     let font = (FONT, large, face).into_font().color(&BLACK);
@@ -390,23 +393,27 @@ fn mask(text: &str, size: f64) -> Result<(Vec<u8>, i32, i32), FormatError> {
     Ok(((0..w * h).map(average).collect(), w, h))
 }
 
-struct Canvas {
+fn register_font() -> bool {
+    static REGISTERED: OnceLock<bool> = OnceLock::new();
+    *REGISTERED.get_or_init(|| {
+        let plain: &[u8] = include_bytes!("font/DejaVuSans-ascii.ttf");
+        let bold: &[u8] = include_bytes!("font/DejaVuSans-Bold-ascii.ttf");
+        plotters::style::register_font(FONT, FontStyle::Normal, plain).is_ok()
+            && plotters::style::register_font(FONT, FontStyle::Bold, bold).is_ok()
+    })
+}
+
+pub(super) struct Canvas {
     w: i32,
     h: i32,
     rgb: Vec<u8>,
 }
 
 impl Canvas {
-    fn new(w: i32, h: i32) -> Result<Self, FormatError> {
-        static REGISTERED: OnceLock<bool> = OnceLock::new();
-        let registered = *REGISTERED.get_or_init(|| {
-            let plain: &[u8] = include_bytes!("font/DejaVuSans-ascii.ttf");
-            let bold: &[u8] = include_bytes!("font/DejaVuSans-Bold-ascii.ttf");
-            plotters::style::register_font(FONT, FontStyle::Normal, plain).is_ok()
-                && plotters::style::register_font(FONT, FontStyle::Bold, bold).is_ok()
-        });
-        let most = crate::io::image::MAX_SIDE as i32;
-        if !registered || !(1..=most).contains(&w) || !(1..=most).contains(&h) {
+    pub(super) fn new(w: i32, h: i32) -> Result<Self, FormatError> {
+        let most = i64::from(crate::io::image::MAX_SIDE);
+        let fits = w > 0 && h > 0 && i64::from(w) * i64::from(h) <= most * most / 2;
+        if !register_font() || !fits {
             return Err(cannot_draw(format!("{w}×{h} pixels")));
         }
         Ok(Canvas { w, h, rgb: vec![255; w as usize * h as usize * 3] })
@@ -417,7 +424,15 @@ impl Canvas {
     }
 
     /// Writes one line whose capitals are centred at `y`; titles are bold.
-    fn text(&mut self, text: &str, x: i32, y: i32, size: f64, ink: RGBColor, h: HPos) -> Result<(), FormatError> {
+    pub(super) fn text(
+        &mut self,
+        text: &str,
+        x: i32,
+        y: i32,
+        size: f64,
+        ink: RGBColor,
+        h: HPos,
+    ) -> Result<(), FormatError> {
         let (mask, w, height) = mask(text, size)?;
         let x = match h {
             HPos::Left => x,
@@ -437,7 +452,7 @@ impl Canvas {
     }
 
     /// Mixes a colour in by a mask of `w` × `h` shares of 255.
-    fn ink(&mut self, mask: &[u8], (w, h): (i32, i32), (x, y): (i32, i32), ink: RGBColor) {
+    pub(super) fn ink(&mut self, mask: &[u8], (w, h): (i32, i32), (x, y): (i32, i32), ink: RGBColor) {
         for i in 0..w * h {
             let (dx, dy) = (x + i % w, y + i / w);
             if mask[i as usize] > 0 && (0..self.w).contains(&dx) && (0..self.h).contains(&dy) {
@@ -448,7 +463,7 @@ impl Canvas {
         }
     }
 
-    fn fill(&mut self, x: i32, y: i32, w: i32, h: i32, colour: RGBColor) {
+    pub(super) fn fill(&mut self, x: i32, y: i32, w: i32, h: i32, colour: RGBColor) {
         for row in y.max(0)..(y + h).min(self.h) {
             let at = |x: i32| ((row * self.w + x.clamp(0, self.w)) * 3) as usize;
             for dot in self.rgb[at(x)..at(x + w.max(0))].chunks_exact_mut(3) {
@@ -501,7 +516,7 @@ impl Canvas {
         Ok(())
     }
 
-    fn finish(self) -> Result<RgbImage, FormatError> {
+    pub(super) fn finish(self) -> Result<RgbImage, FormatError> {
         RgbImage::from_raw(self.w as u32, self.h as u32, self.rgb)
             .ok_or_else(|| cannot_draw("a buffer of another size"))
     }

@@ -161,6 +161,11 @@ impl Dispatch {
         Dispatch { turns: (turns, shared_by), ..self }
     }
 
+    /// Returns the number of storage buffers that the launch binds.
+    pub fn n_storage(&self) -> usize {
+        self.slots.iter().filter(|s| !matches!(s, Slot::Uniform { .. } | Slot::Part)).count()
+    }
+
     /// Returns the most turns that the loops of one invocation take together for a batch of `n`.
     pub fn turns_at(&self, n: usize) -> u64 {
         self.turns.0.at(n).div_ceil(self.turns.1.max(1))

@@ -126,6 +126,12 @@ impl Graph {
         let name = if self.scope.is_empty() { op.name().to_owned() } else { format!("{}/{}", self.scope, op.name()) };
         let types: Vec<TensorType> = inputs.iter().map(|&v| self.ty(v).clone()).collect();
         let outputs = op.infer(&types).map_err(|e| OpError { node: name.clone(), ..e })?;
+        if let Some(large) = outputs.iter().find(|t| !t.shape.is_countable()) {
+            let advice = "choose smaller extents";
+            return Err(OpError {
+                node: name, ..OpError::new(op.name(), "at most 2³² − 1 elements", large, advice)
+            });
+        }
         let name = self.unique(name);
         let n = outputs.len();
         self.nodes.push(Node { name, kind: Kind::Op(op), inputs: inputs.to_vec(), outputs });

@@ -83,7 +83,7 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
         return Ok(object);
     }
     let mut config = layer.config();
-    if config.is_null() {
+    if !config.is_object() {
         let advice = "implement `Layer::config`, or write the weights alone";
         return Err(error(name, layer.kind(), "a layer that has a configuration", "none", advice));
     }
@@ -110,10 +110,13 @@ pub(super) fn layer_from_json(object: &Json) -> Result<Arc<dyn Layer>, LayerErro
         let advice = "replace it by layers that there are";
         return Err(error(&name, class, &format!("one of {}", known.join(", ")), class, advice));
     };
-    if let Json::Object(map) = &mut config {
-        map.retain(|key, value| !without_effect(key, value));
-    }
-    build(config).map_err(|e| error(&name, class, "options of this layer", &e.to_string(), "leave the option out"))
+    let Json::Object(map) = &mut config else {
+        return Err(error(&name, class, "an object `config`", &config.to_string(), "give the layer's options by name"));
+    };
+    map.retain(|key, value| !without_effect(key, value));
+    build(config).map_err(|e| {
+        error(&name, class, "options of this layer", &e.to_string(), "correct the option, or leave it out")
+    })
 }
 
 fn error(layer: &str, kind: &str, wanted: &str, got: &str, advice: &str) -> LayerError {

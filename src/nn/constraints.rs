@@ -68,19 +68,25 @@ impl Constraint {
         Constraint::MinMaxNorm { min_value, max_value, rate: 1.0, axis: Axes::One(0) }
     }
 
+    /// Returns the axes that vectors run along, none for [`Constraint::NonNeg`].
+    pub(super) fn axes(&self) -> &[usize] {
+        match self {
+            Constraint::NonNeg => &[],
+            Constraint::MaxNorm { axis, .. } | Constraint::UnitNorm { axis } | Constraint::MinMaxNorm { axis, .. } => {
+                match axis {
+                    Axes::One(axis) => std::slice::from_ref(axis),
+                    Axes::Many(axes) => axes,
+                }
+            }
+        }
+    }
+
     /// Returns the factor that `w` is to be multiplied with, or `None` for [`Constraint::NonNeg`], which is none.
     fn factor(&self, g: &mut Graph, w: Value) -> Result<Option<Value>, OpError> {
-        let axis = match self {
-            Constraint::NonNeg => return Ok(None),
-            Constraint::MaxNorm { axis, .. } | Constraint::UnitNorm { axis } | Constraint::MinMaxNorm { axis, .. } => {
-                axis
-            }
-        };
-        let axes = match axis {
-            Axes::One(axis) => std::slice::from_ref(axis),
-            Axes::Many(axes) => axes,
-        };
-        let squares = g.sum_squares(w, axes, true)?;
+        if *self == Constraint::NonNeg {
+            return Ok(None);
+        }
+        let squares = g.sum_squares(w, self.axes(), true)?;
         let norm = g.unary("sqrt", squares)?;
         let wanted = match *self {
             Constraint::MaxNorm { max_value, .. } => g.clip(norm, 0.0, max_value)?,

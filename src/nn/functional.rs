@@ -1,6 +1,6 @@
 use super::{IntoLayer, Layer, LayerError, Mode, Scope, layer::Built};
 use crate::{
-    graph::{Graph, OpError, TensorType},
+    graph::{Graph, OpError, TensorType, Value},
     tensor::{DType, Shape},
 };
 use std::sync::{
@@ -111,6 +111,16 @@ pub fn call_all(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<Vec<Tensor>,
         .collect();
     let mut built = Built::default();
     let name = layer.given_name().map_or_else(|| super::model::snake_case(layer.kind()), str::to_owned);
+    let wrong = |wanted: &str, got: String, advice: &str| {
+        Err(error(&name, layer.as_ref(), OpError::new(layer.kind(), wanted, got, advice)))
+    };
+    if inputs.is_empty() {
+        return wrong("at least one input", "none".into(), "apply the layer to a tensor");
+    }
+    if let Some(input) = inputs.iter().find(|t| t.shape().dims().contains(&0) || !t.shape().is_countable()) {
+        let advice = "give the `Input` other extents";
+        return wrong("an input of extents from 1 up and at most 2³² − 1 elements", input.shape().to_string(), advice);
+    }
     let outputs = Scope::new(&mut graph, Mode::Inference, &mut built)
         .child(&name, layer.as_ref(), &values)
         .and_then(|outputs| match outputs.is_empty() {
@@ -118,6 +128,11 @@ pub fn call_all(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<Vec<Tensor>,
             false => Ok(outputs),
         })
         .map_err(|e| error(&name, layer.as_ref(), e))?;
+    let unused = |v: &&Value| !outputs.contains(v) && graph.nodes().iter().all(|n| !n.inputs.contains(v));
+    if let Some(value) = values.iter().find(unused).filter(|_| layer.as_model().is_none()) {
+        let (wanted, got) = (format!("no more inputs than {}", value.node), inputs.len().to_string());
+        return wrong(&wanted, got, "apply the layer to fewer tensors, or combine them first");
+    }
     let outputs = outputs.into_iter().map(|v| graph.ty(v).clone()).collect();
     Ok(Node { id: id(), layer: Some(layer), name: None, inputs: inputs.to_vec(), outputs }.tensors())
 }

@@ -182,7 +182,15 @@ impl<'a> Scope<'a> {
         let outputs = self.graph.scoped(name, |graph| {
             let mut scope = Scope { graph, mode, path: path.clone(), trainable, built };
             layer.build(&mut scope, inputs)
+        });
+        let outputs = outputs.map_err(|e| match e.node.is_empty() {
+            true => OpError { node: format!("{path}/{}", e.op), ..e },
+            false => e,
         })?;
+        if let Some(empty) = outputs.iter().map(|&v| self.graph.shape(v)).find(|s| s.dims().contains(&0)) {
+            let advice = "let the layer's sizes be at least 1";
+            return Err(OpError::new(layer.kind(), "a result of extents from 1 up", empty, advice));
+        }
         if let Some(&first) = outputs.first() {
             self.built.layers.push((path, first));
         }
@@ -197,6 +205,15 @@ impl<'a> Scope<'a> {
         options: impl Into<WeightOptions<'o>>,
     ) -> Result<Value, OpError> {
         let WeightOptions(initializer, regularizer, constraint) = options.into();
+        let whole = Shape::fixed(shape);
+        if shape.contains(&0) || !whole.is_countable() {
+            let wanted = format!("`{name}` of extents from 1 up and at most 2³² − 1 elements");
+            return Err(OpError::new("weight", wanted, whole, "choose other sizes of the layer"));
+        }
+        if let Some(axis) = constraint.and_then(|c| c.axes().iter().find(|&&axis| axis >= shape.len())) {
+            let wanted = format!("a constraint along axes from 0 to {} of `{name}` {whole}", shape.len().max(1) - 1);
+            return Err(OpError::new("weight", wanted, axis, "choose an axis that the weight has"));
+        }
         let known = self.built.weights.len();
         let value = self.add(name, shape, initializer, self.trainable, constraint);
         if let Some(regularizer) = regularizer.filter(|_| self.trainable && self.built.weights.len() > known) {

@@ -150,10 +150,14 @@ impl Model {
         }
         let mut seen: HashSet<u64> = HashSet::new();
         let mut nodes: Vec<&Arc<functional::Node>> = Vec::new();
-        let mut stack: Vec<&Arc<functional::Node>> = outputs.iter().map(|t| &t.node).collect();
-        let given: HashSet<u64> = inputs.iter().map(|t| t.node.id).collect();
-        while let Some(node) = stack.pop() {
-            if given.contains(&node.id) || !seen.insert(node.id) {
+        let mut stack: Vec<&Tensor> = outputs.iter().collect();
+        let mut given: HashSet<(u64, usize)> = HashSet::new();
+        if let Some(twice) = inputs.iter().find(|t| !given.insert((t.node.id, t.output))) {
+            let input = twice.node.name.as_deref().unwrap_or("input");
+            return Err(refused(input, "InputLayer", "each input once", "one that is listed twice", "list it once"));
+        }
+        while let Some(Tensor { node, output }) = stack.pop() {
+            if given.contains(&(node.id, *output)) || !seen.insert(node.id) {
                 continue;
             }
             if node.layer.is_none() {
@@ -162,7 +166,7 @@ impl Model {
                 return Err(refused(input, "InputLayer", "an input of the model", "one that is not listed", advice));
             }
             nodes.push(node);
-            stack.extend(node.inputs.iter().map(|t| &t.node));
+            stack.extend(&node.inputs);
         }
         nodes.sort_by_key(|n| n.id);
         let mut counts: HashMap<String, usize> = HashMap::new();
@@ -447,6 +451,29 @@ impl Model {
         let trainable = self.weights.iter().filter(|w| w.trainable).map(Weight::count).sum();
         let (rows, name) = (self.rows.clone(), self.name.clone());
         Summary { name, rows, trainable, non_trainable: self.count_params() - trainable }
+    }
+
+    /// Returns the inputs and the uses of layers in order: name, type, shape of the first result, number of weights,
+    /// which of these it comes from.
+    #[cfg(feature = "plots")]
+    pub(crate) fn diagram(&self) -> Result<Vec<(String, &'static str, Shape, usize, Vec<usize>)>, LayerError> {
+        let inputs = self.inputs.iter().map(|(n, ty)| (n.clone(), "InputLayer", ty.shape.clone(), 0, Vec::new()));
+        let mut blocks: Vec<_> = inputs.collect();
+        let mut graph = Graph::new();
+        let values: Vec<Value> =
+            self.inputs.iter().map(|(name, ty)| graph.input(name, ty.shape.clone(), ty.dtype)).collect();
+        self.assemble_with(&mut graph, &values, Mode::Inference, |graph, at, results| {
+            let Call { layer, inputs, .. } = &self.calls[at];
+            let Placed { layer, name, .. } = &self.layers[*layer];
+            let maker = |&v: &usize| match self.calls.iter().rposition(|c| c.outputs <= v) {
+                Some(call) => self.inputs.len() + call,
+                None => v,
+            };
+            let weights = self.rows.iter().find(|r| r.name == *name).map_or(0, |r| r.params);
+            let shape = results.first().map_or_else(Shape::scalar, |&v| graph.shape(v).clone());
+            blocks.push((name.clone(), layer.kind(), shape, weights, inputs.iter().map(maker).collect()));
+        })?;
+        Ok(blocks)
     }
 
     /// Returns for each layer the inputs of each of its uses, as (layer, use, output).

@@ -116,12 +116,14 @@ pub(super) fn rows(
     let mut start = inputs.len();
     for (name, kind, from, end, values) in calls {
         let products = graph.nodes()[start..end].iter().filter_map(|n| Some((n, n.op()?)));
-        let macs =
-            products.filter(|(_, op)| op.is_product()).map(|(n, op)| op.cost(&graph.io(n)).flops.at(1) / 2).sum();
+        let macs = products
+            .filter(|(_, op)| op.is_product())
+            .map(|(n, op)| op.cost(&graph.io(n)).flops.at(1) / 2)
+            .fold(0, u64::saturating_add);
         let activation_bytes = values.iter().map(|&v| one(graph.ty(v))).sum();
         start = end;
         if let Some(row) = rows.iter_mut().find(|r| r.name == name) {
-            row.macs += macs;
+            row.macs = macs.saturating_add(row.macs);
             row.activation_bytes += activation_bytes;
             row.inputs.extend(from);
             continue;
@@ -158,7 +160,7 @@ fn grouped(n: u64) -> String {
 impl Summary {
     /// Returns the multiplications with an addition, of convolutions and matrix products, for one sample.
     pub fn macs(&self) -> u64 {
-        self.rows.iter().map(|r| r.macs).sum()
+        self.rows.iter().map(|r| r.macs).fold(0, u64::saturating_add)
     }
 }
 

@@ -188,7 +188,8 @@ impl Op for Conv2d {
             ));
         }
         let geometry = Geometry::new([h, width], [r, s], self.options).ok_or_else(|| {
-            let wanted = format!("strides and dilation from 1 up and a padded picture of at least {r}×{s}");
+            let wanted =
+                format!("strides and dilation from 1 to 2²⁴ and a padded picture that the {r}×{s} taps fit in");
             let got = format!("{h}×{width} with {}", self.key());
             OpError::new("conv2d", wanted, got, "pad the picture or take a smaller kernel")
         })?;

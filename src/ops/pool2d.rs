@@ -48,12 +48,13 @@ impl Pool2dOptions {
             return Err(OpError::new(op, "f32 elements", x, "convert the input to f32"));
         }
         let refuse = |wanted: &str, advice: &str| {
-            let got = format!("{self:?} on {h}×{w}");
+            let ([kh, kw], [sh, sw]) = (self.pool, self.strides);
+            let got = format!("{kh}×{kw} windows by strides of {sh}×{sw}, {:?} padding, on {h}×{w}", self.padding);
             Err(OpError::new(op, wanted, got, advice))
         };
         let Some((pads, [oh, ow])) = self.padding.resolve([h, w], self.pool, self.strides) else {
             return refuse(
-                "windows and strides of at least 1 that fit in the picture",
+                "windows and strides from 1 to 2²⁴ that fit in the picture",
                 "choose a smaller pool or Same padding",
             );
         };

@@ -36,7 +36,7 @@ impl Padding {
     }
 
     /// Returns `[[top, bottom], [left, right]]` and the number of windows along each axis, or `None` where a
-    /// size or stride is 0 or a window does not fit.
+    /// size or stride is 0 or over 2²⁴, or a window does not fit.
     ///
     /// `extent` is the window's size (with dilation, from its first to its last tap).
     pub fn resolve(
@@ -49,7 +49,7 @@ impl Padding {
         let mut windows = [0; 2];
         for axis in 0..2 {
             let (n, k, s) = (size[axis], extent[axis], strides[axis]);
-            if n == 0 || k == 0 || s == 0 {
+            if [n, k, s].iter().any(|size| !(1..=1 << 24).contains(size)) {
                 return None;
             }
             pads[axis] = match self {

@@ -105,22 +105,18 @@ impl Op for Fused {
         bounds
     }
 
-    fn epilogue(&self) -> bool {
-        true
-    }
-
     fn in_place(&self, _n_inputs: usize) -> Vec<(usize, usize)> {
         self.anchor.in_place(self.n_inputs)
     }
 }
 
 /// A graph whose nodes can be replaced; values that no longer exist forward to what took their place.
-struct Draft {
+struct Draft<'p> {
     nodes: Vec<Option<Node>>,
     forward: HashMap<Value, Value>,
     outputs: Vec<(String, Value)>,
     updates: Vec<(Value, Value)>,
-    max_slots: usize,
+    profile: &'p DeviceProfile,
 }
 
 /// Returns the graph with elementwise chains, epilogues and column sums fused, in a valid order.
@@ -130,7 +126,7 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
         forward: HashMap::new(),
         outputs: graph.outputs().to_vec(),
         updates: graph.updates().to_vec(),
-        max_slots: profile.max_storage_buffers as usize,
+        profile,
     };
     draft.column_sums();
     draft.chains();
@@ -138,7 +134,7 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
     draft.finish()
 }
 
-impl Draft {
+impl Draft<'_> {
     fn resolve(&self, mut v: Value) -> Value {
         while let Some(&next) = self.forward.get(&v) {
             v = next;
@@ -217,7 +213,7 @@ impl Draft {
                 let before: Vec<Value> = inputs.iter().chain(&source).copied().collect();
                 inputs = kept.into_iter().chain(source).collect();
                 let (inputs, program) = unique_inputs(inputs, &program.compose(at, &producer));
-                if inputs.len() + 1 > self.max_slots {
+                if inputs.len() + 1 > self.max_slots() {
                     break;
                 }
                 if let Some(node) = &mut self.nodes[i] {
@@ -246,7 +242,26 @@ impl Draft {
             let once = uses.get(v) == Some(&1) && inputs.iter().filter(|u| *u == v).count() == 1;
             let cheap = !widened || producer.instrs.len() <= 4;
             let fits = consumer.instrs.len() + producer.instrs.len() <= 48;
-            (once && cheap && fits).then_some((at, v.node as usize, producer))
+            let last = || self.ends_before(*v, &inputs, uses);
+            (once && cheap && fits && !last()).then_some((at, v.node as usize, producer))
+        })
+    }
+
+    /// Returns whether the producer of an operand can be the last step of a heavy node while its consumer becomes that
+    /// of a later one: then both branches end without a launch of their own.
+    fn ends_before(&self, v: Value, operands: &[Value], uses: &HashMap<Value, usize>) -> bool {
+        let heavy = |u: Value| self.nodes[u.node as usize].as_ref()?.op().filter(|op| op.epilogue());
+        let end = |u: Value| match self.pointwise(u.node as usize) {
+            Some(_) => self.anchor(u.node as usize, uses).map(|(_, a)| a),
+            None => Some(u).filter(|u| heavy(*u).is_some()),
+        };
+        let same = |u: &Value| uses.get(u) == Some(&1) && self.ty(*u).map(|t| &t.shape) == self.ty(v).map(|t| &t.shape);
+        let own = if same(&v) { end(v) } else { None };
+        own.is_some_and(|own| {
+            let node = own.node as usize;
+            let outputs = self.nodes[node].as_ref().map_or(0, |n| n.outputs.len());
+            self.inputs(v.node as usize).len() - 1 + self.inputs(node).len() + outputs <= self.max_slots()
+                && operands.iter().any(|u| *u != v && same(u) && end(*u).is_some_and(|other| other.node > own.node))
         })
     }
 
@@ -257,20 +272,7 @@ impl Draft {
             let Some(program) = self.pointwise(i) else { continue };
             let inputs = self.inputs(i);
             let Some(out) = self.nodes[i].as_ref().map(|n| n.outputs[0].clone()) else { continue };
-            let anchor = inputs
-                .iter()
-                .enumerate()
-                .filter(|(_, v)| {
-                    let node = self.nodes[v.node as usize].as_ref();
-                    v.output == 0
-                        && uses.get(v) == Some(&1)
-                        && inputs.iter().filter(|u| u == v).count() == 1
-                        && node.is_some_and(|n| n.op().is_some_and(|op| op.epilogue()))
-                        && self.ty(**v).is_some_and(|t| t.shape == out.shape && t.dtype == DType::F32)
-                        && inputs.iter().all(|u| u == *v || !self.reaches(u.node as usize, v.node as usize))
-                })
-                .max_by_key(|(_, v)| v.node);
-            let Some((at, &v)) = anchor else { continue };
+            let Some((at, v)) = self.anchor(i, &uses) else { continue };
             let Some(source) = self.nodes[v.node as usize].clone() else { continue };
             let Some(op) = source.op() else { continue };
             // Input 0 becomes the anchor's result, the others keep their order.
@@ -279,20 +281,17 @@ impl Draft {
             let program = program.remap(&order, inputs.len());
             let extras: Vec<Value> = inputs.iter().enumerate().filter(|(k, _)| *k != at).map(|(_, u)| *u).collect();
             let own = self.inputs(v.node as usize);
-            if own.len() + extras.len() + source.outputs.len() + 1 > self.max_slots {
-                continue;
-            }
             let n_inputs = own.len();
             let repeats = extras.iter().map(|e| own.iter().position(|o| o == e)).collect();
-            let Some(node) = &mut self.nodes[i] else { continue };
             let mut outputs = source.outputs.clone();
             outputs[0] = out;
-            *node = Node {
-                name: source.name.clone(),
-                kind: Kind::Op(Arc::new(Fused { anchor: op.clone(), n_inputs, repeats, program })),
-                inputs: own.into_iter().chain(extras).collect(),
-                outputs,
-            };
+            let (name, anchor) = (source.name.clone(), op.clone());
+            let fused = Fused { anchor, n_inputs, repeats, program };
+            let inputs: Vec<Value> = own.into_iter().chain(extras).collect();
+            if !self.fits(&fused, &inputs, &outputs) {
+                continue;
+            }
+            self.nodes[i] = Some(Node { name, kind: Kind::Op(Arc::new(fused)), inputs, outputs });
             self.nodes[v.node as usize] = None;
             uses.remove(&v);
             for output in 1..source.outputs.len() as u32 {
@@ -303,6 +302,38 @@ impl Draft {
                 }
             }
         }
+    }
+
+    fn max_slots(&self) -> usize {
+        self.profile.max_storage_buffers as usize
+    }
+
+    /// Returns whether each launch of a fused operation can bind what it reads and writes, scratch too.
+    fn fits(&self, fused: &Fused, inputs: &[Value], outputs: &[TensorType]) -> bool {
+        let slots = inputs.len() + outputs.len();
+        if slots != self.max_slots() {
+            return slots < self.max_slots();
+        }
+        let types = inputs.iter().filter_map(|&v| self.ty(v).cloned());
+        let io = Io { inputs: types.collect(), outputs: outputs.to_vec() };
+        let candidates = fused.lower(&io, self.profile, None);
+        candidates.first().is_some_and(|c| c.dispatches.iter().all(|d| d.n_storage() <= slots))
+    }
+
+    /// Returns the operand of an elementwise node, and its place, whose heavy node can take it as its last step.
+    fn anchor(&self, i: usize, uses: &HashMap<Value, usize>) -> Option<(usize, Value)> {
+        let inputs = self.inputs(i);
+        let out = &self.nodes[i].as_ref()?.outputs[0];
+        let found = inputs.iter().enumerate().filter(|(_, v)| {
+            let node = self.nodes[v.node as usize].as_ref();
+            v.output == 0
+                && uses.get(v) == Some(&1)
+                && inputs.iter().filter(|u| u == v).count() == 1
+                && node.is_some_and(|n| n.op().is_some_and(|op| op.epilogue()))
+                && self.ty(**v).is_some_and(|t| t.shape == out.shape && t.dtype == DType::F32)
+                && inputs.iter().all(|u| u == *v || !self.reaches(u.node as usize, v.node as usize))
+        });
+        found.max_by_key(|(_, v)| v.node).map(|(at, &v)| (at, v))
     }
 
     /// Returns whether node `from` needs node `to`, directly or through others.

@@ -209,6 +209,11 @@ impl Planner<'_> {
             let Some(op) = node.op().filter(|op| !op.view()) else { continue };
             let mut candidates = op.lower(&self.graph.io(node), &self.options.profile, None);
             candidates.retain(|c| self.binds(i, c));
+            let most = self.options.profile.max_storage_buffers as usize;
+            let fits = |c: &Candidate| c.dispatches.iter().all(|d| d.n_storage() <= most);
+            if candidates.iter().any(fits) {
+                candidates.retain(fits);
+            }
             let (capacity, limit) = (self.options.capacity, self.options.profile.max_turns);
             let turns = |c: &Candidate| c.dispatches.iter().map(|d| d.turns_at(capacity)).max().unwrap_or(0);
             let fewest = candidates.iter().map(turns).min().unwrap_or(0);

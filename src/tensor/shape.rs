@@ -38,7 +38,7 @@ pub struct Count {
 impl Count {
     /// Returns the count for `n` samples.
     pub fn at(self, n: usize) -> u64 {
-        self.fixed + self.per_sample * n as u64
+        self.fixed.saturating_add(self.per_sample.saturating_mul(n as u64))
     }
 
     /// Returns this count divided by `k`, which divides both parts.
@@ -53,7 +53,7 @@ impl Count {
 
     /// Returns this count times `k`.
     pub fn times(self, k: u64) -> Count {
-        Count { fixed: self.fixed * k, per_sample: self.per_sample * k }
+        Count { fixed: self.fixed.saturating_mul(k), per_sample: self.per_sample.saturating_mul(k) }
     }
 }
 
@@ -114,6 +114,12 @@ impl Shape {
             dims[0] *= n;
         }
         dims
+    }
+
+    /// Returns whether a sample has no more elements than kernels can count, 2³² − 1.
+    pub fn is_countable(&self) -> bool {
+        let count = self.dims.iter().try_fold(1u32, |n, &d| n.checked_mul(u32::try_from(d).ok()?));
+        count.is_some() || self.dims.contains(&0)
     }
 
     /// Returns the number of elements.

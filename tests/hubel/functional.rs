@@ -2,7 +2,10 @@
 
 use crate::harness::engine;
 use hubel::{
-    nn::call,
+    nn::{
+        blocks::{residual, squeeze_excite},
+        call,
+    },
     prelude::*,
     tensor::{Philox, Purpose, stream_id},
 };
@@ -58,7 +61,9 @@ fn frozen_weights_keep_their_bits_and_constrained_ones_their_constraint() {
         .add(Conv2D::new(4, 3).activation(Relu).name("base"))
         .add(BatchNormalization::new().name("norm"))
         .add(Flatten::new())
-        .add(Dense::new(8).kernel_constraint(Constraint::max_norm(0.5)).bias_constraint(Constraint::NonNeg).name("head"))
+        .add(
+            Dense::new(8).kernel_constraint(Constraint::max_norm(0.5)).bias_constraint(Constraint::NonNeg).name("head"),
+        )
         .add(Dense::new(3).kernel_regularizer(L2(0.1)).activation(Softmax).name("out"))
         .build()
         .expect("a model");
@@ -97,6 +102,33 @@ fn the_loss_that_is_shown_includes_what_regularisers_ask() {
     };
     let ((plain, _), (regularised, squares)) = (loss(0.0), loss(0.5));
     assert!((regularised - plain - 0.5 * squares).abs() < 1e-4, "{plain} {regularised} {squares}");
+}
+
+#[test]
+fn a_model_is_drawn_as_svg_and_as_png() {
+    let x = Input::named("picture", [32, 32, 3], F32);
+    let stem = x.apply(Conv2D::new(16, 3).padding(Same).name("stem")).expect("a layer");
+    let y = residual(&stem, 16, 1, "block_1").and_then(|y| residual(&y, 32, 2, "block_2")).expect("two blocks");
+    let y = squeeze_excite(&y, 4, "se").expect("a block");
+    let y = y.apply(GlobalAveragePooling2D::new()).and_then(|y| y.apply(Dense::new(10).name("head"))).expect("a head");
+    let model = Model::new(&[x], &[y]).expect("a model");
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = std::env::var_os("HUBEL_PICTURES").map_or(folder.path().to_owned(), Into::into);
+    let (svg, png) = (folder.join("model.svg"), folder.join("model.PNG"));
+    model.plot(&svg).expect("an SVG");
+    model.plot(&png).expect("a PNG");
+    let text = std::fs::read_to_string(svg).expect("text");
+    assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n"));
+    for name in model.layer_names().into_iter().chain(["picture", "(N, 16, 16, 32)", "448 weights"]) {
+        assert!(text.contains(&format!(">{name}</text>")), "{name} is missing");
+    }
+    // An arrow into each box for each of its inputs.
+    let inputs: usize = model.summary().rows.iter().map(|r| r.inputs.len()).sum();
+    assert_eq!(text.matches("marker-end").count(), inputs);
+    let picture = hubel::io::image::open(png).expect("a PNG");
+    assert!(picture.shape()[0] > picture.shape()[1], "{:?}", picture.shape());
+    let error = model.plot(folder.join("model.pdf")).expect_err("neither SVG nor PNG").to_string();
+    assert!(error.contains("wanted the ending .svg or .png, got `pdf`"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! All integration tests in one binary.
 
-mod golden;
+mod errors;
 mod functional;
+mod fusion;
+mod golden;
 mod gradients;
 mod harness;
 mod kernels;

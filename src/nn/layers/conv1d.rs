@@ -1,4 +1,4 @@
-use super::{DataFormat, Single, layer};
+use super::{DataFormat, Single, grouped, layer};
 use crate::{
     graph::{OpError, Value},
     nn::{Activation, Constraint, Initializer, Regularizer, Scope},
@@ -64,7 +64,7 @@ impl Conv1D {
         let channels = scope.graph.shape(x).last();
         let kernel = scope.weight(
             "kernel",
-            &[self.kernel_size.0, channels / self.groups.max(1), self.filters],
+            &[self.kernel_size.0, grouped("conv1d", channels, self.groups, self.filters)?, self.filters],
             (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint),
         )?;
         let options = Conv2dOptions {

@@ -1,4 +1,4 @@
-use super::{DataFormat, Pair, image, layer};
+use super::{DataFormat, Pair, grouped, image, layer};
 use crate::{
     graph::{OpError, Value},
     nn::{Activation, Constraint, Initializer, Regularizer, Scope},
@@ -64,7 +64,7 @@ impl Conv2D {
         let (shape, [kh, kw]) = (image(scope.graph, "conv2d", x)?, self.kernel_size.0);
         let kernel = scope.weight(
             "kernel",
-            &[kh, kw, shape.last() / self.groups.max(1), self.filters],
+            &[kh, kw, grouped("conv2d", shape.last(), self.groups, self.filters)?, self.filters],
             (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint),
         )?;
         let options = Conv2dOptions {

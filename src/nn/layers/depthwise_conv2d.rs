@@ -73,7 +73,7 @@ impl DepthwiseConv2D {
         let y = match self.use_bias {
             true => {
                 let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
-                let bias = scope.weight("bias", &[channels * self.depth_multiplier], options)?;
+                let bias = scope.weight("bias", &[channels.saturating_mul(self.depth_multiplier)], options)?;
                 scope.graph.add(y, bias)?
             }
             false => y,
@@ -92,6 +92,6 @@ pub(super) fn depthwise(scope: &mut Scope, x: Value, kernel: Value, options: Con
         let got = scope.graph.shape(kernel).clone();
         return Err(OpError::new("depthwise_conv2d", "a kernel of four axes", got, "give it (kh, kw, in, multiplier)"));
     };
-    let kernel = scope.graph.reshape(kernel, [kh, kw, 1, channels * multiplier])?;
+    let kernel = scope.graph.reshape(kernel, [kh, kw, 1, channels.saturating_mul(multiplier)])?;
     scope.graph.conv2d(x, kernel, options)
 }

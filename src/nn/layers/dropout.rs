@@ -49,6 +49,14 @@ impl Dropout {
     }
 }
 
+/// Returns an error where a rate is no share.
+pub(super) fn share(op: &str, rate: f32) -> Result<(), OpError> {
+    match (0.0..=1.0).contains(&rate) {
+        true => Ok(()),
+        false => Err(OpError::new(op, "a rate from 0 to 1", rate, "give the share that becomes 0")),
+    }
+}
+
 /// Returns the input with a share dropped in training; decisions have the shape that `noise` makes of the input's.
 fn drop(
     scope: &mut Scope,
@@ -58,6 +66,7 @@ fn drop(
 ) -> Result<Value, OpError> {
     let shape = scope.graph.shape(x).clone();
     let noise = noise(&shape)?;
+    share("dropout", rate)?;
     if scope.mode == Mode::Inference || rate == 0.0 {
         return Ok(x);
     }

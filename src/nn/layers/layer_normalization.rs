@@ -49,7 +49,7 @@ impl LayerNormalization {
         let axes: Option<Vec<usize>> =
             self.axis.list().iter().map(|&a| axis(a, rank).filter(|&a| a > 0)).collect();
         let mut axes = axes.ok_or_else(|| {
-            let (wanted, got) = (format!("axes from 1 to {}", rank - 1), format!("{:?}", self.axis));
+            let (wanted, got) = (format!("axes from 1 to {}", rank - 1), format!("{:?}", self.axis.list()));
             OpError::new("layer_normalization", wanted, got, "choose axes of the sample")
         })?;
         axes.sort_unstable();

@@ -20,7 +20,8 @@ macro_rules! merging {
 
             fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
                 if !($least..=$most).contains(&inputs.len()) {
-                    let (wanted, advice) = (format!("at least {} inputs", $least), "list the tensors to combine");
+                    let least = if $least == $most { "" } else { "at least " };
+                    let (wanted, advice) = (format!("{least}{} inputs", $least), "list the tensors to combine");
                     return Err(OpError::new(stringify!($function), wanted, inputs.len(), advice));
                 }
                 let y = combine(scope.graph, stringify!($function), $binary, inputs)?;

@@ -47,7 +47,7 @@ impl From<[usize; 2]> for Ends {
 impl<'de> Deserialize<'de> for Sides {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "wanted a number, two, or two for each axis")]
         enum Form {
             One(usize),
             Two([usize; 2]),
@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Sides {
 impl<'de> Deserialize<'de> for Ends {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "wanted a number, or two of them")]
         enum Form {
             One(usize),
             Two([usize; 2]),

@@ -135,6 +135,10 @@ impl PReLU {
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let dims = scope.graph.shape(inputs[0]).dims()[1..].to_vec();
+        if let Some(axis) = self.shared_axes.iter().find(|axis| !(1..=dims.len()).contains(axis)) {
+            let wanted = format!("shared axes from 1 to {}", dims.len());
+            return Err(OpError::new("prelu", wanted, axis, "choose axes of the sample"));
+        }
         let shape: Vec<usize> =
             dims.iter().zip(1..).map(|(&d, axis)| if self.shared_axes.contains(&axis) { 1 } else { d }).collect();
         let options = (&self.alpha_initializer, &self.alpha_regularizer, &self.alpha_constraint);

@@ -1,4 +1,4 @@
-use super::layer;
+use super::{dropout::share, layer};
 use crate::{
     graph::{Initialize, OpError, Value},
     nn::{Activation, Constraint, Initializer, Mode, Regularizer, Scope, WeightOptions},
@@ -278,12 +278,13 @@ impl Run<'_> {
             let advice = "give samples a time axis and a feature axis";
             return Err(OpError::new(self.cell, "an input of shape (N, timesteps, features)", shape, advice));
         };
+        share(self.cell, self.dropout)?;
         let cell = Cell {
             kind: self.kind,
             activation: function(self.cell, self.activation)?,
             gate: function(self.cell, self.gate)?,
         };
-        let (units, width) = (self.units, cell.gates() * self.units);
+        let (units, width) = (self.units, self.units.saturating_mul(cell.gates()));
         let kernel = scope.weight(&format!("{}/kernel", self.cell), &[features, width], self.kernel)?;
         let recurrent = scope.weight(&format!("{}/recurrent_kernel", self.cell), &[units, width], self.recurrent)?;
         let after = self.kind == CellKind::GruAfter;

@@ -98,8 +98,8 @@ impl Resizing {
             let shape = image(scope.graph, "resizing", x)?;
             let (h, w) = (shape.dims()[1], shape.dims()[2]);
             if self.crop_to_aspect_ratio {
-                let crop_h = (w * self.height / self.width.max(1)).min(h).max(1);
-                let crop_w = (h * self.width / self.height.max(1)).min(w).max(1);
+                let crop_h = (w.saturating_mul(self.height) / self.width.max(1)).min(h).max(1);
+                let crop_w = (h.saturating_mul(self.width) / self.height.max(1)).min(w).max(1);
                 x = scope.graph.slice_axis(x, 1, Part::new((h - crop_h) / 2, crop_h))?;
                 x = scope.graph.slice_axis(x, 2, Part::new((w - crop_w) / 2, crop_w))?;
             }

@@ -30,7 +30,7 @@ impl From<(usize, usize)> for Pair {
 impl<'de> Deserialize<'de> for Pair {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "wanted a size, or two of them")]
         enum Form {
             One(usize),
             Two([usize; 2]),
@@ -55,7 +55,7 @@ impl From<usize> for Single {
 impl<'de> Deserialize<'de> for Single {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "wanted a size")]
         enum Form {
             One(usize),
             List([usize; 1]),
@@ -152,6 +152,15 @@ impl DataFormat {
         let to_first: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
         scope.graph.transpose(y, &to_first)
     }
+}
+
+/// Returns the channels of one group, or an error where groups do not divide channels and filters.
+pub(crate) fn grouped(op: &str, channels: usize, groups: usize, filters: usize) -> Result<usize, OpError> {
+    if groups > 0 && channels.is_multiple_of(groups) && filters.is_multiple_of(groups) {
+        return Ok(channels / groups);
+    }
+    let wanted = format!("groups that divide {channels} channels and {filters} filters");
+    Err(OpError::new(op, wanted, format!("{groups} groups"), "choose a common divisor, or other filters"))
 }
 
 /// Returns a picture's shape, or an error where the tensor is none.

@@ -1,0 +1,42 @@
+use crate::{
+    Error,
+    data::diagram::{Block, Diagram},
+    io::{Flaw, FormatError, image},
+    nn::Model,
+};
+use std::{fs, path::Path};
+
+impl Model {
+    /// Draws the graph of the model, a box for each input and each use of a layer: name, type, shape of its output,
+    /// number of weights.
+    ///
+    /// The path's ending says whether it becomes SVG or PNG; another one is an error.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # std::env::set_current_dir(folder.path()).expect("a folder to work in");
+    /// models::lenet5()?.plot("lenet5.svg")?;
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn plot(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let blocks: Vec<Block> = (self.diagram()?.into_iter())
+            .map(|(name, kind, shape, weights, inputs)| {
+                let weights = if weights > 0 { format!("{weights} weights") } else { String::new() };
+                Block { lines: [[name, kind.to_owned()], [shape.to_string(), weights]], inputs }
+            })
+            .collect();
+        let diagram = Diagram::new(&blocks)?;
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        match ending.to_ascii_lowercase().as_str() {
+            "svg" => Ok(fs::write(path, diagram.svg()).map_err(|e| FormatError::io(path, "to write the diagram", &e))?),
+            "png" => Ok(image::save(&diagram.picture()?, path)?),
+            _ => {
+                let got = format!("`{ending}`");
+                let error = FormatError::new(Flaw::Picture, "the diagram's name", "the ending .svg or .png", got);
+                Err(error.of(path).advise("give the path one of these endings").into())
+            }
+        }
+    }
+}
