@@ -57,17 +57,19 @@ pub mod prelude {
         self, GlorotNormal, GlorotUniform, HeNormal, HeUniform, LecunNormal, LecunUniform, Ones, Zeros,
     };
     pub use crate::nn::{
-        Accuracy, Adam, Constraint, Input, IntoLayer, L1, L1L2, L2, Layer, LayerError, LearningRate, Loss, Metric,
-        Model, OneCycle, Optimizer, Regularizer, Sequential, Sgd, SparseCategoricalCrossentropy, Tensor, models,
+        Accuracy, Adam, BinaryCrossentropy, CategoricalCrossentropy, Constraint, Input, IntoLayer, L1, L1L2, L2, Layer,
+        LayerError, LearningRate, Loss, MeanAbsoluteError, MeanSquaredError, Metric, Model, OneCycle, Optimizer,
+        Regularizer, Sequential, Sgd, SparseCategoricalCrossentropy, Tensor, models,
     };
     pub use crate::nn::{
         ActivationLayer, Add, Average, AveragePooling1D, AveragePooling2D, AvgPool2D, BatchNormalization,
         Bidirectional, Concatenate, Conv1D, Conv2D, Conv2DTranspose, Cropping1D, Cropping2D, Dense, DepthwiseConv2D,
-        Dropout, ELU, Embedding, Flatten, GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D,
-        GlobalMaxPooling2D, GroupNormalization, LayerNormalization, LeakyReLU, MaxPool2D, MaxPooling1D, MaxPooling2D,
-        Maximum, Minimum, Multiply, Normalization, PReLU, Permute, ReLU, RepeatVector, Rescaling, Reshape, Resizing,
-        SeparableConv2D, SoftmaxLayer, SpatialDropout2D, Subtract, UpSampling1D, UpSampling2D, ZeroPadding1D,
-        ZeroPadding2D, add, average, concatenate, maximum, minimum, multiply, subtract,
+        Dropout, ELU, Embedding, Flatten, GRU, GaussianNoise, GlobalAveragePooling1D, GlobalAveragePooling2D,
+        GlobalMaxPooling1D, GlobalMaxPooling2D, GroupNormalization, LSTM, LayerNormalization, LeakyReLU, MaxPool2D,
+        MaxPooling1D, MaxPooling2D, Maximum, Minimum, Multiply, Normalization, PReLU, Permute, ReLU, RepeatVector,
+        Rescaling, Reshape, Resizing, SeparableConv2D, SimpleRNN, SoftmaxLayer, SpatialDropout2D, Subtract,
+        TimeDistributed, UpSampling1D, UpSampling2D, ZeroPadding1D, ZeroPadding2D, add, average, concatenate, maximum,
+        minimum, multiply, subtract,
     };
     pub use crate::ops::{
         Conv2dOptions,

@@ -58,7 +58,9 @@ fn frozen_weights_keep_their_bits_and_constrained_ones_their_constraint() {
         .add(Conv2D::new(4, 3).activation(Relu).name("base"))
         .add(BatchNormalization::new().name("norm"))
         .add(Flatten::new())
-        .add(Dense::new(8).kernel_constraint(Constraint::max_norm(0.5)).bias_constraint(Constraint::NonNeg).name("head"))
+        .add(
+            Dense::new(8).kernel_constraint(Constraint::max_norm(0.5)).bias_constraint(Constraint::NonNeg).name("head"),
+        )
         .add(Dense::new(3).kernel_regularizer(L2(0.1)).activation(Softmax).name("out"))
         .build()
         .expect("a model");

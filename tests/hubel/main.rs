@@ -1,7 +1,7 @@
 //! All integration tests in one binary.
 
-mod golden;
 mod functional;
+mod golden;
 mod gradients;
 mod harness;
 mod kernels;
