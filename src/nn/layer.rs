@@ -106,6 +106,9 @@ pub struct Weight {
     pub value: Value,
 }
 
+/// Numbers in a weight: a larger one could not be addressed by 32-bit indices.
+const MOST_ELEMENTS: usize = 1 << 30;
+
 /// What layers have made so far, all together.
 #[derive(Debug, Default)]
 pub(super) struct Built {
@@ -197,6 +200,12 @@ impl<'a> Scope<'a> {
         options: impl Into<WeightOptions<'o>>,
     ) -> Result<Value, OpError> {
         let WeightOptions(initializer, regularizer, constraint) = options.into();
+        let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        if !elements.is_some_and(|n| (1..=MOST_ELEMENTS).contains(&n)) {
+            let (wanted, advice) =
+                (format!("`{name}` of 1 to {MOST_ELEMENTS} numbers"), "choose other sizes for the layer");
+            return Err(OpError::new(name, wanted, format!("{shape:?}"), advice));
+        }
         let known = self.built.weights.len();
         let value = self.add(name, shape, initializer, self.trainable, constraint);
         if let Some(regularizer) = regularizer.filter(|_| self.trainable && self.built.weights.len() > known) {

@@ -73,7 +73,7 @@ impl DepthwiseConv2D {
         let y = match self.use_bias {
             true => {
                 let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
-                let bias = scope.weight("bias", &[channels * self.depth_multiplier], options)?;
+                let bias = scope.weight("bias", &[channels.saturating_mul(self.depth_multiplier)], options)?;
                 scope.graph.add(y, bias)?
             }
             false => y,

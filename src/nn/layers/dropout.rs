@@ -56,6 +56,9 @@ fn drop(
     rate: f32,
     noise: impl FnOnce(&Shape) -> Result<Shape, OpError>,
 ) -> Result<Value, OpError> {
+    if !(0.0..=1.0).contains(&rate) {
+        return Err(OpError::new("dropout", "a rate in 0 ..= 1", rate, "give the share that becomes 0"));
+    }
     let shape = scope.graph.shape(x).clone();
     let noise = noise(&shape)?;
     if scope.mode == Mode::Inference || rate == 0.0 {

@@ -2,8 +2,8 @@
 
 mod sizes;
 
-pub(crate) use sizes::image;
 pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
+pub(crate) use sizes::{groups, image};
 
 use super::{Layer, layer::layer};
 use std::sync::Arc;

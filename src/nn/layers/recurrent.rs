@@ -283,7 +283,7 @@ impl Run<'_> {
             activation: function(self.cell, self.activation)?,
             gate: function(self.cell, self.gate)?,
         };
-        let (units, width) = (self.units, cell.gates() * self.units);
+        let (units, width) = (self.units, self.units.saturating_mul(cell.gates()));
         let kernel = scope.weight(&format!("{}/kernel", self.cell), &[features, width], self.kernel)?;
         let recurrent = scope.weight(&format!("{}/recurrent_kernel", self.cell), &[units, width], self.recurrent)?;
         let after = self.kind == CellKind::GruAfter;

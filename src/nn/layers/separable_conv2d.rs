@@ -77,7 +77,7 @@ impl SeparableConv2D {
         let shape = kernel_shape(self.kernel_size, channels, self.depth_multiplier);
         let first = scope.weight("depthwise_kernel", &shape, options)?;
         let options = (&self.pointwise_initializer, &self.pointwise_regularizer, &self.pointwise_constraint);
-        let shape = [1, 1, channels * self.depth_multiplier, self.filters];
+        let shape = [1, 1, channels.saturating_mul(self.depth_multiplier), self.filters];
         let second = scope.weight("pointwise_kernel", &shape, options)?;
         let options = Conv2dOptions {
             padding: self.padding,

@@ -163,3 +163,12 @@ pub(crate) fn image(g: &Graph, layer: &str, x: Value) -> Result<Shape, OpError> 
     let advice = "put the layer before Flatten, or give the input its channel axis";
     Err(OpError::new(layer, "an input of shape (N, height, width, channels)", shape, advice))
 }
+
+/// Returns an error unless groups divide channels and filters.
+pub(crate) fn groups(layer: &str, groups: usize, channels: usize, filters: usize) -> Result<(), OpError> {
+    if groups > 0 && channels.is_multiple_of(groups) && filters.is_multiple_of(groups) {
+        return Ok(());
+    }
+    let wanted = format!("groups that divide {channels} channels and {filters} filters");
+    Err(OpError::new(layer, wanted, groups, "choose another number of groups or filters"))
+}
