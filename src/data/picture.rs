@@ -439,6 +439,93 @@ fn mask(text: &str, size: f64) -> Result<(Vec<u8>, i32, i32), FormatError> {
     Ok(((0..w * h).map(average).collect(), w, h))
 }
 
+/// A box of a diagram: its column and row from 0, and up to two lines of text.
+pub(crate) struct Cell {
+    pub column: f64,
+    pub row: usize,
+    pub text: [String; 2],
+}
+
+const CELL: [i32; 2] = [300, 56];
+const STEP: [i32; 2] = [330, 92];
+
+/// What a diagram consists of: width and height, corners of boxes, ends of arrows.
+fn layout(cells: &[Cell], arrows: &[(usize, usize)]) -> ([i32; 2], Vec<[i32; 2]>, Vec<[[i32; 2]; 2]>) {
+    let widest = cells.iter().fold(0.0f64, |m, c| m.max(c.column));
+    let rows = cells.iter().map(|c| c.row + 1).max().unwrap_or(1) as i32;
+    let size = [(widest * f64::from(STEP[0])) as i32 + STEP[0], rows * STEP[1] + MARGIN];
+    let corner = |c: &Cell| [(c.column * f64::from(STEP[0])) as i32 + 15, c.row as i32 * STEP[1] + MARGIN];
+    let corners: Vec<[i32; 2]> = cells.iter().map(corner).collect();
+    let ends = |&(from, to): &(usize, usize)| {
+        let ([x, y], [u, v]) = (corners[from], corners[to]);
+        [[x + CELL[0] / 2, y + CELL[1]], [u + CELL[0] / 2, v]]
+    };
+    (size, corners.clone(), arrows.iter().map(ends).collect())
+}
+
+/// Returns boxes and arrows between them as a picture.
+pub(crate) fn diagram(cells: &[Cell], arrows: &[(usize, usize)]) -> Result<RgbImage, FormatError> {
+    let ([w, h], corners, ends) = layout(cells, arrows);
+    let mut canvas = Canvas::new(w, h)?;
+    for &[from, to] in &ends {
+        let tip = [[to[0] - 5, to[1] - 9], [to[0] + 5, to[1] - 9], to];
+        let points = |list: &[[i32; 2]]| list.iter().map(|p| (p[0], p[1])).collect::<Vec<_>>();
+        let area = canvas.area();
+        area.draw(&PathElement::new(points(&[from, to]), PALE.stroke_width(2)))
+            .and_then(|()| area.draw(&Polygon::new(points(&tip), PALE.filled())))
+            .map_err(|e| cannot_draw(e.to_string()))?;
+    }
+    for (cell, &[x, y]) in cells.iter().zip(&corners) {
+        canvas.fill(x, y, CELL[0], CELL[1], BLUE);
+        canvas.fill(x + 2, y + 2, CELL[0] - 4, CELL[1] - 4, PAPER);
+        canvas.text(&cell.text[0], x + CELL[0] / 2, y + 18, TEXT, INK, HPos::Center)?;
+        canvas.text(&cell.text[1], x + CELL[0] / 2, y + 40, TEXT - 3.0, PALE, HPos::Center)?;
+    }
+    canvas.finish()
+}
+
+/// Returns boxes and arrows between them as SVG.
+pub(crate) fn diagram_svg(cells: &[Cell], arrows: &[(usize, usize)]) -> String {
+    use std::fmt::Write as _;
+    let ([w, h], corners, ends) = layout(cells, arrows);
+    let hex = |c: RGBColor| format!("#{:02x}{:02x}{:02x}", c.0, c.1, c.2);
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w} {h}\" width=\"{w}\" height=\"{h}\" \
+         font-family=\"DejaVu Sans, sans-serif\" text-anchor=\"middle\">\n<rect width=\"{w}\" height=\"{h}\" fill=\"white\"/>\n"
+    );
+    for [[x, y], [u, v]] in ends {
+        let grey = hex(PALE);
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{x} {y}L{u} {v}\" stroke=\"{grey}\" stroke-width=\"2\"/>\
+             <path d=\"M{} {t}L{} {t}L{u} {v}Z\" fill=\"{grey}\"/>",
+            u - 5,
+            u + 5,
+            t = v - 9
+        );
+    }
+    for (cell, [x, y]) in cells.iter().zip(corners) {
+        let (middle, [name, more]) = (x + CELL[0] / 2, &cell.text);
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x}\" y=\"{y}\" width=\"{}\" height=\"{}\" fill=\"white\" stroke=\"{}\" stroke-width=\"2\"/>\
+             <text x=\"{middle}\" y=\"{}\" font-size=\"{TEXT}\" fill=\"{}\">{}</text>\
+             <text x=\"{middle}\" y=\"{}\" font-size=\"14\" fill=\"{}\">{}</text>",
+            CELL[0],
+            CELL[1],
+            hex(BLUE),
+            y + 24,
+            hex(INK),
+            escaped(name),
+            y + 45,
+            hex(PALE),
+            escaped(more)
+        );
+    }
+    svg + "</svg>\n"
+}
+
 struct Canvas {
     w: i32,
     h: i32,

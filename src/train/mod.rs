@@ -5,6 +5,8 @@ mod checkpoint;
 mod history;
 mod inference;
 mod options;
+#[cfg(feature = "plots")]
+mod plot;
 #[cfg(feature = "cli")]
 mod progress_bar;
 mod runner;

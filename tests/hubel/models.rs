@@ -333,3 +333,20 @@ fn inputs_have_types() {
     let table = model.initial_value(&model.weights()[0], 0).to_f32();
     assert_eq!((&y[3..6], &y[15..18]), (&table[3..6], &table[27..30]));
 }
+
+#[test]
+fn a_model_is_drawn_as_svg_and_png() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let x = Input::new([8, 8, 8]);
+    let y = residual(&x, 16, 2, "block").expect("a block");
+    let model = Model::new(&[x], &[y]).expect("a model");
+    let [svg, png, other] = ["model.svg", "model.png", "model.gif"].map(|name| folder.path().join(name));
+    model.plot(&svg).expect("an SVG");
+    model.plot(&png).expect("a PNG");
+    let text = std::fs::read_to_string(&svg).expect("SVG is text");
+    assert!(model.layer_names().iter().all(|name| text.contains(name)), "{text}");
+    assert_eq!(text.matches("<path").count() / 2, model.summary().rows.iter().map(|r| r.inputs.len()).sum::<usize>());
+    let picture = std::fs::read(&png).expect("the PNG is there");
+    assert!(picture.len() > 2000 && picture.starts_with(b"\x89PNG"));
+    assert!(model.plot(&other).expect_err("no such format").to_string().contains("png"));
+}
