@@ -50,7 +50,7 @@ fn main() -> Result<()> {
     shown.slice(..).map_async(wgpu::MapMode::Read, |_| ());
     device.poll(wgpu::PollType::wait_indefinitely())?;
     let view = shown.slice(..).get_mapped_range()?;
-    let labels = test.classes_of(&rows)?.to_f32();
+    let labels = test.labels_of(&rows)?.to_f32();
     for (p, label) in bytemuck::cast_slice::<u8, f32>(&view).chunks(10).zip(labels) {
         let best = (0..10).max_by(|&a, &b| p[a].total_cmp(&p[b])).context("ten classes")?;
         println!("label {label}, read as {best} ({:.1}%)", 100.0 * p[best]);

@@ -156,7 +156,7 @@ fn draw(trainer: &Trainer, history: &History, test: &Dataset, out: &Path) -> Res
     picture::curves(&history.series)?.save(out.join("curves.png"))?;
     let all: Vec<u32> = (0..test.len() as u32).collect();
     let probabilities = trainer.predict(&test.rows(&all)?)?.to_f32();
-    let labels = test.classes_of(&all)?.to_f32();
+    let labels = test.labels_of(&all)?.to_f32();
     let mut confusion = vec![vec![0u64; 10]; 10];
     let mut wrong = Vec::new();
     for (i, p) in probabilities.chunks(10).enumerate() {

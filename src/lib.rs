@@ -57,8 +57,9 @@ pub mod prelude {
         self, GlorotNormal, GlorotUniform, HeNormal, HeUniform, LecunNormal, LecunUniform, Ones, Zeros,
     };
     pub use crate::nn::{
-        Accuracy, Adam, Constraint, Input, IntoLayer, L1, L1L2, L2, Layer, LayerError, LearningRate, Loss, Metric,
-        Model, OneCycle, Optimizer, Regularizer, Sequential, Sgd, SparseCategoricalCrossentropy, Tensor, models,
+        Accuracy, Adam, BinaryCrossentropy, CategoricalCrossentropy, Constraint, Input, IntoLayer, L1, L1L2, L2, Layer,
+        LayerError, LearningRate, Loss, MeanAbsoluteError, MeanSquaredError, Metric, Model, OneCycle, Optimizer,
+        Regularizer, Sequential, Sgd, SparseCategoricalCrossentropy, Tensor, models,
     };
     pub use crate::nn::{
         ActivationLayer, Add, Average, AveragePooling1D, AveragePooling2D, AvgPool2D, BatchNormalization,

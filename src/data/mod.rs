@@ -20,9 +20,9 @@ use crate::tensor::{Data, HostTensor, Philox, Purpose, TensorError};
 /// Pictures of bytes stay bytes, on the device too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// Pictures, u8 or f32 (n, h, w, c).
+    /// Samples, u8 or f32 (n, …): pictures (n, h, w, c), sequences (n, timesteps, features), vectors (n, features).
     pub images: HostTensor,
-    /// Class indices, u8 or u32 (n).
+    /// Class indices, u8 or u32 (n), or what the model's output should be, f32 (n, …).
     pub labels: HostTensor,
     /// What stored values are multiplied with.
     pub scale: f32,
@@ -33,25 +33,28 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Returns a data set whose values are used as they are stored, or an error where pictures are
-    /// not (n, h, w, c) of u8 or f32, or labels not (n) of u8 or u32.
+    /// Returns a data set whose values are used as they are stored, or an error where samples are not (n, …) of u8 or
+    /// f32, or labels not (n) of u8 or u32, or (n, …) of f32.
     pub fn new(images: HostTensor, labels: HostTensor) -> Result<Self, FormatError> {
         let wrong = |what: &str, wanted: &str, t: &HostTensor| {
             let got = format!("{} {:?}", t.dtype(), t.shape());
             Err(FormatError::new(Flaw::Contradiction, what, wanted, got))
         };
-        if images.shape().len() != 4 || !matches!(images.data(), Data::U8(_) | Data::F32(_)) {
-            return wrong("the pictures", "u8 or f32 (n, h, w, c)", &images);
+        if images.shape().len() < 2 || !matches!(images.data(), Data::U8(_) | Data::F32(_)) {
+            return wrong("the samples", "u8 or f32 (n, …), pictures (n, h, w, c)", &images);
         }
-        if labels.shape() != &images.shape()[..1] || !matches!(labels.data(), Data::U8(_) | Data::U32(_)) {
-            return wrong("the labels", &format!("u8 or u32 ({})", images.shape()[0]), &labels);
+        let n = images.shape()[0];
+        let classes = matches!(labels.data(), Data::U8(_) | Data::U32(_)) && labels.shape() == [n];
+        let values = matches!(labels.data(), Data::F32(_)) && labels.shape().first() == Some(&n);
+        if !classes && !values {
+            return wrong("the labels", &format!("u8 or u32 ({n}), or f32 ({n}, …)"), &labels);
         }
         Ok(Dataset { images, labels, scale: 1.0, offset: 0.0, classes: Vec::new() })
     }
 
     /// Returns the number of samples.
     pub fn len(&self) -> usize {
-        self.labels.len()
+        self.labels.shape().first().copied().unwrap_or(0)
     }
 
     /// Returns whether there are no samples.
@@ -59,12 +62,14 @@ impl Dataset {
         self.len() == 0
     }
 
-    /// Returns height, width and channels of the pictures.
-    pub fn sample_shape(&self) -> [usize; 3] {
-        match *self.images.shape() {
-            [_, h, w, c] => [h, w, c],
-            _ => [0; 3],
-        }
+    /// Returns the shape of a sample.
+    pub fn sample_shape(&self) -> &[usize] {
+        self.images.shape().get(1..).unwrap_or_default()
+    }
+
+    /// Returns whether labels are class indices.
+    pub fn has_classes(&self) -> bool {
+        !matches!(self.labels.data(), Data::F32(_))
     }
 
     /// Returns the first `n` samples, or all where there are fewer.
@@ -88,9 +93,9 @@ impl Dataset {
         Dataset { images, labels, scale: self.scale, offset: self.offset, classes: self.classes.clone() }
     }
 
-    /// Returns the data set with `p` stored zeros around each picture.
+    /// Returns the data set with `p` stored zeros around each picture; other samples stay as they are.
     pub fn pad(&self, p: usize) -> Result<Dataset, TensorError> {
-        let [h, w, c] = self.sample_shape();
+        let &[h, w, c] = self.sample_shape() else { return Ok(self.clone()) };
         let shape = [self.len(), h + 2 * p, w + 2 * p, c];
         fn padded<T: Copy + Default>(v: &[T], [n, ho, wo, c]: [usize; 4], p: usize) -> Vec<T> {
             let (h, row) = (ho - 2 * p, (wo - 2 * p) * c);
@@ -115,11 +120,10 @@ impl Dataset {
         self
     }
 
-    /// Returns the pictures of these samples as they are used, f32 (indices, h, w, c), or an error
-    /// where an index is not below the number of samples.
+    /// Returns these samples as they are used, f32 (indices, …), or an error where an index is not below the number of
+    /// samples.
     pub fn rows(&self, indices: &[u32]) -> Result<HostTensor, FormatError> {
-        let [h, w, c] = self.sample_shape();
-        let row = h * w * c;
+        let row: usize = self.sample_shape().iter().product();
         let mut out = Vec::with_capacity(indices.len() * row);
         for &i in indices {
             let range = self.checked(i)? * row..(i as usize + 1) * row;
@@ -129,20 +133,25 @@ impl Dataset {
                 _ => out.extend(self.images.to_f32()[range].iter().map(|&x| x * self.scale + self.offset)),
             }
         }
-        HostTensor::f32([indices.len(), h, w, c], out)
-            .map_err(|e| FormatError::new(Flaw::Contradiction, "the pictures", "as many values as their shape has", e))
+        let shape: Vec<usize> = [indices.len()].into_iter().chain(self.sample_shape().iter().copied()).collect();
+        HostTensor::f32(shape, out)
+            .map_err(|e| FormatError::new(Flaw::Contradiction, "the samples", "as many values as their shape has", e))
     }
 
-    /// Returns the classes of these samples, u32 (indices), or an error as [`Dataset::rows`] does.
-    pub fn classes_of(&self, indices: &[u32]) -> Result<HostTensor, FormatError> {
-        let class = |i: usize| match self.labels.data() {
-            Data::U8(v) => u32::from(v[i]),
-            Data::U32(v) => v[i],
-            _ => self.labels.to_f32()[i] as u32,
+    /// Returns the labels of these samples, u32 (indices) or f32 (indices, …), or an error as [`Dataset::rows`] does.
+    pub fn labels_of(&self, indices: &[u32]) -> Result<HostTensor, FormatError> {
+        let shape: Vec<usize> = [indices.len()].into_iter().chain(self.labels.shape()[1..].iter().copied()).collect();
+        let row: usize = shape[1..].iter().product();
+        let at = indices.iter().map(|&i| self.checked(i)).collect::<Result<Vec<_>, _>>()?;
+        let labels = match self.labels.data() {
+            Data::U8(v) => HostTensor::u32(shape, at.iter().map(|&i| u32::from(v[i])).collect()),
+            Data::U32(v) => HostTensor::u32(shape, at.iter().map(|&i| v[i]).collect()),
+            Data::F32(v) => {
+                HostTensor::f32(shape, at.iter().flat_map(|&i| v[i * row..(i + 1) * row].to_vec()).collect())
+            }
+            _ => HostTensor::f32(shape, vec![0.0; at.len() * row]),
         };
-        let classes = indices.iter().map(|&i| self.checked(i).map(class)).collect::<Result<Vec<_>, _>>()?;
-        HostTensor::u32([classes.len()], classes)
-            .map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "one each", e))
+        labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many values as their shape has", e))
     }
 
     fn checked(&self, index: u32) -> Result<usize, FormatError> {
@@ -181,8 +190,8 @@ mod tests {
         d.scale = 0.5;
         let d = d.standardize(1.0, 2.0);
         assert_eq!(d.rows(&[2, 0]).unwrap().to_f32(), [1.5, 1.75, 2.0, 2.25, -0.5, -0.25, 0.0, 0.25]);
-        assert_eq!(d.classes_of(&[2, 0]).unwrap().to_f32(), [1.0, 2.0]);
-        assert!(d.rows(&[3]).is_err() && d.classes_of(&[3]).is_err());
+        assert_eq!(d.labels_of(&[2, 0]).unwrap().to_f32(), [1.0, 2.0]);
+        assert!(d.rows(&[3]).is_err() && d.labels_of(&[3]).is_err());
         let p = d.pad(1).unwrap();
         assert_eq!(p.images.shape(), [3, 4, 4, 1]);
         assert_eq!(p.images.bytes()[16..32], [0, 0, 0, 0, 0, 4, 5, 0, 0, 6, 7, 0, 0, 0, 0, 0]);
@@ -211,6 +220,7 @@ mod tests {
     fn contradicting_tensors_are_refused() {
         let images = HostTensor::u8([3, 2, 2, 1], vec![0; 12]).unwrap();
         assert!(Dataset::new(images.clone(), HostTensor::u8([2], vec![0; 2]).unwrap()).is_err());
-        assert!(Dataset::new(images.reshape([3, 4]).unwrap(), HostTensor::u8([3], vec![0; 3]).unwrap()).is_err());
+        assert!(Dataset::new(images.clone(), HostTensor::f32([2, 1], vec![0.0; 2]).unwrap()).is_err());
+        assert!(Dataset::new(images.reshape([12]).unwrap(), HostTensor::u8([12], vec![0; 12]).unwrap()).is_err());
     }
 }

@@ -52,6 +52,55 @@ pub fn curves(history: &[(String, Vec<f64>)]) -> Result<RgbImage, FormatError> {
     canvas.finish()
 }
 
+const PALETTE: [RGBColor; 6] =
+    [BLUE, ORANGE, RGBColor(46, 139, 87), RGBColor(142, 68, 173), RGBColor(192, 57, 43), PALE];
+
+/// Returns curves over whole numbers from 0 on, one colour for each of up to six series; values that are not finite are
+/// left out.
+pub fn lines(title: &str, across: &str, series: &[(&str, &[f64])]) -> Result<RgbImage, FormatError> {
+    let finite = || series.iter().flat_map(|(_, v)| v.iter().copied()).filter(|x| x.is_finite());
+    let (low, high) = finite().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(x), h.max(x)));
+    let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
+    let room = ((high - low) * 0.06).max(1e-6);
+    let n = series.iter().map(|(_, v)| v.len()).max().unwrap_or(1).max(2);
+    let mut canvas = Canvas::new(960, 520)?;
+    canvas.text(title, MARGIN, 30, TITLE, INK, HPos::Left)?;
+    let colour = |k: usize| PALETTE[k % PALETTE.len()];
+    for (k, (name, _)) in series.iter().enumerate() {
+        canvas.text(name, 960 - MARGIN - 150 * (series.len() - 1 - k) as i32, 30, TEXT, colour(k), HPos::Right)?;
+    }
+    let draw = |canvas: &mut Canvas| -> Drawing<()> {
+        let area = canvas.area().margin(56, 12, 12, 20);
+        let mut chart = ChartBuilder::on(&area)
+            .x_label_area_size(46)
+            .y_label_area_size(74)
+            .build_cartesian_2d(0.0..(n - 1) as f64, low - room..high + room)?;
+        let label = |size: f64| (FONT, size).into_font().color(&PALE);
+        let digits = ((0.5 / (high - low + room)).log10().ceil() + 1.0).clamp(1.0, 5.0) as usize;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(LINE)
+            .axis_style(PALE)
+            .x_labels(11)
+            .y_labels(6)
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .y_label_formatter(&|y| format!("{y:.digits$}"))
+            .x_desc(across)
+            .label_style(label(TEXT - 1.0))
+            .axis_desc_style(label(TEXT))
+            .draw()?;
+        for (k, (_, values)) in series.iter().enumerate() {
+            let points = values.iter().enumerate().filter(|(_, y)| y.is_finite()).map(|(i, &y)| (i as f64, y));
+            chart.draw_series(LineSeries::new(points, colour(k).stroke_width(3)))?;
+        }
+        Ok(())
+    };
+    draw(&mut canvas).map_err(cannot_draw)?;
+    canvas.finish()
+}
+
 fn colour(series: &str) -> RGBColor {
     if series.starts_with("val_") || series.starts_with("test") { ORANGE } else { BLUE }
 }

@@ -309,6 +309,9 @@ fn functional_from(name: &str, config: &Json) -> Result<Model, LayerError> {
             continue;
         }
         let layer = layer_from_json(object)?;
+        if made.contains_key(&(name.clone(), 0)) || waiting.iter().any(|w| w.0 == name) {
+            return Err(error(&name, layer.kind(), "a name of its own", "a name that another layer has", "rename it"));
+        }
         for (at, node) in list(object, "inbound_nodes")?.iter().enumerate() {
             waiting.push((name.clone(), layer.clone(), at, histories(&name, node)?));
         }

@@ -21,7 +21,10 @@ pub use functional::{Input, Tensor, call, call_all};
 pub use initializers::{Distribution, FanMode, Initializer};
 pub use layer::{IntoLayer, Layer, LayerError, Mode, Scope, Weight, WeightOptions};
 pub use layers::*;
-pub use losses::{Loss, SparseCategoricalCrossentropy};
+pub use losses::{
+    BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanAbsoluteError, MeanSquaredError,
+    SparseCategoricalCrossentropy,
+};
 pub use metrics::{Accuracy, Metric};
 pub use model::{Assembled, Model, Sequential};
 pub use optimizers::{Adam, Optimizer, Sgd};

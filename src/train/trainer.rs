@@ -46,6 +46,16 @@ pub enum TrainError {
         /// The model's outputs.
         outputs: usize,
     },
+    /// Labels are not what the loss compares the model's output with.
+    #[error(
+        "the loss compares the model's output with {wanted}, the labels are {got}; choose another loss or convert them"
+    )]
+    Labels {
+        /// What the loss takes.
+        wanted: String,
+        /// What was given.
+        got: String,
+    },
     /// A label names no class.
     #[error("label {label} of sample {sample} names no class: the model has {classes} outputs, labels run from 0")]
     Label {
@@ -227,7 +237,8 @@ impl Trainer {
         let (x, y) = match source {
             Source::Host => {
                 let x = g.input("x", self.model.input_shape(), DType::F32);
-                (x, g.input("y", [Batch], DType::U32))
+                let dims: Vec<usize> = [Batch].into_iter().chain(data.labels.shape()[1..].iter().copied()).collect();
+                (x, g.input("y", dims, if data.has_classes() { DType::U32 } else { DType::F32 }))
             }
             Source::Device(store) => {
                 let rows = g.input("rows", [Batch], DType::U32);
@@ -238,7 +249,8 @@ impl Trainer {
                 let images = table(&mut g, "data/images");
                 let labels = table(&mut g, "data/labels");
                 let x = g.gather(images, rows)?;
-                (rescale(&mut g, x, data.scale, data.offset)?, g.gather_labels(labels, rows)?)
+                let y = if data.has_classes() { g.gather_labels(labels, rows) } else { g.gather(labels, rows) }?;
+                (rescale(&mut g, x, data.scale, data.offset)?, y)
             }
         };
         let built = self.model.assemble(&mut g, &[x], mode)?;
@@ -307,7 +319,21 @@ impl Trainer {
         if wanted != got {
             return Err(TrainError::SampleShape { wanted, got }.into());
         }
-        let classes = self.model.output_shape().last();
+        let output = self.model.output_shape();
+        if self.how.loss.takes_classes() != data.has_classes() {
+            let wanted =
+                if self.how.loss.takes_classes() { "class indices, u8 or u32 (n)" } else { "numbers, f32 (n, …)" };
+            return Err(TrainError::Labels { wanted: wanted.into(), got: data.labels.dtype().to_string() }.into());
+        }
+        if !data.has_classes() {
+            let (wanted, got) = (&output.dims()[1..], &data.labels.shape()[1..]);
+            if wanted != got {
+                let wanted = format!("{wanted:?} for each sample");
+                return Err(TrainError::Labels { wanted, got: format!("{got:?}") }.into());
+            }
+            return Ok(());
+        }
+        let classes = output.last();
         let labels = data.labels.to_array();
         match labels.data.iter().position(|&l| l as usize >= classes) {
             Some(sample) => {
@@ -335,7 +361,7 @@ impl Trainer {
         match source {
             Source::Device(_) => runner.run(step, &[("rows", bytemuck::cast_slice(rows))]),
             Source::Host => {
-                let (x, y) = (data.rows(rows)?, data.classes_of(rows)?);
+                let (x, y) = (data.rows(rows)?, data.labels_of(rows)?);
                 runner.run(step, &[("x", x.bytes()), ("y", y.bytes())])
             }
         }
@@ -463,7 +489,7 @@ impl Trainer {
         self.check(data)?;
         let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
-        let (x, y) = (data.rows(&rows)?, data.classes_of(&rows)?);
+        let (x, y) = (data.rows(&rows)?, data.labels_of(&rows)?);
         let step = self.step(data.len(), true);
         self.at.step += 1;
         let times = match &mut runner {

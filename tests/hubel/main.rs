@@ -9,6 +9,7 @@ mod harness;
 mod kernels;
 mod layers;
 mod long_sums;
+mod models;
 mod operations;
 mod passes;
 mod promises;

@@ -152,16 +152,6 @@ fn the_small_keras_cnn_has_93322_parameters() {
     assert_eq!(model.count_params(), 93_322);
 }
 
-/// Returns the model with these weights, in the order of its own.
-fn with_weights(mut model: Model, values: &[&[f32]]) -> Model {
-    let named = model.weights().iter().zip(values).map(|(weight, values)| {
-        (weight.name.clone(), HostTensor::f32(weight.shape.clone(), values.to_vec()).expect("as many as the shape has"))
-    });
-    let named = named.collect();
-    model.set_weights(named).expect("the model's own weights");
-    model
-}
-
 fn predict(model: &Model, samples: &HostTensor) -> Vec<f32> {
     let mut net = model.inference(engine(), Batch::up_to(samples.shape()[0])).expect("a net");
     net.predict(samples).expect("a prediction").to_f32()
@@ -171,76 +161,6 @@ fn noise(seed: u64, shape: &[usize]) -> HostTensor {
     let mut rng = Philox::new(seed, Purpose::Test, 31);
     let data = (0..shape.iter().product()).map(|_| rng.uniform(-1.0, 1.0) as f32).collect();
     HostTensor::f32(shape, data).expect("as many numbers as the shape has")
-}
-
-#[test]
-fn a_full_hd_picture_is_convolved_and_pooled() {
-    let [h, w] = [1920, 1080];
-    let picture = noise(7, &[1, h, w, 3]);
-    let pixels = picture.to_f32();
-    for filters in [1, 16] {
-        let model = Sequential::new([h, w, 3])
-            .add(Conv2D::new(filters, 5).use_bias(false).name("conv"))
-            .add(MaxPooling2D::new(2).name("pool"))
-            .build()
-            .expect("a model");
-        assert_eq!(model.weights()[0].shape, [5, 5, 3, filters]);
-        assert_eq!(model.count_params(), 75 * filters);
-        let rows = model.summary().rows;
-        assert_eq!(rows[0].output.at(1), [1, 1916, 1076, filters]);
-        assert_eq!(rows[0].output.elements().at(1), 2_061_616 * filters as u64);
-        assert_eq!(rows[1].output.at(1), [1, 958, 538, filters]);
-        let mut net = model.inference_with(engine(), Batch::up_to(1), &["conv"]).expect("the picture fits");
-        let results = net.predict_all(&picture).expect("a prediction");
-        let [pooled, convolved] = [0, 1].map(|i| results[i].1.to_f32());
-        assert_eq!(convolved.len(), 2_061_616 * filters);
-        let kernel = model.initial_value(&model.weights()[0], 0).to_f32();
-        let exact = |y: usize, x: usize, f: usize| -> f64 {
-            let taps = (0..75).map(|t| (t / 15, t / 3 % 5, t % 3));
-            let term = |(i, j, c): (usize, usize, usize)| {
-                let pixel = f64::from(pixels[((y + i) * w + x + j) * 3 + c]);
-                pixel * f64::from(kernel[((i * 5 + j) * 3 + c) * filters + f])
-            };
-            taps.map(term).sum()
-        };
-        let corners = [(0, 0), (0, 1075), (1915, 0), (1915, 1075), (957, 538), (1, 1074), (1234, 567)];
-        for ((y, x), f) in corners.into_iter().flat_map(|at| [(at, 0), (at, filters - 1)]) {
-            let got = f64::from(convolved[(y * 1076 + x) * filters + f]);
-            assert!((got - exact(y, x, f)).abs() < 1e-4, "filter {f} at {y}, {x}: {got}, wanted {}", exact(y, x, f));
-            let four = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(i, j)| exact(y / 2 * 2 + i, x / 2 * 2 + j, f));
-            let (got, most) =
-                (f64::from(pooled[(y / 2 * 538 + x / 2) * filters + f]), four.into_iter().fold(f64::MIN, f64::max));
-            assert!((got - most).abs() < 1e-4, "filter {f} around {y}, {x}: {got}, wanted {most}");
-        }
-    }
-}
-
-#[test]
-fn two_convolutions_of_3_see_what_one_of_5_sees_with_fewer_weights() {
-    let c = 16;
-    let conv = |size: usize| Conv2D::new(c, size).use_bias(false);
-    let two = Sequential::new([32, 32, c]).add(conv(3)).add(conv(3)).build().expect("a model");
-    let one = Sequential::new([32, 32, c]).add(conv(5)).build().expect("a model");
-    let sees = |model: &Model| model.summary().rows.last().and_then(|r| r.receptive_field);
-    assert_eq!(sees(&two), Some([5, 5]));
-    assert_eq!(sees(&one), Some([5, 5]));
-    assert_eq!(two.output_shape(), one.output_shape());
-    assert_eq!((two.count_params(), one.count_params()), (18 * c * c, 25 * c * c));
-}
-
-#[test]
-fn heads_for_a_number_for_two_classes_and_for_many() {
-    let samples = noise(8, &[6, 12]);
-    let head = |layer: Dense| {
-        let model = Sequential::new([12]).add(Dense::new(8).activation(Relu)).add(layer).build().expect("a model");
-        predict(&model, &samples)
-    };
-    let number = head(Dense::new(1));
-    assert!(number.len() == 6 && number.iter().any(|y| *y < 0.0 || *y > 1.0), "any number: {number:?}");
-    let two = head(Dense::new(1).activation(Sigmoid));
-    assert!(two.len() == 6 && two.iter().all(|p| (0.0..1.0).contains(p)), "a probability: {two:?}");
-    let many = head(Dense::new(5).activation(Softmax));
-    assert!(many.len() == 30 && many.chunks(5).all(|p| (p.iter().sum::<f32>() - 1.0).abs() < 1e-6), "{many:?}");
 }
 
 #[test]
@@ -266,34 +186,5 @@ fn squeeze_and_excitation_scales_channels_by_what_their_means_say() {
                 assert!((got[at] - pixels[at] * factor).abs() < 1e-5, "{at}: {} of {}", got[at], pixels[at]);
             }
         }
-    }
-}
-
-/// Returns x ∗ k with all places where they overlap: zeros at both ends, and the kernel turned around.
-fn convolve_fully(x: &[f32], k: &[f32]) -> Vec<f32> {
-    let model = Sequential::new([x.len(), 1])
-        .add(ZeroPadding1D::new(k.len() - 1))
-        .add(Conv1D::new(1, k.len()).use_bias(false))
-        .build()
-        .expect("a model");
-    let turned: Vec<f32> = k.iter().rev().copied().collect();
-    predict(&with_weights(model, &[&turned]), &HostTensor::f32([1, x.len(), 1], x.to_vec()).expect("a row"))
-}
-
-#[test]
-fn full_convolution_in_one_dimension_is_associative() {
-    assert_eq!(convolve_fully(&[2.0, 3.0], &[1.0, 1.0]), [2.0, 5.0, 3.0]);
-    let (x, a, b) = ([1.0, -2.0, 3.0, 5.0, 4.0], [2.0, 1.0, -1.0], [1.0, 3.0]);
-    let (left, right) = (convolve_fully(&convolve_fully(&x, &a), &b), convolve_fully(&x, &convolve_fully(&a, &b)));
-    assert_eq!(left, right);
-    assert_eq!(left.len(), 8);
-}
-
-#[test]
-fn sizes_of_results_follow_from_size_kernel_and_stride() {
-    for (size, kernel, stride, wanted) in [(5, 3, 1, 3), (5, 3, 2, 2), (32, 5, 1, 28)] {
-        let conv = Conv2D::new(1, kernel).strides(stride);
-        let model = Sequential::new([size, size, 1]).add(conv).build().expect("a model");
-        assert_eq!(model.output_shape().at(1), [1, wanted, wanted, 1]);
     }
 }

@@ -1,4 +1,4 @@
-use super::{DataFormat, Single, grouped, layer};
+use super::{DataFormat, Single, groups, layer};
 use crate::{
     graph::{OpError, Value},
     nn::{Activation, Constraint, Initializer, Regularizer, Scope},
@@ -62,9 +62,10 @@ impl Conv1D {
 
     fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let channels = scope.graph.shape(x).last();
+        groups("conv1d", self.groups, channels, self.filters)?;
         let kernel = scope.weight(
             "kernel",
-            &[self.kernel_size.0, grouped("conv1d", channels, self.groups, self.filters)?, self.filters],
+            &[self.kernel_size.0, channels / self.groups, self.filters],
             (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint),
         )?;
         let options = Conv2dOptions {

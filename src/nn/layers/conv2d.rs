@@ -1,4 +1,4 @@
-use super::{DataFormat, Pair, grouped, image, layer};
+use super::{DataFormat, Pair, groups, image, layer};
 use crate::{
     graph::{OpError, Value},
     nn::{Activation, Constraint, Initializer, Regularizer, Scope},
@@ -62,9 +62,10 @@ impl Conv2D {
 
     fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let (shape, [kh, kw]) = (image(scope.graph, "conv2d", x)?, self.kernel_size.0);
+        groups("conv2d", self.groups, shape.last(), self.filters)?;
         let kernel = scope.weight(
             "kernel",
-            &[kh, kw, grouped("conv2d", shape.last(), self.groups, self.filters)?, self.filters],
+            &[kh, kw, shape.last() / self.groups, self.filters],
             (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint),
         )?;
         let options = Conv2dOptions {

@@ -3,7 +3,7 @@
 mod sizes;
 
 pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
-pub(crate) use sizes::{grouped, image};
+pub(crate) use sizes::{groups, image};
 
 use super::{Layer, layer::layer};
 use std::sync::Arc;

@@ -154,15 +154,6 @@ impl DataFormat {
     }
 }
 
-/// Returns the channels of one group, or an error where groups do not divide channels and filters.
-pub(crate) fn grouped(op: &str, channels: usize, groups: usize, filters: usize) -> Result<usize, OpError> {
-    if groups > 0 && channels.is_multiple_of(groups) && filters.is_multiple_of(groups) {
-        return Ok(channels / groups);
-    }
-    let wanted = format!("groups that divide {channels} channels and {filters} filters");
-    Err(OpError::new(op, wanted, format!("{groups} groups"), "choose a common divisor, or other filters"))
-}
-
 /// Returns a picture's shape, or an error where the tensor is none.
 pub(crate) fn image(g: &Graph, layer: &str, x: Value) -> Result<Shape, OpError> {
     let shape = g.shape(x).clone();
@@ -171,4 +162,13 @@ pub(crate) fn image(g: &Graph, layer: &str, x: Value) -> Result<Shape, OpError> 
     }
     let advice = "put the layer before Flatten, or give the input its channel axis";
     Err(OpError::new(layer, "an input of shape (N, height, width, channels)", shape, advice))
+}
+
+/// Returns an error unless groups divide channels and filters.
+pub(crate) fn groups(layer: &str, groups: usize, channels: usize, filters: usize) -> Result<(), OpError> {
+    if groups > 0 && channels.is_multiple_of(groups) && filters.is_multiple_of(groups) {
+        return Ok(());
+    }
+    let wanted = format!("groups that divide {channels} channels and {filters} filters");
+    Err(OpError::new(layer, wanted, groups, "choose another number of groups or filters"))
 }
