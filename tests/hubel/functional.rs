@@ -140,3 +140,48 @@ fn a_model_of_two_outputs_is_not_trained_by_one_data_set() {
     let error = model.compile(engine(), how).err().expect("two outputs are refused");
     assert!(error.to_string().contains("one input and one output"), "{error}");
 }
+
+/// Returns what a layer makes of ones in training, by definition.
+fn trained(layer: impl IntoLayer, shape: &[usize]) -> Vec<f64> {
+    let model = Sequential::new(&shape[1..]).add(layer).build().expect("a model");
+    let mut g = Graph::new();
+    let x = g.input("x", model.input_shape(), F32);
+    let y = model.assemble(&mut g, &[x], hubel::nn::Mode::Training).expect("a graph").outputs[0];
+    g.output("y", y);
+    let ones = hubel::tensor::Array::full(shape.to_vec(), 1.0);
+    let found = hubel::graph::evaluate(&g, [(x, ones)].into(), &hubel::graph::Step::of(shape[0]), false);
+    found.get(y).expect("a result").data.clone()
+}
+
+#[test]
+fn noise_falls_on_what_its_shape_says() {
+    let channels = trained(SpatialDropout2D::new(0.5), &[8, 4, 4, 16]);
+    for sample in channels.chunks(256) {
+        for channel in 0..16 {
+            let mut values = sample.iter().skip(channel).step_by(16);
+            let first = *values.next().expect("a value");
+            assert!((first == 0.0 || first == 2.0) && values.all(|v| *v == first));
+        }
+    }
+    let kept = channels.iter().filter(|v| **v > 0.0).count() as f64 / channels.len() as f64;
+    assert!((0.3..0.7).contains(&kept), "{kept} kept");
+    let rows = trained(Dropout::new(0.5).noise_shape(vec![None, Some(1), None]), &[4, 6, 8]);
+    for sample in rows.chunks(48) {
+        assert!((0..8).all(|c| (1..6).all(|t| sample[t * 8 + c] == sample[c])));
+    }
+    let noisy = trained(GaussianNoise::new(0.5), &[64, 32]);
+    let mean = noisy.iter().sum::<f64>() / 2048.0;
+    let deviation = (noisy.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 2048.0).sqrt();
+    assert!((mean - 1.0).abs() < 0.05 && (deviation - 0.5).abs() < 0.03, "{mean} {deviation}");
+}
+
+#[test]
+fn normalisation_adapts_to_samples() {
+    let samples = HostTensor::f32([4, 2], vec![1.0, 10.0, 3.0, 30.0, 5.0, 50.0, 7.0, 70.0]).expect("samples");
+    let model = Sequential::new([2]).add(Normalization::new().adapt(&samples).expect("it adapts")).build();
+    let y = model.expect("a model").inference(engine(), Batch::up_to(4)).expect("a net").predict(&samples);
+    let y = y.expect("a prediction").to_f32();
+    for (got, wanted) in y.chunks(2).zip([-1.341_640_8, -0.447_213_6, 0.447_213_6, 1.341_640_8f32]) {
+        assert!(got.iter().all(|v| (v - wanted).abs() < 1e-5), "{y:?}");
+    }
+}
