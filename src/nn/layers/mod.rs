@@ -36,6 +36,7 @@ layers! {
     global_pooling::{GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D, GlobalMaxPooling2D},
     group_normalization::{GroupNormalization},
     layer_normalization::{LayerNormalization},
+    local_response_normalization::{LocalResponseNormalization},
     merge::{Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract},
     padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
     pooling1d::{AveragePooling1D, MaxPooling1D},

