@@ -74,6 +74,37 @@ fn combine(g: &mut Graph, op: &str, function: &str, inputs: &[Value]) -> Result<
 }
 
 layer! {
+    /// The first tensor plus `scale` times the second: the residual sum of Keras's `InceptionResNetV2`.
+    ///
+    /// ```
+    /// use hubel::{nn::{CustomScaleLayer, call}, prelude::*};
+    /// let x = Input::new([8, 8, 4]);
+    /// let y = call(CustomScaleLayer::new(0.17), &[x.clone(), x.apply(Conv2D::new(4, 1))?])?;
+    /// assert_eq!(y.shape().to_string(), "(N, 8, 8, 4)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct CustomScaleLayer as "CustomScaleLayer" {
+        new scale: f32 = 1.0,
+    }
+}
+
+impl CustomScaleLayer {
+    /// Returns the layer with this factor on the second tensor.
+    pub fn new(scale: f32) -> Self {
+        CustomScaleLayer { scale, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let &[x, y] = inputs else {
+            let advice = "list the shortcut and the residual";
+            return Err(OpError::new("custom_scale_layer", "2 inputs", inputs.len(), advice));
+        };
+        let scaled = scope.graph.scale(y, self.scale)?;
+        Ok(vec![combine(scope.graph, "custom_scale_layer", "add", &[x, scaled])?])
+    }
+}
+
+layer! {
     /// Tensors one behind the other along an axis (Keras `Concatenate`), by default the last.
     ///
     /// ```

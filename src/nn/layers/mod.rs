@@ -37,7 +37,7 @@ layers! {
     group_normalization::{GroupNormalization},
     layer_normalization::{LayerNormalization},
     local_response_normalization::{LocalResponseNormalization},
-    merge::{Add, Average, Concatenate, Maximum, Minimum, Multiply, Subtract},
+    merge::{Add, Average, Concatenate, CustomScaleLayer, Maximum, Minimum, Multiply, Subtract},
     padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
     pooling2d::{AveragePooling2D, MaxPooling2D},

@@ -8,22 +8,43 @@
 //! ```
 
 mod alexnet;
+mod densenet;
+mod efficientnet;
+mod inception_resnet_v2;
+mod inception_v3;
 mod lenet5;
+mod mobilenet;
+mod mobilenet_v2;
+mod mobilenet_v3;
 mod preprocessing;
 mod resnet;
+mod unet;
 mod vgg;
+mod xception;
 
 pub use alexnet::alexnet;
+pub use densenet::{densenet121, densenet169, densenet201};
+pub use efficientnet::{
+    efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3, efficientnet_b4, efficientnet_b5,
+    efficientnet_b6, efficientnet_b7, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2,
+};
+pub use inception_resnet_v2::inception_resnet_v2;
+pub use inception_v3::inception_v3;
 pub use lenet5::lenet5;
+pub use mobilenet::mobilenet;
+pub use mobilenet_v2::mobilenet_v2;
+pub use mobilenet_v3::{mobilenet_v3_large, mobilenet_v3_small};
 pub use preprocessing::Preprocessing;
 pub use resnet::{resnet18, resnet34, resnet50, resnet101, resnet152, se_resnet50};
+pub use unet::unet;
 pub use vgg::{vgg11, vgg13, vgg16, vgg16c, vgg19};
+pub use xception::xception;
 
 use super::{
     Activation::{self, Softmax},
-    Dense, GlobalAveragePooling2D, GlobalMaxPooling2D, Input, LayerError, Model, Tensor,
+    Dense, GlobalAveragePooling2D, GlobalMaxPooling2D, Input, LayerError, Model, Tensor, ZeroPadding2D,
 };
-use Preprocessing::{Caffe, Mnist, Torch};
+use Preprocessing::{Caffe, Identity, Lite, Mnist, Tf, Torch, Unit};
 
 /// What becomes of the last map where a network has no classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -207,6 +228,22 @@ impl Net {
     }
 }
 
+/// Returns the multiple of 8 next to a width, at least 8 and at least nine tenths of it.
+fn divisible(width: f32) -> usize {
+    let near = ((width + 4.0) as usize / 8 * 8).max(8);
+    if (near as f32) < 0.9 * width { near + 8 } else { near }
+}
+
+/// Returns the tensor with the zeros in front of a convolution with strides 2 that pads nothing: as many windows as
+/// `Same` has, in the same places.
+fn pad_for_strides(x: &Tensor, taps: usize, name: String) -> Result<Tensor, LayerError> {
+    let sides = [1, 2].map(|axis| {
+        let even = 1 - x.shape().dims()[axis] % 2;
+        [(taps / 2).saturating_sub(even), taps / 2]
+    });
+    x.apply(ZeroPadding2D::new(sides).name(name))
+}
+
 /// An option that only some networks have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extra {
@@ -261,6 +298,11 @@ const fn other(name: &'static str, build: Builder, size: usize, preprocessing: P
     Application { keras: false, ..keras(name, build, size, preprocessing) }
 }
 
+/// The same with the option `alpha`.
+const fn wide(application: Application) -> Application {
+    Application { extra: Extra::Alpha, ..application }
+}
+
 const STRIDES: Extra = Extra::StrideIn1x1;
 
 static ALL: &[Application] = &[
@@ -277,6 +319,28 @@ static ALL: &[Application] = &[
     Application { extra: STRIDES, ..keras("ResNet101", resnet101, 224, Caffe) },
     Application { extra: STRIDES, ..keras("ResNet152", resnet152, 224, Caffe) },
     other("SEResNet50", se_resnet50, 224, Torch),
+    Application { least: 75, ..keras("InceptionV3", inception_v3, 299, Tf) },
+    Application { least: 75, ..keras("InceptionResNetV2", inception_resnet_v2, 299, Tf) },
+    Application { least: 71, ..keras("Xception", xception, 299, Tf) },
+    wide(keras("MobileNet", mobilenet, 224, Tf)),
+    wide(keras("MobileNetV2", mobilenet_v2, 224, Tf)),
+    wide(keras("MobileNetV3Small", mobilenet_v3_small, 224, Identity)),
+    wide(keras("MobileNetV3Large", mobilenet_v3_large, 224, Identity)),
+    keras("DenseNet121", densenet121, 224, Torch),
+    keras("DenseNet169", densenet169, 224, Torch),
+    keras("DenseNet201", densenet201, 224, Torch),
+    keras("EfficientNetB0", efficientnet_b0, 224, Identity),
+    keras("EfficientNetB1", efficientnet_b1, 240, Identity),
+    keras("EfficientNetB2", efficientnet_b2, 260, Identity),
+    keras("EfficientNetB3", efficientnet_b3, 300, Identity),
+    keras("EfficientNetB4", efficientnet_b4, 380, Identity),
+    keras("EfficientNetB5", efficientnet_b5, 456, Identity),
+    keras("EfficientNetB6", efficientnet_b6, 528, Identity),
+    keras("EfficientNetB7", efficientnet_b7, 600, Identity),
+    other("EfficientNetLite0", efficientnet_lite0, 224, Lite),
+    other("EfficientNetLite1", efficientnet_lite1, 240, Lite),
+    other("EfficientNetLite2", efficientnet_lite2, 260, Lite),
+    wide(Application { least: 16, n_classes: 2, ..other("UNet", unet, 128, Unit) }),
 ];
 
 /// Returns every network.
