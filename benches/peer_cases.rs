@@ -3,8 +3,9 @@
 //! `cargo bench --bench peer_cases -- CASE` prints one JSON line; `list` names the cases. Inputs and weights
 //! come from a hash of (seed, index) that runs over NCHW pictures, OIHW kernels and (out, in) matrices.
 //!
-//! `check` is Σ|y|, backward Σ|gradients| for an output gradient of ones, in training the loss of the fourth
-//! step. `check2` is Σ y·fill(seed 9), backward Σ|gradients| for the output gradient fill(seed 10).
+//! `check` is Σ|y|, backward Σ|gradients| for an output gradient of ones; `check2` is Σ y·fill(seed 9), backward
+//! Σ|gradients| for the output gradient fill(seed 10). Of training they are the losses of the fourth and the second
+//! step.
 
 use anyhow::{Context, Result};
 use hubel::{
@@ -432,6 +433,7 @@ fn train(name: &str, start: Instant, engine: &Engine, case: &Case) -> Result<ser
         Ok(session.wait()?)
     })?;
     line["check"] = losses[3].into();
+    line["check2"] = losses[1].into();
     Ok(line)
 }
 

@@ -5,6 +5,8 @@ pub(crate) mod diagram;
 #[cfg(feature = "images")]
 mod digit;
 mod mnist;
+#[cfg(feature = "images")]
+pub mod photo;
 #[cfg(feature = "plots")]
 pub mod picture;
 

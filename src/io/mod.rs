@@ -1,11 +1,19 @@
 //! Files in and out. Every size that a file states goes through one bounded [`Reader`] and is checked
 //! before memory is taken for it.
 
+#[cfg(feature = "weights")]
+pub mod archive;
+#[cfg(feature = "fetch")]
+pub mod fetch;
 pub mod idx;
 #[cfg(feature = "images")]
 pub mod image;
+pub mod npy;
+pub mod pickle;
 pub mod safetensors;
 pub mod save;
+pub mod tfjs;
+pub mod weights;
 
 use std::{fmt, path::Path};
 

@@ -15,6 +15,7 @@ mod optimizers;
 mod rates;
 mod regularizers;
 mod summary;
+mod weights;
 
 pub use constraints::{Axes, Constraint};
 pub use functional::{Input, Tensor, call, call_all};

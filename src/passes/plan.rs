@@ -476,6 +476,12 @@ impl Planner<'_> {
         arenas
     }
 
+    /// Returns the bytes of the blocks that are alive together at the moment when these are most.
+    fn fullest(&self) -> u64 {
+        let alive = |at: usize| self.blocks.iter().filter(move |b| b.first <= at && at <= b.last).map(|b| b.bytes);
+        (0..self.order.len()).map(|at| alive(at).sum()).max().unwrap_or(0)
+    }
+
     fn first_fit(&self, b: usize, placed: &[usize]) -> u64 {
         let block = &self.blocks[b];
         let mut busy: Vec<(u64, u64)> = placed
@@ -616,6 +622,7 @@ impl Planner<'_> {
         let outputs: Vec<Port> = self.graph.outputs().iter().filter_map(|(name, v)| port(name, *v)).collect();
         let stores: u64 = self.options.layouts.iter().flat_map(|l| &l.chunks).sum();
         let peak_bytes = arenas.iter().sum::<u64>() + stores;
+        let lower_bound_bytes = self.fullest() + stores;
         let mut head = format!("plan for up to {} samples: {} dispatches", self.options.capacity, dispatches.len());
         let _ = writeln!(head, ", {peak_bytes} bytes ({} activations, {stores} kept)", arenas.iter().sum::<u64>());
         for port in &inputs {
@@ -630,7 +637,8 @@ impl Planner<'_> {
             hash = fnv(d.source.as_bytes(), hash);
             hash = fnv(format!("{:?}{:?}", d.constants, d.grid).as_bytes(), hash);
         }
-        Ok(Plan { capacity: self.options.capacity, arenas, dispatches, inputs, outputs, peak_bytes, hash, text })
+        let capacity = self.options.capacity;
+        Ok(Plan { capacity, arenas, dispatches, inputs, outputs, peak_bytes, lower_bound_bytes, hash, text })
     }
 }
 

@@ -148,6 +148,8 @@ pub struct Plan {
     pub outputs: Vec<Port>,
     /// Bytes of device memory that stores and arenas take together.
     pub peak_bytes: u64,
+    /// Bytes that stores and the values alive at the fullest moment take together: no layout can take less.
+    pub lower_bound_bytes: u64,
     /// Equal for plans that compute the same in the same way.
     pub hash: u64,
     /// The plan as text.

@@ -24,13 +24,13 @@ use std::sync::Arc;
 /// # Ok::<(), hubel::Error>(())
 /// ```
 pub struct Inference {
-    engine: Engine,
-    params: Store,
-    graph: Graph,
+    pub(super) engine: Engine,
+    pub(super) params: Store,
+    pub(super) graph: Graph,
     /// The model's outputs, then the taps.
     names: Vec<String>,
-    inputs: Vec<(String, TensorType)>,
-    batch: usize,
+    pub(super) inputs: Vec<(String, TensorType)>,
+    pub(super) batch: usize,
     runner: Option<Runner>,
     embedded: Option<Session>,
 }
@@ -119,22 +119,8 @@ impl Inference {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn predict_many(&mut self, samples: &[HostTensor]) -> Result<Vec<(String, HostTensor)>, Error> {
-        let n = samples.first().and_then(|t| t.shape().first().copied()).unwrap_or(0);
-        if n == 0 {
-            return Err(super::TrainError::NoData.into());
-        }
-        if samples.len() != self.inputs.len() {
-            let (wanted, got) = (self.inputs.len(), samples.len());
-            return Err(super::TrainError::Inputs { wanted, got }.into());
-        }
-        let mut all = Vec::new();
-        for ((_, ty), tensor) in self.inputs.iter().zip(samples) {
-            let (wanted, got) = (ty.shape.at(n), tensor.shape().to_vec());
-            if wanted != got {
-                return Err(super::TrainError::SampleShape { wanted, got }.into());
-            }
-            all.push(if tensor.dtype() == ty.dtype { tensor.clone() } else { tensor.to_array().to_host(ty.dtype) });
-        }
+        let all = self.typed(samples)?;
+        let n = all[0].shape()[0];
         if self.runner.is_none() {
             let stores = vec![self.params.clone()];
             let compiled = Compiled::new(&self.engine, self.graph.clone(), self.batch, stores)?;
@@ -163,6 +149,27 @@ impl Inference {
             Ok((name.clone(), HostTensor::f32(shape, data)?))
         };
         self.names.iter().zip(results).map(whole).collect()
+    }
+
+    /// Returns samples of all inputs in their types, at least one of each, or an error that says what is wrong.
+    pub(super) fn typed(&self, samples: &[HostTensor]) -> Result<Vec<HostTensor>, Error> {
+        let n = samples.first().and_then(|t| t.shape().first().copied()).unwrap_or(0);
+        if n == 0 {
+            return Err(super::TrainError::NoData.into());
+        }
+        if samples.len() != self.inputs.len() {
+            let (wanted, got) = (self.inputs.len(), samples.len());
+            return Err(super::TrainError::Inputs { wanted, got }.into());
+        }
+        let mut all = Vec::new();
+        for ((_, ty), tensor) in self.inputs.iter().zip(samples) {
+            let (wanted, got) = (ty.shape.at(n), tensor.shape().to_vec());
+            if wanted != got {
+                return Err(super::TrainError::SampleShape { wanted, got }.into());
+            }
+            all.push(if tensor.dtype() == ty.dtype { tensor.clone() } else { tensor.to_array().to_host(ty.dtype) });
+        }
+        Ok(all)
     }
 
     /// Records one run into the caller's encoder: reads samples from `inputs`, writes the outputs and
@@ -209,8 +216,6 @@ impl Inference {
 
     /// Returns the plan of one run on host samples.
     pub fn plan(&self) -> Result<Plan, Error> {
-        let layouts = vec![self.params.layout().as_ref()];
-        let options = PlanOptions { layouts, ..PlanOptions::new(self.batch, self.engine.profile().clone()) };
-        Ok(plan(&self.graph, &options)?)
+        Ok(Compiled::plan_of(&self.engine, &self.graph, self.batch, std::slice::from_ref(&self.params))?)
     }
 }

@@ -11,6 +11,7 @@ mod plot;
 mod progress_bar;
 mod runner;
 mod trainer;
+mod verify;
 
 pub use callback::{Callback, Control, Progress};
 pub use history::History;
@@ -19,3 +20,4 @@ pub use options::{Compile, Fit};
 #[cfg(feature = "cli")]
 pub use progress_bar::ProgressBar;
 pub use trainer::{Scores, TrainError, Trainer};
+pub use verify::{Checked, Verification};

@@ -1,7 +1,7 @@
 use crate::{
     Error,
     graph::{Graph, Kind, Step, Value, evaluate},
-    passes::{Plan, PlanOptions, plan},
+    passes::{Plan, PlanError, PlanOptions, plan},
     runtime::{Arena, Engine, RuntimeError, Session, Store},
     tensor::{Array, HostTensor},
 };
@@ -36,12 +36,17 @@ impl Compiled {
         if engine.is_reference() {
             return Ok(Compiled { graph, stores, plan: None });
         }
+        let plan = Self::plan_of(engine, &graph, capacity, &stores)?;
+        log::debug!("{plan}");
+        Ok(Compiled { graph, stores, plan: Some(Arc::new(plan)) })
+    }
+
+    /// Returns the plan of a graph for batches of at most `capacity`.
+    pub fn plan_of(engine: &Engine, graph: &Graph, capacity: usize, stores: &[Store]) -> Result<Plan, PlanError> {
         let layouts: Vec<_> = stores.iter().map(|s| s.layout().as_ref()).collect();
         let options =
             PlanOptions { layouts, max_launches: MAX_LAUNCHES, ..PlanOptions::new(capacity, engine.profile().clone()) };
-        let plan = Arc::new(plan(&graph, &options)?);
-        log::debug!("{plan}");
-        Ok(Compiled { graph, stores, plan: Some(plan) })
+        plan(graph, &options)
     }
 
     /// Returns the plan, if it is for a device.

@@ -8,7 +8,7 @@ use crate::{
     graph::{Arg, Graph, Instr, OpError, Program, Step, TensorType, Value},
     nn::{Mode, Model},
     ops::{Accumulate, Elementwise, elementary},
-    passes::Layout,
+    passes::{Layout, Plan},
     runtime::{Arena, Engine, Store, Timing},
     tensor::{Batch, DType, HostTensor, Shape},
 };
@@ -118,7 +118,7 @@ pub struct Trainer {
     arena: Arena,
     pub(super) at: Position,
     pub(super) history: History,
-    plan: Option<Arc<crate::passes::Plan>>,
+    plan: Option<Arc<Plan>>,
     on_batch: Option<(usize, Runner)>,
 }
 
@@ -204,7 +204,7 @@ impl Trainer {
     }
 
     /// Returns the plan of a training step, once [`Trainer::fit`] has begun on a device.
-    pub fn plan(&self) -> Option<&crate::passes::Plan> {
+    pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_deref()
     }
 
@@ -480,6 +480,23 @@ impl Trainer {
         let values = self.read_values(&mut runner, data.len())?;
         self.on_batch = Some((data.len(), runner));
         Ok(values[0].1)
+    }
+
+    /// Returns the plan of a training step on up to `batch` samples like these, fed from the host.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([4]).add(Dense::new(2).activation(Softmax)).build()?;
+    /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new()))?;
+    /// let data = Dataset::new(HostTensor::f32([1, 4], vec![0.0; 4])?, HostTensor::u8([1], vec![1])?)?;
+    /// assert!(trainer.plan_for(&data, 32)?.dispatches.len() > 2);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn plan_for(&self, data: &Dataset, batch: usize) -> Result<Plan, Error> {
+        self.check(data)?;
+        let graph = self.graph(data, &Source::Host, Mode::Training)?;
+        let stores = self.stores(&Source::Host);
+        Ok(Compiled::plan_of(&self.engine, &graph, batch, &stores)?)
     }
 
     /// Returns the time of each launch of a training step on these samples, in milliseconds on the device.

@@ -35,7 +35,7 @@ fn imports_go_downward_only() {
             "runtime" => &["tensor", "graph", "kernels", "ops", "passes"],
             "io" => &["tensor"],
             "data" => &["tensor", "io"],
-            "nn" => &["tensor", "graph", "ops"],
+            "nn" => &["tensor", "graph", "ops", "io"],
             _ => &LAYERS,
         }
     };

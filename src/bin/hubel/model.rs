@@ -1,0 +1,128 @@
+use anyhow::{Context, Result, bail};
+use hubel::{
+    io::fetch,
+    nn::models::{self, Application},
+    prelude::*,
+    tensor::{Philox, Purpose},
+};
+use std::path::{Path, PathBuf};
+
+/// LeNet-5 trained on MNIST: what there is without any file.
+pub const LENET5: &[u8] = include_bytes!("../../../examples/data/lenet5.safetensors");
+
+/// Which network, with which weights.
+#[derive(Debug, clap::Args)]
+pub struct ModelOptions {
+    /// Name of a known network (hubel summary list), or a .keras, .h5 or model.json file that describes one
+    #[arg(value_name = "MODEL")]
+    name: String,
+    /// Weights: .safetensors, .h5, .weights.h5, .keras, .pth, .npz or model.json; else random ones, or for LeNet5
+    /// those of MNIST
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Height, width and channels of the pictures, instead of the network's own
+    #[arg(long, value_name = "H,W,C", value_delimiter = ',', num_args = 3)]
+    input_shape: Option<Vec<usize>>,
+    /// Number of classes, instead of the network's own
+    #[arg(long)]
+    classes: Option<usize>,
+    /// Without the classifier
+    #[arg(long)]
+    no_top: bool,
+}
+
+/// A network and what is known of it.
+pub struct Loaded {
+    pub model: Model,
+    pub name: String,
+    pub application: Option<&'static Application>,
+    /// Whether its weights come from a file.
+    pub trained: bool,
+}
+
+impl ModelOptions {
+    /// Returns the network with its weights.
+    pub fn load(&self) -> Result<Loaded> {
+        let Some(application) = models::find(&self.name) else { return self.described() };
+        let mut options = models::Options::default().include_top(!self.no_top);
+        if let Some(shape) = &self.input_shape {
+            options = options.input_shape([shape[0], shape[1], shape[2]]);
+        }
+        options = self.classes.into_iter().fold(options, models::Options::classes);
+        let plain = !self.no_top && self.classes.is_none() && self.input_shape.is_none();
+        let mut model = (application.build)(&options)?;
+        let mut trained = true;
+        match &self.weights {
+            Some(file) => model.load_weights(file)?,
+            None if application.name == "LeNet5" && plain => model.load_weights_from_bytes(LENET5)?,
+            None => trained = self.fetched(application.name, &mut model)?,
+        }
+        Ok(Loaded { model, name: application.name.into(), application: Some(application), trained })
+    }
+
+    /// Gives a network the published weights if they were downloaded before, and returns whether they were.
+    fn fetched(&self, name: &str, model: &mut Model) -> Result<bool> {
+        let Some((url, _)) = fetch::imagenet(name, !self.no_top) else { return Ok(false) };
+        let path = fetch::cache_folder().join(url.rsplit('/').next().unwrap_or_default());
+        let own = self.classes.is_none() || self.no_top;
+        if !own || !path.exists() {
+            return Ok(false);
+        }
+        eprintln!("weights of ImageNet: {}", path.display());
+        model.load_weights(path)?;
+        Ok(true)
+    }
+
+    /// Returns the network that a file describes, with the weights in it.
+    fn described(&self) -> Result<Loaded> {
+        let path = Path::new(&self.name);
+        if !path.exists() {
+            let known: Vec<&str> = models::all().iter().map(|a| a.name).collect();
+            bail!("no network and no file is called `{}`; known networks: {}", self.name, known.join(", "));
+        }
+        if self.input_shape.is_some() || self.classes.is_some() || self.no_top {
+            bail!("{}: --input-shape, --classes and --no-top are for known networks; the file says them", self.name);
+        }
+        let mut model = Model::from_keras(path)?;
+        if let Some(file) = &self.weights {
+            model.load_weights(file)?;
+        }
+        let name = path.file_stem().map_or_else(|| self.name.clone(), |s| s.to_string_lossy().into_owned());
+        Ok(Loaded { model, name, application: None, trained: true })
+    }
+}
+
+/// Returns random samples for all inputs of a model: floats from −1 to 1, integers 0.
+pub fn random_samples(model: &Model, n: usize, seed: u64) -> Result<Vec<HostTensor>> {
+    let mut samples = Vec::new();
+    for (i, (_, ty)) in model.inputs().iter().enumerate() {
+        let shape = ty.shape.at(n);
+        let mut rng = Philox::new(seed, Purpose::Test, i as u32);
+        let count = shape.iter().product();
+        samples.push(match ty.dtype {
+            DType::F32 => HostTensor::f32(shape, (0..count).map(|_| rng.uniform(-1.0, 1.0) as f32).collect())?,
+            _ => HostTensor::from_bytes(shape, ty.dtype, &vec![0; count * ty.dtype.bytes() as usize])?,
+        });
+    }
+    Ok(samples)
+}
+
+/// Returns a trainer with Adam for a model of one input and one output, and `n` random samples for it.
+pub fn training(model: &Model, engine: &Engine, n: usize) -> Result<(Trainer, Dataset)> {
+    let samples = random_samples(model, n, 0)?;
+    let output = model.output_shape();
+    let images = samples.into_iter().next().context("the model has no input")?;
+    let rate = Adam::new(1e-3);
+    let (trainer, labels) = match output.dims() {
+        [_, classes] if *classes > 1 => {
+            let labels = HostTensor::u32([n], (0..n as u32).map(|i| i % *classes as u32).collect())?;
+            (model.compile(engine, Compile::new(rate, SparseCategoricalCrossentropy::new()))?, labels)
+        }
+        _ => {
+            let shape = output.at(n);
+            let labels = HostTensor::f32(shape.clone(), vec![0.5; shape.iter().product()])?;
+            (model.compile(engine, Compile::new(rate, MeanSquaredError))?, labels)
+        }
+    };
+    Ok((trainer, Dataset::new(images, labels)?))
+}

@@ -1,0 +1,42 @@
+use crate::{Found, engine, model::ModelOptions};
+use anyhow::Result;
+use hubel::{cli::DeviceOptions, tensor::Batch};
+use serde_json::json;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// The plan of a training step, with Adam, instead of a prediction
+    #[arg(long)]
+    train: bool,
+    /// The most samples of a step
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+/// Returns the plan of a step.
+pub fn find(arguments: &Arguments) -> Result<Found> {
+    let model = arguments.model.load()?.model;
+    let engine = engine(&arguments.device)?;
+    let batch = arguments.batch as usize;
+    let plan = match arguments.train {
+        true => {
+            let (trainer, data) = crate::model::training(&model, &engine, 1)?;
+            trainer.plan_for(&data, batch)?
+        }
+        false => model.inference(&engine, Batch::up_to(batch))?.plan()?,
+    };
+    let json = json!({
+        "batch": batch,
+        "dispatches": plan.dispatches.len(),
+        "peak_bytes": plan.peak_bytes,
+        "lower_bound_bytes": plan.lower_bound_bytes,
+        "activation_bytes": plan.arenas.iter().sum::<u64>(),
+        "hash": format!("{:016x}", plan.hash),
+        "kernels": plan.dispatches.iter().map(|d| json!({"node": d.node, "kernel": d.kernel, "variant": d.variant})).collect::<Vec<_>>(),
+    });
+    Ok(Found::new(json, format!("{}hash {:016x}", plan.text, plan.hash)))
+}

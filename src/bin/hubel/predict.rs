@@ -1,0 +1,85 @@
+use crate::{Found, engine, model::ModelOptions};
+use anyhow::{Context, Result, bail};
+use hubel::{
+    cli::DeviceOptions,
+    data::{photo, prepare},
+    io::image,
+    nn::models::Preprocessing,
+    prelude::*,
+};
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// PNG or JPEG pictures
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<PathBuf>,
+    /// How many classes to show
+    #[arg(long, default_value_t = 5)]
+    top: usize,
+    /// Class names, one a line, instead of the network's own
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// What the network wants done to pictures, where it comes from a file
+    #[arg(long, value_name = "identity|tf|torch|caffe|lite", value_parser = ["identity", "tf", "torch", "caffe", "lite"])]
+    preprocessing: Option<String>,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+/// Returns the classes of pictures with their probabilities.
+pub fn find(arguments: &Arguments) -> Result<Found> {
+    let loaded = arguments.model.load()?;
+    if !loaded.trained {
+        let name = &loaded.name;
+        bail!("{name} has no weights: give --weights FILE, or fetch the published ones with `hubel fetch {name}`");
+    }
+    let model = loaded.model;
+    let shape = model.input_shape();
+    let [_, h, w, channels] = shape.dims()[..] else { bail!("the network takes {shape}, no pictures") };
+    let preprocessing = match (arguments.preprocessing.as_deref(), loaded.application) {
+        (Some("identity"), _) => Preprocessing::Identity,
+        (Some("tf"), _) => Preprocessing::Tf,
+        (Some("torch"), _) => Preprocessing::Torch,
+        (Some("caffe"), _) => Preprocessing::Caffe,
+        (Some(_), _) => Preprocessing::Lite,
+        (None, Some(application)) => application.preprocessing,
+        (None, None) => bail!("{}: say what it wants done to pictures, --preprocessing tf for example", loaded.name),
+    };
+    let names: Vec<String> = match &arguments.labels {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+            text.lines().map(str::to_owned).collect()
+        }
+        None => loaded.application.map(|a| a.classes().iter().map(|c| (*c).to_owned()).collect()).unwrap_or_default(),
+    };
+    let engine = engine(&arguments.device)?;
+    let mut net = model.inference(&engine, Batch::up_to(1))?;
+    let (mut lines, mut objects) = (Vec::new(), Vec::new());
+    for path in &arguments.images {
+        let picture = image::open(path)?;
+        let sample = match preprocessing {
+            // Digits as MNIST has them: bright on black, centred, with a border.
+            Preprocessing::Mnist => photo::pad(&prepare(&picture)?, [h, w])?,
+            _ => photo::crop(&picture, [h, w], channels)?,
+        };
+        let probabilities = net.predict(&preprocessing.apply(&sample)?)?.to_f32();
+        let mut order: Vec<usize> = (0..probabilities.len()).collect();
+        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+        order.truncate(arguments.top.max(1));
+        let name = |i: usize| names.get(i).cloned().unwrap_or_else(|| format!("class {i}"));
+        let width = order.iter().map(|&i| name(i).chars().count()).max().unwrap_or(0);
+        lines.push(path.display().to_string());
+        for &i in &order {
+            let p = probabilities[i];
+            let bar = "█".repeat((p.clamp(0.0, 1.0) * 40.0).round() as usize);
+            lines.push(format!("  {:width$} {:5.1}% {bar}", name(i), 100.0 * p));
+        }
+        let top = order.iter().map(|&i| json!({ "class": i, "name": name(i), "probability": probabilities[i] }));
+        objects.push(json!({ "image": path, "top": top.collect::<Vec<_>>() }));
+    }
+    Ok(Found::new(json!({ "model": loaded.name, "images": objects }), lines.join("\n")))
+}

@@ -1,0 +1,69 @@
+use crate::{Found, engine, model::ModelOptions};
+use anyhow::{Context, Result, bail};
+use hubel::{cli::DeviceOptions, io::npy, prelude::*};
+use serde_json::json;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// Samples (n, …) as a .npy file, of the input NAME where the network has several
+    #[arg(long, value_name = "[NAME=]FILE.npy", required = true)]
+    input: Vec<String>,
+    /// The folder to write one .npy file for each output and tap to
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Layers whose outputs are written too
+    #[arg(long, value_name = "LAYER", value_delimiter = ',')]
+    taps: Vec<String>,
+    /// The most samples that are run together
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+/// Runs a network on arrays and returns the files written.
+pub fn find(arguments: &Arguments) -> Result<Found> {
+    let model = arguments.model.load()?.model;
+    let names: Vec<&str> = model.inputs().iter().map(|(name, _)| name.as_str()).collect();
+    let mut samples: Vec<Option<HostTensor>> = vec![None; names.len()];
+    for input in &arguments.input {
+        let (at, file) = match input.split_once('=') {
+            Some((name, file)) => {
+                let at = names.iter().position(|n| *n == name);
+                (at.with_context(|| format!("no input is called `{name}`; there are {}", names.join(", ")))?, file)
+            }
+            None if names.len() == 1 => (0, input.as_str()),
+            None => bail!("the network has several inputs; say which with NAME=FILE.npy: {}", names.join(", ")),
+        };
+        if samples[at].replace(npy::open(file)?).is_some() {
+            bail!("the input `{}` is given twice", names[at]);
+        }
+    }
+    let missing = || samples.iter().zip(&names).find(|(s, _)| s.is_none()).map_or("", |(_, name)| name);
+    let samples: Vec<HostTensor> = (samples.iter().cloned().collect::<Option<_>>())
+        .with_context(|| format!("the input `{}` is missing; give --input {0}=FILE.npy", missing()))?;
+
+    let engine = engine(&arguments.device)?;
+    let n = samples.first().and_then(|s| s.shape().first()).copied().unwrap_or(1);
+    let taps: Vec<&str> = arguments.taps.iter().map(String::as_str).collect();
+    let batch = Batch::up_to(n.clamp(1, arguments.batch as usize));
+    let results = model.inference_with(&engine, batch, &taps)?.predict_many(&samples)?;
+    std::fs::create_dir_all(&arguments.output)
+        .with_context(|| format!("the folder {} cannot be made", arguments.output.display()))?;
+    let mut written = Vec::new();
+    for (name, tensor) in results {
+        // A layer's name may come from a file: it names no folder.
+        let plain: String =
+            name.chars().map(|c| if c.is_alphanumeric() || "-_".contains(c) { c } else { '.' }).collect();
+        let path = arguments.output.join(format!("{}.npy", plain.trim_start_matches('.')));
+        hubel::io::save::save(&path, &npy::write(&tensor), false)?;
+        written.push((name, tensor.shape().to_vec(), path));
+    }
+    let text: Vec<String> =
+        written.iter().map(|(name, shape, path)| format!("{name} {shape:?}: {}", path.display())).collect();
+    let json = written.iter().map(|(name, shape, path)| json!({ "name": name, "shape": shape, "file": path }));
+    Ok(Found::new(json!({ "outputs": json.collect::<Vec<_>>() }), text.join("\n")))
+}

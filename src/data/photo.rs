@@ -1,0 +1,89 @@
+//! Photos as networks want them: one size, one number of channels.
+
+use crate::io::{Flaw, FormatError};
+use crate::tensor::HostTensor;
+use image::{RgbImage, imageops};
+
+/// The share of the shorter side that is kept: networks were trained and judged on such crops.
+const KEPT: f64 = 0.875;
+
+fn wrong(wanted: &str, got: impl std::fmt::Display) -> FormatError {
+    FormatError::new(Flaw::Picture, "the photo", wanted, got)
+}
+
+/// Returns the middle of a photo, u8 (h, w, 1 or 3), in a size of its own: f32 (1, height, width, channels), 0 to 255.
+///
+/// 87.5% of what has the wanted aspect is kept and resized with a cubic filter, which averages where it shrinks; grey
+/// becomes three equal channels, colour becomes grey by .299 r + .587 g + .114 b.
+pub fn crop(photo: &HostTensor, [height, width]: [usize; 2], channels: usize) -> Result<HostTensor, FormatError> {
+    let [h, w, c @ (1 | 3)] = *photo.shape() else {
+        return Err(wrong("a tensor (h, w, 1) or (h, w, 3)", format!("{:?}", photo.shape())));
+    };
+    if ![1, 3].contains(&channels) || [height, width].iter().any(|d| !(1..=1 << 14).contains(d)) {
+        let got = format!("{height}×{width} with {channels}");
+        return Err(wrong("a size up to 16384 with 1 or 3 channels", got));
+    }
+    let bytes: Vec<u8> = photo.to_f32().iter().map(|&x| x as u8).collect();
+    let rgb = if c == 3 { bytes } else { bytes.iter().flat_map(|&x| [x; 3]).collect() };
+    let picture = RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("a photo of some size", "none"))?;
+    let scale = KEPT * f64::min(h as f64 / height as f64, w as f64 / width as f64);
+    let side = |n: usize, all: usize| ((n as f64 * scale).round() as usize).clamp(1, all.max(1));
+    let (kept_h, kept_w) = (side(height, h), side(width, w));
+    let (x, y) = ((w - kept_w) / 2, (h - kept_h) / 2);
+    let part = imageops::crop_imm(&picture, x as u32, y as u32, kept_w as u32, kept_h as u32).to_image();
+    let part = imageops::resize(&part, width as u32, height as u32, imageops::FilterType::CatmullRom);
+    let values: Vec<f32> = match channels {
+        3 => part.as_raw().iter().map(|&x| f32::from(x)).collect(),
+        _ => {
+            part.pixels().map(|p| 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])).collect()
+        }
+    };
+    HostTensor::f32([1, height, width, channels], values).map_err(|e| wrong("as many pixels as the size says", e))
+}
+
+/// Returns a picture (h, w, c) in the middle of zeros: f32 (1, height, width, c).
+pub fn pad(picture: &HostTensor, [height, width]: [usize; 2]) -> Result<HostTensor, FormatError> {
+    let [h, w, c] = *picture.shape() else {
+        return Err(wrong("a tensor (h, w, c)", format!("{:?}", picture.shape())));
+    };
+    if h > height || w > width {
+        return Err(wrong(&format!("at most {height}×{width} pixels"), format!("{h}×{w}")));
+    }
+    let (values, mut out) = (picture.to_f32(), vec![0.0; height * width * c]);
+    let (top, left) = ((height - h) / 2, (width - w) / 2);
+    for (y, row) in values.chunks_exact((w * c).max(1)).enumerate() {
+        let at = ((top + y) * width + left) * c;
+        out[at..at + row.len()].copy_from_slice(row);
+    }
+    HostTensor::f32([1, height, width, c], out).map_err(|e| wrong("as many pixels as the size says", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_is_kept_whatever_the_aspect() {
+        // Black, with a white middle column of 40 pixels.
+        let bytes = (0..100 * 200).flat_map(|i| [if (80..120).contains(&(i % 200)) { 255 } else { 0 }; 3]).collect();
+        let photo = HostTensor::u8([100, 200, 3], bytes).unwrap();
+        let out = crop(&photo, [32, 32], 3).unwrap();
+        assert_eq!(out.shape(), [1, 32, 32, 3]);
+        let row = &out.to_f32()[..32 * 3];
+        assert!(row[16 * 3] > 250.0 && row[0] < 5.0 && row[31 * 3] < 5.0, "{row:?}");
+        let white = row.iter().step_by(3).filter(|x| **x > 127.0).count();
+        // 40 of 87.5 pixels.
+        assert!((14..=15).contains(&white), "{white}");
+        let grey = crop(&HostTensor::u8([1, 1, 1], vec![9]).unwrap(), [4, 2], 1).unwrap();
+        assert_eq!((grey.shape(), &grey.to_f32()[..]), (&[1, 4, 2, 1][..], &[9.0; 8][..]));
+        assert!(crop(&HostTensor::u8([2, 2], vec![0; 4]).unwrap(), [4, 4], 3).is_err());
+        assert!(crop(&photo, [0, 4], 3).is_err() && crop(&photo, [4, 4], 2).is_err());
+    }
+
+    #[test]
+    fn padding_centres() {
+        let out = pad(&HostTensor::u8([1, 2, 1], vec![5, 6]).unwrap(), [3, 4]).unwrap();
+        assert_eq!(out.to_f32(), [0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert!(pad(&out, [3, 4]).is_err());
+    }
+}

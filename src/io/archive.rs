@@ -1,0 +1,67 @@
+//! Zip archives, read from memory and never unpacked to a folder.
+
+use super::{Flaw, FormatError};
+use std::io::{Cursor, Read};
+
+/// The most entries that an archive may have.
+pub const MAX_ENTRIES: usize = 1 << 16;
+/// The most bytes that one entry may unpack to.
+pub const ENTRY_CAP_BYTES: u64 = 8 << 30;
+/// How many times an entry's packed size it may unpack to: deflate reaches 1032.
+const MOST_EXPANSION: u64 = 1040;
+
+/// A zip archive in memory.
+pub struct Archive<'a> {
+    zip: zip::ZipArchive<Cursor<&'a [u8]>>,
+}
+
+fn broken(what: &str, error: impl std::fmt::Display) -> FormatError {
+    FormatError::new(Flaw::Syntax, what, "an intact zip archive", error)
+}
+
+impl<'a> Archive<'a> {
+    /// Returns whether the bytes begin as a zip archive does.
+    pub fn is(bytes: &[u8]) -> bool {
+        bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06")
+    }
+
+    /// Returns the archive, or an error where its directory is broken.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        let zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken("the archive", e))?;
+        if zip.len() > MAX_ENTRIES {
+            let wanted = format!("at most {MAX_ENTRIES} entries");
+            return Err(FormatError::new(Flaw::TooLarge, "the archive", wanted, zip.len()));
+        }
+        Ok(Archive { zip })
+    }
+
+    /// Returns the names of the entries in the order of the directory.
+    pub fn names(&self) -> Vec<String> {
+        self.zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect()
+    }
+
+    /// Returns what an entry unpacks to, or `None` where there is none of that name.
+    ///
+    /// It may be at most 1040 times as large as packed, and [`ENTRY_CAP_BYTES`].
+    pub fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, FormatError> {
+        let entry = match self.zip.by_name(name) {
+            Err(zip::result::ZipError::FileNotFound) => return Ok(None),
+            entry => entry.map_err(|e| broken(&format!("`{name}` in the archive"), e))?,
+        };
+        let most = ENTRY_CAP_BYTES.min(entry.compressed_size().saturating_mul(MOST_EXPANSION));
+        let size = entry.size();
+        if size > most {
+            let (wanted, got) = (format!("at most {most} bytes"), format!("{size} bytes"));
+            return Err(FormatError::new(Flaw::TooLarge, format!("`{name}` in the archive"), wanted, got));
+        }
+        let mut bytes = Vec::new();
+        // What the directory says of sizes may be a lie: memory is taken as bytes come.
+        let end = entry.take(size + 1).read_to_end(&mut bytes);
+        end.map_err(|e| FormatError::new(Flaw::Compression, format!("`{name}` in the archive"), "intact contents", e))?;
+        if bytes.len() as u64 != size {
+            let (wanted, got) = (format!("{size} bytes"), format!("{} or more", bytes.len()));
+            return Err(FormatError::new(Flaw::ByteCount, format!("`{name}` in the archive"), wanted, got));
+        }
+        Ok(Some(bytes))
+    }
+}

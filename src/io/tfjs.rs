@@ -1,0 +1,137 @@
+//! TensorFlow.js's layers format: `model.json` with the model and a list of weights, and shards of their bytes.
+
+use super::{Flaw, FormatError, Reader, checked_bytes, read_file};
+use crate::tensor::{DType, HostTensor};
+use serde::Deserialize;
+use std::path::{Component, Path};
+
+/// The largest model.json, in bytes.
+pub const JSON_CAP_BYTES: u64 = 64 << 20;
+/// The most bytes of all shards together.
+pub const SHARDS_CAP_BYTES: u64 = 8 << 30;
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(rename = "modelTopology")]
+    topology: Option<serde_json::Value>,
+    #[serde(rename = "weightsManifest", default)]
+    manifest: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+struct Group {
+    paths: Vec<String>,
+    weights: Vec<Weight>,
+}
+
+#[derive(Deserialize)]
+struct Weight {
+    name: String,
+    shape: Vec<u64>,
+    dtype: String,
+    quantization: Option<Quantization>,
+}
+
+#[derive(Deserialize)]
+struct Quantization {
+    dtype: String,
+    scale: Option<f32>,
+    min: Option<f32>,
+}
+
+/// What a model.json and its shards hold.
+pub struct Contents {
+    /// The model as Keras's JSON.
+    pub config: Option<String>,
+    /// Weights under Keras's names, in the order of the file.
+    pub tensors: Vec<(String, HostTensor)>,
+}
+
+fn element_bytes(what: &str, dtype: &str) -> Result<u64, FormatError> {
+    Ok(match dtype {
+        "float32" | "int32" => 4,
+        "float16" | "uint16" => 2,
+        "uint8" | "bool" => 1,
+        _ => return Err(FormatError::new(Flaw::Type, what, "float32, float16, int32, uint16, uint8 or bool", dtype)),
+    })
+}
+
+fn tensor(weight: &Weight, bytes: &mut Reader) -> Result<HostTensor, FormatError> {
+    let what = format!("`{}`", weight.name);
+    let stored = weight.quantization.as_ref().map_or(&weight.dtype, |q| &q.dtype);
+    let width = element_bytes(&what, stored)?;
+    let size = checked_bytes(&what, &weight.shape, width, bytes.left() as u64)?;
+    let raw = bytes.take(size as u64, &what)?;
+    let shape: Vec<usize> = weight.shape.iter().map(|&d| d as usize).collect();
+    let fits = |t: Result<HostTensor, crate::tensor::TensorError>| {
+        t.map_err(|e| FormatError::new(Flaw::ByteCount, &what, "elements that fit the shape", e))
+    };
+    let dtype = match stored.as_str() {
+        "float32" => DType::F32,
+        "float16" => DType::F16,
+        "int32" => DType::I32,
+        _ => {
+            // Quantised to whole numbers: x = scale · q + min.
+            let q = weight.quantization.as_ref();
+            let (scale, min) = (q.and_then(|q| q.scale).unwrap_or(1.0), q.and_then(|q| q.min).unwrap_or(0.0));
+            let value =
+                |chunk: &[u8]| scale * chunk.iter().rev().fold(0u32, |n, &b| n << 8 | u32::from(b)) as f32 + min;
+            return fits(HostTensor::f32(shape, raw.chunks_exact(width as usize).map(value).collect()));
+        }
+    };
+    fits(HostTensor::from_bytes(shape, dtype, raw))
+}
+
+/// Returns what a model.json holds, whose shards `shard` gives by their names.
+pub fn read(
+    json: &[u8],
+    mut shard: impl FnMut(&str, u64) -> Result<Vec<u8>, FormatError>,
+) -> Result<Contents, FormatError> {
+    let model: Model = serde_json::from_slice(json)
+        .map_err(|e| FormatError::new(Flaw::Syntax, "model.json", "a model in TensorFlow.js's layers format", e))?;
+    let mut tensors: Vec<(String, HostTensor)> = Vec::new();
+    let mut left = SHARDS_CAP_BYTES;
+    for group in &model.manifest {
+        let mut bytes = Vec::new();
+        for path in &group.paths {
+            let plain = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
+            if !plain || path.is_empty() || path.contains(['\\', ':']) {
+                let got = format!("`{path}`");
+                return Err(FormatError::new(Flaw::Syntax, "a shard's name", "a file beside model.json", got));
+            }
+            bytes.extend(shard(path, left)?);
+            left = SHARDS_CAP_BYTES.saturating_sub(bytes.len() as u64);
+        }
+        let mut reader = Reader::new(&bytes);
+        for weight in &group.weights {
+            let tensor = tensor(weight, &mut reader)?;
+            let name = weight.name.trim_end_matches(":0");
+            if tensors.len() >= super::safetensors::MAX_TENSORS {
+                let wanted = format!("at most {} weights", super::safetensors::MAX_TENSORS);
+                return Err(FormatError::new(Flaw::TooLarge, "model.json", wanted, "more"));
+            }
+            tensors.push((name.to_owned(), tensor));
+        }
+        reader.finish("the shards")?;
+    }
+    // Keras's own JSON lies under `model_config` where a converter wrote the file.
+    let config = model.topology.map(|t| t.get("model_config").unwrap_or(&t).to_string());
+    Ok(Contents { config, tensors })
+}
+
+/// Returns what the model.json at `path`, and the shards beside it, hold.
+pub fn open(path: &Path) -> Result<Contents, FormatError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let json = read_file(path, JSON_CAP_BYTES)?;
+    let shard = |name: &str, left: u64| {
+        let path = folder.join(name);
+        // A link could lead anywhere.
+        match path.symlink_metadata() {
+            Ok(data) if !data.is_file() => {
+                Err(FormatError::new(Flaw::Io, "a shard", "a regular file", "something else").of(&path))
+            }
+            _ => read_file(&path, left),
+        }
+    };
+    read(&json, shard).map_err(|e| if e.file.is_none() { e.of(path) } else { e })
+}

@@ -1,0 +1,183 @@
+//! Weights in any file: what it is is told by its first bytes, not by its name.
+
+#[cfg(feature = "weights")]
+use super::archive::Archive;
+use super::{Flaw, FormatError, npy, pickle, read_file, safetensors, tfjs};
+use crate::tensor::{DType, Data, HostTensor};
+use std::path::Path;
+
+/// The largest file that is read, in bytes.
+pub const FILE_CAP_BYTES: u64 = 16 << 30;
+
+/// What a file of weights holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Contents {
+    /// The model's configuration as Keras's JSON, where the file has one.
+    pub config: Option<String>,
+    /// Tensors under the names that the file gives them, in its order.
+    pub tensors: Vec<(String, HostTensor)>,
+}
+
+impl From<Vec<(String, HostTensor)>> for Contents {
+    fn from(tensors: Vec<(String, HostTensor)>) -> Self {
+        Contents { config: None, tensors }
+    }
+}
+
+fn unknown() -> FormatError {
+    let wanted = "safetensors, .npz, .npy, .keras, .h5, .pth or model.json";
+    FormatError::new(Flaw::Magic, "the file", wanted, "other bytes").advise("convert the weights to safetensors")
+}
+
+/// Returns what the file of weights at `path` holds; of a folder, its model.json.
+///
+/// Errors name the file. Elements keep their type where there is one: f64 and i64 become f32 and i32.
+pub fn open(path: impl AsRef<Path>) -> Result<Contents, FormatError> {
+    let path = path.as_ref();
+    if path.is_dir() {
+        return open(path.join("model.json"));
+    }
+    let bytes = read_file(path, FILE_CAP_BYTES)?;
+    if bytes.first() == Some(&b'{') {
+        let tfjs::Contents { config, tensors } = tfjs::open(path)?;
+        return Ok(Contents { config, tensors });
+    }
+    read(&bytes).map_err(|e| e.of(path))
+}
+
+/// Returns what a file of weights in memory holds; a model.json, whose shards lie in other files, needs [`open`].
+pub fn read(bytes: &[u8]) -> Result<Contents, FormatError> {
+    #[cfg(feature = "weights")]
+    if Archive::is(bytes) {
+        return archive(bytes);
+    }
+    if bytes.starts_with(b"\x93NUMPY") {
+        return Ok(vec![("array".to_owned(), npy::read(bytes)?)].into());
+    }
+    // A length of 8 bytes, then JSON.
+    if bytes.get(8) == Some(&b'{') {
+        return Ok(safetensors::read(bytes)?.into());
+    }
+    Err(unknown())
+}
+
+#[cfg(feature = "weights")]
+fn archive(bytes: &[u8]) -> Result<Contents, FormatError> {
+    let mut archive = Archive::new(bytes)?;
+    let names = archive.names();
+    if let Some(pickle) = names.iter().find(|n| n.ends_with("data.pkl")) {
+        return torch(&mut archive, pickle, bytes.len() as u64);
+    }
+    if !names.is_empty() && names.iter().all(|n| n.ends_with(".npy")) {
+        let mut tensors = Vec::new();
+        for name in names {
+            let bytes = archive.read(&name)?.ok_or_else(unknown)?;
+            let tensor = npy::read(&bytes).map_err(|e| FormatError { what: format!("`{name}`: {}", e.what), ..e })?;
+            tensors.push((name.trim_end_matches(".npy").to_owned(), tensor));
+        }
+        return Ok(tensors.into());
+    }
+    Err(unknown())
+}
+
+/// Returns the tensors of a state dictionary: a pickle that describes them, and their bytes in other entries.
+#[cfg(feature = "weights")]
+fn torch(archive: &mut Archive, pickle: &str, file_bytes: u64) -> Result<Contents, FormatError> {
+    const PICKLE_CAP_BYTES: usize = 64 << 20;
+    let folder = pickle.trim_end_matches("data.pkl").to_owned();
+    let order = archive.read(&format!("{folder}byteorder"))?;
+    if order.is_some_and(|o| o != b"little") {
+        return Err(FormatError::new(Flaw::Type, "the tensors", "little-endian numbers", "big-endian ones"));
+    }
+    let described = archive.read(pickle)?.ok_or_else(unknown)?;
+    if described.len() > PICKLE_CAP_BYTES {
+        let (wanted, got) = (format!("at most {PICKLE_CAP_BYTES} bytes"), described.len());
+        return Err(FormatError::new(Flaw::TooLarge, "the pickle", wanted, got));
+    }
+    // Tensors may share a storage; all together they may not take much more than the file.
+    let mut left = 2 * file_bytes + (1 << 20);
+    let mut tensors = Vec::new();
+    let mut storage: (String, Vec<u8>) = Default::default();
+    for (name, t) in pickle::read(&described)? {
+        let what = format!("`{name}`");
+        if storage.0 != t.key {
+            let entry = format!("{folder}data/{}", t.key);
+            let missing = || FormatError::new(Flaw::Missing, &what, format!("`{entry}` in the archive"), "none");
+            storage = (t.key.clone(), archive.read(&entry)?.ok_or_else(missing)?);
+        }
+        let (width, dtype) = match t.storage.as_str() {
+            "FloatStorage" => (4, Some(DType::F32)),
+            "HalfStorage" => (2, Some(DType::F16)),
+            "BFloat16Storage" => (2, Some(DType::BF16)),
+            "IntStorage" => (4, Some(DType::I32)),
+            "ByteStorage" | "BoolStorage" => (1, Some(DType::U8)),
+            "DoubleStorage" | "LongStorage" => (8, None),
+            other => return Err(FormatError::new(Flaw::Type, what, "floats, bytes, 32- or 64-bit integers", other)),
+        };
+        let size = super::checked_bytes(&what, &t.shape, width, left)?;
+        left -= size as u64;
+        let raw = gather(&what, &t, width, &storage.1)?;
+        let shape: Vec<usize> = t.shape.iter().map(|&d| d as usize).collect();
+        let words = || raw.chunks_exact(8).map(|c| <[u8; 8]>::try_from(c).unwrap_or_default());
+        let tensor = match (dtype, t.storage.as_str()) {
+            (Some(dtype), _) => HostTensor::from_bytes(shape, dtype, &raw),
+            (None, "DoubleStorage") => {
+                HostTensor::new(shape, Data::F32(words().map(|w| f64::from_le_bytes(w) as f32).collect()))
+            }
+            _ => {
+                let fit = |w: [u8; 8]| {
+                    let n = i64::from_le_bytes(w);
+                    let wanted = "integers that fit in 32 bits";
+                    i32::try_from(n).map_err(|_| FormatError::new(Flaw::Type, &what, wanted, n))
+                };
+                HostTensor::new(shape, Data::I32(words().map(fit).collect::<Result<_, _>>()?))
+            }
+        };
+        tensors.push((name, tensor.map_err(|e| FormatError::new(Flaw::ByteCount, what, "whole elements", e))?));
+    }
+    Ok(tensors.into())
+}
+
+/// Returns the elements of a tensor, last axis fastest, out of its storage.
+#[cfg(feature = "weights")]
+fn gather(what: &str, t: &pickle::Tensor, width: u64, storage: &[u8]) -> Result<Vec<u8>, FormatError> {
+    let outside = || {
+        let got = format!("extents {:?}, strides {:?}, offset {}", t.shape, t.strides, t.offset);
+        FormatError::new(Flaw::Contradiction, what, format!("a tensor inside its {} bytes", storage.len()), got)
+    };
+    if t.shape.contains(&0) {
+        return Ok(Vec::new());
+    }
+    let reach =
+        t.shape.iter().zip(&t.strides).try_fold(t.offset, |at, (d, s)| at.checked_add((d - 1).checked_mul(*s)?));
+    let end = reach.and_then(|last| last.checked_add(1)?.checked_mul(width));
+    if !end.is_some_and(|end| end <= storage.len() as u64) {
+        return Err(outside());
+    }
+    let count: u64 = t.shape.iter().product();
+    let mut contiguous = 1;
+    let plain = t.shape.iter().zip(&t.strides).rev().all(|(&d, &s)| {
+        let ok = d == 1 || s == contiguous;
+        contiguous *= d;
+        ok
+    });
+    let bytes = |at: u64, n: u64| &storage[(at * width) as usize..((at + n) * width) as usize];
+    if plain {
+        return Ok(bytes(t.offset, count).to_vec());
+    }
+    // A stride of 0 would repeat elements without end.
+    if count > storage.len() as u64 / width {
+        return Err(outside());
+    }
+    let mut out = Vec::with_capacity((count * width) as usize);
+    for i in 0..count {
+        let mut rest = i;
+        let mut at = t.offset;
+        for (&d, &s) in t.shape.iter().zip(&t.strides).rev() {
+            at += rest % d * s;
+            rest /= d;
+        }
+        out.extend_from_slice(bytes(at, 1));
+    }
+    Ok(out)
+}

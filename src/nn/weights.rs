@@ -1,0 +1,187 @@
+//! Weights from files under other names than a model's own.
+
+use super::{LayerError, Model};
+use crate::tensor::HostTensor;
+use std::collections::HashMap;
+
+/// The weights of one layer of a model: its path, and indices of its weights.
+struct Slot<'m> {
+    path: &'m str,
+    weights: Vec<usize>,
+}
+
+fn error(layer: &str, wanted: String, got: String, advice: &str) -> LayerError {
+    LayerError { layer: layer.into(), kind: "weights".into(), wanted, got, advice: advice.into() }
+}
+
+/// Returns torchvision's name of a module of a ResNet under the names that models have here.
+fn resnet_name(module: &str) -> Option<String> {
+    match module {
+        "conv1" => return Some("conv1_conv".into()),
+        "bn1" => return Some("conv1_bn".into()),
+        "fc" => return Some("predictions".into()),
+        _ => {}
+    }
+    let (stage, rest) = module.strip_prefix("layer")?.split_once('.')?;
+    let (block, part) = rest.split_once('.')?;
+    let (stage, block): (usize, usize) = (stage.parse().ok()?, block.parse().ok()?);
+    let part = match part {
+        "downsample.0" => "0_conv".into(),
+        "downsample.1" => "0_bn".into(),
+        _ => match part.split_at_checked(part.len() - 1)? {
+            ("conv", i) => format!("{i}_conv"),
+            ("bn", i) => format!("{i}_bn"),
+            _ => return None,
+        },
+    };
+    Some(format!("conv{}_block{}_{part}", stage.checked_add(1)?, block.checked_add(1)?))
+}
+
+/// Returns the tensor with its axes in this order.
+fn permuted(t: &HostTensor, order: &[usize]) -> HostTensor {
+    let array = t.to_array();
+    let strides = crate::tensor::strides(&array.shape);
+    let shape: Vec<usize> = order.iter().map(|&a| array.shape[a]).collect();
+    let at = |i: usize| {
+        let mut rest = i;
+        order.iter().zip(&shape).rev().fold(0, |at, (&axis, &d)| {
+            let step = rest % d * strides[axis];
+            rest /= d;
+            at + step
+        })
+    };
+    crate::tensor::Array::from_fn(shape.clone(), |i| array.data[at(i)]).to_host(t.dtype())
+}
+
+impl Model {
+    /// Returns the layers that have weights, in order.
+    fn slots(&self) -> Vec<Slot<'_>> {
+        let mut slots: Vec<Slot> = Vec::new();
+        for (i, weight) in self.weights().iter().enumerate() {
+            let path = weight.name.rsplit_once('/').map_or("", |(path, _)| path);
+            match slots.iter_mut().find(|s| s.path == path) {
+                Some(slot) => slot.weights.push(i),
+                None => slots.push(Slot { path, weights: vec![i] }),
+            }
+        }
+        slots
+    }
+
+    /// Gives weights the values of a file's tensors, whatever names the file has for them: the model's own (Keras's),
+    /// or PyTorch's, whose modules follow each other as the model's layers do, or are named as torchvision's ResNets.
+    ///
+    /// PyTorch's kernels are turned from (out, in, kh, kw) to (kh, kw, in, out). Errors name the first weight that is
+    /// missing, of another shape, or left over.
+    pub fn set_weights_from(&mut self, tensors: Vec<(String, HostTensor)>) -> Result<(), LayerError> {
+        let torch = tensors.iter().any(|(name, _)| name.ends_with(".weight"));
+        let own = torch && tensors.iter().all(|(name, _)| self.weights().iter().any(|w| w.name == *name));
+        if !torch || own {
+            return self.set_weights(tensors);
+        }
+        let renamed = self.from_torch(tensors)?;
+        self.set_weights(renamed)
+    }
+
+    fn from_torch(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
+        let mut modules: Vec<(String, HashMap<String, HostTensor>)> = Vec::new();
+        for (name, tensor) in tensors {
+            let (module, part) = name.rsplit_once('.').unwrap_or(("", &name));
+            if part == "num_batches_tracked" {
+                continue;
+            }
+            match modules.last_mut().filter(|m| m.0 == module) {
+                Some((_, parts)) => parts.insert(part.to_owned(), tensor),
+                None => {
+                    modules.push((module.to_owned(), HashMap::from([(part.to_owned(), tensor)])));
+                    None
+                }
+            };
+        }
+        let slots = self.slots();
+        if modules.len() != slots.len() {
+            let (wanted, got) = (format!("weights of {} layers", slots.len()), format!("of {} modules", modules.len()));
+            let advice = "build the model with the options of the file's: classes, top, stride_in_1x1(false)";
+            return Err(error("model", wanted, got, advice));
+        }
+        let mut out = Vec::new();
+        for (k, (module, parts)) in modules.into_iter().enumerate() {
+            let named = resnet_name(&module).and_then(|name| slots.iter().find(|s| s.path == name));
+            out.extend(self.module(named.unwrap_or(&slots[k]), &module, parts)?);
+        }
+        Ok(out)
+    }
+
+    /// Returns height, width and channels of the map that is flattened in front of a dense layer, if one is.
+    fn flattened(&self, path: &str) -> Option<[usize; 3]> {
+        let rows = self.summary().rows;
+        let before = &rows[..rows.iter().position(|r| r.name == path)?];
+        let flatten = before.iter().rposition(|r| !["Dropout", "Activation", "ReLU"].contains(&r.kind))?;
+        if before[flatten].kind != "Flatten" {
+            return None;
+        }
+        before[..flatten].last()?.output.dims().get(1..)?.try_into().ok()
+    }
+
+    /// Returns the weights of one layer out of a module's.
+    fn module(
+        &self,
+        slot: &Slot,
+        module: &str,
+        mut parts: HashMap<String, HostTensor>,
+    ) -> Result<Vec<(String, HostTensor)>, LayerError> {
+        let mut out = Vec::new();
+        for &i in &slot.weights {
+            let weight = &self.weights()[i];
+            let own = weight.name.rsplit('/').next().unwrap_or_default();
+            let part = match own {
+                "beta" => "bias",
+                "moving_mean" => "running_mean",
+                "moving_variance" => "running_var",
+                "bias" => "bias",
+                _ => "weight",
+            };
+            let missing = |got: String| {
+                let wanted = format!("`{}` {:?} as `{module}.{part}`", weight.name, weight.shape);
+                error(slot.path, wanted, got, "take weights of the same network, or rename them as the model's own")
+            };
+            let Some(tensor) = parts.remove(part) else {
+                let mut names: Vec<&String> = parts.keys().collect();
+                names.sort();
+                return Err(missing(format!("{names:?}")));
+            };
+            let tensor = match (own, tensor.shape().len()) {
+                ("depthwise_kernel", 4) => {
+                    // (channels · multiplier, 1, kh, kw): the multiplier runs fastest.
+                    let [kh, kw, c, m] = weight.shape[..] else { return Err(missing("another kind".into())) };
+                    let got = format!("{:?}", tensor.shape());
+                    let grouped = tensor.reshape([c, m, kh, kw]).map_err(|_| missing(got))?;
+                    permuted(&grouped, &[2, 3, 0, 1])
+                }
+                ("kernel", 4) => permuted(&tensor, &[2, 3, 1, 0]),
+                ("kernel", 3) => permuted(&tensor, &[2, 1, 0]),
+                ("kernel", 2) => match self.flattened(slot.path) {
+                    // PyTorch flattens (c, h, w).
+                    Some([h, w, c]) if tensor.shape() == [weight.shape[1], c * h * w] => {
+                        let units = weight.shape[1];
+                        let got = format!("{:?}", tensor.shape());
+                        let map = tensor.reshape([units, c, h, w]).map_err(|_| missing(got.clone()))?;
+                        permuted(&map, &[2, 3, 1, 0]).reshape([h * w * c, units]).map_err(|_| missing(got))?
+                    }
+                    _ => permuted(&tensor, &[1, 0]),
+                },
+                _ => tensor,
+            };
+            if tensor.shape() != weight.shape {
+                return Err(missing(format!("{:?}", tensor.shape())));
+            }
+            out.push((weight.name.clone(), tensor));
+        }
+        match parts.keys().next() {
+            None => Ok(out),
+            Some(part) => {
+                let wanted = format!("only what `{}` has", slot.path);
+                Err(error(slot.path, wanted, format!("`{module}.{part}` too"), "build the model as the file's was"))
+            }
+        }
+    }
+}
