@@ -219,6 +219,17 @@ pub trait Op: fmt::Debug + Send + Sync {
         false
     }
 
+    /// Returns how many zeros the operation puts around pictures, `[[top, bottom], [left, right]]`, if it does that alone.
+    fn zero_padding(&self) -> Option<[[usize; 2]; 2]> {
+        None
+    }
+
+    /// Returns the operation that gives on pictures what this one gives on them with zeros around, if there is one;
+    /// `positive` says that no pixel is below 0.
+    fn with_padding(&self, _pads: [[usize; 2]; 2], _positive: bool) -> Option<Arc<dyn Op>> {
+        None
+    }
+
     /// Returns what part of input 0, a picture, one pixel of output 0 depends on.
     fn field(&self, _io: &Io) -> Field {
         Field::Point

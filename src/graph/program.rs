@@ -93,6 +93,12 @@ impl Program {
         Program { n_inputs: 0, instrs: Vec::new(), result: Arg::Const(value) }
     }
 
+    /// Returns whether the last step is a function whose results are never below 0.
+    pub fn is_positive(&self) -> bool {
+        const POSITIVE: [&str; 6] = ["relu", "relu6", "sigmoid", "abs", "exp", "softplus"];
+        matches!(self.result, Arg::Instr(i) if self.instrs.get(i).is_some_and(|i| POSITIVE.contains(&i.f.name)))
+    }
+
     /// Returns the result for these inputs in 64-bit floats.
     pub fn eval(&self, inputs: &[f64], step: &Step) -> f64 {
         let mut values = [0.0f64; 64];

@@ -253,7 +253,10 @@ impl<'a> Machine<'a> {
                 0x8a => {
                     let length = self.number(1)?;
                     if length > 8 {
-                        return Err(wrong("integers of 64 bits", format!("{length} bytes")));
+                        // The magic number in front of old files.
+                        self.bytes.take(length, "a number in the pickle")?;
+                        self.push(Value::Nothing);
+                        continue;
                     }
                     let unused = 64 - 8 * length as u32;
                     let n = self.number(length)?;
@@ -372,6 +375,62 @@ impl<'a> Machine<'a> {
         }
         Ok(())
     }
+}
+
+/// How files of `torch.save` began before they became zip archives.
+pub const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+
+/// Returns the tensors that a file from before PyTorch 1.6 describes, and for each storage where its bytes lie.
+///
+/// The file is five pickles (magic number, version, system, state, keys), then each storage's length and bytes.
+pub fn read_legacy(
+    bytes: &[u8],
+) -> Result<(Vec<(String, Tensor)>, HashMap<String, std::ops::Range<usize>>), FormatError> {
+    let (values, stack, memo) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut machine = Machine { bytes: Reader::new(bytes), values, stack, memo };
+    let mut tensors = Vec::new();
+    let mut keys = 0;
+    for part in 0..5 {
+        machine.stack.clear();
+        machine.memo.clear();
+        let result = machine.run()?;
+        match part {
+            3 => machine.tensors(result, "", 0, &mut tensors)?,
+            4 => keys = result,
+            _ => {}
+        }
+    }
+    let mut widths: HashMap<&str, u64> = HashMap::new();
+    for value in &machine.values {
+        if let Value::Storage { kind, key, .. } = value {
+            widths.insert(key, element_bytes(kind)?);
+        }
+    }
+    let mut places = HashMap::new();
+    let mut rest = machine.bytes.clone();
+    for &key in machine.list(keys)? {
+        let Value::Text(key) = &machine.values[key] else { return Err(wrong("names of storages", "another value")) };
+        let width = widths.get(key.as_str()).copied();
+        let width = width.ok_or_else(|| wrong("storages of tensors", format!("the storage `{key}`")))?;
+        let elements = rest.u64_le("a storage's length")?;
+        let start = bytes.len() - rest.left();
+        let taken = rest.take(elements.saturating_mul(width), "a storage")?;
+        places.insert(key.clone(), start..start + taken.len());
+    }
+    match tensors.is_empty() {
+        true => Err(wrong("a dictionary of tensors", "no tensor")),
+        false => Ok((tensors, places)),
+    }
+}
+
+/// Returns the bytes of an element of a storage.
+pub fn element_bytes(storage: &str) -> Result<u64, FormatError> {
+    Ok(match storage {
+        "DoubleStorage" | "LongStorage" => 8,
+        "FloatStorage" | "IntStorage" => 4,
+        "HalfStorage" | "BFloat16Storage" | "ShortStorage" => 2,
+        _ => 1,
+    })
 }
 
 /// Returns the tensors that a pickled state dictionary describes, in its order.

@@ -5,6 +5,8 @@ use super::archive::Archive;
 use super::{Flaw, FormatError, npy, pickle, read_file, safetensors, tfjs};
 use crate::tensor::{DType, Data, HostTensor};
 use std::path::Path;
+#[cfg(feature = "weights")]
+use std::sync::Arc;
 
 /// The largest file that is read, in bytes.
 pub const FILE_CAP_BYTES: u64 = 16 << 30;
@@ -54,6 +56,14 @@ pub fn read(bytes: &[u8]) -> Result<Contents, FormatError> {
     if bytes.starts_with(b"\x93NUMPY") {
         return Ok(vec![("array".to_owned(), npy::read(bytes)?)].into());
     }
+    if bytes.starts_with(pickle::LEGACY) {
+        let (described, places) = pickle::read_legacy(bytes)?;
+        return tensors(described, bytes.len() as u64, |what, t| {
+            let place = places.get(&t.key).cloned();
+            let missing = || FormatError::new(Flaw::Missing, what, format!("the storage `{}`", t.key), "none");
+            place.map(|place| &bytes[place]).ok_or_else(missing)
+        });
+    }
     // A length of 8 bytes, then JSON.
     if bytes.get(8) == Some(&b'{') {
         return Ok(safetensors::read(bytes)?.into());
@@ -94,29 +104,42 @@ fn torch(archive: &mut Archive, pickle: &str, file_bytes: u64) -> Result<Content
         let (wanted, got) = (format!("at most {PICKLE_CAP_BYTES} bytes"), described.len());
         return Err(FormatError::new(Flaw::TooLarge, "the pickle", wanted, got));
     }
+    // Tensors of one storage follow each other.
+    let mut last: (String, Arc<[u8]>) = (String::new(), Arc::new([]));
+    tensors(pickle::read(&described)?, file_bytes, |what, t| {
+        if last.0 != t.key {
+            let entry = format!("{folder}data/{}", t.key);
+            let missing = || FormatError::new(Flaw::Missing, what, format!("`{entry}` in the archive"), "none");
+            last = (t.key.clone(), archive.read(&entry)?.ok_or_else(missing)?.into());
+        }
+        Ok(last.1.clone())
+    })
+}
+
+/// Returns the tensors of a state dictionary whose storages `storage` gives.
+fn tensors<B: AsRef<[u8]>>(
+    described: Vec<(String, pickle::Tensor)>,
+    file_bytes: u64,
+    mut storage: impl FnMut(&str, &pickle::Tensor) -> Result<B, FormatError>,
+) -> Result<Contents, FormatError> {
     // Tensors may share a storage; all together they may not take much more than the file.
     let mut left = 2 * file_bytes + (1 << 20);
     let mut tensors = Vec::new();
-    let mut storage: (String, Vec<u8>) = Default::default();
-    for (name, t) in pickle::read(&described)? {
+    for (name, t) in described {
         let what = format!("`{name}`");
-        if storage.0 != t.key {
-            let entry = format!("{folder}data/{}", t.key);
-            let missing = || FormatError::new(Flaw::Missing, &what, format!("`{entry}` in the archive"), "none");
-            storage = (t.key.clone(), archive.read(&entry)?.ok_or_else(missing)?);
-        }
-        let (width, dtype) = match t.storage.as_str() {
-            "FloatStorage" => (4, Some(DType::F32)),
-            "HalfStorage" => (2, Some(DType::F16)),
-            "BFloat16Storage" => (2, Some(DType::BF16)),
-            "IntStorage" => (4, Some(DType::I32)),
-            "ByteStorage" | "BoolStorage" => (1, Some(DType::U8)),
-            "DoubleStorage" | "LongStorage" => (8, None),
+        let width = pickle::element_bytes(&t.storage)?;
+        let dtype = match t.storage.as_str() {
+            "FloatStorage" => Some(DType::F32),
+            "HalfStorage" => Some(DType::F16),
+            "BFloat16Storage" => Some(DType::BF16),
+            "IntStorage" => Some(DType::I32),
+            "ByteStorage" | "BoolStorage" => Some(DType::U8),
+            "DoubleStorage" | "LongStorage" => None,
             other => return Err(FormatError::new(Flaw::Type, what, "floats, bytes, 32- or 64-bit integers", other)),
         };
         let size = super::checked_bytes(&what, &t.shape, width, left)?;
         left -= size as u64;
-        let raw = gather(&what, &t, width, &storage.1)?;
+        let raw = gather(&what, &t, width, storage(&what, &t)?.as_ref())?;
         let shape: Vec<usize> = t.shape.iter().map(|&d| d as usize).collect();
         let words = || raw.chunks_exact(8).map(|c| <[u8; 8]>::try_from(c).unwrap_or_default());
         let tensor = match (dtype, t.storage.as_str()) {
@@ -139,7 +162,6 @@ fn torch(archive: &mut Archive, pickle: &str, file_bytes: u64) -> Result<Content
 }
 
 /// Returns the elements of a tensor, last axis fastest, out of its storage.
-#[cfg(feature = "weights")]
 fn gather(what: &str, t: &pickle::Tensor, width: u64, storage: &[u8]) -> Result<Vec<u8>, FormatError> {
     let outside = || {
         let got = format!("extents {:?}, strides {:?}, offset {}", t.shape, t.strides, t.offset);

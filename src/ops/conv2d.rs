@@ -14,6 +14,7 @@ use crate::{
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// How a kernel slides over a picture.
 ///
@@ -260,6 +261,11 @@ impl Op for Conv2d {
             pictures: pictures(x),
         };
         gemm::window(&window, profile, epilogue)
+    }
+
+    fn with_padding(&self, pads: [[usize; 2]; 2], _positive: bool) -> Option<Arc<dyn Op>> {
+        let options = Conv2dOptions { padding: self.options.padding.and(pads)?, ..self.options };
+        Some(Arc::new(Conv2d { options }))
     }
 
     fn is_product(&self) -> bool {

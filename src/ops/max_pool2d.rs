@@ -15,6 +15,7 @@ use crate::{
     kernels::{self, Slide},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
+use std::sync::Arc;
 
 /// Returns the index of the first largest value.
 fn first_maximum(x: &Array, taps: &[usize]) -> usize {
@@ -95,6 +96,14 @@ impl Op for MaxPool2d {
         }
         let window = geometry.window(self.name(), false, pictures(&io.inputs[0].shape));
         vec![kernels::slide(&window, Slide::Largest, profile, epilogue), each]
+    }
+
+    fn with_padding(&self, pads: [[usize; 2]; 2], positive: bool) -> Option<Arc<dyn Op>> {
+        let padding = self.options.padding.and(pads)?;
+        // Every window sees a pixel, which is no smaller than a zero.
+        let Padding::Explicit(sides) = padding else { return None };
+        let seen = sides.iter().zip(self.options.pool).all(|(side, n)| side.iter().all(|&p| p < n));
+        (positive && seen).then(|| Arc::new(MaxPool2d { options: Pool2dOptions { padding, ..self.options } }) as _)
     }
 
     fn field(&self, _io: &Io) -> Field {

@@ -163,6 +163,11 @@ impl Op for Pad2d {
         vec![Candidate::single(format!("width{width}"), kernel)]
     }
 
+    fn zero_padding(&self) -> Option<[[usize; 2]; 2]> {
+        let zeros = self.mode == PadMode::Constant(0.0) && self.pads.iter().flatten().all(|&p| p >= 0);
+        zeros.then(|| self.pads.map(|side| side.map(|p| p as usize)))
+    }
+
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
         vec![Accuracy::Exact]
     }

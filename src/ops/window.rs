@@ -27,6 +27,17 @@ pub enum Padding {
 }
 
 impl Padding {
+    /// Returns this padding and as many pixels more on each side, or `None` where it depends on the size.
+    pub(super) fn and(self, pads: [[usize; 2]; 2]) -> Option<Self> {
+        match self {
+            Padding::Valid => Some(Padding::Explicit(pads)),
+            Padding::Explicit(own) => {
+                Some(Padding::Explicit([0, 1].map(|axis| [0, 1].map(|side| own[axis][side] + pads[axis][side]))))
+            }
+            Padding::Same | Padding::Causal => None,
+        }
+    }
+
     /// Returns what of it concerns the width.
     pub(super) fn across(self) -> Self {
         match self {
