@@ -262,8 +262,38 @@ impl Model {
         });
         self.rows = rows(&graph, &inputs, &self.inputs, described.collect(), &assembled.weights);
         self.output_types = assembled.outputs.iter().map(|&v| graph.ty(v).clone()).collect();
-        self.weights = assembled.weights;
+        let (ranks, mut weights) = (self.ranks(), assembled.weights);
+        weights.sort_by_cached_key(|w| w.name.split('/').next().and_then(|layer| ranks.get(layer)).copied());
+        self.weights = weights;
         Ok(())
+    }
+
+    /// Returns the place of each layer in Keras's order: those farthest from the outputs first, equally far ones as a
+    /// walk from the outputs meets them (`keras.src.ops.function.map_graph`).
+    fn ranks(&self) -> HashMap<&str, usize> {
+        let maker = |value: &usize| self.calls.partition_point(|c| c.outputs <= *value).checked_sub(1);
+        let mut met: HashMap<usize, usize> = HashMap::new();
+        let mut walked = vec![false; self.calls.len()];
+        let mut stack: Vec<usize> = self.outputs.iter().rev().copied().collect();
+        while let Some(value) = stack.pop() {
+            let Some(call) = maker(&value) else { continue };
+            if !std::mem::replace(&mut walked[call], true) {
+                let next = met.len();
+                met.entry(self.calls[call].layer).or_insert(next);
+                stack.extend(self.calls[call].inputs.iter().rev());
+            }
+        }
+        let mut far = vec![0usize; self.layers.len()];
+        let mut depths = vec![0usize; self.calls.len()];
+        for (i, call) in self.calls.iter().enumerate().rev() {
+            far[call.layer] = far[call.layer].max(depths[i]);
+            for before in call.inputs.iter().filter_map(maker) {
+                depths[before] = depths[before].max(far[call.layer] + 1);
+            }
+        }
+        let mut order: Vec<usize> = (0..self.layers.len()).collect();
+        order.sort_by_key(|layer| (std::cmp::Reverse(far[*layer]), met.get(layer).copied()));
+        order.into_iter().enumerate().map(|(rank, layer)| (self.layers[layer].name.as_str(), rank)).collect()
     }
 
     fn name_of_value(&self, value: usize) -> String {
@@ -351,12 +381,12 @@ impl Model {
         self.weights.iter().map(Weight::count).sum()
     }
 
-    /// Returns the names of all weights in the order of the layers.
+    /// Returns the names of all weights in Keras's order of the layers.
     pub fn weight_names(&self) -> Vec<&str> {
         self.weights.iter().map(|w| w.name.as_str()).collect()
     }
 
-    /// Returns all weights in the order of the layers.
+    /// Returns all weights in Keras's order of the layers: those farthest from the outputs first.
     pub fn weights(&self) -> &[Weight] {
         &self.weights
     }

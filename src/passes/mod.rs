@@ -6,8 +6,10 @@ mod plan;
 mod plan_types;
 mod schedule;
 mod simplify;
+mod split;
 
 pub use fuse::{Fused, fuse};
 pub use plan::{PlanError, PlanOptions, plan};
 pub use plan_types::{ALIGN_BYTES, Binding, BufferRef, Entry, Layout, Place, Plan, PlannedDispatch, Port};
 pub use simplify::simplify;
+pub use split::{Parts, split_rows};

@@ -6,7 +6,7 @@ use crate::{
     Error,
     graph::{Graph, Step, TensorType, Value},
     nn::{Mode, Model},
-    passes::{Plan, PlanOptions, plan},
+    passes::{Entry, Layout, Plan, PlanOptions, plan, split_rows},
     runtime::{Engine, External, RuntimeError, Session, Store},
     tensor::{Batch, HostTensor},
 };
@@ -45,13 +45,73 @@ impl Model {
     }
 
     /// Returns the model ready to run; the outputs of the layers named in `taps` are results too.
+    ///
+    /// A matrix larger than one binding of this adapter is cut by rows.
     pub fn inference_with(&self, engine: &Engine, batch: Batch, taps: &[&str]) -> Result<Inference, Error> {
-        let params = engine.store(Arc::new(params_layout(self, engine.profile().max_binding_bytes)))?;
-        for weight in self.weights() {
-            params.write(&weight.name, &self.initial_value(weight, 0))?;
+        let limit = engine.profile().max_binding_bytes;
+        let assembled = assemble(self, taps)?;
+        let (graph, split) = split_rows(&assembled.graph, limit);
+        let mut tensors = Vec::new();
+        for Entry { name, ty, .. } in params_layout(self, limit).entries {
+            match split.get(&name) {
+                None => tensors.push((name, ty)),
+                Some(parts) => tensors.extend(
+                    parts.iter().map(|(part, rows)| (part.clone(), TensorType::f32([rows.len(), ty.shape.last()]))),
+                ),
+            }
         }
-        Inference::new(self, engine, params, batch, taps)
+        let params = engine.store(Arc::new(Layout::new(tensors, limit)))?;
+        for weight in self.weights() {
+            let value = self.initial_value(weight, 0);
+            match split.get(&weight.name) {
+                None => params.write(&weight.name, &value)?,
+                Some(parts) => {
+                    for (name, rows) in parts {
+                        value.rows(rows.start, rows.len()).map_or(Ok(()), |part| params.write(name, &part))?;
+                    }
+                }
+            }
+        }
+        Ok(Inference::of(Assembled { graph, ..assembled }, engine, params, batch))
     }
+}
+
+/// A model's graph for use, its results under their names.
+struct Assembled {
+    graph: Graph,
+    names: Vec<String>,
+    inputs: Vec<(String, TensorType)>,
+}
+
+fn assemble(model: &Model, taps: &[&str]) -> Result<Assembled, Error> {
+    let mut graph = Graph::new();
+    // One input or output has a name of its own, so that programs need not know the model's.
+    let single = |k: usize, of: usize, one: &str, name: String| match (k, of) {
+        (0, 1) => one.to_owned(),
+        _ => name,
+    };
+    let n = model.inputs().len();
+    let inputs: Vec<(String, TensorType)> = (model.inputs().iter().enumerate())
+        .map(|(k, (name, ty))| (single(k, n, INPUT, name.clone()), ty.clone()))
+        .collect();
+    let values: Vec<Value> = inputs.iter().map(|(name, ty)| graph.input(name, ty.shape.clone(), ty.dtype)).collect();
+    let built = model.assemble(&mut graph, &values, Mode::Inference)?;
+    let n = built.outputs.len();
+    let mut names = Vec::new();
+    for (k, &output) in built.outputs.iter().enumerate() {
+        let name = single(k, n, OUTPUT, format!("{OUTPUT}_{k}"));
+        graph.output(&name, output);
+        names.push(name);
+    }
+    for &tap in taps {
+        let Some((_, value)) = built.layers.iter().find(|(name, _)| name == tap) else {
+            let known = model.layer_names().join(", ");
+            return Err(RuntimeError::UnknownName { kind: "layer", name: tap.into(), known }.into());
+        };
+        graph.output(tap, *value);
+        names.push(tap.to_owned());
+    }
+    Ok(Assembled { graph, names, inputs })
 }
 
 impl Inference {
@@ -62,36 +122,12 @@ impl Inference {
         batch: Batch,
         taps: &[&str],
     ) -> Result<Self, Error> {
-        let mut graph = Graph::new();
-        // One input or output has a name of its own, so that programs need not know the model's.
-        let single = |k: usize, of: usize, one: &str, name: String| match (k, of) {
-            (0, 1) => one.to_owned(),
-            _ => name,
-        };
-        let n = model.inputs().len();
-        let inputs: Vec<(String, TensorType)> = (model.inputs().iter().enumerate())
-            .map(|(k, (name, ty))| (single(k, n, INPUT, name.clone()), ty.clone()))
-            .collect();
-        let values: Vec<Value> =
-            inputs.iter().map(|(name, ty)| graph.input(name, ty.shape.clone(), ty.dtype)).collect();
-        let built = model.assemble(&mut graph, &values, Mode::Inference)?;
-        let n = built.outputs.len();
-        let mut names = Vec::new();
-        for (k, &output) in built.outputs.iter().enumerate() {
-            let name = single(k, n, OUTPUT, format!("{OUTPUT}_{k}"));
-            graph.output(&name, output);
-            names.push(name);
-        }
-        for &tap in taps {
-            let Some((_, value)) = built.layers.iter().find(|(name, _)| name == tap) else {
-                let known = model.layer_names().join(", ");
-                return Err(RuntimeError::UnknownName { kind: "layer", name: tap.into(), known }.into());
-            };
-            graph.output(tap, *value);
-            names.push(tap.to_owned());
-        }
+        Ok(Self::of(assemble(model, taps)?, engine, params, batch))
+    }
+
+    fn of(Assembled { graph, names, inputs }: Assembled, engine: &Engine, params: Store, batch: Batch) -> Self {
         let (runner, embedded) = (None, None);
-        Ok(Inference { engine: engine.clone(), params, graph, names, inputs, batch: batch.capacity, runner, embedded })
+        Inference { engine: engine.clone(), params, graph, names, inputs, batch: batch.capacity, runner, embedded }
     }
 
     /// Returns the model's output for f32 samples (n, …), any number of them, cut into batches.

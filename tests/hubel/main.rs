@@ -17,3 +17,4 @@ mod shared_tiles;
 mod structure;
 mod training;
 mod worked_examples;
+mod zoo;

@@ -10,8 +10,7 @@
 mod alexnet;
 mod densenet;
 mod efficientnet;
-mod inception_resnet_v2;
-mod inception_v3;
+mod inception;
 mod lenet5;
 mod mobilenet;
 mod mobilenet_v2;
@@ -28,8 +27,7 @@ pub use efficientnet::{
     efficientnet_b0, efficientnet_b1, efficientnet_b2, efficientnet_b3, efficientnet_b4, efficientnet_b5,
     efficientnet_b6, efficientnet_b7, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2,
 };
-pub use inception_resnet_v2::inception_resnet_v2;
-pub use inception_v3::inception_v3;
+pub use inception::{inception_resnet_v2, inception_v3};
 pub use lenet5::lenet5;
 pub use mobilenet::mobilenet;
 pub use mobilenet_v2::mobilenet_v2;
