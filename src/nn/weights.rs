@@ -150,14 +150,15 @@ impl Model {
                 return Err(missing(format!("{names:?}")));
             };
             let tensor = match (own, tensor.shape().len()) {
-                ("depthwise_kernel", 4) => {
-                    // (channels · multiplier, 1, kh, kw): the multiplier runs fastest.
-                    let [kh, kw, c, m] = weight.shape[..] else { return Err(missing("another kind".into())) };
-                    let got = format!("{:?}", tensor.shape());
-                    let grouped = tensor.reshape([c, m, kh, kw]).map_err(|_| missing(got))?;
-                    permuted(&grouped, &[2, 3, 0, 1])
-                }
-                ("kernel", 4) => permuted(&tensor, &[2, 3, 1, 0]),
+                (_, 4) => match (tensor.shape(), &weight.shape[..]) {
+                    // A depthwise convolution's (channels · multiplier, 1, kh, kw): the multiplier runs fastest.
+                    (&[all, 1, ..], &[kh, kw, c, m]) if c > 1 && all == c * m => {
+                        let got = format!("{:?}", tensor.shape());
+                        let grouped = tensor.reshape([c, m, kh, kw]).map_err(|_| missing(got))?;
+                        permuted(&grouped, &[2, 3, 0, 1])
+                    }
+                    _ => permuted(&tensor, &[2, 3, 1, 0]),
+                },
                 ("kernel", 3) => permuted(&tensor, &[2, 1, 0]),
                 ("kernel", 2) => match self.flattened(slot.path) {
                     // PyTorch flattens (c, h, w).

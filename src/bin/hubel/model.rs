@@ -1,6 +1,6 @@
 use anyhow::{Context, Result, bail};
 use hubel::{
-    io::fetch,
+    io::{fetch, weights},
     nn::models::{self, Application},
     prelude::*,
     tensor::{Philox, Purpose},
@@ -49,6 +49,11 @@ impl ModelOptions {
             options = options.input_shape([shape[0], shape[1], shape[2]]);
         }
         options = self.classes.into_iter().fold(options, models::Options::classes);
+        if let Some(file) = self.weights.as_deref().filter(|_| application.two_forms()) {
+            // PyTorch's weights want the form that they were made in.
+            let torch = weights::open(file)?.tensors.iter().any(|(name, _)| name.ends_with(".running_mean"));
+            options = options.torchvision(torch);
+        }
         let plain = !self.no_top && self.classes.is_none() && self.input_shape.is_none();
         let mut model = (application.build)(&options)?;
         let mut trained = true;

@@ -73,6 +73,7 @@ pub struct Options {
     classifier_activation: Activation,
     alpha: Option<f32>,
     stride_in_1x1: Option<bool>,
+    torchvision: bool,
 }
 
 impl Default for Options {
@@ -85,6 +86,7 @@ impl Default for Options {
             classifier_activation: Softmax,
             alpha: None,
             stride_in_1x1: None,
+            torchvision: false,
         }
     }
 }
@@ -138,6 +140,13 @@ impl Options {
         self
     }
 
+    /// Returns the options for torchvision's form of a network that Keras has too, for weights made there: other zeros
+    /// around pictures, another epsilon, and in ResNets no biases; for ResNet50 and up and MobileNetV2.
+    pub fn torchvision(mut self, torchvision: bool) -> Self {
+        self.torchvision = torchvision;
+        self
+    }
+
     /// Returns the beginning of a network of the list, or an error for options that it cannot have.
     fn begin(&self, name: &str) -> Result<Net, LayerError> {
         let refused = |wanted: String, got: String, advice: &str| LayerError {
@@ -169,7 +178,12 @@ impl Options {
             let advice = "leave it out: ResNet50, 101 and 152 have this option";
             return Err(refused("no stride_in_1x1".into(), format!("{:?}", self.stride_in_1x1), advice));
         }
+        if self.torchvision && !application.two_forms() {
+            let advice = "leave it out: ResNet50, 101, 152 and MobileNetV2 have two forms";
+            return Err(refused("no second form".into(), "torchvision".into(), advice));
+        }
         Ok(Net {
+            torchvision: self.torchvision,
             name: application.name,
             input: Input::new(shape),
             include_top: self.include_top,
@@ -177,7 +191,7 @@ impl Options {
             classes: self.classes.unwrap_or(n_classes),
             activation: self.classifier_activation,
             alpha: self.alpha.unwrap_or(1.0),
-            stride_in_1x1: self.stride_in_1x1.unwrap_or(true),
+            stride_in_1x1: self.stride_in_1x1.unwrap_or(!self.torchvision),
         })
     }
 }
@@ -192,6 +206,7 @@ struct Net {
     activation: Activation,
     alpha: f32,
     stride_in_1x1: bool,
+    torchvision: bool,
 }
 
 impl Net {
@@ -273,6 +288,11 @@ pub struct Application {
 }
 
 impl Application {
+    /// Returns whether the network has Keras's form and torchvision's; see [`Options::torchvision`].
+    pub fn two_forms(&self) -> bool {
+        self.extra == Extra::StrideIn1x1 || self.name == "MobileNetV2"
+    }
+
     /// Returns the names of the published network's classes; none where they have no names.
     pub fn classes(&self) -> Vec<&'static str> {
         match self.n_classes {
