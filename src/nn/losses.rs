@@ -20,7 +20,7 @@ pub trait Loss: fmt::Debug + Send + Sync {
     fn build(&self, g: &mut Graph, output: Value, logits: Option<Value>, labels: Value) -> Result<Value, OpError>;
 }
 
-/// Cross-entropy of class probabilities (N, C) and class indices (N)
+/// Cross-entropy of class probabilities (N, …, C) and class indices (N), the mean over each sample's places
 /// (Keras `SparseCategoricalCrossentropy`), computed from logits in one stable kernel where they are known.
 ///
 /// ```
@@ -62,7 +62,8 @@ impl Loss for SparseCategoricalCrossentropy {
             // The softmax of log p is p over its sum: Keras renormalises too.
             (false, None) => g.log(output)?,
         };
-        g.softmax_cross_entropy(logits, labels)
+        let each = g.softmax_cross_entropy(logits, labels)?;
+        mean_of_sample(g, each)
     }
 }
 
@@ -163,7 +164,8 @@ impl Loss for BinaryCrossentropy {
     }
 }
 
-/// Cross-entropy of class probabilities (N, C) and labels (N, C), one-hot or probabilities
+/// Cross-entropy of class probabilities (N, …, C) and labels of that shape, one-hot or probabilities, the mean over
+/// each sample's places
 /// (Keras `CategoricalCrossentropy`), computed from logits in one stable kernel where they are known.
 ///
 /// ```
@@ -199,6 +201,7 @@ impl Loss for CategoricalCrossentropy {
             (false, Some(logits)) => logits,
             (false, None) => g.log(output)?,
         };
-        g.softmax_cross_entropy(logits, labels)
+        let each = g.softmax_cross_entropy(logits, labels)?;
+        mean_of_sample(g, each)
     }
 }

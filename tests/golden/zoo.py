@@ -369,7 +369,7 @@ def fixture(name, out_dir, seed, batch, size):
     model = build(name, size, True)
     names = pick(model)
     randomise(model, rng, x)
-    weights = {w.path: np.ascontiguousarray(to_np(w).astype(np.float32)) for w in model.weights}
+    weights = {w.path: np.array(to_np(w), np.float32, order="C") for w in model.weights}
     assert len(weights) == len(model.weights), "a path occurs twice"
     meta = dict(model=name, keras=keras.__version__, seed=seed, batch=batch, size=size, **counts(model))
     single = run(model, x, names)
