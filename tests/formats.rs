@@ -1,6 +1,9 @@
 //! Hostile safetensors files, memory taken for them, mutation fuzz of all formats, and exchange with
 //! the safetensors crate.
 
+#[path = "formats/weights.rs"]
+mod weights;
+
 use hubel::io::{Flaw, idx, safetensors as st, save};
 use hubel::tensor::{HostTensor, Philox, Purpose};
 use std::{

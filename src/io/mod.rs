@@ -5,6 +5,7 @@
 pub mod archive;
 #[cfg(feature = "fetch")]
 pub mod fetch;
+pub mod hdf5;
 pub mod idx;
 #[cfg(feature = "images")]
 pub mod image;

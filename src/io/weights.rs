@@ -2,7 +2,7 @@
 
 #[cfg(feature = "weights")]
 use super::archive::Archive;
-use super::{Flaw, FormatError, npy, pickle, read_file, safetensors, tfjs};
+use super::{Flaw, FormatError, hdf5, npy, pickle, read_file, safetensors, tfjs};
 use crate::tensor::{DType, Data, HostTensor};
 use std::path::Path;
 #[cfg(feature = "weights")]
@@ -53,6 +53,9 @@ pub fn read(bytes: &[u8]) -> Result<Contents, FormatError> {
     if Archive::is(bytes) {
         return archive(bytes);
     }
+    if bytes.starts_with(hdf5::MAGIC) {
+        return keras(bytes);
+    }
     if bytes.starts_with(b"\x93NUMPY") {
         return Ok(vec![("array".to_owned(), npy::read(bytes)?)].into());
     }
@@ -78,6 +81,11 @@ fn archive(bytes: &[u8]) -> Result<Contents, FormatError> {
     if let Some(pickle) = names.iter().find(|n| n.ends_with("data.pkl")) {
         return torch(&mut archive, pickle, bytes.len() as u64);
     }
+    if let Some(weights) = archive.read("model.weights.h5")? {
+        let config = archive.read("config.json")?.map(String::from_utf8).transpose();
+        let config = config.map_err(|e| FormatError::new(Flaw::Utf8, "config.json", "UTF-8", e))?;
+        return Ok(Contents { config, ..keras(&weights)? });
+    }
     if !names.is_empty() && names.iter().all(|n| n.ends_with(".npy")) {
         let mut tensors = Vec::new();
         for name in names {
@@ -88,6 +96,40 @@ fn archive(bytes: &[u8]) -> Result<Contents, FormatError> {
         return Ok(tensors.into());
     }
     Err(unknown())
+}
+
+/// Returns an attribute that Keras cuts into several, with numbers behind its name, where it is long.
+fn listed(file: &hdf5::File, path: &str, attribute: &str) -> Result<Option<Vec<String>>, FormatError> {
+    if let Some(texts) = file.texts(path, attribute)? {
+        return Ok(Some(texts));
+    }
+    let mut all = Vec::new();
+    while let Some(texts) = file.texts(path, &format!("{attribute}{}", all.len()))? {
+        all.push(texts);
+    }
+    Ok(if all.is_empty() { None } else { Some(all.concat()) })
+}
+
+/// Returns the weights of one of Keras's HDF5 files: `LAYER/vars/NUMBER` of the layers that a file of `model.save` or
+/// Keras 2 names, and `layers/CLASS/vars/NUMBER` of Keras 3's weights, whose layers are numbered within their class.
+fn keras(bytes: &[u8]) -> Result<Contents, FormatError> {
+    let file = hdf5::File::new(bytes)?;
+    let config = file.texts("", "model_config")?.and_then(|t| t.into_iter().next());
+    let base = if file.has("model_weights") { "model_weights" } else { "" };
+    let mut tensors = Vec::new();
+    if let Some(layers) = listed(&file, base, "layer_names")? {
+        for layer in layers {
+            let group = if base.is_empty() { layer.clone() } else { format!("{base}/{layer}") };
+            for (i, weight) in listed(&file, &group, "weight_names")?.unwrap_or_default().iter().enumerate() {
+                tensors.push((format!("{layer}/vars/{i}"), file.dataset(&format!("{group}/{weight}"))?));
+            }
+        }
+    } else {
+        for path in file.datasets().filter(|p| !p.starts_with("optimizer")) {
+            tensors.push((path.to_owned(), file.dataset(path)?));
+        }
+    }
+    Ok(Contents { config, tensors })
 }
 
 /// Returns the tensors of a state dictionary: a pickle that describes them, and their bytes in other entries.

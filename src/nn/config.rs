@@ -114,6 +114,11 @@ pub(super) fn layer_from_json(object: &Json) -> Result<Arc<dyn Layer>, LayerErro
         return Err(error(&name, class, "an object `config`", &config.to_string(), "give the layer's options by name"));
     };
     map.retain(|key, value| !without_effect(key, value));
+    // Keras 2 writes a list of one axis.
+    if let Some([one]) = map.get("axis").and_then(Json::as_array).map(Vec::as_slice) {
+        let one = one.clone();
+        map.insert("axis".into(), one);
+    }
     build(config).map_err(|e| {
         error(&name, class, "options of this layer", &e.to_string(), "correct the option, or leave it out")
     })

@@ -10,6 +10,9 @@ struct Slot<'m> {
     weights: Vec<usize>,
 }
 
+/// Tensors by the layer that a file names, with their numbers.
+type Groups = Vec<(String, Vec<(usize, HostTensor)>)>;
+
 fn error(layer: &str, wanted: String, got: String, advice: &str) -> LayerError {
     LayerError { layer: layer.into(), kind: "weights".into(), wanted, got, advice: advice.into() }
 }
@@ -73,6 +76,10 @@ impl Model {
     /// PyTorch's kernels are turned from (out, in, kh, kw) to (kh, kw, in, out). Errors name the first weight that is
     /// missing, of another shape, or left over.
     pub fn set_weights_from(&mut self, tensors: Vec<(String, HostTensor)>) -> Result<(), LayerError> {
+        if tensors.iter().any(|(name, _)| name.contains("/vars/")) {
+            let named = self.from_numbers(tensors)?;
+            return self.set_weights(named);
+        }
         let torch = tensors.iter().any(|(name, _)| name.ends_with(".weight"));
         let own = torch && tensors.iter().all(|(name, _)| self.weights().iter().any(|w| w.name == *name));
         if !torch || own {
@@ -80,6 +87,103 @@ impl Model {
         }
         let renamed = self.from_torch(tensors)?;
         self.set_weights(renamed)
+    }
+
+    /// Returns tensors that files give numbers, within layers by name or by class, under the weights' names.
+    fn from_numbers(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
+        const ROOTS: [&str; 2] = ["layers/", "_layer_checkpoint_dependencies/"];
+        let mut groups: Groups = Vec::new();
+        for (name, tensor) in tensors {
+            let Some((key, number)) = name.rsplit_once("/vars/") else { continue };
+            let number = number.parse().unwrap_or(usize::MAX);
+            match groups.iter_mut().rev().find(|g| g.0 == key) {
+                Some(group) => group.1.push((number, tensor)),
+                None => groups.push((key.to_owned(), vec![(number, tensor)])),
+            }
+        }
+        groups.iter_mut().for_each(|g| g.1.sort_by_key(|(number, _)| *number));
+        let mut out = Vec::new();
+        match ROOTS.iter().find(|root| groups.iter().any(|g| g.0.starts_with(*root))) {
+            Some(root) => self.by_class(root, &mut groups, &mut out)?,
+            None => {
+                let keys: Vec<String> = groups.iter().map(|g| g.0.clone()).collect();
+                for key in keys {
+                    self.fill(&key, &key, &mut groups, &mut out)?;
+                }
+            }
+        }
+        match groups.iter().find(|g| !g.1.is_empty()) {
+            None => Ok(out),
+            Some((key, _)) => {
+                let advice = "take weights of the same network";
+                Err(error(key, "layers of this model".into(), format!("`{key}`, which it has not"), advice))
+            }
+        }
+    }
+
+    /// Assigns what lies under `root`: layers of each class are numbered in their order.
+    fn by_class(&self, root: &str, groups: &mut Groups, out: &mut Vec<(String, HostTensor)>) -> Result<(), LayerError> {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for name in self.layer_names().into_iter().filter(|n| !n.contains('/')) {
+            let layer = self.layer(name)?;
+            let classes = match layer.as_model() {
+                // Both are functional models here.
+                Some(_) => vec!["functional".to_owned(), "sequential".into(), "model".into()],
+                None => vec![super::model::snake_case(layer.kind())],
+            };
+            let numbered = |class: &String| match counts.get(class) {
+                None | Some(0) => class.clone(),
+                Some(n) => format!("{class}_{n}"),
+            };
+            let there = |class: &&String| {
+                let key = format!("{root}{}/", numbered(class));
+                groups.iter().any(|g| g.0.starts_with(&key))
+            };
+            let class = classes.iter().find(there).unwrap_or(&classes[0]).clone();
+            let numbered = numbered(&class);
+            *counts.entry(class).or_insert(0) += 1;
+            let key = format!("{root}{numbered}");
+            match layer.as_model() {
+                Some(model) => {
+                    let mut inner = Vec::new();
+                    model.by_class(&format!("{key}/layers/"), groups, &mut inner)?;
+                    out.extend(inner.into_iter().map(|(weight, t)| (format!("{name}/{weight}"), t)));
+                }
+                None => self.fill(&key, name, groups, out)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Assigns the groups of `key` and below to the weights of the layer at `path`, in order.
+    fn fill(
+        &self,
+        key: &str,
+        path: &str,
+        groups: &mut Groups,
+        out: &mut Vec<(String, HostTensor)>,
+    ) -> Result<(), LayerError> {
+        let below = |k: &str, of: &str| k.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let mut own: Vec<&mut (String, Vec<(usize, HostTensor)>)> =
+            groups.iter_mut().filter(|g| below(&g.0, key)).collect();
+        // A file lists the directions of a bidirectional layer by the alphabet.
+        own.sort_by_key(|g| g.0.contains("/backward_layer"));
+        let tensors = own.into_iter().flat_map(|g| g.1.drain(..)).map(|(_, t)| t);
+        let mut weights: Vec<&super::Weight> = self.weights().iter().filter(|w| below(&w.name, path)).collect();
+        if self.layer(path).is_ok_and(|l| l.as_model().is_some()) {
+            // A model's trainable weights come first in files of Keras 2.
+            weights.sort_by_key(|w| !w.trainable);
+        }
+        let tensors: Vec<HostTensor> = tensors.collect();
+        let whole = weights.len() == tensors.len() && weights.iter().zip(&tensors).all(|(w, t)| w.shape == t.shape());
+        if !whole {
+            let wanted: Vec<String> = weights.iter().map(|w| format!("{:?}", w.shape)).collect();
+            let got: Vec<String> = tensors.iter().map(|t| format!("{:?}", t.shape())).collect();
+            let advice = "build the model with the options of the file's";
+            return Err(error(path, wanted.join(", "), got.join(", "), advice));
+        }
+        out.extend(weights.into_iter().map(|w| w.name.clone()).zip(tensors));
+        Ok(())
     }
 
     fn from_torch(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {

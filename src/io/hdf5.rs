@@ -1,0 +1,667 @@
+//! HDF5, as far as Keras and h5py use it for weights: groups, datasets of numbers, attributes of texts.
+//!
+//! Read are superblocks 0 to 3, object headers 1 and 2, groups with symbol tables or links in their headers, datasets
+//! that lie in one piece, in their header or in chunks (deflate, shuffle), and attributes in headers. Every address and
+//! size is checked against the file, objects are visited once, depth and numbers are bounded.
+
+use super::{Flaw, FormatError, Reader};
+use crate::tensor::{DType, Data, HostTensor};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::Read,
+};
+
+/// How a file begins.
+pub const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
+/// The most groups and datasets that a file may have.
+pub const MAX_OBJECTS: usize = 1 << 17;
+const MAX_DEPTH: usize = 64;
+const MAX_BLOCKS: usize = 1 << 12;
+const MAX_MESSAGES: usize = 1 << 16;
+const MAX_RANK: usize = 32;
+const MAX_CHUNKS: usize = 1 << 20;
+/// How many times its packed size a chunk may unpack to: deflate reaches 1032.
+const MOST_EXPANSION: u64 = 1040;
+const UNDEFINED: u64 = u64::MAX;
+
+/// A file in memory, its tree walked, nothing decoded yet.
+pub struct File<'a> {
+    bytes: &'a [u8],
+    objects: BTreeMap<String, Object<'a>>,
+    order: Vec<String>,
+}
+
+/// Messages of an object's header: kind and contents.
+type Object<'a> = Vec<(u16, &'a [u8])>;
+
+fn unsupported(what: &str, got: impl std::fmt::Display) -> FormatError {
+    let wanted = "what Keras and h5py write by default";
+    FormatError::new(Flaw::Type, what, wanted, got)
+        .advise("write the file again with h5py, or convert it to safetensors")
+}
+
+fn broken(what: &str, wanted: &str, got: impl std::fmt::Display) -> FormatError {
+    FormatError::new(Flaw::Syntax, what, wanted, got)
+}
+
+fn number(r: &mut Reader, bytes: u64, what: &str) -> Result<u64, FormatError> {
+    Ok(r.take(bytes, what)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b)))
+}
+
+/// What a number is, in a file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Type {
+    Float(u64),
+    Int {
+        bytes: u64,
+        signed: bool,
+    },
+    Text(u64),
+    /// Texts in a heap.
+    Texts,
+}
+
+impl Type {
+    fn read(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut r = Reader::new(bytes);
+        let class = number(&mut r, 1, "a type")?;
+        let bits = number(&mut r, 3, "a type")?;
+        let size = number(&mut r, 4, "a type")?;
+        if !(1..=1 << 16).contains(&size) {
+            return Err(unsupported("a type", format!("elements of {size} bytes")));
+        }
+        let big = bits & 1 == 1;
+        match class & 15 {
+            0 | 1 if big => Err(unsupported("a type", "big-endian numbers")),
+            0 if [1, 2, 4, 8].contains(&size) => Ok(Type::Int { bytes: size, signed: bits & 8 != 0 }),
+            1 if [2, 4, 8].contains(&size) => Ok(Type::Float(size)),
+            3 => Ok(Type::Text(size)),
+            // h5py's booleans.
+            8 if size == 1 => Ok(Type::Int { bytes: 1, signed: false }),
+            9 if bits & 15 == 1 && size == 16 => Ok(Type::Texts),
+            other => Err(unsupported("a type", format!("class {other} of {size} bytes"))),
+        }
+    }
+
+    fn bytes(self) -> u64 {
+        match self {
+            Type::Float(n) | Type::Int { bytes: n, .. } | Type::Text(n) => n,
+            Type::Texts => 16,
+        }
+    }
+}
+
+fn extents(bytes: &[u8]) -> Result<Vec<u64>, FormatError> {
+    let mut r = Reader::new(bytes);
+    let version = number(&mut r, 1, "extents")?;
+    let rank = number(&mut r, 1, "extents")? as usize;
+    if rank > MAX_RANK {
+        return Err(FormatError::new(Flaw::Rank, "extents", format!("at most {MAX_RANK} axes"), rank));
+    }
+    r.take(if version == 1 { 6 } else { 2 }, "extents")?;
+    (0..rank).map(|_| number(&mut r, 8, "extents")).collect()
+}
+
+/// Where a dataset's bytes lie.
+enum Layout<'a> {
+    Inside(&'a [u8]),
+    Whole { at: u64, size: u64 },
+    Chunks { tree: u64, dims: Vec<u64> },
+    One { at: u64, size: u64, dims: Vec<u64> },
+}
+
+impl<'a> File<'a> {
+    /// Returns the file's tree, or an error where it is broken.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, FormatError> {
+        if !bytes.starts_with(MAGIC) {
+            return Err(FormatError::new(Flaw::Magic, "the file", "HDF5", "other bytes"));
+        }
+        let mut r = Reader::new(&bytes[8..]);
+        let what = "the superblock";
+        let version = number(&mut r, 1, what)?;
+        let sizes = match version {
+            0 | 1 => {
+                r.take(4, what)?;
+                let sizes = [number(&mut r, 1, what)?, number(&mut r, 1, what)?];
+                // Ranks of trees, flags, four addresses, the name of the root.
+                r.take(if version == 0 { 9 } else { 13 } + 32 + 8, what)?;
+                sizes
+            }
+            2 | 3 => {
+                let sizes = [number(&mut r, 1, what)?, number(&mut r, 1, what)?];
+                r.take(1 + 24, what)?;
+                sizes
+            }
+            _ => return Err(unsupported(what, format!("version {version}"))),
+        };
+        if sizes != [8, 8] {
+            return Err(unsupported(what, format!("addresses and lengths of {sizes:?} bytes")));
+        }
+        let root = number(&mut r, 8, what)?;
+        let mut file = File { bytes, objects: BTreeMap::new(), order: Vec::new() };
+        let mut visited = HashSet::new();
+        let mut stack = vec![(String::new(), root, 0)];
+        while let Some((path, at, depth)) = stack.pop() {
+            // A second way to an object would let a file name itself without end.
+            if !visited.insert(at) {
+                continue;
+            }
+            if depth > MAX_DEPTH || visited.len() > MAX_OBJECTS {
+                let wanted = format!("at most {MAX_OBJECTS} objects, {MAX_DEPTH} deep");
+                return Err(FormatError::new(Flaw::TooLarge, "the tree", wanted, "more"));
+            }
+            let object = file.header(at)?;
+            let mut children = file.children(&object)?;
+            children.reverse();
+            for (name, at) in children {
+                stack.push((if path.is_empty() { name } else { format!("{path}/{name}") }, at, depth + 1));
+            }
+            file.order.push(path.clone());
+            file.objects.insert(path, object);
+        }
+        Ok(file)
+    }
+
+    fn at(&self, at: u64, what: &str) -> Result<Reader<'a>, FormatError> {
+        match usize::try_from(at).ok().and_then(|at| self.bytes.get(at..)) {
+            Some(rest) => Ok(Reader::new(rest)),
+            None => Err(broken(what, "an address inside the file", at)),
+        }
+    }
+
+    /// Returns the messages of an object's header and of the blocks that continue it.
+    fn header(&self, at: u64) -> Result<Object<'a>, FormatError> {
+        let what = "an object's header";
+        let mut r = self.at(at, what)?;
+        let first = r.take(4, what)?;
+        let new = first == b"OHDR";
+        let (mut blocks, ordered) = if new {
+            let [version, flags] = [number(&mut r, 1, what)?, number(&mut r, 1, what)?];
+            if version != 2 {
+                return Err(unsupported(what, format!("version {version}")));
+            }
+            r.take(if flags & 0x20 != 0 { 16 } else { 0 } + if flags & 0x10 != 0 { 4 } else { 0 }, what)?;
+            let size = number(&mut r, 1 << (flags & 3), what)?;
+            (vec![r.take(size, what)?], flags & 4 != 0)
+        } else {
+            if first[0] != 1 {
+                return Err(unsupported(what, format!("version {}", first[0])));
+            }
+            r.take(4, what)?;
+            let size = number(&mut r, 4, what)?;
+            r.take(4, what)?;
+            (vec![r.take(size, what)?], false)
+        };
+        let mut messages: Object = Vec::new();
+        let mut next = 0;
+        while let Some(&block) = blocks.get(next) {
+            next += 1;
+            let mut r = Reader::new(block);
+            let head = if new { 4 + 2 * usize::from(ordered) } else { 8 };
+            while r.left() >= head {
+                let (kind, size) = match new {
+                    true => {
+                        let found = (number(&mut r, 1, what)? as u16, number(&mut r, 2, what)?);
+                        r.take(1 + 2 * u64::from(ordered), what)?;
+                        found
+                    }
+                    false => {
+                        let found = (number(&mut r, 2, what)? as u16, number(&mut r, 2, what)?);
+                        r.take(4, what)?;
+                        found
+                    }
+                };
+                let contents = r.take(size, what)?;
+                if kind == 0x10 {
+                    let mut c = Reader::new(contents);
+                    let (at, size) = (number(&mut c, 8, what)?, number(&mut c, 8, what)?);
+                    let mut block = self.at(at, what)?.take(size, what)?;
+                    if new {
+                        // A signature in front, a checksum behind.
+                        block = block.get(4..block.len().saturating_sub(4)).unwrap_or_default();
+                    }
+                    blocks.push(block);
+                }
+                messages.push((kind, contents));
+                if messages.len() > MAX_MESSAGES || blocks.len() > MAX_BLOCKS {
+                    let wanted = format!("at most {MAX_MESSAGES} messages in {MAX_BLOCKS} blocks");
+                    return Err(FormatError::new(Flaw::TooLarge, what, wanted, "more"));
+                }
+            }
+        }
+        Ok(messages)
+    }
+
+    /// Returns names and addresses of what a group holds; of a dataset nothing.
+    fn children(&self, object: &Object<'a>) -> Result<Vec<(String, u64)>, FormatError> {
+        let mut children = Vec::new();
+        for &(kind, contents) in object {
+            let mut r = Reader::new(contents);
+            match kind {
+                0x11 => {
+                    let (tree, heap) = (number(&mut r, 8, "a group")?, number(&mut r, 8, "a group")?);
+                    self.symbols(tree, heap, &mut children)?;
+                }
+                0x06 => children.extend(self.link(r)?),
+                0x02 => {
+                    r.take(1, "a group")?;
+                    let flags = number(&mut r, 1, "a group")?;
+                    r.take(if flags & 1 != 0 { 8 } else { 0 }, "a group")?;
+                    if number(&mut r, 8, "a group")? != UNDEFINED {
+                        return Err(unsupported("a group", "links in a fractal heap"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(children)
+    }
+
+    fn link(&self, mut r: Reader) -> Result<Option<(String, u64)>, FormatError> {
+        let what = "a link";
+        r.take(1, what)?;
+        let flags = number(&mut r, 1, what)?;
+        let kind = if flags & 8 != 0 { number(&mut r, 1, what)? } else { 0 };
+        r.take(if flags & 4 != 0 { 8 } else { 0 } + if flags & 0x10 != 0 { 1 } else { 0 }, what)?;
+        let length = number(&mut r, 1 << (flags & 3), what)?;
+        let name = text(r.take(length, what)?)?;
+        // Soft and external links lead elsewhere; weights have none.
+        Ok(if kind == 0 { Some((name, number(&mut r, 8, what)?)) } else { None })
+    }
+
+    /// Walks a group's tree of symbol tables.
+    fn symbols(&self, tree: u64, heap: u64, out: &mut Vec<(String, u64)>) -> Result<(), FormatError> {
+        let what = "a group";
+        let mut r = self.at(heap, what)?;
+        if r.take(4, what)? != b"HEAP" {
+            return Err(broken(what, "a heap of names", "other bytes"));
+        }
+        r.take(4, what)?;
+        let size = number(&mut r, 8, what)?;
+        r.take(8, what)?;
+        let names = number(&mut r, 8, what)?;
+        let names = self.at(names, what)?.take(size, what)?;
+        let mut visited = HashSet::new();
+        let mut stack = vec![tree];
+        while let Some(at) = stack.pop() {
+            if !visited.insert(at) || visited.len() > MAX_OBJECTS {
+                return Err(broken(what, "a tree of symbols", "one that contains itself"));
+            }
+            let mut r = self.at(at, what)?;
+            match r.take(4, what)? {
+                b"TREE" => {
+                    r.take(2, what)?;
+                    let n = number(&mut r, 2, what)?;
+                    r.take(16, what)?;
+                    let mut nodes = Vec::new();
+                    for _ in 0..n {
+                        r.take(8, what)?;
+                        nodes.push(number(&mut r, 8, what)?);
+                    }
+                    stack.extend(nodes.into_iter().rev());
+                }
+                b"SNOD" => {
+                    r.take(2, what)?;
+                    for _ in 0..number(&mut r, 2, what)? {
+                        let name = number(&mut r, 8, what)?;
+                        let at = number(&mut r, 8, what)?;
+                        r.take(24, what)?;
+                        let name = usize::try_from(name).ok().and_then(|n| names.get(n..));
+                        let name = name.ok_or_else(|| broken(what, "a name in the heap", "an offset behind it"))?;
+                        let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+                        out.push((text(&name[..end])?, at));
+                        if out.len() > MAX_OBJECTS {
+                            let wanted = format!("at most {MAX_OBJECTS} objects");
+                            return Err(FormatError::new(Flaw::TooLarge, what, wanted, "more"));
+                        }
+                    }
+                }
+                _ => return Err(broken(what, "a tree of symbols", "other bytes")),
+            }
+        }
+        Ok(())
+    }
+
+    fn message(object: &Object<'a>, kind: u16) -> Option<&'a [u8]> {
+        object.iter().find(|m| m.0 == kind).map(|m| m.1)
+    }
+
+    /// Returns the paths of all datasets, without a slash in front, each group's in the order of the file.
+    pub fn datasets(&self) -> impl Iterator<Item = &str> {
+        self.order.iter().map(String::as_str).filter(|p| Self::message(&self.objects[*p], 0x08).is_some())
+    }
+
+    /// Returns whether there is a group or dataset of this path.
+    pub fn has(&self, path: &str) -> bool {
+        self.objects.contains_key(path)
+    }
+
+    fn object(&self, path: &str) -> Result<&Object<'a>, FormatError> {
+        let missing = || FormatError::new(Flaw::Missing, format!("`{path}`"), "an object of the file", "none");
+        self.objects.get(path).ok_or_else(missing)
+    }
+
+    /// Returns the texts of an attribute, one or a list, or `None` where the object has no such attribute.
+    pub fn texts(&self, path: &str, attribute: &str) -> Result<Option<Vec<String>>, FormatError> {
+        let what = "an attribute";
+        for &(kind, contents) in self.object(path)? {
+            if kind != 0x0c {
+                continue;
+            }
+            let mut r = Reader::new(contents);
+            let version = number(&mut r, 1, what)?;
+            if !(1..=3).contains(&version) {
+                return Err(unsupported(what, format!("version {version}")));
+            }
+            r.take(1, what)?;
+            let sizes = [number(&mut r, 2, what)?, number(&mut r, 2, what)?, number(&mut r, 2, what)?];
+            r.take(if version == 3 { 1 } else { 0 }, what)?;
+            let padded = |n: u64| if version == 1 { n.next_multiple_of(8) } else { n };
+            let name = r.take(padded(sizes[0]), what)?;
+            let name = name.split(|&b| b == 0).next().unwrap_or_default();
+            let ty = r.take(padded(sizes[1]), what)?;
+            let dims = r.take(padded(sizes[2]), what)?;
+            if name != attribute.as_bytes() {
+                continue;
+            }
+            let ty = Type::read(ty)?;
+            let count = extents(dims)?.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).unwrap_or(u64::MAX);
+            if count > r.left() as u64 / ty.bytes() {
+                let (wanted, got) = (format!("{count} elements"), format!("{} bytes", r.left()));
+                return Err(FormatError::new(Flaw::Truncated, format!("the attribute `{attribute}`"), wanted, got));
+            }
+            let mut texts = Vec::new();
+            for _ in 0..count {
+                let element = r.take(ty.bytes(), what)?;
+                texts.push(match ty {
+                    Type::Text(_) => text(element.split(|&b| b == 0).next().unwrap_or_default())?,
+                    Type::Texts => self.heap_text(element)?,
+                    _ => return Err(unsupported(what, "numbers where texts should be")),
+                });
+            }
+            return Ok(Some(texts));
+        }
+        Ok(None)
+    }
+
+    /// Returns a text out of a global heap: length, address of the collection, number in it.
+    fn heap_text(&self, element: &[u8]) -> Result<String, FormatError> {
+        let what = "a heap of texts";
+        let mut e = Reader::new(element);
+        let (length, at, wanted) = (number(&mut e, 4, what)?, number(&mut e, 8, what)?, number(&mut e, 4, what)?);
+        if length == 0 {
+            return Ok(String::new());
+        }
+        let mut r = self.at(at, what)?;
+        if r.take(4, what)? != b"GCOL" {
+            return Err(broken(what, "a collection", "other bytes"));
+        }
+        r.take(4, what)?;
+        let size = number(&mut r, 8, what)?.saturating_sub(16);
+        let mut r = Reader::new(r.take(size, what)?);
+        while r.left() >= 16 {
+            let index = number(&mut r, 2, what)?;
+            r.take(6, what)?;
+            let size = number(&mut r, 8, what)?;
+            if index == wanted {
+                return text(r.take(length.min(size), what)?);
+            }
+            if index == 0 {
+                break;
+            }
+            r.take(size.checked_next_multiple_of(8).unwrap_or(u64::MAX), what)?;
+        }
+        Err(broken(what, "a text of this number", wanted))
+    }
+
+    fn layout(object: &Object<'a>) -> Result<Layout<'a>, FormatError> {
+        let what = "a dataset's layout";
+        let contents = Self::message(object, 0x08).ok_or_else(|| broken(what, "one", "none"))?;
+        let mut r = Reader::new(contents);
+        let (version, class) = (number(&mut r, 1, what)?, number(&mut r, 1, what)?);
+        match (version, class) {
+            (3 | 4, 0) => {
+                let size = number(&mut r, 2, what)?;
+                Ok(Layout::Inside(r.take(size, what)?))
+            }
+            (3 | 4, 1) => Ok(Layout::Whole { at: number(&mut r, 8, what)?, size: number(&mut r, 8, what)? }),
+            (3, 2) => {
+                let rank = number(&mut r, 1, what)?;
+                let tree = number(&mut r, 8, what)?;
+                let dims = (1..rank).map(|_| number(&mut r, 4, what)).collect::<Result<_, _>>()?;
+                Ok(Layout::Chunks { tree, dims })
+            }
+            (4, 2) => {
+                let (flags, rank, width) =
+                    (number(&mut r, 1, what)?, number(&mut r, 1, what)?, number(&mut r, 1, what)?);
+                if width > 8 {
+                    return Err(broken(what, "extents of at most 8 bytes", width));
+                }
+                let dims = (0..rank).map(|_| number(&mut r, width, what)).collect::<Result<Vec<_>, _>>()?;
+                let index = number(&mut r, 1, what)?;
+                if index != 1 {
+                    return Err(unsupported(what, format!("chunks under an index of kind {index}")));
+                }
+                let size = if flags & 2 != 0 { number(&mut r, 8, what)? } else { UNDEFINED };
+                r.take(if flags & 2 != 0 { 4 } else { 0 }, what)?;
+                let dims = dims[..dims.len().saturating_sub(1)].to_vec();
+                Ok(Layout::One { at: number(&mut r, 8, what)?, size, dims })
+            }
+            _ => Err(unsupported(what, format!("version {version}, class {class}"))),
+        }
+    }
+
+    /// Returns the identifiers of the filters that a dataset's chunks went through, in order.
+    fn filters(object: &Object<'a>) -> Result<Vec<u64>, FormatError> {
+        let Some(contents) = Self::message(object, 0x0b) else { return Ok(Vec::new()) };
+        let what = "a dataset's filters";
+        let mut r = Reader::new(contents);
+        let (version, n) = (number(&mut r, 1, what)?, number(&mut r, 1, what)?);
+        r.take(if version == 1 { 6 } else { 0 }, what)?;
+        let mut filters = Vec::new();
+        for _ in 0..n {
+            let id = number(&mut r, 2, what)?;
+            let name = if version == 1 || id >= 256 { number(&mut r, 2, what)? } else { 0 };
+            r.take(2, what)?;
+            let values = number(&mut r, 2, what)?;
+            r.take(if version == 1 { name.next_multiple_of(8) } else { name }, what)?;
+            r.take(4 * if version == 1 { values.next_multiple_of(2) } else { values }, what)?;
+            match id {
+                1..=3 => filters.push(id),
+                _ => return Err(unsupported(what, format!("filter {id}"))),
+            }
+        }
+        Ok(filters)
+    }
+
+    /// Returns a dataset: f64 becomes f32, integers of 8, 16 and 64 bits become i32 where they fit, bytes stay bytes.
+    pub fn dataset(&self, path: &str) -> Result<HostTensor, FormatError> {
+        let what = format!("`{path}`");
+        let object = self.object(path)?;
+        let part = |kind: u16| Self::message(object, kind).ok_or_else(|| broken(&what, "type and extents", "none"));
+        let (ty, dims) = (Type::read(part(0x03)?)?, extents(part(0x01)?)?);
+        let layout = Self::layout(object)?;
+        let cap = match &layout {
+            Layout::Inside(bytes) => bytes.len() as u64,
+            Layout::Whole { .. } => self.bytes.len() as u64,
+            _ => (self.bytes.len() as u64).saturating_mul(MOST_EXPANSION),
+        };
+        let size = super::checked_bytes(&what, &dims, ty.bytes(), cap)?;
+        let raw: std::borrow::Cow<[u8]> = match layout {
+            Layout::Inside(bytes) => bytes[..size].into(),
+            Layout::Whole { at: UNDEFINED, .. } => vec![0; size].into(),
+            Layout::Whole { at, size: stored } if stored >= size as u64 => {
+                self.at(at, &what)?.take(size as u64, &what)?.into()
+            }
+            Layout::Whole { size: stored, .. } => {
+                return Err(FormatError::new(Flaw::ByteCount, what, format!("{size} bytes"), stored));
+            }
+            Layout::Chunks { tree, dims: chunk } => {
+                let chunks = self.chunks(tree, chunk.len())?;
+                self.assemble(&what, object, &dims, &chunk, ty.bytes(), chunks)?.into()
+            }
+            Layout::One { at, size, dims: chunk } => {
+                let whole = chunk.iter().try_fold(ty.bytes(), |n, &d| n.checked_mul(d)).unwrap_or(u64::MAX);
+                let stored = if size == UNDEFINED { whole } else { size };
+                let origin = vec![0; chunk.len()];
+                self.assemble(&what, object, &dims, &chunk, ty.bytes(), vec![(origin, at, stored)])?.into()
+            }
+        };
+        let shape: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
+        let eight = || raw.chunks_exact(8).map(|c| <[u8; 8]>::try_from(c).unwrap_or_default());
+        let integer = |n: Option<i32>| n.ok_or_else(|| unsupported(&what, "integers over 32 bits"));
+        let data = match ty {
+            Type::Float(4) => return whole(&what, HostTensor::from_bytes(shape, DType::F32, &raw)),
+            Type::Float(2) => return whole(&what, HostTensor::from_bytes(shape, DType::F16, &raw)),
+            Type::Float(_) => Data::F32(eight().map(|w| f64::from_le_bytes(w) as f32).collect()),
+            Type::Int { bytes: 1, signed: false } => Data::U8(raw.to_vec()),
+            Type::Int { bytes: 4, signed: true } => {
+                return whole(&what, HostTensor::from_bytes(shape, DType::I32, &raw));
+            }
+            Type::Int { bytes: 4, signed: false } => {
+                return whole(&what, HostTensor::from_bytes(shape, DType::U32, &raw));
+            }
+            Type::Int { bytes: 1, .. } => Data::I32(raw.iter().map(|&b| i32::from(b as i8)).collect()),
+            Type::Int { bytes: 2, signed } => {
+                let words = raw.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]]));
+                Data::I32(words.map(|w| if signed { i32::from(w as i16) } else { i32::from(w) }).collect())
+            }
+            Type::Int { signed: true, .. } => {
+                let fit = |w| integer(i32::try_from(i64::from_le_bytes(w)).ok());
+                Data::I32(eight().map(fit).collect::<Result<_, _>>()?)
+            }
+            Type::Int { .. } => {
+                let fit = |w| integer(i32::try_from(u64::from_le_bytes(w)).ok());
+                Data::I32(eight().map(fit).collect::<Result<_, _>>()?)
+            }
+            Type::Text(_) | Type::Texts => return Err(unsupported(&what, "texts where numbers should be")),
+        };
+        whole(&what, HostTensor::new(shape, data))
+    }
+
+    /// Returns first element, address and stored bytes of each chunk of a tree.
+    fn chunks(&self, tree: u64, rank: usize) -> Result<Vec<(Vec<u64>, u64, u64)>, FormatError> {
+        let what = "a dataset's chunks";
+        let mut chunks = Vec::new();
+        let mut visited = HashSet::new();
+        let mut stack = if tree == UNDEFINED { Vec::new() } else { vec![tree] };
+        while let Some(at) = stack.pop() {
+            if !visited.insert(at) || visited.len() > MAX_OBJECTS {
+                return Err(broken(what, "a tree", "one that contains itself"));
+            }
+            let mut r = self.at(at, what)?;
+            if r.take(4, what)? != b"TREE" || number(&mut r, 1, what)? != 1 {
+                return Err(broken(what, "a tree of chunks", "other bytes"));
+            }
+            let level = number(&mut r, 1, what)?;
+            let n = number(&mut r, 2, what)?;
+            r.take(16, what)?;
+            for _ in 0..n {
+                let stored = number(&mut r, 4, what)?;
+                r.take(4, what)?;
+                let origin = (0..rank).map(|_| number(&mut r, 8, what)).collect::<Result<Vec<_>, _>>()?;
+                r.take(8, what)?;
+                let child = number(&mut r, 8, what)?;
+                if level > 0 {
+                    stack.push(child);
+                } else if chunks.len() < MAX_CHUNKS {
+                    chunks.push((origin, child, stored));
+                } else {
+                    return Err(FormatError::new(Flaw::TooLarge, what, format!("at most {MAX_CHUNKS}"), "more"));
+                }
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// Returns a dataset put together from its chunks.
+    fn assemble(
+        &self,
+        what: &str,
+        object: &Object<'a>,
+        dims: &[u64],
+        chunk: &[u64],
+        width: u64,
+        chunks: Vec<(Vec<u64>, u64, u64)>,
+    ) -> Result<Vec<u8>, FormatError> {
+        let filters = Self::filters(object)?;
+        if chunk.len() != dims.len() || chunk.contains(&0) {
+            return Err(broken(what, "chunks with the dataset's axes", format!("{chunk:?} of {dims:?}")));
+        }
+        // What is stored says how much memory may be taken.
+        let stored: u64 = chunks.iter().map(|c| c.2).fold(0, u64::saturating_add);
+        let expansion = if filters.contains(&1) { MOST_EXPANSION } else { 1 };
+        let most = stored.saturating_mul(expansion);
+        let size = super::checked_bytes(what, dims, width, most)?;
+        let chunk_bytes = super::checked_bytes(what, chunk, width, most)?;
+        let mut out = vec![0u8; size];
+        for (origin, at, stored) in chunks {
+            let packed = self.at(at, what)?.take(stored, what)?;
+            let bytes = unpack(what, packed, &filters, chunk_bytes, width as usize)?;
+            place(&mut out, dims, &bytes, chunk, &origin, width as usize)
+                .ok_or_else(|| broken(what, "chunks inside the dataset", format!("one at {origin:?}")))?;
+        }
+        Ok(out)
+    }
+}
+
+fn whole(what: &str, tensor: Result<HostTensor, crate::tensor::TensorError>) -> Result<HostTensor, FormatError> {
+    tensor.map_err(|e| FormatError::new(Flaw::ByteCount, what, "elements that fit the extents", e))
+}
+
+fn text(bytes: &[u8]) -> Result<String, FormatError> {
+    let text = std::str::from_utf8(bytes).map_err(|e| FormatError::new(Flaw::Utf8, "a text", "UTF-8", e))?;
+    Ok(text.to_owned())
+}
+
+/// Undoes the filters of a chunk.
+fn unpack(what: &str, packed: &[u8], filters: &[u64], size: usize, width: usize) -> Result<Vec<u8>, FormatError> {
+    let mut bytes = packed.to_vec();
+    for filter in filters.iter().rev() {
+        match filter {
+            1 => {
+                let mut out = Vec::new();
+                let unpacked = flate2::read::ZlibDecoder::new(&bytes[..]).take(size as u64 + 1).read_to_end(&mut out);
+                unpacked.map_err(|e| FormatError::new(Flaw::Compression, what, "intact chunks", e))?;
+                bytes = out;
+            }
+            2 => {
+                // Byte k of every element lay together.
+                let n = bytes.len() / width.max(1);
+                bytes = (0..n * width).map(|i| bytes[i % width * n + i / width]).collect();
+            }
+            // A checksum behind the bytes.
+            _ => bytes.truncate(bytes.len().saturating_sub(4)),
+        }
+    }
+    match bytes.len() == size {
+        true => Ok(bytes),
+        false => Err(FormatError::new(Flaw::ByteCount, what, format!("chunks of {size} bytes"), bytes.len())),
+    }
+}
+
+/// Copies the part of a chunk that lies in the dataset, row by row; `None` where it starts outside.
+fn place(out: &mut [u8], dims: &[u64], chunk: &[u8], extents: &[u64], origin: &[u64], width: usize) -> Option<()> {
+    if origin.iter().zip(dims).any(|(o, d)| o >= d) {
+        return None;
+    }
+    let inside: Vec<u64> = (0..dims.len()).map(|a| extents[a].min(dims[a] - origin[a])).collect();
+    let row = inside.last().copied().unwrap_or(1) as usize * width;
+    let rows: u64 = inside[..inside.len().saturating_sub(1)].iter().product();
+    for i in 0..rows {
+        let (mut rest, mut from, mut to) = (i, 0u64, 0u64);
+        let (mut from_stride, mut to_stride) = (1u64, 1u64);
+        for axis in (0..dims.len()).rev() {
+            let last = axis + 1 == dims.len();
+            let at = if last { 0 } else { rest % inside[axis] };
+            rest = if last { rest } else { rest / inside[axis] };
+            from += at * from_stride;
+            to += (at + origin[axis]) * to_stride;
+            from_stride *= extents[axis];
+            to_stride *= dims[axis];
+        }
+        let (from, to) = (from as usize * width, to as usize * width);
+        out.get_mut(to..to + row)?.copy_from_slice(chunk.get(from..from + row)?);
+    }
+    Some(())
+}

@@ -1,0 +1,285 @@
+//! Weights in the files of Keras, PyTorch, NumPy and TensorFlow.js: what they hold, and hostile ones.
+
+use super::{held, mutate};
+use hubel::{
+    io::{Flaw, FormatError, hdf5, npy, pickle, safetensors, tfjs, weights},
+    prelude::*,
+    tensor::{Philox, Purpose},
+};
+use std::{fs, path::PathBuf};
+
+fn golden(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "golden", "files", name].iter().collect()
+}
+
+/// Returns input and output of a fixture.
+fn io(name: &str) -> [HostTensor; 2] {
+    let tensors = safetensors::open(golden(name)).expect("a fixture");
+    ["input", "output"].map(|n| tensors.iter().find(|t| t.0 == n).expect("both are there").1.clone())
+}
+
+fn computes(model: &Model, [input, output]: &[HostTensor; 2]) {
+    let got = model.inference(&Engine::reference(), Batch::up_to(2)).unwrap().predict(input).unwrap();
+    assert_eq!(got.shape(), output.shape());
+    for (a, b) in got.to_f32().iter().zip(output.to_f32()) {
+        assert!((a - b).abs() < 2e-6, "{a} and {b}");
+    }
+}
+
+/// Returns the values that a model was given, by name.
+fn values(model: &Model) -> Vec<(String, HostTensor)> {
+    model.weights().iter().map(|w| (w.name.clone(), model.initial_value(w, 0))).collect()
+}
+
+#[test]
+fn kerass_files_make_the_model_that_wrote_them() {
+    for name in ["convolutional", "recurrent"] {
+        let io = io(&format!("{name}.safetensors"));
+        let whole = Model::from_keras(golden(&format!("{name}.keras"))).unwrap();
+        computes(&whole, &io);
+        let legacy = Model::from_keras(golden(&format!("{name}.h5"))).unwrap();
+        computes(&legacy, &io);
+        for file in [format!("{name}.weights.h5"), format!("{name}.h5"), format!("{name}.keras"), format!("{name}.npz")]
+        {
+            let mut model = Model::from_json(&whole.to_json().unwrap()).unwrap();
+            let blank = values(&model);
+            model.load_weights(golden(&file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+            assert_eq!(values(&model), values(&whole), "{file}");
+            assert_ne!(values(&model), blank, "{file}");
+        }
+    }
+    let error = Model::from_keras(golden("recurrent.weights.h5")).unwrap_err().to_string();
+    assert!(error.contains("configuration") && error.contains("model.save"), "{error}");
+    let mut other = Model::from_keras(golden("recurrent.keras")).unwrap();
+    let error = other.load_weights(golden("convolutional.weights.h5")).unwrap_err().to_string();
+    assert!(error.contains("wanted") && error.contains("got"), "{error}");
+}
+
+fn torch_twin() -> Model {
+    Sequential::new([8, 8, 3])
+        .add(Conv2D::new(4, 3).padding(Same))
+        .add(BatchNormalization::new().epsilon(1e-5))
+        .add(Relu)
+        .add(DepthwiseConv2D::new(3).depth_multiplier(2))
+        .add(Flatten::new())
+        .add(Dense::new(5).activation(Softmax))
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn pytorchs_files_fit_the_same_network() {
+    let io = io("torch.safetensors");
+    for file in ["torch.pth", "torch_legacy.pth"] {
+        let mut model = torch_twin();
+        model.load_weights(golden(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+        computes(&model, &io);
+    }
+    let mut short = Sequential::new([8, 8, 3]).add(Conv2D::new(4, 3)).build().unwrap();
+    let error = short.load_weights(golden("torch.pth")).unwrap_err().to_string();
+    assert!(error.contains("4 modules") && error.contains("1 layers"), "{error}");
+    let mut wide = Sequential::new([8, 8, 3])
+        .add(Conv2D::new(5, 3))
+        .add(BatchNormalization::new())
+        .add(DepthwiseConv2D::new(3))
+        .add(Flatten::new())
+        .add(Dense::new(5))
+        .build()
+        .unwrap();
+    let error = wide.load_weights(golden("torch.pth")).unwrap_err().to_string();
+    assert!(error.contains("`0.weight`") && error.contains("[3, 3, 3, 5]"), "{error}");
+}
+
+/// Returns a model.json with one weight in each of two shards, the second quantised, and a name for the second shard.
+fn tfjs_json(second: &str) -> String {
+    let manifest = serde_json::json!([
+        {"paths": ["a.bin"], "weights": [{"name": "dense/kernel", "shape": [2, 2], "dtype": "float32"}]},
+        {"paths": [second], "weights": [{"name": "dense/bias", "shape": [2], "dtype": "float32",
+            "quantization": {"dtype": "uint8", "scale": 0.5, "min": -1.0}}]},
+    ]);
+    let model = Sequential::new([2]).add(Dense::new(2).name("dense")).build().unwrap().to_json().unwrap();
+    let topology: serde_json::Value = serde_json::from_str(&model).unwrap();
+    serde_json::json!({"modelTopology": {"model_config": topology}, "weightsManifest": manifest}).to_string()
+}
+
+#[test]
+fn tensorflow_js_models_are_read_with_their_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    write("model.json", tfjs_json("b.bin").as_bytes());
+    write("a.bin", bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 4.0]));
+    write("b.bin", &[4, 0]);
+    let model = Model::from_keras(folder.path()).unwrap();
+    computes(
+        &model,
+        &[HostTensor::f32([1, 2], vec![1.0, 1.0]).unwrap(), HostTensor::f32([1, 2], vec![5.0, 5.0]).unwrap()],
+    );
+    for (second, flaw) in [
+        ("../b.bin", Flaw::Syntax),
+        ("/etc/passwd", Flaw::Syntax),
+        ("c:b.bin", Flaw::Syntax),
+        ("x\\b.bin", Flaw::Syntax),
+        ("", Flaw::Syntax),
+        ("missing.bin", Flaw::Missing),
+        ("a.bin", Flaw::Trailing),
+    ] {
+        write("model.json", tfjs_json(second).as_bytes());
+        assert_eq!(weights::open(folder.path()).unwrap_err().flaw, flaw, "{second}");
+    }
+    write("b.bin", &[4]);
+    write("model.json", tfjs_json("b.bin").as_bytes());
+    assert_eq!(weights::open(folder.path()).unwrap_err().flaw, Flaw::Truncated);
+}
+
+fn npy_of(header: &str, data: &[u8]) -> Vec<u8> {
+    [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+#[test]
+fn arrays_of_numpy_are_exchanged_exactly_and_hostile_ones_refused() {
+    let header =
+        |descr: &str, shape: &str| format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+    for (descr, data, wanted) in [
+        ("<f8", 1.5f64.to_le_bytes().to_vec(), HostTensor::f32([1], vec![1.5]).unwrap()),
+        ("<i8", (-7i64).to_le_bytes().to_vec(), HostTensor::i32([1], vec![-7]).unwrap()),
+        ("|b1", vec![1], HostTensor::u8([1], vec![1]).unwrap()),
+        ("|i1", vec![7], HostTensor::u8([1], vec![7]).unwrap()),
+        ("<u4", 9u32.to_le_bytes().to_vec(), HostTensor::u32([1], vec![9]).unwrap()),
+    ] {
+        assert_eq!(npy::read(&npy_of(&header(descr, "(1,)"), &data)).unwrap(), wanted, "{descr}");
+    }
+    let scalar = HostTensor::f32(Vec::new(), vec![3.0]).unwrap();
+    assert_eq!(npy::read(&npy::write(&scalar)).unwrap(), scalar);
+    let cases: [(Vec<u8>, Flaw); 16] = [
+        (b"PK".to_vec(), Flaw::Magic),
+        (b"\x93NUMPY\x09\x00".to_vec(), Flaw::Type),
+        (b"\x93NUMPY\x01\x00\xff\xff".to_vec(), Flaw::Truncated),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), Flaw::TooLarge),
+        (npy_of("\u{0}", &[]), Flaw::Syntax),
+        (npy_of(&header("|O", "(1,)"), &[0; 8]), Flaw::Type),
+        (npy_of("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", &[0; 4]), Flaw::Type),
+        (npy_of(&header(">f4", "(1,)"), &[0; 4]), Flaw::Type),
+        (npy_of("{'descr': '<f4', 'fortran_order': True, 'shape': (2, 2), }", &[0; 16]), Flaw::Type),
+        (npy_of(&header("<f4", "(2,)"), &[0; 4]), Flaw::TooLarge),
+        (npy_of(&header("<f4", "(1,)"), &[0; 8]), Flaw::Trailing),
+        (npy_of(&header("<f4", "(4294967296, 4294967296, 4294967296)"), &[0; 4]), Flaw::Overflow),
+        (npy_of(&header("<f4", "(18446744073709551616,)"), &[0; 4]), Flaw::Syntax),
+        (npy_of(&header("<f4", &format!("({})", "1, ".repeat(40))), &[0; 4]), Flaw::Rank),
+        (npy_of(&header("<i8", "(1,)"), &i64::MAX.to_le_bytes()), Flaw::Type),
+        (npy_of(&header("|i1", "(1,)"), &[200]), Flaw::Type),
+    ];
+    for (bytes, flaw) in cases {
+        let (result, peak) = held(|| npy::read(&bytes));
+        assert_eq!(result.unwrap_err().flaw, flaw, "{:?}", String::from_utf8_lossy(&bytes));
+        assert!(peak < 1 << 20);
+    }
+}
+
+#[test]
+fn pickles_execute_nothing() {
+    let flaw = |bytes: &[u8]| {
+        let (result, peak) = held(|| pickle::read(bytes));
+        assert!(peak <= 200 * bytes.len() + (1 << 20), "{peak} bytes for {}", bytes.len());
+        let e: FormatError = result.unwrap_err();
+        e
+    };
+    let system = flaw(b"\x80\x02cos\nsystem\n(X\x02\x00\x00\x00lstR.");
+    assert!(system.flaw == Flaw::Type && system.got.contains("os.system"), "{system}");
+    assert_eq!(flaw(b"\x80\x02c__builtin__\neval\n.").flaw, Flaw::Type);
+    assert_eq!(flaw(b"\x80\x04\x8c\x02os\x8c\x06system\x93.").flaw, Flaw::Type);
+    assert_eq!(flaw(b"\x80\x02}.").flaw, Flaw::Type);
+    assert_eq!(flaw(b"\x80\x02.").flaw, Flaw::Syntax);
+    assert_eq!(flaw(b"\x80\x02t.").flaw, Flaw::Syntax);
+    assert_eq!(flaw(b"\x80\x02h\x07.").flaw, Flaw::Syntax);
+    assert_eq!(flaw(b"\x80\x09}.").flaw, Flaw::Type);
+    assert_eq!(flaw(b"\x80\x02\x81.").flaw, Flaw::Type);
+    assert_eq!(flaw(b"\x80\x02X\xff\xff\xff\xff").flaw, Flaw::Truncated);
+    assert_eq!(flaw(b"").flaw, Flaw::Truncated);
+    // A million tuples in each other, a list in itself, a list of itself twice and so on.
+    let deep = [&b"\x80\x02)"[..], &b"\x85".repeat(1 << 20), b"."].concat();
+    assert_eq!(flaw(&deep).flaw, Flaw::Type);
+    assert_eq!(flaw(b"\x80\x02]q\x00h\x00a.").flaw, Flaw::Type);
+    let bomb = [&b"\x80\x02]q\x00"[..], &b"(h\x00h\x00h\x00h\x00l".repeat(10), b"."].concat();
+    assert!(matches!(flaw(&bomb).flaw, Flaw::Type | Flaw::Syntax));
+    assert_eq!(flaw(&[&b"\x80\x02"[..], &b"N".repeat(pickle::MAX_OPCODES + 1)].concat()).flaw, Flaw::TooLarge);
+}
+
+#[test]
+fn hostile_hdf5_files_are_refused() {
+    let good = fs::read(golden("recurrent.weights.h5")).unwrap();
+    let flaw = |bytes: &[u8]| hdf5::File::new(bytes).err().map(|e| e.flaw);
+    assert_eq!(flaw(b"\x89HDF"), Some(Flaw::Magic));
+    assert_eq!(flaw(hdf5::MAGIC), Some(Flaw::Truncated));
+    let changed = |at: usize, to: &[u8]| {
+        let mut bytes = good.clone();
+        bytes[at..at + to.len()].copy_from_slice(to);
+        bytes
+    };
+    assert_eq!(flaw(&changed(8, &[9])), Some(Flaw::Type));
+    assert_eq!(flaw(&changed(13, &[4])), Some(Flaw::Type));
+    // The root's address.
+    assert_eq!(flaw(&changed(64, &[0xff; 8])), Some(Flaw::Syntax));
+    assert_eq!(flaw(&changed(64, &[0; 8])), Some(Flaw::Type));
+    for length in [9, 40, 96, 200, good.len() / 2] {
+        let read = hdf5::File::new(&good[..length]).and_then(|f| {
+            f.datasets().map(str::to_owned).collect::<Vec<_>>().iter().try_for_each(|d| f.dataset(d).map(|_| ()))
+        });
+        assert!(read.is_err(), "{length}");
+    }
+}
+
+#[test]
+fn mutated_weights_neither_panic_nor_take_memory() {
+    let mut rng = Philox::new(2, Purpose::Test, 0);
+    let golden = |name: &str| fs::read(golden(name)).expect("a fixture");
+    type Read = fn(&[u8]) -> bool;
+    let all: Read = |b| weights::read(b).is_ok();
+    let json: Read = |b| tfjs::read(b, |_, _| Ok(vec![0; 16])).is_ok();
+    let pickled = {
+        let mut archive =
+            hubel::io::archive::Archive::new(&golden("torch.pth")).map(|_| ()).map(|()| golden("torch.pth"));
+        let bytes = archive.as_mut().expect("an archive").clone();
+        let mut archive = hubel::io::archive::Archive::new(&bytes).expect("an archive");
+        let name = archive.names().into_iter().find(|n| n.ends_with("data.pkl")).expect("a pickle");
+        archive.read(&name).expect("intact").expect("there")
+    };
+    let array = npy::write(&HostTensor::f32([3, 4], vec![0.5; 12]).expect("a tensor"));
+    let corpora: [(Vec<u8>, Read, usize, usize); 8] = [
+        (array, all, 30_000, 4),
+        (pickled, |b| pickle::read(b).is_ok(), 60_000, 200),
+        (golden("torch.pth"), all, 20_000, 1040),
+        (golden("torch_legacy.pth"), all, 20_000, 20),
+        (golden("recurrent.weights.h5"), all, 30_000, 1040),
+        (golden("recurrent.h5"), all, 10_000, 1040),
+        (golden("recurrent.npz"), all, 20_000, 1040),
+        (tfjs_json("b.bin").into_bytes(), json, 10_000, 200),
+    ];
+    for (good, read, n, times) in corpora {
+        for _ in 0..n {
+            let mut bytes = good.clone();
+            mutate(&mut rng, &mut bytes);
+            let start = std::time::Instant::now();
+            let (_, peak) = held(|| read(&bytes));
+            assert!(peak <= times * bytes.len() + (1 << 20), "{peak} bytes held for {} bytes", bytes.len());
+            assert!(start.elapsed().as_secs() < 1);
+        }
+    }
+}
+
+#[test]
+fn archives_are_bounded() {
+    use std::io::Write;
+    let bomb = |name: &str, n: usize| {
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).expect("a file");
+        zip.write_all(&vec![0; n]).expect("in memory");
+        zip.finish().expect("in memory").into_inner()
+    };
+    let packed = bomb("a.npy", 64 << 20);
+    assert!(packed.len() < 1 << 18);
+    let (result, peak) = held(|| weights::read(&packed));
+    assert!(result.is_err() && peak <= 1040 * packed.len() + (1 << 20) + (64 << 20), "{peak}");
+    assert_eq!(weights::read(&bomb("unknown.txt", 8)).unwrap_err().flaw, Flaw::Magic);
+    assert_eq!(weights::read(b"PK\x03\x04").unwrap_err().flaw, Flaw::Syntax);
+    assert_eq!(weights::read(b"").unwrap_err().flaw, Flaw::Magic);
+}
