@@ -204,7 +204,6 @@ fn resnet50_takes_57_launches_and_two_of_zeros_in_12_mib() {
     let model = build(find("ResNet50").expect("a network"), &Options::default());
     let plan = model.inference(engine(), Batch::up_to(1)).expect("it fits").plan().expect("a plan");
     let bytes: u64 = plan.arenas.iter().sum();
-    let names: Vec<String> = plan.dispatches.iter().map(|d| format!("{} {}", d.node, d.kernel)).collect();
     // The zeros around the picture and in front of the pooling, which no kernel takes in yet.
     let zeros = plan.dispatches.iter().filter(|d| d.kernel == "pad2d").count();
     assert!(zeros <= 2 && plan.dispatches.len() - zeros <= 57, "{} launches", plan.dispatches.len());
