@@ -15,7 +15,21 @@ fn wrong(wanted: &str, got: impl std::fmt::Display) -> FormatError {
 ///
 /// 87.5% of what has the wanted aspect is kept and resized with a cubic filter, which averages where it shrinks; grey
 /// becomes three equal channels, colour becomes grey by .299 r + .587 g + .114 b.
-pub fn crop(photo: &HostTensor, [height, width]: [usize; 2], channels: usize) -> Result<HostTensor, FormatError> {
+pub fn crop(photo: &HostTensor, size: [usize; 2], channels: usize) -> Result<HostTensor, FormatError> {
+    resized(photo, size, channels, false)
+}
+
+/// Returns the whole of a photo as [`crop`] does its middle; its aspect is not kept.
+pub fn squeeze(photo: &HostTensor, size: [usize; 2], channels: usize) -> Result<HostTensor, FormatError> {
+    resized(photo, size, channels, true)
+}
+
+fn resized(
+    photo: &HostTensor,
+    [height, width]: [usize; 2],
+    channels: usize,
+    whole: bool,
+) -> Result<HostTensor, FormatError> {
     let [h, w, c @ (1 | 3)] = *photo.shape() else {
         return Err(wrong("a tensor (h, w, 1) or (h, w, 3)", format!("{:?}", photo.shape())));
     };
@@ -28,7 +42,7 @@ pub fn crop(photo: &HostTensor, [height, width]: [usize; 2], channels: usize) ->
     let picture = RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("a photo of some size", "none"))?;
     let scale = KEPT * f64::min(h as f64 / height as f64, w as f64 / width as f64);
     let side = |n: usize, all: usize| ((n as f64 * scale).round() as usize).clamp(1, all.max(1));
-    let (kept_h, kept_w) = (side(height, h), side(width, w));
+    let (kept_h, kept_w) = if whole { (h, w) } else { (side(height, h), side(width, w)) };
     let (x, y) = ((w - kept_w) / 2, (h - kept_h) / 2);
     let part = imageops::crop_imm(&picture, x as u32, y as u32, kept_w as u32, kept_h as u32).to_image();
     let part = imageops::resize(&part, width as u32, height as u32, imageops::FilterType::CatmullRom);

@@ -13,6 +13,7 @@ const MOST_EXPANSION: u64 = 1040;
 /// A zip archive in memory.
 pub struct Archive<'a> {
     zip: zip::ZipArchive<Cursor<&'a [u8]>>,
+    file_bytes: u64,
 }
 
 fn broken(what: &str, error: impl std::fmt::Display) -> FormatError {
@@ -32,7 +33,7 @@ impl<'a> Archive<'a> {
             let wanted = format!("at most {MAX_ENTRIES} entries");
             return Err(FormatError::new(Flaw::TooLarge, "the archive", wanted, zip.len()));
         }
-        Ok(Archive { zip })
+        Ok(Archive { zip, file_bytes: bytes.len() as u64 })
     }
 
     /// Returns the names of the entries in the order of the directory.
@@ -48,14 +49,15 @@ impl<'a> Archive<'a> {
             Err(zip::result::ZipError::FileNotFound) => return Ok(None),
             entry => entry.map_err(|e| broken(&format!("`{name}` in the archive"), e))?,
         };
-        let most = ENTRY_CAP_BYTES.min(entry.compressed_size().saturating_mul(MOST_EXPANSION));
+        // What the directory says of sizes may be a lie.
+        let packed = entry.compressed_size().min(self.file_bytes);
+        let most = ENTRY_CAP_BYTES.min(packed.saturating_mul(MOST_EXPANSION));
         let size = entry.size();
         if size > most {
             let (wanted, got) = (format!("at most {most} bytes"), format!("{size} bytes"));
             return Err(FormatError::new(Flaw::TooLarge, format!("`{name}` in the archive"), wanted, got));
         }
-        let mut bytes = Vec::new();
-        // What the directory says of sizes may be a lie: memory is taken as bytes come.
+        let mut bytes = Vec::with_capacity(size as usize);
         let end = entry.take(size + 1).read_to_end(&mut bytes);
         end.map_err(|e| FormatError::new(Flaw::Compression, format!("`{name}` in the archive"), "intact contents", e))?;
         if bytes.len() as u64 != size {

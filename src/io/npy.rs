@@ -166,7 +166,7 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
     if order != "<" && !(width == 1 && order == "|") {
         return Err(wrong());
     }
-    let size = checked_bytes("the array", &header.shape, width, bytes.len() as u64)?;
+    let size = checked_bytes("the array", &header.shape, width, FILE_CAP_BYTES)?;
     let elements = r.take(size as u64, "the elements")?;
     r.finish("the elements")?;
     let range = |got: String| {

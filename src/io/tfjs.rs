@@ -60,7 +60,7 @@ fn tensor(weight: &Weight, bytes: &mut Reader) -> Result<HostTensor, FormatError
     let what = format!("`{}`", weight.name);
     let stored = weight.quantization.as_ref().map_or(&weight.dtype, |q| &q.dtype);
     let width = element_bytes(&what, stored)?;
-    let size = checked_bytes(&what, &weight.shape, width, bytes.left() as u64)?;
+    let size = checked_bytes(&what, &weight.shape, width, SHARDS_CAP_BYTES)?;
     let raw = bytes.take(size as u64, &what)?;
     let shape: Vec<usize> = weight.shape.iter().map(|&d| d as usize).collect();
     let fits = |t: Result<HostTensor, crate::tensor::TensorError>| {

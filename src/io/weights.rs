@@ -116,17 +116,29 @@ fn keras(bytes: &[u8]) -> Result<Contents, FormatError> {
     let file = hdf5::File::new(bytes)?;
     let config = file.texts("", "model_config")?.and_then(|t| t.into_iter().next());
     let base = if file.has("model_weights") { "model_weights" } else { "" };
+    // Datasets may share bytes; chunks may be packed.
+    let mut left = 64 * bytes.len() as u64 + (1 << 20);
+    let mut dataset = |path: &str| {
+        let tensor = file.dataset(path)?;
+        let size = tensor.bytes().len() as u64;
+        let too_large = || {
+            let wanted = "at most 64 times the file's bytes in all datasets";
+            FormatError::new(Flaw::TooLarge, format!("`{path}`"), wanted, "more")
+        };
+        left = left.checked_sub(size).ok_or_else(too_large)?;
+        Ok::<_, FormatError>(tensor)
+    };
     let mut tensors = Vec::new();
     if let Some(layers) = listed(&file, base, "layer_names")? {
         for layer in layers {
             let group = if base.is_empty() { layer.clone() } else { format!("{base}/{layer}") };
             for (i, weight) in listed(&file, &group, "weight_names")?.unwrap_or_default().iter().enumerate() {
-                tensors.push((format!("{layer}/vars/{i}"), file.dataset(&format!("{group}/{weight}"))?));
+                tensors.push((format!("{layer}/vars/{i}"), dataset(&format!("{group}/{weight}"))?));
             }
         }
     } else {
         for path in file.datasets().filter(|p| !p.starts_with("optimizer")) {
-            tensors.push((path.to_owned(), file.dataset(path)?));
+            tensors.push((path.to_owned(), dataset(path)?));
         }
     }
     Ok(Contents { config, tensors })

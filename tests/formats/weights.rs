@@ -160,7 +160,7 @@ fn arrays_of_numpy_are_exchanged_exactly_and_hostile_ones_refused() {
         (npy_of("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", &[0; 4]), Flaw::Type),
         (npy_of(&header(">f4", "(1,)"), &[0; 4]), Flaw::Type),
         (npy_of("{'descr': '<f4', 'fortran_order': True, 'shape': (2, 2), }", &[0; 16]), Flaw::Type),
-        (npy_of(&header("<f4", "(2,)"), &[0; 4]), Flaw::TooLarge),
+        (npy_of(&header("<f4", "(2,)"), &[0; 4]), Flaw::Truncated),
         (npy_of(&header("<f4", "(1,)"), &[0; 8]), Flaw::Trailing),
         (npy_of(&header("<f4", "(4294967296, 4294967296, 4294967296)"), &[0; 4]), Flaw::Overflow),
         (npy_of(&header("<f4", "(18446744073709551616,)"), &[0; 4]), Flaw::Syntax),

@@ -21,14 +21,19 @@ pub struct ModelOptions {
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Height, width and channels of the pictures, instead of the network's own
-    #[arg(long, value_name = "H,W,C", value_delimiter = ',', num_args = 3)]
-    input_shape: Option<Vec<usize>>,
+    #[arg(long, value_name = "H,W,C", value_parser = shape)]
+    input_shape: Option<[usize; 3]>,
     /// Number of classes, instead of the network's own
     #[arg(long)]
     classes: Option<usize>,
     /// Without the classifier
     #[arg(long)]
     no_top: bool,
+}
+
+fn shape(text: &str) -> Result<[usize; 3], String> {
+    let dims: Option<Vec<usize>> = text.split(',').map(|d| d.trim().parse().ok()).collect();
+    dims.and_then(|d| d.try_into().ok()).ok_or_else(|| "wanted height, width and channels, as in 224,224,3".into())
 }
 
 /// A network and what is known of it.
@@ -45,9 +50,7 @@ impl ModelOptions {
     pub fn load(&self) -> Result<Loaded> {
         let Some(application) = models::find(&self.name) else { return self.described() };
         let mut options = models::Options::default().include_top(!self.no_top);
-        if let Some(shape) = &self.input_shape {
-            options = options.input_shape([shape[0], shape[1], shape[2]]);
-        }
+        options = self.input_shape.into_iter().fold(options, models::Options::input_shape);
         options = self.classes.into_iter().fold(options, models::Options::classes);
         if let Some(file) = self.weights.as_deref().filter(|_| application.two_forms()) {
             // PyTorch's weights want the form that they were made in.

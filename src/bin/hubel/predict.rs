@@ -26,6 +26,9 @@ pub struct Arguments {
     /// What the network wants done to pictures, where it comes from a file
     #[arg(long, value_name = "identity|tf|torch|caffe|lite", value_parser = ["identity", "tf", "torch", "caffe", "lite"])]
     preprocessing: Option<String>,
+    /// Show the network the whole picture, not the middle in its aspect
+    #[arg(long)]
+    whole: bool,
     #[command(flatten)]
     device: DeviceOptions,
 }
@@ -64,6 +67,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         let sample = match preprocessing {
             // Digits as MNIST has them: bright on black, centred, with a border.
             Preprocessing::Mnist => photo::pad(&prepare(&picture)?, [h, w])?,
+            _ if arguments.whole => photo::squeeze(&picture, [h, w], channels)?,
             _ => photo::crop(&picture, [h, w], channels)?,
         };
         let probabilities = net.predict(&preprocessing.apply(&sample)?)?.to_f32();

@@ -11,7 +11,7 @@ pub struct Arguments {
 /// Returns a network's layers, counts and costs.
 pub fn find(arguments: &Arguments) -> Result<Found> {
     let summary = arguments.model.load()?.model.summary();
-    let layers: Vec<_> = summary
+    let rows: Vec<_> = summary
         .rows
         .iter()
         .map(|r| {
@@ -27,7 +27,8 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         "params_trainable": summary.trainable,
         "params_non_trainable": summary.non_trainable,
         "macs": summary.macs(),
-        "layers": layers,
+        "layers": rows.len() + usize::from(summary.rows.iter().all(|r| r.kind != "InputLayer")),
+        "rows": rows,
     });
     Ok(Found::new(found, summary.to_string()))
 }

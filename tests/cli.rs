@@ -1,0 +1,181 @@
+//! The `hubel` command: its help as text, what it prints, what it refuses, and downloads from a server of its own.
+
+use serde_json::Value as Json;
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const DIGIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/seven.png");
+
+fn hubel(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hubel"));
+    command.args(arguments).env("HUBEL_CACHE", "/nonexistent").env("COLUMNS", "100").output().expect("the command runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+/// Returns the JSON object that a command prints.
+fn json(arguments: &[&str]) -> Json {
+    let out = hubel(&[arguments, &["--json"]].concat());
+    assert!(out.status.success(), "{arguments:?}: {}", text(&out.stderr));
+    serde_json::from_slice(&out.stdout).expect("one JSON object")
+}
+
+/// Returns what a command that fails says, with its exit status.
+fn refusal(arguments: &[&str]) -> (i32, String) {
+    let out = hubel(arguments);
+    let last = text(&out.stderr).lines().rfind(|l| l.starts_with("hubel: ")).unwrap_or_default().to_owned();
+    (out.status.code().unwrap_or(-1), last)
+}
+
+#[test]
+fn help_is_what_the_snapshot_says() {
+    let commands = ["", "devices", "summary", "run", "predict", "verify", "plan", "bench", "convert", "fetch"];
+    let mut all = String::new();
+    for command in commands {
+        let out = hubel(&[&[command][usize::from(command.is_empty())..], &["--help"]].concat());
+        let lines: Vec<String> = text(&out.stdout).lines().map(|l| l.trim_end().to_owned()).collect();
+        all += &format!("$ hubel {command} --help\n{}\n\n", lines.join("\n"));
+    }
+    let path = Path::new(ROOT).join("tests/golden/cli.txt");
+    if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
+        fs::write(&path, &all).expect("the snapshot can be written");
+    }
+    let known = fs::read_to_string(path).expect("a snapshot");
+    assert!(known == all, "help has changed; HUBEL_WRITE_DOCS=1 writes it anew:\n{all}");
+}
+
+#[test]
+fn summaries_and_plans_have_their_figures() {
+    let summary = json(&["summary", "MobileNetV2"]);
+    for (key, value) in [
+        ("params_total", 3_538_984u64),
+        ("params_trainable", 3_504_872),
+        ("params_non_trainable", 34_112),
+        ("macs", 300_774_272),
+    ] {
+        assert_eq!(summary[key], value, "{key}");
+    }
+    assert_eq!(summary["layers"], 156);
+    let plan = json(&["plan", "lenet5", "--batch", "64", "--device", "cpu"]);
+    let numbers = ["dispatches", "peak_bytes", "lower_bound_bytes"].map(|k| plan[k].as_u64().expect("a number"));
+    assert!(numbers[0] >= 7 && numbers[1] >= numbers[2] && numbers[2] > 200_000, "{plan}");
+    assert_eq!(plan["hash"].as_str().map(str::len), Some(16));
+    let train = json(&["plan", "lenet5", "--batch", "64", "--train", "--device", "cpu"]);
+    assert!(train["dispatches"].as_u64() > plan["dispatches"].as_u64() && train["hash"] != plan["hash"]);
+}
+
+#[test]
+fn lenet5_reads_a_digit_without_any_file_and_every_node_is_verified() {
+    let found = json(&["predict", "lenet5", DIGIT, "--top", "2"]);
+    assert_eq!(found["images"][0]["top"][0]["class"], 7);
+    assert_eq!(found["images"][0]["top"].as_array().map(Vec::len), Some(2));
+    let shown = hubel(&["predict", "lenet5", DIGIT]);
+    assert!(text(&shown.stdout).contains("7 100.0% ████"), "{}", text(&shown.stdout));
+    let verified = json(&["verify", "lenet5", "--batch", "2"]);
+    assert!(verified["nodes"].as_u64() >= Some(7) && verified["wrong"] == serde_json::json!([]), "{verified}");
+    let bench = json(&["bench", "lenet5", "--batch", "8", "--seconds", "0.1"]);
+    for key in ["ms_median", "cold_ms", "images_per_s", "peak_bytes"] {
+        assert!(bench[key].as_f64() > Some(0.0), "{key}: {bench}");
+    }
+    assert!(bench.get("cpu_ms").is_some());
+    assert!(json(&["devices"])["adapters"].as_array().is_some_and(|a| !a.is_empty()));
+}
+
+#[test]
+fn arrays_go_through_a_network_and_weights_change_their_type() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let samples = hubel::tensor::HostTensor::f32([3, 32, 32, 1], vec![0.5; 3 * 1024]).expect("a tensor");
+    fs::write(path("x.npy"), hubel::io::npy::write(&samples)).expect("a file");
+    let out = path("out");
+    let found =
+        json(&["run", "lenet5", "--input", &path("x.npy"), "--output", &out, "--taps", "conv1", "--device", "cpu"]);
+    assert_eq!(found["outputs"].as_array().map(Vec::len), Some(2));
+    let probabilities = hubel::io::npy::open(Path::new(&out).join("output.npy")).expect("an array");
+    assert_eq!(probabilities.shape(), [3, 10]);
+    assert!((probabilities.to_f32()[..10].iter().sum::<f32>() - 1.0).abs() < 1e-5);
+    assert_eq!(hubel::io::npy::open(Path::new(&out).join("conv1.npy")).expect("a tap").shape(), [3, 28, 28, 6]);
+
+    let weights = Path::new(ROOT).join("examples/data/lenet5.safetensors").to_string_lossy().into_owned();
+    let half = json(&["convert", &weights, &path("half.safetensors"), "--dtype", "f16"]);
+    assert_eq!((&half["tensors"], &half["changed"], &half["became_infinite"]), (&10.into(), &10.into(), &0.into()));
+    assert!(half["bytes"].as_u64() < half["bytes_before"].as_u64().map(|b| b * 6 / 10), "{half}");
+    let found = json(&["predict", "lenet5", DIGIT, "--weights", &path("half.safetensors"), "--device", "cpu"]);
+    assert_eq!(found["images"][0]["top"][0]["class"], 7);
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    for (arguments, said) in [
+        (&["summary", "resnet51"][..], "known networks: LeNet5"),
+        (&["predict", "vgg16", DIGIT], "hubel fetch VGG16"),
+        (&["predict", "lenet5", "nothing.png"], "nothing.png"),
+        (&["run", "lenet5", "--input", "nothing.npy", "--output", "out"], "nothing.npy"),
+        (&["summary", "vgg16", "--input-shape", "8,8,3"], "at least 32×32"),
+        (&["fetch", "lenet5"], "there are VGG16"),
+        (&["convert", DIGIT, "x.safetensors"], "safetensors, .npz"),
+        (&["plan", "lenet5", "--weights", DIGIT], "wanted safetensors"),
+    ] {
+        let (status, last) = refusal(arguments);
+        assert!(status == 2 && last.contains(said), "{arguments:?} gave {status}: {last}");
+    }
+    assert_eq!(hubel(&["bench", "lenet5", "--batch", "0"]).status.code(), Some(2));
+    let completions = hubel(&["completions", "bash"]);
+    assert!(text(&completions.stdout).contains("predict"));
+}
+
+/// Serves the bytes to so many connections and returns the address; `stated` is the length that the answer claims.
+fn serve(bytes: &'static [u8], stated: usize, connections: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = format!("http://{}/weights.h5", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(connections) {
+            let mut stream = stream.expect("a connection");
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {stated}\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(bytes);
+        }
+    });
+    address
+}
+
+#[test]
+fn downloads_are_checked_and_kept() {
+    use hubel::io::{
+        Flaw,
+        fetch::{Published, fetch},
+    };
+    const MD5: &str = "5d41402abc4b2a76b9719d911017c592";
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = serve(b"hello", 5, 1);
+    let mut seen = Vec::new();
+    let path = fetch(Published { url: &url, md5: MD5 }, folder.path(), |n, of| seen.push((n, of))).expect("a download");
+    assert_eq!((fs::read(&path).expect("a file"), seen.last()), (b"hello".to_vec(), Some(&(5, Some(5)))));
+    // The server answers once only.
+    assert_eq!(fetch(Published { url: &url, md5: MD5 }, folder.path(), |_, _| {}).as_ref(), Ok(&path));
+
+    let empty = tempfile::tempdir().expect("a folder");
+    let refused = |url: &str, flaw: Flaw| {
+        let error = fetch(Published { url, md5: MD5 }, empty.path(), |_, _| {}).expect_err("refused");
+        assert_eq!(error.flaw, flaw, "{error}");
+        assert_eq!(fs::read_dir(empty.path()).expect("a folder").count(), 0, "{error}");
+        error.to_string()
+    };
+    assert!(refused(&serve(b"hellO", 5, 1), Flaw::Checksum).contains("put it at"));
+    refused(&serve(b"hel", 5, 1), Flaw::Io);
+    refused(&serve(b"hello", 3 << 30, 1), Flaw::TooLarge);
+    let offline = refused("http://127.0.0.1:9/weights.h5", Flaw::Io);
+    assert!(offline.contains("weights.h5") && offline.contains("download"), "{offline}");
+    refused("http://example.com/weights.h5", Flaw::Syntax);
+    refused("https://example.com/", Flaw::Syntax);
+}
