@@ -296,6 +296,7 @@ def randomise(model, rng, x):
             for w in op.weights:
                 if w.name in ("mean", "variance"):
                     w.assign((MEAN if w.name == "mean" else STD**2).reshape(w.shape))
+            op.finalize_state()
         elif isinstance(op, L.Layer) and op.weights:
             for w in op.weights:
                 shape = tuple(w.shape)

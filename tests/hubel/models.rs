@@ -176,3 +176,36 @@ fn inputs_have_types() {
     let table = model.initial_value(&model.weights()[0], 0).to_f32();
     assert_eq!((&y[3..6], &y[15..18]), (&table[3..6], &table[27..30]));
 }
+
+#[test]
+fn verification_names_the_first_wrong_node() {
+    let model = Sequential::new([12, 12, 3])
+        .add(Conv2D::new(8, 3).activation(Relu).name("conv"))
+        .add(MaxPooling2D::new(2).name("pool"))
+        .add(Flatten::new())
+        .add(Dense::new(5).activation(Softmax).name("dense"))
+        .build()
+        .expect("a model");
+    let samples: Vec<f32> = (0..2 * 12 * 12 * 3).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    let samples = [HostTensor::f32([2, 12, 12, 3], samples).expect("a tensor")];
+    let net = model.inference(engine(), Batch::up_to(4)).expect("it fits");
+    let right = net.verify(&samples, |done, of| assert!(done <= of)).expect("it runs");
+    assert!(right.nodes.len() >= 4 && right.first_wrong().is_none(), "{right}");
+    let change = |source: &str| match source.contains("3.4028235e38") && !source.contains("exp(x") {
+        true => source.replace("max(", "min(").into(),
+        false => source.into(),
+    };
+    let wrong = net.verify_changed(&samples, |_, _| {}, change).expect("it runs");
+    let first = wrong.first_wrong().unwrap_or_else(|| panic!("{wrong}"));
+    assert!(first.node.contains("pool") && first.op == "max_pool2d", "{wrong}");
+    let later = wrong.nodes.iter().filter(|n| n.mismatch.is_some()).count();
+    assert_eq!(later, 1, "what follows computes rightly from what it was given: {wrong}");
+    assert!(
+        Model::from_json(&model.to_json().expect("text"))
+            .expect("a model")
+            .inference(&Engine::reference(), Batch::up_to(4))
+            .expect("it fits")
+            .verify(&samples, |_, _| {})
+            .is_err()
+    );
+}

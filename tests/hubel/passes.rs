@@ -4,8 +4,8 @@ use crate::harness::{Run, engine, plan_for, reference, run_graph, sample_graph, 
 use hubel::{
     graph::{DeviceClass, Fill, Graph, Step, Value},
     kernels::Access,
-    ops::{Conv2dOptions, FAMILIES, Padding, Pool2dOptions},
-    passes::{Binding, BufferRef, Plan, PlannedDispatch},
+    ops::{Conv2dOptions, FAMILIES, Pad2d, PadMode, Padding, Pool2dOptions},
+    passes::{Binding, BufferRef, Plan, PlannedDispatch, simplify},
     prelude::*,
     tensor::{Array, Philox, Purpose, stream_id},
 };
@@ -272,4 +272,36 @@ fn gradients_of_grouped_and_depthwise_convolution_are_one_launch_and_at_most_one
         }
     }
     assert!(seen[0] > 20 && seen[1] > 20, "{seen:?}");
+}
+
+#[test]
+fn zeros_around_pictures_become_part_of_what_reads_them() {
+    let mut g = Graph::new();
+    let x = g.input("x", [Batch, 9, 7, 3], DType::F32);
+    let w = g.input("w", [3, 3, 3, 4], DType::F32);
+    let zeros = |n: isize| Pad2d { pads: [[n, 0], [1, n]], mode: PadMode::Constant(0.0) };
+    let padded = g.apply1(zeros(2), &[x]).expect("pictures");
+    let y = g
+        .conv2d(padded, w, Conv2dOptions { strides: [2, 2], ..Conv2dOptions::new(Padding::Valid) })
+        .expect("a convolution");
+    let y = g.relu(y).expect("numbers");
+    let padded = g.apply1(zeros(1), &[y]).expect("pictures");
+    let pooled = g.max_pool2d(padded, Pool2dOptions { pool: [3, 2], ..Pool2dOptions::new(2) }).expect("windows");
+    // Below 0 a zero would win where the picture's own pixel does.
+    let negative = g.unary("neg", pooled).expect("numbers");
+    let kept = g.apply1(zeros(1), &[negative]).expect("pictures");
+    let last = g.max_pool2d(kept, Pool2dOptions::new(2)).expect("windows");
+    g.output("y", last);
+    let names = |graph: &Graph| graph.nodes().iter().filter(|n| n.op().is_some_and(|op| op.name() == "pad2d")).count();
+    assert_eq!((names(&g), names(&simplify(&simplify(&g)))), (3, 1));
+    let mut rng = Philox::new(3, Purpose::Test, 0);
+    let mut feed = |name: &str, shape: &[usize]| {
+        let count = shape.iter().product();
+        let data = (0..count).map(|_| rng.uniform(-1.0, 1.0) as f32).collect();
+        (name.to_owned(), HostTensor::f32(shape, data).expect("a tensor"))
+    };
+    let feeds = [feed("x", &[2, 9, 7, 3]), feed("w", &[3, 3, 3, 4])];
+    let run = |optimize| run_graph(&g, &feeds, &Step::of(2), 2, &Run { optimize, ..Run::default() }).expect("it runs");
+    let (plain, folded) = (run(false)[0].to_f32(), run(true)[0].to_f32());
+    assert!(plain.iter().zip(&folded).all(|(a, b)| (a - b).abs() <= 1e-6), "{plain:?} {folded:?}");
 }

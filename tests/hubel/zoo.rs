@@ -123,7 +123,6 @@ fn counts_of_the_others_are_those_of_their_papers() {
         ("ResNet101", &torchvision, 44_549_160, 7_801_405_440),
         ("ResNet152", &torchvision, 60_192_808, 11_513_626_624),
         ("SEResNet50", &plain, 28_088_024, 4_091_699_200),
-        // Their authors print 407, 631 and 899 million: 5% more, with what is no product.
         ("EfficientNetLite0", &plain, 4_652_008, 385_187_552),
         ("EfficientNetLite1", &plain, 5_416_680, 600_185_232),
         ("EfficientNetLite2", &plain, 6_092_072, 859_736_272),
@@ -200,13 +199,11 @@ fn preprocessing_is_that_of_keras() {
 
 /// Inference plans that the performance promises name.
 #[test]
-fn resnet50_takes_57_launches_and_two_of_zeros_in_12_mib() {
+fn resnet50_takes_57_launches_in_12_mib() {
     let model = build(find("ResNet50").expect("a network"), &Options::default());
     let plan = model.inference(engine(), Batch::up_to(1)).expect("it fits").plan().expect("a plan");
     let bytes: u64 = plan.arenas.iter().sum();
-    // The zeros around the picture and in front of the pooling, which no kernel takes in yet.
-    let zeros = plan.dispatches.iter().filter(|d| d.kernel == "pad2d").count();
-    assert!(zeros <= 2 && plan.dispatches.len() - zeros <= 57, "{} launches", plan.dispatches.len());
+    assert!(plan.dispatches.len() <= 57, "{} launches", plan.dispatches.len());
     assert!(bytes <= 12 << 20, "{bytes} bytes");
 }
 

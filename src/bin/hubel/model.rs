@@ -43,12 +43,15 @@ pub struct Loaded {
     pub application: Option<&'static Application>,
     /// Whether its weights come from a file.
     pub trained: bool,
+    /// Whether it is in torchvision's form.
+    pub torchvision: bool,
 }
 
 impl ModelOptions {
     /// Returns the network with its weights.
     pub fn load(&self) -> Result<Loaded> {
         let Some(application) = models::find(&self.name) else { return self.described() };
+        let mut torchvision = false;
         let mut options = models::Options::default().include_top(!self.no_top);
         options = self.input_shape.into_iter().fold(options, models::Options::input_shape);
         options = self.classes.into_iter().fold(options, models::Options::classes);
@@ -56,6 +59,7 @@ impl ModelOptions {
             // PyTorch's weights want the form that they were made in.
             let torch = weights::open(file)?.tensors.iter().any(|(name, _)| name.ends_with(".running_mean"));
             options = options.torchvision(torch);
+            torchvision = torch;
         }
         let plain = !self.no_top && self.classes.is_none() && self.input_shape.is_none();
         let mut model = (application.build)(&options)?;
@@ -65,7 +69,7 @@ impl ModelOptions {
             None if application.name == "LeNet5" && plain => model.load_weights_from_bytes(LENET5)?,
             None => trained = self.fetched(application.name, &mut model)?,
         }
-        Ok(Loaded { model, name: application.name.into(), application: Some(application), trained })
+        Ok(Loaded { model, name: application.name.into(), application: Some(application), trained, torchvision })
     }
 
     /// Gives a network the published weights if they were downloaded before, and returns whether they were.
@@ -96,7 +100,7 @@ impl ModelOptions {
             model.load_weights(file)?;
         }
         let name = path.file_stem().map_or_else(|| self.name.clone(), |s| s.to_string_lossy().into_owned());
-        Ok(Loaded { model, name, application: None, trained: true })
+        Ok(Loaded { model, name, application: None, trained: true, torchvision: false })
     }
 }
 

@@ -49,6 +49,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         (Some("torch"), _) => Preprocessing::Torch,
         (Some("caffe"), _) => Preprocessing::Caffe,
         (Some(_), _) => Preprocessing::Lite,
+        (None, Some(_)) if loaded.torchvision => Preprocessing::Torch,
         (None, Some(application)) => application.preprocessing,
         (None, None) => bail!("{}: say what it wants done to pictures, --preprocessing tf for example", loaded.name),
     };
