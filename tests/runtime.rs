@@ -56,7 +56,17 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, Place)]) ->
 
 fn plan(arenas: Vec<u64>, dispatches: Vec<PlannedDispatch>, inputs: Vec<Port>, outputs: Vec<Port>) -> Arc<Plan> {
     let text = dispatches.iter().map(|d| format!("{} {}\n", d.node, d.kernel)).collect();
-    Arc::new(Plan { capacity: CAPACITY, arenas, dispatches, inputs, outputs, peak_bytes: 0, hash: 1, text })
+    Arc::new(Plan {
+        capacity: CAPACITY,
+        arenas,
+        dispatches,
+        inputs,
+        outputs,
+        peak_bytes: 0,
+        lower_bound_bytes: 0,
+        hash: 1,
+        text,
+    })
 }
 
 fn port(name: &str, ty: &TensorType, place: Place) -> Port {
