@@ -9,6 +9,7 @@
 
 use anyhow::{Context, Result};
 use hubel::{
+    cli::cpu_ms,
     graph::Step,
     ops::Pool2dOptions,
     passes::{Layout, PlanOptions, plan},
@@ -85,14 +86,6 @@ fn dense(seed: u32, input: usize, output: usize, channels: usize) -> Result<Host
 
 fn proc_field(path: &str, find: impl Fn(&str) -> Option<f64>) -> f64 {
     std::fs::read_to_string(path).ok().and_then(|text| find(&text)).unwrap_or(f64::NAN)
-}
-
-/// User and system milliseconds of this process.
-fn cpu_ms() -> f64 {
-    proc_field("/proc/self/stat", |text| {
-        let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
-        Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) * 10.0)
-    })
 }
 
 fn peak_rss_mib() -> f64 {
@@ -403,13 +396,13 @@ fn measure(
     iterate(1)?;
     iterate(2)?;
     let mut times = Vec::new();
-    let (run, cpu) = (Instant::now(), cpu_ms());
+    let (run, cpu) = (Instant::now(), cpu_ms().unwrap_or(0.0));
     while times.len() < 3 || (run.elapsed().as_secs_f64() < budget && times.len() < 200) {
         let t = Instant::now();
         iterate(3 + times.len())?;
         times.push(t.elapsed().as_secs_f64() * 1e3);
     }
-    let cpu = (cpu_ms() - cpu) / times.len() as f64;
+    let cpu = (cpu_ms().unwrap_or(0.0) - cpu) / times.len() as f64;
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     Ok(serde_json::json!({

@@ -3,6 +3,14 @@
 use crate::runtime::{Backend, Engine, EngineBuilder, RuntimeError};
 use clap::{Args, ValueEnum};
 
+/// Returns the milliseconds of processor time that this process has used, where the system tells them.
+pub fn cpu_ms() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
+    // In hundredths of a second.
+    Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) * 10.0)
+}
+
 /// What kind of processor runs a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Device {

@@ -20,6 +20,8 @@ pub struct Elementary {
     pub grad: ElementaryGrad,
     /// How exact the WGSL is.
     pub accuracy: Accuracy,
+    /// Whether no result is below 0.
+    pub positive: bool,
     /// How samples fill each operand.
     pub domain: [super::Fill; 3],
 }
@@ -95,8 +97,7 @@ impl Program {
 
     /// Returns whether the last step is a function whose results are never below 0.
     pub fn is_positive(&self) -> bool {
-        const POSITIVE: [&str; 6] = ["relu", "relu6", "sigmoid", "abs", "exp", "softplus"];
-        matches!(self.result, Arg::Instr(i) if self.instrs.get(i).is_some_and(|i| POSITIVE.contains(&i.f.name)))
+        matches!(self.result, Arg::Instr(i) if self.instrs.get(i).is_some_and(|i| i.f.positive))
     }
 
     /// Returns the result for these inputs in 64-bit floats.

@@ -245,15 +245,6 @@ fn gather(what: &str, t: &pickle::Tensor, width: u64, storage: &[u8]) -> Result<
     if count > storage.len() as u64 / width {
         return Err(outside());
     }
-    let mut out = Vec::with_capacity((count * width) as usize);
-    for i in 0..count {
-        let mut rest = i;
-        let mut at = t.offset;
-        for (&d, &s) in t.shape.iter().zip(&t.strides).rev() {
-            at += rest % d * s;
-            rest /= d;
-        }
-        out.extend_from_slice(bytes(at, 1));
-    }
-    Ok(out)
+    let [shape, strides] = [&t.shape, &t.strides].map(|v| v.iter().map(|&n| n as usize).collect::<Vec<_>>());
+    Ok(crate::tensor::gather(storage, width as usize, &shape, &strides, t.offset as usize))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Activation::{Relu, Sigmoid},
-    Conv2D, Dense, GlobalAveragePooling2D, LayerError, Reshape, Tensor, add, multiply,
+    Conv2D, Dense, GlobalAveragePooling2D, LayerError, Multiply, Reshape, Tensor, add, call,
 };
 use crate::{nn::BatchNormalization, ops::Padding::Same};
 
@@ -23,7 +23,7 @@ pub fn squeeze_excite(x: &Tensor, ratio: usize, name: &str) -> Result<Tensor, La
         .apply(Dense::new((c / ratio.max(1)).max(1)).activation(Relu).name(format!("{name}_reduce")))?
         .apply(Dense::new(c).activation(Sigmoid).name(format!("{name}_expand")))?
         .apply(Reshape::new([1, 1, c as isize]).name(format!("{name}_reshape")))?;
-    multiply(&[x.clone(), squeezed])
+    call(Multiply::new().name(format!("{name}_excite")), &[x.clone(), squeezed])
 }
 
 /// Returns a residual block of two 3×3 convolutions with batch normalisation (He et al. 2016, figure 5, left).

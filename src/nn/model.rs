@@ -270,7 +270,7 @@ impl Model {
 
     /// Returns the place of each layer in Keras's order: those farthest from the outputs first, equally far ones as a
     /// walk from the outputs meets them (`keras.src.ops.function.map_graph`).
-    fn ranks(&self) -> HashMap<&str, usize> {
+    pub(super) fn ranks(&self) -> HashMap<&str, usize> {
         let maker = |value: &usize| self.calls.partition_point(|c| c.outputs <= *value).checked_sub(1);
         let mut met: HashMap<usize, usize> = HashMap::new();
         let mut walked = vec![false; self.calls.len()];

@@ -1,8 +1,12 @@
 //! Weights from files under other names than a model's own.
 
-use super::{LayerError, Model};
-use crate::tensor::HostTensor;
-use std::collections::HashMap;
+use super::{LayerError, Model, models::torchvision_name};
+use crate::{
+    Error,
+    io::{Flaw, FormatError, weights},
+    tensor::HostTensor,
+};
+use std::{collections::HashMap, path::Path};
 
 /// The weights of one layer of a model: its path, and indices of its weights.
 struct Slot<'m> {
@@ -17,46 +21,40 @@ fn error(layer: &str, wanted: String, got: String, advice: &str) -> LayerError {
     LayerError { layer: layer.into(), kind: "weights".into(), wanted, got, advice: advice.into() }
 }
 
-/// Returns torchvision's name of a module of a ResNet under the names that models have here.
-fn resnet_name(module: &str) -> Option<String> {
-    match module {
-        "conv1" => return Some("conv1_conv".into()),
-        "bn1" => return Some("conv1_bn".into()),
-        "fc" => return Some("predictions".into()),
-        _ => {}
-    }
-    let (stage, rest) = module.strip_prefix("layer")?.split_once('.')?;
-    let (block, part) = rest.split_once('.')?;
-    let (stage, block): (usize, usize) = (stage.parse().ok()?, block.parse().ok()?);
-    let part = match part {
-        "downsample.0" => "0_conv".into(),
-        "downsample.1" => "0_bn".into(),
-        _ => match part.split_at_checked(part.len() - 1)? {
-            ("conv", i) => format!("{i}_conv"),
-            ("bn", i) => format!("{i}_bn"),
-            _ => return None,
-        },
-    };
-    Some(format!("conv{}_block{}_{part}", stage.checked_add(1)?, block.checked_add(1)?))
-}
-
-/// Returns the tensor with its axes in this order.
-fn permuted(t: &HostTensor, order: &[usize]) -> HostTensor {
-    let array = t.to_array();
-    let strides = crate::tensor::strides(&array.shape);
-    let shape: Vec<usize> = order.iter().map(|&a| array.shape[a]).collect();
-    let at = |i: usize| {
-        let mut rest = i;
-        order.iter().zip(&shape).rev().fold(0, |at, (&axis, &d)| {
-            let step = rest % d * strides[axis];
-            rest /= d;
-            at + step
-        })
-    };
-    crate::tensor::Array::from_fn(shape.clone(), |i| array.data[at(i)]).to_host(t.dtype())
-}
-
 impl Model {
+    /// Gives the model the weights of a file: safetensors, .npz, a Keras file, PyTorch's .pth, TensorFlow.js's model.json.
+    ///
+    /// Names are the model's own, Keras's or PyTorch's; see [`Model::set_weights_from`]. What the file is is told by its
+    /// contents.
+    pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
+        Ok(self.set_weights_from(weights::open(path)?.tensors)?)
+    }
+
+    /// Gives the model the weights of a file in memory; see [`Model::load_weights`].
+    pub fn load_weights_from_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        Ok(self.set_weights_from(weights::read(bytes)?.tensors)?)
+    }
+
+    /// Returns the model that a file describes, with the weights in it: .keras, .h5 or TensorFlow.js's model.json.
+    ///
+    /// ```no_run
+    /// let model = hubel::nn::Model::from_keras("flowers.keras")?;
+    /// println!("{}", model.summary());
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn from_keras(path: impl AsRef<Path>) -> Result<Model, Error> {
+        let path = path.as_ref();
+        let file = weights::open(path)?;
+        let Some(config) = file.config else {
+            let advice = "build the model, then load these weights into it; in Keras, `model.save` writes both";
+            let error = FormatError::new(Flaw::Missing, "the file", "a model's configuration", "weights alone");
+            return Err(error.of(path).advise(advice).into());
+        };
+        let mut model = Model::from_json(&config)?;
+        model.set_weights_from(file.tensors)?;
+        Ok(model)
+    }
+
     /// Returns the layers that have weights, in order.
     fn slots(&self) -> Vec<Slot<'_>> {
         let mut slots: Vec<Slot> = Vec::new();
@@ -121,10 +119,13 @@ impl Model {
         }
     }
 
-    /// Assigns what lies under `root`: layers of each class are numbered in their order.
+    /// Assigns what lies under `root`: layers of each class are numbered in Keras's order.
     fn by_class(&self, root: &str, groups: &mut Groups, out: &mut Vec<(String, HostTensor)>) -> Result<(), LayerError> {
         let mut counts: HashMap<String, usize> = HashMap::new();
-        for name in self.layer_names().into_iter().filter(|n| !n.contains('/')) {
+        let ranks = self.ranks();
+        let mut names = self.layer_names();
+        names.sort_by_key(|name| ranks.get(name).copied());
+        for name in names {
             let layer = self.layer(name)?;
             let classes = match layer.as_model() {
                 // Both are functional models here.
@@ -209,7 +210,7 @@ impl Model {
         }
         let mut out = Vec::new();
         for (k, (module, parts)) in modules.into_iter().enumerate() {
-            let named = resnet_name(&module).and_then(|name| slots.iter().find(|s| s.path == name));
+            let named = torchvision_name(&module).and_then(|name| slots.iter().find(|s| s.path == name));
             out.extend(self.module(named.unwrap_or(&slots[k]), &module, parts)?);
         }
         Ok(out)
@@ -259,20 +260,20 @@ impl Model {
                     (&[all, 1, ..], &[kh, kw, c, m]) if c > 1 && all == c * m => {
                         let got = format!("{:?}", tensor.shape());
                         let grouped = tensor.reshape([c, m, kh, kw]).map_err(|_| missing(got))?;
-                        permuted(&grouped, &[2, 3, 0, 1])
+                        grouped.transposed(&[2, 3, 0, 1])
                     }
-                    _ => permuted(&tensor, &[2, 3, 1, 0]),
+                    _ => tensor.transposed(&[2, 3, 1, 0]),
                 },
-                ("kernel", 3) => permuted(&tensor, &[2, 1, 0]),
+                ("kernel", 3) => tensor.transposed(&[2, 1, 0]),
                 ("kernel", 2) => match self.flattened(slot.path) {
                     // PyTorch flattens (c, h, w).
                     Some([h, w, c]) if tensor.shape() == [weight.shape[1], c * h * w] => {
                         let units = weight.shape[1];
                         let got = format!("{:?}", tensor.shape());
                         let map = tensor.reshape([units, c, h, w]).map_err(|_| missing(got.clone()))?;
-                        permuted(&map, &[2, 3, 1, 0]).reshape([h * w * c, units]).map_err(|_| missing(got))?
+                        map.transposed(&[2, 3, 1, 0]).reshape([h * w * c, units]).map_err(|_| missing(got))?
                     }
-                    _ => permuted(&tensor, &[1, 0]),
+                    _ => tensor.transposed(&[1, 0]),
                 },
                 _ => tensor,
             };

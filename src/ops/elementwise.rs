@@ -311,8 +311,12 @@ fn flag(on: bool) -> f64 {
 }
 
 macro_rules! row {
+    (positive $name:literal, $($rest:tt)*) => {
+        Elementary { positive: true, ..row!($name, $($rest)*) }
+    };
     ($name:literal, $arity:literal, $wgsl:literal, $eval:expr, $accuracy:expr, [$a:expr, $b:expr, $c:expr], $grad:expr) => {
         Elementary {
+            positive: false,
             name: $name,
             arity: $arity,
             wgsl: $wgsl,
@@ -348,7 +352,7 @@ pub static TABLE: &[Elementary] = &[
         Ok(vec![Some(da), Some(g.neg(db)?)])
     }),
     row!("neg", 1, "(-$a)", |a, _, _| -a, Accuracy::Exact, [ANY, ANY, ANY], |g, _, _, dy| Ok(vec![Some(g.neg(dy)?)])),
-    row!("abs", 1, "abs($a)", |a, _, _| a.abs(), Accuracy::Exact, [AWAY, ANY, ANY], |g, x, _, dy| {
+    row!(positive "abs", 1, "abs($a)", |a, _, _| a.abs(), Accuracy::Exact, [AWAY, ANY, ANY], |g, x, _, dy| {
         let s = g.unary("sign", x[0])?;
         Ok(vec![Some(g.mul(dy, s)?)])
     }),
@@ -361,7 +365,7 @@ pub static TABLE: &[Elementary] = &[
         [AWAY, ANY, ANY],
         |_, _, _, _| { Ok(vec![None]) }
     ),
-    row!("relu", 1, "max($a, 0.0)", |a, _, _| a.max(0.0), Accuracy::Exact, [AWAY, ANY, ANY], |g, _, y, dy| {
+    row!(positive "relu", 1, "max($a, 0.0)", |a, _, _| a.max(0.0), Accuracy::Exact, [AWAY, ANY, ANY], |g, _, y, dy| {
         Ok(vec![Some(g.binary("where_positive", dy, y)?)])
     }),
     row!(
@@ -379,7 +383,7 @@ pub static TABLE: &[Elementary] = &[
     row!("min", 2, "min($a, $b)", |a, b, _| a.min(b), Accuracy::Exact, [OUTER, INNER, ANY], |g, x, _, dy| {
         split_at(g, x[1], x[0], dy)
     }),
-    row!("exp", 1, "exp($a)", |a, _, _| a.exp(), Accuracy::Exp, [ANY, ANY, ANY], |g, _, y, dy| Ok(vec![Some(
+    row!(positive "exp", 1, "exp($a)", |a, _, _| a.exp(), Accuracy::Exp, [ANY, ANY, ANY], |g, _, y, dy| Ok(vec![Some(
         g.mul(dy, y)?
     )])),
     row!("log", 1, "log($a)", |a, _, _| a.ln(), Accuracy::Log, [POSITIVE, ANY, ANY], |g, x, _, dy| {
@@ -402,7 +406,7 @@ pub static TABLE: &[Elementary] = &[
             Ok(vec![Some(g.scale(d, -0.5)?)])
         }
     ),
-    row!("square", 1, "($a * $a)", |a, _, _| a * a, Accuracy::Ulp(1.0), [ANY, ANY, ANY], |g, x, _, dy| {
+    row!(positive "square", 1, "($a * $a)", |a, _, _| a * a, Accuracy::Ulp(1.0), [ANY, ANY, ANY], |g, x, _, dy| {
         let d = g.mul(dy, x[0])?;
         Ok(vec![Some(g.scale(d, 2.0)?)])
     }),
@@ -411,7 +415,7 @@ pub static TABLE: &[Elementary] = &[
         let d = g.mul(dy, square)?;
         Ok(vec![Some(g.sub(dy, d)?)])
     }),
-    row!("sigmoid", 1, "sigmoid_f32($a)", |a, _, _| logistic(a), Accuracy::Sigmoid, [ANY, ANY, ANY], |g, _, y, dy| {
+    row!(positive "sigmoid", 1, "sigmoid_f32($a)", |a, _, _| logistic(a), Accuracy::Sigmoid, [ANY, ANY, ANY], |g, _, y, dy| {
         let d = g.mul(dy, y)?;
         let square = g.mul(d, y)?;
         Ok(vec![Some(g.sub(d, square)?)])
@@ -465,7 +469,7 @@ pub static TABLE: &[Elementary] = &[
         }
     ),
     row!(
-        "relu6",
+        positive "relu6",
         1,
         "clamp($a, 0.0, 6.0)",
         |a, _, _| a.clamp(0.0, 6.0),
@@ -583,7 +587,7 @@ pub static TABLE: &[Elementary] = &[
         }
     ),
     row!(
-        "softplus",
+        positive "softplus",
         1,
         "softplus_f32($a)",
         |a, _, _| softplus(a),

@@ -156,7 +156,7 @@ struct Planner<'a> {
 /// Returns the plan of a graph: simplified, fused, scheduled, laid out in memory.
 pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
     let graph = if options.optimize {
-        super::fuse(&super::simplify(&super::simplify(graph)), &options.profile)
+        super::optimize(graph, &options.profile)
     } else {
         graph.rebuild(|out, _, node| out.push_node(node))
     };

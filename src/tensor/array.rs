@@ -50,6 +50,23 @@ impl Array {
     }
 }
 
+/// Returns the elements of `width` bytes at `offset + Σ coordinate · stride` for all coordinates of a shape, the last
+/// running fastest; strides and offset count elements. The caller makes sure that they lie inside `bytes`.
+pub(crate) fn gather(bytes: &[u8], width: usize, shape: &[usize], strides: &[usize], offset: usize) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut out = Vec::with_capacity(count * width);
+    for i in 0..count {
+        let mut rest = i;
+        let at = shape.iter().zip(strides).rev().fold(offset, |at, (&extent, &stride)| {
+            let step = rest % extent * stride;
+            rest /= extent;
+            at + step
+        });
+        out.extend_from_slice(&bytes[at * width..(at + 1) * width]);
+    }
+    out
+}
+
 /// Returns the row-major strides of a shape.
 pub fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];

@@ -193,6 +193,16 @@ impl HostTensor {
         HostTensor::from_bytes(shape, self.dtype(), &self.bytes()[start * row_bytes..end * row_bytes]).ok()
     }
 
+    /// Returns the tensor with its axes in this order, which names each once.
+    pub(crate) fn transposed(&self, order: &[usize]) -> HostTensor {
+        let strides = super::strides(&self.shape);
+        let shape: Vec<usize> = order.iter().map(|&axis| self.shape[axis]).collect();
+        let strides: Vec<usize> = order.iter().map(|&axis| strides[axis]).collect();
+        let width = self.dtype().bytes() as usize;
+        let bytes = super::gather(self.bytes(), width, &shape, &strides, 0);
+        HostTensor::from_bytes(shape, self.dtype(), &bytes).unwrap_or_else(|_| self.clone())
+    }
+
     /// Returns the same elements under another shape, or an error where their number differs.
     pub fn reshape(self, shape: impl Into<Vec<usize>>) -> Result<HostTensor, TensorError> {
         Self::new(shape, self.data)

@@ -3,46 +3,10 @@
 use super::{TrainError, Trainer, trainer::Position};
 use crate::{
     Error,
-    io::{Flaw, FormatError, safetensors, save, weights},
-    nn::Model,
+    io::{safetensors, save},
     tensor::HostTensor,
 };
 use std::{collections::BTreeMap, path::Path};
-
-impl Model {
-    /// Gives the model the weights of a file: safetensors, .npz, a Keras file, PyTorch's .pth, TensorFlow.js's model.json.
-    ///
-    /// Names are the model's own, Keras's or PyTorch's; see [`Model::set_weights_from`]. What the file is is told by its
-    /// contents.
-    pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
-        Ok(self.set_weights_from(weights::open(path)?.tensors)?)
-    }
-
-    /// Gives the model the weights of a file in memory; see [`Model::load_weights`].
-    pub fn load_weights_from_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        Ok(self.set_weights_from(weights::read(bytes)?.tensors)?)
-    }
-
-    /// Returns the model that a file describes, with the weights in it: .keras, .h5 or TensorFlow.js's model.json.
-    ///
-    /// ```no_run
-    /// let model = hubel::nn::Model::from_keras("flowers.keras")?;
-    /// println!("{}", model.summary());
-    /// # Ok::<(), hubel::Error>(())
-    /// ```
-    pub fn from_keras(path: impl AsRef<Path>) -> Result<Model, Error> {
-        let path = path.as_ref();
-        let file = weights::open(path)?;
-        let Some(config) = file.config else {
-            let advice = "build the model, then load these weights into it; in Keras, `model.save` writes both";
-            let error = FormatError::new(Flaw::Missing, "the file", "a model's configuration", "weights alone");
-            return Err(error.of(path).advise(advice).into());
-        };
-        let mut model = Model::from_json(&config)?;
-        model.set_weights_from(file.tensors)?;
-        Ok(model)
-    }
-}
 
 impl Trainer {
     /// Writes the weights as safetensors under their Keras names; a crash leaves the old file or the new.

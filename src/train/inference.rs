@@ -242,10 +242,9 @@ impl Inference {
 
     fn embedded_plan(&self) -> Result<Plan, Error> {
         let options = PlanOptions {
-            layouts: vec![self.params.layout()],
             external_inputs: self.inputs.iter().map(|(name, _)| name.clone()).collect(),
             external_outputs: self.names.clone(),
-            ..PlanOptions::new(self.batch, self.engine.profile().clone())
+            ..Compiled::options(&self.engine, self.batch, std::slice::from_ref(&self.params))
         };
         Ok(plan(&self.graph, &options)?)
     }

@@ -41,12 +41,15 @@ impl Compiled {
         Ok(Compiled { graph, stores, plan: Some(Arc::new(plan)) })
     }
 
+    /// Returns how graphs are planned here.
+    pub fn options<'s>(engine: &Engine, capacity: usize, stores: &'s [Store]) -> PlanOptions<'s> {
+        let layouts = stores.iter().map(|s| s.layout().as_ref()).collect();
+        PlanOptions { layouts, max_launches: MAX_LAUNCHES, ..PlanOptions::new(capacity, engine.profile().clone()) }
+    }
+
     /// Returns the plan of a graph for batches of at most `capacity`.
     pub fn plan_of(engine: &Engine, graph: &Graph, capacity: usize, stores: &[Store]) -> Result<Plan, PlanError> {
-        let layouts: Vec<_> = stores.iter().map(|s| s.layout().as_ref()).collect();
-        let options =
-            PlanOptions { layouts, max_launches: MAX_LAUNCHES, ..PlanOptions::new(capacity, engine.profile().clone()) };
-        plan(graph, &options)
+        plan(graph, &Self::options(engine, capacity, stores))
     }
 
     /// Returns the plan, if it is for a device.

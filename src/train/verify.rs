@@ -1,8 +1,8 @@
-use super::{Inference, TrainError};
+use super::{Inference, TrainError, runner::Compiled};
 use crate::{
     Error,
     graph::{Kind, Node, Step, Value},
-    passes::{PlanOptions, fuse, plan, simplify},
+    passes::{PlanOptions, optimize, plan},
     runtime::RuntimeError,
     tensor::{Array, HostTensor, Mismatch, compare},
 };
@@ -80,12 +80,20 @@ impl Inference {
         samples: &[HostTensor],
         progress: impl Fn(usize, usize) + Sync,
     ) -> Result<Verification, Error> {
-        self.verify_changed(samples, progress, |source| source.into())
+        self.verified(samples, progress, |source| source.into())
     }
 
-    /// As [`Inference::verify`], with kernels whose WGSL `change` gives; for tests of the verification.
-    #[doc(hidden)]
+    /// Returns what [`Inference::verify`] finds of kernels whose WGSL is what `change` makes of it.
+    #[cfg(feature = "testing")]
     pub fn verify_changed(
+        &self,
+        samples: &[HostTensor],
+        change: impl Fn(&str) -> Arc<str>,
+    ) -> Result<Verification, Error> {
+        self.verified(samples, |_, _| {}, change)
+    }
+
+    fn verified(
         &self,
         samples: &[HostTensor],
         progress: impl Fn(usize, usize) + Sync,
@@ -101,7 +109,7 @@ impl Inference {
             return Err(TrainError::SampleShape { wanted: vec![self.batch], got: vec![n] }.into());
         }
         let step = Step::of(n);
-        let mut graph = fuse(&simplify(&simplify(&self.graph)), self.engine.profile());
+        let mut graph = optimize(&self.graph, self.engine.profile());
         let live = graph.live();
         let mut kept: Vec<(String, Value)> = Vec::new();
         let mut nodes: Vec<(usize, Node)> = Vec::new();
@@ -113,17 +121,14 @@ impl Inference {
             }
         }
         graph.set_outputs(kept.clone());
-        let options = PlanOptions {
-            layouts: vec![self.params.layout()],
-            optimize: false,
-            ..PlanOptions::new(self.batch, self.engine.profile().clone())
-        };
+        let stores = std::slice::from_ref(&self.params);
+        let options = PlanOptions { optimize: false, ..Compiled::options(&self.engine, self.batch, stores) };
         let mut plan = plan(&graph, &options)?;
         for dispatch in &mut plan.dispatches {
             dispatch.source = change(&dispatch.source);
         }
         let plan = Arc::new(plan);
-        let mut session = self.engine.session(plan.clone(), std::slice::from_ref(&self.params), None)?;
+        let mut session = self.engine.session(plan.clone(), stores, None)?;
         let feeds: Vec<(&str, &[u8])> = (self.inputs.iter().zip(&samples))
             .filter(|((name, _), _)| plan.inputs.iter().any(|p| p.name == *name))
             .map(|((name, _), tensor)| (name.as_str(), tensor.bytes()))

@@ -33,7 +33,7 @@ fn values(model: &Model) -> Vec<(String, HostTensor)> {
 
 #[test]
 fn kerass_files_make_the_model_that_wrote_them() {
-    for name in ["convolutional", "recurrent"] {
+    for name in ["convolutional", "recurrent", "branching"] {
         let io = io(&format!("{name}.safetensors"));
         let whole = Model::from_keras(golden(&format!("{name}.keras"))).unwrap();
         computes(&whole, &io);
@@ -75,6 +75,10 @@ fn pytorchs_files_fit_the_same_network() {
         model.load_weights(golden(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
         computes(&model, &io);
     }
+    // A module's name that ends too early is some other module's.
+    let mut one = Sequential::new([2]).add(Dense::new(1).use_bias(false)).build().unwrap();
+    let kernel = HostTensor::f32([1, 2], vec![1.0, 2.0]).unwrap();
+    one.set_weights_from(vec![("layer1.0..weight".into(), kernel)]).unwrap();
     let mut short = Sequential::new([8, 8, 3]).add(Conv2D::new(4, 3)).build().unwrap();
     let error = short.load_weights(golden("torch.pth")).unwrap_err().to_string();
     assert!(error.contains("4 modules") && error.contains("1 layers"), "{error}");

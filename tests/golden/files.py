@@ -41,8 +41,17 @@ def recurrent():
     )
 
 
+def branching():
+    """The first convolution made is the last in Keras's order: files number layers by depth."""
+    x = keras.Input((6, 6, 3))
+    short = L.Conv2D(4, 1)(x)
+    y = L.Conv2D(4, 3, padding="same")(x)
+    y = L.Conv2D(4, 3, padding="same")(L.BatchNormalization()(y))
+    return keras.Model(x, L.Dense(2)(L.GlobalAveragePooling2D()(L.Add()([short, y]))), name="branching")
+
+
 FOLDER.mkdir(exist_ok=True)
-for build in (convolutional, recurrent):
+for build in (convolutional, recurrent, branching):
     keras.backend.clear_session()
     model = build()
     for w in model.weights:

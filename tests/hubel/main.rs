@@ -10,6 +10,7 @@ mod kernels;
 mod layers;
 mod long_sums;
 mod models;
+mod networks;
 mod operations;
 mod passes;
 mod promises;

@@ -195,7 +195,7 @@ fn verification_names_the_first_wrong_node() {
     let change = |source: &str| {
         source.replace("best = max(", "best = 0.5 * max(").replace("a0_0 = max(", "a0_0 = 0.5 * max(").into()
     };
-    let wrong = net.verify_changed(&samples, |_, _| {}, change).expect("it runs");
+    let wrong = net.verify_changed(&samples, change).expect("it runs");
     let first = wrong.first_wrong().unwrap_or_else(|| panic!("{wrong}"));
     assert!(first.node.contains("pool") && first.op == "max_pool2d", "{wrong}");
     let later = wrong.nodes.iter().filter(|n| n.mismatch.is_some()).count();

@@ -1,6 +1,9 @@
-use crate::{Found, engine, model::ModelOptions};
+use crate::{
+    Found,
+    model::{Loaded, StepOptions},
+};
 use anyhow::Result;
-use hubel::{cli::DeviceOptions, tensor::Batch};
+use hubel::{cli::cpu_ms, tensor::Batch};
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -8,26 +11,18 @@ use std::time::{Duration, Instant};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    model: ModelOptions,
-    /// Samples of a step
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
+    step: StepOptions,
     /// Time training steps, with Adam, instead of predictions
     #[arg(long)]
     train: bool,
     /// Seconds to go on for, once the kernels are built; at least three steps are taken
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    #[command(flatten)]
-    device: DeviceOptions,
 }
 
 /// Returns how long a network's step takes.
 pub fn find(arguments: &Arguments) -> Result<Found> {
-    let loaded = arguments.model.load()?;
-    let (model, name) = (loaded.model, loaded.name);
-    let engine = engine(&arguments.device)?;
-    let batch = arguments.batch as usize;
+    let (Loaded { model, name, .. }, engine, batch) = arguments.step.load()?;
     let started = Instant::now();
     let (plan, mut step): (_, Box<dyn FnMut() -> Result<()>>) = if arguments.train {
         let (mut trainer, data) = crate::model::training(&model, &engine, batch)?;
@@ -72,12 +67,4 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         cold_ms,
     );
     Ok(Found::new(json, text))
-}
-
-/// Returns the processor time of this process so far, where the system tells it.
-fn cpu_ms() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
-    // In hundredths of a second.
-    Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) * 10.0)
 }

@@ -1,5 +1,6 @@
 use anyhow::{Context, Result, bail};
 use hubel::{
+    cli::DeviceOptions,
     io::{fetch, weights},
     nn::models::{self, Application},
     prelude::*,
@@ -13,7 +14,7 @@ pub const LENET5: &[u8] = include_bytes!("../../../examples/data/lenet5.safetens
 /// Which network, with which weights.
 #[derive(Debug, clap::Args)]
 pub struct ModelOptions {
-    /// Name of a known network (hubel summary list), or a .keras, .h5 or model.json file that describes one
+    /// Name of a known network, or a .keras, .h5 or model.json file that describes one
     #[arg(value_name = "MODEL")]
     name: String,
     /// Weights: .safetensors, .h5, .weights.h5, .keras, .pth, .npz or model.json; else random ones, or for LeNet5
@@ -36,6 +37,25 @@ fn shape(text: &str) -> Result<[usize; 3], String> {
     dims.and_then(|d| d.try_into().ok()).ok_or_else(|| "wanted height, width and channels, as in 224,224,3".into())
 }
 
+/// Which network, in which batches, on which device.
+#[derive(Debug, clap::Args)]
+pub struct StepOptions {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// The most samples of a step
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch: u32,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+impl StepOptions {
+    /// Returns the network, the engine and the batch.
+    pub fn load(&self) -> Result<(Loaded, Engine, usize)> {
+        Ok((self.model.load()?, crate::engine(&self.device)?, self.batch as usize))
+    }
+}
+
 /// A network and what is known of it.
 pub struct Loaded {
     pub model: Model,
@@ -51,21 +71,19 @@ impl ModelOptions {
     /// Returns the network with its weights.
     pub fn load(&self) -> Result<Loaded> {
         let Some(application) = models::find(&self.name) else { return self.described() };
-        let mut torchvision = false;
+        let contents = self.weights.as_deref().map(weights::open).transpose()?;
+        // PyTorch's weights want the form that they were made in.
+        let torch = |c: &weights::Contents| c.tensors.iter().any(|(name, _)| name.ends_with(".running_mean"));
+        let torchvision = application.two_forms() && contents.as_ref().is_some_and(torch);
         let mut options = models::Options::default().include_top(!self.no_top);
         options = self.input_shape.into_iter().fold(options, models::Options::input_shape);
         options = self.classes.into_iter().fold(options, models::Options::classes);
-        if let Some(file) = self.weights.as_deref().filter(|_| application.two_forms()) {
-            // PyTorch's weights want the form that they were made in.
-            let torch = weights::open(file)?.tensors.iter().any(|(name, _)| name.ends_with(".running_mean"));
-            options = options.torchvision(torch);
-            torchvision = torch;
-        }
+        options = options.torchvision(torchvision);
         let plain = !self.no_top && self.classes.is_none() && self.input_shape.is_none();
         let mut model = (application.build)(&options)?;
         let mut trained = true;
-        match &self.weights {
-            Some(file) => model.load_weights(file)?,
+        match contents {
+            Some(contents) => model.set_weights_from(contents.tensors)?,
             None if application.name == "LeNet5" && plain => model.load_weights_from_bytes(LENET5)?,
             None => trained = self.fetched(application.name, &mut model)?,
         }

@@ -1,27 +1,23 @@
-use crate::{Found, engine, model::ModelOptions};
+use crate::{
+    Found,
+    model::{Loaded, StepOptions},
+};
 use anyhow::Result;
-use hubel::{cli::DeviceOptions, tensor::Batch};
+use hubel::tensor::Batch;
 use serde_json::json;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    model: ModelOptions,
+    step: StepOptions,
     /// The plan of a training step, with Adam, instead of a prediction
     #[arg(long)]
     train: bool,
-    /// The most samples of a step
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
-    #[command(flatten)]
-    device: DeviceOptions,
 }
 
 /// Returns the plan of a step.
 pub fn find(arguments: &Arguments) -> Result<Found> {
-    let model = arguments.model.load()?.model;
-    let engine = engine(&arguments.device)?;
-    let batch = arguments.batch as usize;
+    let (Loaded { model, .. }, engine, batch) = arguments.step.load()?;
     let plan = match arguments.train {
         true => {
             let (trainer, data) = crate::model::training(&model, &engine, 1)?;

@@ -1,28 +1,24 @@
-use crate::{Found, engine, model::ModelOptions};
+use crate::{
+    Found,
+    model::{Loaded, StepOptions},
+};
 use anyhow::Result;
-use hubel::{cli::DeviceOptions, tensor::Batch};
+use hubel::tensor::Batch;
 use indicatif::ProgressBar;
 use serde_json::json;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    model: ModelOptions,
-    /// How many random samples to run together
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    batch: u32,
+    step: StepOptions,
     /// Seed of the random samples
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    #[command(flatten)]
-    device: DeviceOptions,
 }
 
 /// Returns whether each node of a network computes what its definition says.
 pub fn find(arguments: &Arguments) -> Result<Found> {
-    let model = arguments.model.load()?.model;
-    let engine = engine(&arguments.device)?;
-    let batch = arguments.batch as usize;
+    let (Loaded { model, .. }, engine, batch) = arguments.step.load()?;
     let samples = crate::model::random_samples(&model, batch, arguments.seed)?;
     let net = model.inference(&engine, Batch::up_to(batch))?;
     let bar = ProgressBar::new(0);

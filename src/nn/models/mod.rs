@@ -33,6 +33,7 @@ pub use mobilenet::mobilenet;
 pub use mobilenet_v2::mobilenet_v2;
 pub use mobilenet_v3::{mobilenet_v3_large, mobilenet_v3_small};
 pub use preprocessing::Preprocessing;
+pub(super) use resnet::torchvision_name;
 pub use resnet::{resnet18, resnet34, resnet50, resnet101, resnet152, se_resnet50};
 pub use unet::unet;
 pub use vgg::{vgg11, vgg13, vgg16, vgg16c, vgg19};

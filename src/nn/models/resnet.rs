@@ -1,9 +1,8 @@
 use super::Options;
 use crate::{
     nn::{
-        Activation::{Relu, Sigmoid},
-        Add, BatchNormalization, Conv2D, Dense, GlobalAveragePooling2D, LayerError, MaxPooling2D, Model, Multiply,
-        Reshape, Tensor, ZeroPadding2D, call,
+        Activation::Relu, Add, BatchNormalization, Conv2D, LayerError, MaxPooling2D, Model, Tensor, ZeroPadding2D,
+        blocks::squeeze_excite, call,
     },
     ops::Padding::Same,
 };
@@ -44,17 +43,6 @@ fn norm(form: Form) -> BatchNormalization {
     BatchNormalization::new().epsilon(if form == Form::Keras { 1.001e-5 } else { 1e-5 })
 }
 
-/// x scaled by channel with what two dense layers make of the channels' means (Hu et al. 2018).
-fn excite(x: Tensor, name: &str) -> Result<Tensor, LayerError> {
-    let c = x.shape().last();
-    let scale = x
-        .apply(GlobalAveragePooling2D::new().name(format!("{name}_se_squeeze")))?
-        .apply(Dense::new(c / 16).activation(Relu).name(format!("{name}_se_reduce")))?
-        .apply(Dense::new(c).activation(Sigmoid).name(format!("{name}_se_expand")))?
-        .apply(Reshape::new([1, 1, c as isize]).name(format!("{name}_se_reshape")))?;
-    call(Multiply::new().name(format!("{name}_se_excite")), &[x, scale])
-}
-
 /// One residual block (He et al. 2016, figure 5).
 fn residual(
     x: &Tensor,
@@ -81,8 +69,31 @@ fn residual(
             conv(&y, out, 1, 1, form, &format!("{name}_3"))?
         }
     };
-    let y = if block == Block::Excited { excite(y, name)? } else { y };
+    let y = if block == Block::Excited { squeeze_excite(&y, 16, &format!("{name}_se"))? } else { y };
     call(Add::new().name(format!("{name}_add")), &[shortcut, y])?.apply(Relu.name(&format!("{name}_out")))
+}
+
+/// Returns the layer that a module of a ResNet of torchvision's is here.
+pub(in crate::nn) fn torchvision_name(module: &str) -> Option<String> {
+    match module {
+        "conv1" => return Some("conv1_conv".into()),
+        "bn1" => return Some("conv1_bn".into()),
+        "fc" => return Some("predictions".into()),
+        _ => {}
+    }
+    let (stage, rest) = module.strip_prefix("layer")?.split_once('.')?;
+    let (block, part) = rest.split_once('.')?;
+    let (stage, block): (usize, usize) = (stage.parse().ok()?, block.parse().ok()?);
+    let part = match part {
+        "downsample.0" => "0_conv".into(),
+        "downsample.1" => "0_bn".into(),
+        _ => match part.split_at_checked(part.len().checked_sub(1)?)? {
+            ("conv", i) => format!("{i}_conv"),
+            ("bn", i) => format!("{i}_bn"),
+            _ => return None,
+        },
+    };
+    Some(format!("conv{}_block{}_{part}", stage.checked_add(1)?, block.checked_add(1)?))
 }
 
 /// Returns a ResNet with so many blocks in each of its four stages (He et al. 2016, table 1).
