@@ -56,6 +56,11 @@ impl DeviceProfile {
             max_turns: if class == DeviceClass::Cpu { SOFTWARE_TURNS } else { u64::MAX },
         }
     }
+
+    /// Returns whether the driver compiles long straight texts in bounded memory: SwiftShader takes gigabytes for them.
+    pub fn long_texts(&self) -> bool {
+        self.class == DeviceClass::Gpu || self.subgroup_lanes == 8
+    }
 }
 
 /// How many workgroups a dispatch has: the ceiling of a count over `per_group`.

@@ -18,12 +18,10 @@ pub fn largest_back(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilo
     let mut plan = Plan::new(w, profile);
     let [kh, kw] = w.kernel;
     let [sh, sw] = w.strides;
-    // SwiftShader's compiler takes gigabytes for a longer text.
-    let most = if profile.subgroup_lanes == 8 { MOST_MADDS } else { MOST_MADDS / 4 };
     for n in 1..=plan.columns.results() {
         plan.columns = plan.columns.cut(n);
         let windows = plan.columns.size / sw + plan.columns.back();
-        if plan.columns.size <= 8 && windows * kh * kw <= most {
+        if plan.columns.size <= 8 && windows * kh * kw <= MOST_MADDS {
             break;
         }
     }

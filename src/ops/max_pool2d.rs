@@ -198,7 +198,7 @@ impl Op for MaxPool2dGrad {
             let dispatch = kernels::dispatch("max_pool2d_grad_cells", &source, &constants, grid, slots, epilogue);
             candidates.push(Candidate::single(format!("cells_width{width}"), dispatch));
         }
-        if geometry.overlaps() && geometry.unrolls() {
+        if geometry.overlaps() && geometry.unrolls() && profile.long_texts() {
             let window = geometry.window(self.name(), true, pictures(&x.shape));
             candidates.push(kernels::largest_back(&window, profile, epilogue));
         }

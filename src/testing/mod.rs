@@ -12,7 +12,15 @@ pub use checks::{
 };
 pub use run::{Run, check_sample, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
 
-use crate::graph::Family;
+use crate::graph::{DeviceClass, DeviceProfile, Family};
+
+/// Returns the kinds of adapters that kernels are written for, with the limits that each has: a processor, a GPU, and a
+/// processor whose subgroups have 8 lanes.
+pub fn profiles() -> [DeviceProfile; 3] {
+    let [cpu, gpu] = [DeviceClass::Cpu, DeviceClass::Gpu].map(DeviceProfile::portable);
+    let lanes = DeviceProfile { subgroup_lanes: 8, wide_words: true, ..cpu.clone() };
+    [cpu, gpu, lanes]
+}
 
 /// What an operation did otherwise than it says.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -1,10 +1,11 @@
 //! Every kernel that a sample reaches is valid WGSL under portable limits and translates to every backend.
 
 use hubel::{
-    graph::{DeviceClass, DeviceProfile, Dispatch},
+    graph::Dispatch,
     kernels::reflect,
     ops::FAMILIES,
     tensor::{Philox, Purpose, stream_id},
+    testing::profiles,
 };
 use naga::{
     back::{hlsl, msl, pipeline_constants::process_overrides, spv},
@@ -23,9 +24,7 @@ fn reached() -> Vec<(String, Dispatch)> {
         for sample in samples.chain((family.benches)().into_iter().map(|(_, s)| s)) {
             let (graph, _, outputs) = crate::harness::sample_graph(&sample);
             let io = graph.io(graph.node(outputs[0]));
-            let portable = DeviceProfile::portable;
-            let lanes = DeviceProfile { subgroup_lanes: 8, wide_words: true, ..portable(DeviceClass::Cpu) };
-            for profile in [portable(DeviceClass::Cpu), portable(DeviceClass::Gpu), lanes] {
+            for profile in profiles() {
                 for candidate in sample.op.lower(&io, &profile, None) {
                     for dispatch in candidate.dispatches {
                         if seen.insert((dispatch.source.clone(), format!("{:?}", dispatch.constants))) {
