@@ -7,28 +7,44 @@ use image::{RgbImage, imageops};
 /// The share of the shorter side that is kept: networks were trained and judged on such crops.
 const KEPT: f64 = 0.875;
 
+/// How a photo is resized; each averages where it shrinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Filter {
+    /// Straight lines between pixels, as torchvision's networks were judged.
+    #[default]
+    Bilinear,
+    /// Cubics between pixels (Catmull and Rom), as EfficientNets were judged.
+    Bicubic,
+}
+
 fn wrong(wanted: &str, got: impl std::fmt::Display) -> FormatError {
     FormatError::new(Flaw::Picture, "the photo", wanted, got)
 }
 
 /// Returns the middle of a photo, u8 (h, w, 1 or 3), in a size of its own: f32 (1, height, width, channels), 0 to 255.
 ///
-/// 87.5% of what has the wanted aspect is kept and resized with a cubic filter, which averages where it shrinks; grey
-/// becomes three equal channels, colour becomes grey by .299 r + .587 g + .114 b.
-pub fn crop(photo: &HostTensor, size: [usize; 2], channels: usize) -> Result<HostTensor, FormatError> {
-    resized(photo, size, channels, false)
+/// 87.5% of what has the wanted aspect is kept; grey becomes three equal channels, colour becomes grey by
+/// .299 r + .587 g + .114 b.
+pub fn crop(photo: &HostTensor, size: [usize; 2], channels: usize, filter: Filter) -> Result<HostTensor, FormatError> {
+    resized(photo, size, channels, filter, Some(KEPT))
 }
 
 /// Returns the whole of a photo as [`crop`] does its middle; its aspect is not kept.
-pub fn squeeze(photo: &HostTensor, size: [usize; 2], channels: usize) -> Result<HostTensor, FormatError> {
-    resized(photo, size, channels, true)
+pub fn squeeze(
+    photo: &HostTensor,
+    size: [usize; 2],
+    channels: usize,
+    filter: Filter,
+) -> Result<HostTensor, FormatError> {
+    resized(photo, size, channels, filter, None)
 }
 
 fn resized(
     photo: &HostTensor,
     [height, width]: [usize; 2],
     channels: usize,
-    whole: bool,
+    filter: Filter,
+    kept: Option<f64>,
 ) -> Result<HostTensor, FormatError> {
     let [h, w, c @ (1 | 3)] = *photo.shape() else {
         return Err(wrong("a tensor (h, w, 1) or (h, w, 3)", format!("{:?}", photo.shape())));
@@ -40,12 +56,18 @@ fn resized(
     let bytes: Vec<u8> = photo.to_f32().iter().map(|&x| x as u8).collect();
     let rgb = if c == 3 { bytes } else { bytes.iter().flat_map(|&x| [x; 3]).collect() };
     let picture = RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("a photo of some size", "none"))?;
-    let scale = KEPT * f64::min(h as f64 / height as f64, w as f64 / width as f64);
-    let side = |n: usize, all: usize| ((n as f64 * scale).round() as usize).clamp(1, all.max(1));
-    let (kept_h, kept_w) = if whole { (h, w) } else { (side(height, h), side(width, w)) };
+    let largest = f64::min(h as f64 / height as f64, w as f64 / width as f64);
+    let side = |n: usize, all: usize| {
+        kept.map_or(all, |kept| ((n as f64 * kept * largest).round() as usize).clamp(1, all.max(1)))
+    };
+    let (kept_h, kept_w) = (side(height, h), side(width, w));
     let (x, y) = ((w - kept_w) / 2, (h - kept_h) / 2);
+    let filter = match filter {
+        Filter::Bilinear => imageops::FilterType::Triangle,
+        Filter::Bicubic => imageops::FilterType::CatmullRom,
+    };
     let part = imageops::crop_imm(&picture, x as u32, y as u32, kept_w as u32, kept_h as u32).to_image();
-    let part = imageops::resize(&part, width as u32, height as u32, imageops::FilterType::CatmullRom);
+    let part = imageops::resize(&part, width as u32, height as u32, filter);
     let values: Vec<f32> = match channels {
         3 => part.as_raw().iter().map(|&x| f32::from(x)).collect(),
         _ => {
@@ -81,17 +103,17 @@ mod tests {
         // Black, with a white middle column of 40 pixels.
         let bytes = (0..100 * 200).flat_map(|i| [if (80..120).contains(&(i % 200)) { 255 } else { 0 }; 3]).collect();
         let photo = HostTensor::u8([100, 200, 3], bytes).unwrap();
-        let out = crop(&photo, [32, 32], 3).unwrap();
+        let out = crop(&photo, [32, 32], 3, Filter::Bicubic).unwrap();
         assert_eq!(out.shape(), [1, 32, 32, 3]);
         let row = &out.to_f32()[..32 * 3];
         assert!(row[16 * 3] > 250.0 && row[0] < 5.0 && row[31 * 3] < 5.0, "{row:?}");
         let white = row.iter().step_by(3).filter(|x| **x > 127.0).count();
         // 40 of 87.5 pixels.
         assert!((14..=15).contains(&white), "{white}");
-        let grey = crop(&HostTensor::u8([1, 1, 1], vec![9]).unwrap(), [4, 2], 1).unwrap();
+        let grey = crop(&HostTensor::u8([1, 1, 1], vec![9]).unwrap(), [4, 2], 1, Filter::Bicubic).unwrap();
         assert_eq!((grey.shape(), &grey.to_f32()[..]), (&[1, 4, 2, 1][..], &[9.0; 8][..]));
         assert!(crop(&HostTensor::u8([2, 2], vec![0; 4]).unwrap(), [4, 4], 3).is_err());
-        assert!(crop(&photo, [0, 4], 3).is_err() && crop(&photo, [4, 4], 2).is_err());
+        assert!(crop(&photo, [0, 4], 3, Filter::Bicubic).is_err() && crop(&photo, [4, 4], 2, Filter::Bicubic).is_err());
     }
 
     #[test]

@@ -168,6 +168,7 @@ impl Tile {
         // Processors read what is held lane by lane: four sums share a read.
         let few = units.div_ceil(4usize.div_ceil(sums)).clamp(8, 256);
         let (shapes, least): (&[_], _) = match profile.class {
+            DeviceClass::Cpu if !profile.long_texts() => (&[(256, 1, 1)], 8),
             DeviceClass::Cpu => (&[(few, if sums > 2 { 2 } else { 1 }, 4), (256, 1, 4), (256, 1, 1)], 8),
             DeviceClass::Gpu => (&[(256, 1, 1), (256, 1, 4)], 64),
         };

@@ -1,4 +1,6 @@
-use super::{Failure, Run, check_sample, of, plan_for, profiles, reference, run_graph, sample_graph, sample_inputs, step_of};
+use super::{
+    Failure, Run, check_sample, of, plan_for, profiles, reference, run_graph, sample_graph, sample_inputs, step_of,
+};
 use crate::{
     graph::{Family, Fault, Graph, Sample, Step, Value},
     passes::{PlanOptions, plan},

@@ -7,7 +7,7 @@ use crate::{
 };
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Step, evaluate},
-    nn::models::{Application, Options, Pooling, all, find},
+    nn::models::{Application, Options, Pooling, Weights, all, find},
     passes::{Layout, PlanOptions, plan, split_rows},
     prelude::*,
 };
@@ -147,6 +147,9 @@ fn what_a_network_cannot_have_is_refused() {
             refused("MobileNet", Options::default().alpha(-1.0)),
             refused("VGG19", Options::default().stride_in_1x1(true)),
             refused("UNet", Options::default().input_shape([100, 100, 3])),
+            refused("VGG16", Options::default().classes(10).weights(Weights::ImageNet)),
+            refused("MobileNet", Options::default().weights(Weights::ImageNet)),
+            refused("LeNet5", Options::default().weights(Weights::File("no such file".into()))),
         ],
         &[
             "layer `vgg16` (VGG16): wanted pictures of at least 32×32, got [31, 224, 3];",
@@ -156,8 +159,23 @@ fn what_a_network_cannot_have_is_refused() {
             "layer `mobilenet` (MobileNet): wanted an alpha above 0, at most 64, got -1;",
             "layer `vgg19` (VGG19): wanted no stride_in_1x1, got Some(true);",
             "layer `up3_concat` (Concatenate): wanted",
+            "layer `vgg16` (VGG16): wanted 1000 classes, got Some(10);",
+            "layer `mobilenet` (MobileNet): wanted a network whose weights are published with a sum: VGG16, VGG19,",
+            "layer `lenet5` (weights): wanted a readable file, got no such file:",
         ],
     );
+}
+
+#[test]
+fn a_network_begins_with_the_weights_of_a_file() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/lenet5.safetensors");
+    let lenet5 = find("LeNet5").expect("a network");
+    let mut later = build(lenet5, &Options::default());
+    later.load_weights(path).expect("a file");
+    let model = build(lenet5, &Options::default().weights(Weights::File(path.into())));
+    for weight in model.weights() {
+        assert_eq!(model.initial_value(weight, 0), later.initial_value(weight, 1), "{}", weight.name);
+    }
 }
 
 fn begin_with(got: &[String], wanted: &[&str]) {

@@ -80,27 +80,30 @@ impl ModelOptions {
         options = self.classes.into_iter().fold(options, models::Options::classes);
         options = options.torchvision(torchvision);
         let plain = !self.no_top && self.classes.is_none() && self.input_shape.is_none();
+        let digits = contents.is_none() && application.name == "LeNet5" && plain;
+        let fetched = contents.is_none() && self.fetched(application.name);
+        if fetched {
+            options = options.weights(models::Weights::ImageNet);
+        }
         let mut model = (application.build)(&options)?;
-        let mut trained = true;
+        let trained = contents.is_some() || digits || fetched;
         match contents {
             Some(contents) => model.set_weights_from(contents.tensors)?,
-            None if application.name == "LeNet5" && plain => model.load_weights_from_bytes(LENET5)?,
-            None => trained = self.fetched(application.name, &mut model)?,
+            None if digits => model.load_weights_from_bytes(LENET5)?,
+            None => {}
         }
         Ok(Loaded { model, name: application.name.into(), application: Some(application), trained, torchvision })
     }
 
-    /// Gives a network the published weights if they were downloaded before, and returns whether they were.
-    fn fetched(&self, name: &str, model: &mut Model) -> Result<bool> {
-        let Some((url, _)) = fetch::imagenet(name, !self.no_top) else { return Ok(false) };
+    /// Returns whether a network's published weights were downloaded before and fit.
+    fn fetched(&self, name: &str) -> bool {
+        let Some((url, _)) = fetch::imagenet(name, !self.no_top) else { return false };
         let path = fetch::cache_folder().join(url.rsplit('/').next().unwrap_or_default());
-        let own = self.classes.is_none() || self.no_top;
-        if !own || !path.exists() {
-            return Ok(false);
+        let there = (self.classes.is_none() || self.no_top) && path.exists();
+        if there {
+            eprintln!("weights of ImageNet: {}", path.display());
         }
-        eprintln!("weights of ImageNet: {}", path.display());
-        model.load_weights(path)?;
-        Ok(true)
+        there
     }
 
     /// Returns the network that a file describes, with the weights in it.

@@ -2,7 +2,10 @@ use crate::{Found, engine, model::ModelOptions};
 use anyhow::{Context, Result, bail};
 use hubel::{
     cli::DeviceOptions,
-    data::{photo, prepare},
+    data::{
+        photo::{self, Filter},
+        prepare,
+    },
     io::image,
     nn::models::Preprocessing,
     prelude::*,
@@ -60,6 +63,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         }
         None => loaded.application.map(|a| a.classes().iter().map(|c| (*c).to_owned()).collect()).unwrap_or_default(),
     };
+    let filter = if preprocessing == Preprocessing::Lite { Filter::Bicubic } else { Filter::Bilinear };
     let engine = engine(&arguments.device)?;
     let mut net = model.inference(&engine, Batch::up_to(1))?;
     let (mut lines, mut objects) = (Vec::new(), Vec::new());
@@ -68,8 +72,8 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         let sample = match preprocessing {
             // Digits as MNIST has them: bright on black, centred, with a border.
             Preprocessing::Mnist => photo::pad(&prepare(&picture)?, [h, w])?,
-            _ if arguments.whole => photo::squeeze(&picture, [h, w], channels)?,
-            _ => photo::crop(&picture, [h, w], channels)?,
+            _ if arguments.whole => photo::squeeze(&picture, [h, w], channels, filter)?,
+            _ => photo::crop(&picture, [h, w], channels, filter)?,
         };
         let probabilities = net.predict(&preprocessing.apply(&sample)?)?.to_f32();
         let mut order: Vec<usize> = (0..probabilities.len()).collect();

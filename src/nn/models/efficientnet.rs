@@ -3,8 +3,8 @@ use crate::{
     nn::{
         Activation::{self, Relu6, Sigmoid, Swish},
         Add, BatchNormalization, Conv2D, Dense, DepthwiseConv2D, Distribution, Dropout, FanMode,
-        GlobalAveragePooling2D, Initializer, LayerError, Model, Multiply, Normalization, Rescaling, Reshape, Tensor,
-        call,
+        GlobalAveragePooling2D, Initializer, LayerError, Model, Multiply, Normalization, Numbers, Rescaling, Reshape,
+        Tensor, call,
     },
     ops::Padding::{Same, Valid},
 };
@@ -105,6 +105,11 @@ fn network(net: &Net, scale: &Scale) -> Result<Model, LayerError> {
     let mut x = net.input.clone();
     if !scale.lite {
         x = x.apply(Rescaling::new(1.0 / 255.0))?.apply(Normalization::new())?;
+    }
+    if !scale.lite && net.published() {
+        // They were trained on pictures divided by the variance; the file's normalisation divides by its root.
+        x =
+            x.apply(Rescaling::new(Numbers::Each([0.229f64, 0.224, 0.225].map(|d| d.sqrt().recip() as f32).to_vec())))?;
     }
     // A Lite's stem and head keep their width, its first and last stage their depth.
     let wide = |filters: usize| if scale.lite { filters } else { scale.filters(filters) };

@@ -43,7 +43,9 @@ use super::{
     Activation::{self, Softmax},
     Dense, GlobalAveragePooling2D, GlobalMaxPooling2D, Input, LayerError, Model, Tensor, ZeroPadding2D,
 };
+use crate::{Error, io::FormatError};
 use Preprocessing::{Caffe, Identity, Lite, Mnist, Tf, Torch, Unit};
+use std::path::PathBuf;
 
 /// What becomes of the last map where a network has no classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +57,20 @@ pub enum Pooling {
     Avg,
     /// The largest value of each channel.
     Max,
+}
+
+/// Which weights a network begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Weights {
+    /// Those that its initialisers draw.
+    #[default]
+    Random,
+    /// Those of a file; see [`Model::load_weights`].
+    File(PathBuf),
+    /// Those that Keras publishes, trained on ImageNet, downloaded once into the cache and checked; see
+    /// [`crate::io::fetch`].
+    #[cfg(feature = "fetch")]
+    ImageNet,
 }
 
 /// How to build a network; the default is the network as published, with its classifier.
@@ -75,6 +91,7 @@ pub struct Options {
     alpha: Option<f32>,
     stride_in_1x1: Option<bool>,
     torchvision: bool,
+    weights: Weights,
 }
 
 impl Default for Options {
@@ -88,6 +105,7 @@ impl Default for Options {
             alpha: None,
             stride_in_1x1: None,
             torchvision: false,
+            weights: Weights::Random,
         }
     }
 }
@@ -148,6 +166,18 @@ impl Options {
         self
     }
 
+    /// Returns the options with these weights to begin with, which the built model has.
+    ///
+    /// ```no_run
+    /// use hubel::{nn::models::{Options, Weights}, prelude::*};
+    /// let model = models::resnet50(&Options::default().weights(Weights::File("resnet50.h5".into())))?;
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn weights(mut self, weights: Weights) -> Self {
+        self.weights = weights;
+        self
+    }
+
     /// Returns the beginning of a network of the list, or an error for options that it cannot have.
     fn begin(&self, name: &str) -> Result<Net, LayerError> {
         let refused = |wanted: String, got: String, advice: &str| LayerError {
@@ -183,7 +213,21 @@ impl Options {
             let advice = "leave it out: ResNet50, 101, 152 and MobileNetV2 have two forms";
             return Err(refused("no second form".into(), "torchvision".into(), advice));
         }
+        #[cfg(feature = "fetch")]
+        if self.weights == Weights::ImageNet {
+            use crate::io::fetch;
+            if self.include_top && self.classes.is_some_and(|n| n != n_classes) {
+                let (wanted, got) = (format!("{n_classes} classes"), format!("{:?}", self.classes));
+                return Err(refused(wanted, got, "ImageNet's weights have its classes; leave the classifier out"));
+            }
+            if fetch::imagenet(name, self.include_top).is_none() {
+                let known: Vec<&str> = fetch::names().collect();
+                let wanted = format!("a network whose weights are published with a sum: {}", known.join(", "));
+                return Err(refused(wanted, name.into(), "download weights yourself and give them as a file"));
+            }
+        }
         Ok(Net {
+            weights: self.weights.clone(),
             torchvision: self.torchvision,
             name: application.name,
             input: Input::new(shape),
@@ -208,11 +252,51 @@ struct Net {
     alpha: f32,
     stride_in_1x1: bool,
     torchvision: bool,
+    weights: Weights,
 }
 
 impl Net {
     fn finish(&self, y: Tensor) -> Result<Model, LayerError> {
-        Model::named(self.name, std::slice::from_ref(&self.input), &[y])
+        let mut model = Model::named(self.name, std::slice::from_ref(&self.input), &[y])?;
+        let refused = |e: Error| match e {
+            Error::Layer(e) => e,
+            Error::Format(e) => LayerError {
+                layer: self.name.to_lowercase(),
+                kind: "weights".into(),
+                wanted: e.wanted.clone(),
+                got: FormatError { wanted: String::new(), advice: String::new(), ..e.clone() }.to_string(),
+                advice: e.advice,
+            },
+            e => LayerError {
+                layer: self.name.to_lowercase(),
+                kind: "weights".into(),
+                wanted: "a file of weights".into(),
+                got: e.to_string(),
+                advice: "take another file".into(),
+            },
+        };
+        match &self.weights {
+            Weights::Random => {}
+            Weights::File(path) => model.load_weights(path).map_err(refused)?,
+            #[cfg(feature = "fetch")]
+            Weights::ImageNet => {
+                use crate::io::fetch::{Published, cache_folder, fetch, imagenet};
+                if let Some((url, md5)) = imagenet(self.name, self.include_top) {
+                    let file = Published { url: &url, md5 };
+                    let path = fetch(file, &cache_folder(), |_, _| {}).map_err(|e| refused(e.into()))?;
+                    model.load_weights(path).map_err(refused)?;
+                }
+            }
+        }
+        Ok(model)
+    }
+
+    /// Returns whether the weights are those that Keras publishes.
+    fn published(&self) -> bool {
+        #[cfg(feature = "fetch")]
+        return self.weights == Weights::ImageNet;
+        #[cfg(not(feature = "fetch"))]
+        false
     }
 
     /// Returns the model that ends without a classifier, the pooling under one of two names if there are some.
