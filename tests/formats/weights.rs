@@ -247,8 +247,10 @@ fn mutated_weights_neither_panic_nor_take_memory() {
         let name = archive.names().into_iter().find(|n| n.ends_with("data.pkl")).expect("a pickle");
         archive.read(&name).expect("intact").expect("there")
     };
+    let config = weights::read(&golden("branching.keras")).expect("intact").config.expect("a configuration");
+    let described: Read = |b| std::str::from_utf8(b).is_ok_and(|json| Model::from_json(json).is_ok());
     let array = npy::write(&HostTensor::f32([3, 4], vec![0.5; 12]).expect("a tensor"));
-    let corpora: [(Vec<u8>, Read, usize, usize); 8] = [
+    let corpora: [(Vec<u8>, Read, usize, usize); 10] = [
         (array, all, 30_000, 4),
         (pickled, |b| pickle::read(b).is_ok(), 60_000, 200),
         (golden("torch.pth"), all, 20_000, 1040),
@@ -257,6 +259,8 @@ fn mutated_weights_neither_panic_nor_take_memory() {
         (golden("recurrent.h5"), all, 10_000, 1040),
         (golden("recurrent.npz"), all, 20_000, 1040),
         (tfjs_json("b.bin").into_bytes(), json, 10_000, 200),
+        (golden("branching.keras"), all, 20_000, 1040),
+        (config.into_bytes(), described, 20_000, 200),
     ];
     for (good, read, n, times) in corpora {
         for _ in 0..n {

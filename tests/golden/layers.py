@@ -17,6 +17,7 @@ import jax
 import keras
 import numpy as np
 from keras import layers as L
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from safetensors.numpy import save_file
 
 HERE = pathlib.Path(__file__).parent
@@ -373,6 +374,30 @@ for training in [False, True]:
     case("models", ["normalisation after the activation"], x, L.BatchNormalization(name="b")(L.Conv2D(4, 3, activation="relu", name="c")(x)), training=training)
 m = keras.Sequential([keras.Input((6, 5, 3), name="x"), L.Conv2D(4, 3, name="c"), L.Flatten(name="f"), L.Dense(2, name="d")], name="model")
 case("models", ["sequential"], m.inputs, m.outputs)
+
+class LocalResponseNormalization(L.Layer):
+    """PyTorch's, which Keras has not, by its definition."""
+
+    def __init__(self, size, alpha=1e-4, beta=0.75, bias=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.alpha, self.beta, self.bias = size, alpha, beta, bias
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size, "alpha": self.alpha, "beta": self.beta, "bias": self.bias}
+
+    def call(self, x):
+        squares = keras.ops.pad(keras.ops.square(x), [[0, 0]] * 3 + [[self.size // 2, (self.size - 1) // 2]])
+        total = sum(squares[..., i : i + x.shape[-1]] for i in range(self.size))
+        return x / (self.bias + self.alpha / self.size * total) ** self.beta
+
+
+for options in [{}, {"alpha": 0.5}, {"beta": 0.5, "alpha": 0.3}, {"bias": 2.0, "alpha": 0.2}]:
+    for size in (3, 5, 9):
+        x = image(4, 5, 6)
+        case("LocalResponseNormalization", ["size", *options], x, LocalResponseNormalization(size, **options, name="l")(x))
+for scale in (0.17, 1.0):
+    a, b = keras.Input((4, 5, 3), name="a"), keras.Input((4, 5, 3), name="b")
+    case("CustomScaleLayer", ["scale"], [a, b], CustomScaleLayer(scale, name="l")([a, b]))
 
 save_file(tensors, HERE / "layers.safetensors")
 (HERE / "layers.json").write_text(json.dumps(cases, separators=(",", ":")))
