@@ -141,13 +141,13 @@ impl Callback for &mut Watch {
         if self.interrupted.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
     }
 
-    fn epoch_end(&mut self, at: &Progress) -> Control {
+    fn epoch_end(&mut self, at: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
         self.rate = at.samples_per_s;
         if self.json {
             let values: serde_json::Map<_, _> = at.values.iter().map(|(n, v)| (n.clone(), (*v).into())).collect();
             println!("{}", serde_json::json!({"epoch": at.epoch, "images_per_s": at.samples_per_s, "values": values}));
         }
-        Control::Continue
+        Ok(Control::Continue)
     }
 }
 

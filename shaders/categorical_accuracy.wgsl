@@ -1,9 +1,11 @@
-// y[r] = 1 where the first largest of x[r, ·] stands where the first largest of labels[r, ·] stands, else 0.
+// y[r] = 1 where fewer than K of x[r, ·] stand before the one where the first largest of labels[r, ·] stands: larger
+// ones, equal ones at its left.
 // Layout: x (rows, CLASSES), labels (rows, CLASSES), y (rows).
-// Grid: one invocation per row. Constants: FIXED + PER_SAMPLE·n rows; CLASSES.
+// Grid: one invocation per row. Constants: FIXED + PER_SAMPLE·n rows; CLASSES; K.
 override FIXED: u32 = 1u;
 override PER_SAMPLE: u32 = 0u;
 override CLASSES: u32 = 1u;
+override K: u32 = 1u;
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> labels: array<f32>;
@@ -13,15 +15,19 @@ override CLASSES: u32 = 1u;
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = (id.x + id.y * counts.x) * 64u + lane;
     if (row >= FIXED + PER_SAMPLE * step.n) { return; }
-    var best = x[row * CLASSES];
-    var at = 0u;
     var truth = labels[row * CLASSES];
     var label = 0u;
     for (var c = 1u; c < CLASSES; c = c + 1u) {
-        let v = x[row * CLASSES + c];
-        if (v > best) { best = v; at = c; }
         let t = labels[row * CLASSES + c];
         if (t > truth) { truth = t; label = c; }
     }
-    y[row] = epilogue(select(0.0, 1.0, at == label), row);
+    let own = x[row * CLASSES + label];
+    var before = 0u;
+    for (var c = 0u; c < CLASSES; c = c + 1u) {
+        let v = x[row * CLASSES + c];
+        before = before + select(0u, 1u, v > own || (v == own && c < label));
+    }
+    // A number that is none is not above the lowest one.
+    let hit = before < K && own >= -3.4028235e38;
+    y[row] = epilogue(select(0.0, 1.0, hit), row);
 }

@@ -1,9 +1,11 @@
-// y[r] = 1 where the first largest of x[r, ·] stands at labels[r], else 0.
+// y[r] = 1 where fewer than K of x[r, ·] stand before the one at labels[r]: larger ones, equal ones at its left.
 // Layout: x (rows, CLASSES), labels (rows) as words, or bytes four to a word, lowest first; y (rows).
-// Grid: one invocation per row. Constants: FIXED + PER_SAMPLE·n rows; CLASSES; BYTES: the labels are bytes.
+// Grid: one invocation per row. Constants: FIXED + PER_SAMPLE·n rows; CLASSES; K; BYTES: the labels
+// are bytes.
 override FIXED: u32 = 1u;
 override PER_SAMPLE: u32 = 0u;
 override CLASSES: u32 = 1u;
+override K: u32 = 1u;
 override BYTES: bool = false;
 
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -14,17 +16,19 @@ override BYTES: bool = false;
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = (id.x + id.y * counts.x) * 64u + lane;
     if (row >= FIXED + PER_SAMPLE * step.n) { return; }
-    var best = x[row * CLASSES];
-    var at = 0u;
-    for (var c = 1u; c < CLASSES; c = c + 1u) {
-        let v = x[row * CLASSES + c];
-        if (v > best) { best = v; at = c; }
-    }
     var label = 0u;
     if (BYTES) {
         label = (labels[row >> 2u] >> ((row & 3u) * 8u)) & 255u;
     } else {
         label = labels[row];
     }
-    y[row] = epilogue(select(0.0, 1.0, at == label), row);
+    let own = x[row * CLASSES + min(label, CLASSES - 1u)];
+    var before = 0u;
+    for (var c = 0u; c < CLASSES; c = c + 1u) {
+        let v = x[row * CLASSES + c];
+        before = before + select(0u, 1u, v > own || (v == own && c < label));
+    }
+    // A number that is none is not above the lowest one.
+    let hit = before < K && own >= -3.4028235e38 && label < CLASSES;
+    y[row] = epilogue(select(0.0, 1.0, hit), row);
 }

@@ -57,9 +57,13 @@ pub mod prelude {
         self, GlorotNormal, GlorotUniform, HeNormal, HeUniform, LecunNormal, LecunUniform, Ones, Zeros,
     };
     pub use crate::nn::{
-        Accuracy, Adam, BinaryCrossentropy, CategoricalCrossentropy, Constraint, Input, IntoLayer, L1, L1L2, L2, Layer,
-        LayerError, LearningRate, Loss, MeanAbsoluteError, MeanSquaredError, Metric, Model, OneCycle, Optimizer,
-        Regularizer, Sequential, Sgd, SparseCategoricalCrossentropy, Tensor, models,
+        Accuracy, Adagrad, Adam, AdamW, Auc, BinaryAccuracy, BinaryCrossentropy, CategoricalCrossentropy,
+        CategoricalHinge, Constraint, CosineDecay, CosineDecayRestarts, CosineSimilarity, ExponentialDecay, Hinge,
+        Huber, Input, IntoLayer, InverseTimeDecay, KLDivergence, L1, L1L2, L2, Layer, LayerError, LearningRate,
+        LogCosh, Loss, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError,
+        Metric, Model, Nadam, OneCycle, Optimizer, PiecewiseConstantDecay, Poisson, PolynomialDecay, Precision, Recall,
+        Regularizer, RmsProp, RootMeanSquaredError, Sequential, Sgd, SparseCategoricalCrossentropy, SquaredHinge,
+        Tensor, TopKAccuracy, models,
     };
     pub use crate::nn::{
         ActivationLayer, Add, Average, AveragePooling1D, AveragePooling2D, AvgPool2D, BatchNormalization,
@@ -79,7 +83,10 @@ pub mod prelude {
     pub use crate::tensor::{Batch, DType, DType::F32, HostTensor, Shape};
     #[cfg(feature = "cli")]
     pub use crate::train::ProgressBar;
-    pub use crate::train::{Callback, Compile, Control, Fit, History, Inference, Progress, Scores, Trainer};
+    pub use crate::train::{
+        Callback, Compile, Control, CsvLogger, Direction, EarlyStopping, Fit, History, Inference,
+        LearningRateScheduler, ModelCheckpoint, Progress, ReduceLROnPlateau, Scores, TerminateOnNaN, Trainer,
+    };
 }
 
 #[cfg(doctest)]

@@ -32,6 +32,8 @@ pub struct Dataset {
     pub offset: f32,
     /// Names of the classes; empty where they have none.
     pub classes: Vec<String>,
+    /// What each sample's loss is multiplied with, f32 (n), where samples do not count alike (Keras `sample_weight`).
+    pub weights: Option<HostTensor>,
 }
 
 impl Dataset {
@@ -51,7 +53,7 @@ impl Dataset {
         if !classes && !values {
             return wrong("the labels", &format!("u8 or u32 ({n}), or f32 ({n}, …)"), &labels);
         }
-        Ok(Dataset { images, labels, scale: 1.0, offset: 0.0, classes: Vec::new() })
+        Ok(Dataset { images, labels, scale: 1.0, offset: 0.0, classes: Vec::new(), weights: None })
     }
 
     /// Returns the number of samples.
@@ -88,11 +90,52 @@ impl Dataset {
 
     fn range(&self, start: usize, n: usize) -> Dataset {
         let cut = |t: &HostTensor| t.rows(start, n).unwrap_or_else(|| t.clone());
-        self.with(cut(&self.images), cut(&self.labels))
+        Dataset { weights: self.weights.as_ref().map(cut), ..self.with(cut(&self.images), cut(&self.labels)) }
     }
 
     fn with(&self, images: HostTensor, labels: HostTensor) -> Dataset {
-        Dataset { images, labels, scale: self.scale, offset: self.offset, classes: self.classes.clone() }
+        let (classes, weights) = (self.classes.clone(), self.weights.clone());
+        Dataset { images, labels, scale: self.scale, offset: self.offset, classes, weights }
+    }
+
+    /// Returns the data set with samples that count this much, or an error where they are not as many numbers of 0 and
+    /// above (Keras `sample_weight`).
+    ///
+    /// The loss is the sum of the weighted losses over the number of samples; metrics are not weighted.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let x = HostTensor::f32([2, 1], vec![0.5, 1.5])?;
+    /// let data = Dataset::new(x, HostTensor::u8([2], vec![0, 1])?)?.sample_weights(vec![1.0, 3.0])?;
+    /// assert!(data.clone().sample_weights(vec![1.0]).is_err());
+    /// assert_eq!(data.class_weights(&[1.0, 0.5])?.weights.map(|w| w.to_f32()), Some(vec![1.0, 1.5]));
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn sample_weights(mut self, weights: Vec<f32>) -> Result<Dataset, FormatError> {
+        let wanted = format!("{} finite numbers of at least 0", self.len());
+        let wrong = |got: String| FormatError::new(Flaw::Contradiction, "the samples' weights", &wanted, got);
+        if let Some(bad) = weights.iter().find(|w| !(**w >= 0.0 && w.is_finite())) {
+            return Err(wrong(bad.to_string()));
+        }
+        let got = format!("{} numbers", weights.len());
+        self.weights = Some(HostTensor::f32([self.len()], weights).map_err(|_| wrong(got))?);
+        Ok(self)
+    }
+
+    /// Returns the data set whose samples count as much as their class does, beside their own weights, or an error where
+    /// labels are no class indices or a class has no weight (Keras `class_weight`).
+    pub fn class_weights(self, of_class: &[f32]) -> Result<Dataset, FormatError> {
+        let wrong =
+            |wanted: &str, got: String| FormatError::new(Flaw::Contradiction, "the classes' weights", wanted, got);
+        if !self.has_classes() {
+            return Err(wrong("labels that are class indices", self.labels.dtype().to_string()));
+        }
+        let mut weights = self.weights.as_ref().map_or_else(|| vec![1.0; self.len()], HostTensor::to_f32);
+        for (weight, label) in weights.iter_mut().zip(self.labels.to_f32()) {
+            let own = of_class.get(label as usize);
+            *weight *= own.ok_or_else(|| wrong("a weight for each class", format!("none for class {label}")))?;
+        }
+        self.sample_weights(weights)
     }
 
     /// Returns the data set with `p` stored zeros around each picture; other samples stay as they are.
@@ -154,6 +197,14 @@ impl Dataset {
             _ => HostTensor::f32(shape, vec![0.0; at.len() * row]),
         };
         labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many values as their shape has", e))
+    }
+
+    /// Returns the weights of these samples, f32 (indices), 1 where samples count alike.
+    pub(crate) fn weights_of(&self, indices: &[u32]) -> Vec<f32> {
+        match self.weights.as_ref().map(HostTensor::data) {
+            Some(Data::F32(v)) => indices.iter().map(|&i| v.get(i as usize).copied().unwrap_or(1.0)).collect(),
+            _ => vec![1.0; indices.len()],
+        }
     }
 
     fn checked(&self, index: u32) -> Result<usize, FormatError> {

@@ -1,7 +1,10 @@
 //! What training makes small.
 
 use super::Metric;
-use crate::graph::{Graph, OpError, Value};
+use crate::{
+    graph::{Graph, OpError, Value},
+    ops::Elementwise,
+};
 use std::fmt;
 
 /// A loss of each sample.
@@ -68,17 +71,25 @@ impl Loss for SparseCategoricalCrossentropy {
 }
 
 /// Returns the mean of each sample's elements, shape (N).
-fn mean_of_sample(g: &mut Graph, x: Value) -> Result<Value, OpError> {
+pub(super) fn mean_of_sample(g: &mut Graph, x: Value) -> Result<Value, OpError> {
     let axes: Vec<usize> = (1..g.shape(x).rank()).collect();
     if axes.is_empty() { Ok(x) } else { g.mean_axes(x, &axes, false) }
 }
 
-/// Declares a loss of the elements' differences.
-macro_rules! difference {
-    ($($(#[$meta:meta])* $Loss:ident $name:literal $function:literal;)*) => {$(
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, Default)]
-        pub struct $Loss;
+/// Declares losses of predictions p and labels t of one shape, which are metrics too: the numbers whose mean over a
+/// sample is its loss.
+macro_rules! losses {
+    ($($(#[$meta:meta])* $Loss:ident $name:literal { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr)? }
+       |$o:ident, $g:ident, $p:ident, $t:ident| $each:expr;)*) => {$(
+        losses! { @struct $(#[$meta])* $Loss { $($(#[$doc])* $option: $ty = $default)? } }
+
+        impl $Loss {
+            fn each(&self, $g: &mut Graph, $p: Value, $t: Value) -> Result<Value, OpError> {
+                #[allow(unused_variables)]
+                let $o = self;
+                $each
+            }
+        }
 
         impl Loss for $Loss {
             fn name(&self) -> &'static str {
@@ -86,8 +97,7 @@ macro_rules! difference {
             }
 
             fn build(&self, g: &mut Graph, output: Value, _: Option<Value>, labels: Value) -> Result<Value, OpError> {
-                let difference = g.sub(output, labels)?;
-                let each = g.unary($function, difference)?;
+                let each = self.each(g, output, labels)?;
                 mean_of_sample(g, each)
             }
         }
@@ -102,18 +112,175 @@ macro_rules! difference {
             }
         }
     )*};
+    (@struct $(#[$meta:meta])* $Loss:ident { }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, Default)]
+        pub struct $Loss;
+    };
+    (@struct $(#[$meta:meta])* $Loss:ident { $(#[$doc:meta])* $option:ident: $ty:ty = $default:expr }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy)]
+        pub struct $Loss {
+            $option: $ty,
+        }
+
+        impl Default for $Loss {
+            fn default() -> Self {
+                $Loss { $option: $default }
+            }
+        }
+
+        impl $Loss {
+            /// Returns the loss with Keras's defaults.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            $(#[$doc])*
+            pub fn $option(mut self, $option: $ty) -> Self {
+                self.$option = $option;
+                self
+            }
+        }
+    };
 }
 
-difference! {
+/// Keras's `epsilon`.
+const EPSILON: f32 = 1e-7;
+
+/// Returns x over the root of the sum of its squares along the last axis, at least 1e-12.
+fn normalized(g: &mut Graph, x: Value) -> Result<Value, OpError> {
+    let last = g.shape(x).rank() - 1;
+    let (sum, least) = (g.sum_squares(x, &[last], true)?, g.constant(1e-12)?);
+    let sum = g.max(sum, least)?;
+    let norm = g.unary("rsqrt", sum)?;
+    g.mul(x, norm)
+}
+
+/// Returns max(0, 1 − t·p), a label of 0 standing for −1.
+fn hinge(g: &mut Graph, p: Value, t: Value) -> Result<Value, OpError> {
+    let (zero, minus, one) = (g.constant(0.0)?, g.constant(-1.0)?, g.constant(1.0)?);
+    let none = g.binary("equal", t, zero)?;
+    let t = g.apply1(Elementwise::named("where")?, &[none, minus, t])?;
+    let product = g.mul(t, p)?;
+    let short = g.sub(one, product)?;
+    g.relu(short)
+}
+
+losses! {
     /// Mean of the squared differences (Keras `MeanSquaredError`), as a loss or a metric.
     ///
     /// ```
     /// use hubel::prelude::*;
     /// let how = Compile::new(Adam::new(1e-3), MeanSquaredError).metric(MeanAbsoluteError);
     /// ```
-    MeanSquaredError "mean_squared_error" "square";
+    MeanSquaredError "mean_squared_error" {} |o, g, p, t| {
+        let d = g.sub(p, t)?;
+        g.unary("square", d)
+    };
     /// Mean of the differences' magnitudes (Keras `MeanAbsoluteError`), as a loss or a metric.
-    MeanAbsoluteError "mean_absolute_error" "abs";
+    MeanAbsoluteError "mean_absolute_error" {} |o, g, p, t| {
+        let d = g.sub(p, t)?;
+        g.unary("abs", d)
+    };
+    /// Mean of the differences' magnitudes in hundredths of the labels' (Keras `MeanAbsolutePercentageError`).
+    MeanAbsolutePercentageError "mean_absolute_percentage_error" {} |o, g, p, t| {
+        let (d, size, least) = (g.sub(t, p)?, g.unary("abs", t)?, g.constant(EPSILON)?);
+        let (d, size) = (g.unary("abs", d)?, g.max(size, least)?);
+        let share = g.div(d, size)?;
+        g.scale(share, 100.0)
+    };
+    /// Mean of the squared differences of log(1 + x) (Keras `MeanSquaredLogarithmicError`).
+    MeanSquaredLogarithmicError "mean_squared_logarithmic_error" {} |o, g, p, t| {
+        let (least, one) = (g.constant(EPSILON)?, g.constant(1.0)?);
+        let mut logs = [p, t];
+        for x in &mut logs {
+            let above = g.max(*x, least)?;
+            let more = g.add(above, one)?;
+            *x = g.log(more)?;
+        }
+        let d = g.sub(logs[0], logs[1])?;
+        g.unary("square", d)
+    };
+    /// Half the squared difference, but a straight line beyond `delta` (Huber 1964; Keras `Huber`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let how = Compile::new(Adam::new(1e-3), Huber::new().delta(0.5));
+    /// ```
+    Huber "huber_loss" {
+        /// Returns the loss that is a line beyond this difference.
+        delta: f32 = 1.0
+    } |o, g, p, t| {
+        // |d| = inside + outside, the part inside at most delta: inside² / 2 + delta · outside.
+        let (d, delta) = (g.sub(p, t)?, g.constant(o.delta)?);
+        let size = g.unary("abs", d)?;
+        let inside = g.min(size, delta)?;
+        let outside = g.sub(size, inside)?;
+        let square = g.unary("square", inside)?;
+        let (square, line) = (g.scale(square, 0.5)?, g.mul(outside, delta)?);
+        g.add(square, line)
+    };
+    /// log cosh of the difference (Keras `LogCosh`).
+    LogCosh "log_cosh" {} |o, g, p, t| {
+        let d = g.sub(p, t)?;
+        let rest = g.scale(d, -2.0)?;
+        let (rest, ln_2) = (g.unary("softplus", rest)?, g.constant(std::f32::consts::LN_2)?);
+        let sum = g.add(d, rest)?;
+        g.sub(sum, ln_2)
+    };
+    /// max(0, 1 − label · prediction) with labels −1 (or 0) and 1 (Keras `Hinge`).
+    Hinge "hinge" {} |o, g, p, t| hinge(g, p, t);
+    /// The square of [`Hinge`]'s numbers (Keras `SquaredHinge`).
+    SquaredHinge "squared_hinge" {} |o, g, p, t| {
+        let each = hinge(g, p, t)?;
+        g.unary("square", each)
+    };
+    /// max(0, 1 + the largest prediction for a wrong class − that for the right one), labels one-hot (Keras
+    /// `CategoricalHinge`).
+    CategoricalHinge "categorical_hinge" {} |o, g, p, t| {
+        let (last, one) = (g.shape(p).rank() - 1, g.constant(1.0)?);
+        let (right, other) = (g.mul(t, p)?, g.sub(one, t)?);
+        let wrong = g.mul(other, p)?;
+        let (right, wrong) = (g.sum(right, &[last], false)?, g.max_axes(wrong, &[last], false)?);
+        let margin = g.sub(wrong, right)?;
+        let short = g.add(margin, one)?;
+        g.relu(short)
+    };
+    /// Kullback and Leibler's divergence of probabilities along the last axis, Σ t · log(t / p) (Keras `KLDivergence`).
+    KLDivergence "kl_divergence" {} |o, g, p, t| {
+        let last = g.shape(p).rank() - 1;
+        let (p, t) = (g.clip(p, EPSILON, 1.0)?, g.clip(t, EPSILON, 1.0)?);
+        let (log_t, log_p) = (g.log(t)?, g.log(p)?);
+        let ratio = g.sub(log_t, log_p)?;
+        let each = g.mul(t, ratio)?;
+        g.sum(each, &[last], false)
+    };
+    /// prediction − label · log(prediction) (Keras `Poisson`).
+    Poisson "poisson" {} |o, g, p, t| {
+        let least = g.constant(EPSILON)?;
+        let above = g.add(p, least)?;
+        let log = g.log(above)?;
+        let gain = g.mul(t, log)?;
+        g.sub(p, gain)
+    };
+    /// Minus the cosine of the angle between prediction and label along the last axis (Keras `CosineSimilarity`).
+    CosineSimilarity "cosine_similarity" {} |o, g, p, t| {
+        let last = g.shape(p).rank() - 1;
+        let (p, t) = (normalized(g, p)?, normalized(g, t)?);
+        let product = g.mul(p, t)?;
+        let cosine = g.sum(product, &[last], false)?;
+        g.neg(cosine)
+    };
+}
+
+/// Returns labels with this share of them spread evenly over `parts`.
+fn smoothed(g: &mut Graph, labels: Value, share: f32, parts: usize) -> Result<Value, OpError> {
+    if share == 0.0 {
+        return Ok(labels);
+    }
+    let (kept, spread) = (g.scale(labels, 1.0 - share)?, g.constant(share / parts as f32)?);
+    g.add(kept, spread)
 }
 
 /// Cross-entropy of probabilities (N, …) and labels of 0 and 1 (Keras `BinaryCrossentropy`), probabilities held within
@@ -126,12 +293,19 @@ difference! {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BinaryCrossentropy {
     from_logits: bool,
+    label_smoothing: f32,
 }
 
 impl BinaryCrossentropy {
     /// Returns the loss of probabilities.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Returns the loss with this share of each label spread evenly over all classes.
+    pub fn label_smoothing(mut self, share: f32) -> Self {
+        self.label_smoothing = share;
+        self
     }
 
     /// Returns the loss of logits, or of probabilities.
@@ -147,6 +321,7 @@ impl Loss for BinaryCrossentropy {
     }
 
     fn build(&self, g: &mut Graph, output: Value, _: Option<Value>, labels: Value) -> Result<Value, OpError> {
+        let labels = smoothed(g, labels, self.label_smoothing, 2)?;
         let each = if self.from_logits {
             // softplus(x) − x·label.
             let (positive, product) = (g.unary("softplus", output)?, g.mul(output, labels)?);
@@ -175,12 +350,19 @@ impl Loss for BinaryCrossentropy {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CategoricalCrossentropy {
     from_logits: bool,
+    label_smoothing: f32,
 }
 
 impl CategoricalCrossentropy {
     /// Returns the loss of probabilities.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Returns the loss with this share of each label spread evenly over all classes.
+    pub fn label_smoothing(mut self, share: f32) -> Self {
+        self.label_smoothing = share;
+        self
     }
 
     /// Returns the loss of logits, or of probabilities.
@@ -200,6 +382,10 @@ impl Loss for CategoricalCrossentropy {
             (true, _) => output,
             (false, Some(logits)) => logits,
             (false, None) => g.log(output)?,
+        };
+        let labels = {
+            let classes = g.shape(labels).last();
+            smoothed(g, labels, self.label_smoothing, classes)?
         };
         let each = g.softmax_cross_entropy(logits, labels)?;
         mean_of_sample(g, each)

@@ -1,18 +1,34 @@
 //! What a history shows beside the loss.
 
-use crate::graph::{Graph, OpError, Value};
+use super::losses::mean_of_sample;
+use crate::{
+    graph::{Graph, OpError, Value},
+    ops::Part,
+    tensor::DType,
+};
 use std::fmt;
 
-/// A number for each sample whose mean over an epoch is shown.
+/// Sums over samples from which a number for an epoch is made.
 pub trait Metric: fmt::Debug + Send + Sync {
     /// Returns the metric's name in a history.
     fn name(&self) -> &'static str;
 
-    /// Returns the metric of each sample, shape (N).
+    /// Returns whether it may get logits instead of their softmax: where only the order of numbers counts.
+    fn takes_logits(&self) -> bool {
+        false
+    }
+
+    /// Returns what is summed over all samples, of each sample: shape (N), or (N, k) for k sums.
     fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError>;
+
+    /// Returns the metric from its sums over so many samples, by default the mean.
+    fn result(&self, sums: &[f64], samples: f64) -> f64 {
+        sums[0] / samples
+    }
 }
 
-/// Share of samples whose most probable class is the label (Keras `accuracy` with class indices).
+/// Share of samples whose most probable class is the label's (Keras `accuracy`): of class indices, of one-hot labels, or
+/// with a single number for each sample of those on its side of 0.5.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -26,7 +42,291 @@ impl Metric for Accuracy {
         "accuracy"
     }
 
+    fn takes_logits(&self) -> bool {
+        true
+    }
+
     fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
-        g.sparse_categorical_accuracy(output, labels)
+        if g.ty(labels).dtype == DType::F32 && g.shape(output).last() == 1 {
+            return BinaryAccuracy::new().build(g, output, labels);
+        }
+        let hits = g.top_k_accuracy(output, labels, 1)?;
+        mean_of_sample(g, hits)
+    }
+}
+
+/// Share of samples whose label is among the k most probable classes (Keras `TopKCategoricalAccuracy` and
+/// `SparseTopKCategoricalAccuracy`).
+///
+/// ```
+/// use hubel::prelude::*;
+/// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(TopKAccuracy::new(5));
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct TopKAccuracy {
+    k: usize,
+}
+
+impl TopKAccuracy {
+    /// Returns the metric of the k most probable classes.
+    pub fn new(k: usize) -> Self {
+        TopKAccuracy { k }
+    }
+}
+
+impl Metric for TopKAccuracy {
+    fn name(&self) -> &'static str {
+        "top_k_categorical_accuracy"
+    }
+
+    fn takes_logits(&self) -> bool {
+        true
+    }
+
+    fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
+        let hits = g.top_k_accuracy(output, labels, self.k)?;
+        mean_of_sample(g, hits)
+    }
+}
+
+/// Returns 1 where a prediction is above a threshold, else 0.
+fn above(g: &mut Graph, output: Value, threshold: f32) -> Result<Value, OpError> {
+    let threshold = g.constant(threshold)?;
+    g.binary("greater", output, threshold)
+}
+
+/// Share of numbers on the label's side of a threshold, labels 0 and 1 (Keras `BinaryAccuracy`).
+#[derive(Debug, Clone, Copy)]
+pub struct BinaryAccuracy {
+    threshold: f32,
+}
+
+impl Default for BinaryAccuracy {
+    fn default() -> Self {
+        BinaryAccuracy { threshold: 0.5 }
+    }
+}
+
+impl BinaryAccuracy {
+    /// Returns the metric with the threshold 0.5.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns the metric with this threshold.
+    pub fn threshold(mut self, threshold: f32) -> Self {
+        self.threshold = threshold;
+        self
+    }
+}
+
+impl Metric for BinaryAccuracy {
+    fn name(&self) -> &'static str {
+        "binary_accuracy"
+    }
+
+    fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
+        let seen = above(g, output, self.threshold)?;
+        let same = g.binary("equal", seen, labels)?;
+        mean_of_sample(g, same)
+    }
+}
+
+/// Declares precision or recall: what true positives are divided by.
+macro_rules! ratio {
+    ($(#[$meta:meta])* $Name:ident $name:literal, |$seen:ident, $labels:ident| $of:expr) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy)]
+        pub struct $Name {
+            threshold: f32,
+            class_id: Option<usize>,
+        }
+
+        impl Default for $Name {
+            fn default() -> Self {
+                $Name { threshold: 0.5, class_id: None }
+            }
+        }
+
+        impl $Name {
+            /// Returns the metric with the threshold 0.5, over all classes.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            /// Returns the metric of predictions above this threshold.
+            pub fn threshold(mut self, threshold: f32) -> Self {
+                self.threshold = threshold;
+                self
+            }
+
+            /// Returns the metric of one class alone, of those along the last axis.
+            pub fn class_id(mut self, class: usize) -> Self {
+                self.class_id = Some(class);
+                self
+            }
+        }
+
+        impl Metric for $Name {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
+                let [output, $labels] = of_class(g, [output, labels], self.class_id)?;
+                let $seen = above(g, output, self.threshold)?;
+                let hits = g.mul($seen, $labels)?;
+                sums(g, &[hits, $of])
+            }
+
+            fn result(&self, sums: &[f64], _samples: f64) -> f64 {
+                if sums[1] > 0.0 { sums[0] / sums[1] } else { 0.0 }
+            }
+        }
+    };
+}
+
+ratio! {
+    /// Share of what is predicted positive that is (Keras `Precision`), labels 0 and 1 of the output's shape.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let how = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new()).metric(Precision::new()).metric(Recall::new());
+    /// ```
+    Precision "precision", |seen, labels| seen
+}
+
+ratio! {
+    /// Share of what is positive that is predicted so (Keras `Recall`), labels 0 and 1 of the output's shape.
+    Recall "recall", |seen, labels| labels
+}
+
+/// Returns tensors cut to one class of the last axis, where one is asked for.
+fn of_class(g: &mut Graph, tensors: [Value; 2], class: Option<usize>) -> Result<[Value; 2], OpError> {
+    let Some(class) = class else { return Ok(tensors) };
+    let mut cut = tensors;
+    for x in &mut cut {
+        let last = g.shape(*x).rank() - 1;
+        *x = g.slice_axis(*x, last, Part::new(class, 1))?;
+    }
+    Ok(cut)
+}
+
+/// Returns the sum of each tensor's numbers in each sample, (N, tensors).
+fn sums(g: &mut Graph, tensors: &[Value]) -> Result<Value, OpError> {
+    let mut columns = Vec::new();
+    for &x in tensors {
+        let axes: Vec<usize> = (1..g.shape(x).rank()).collect();
+        let sum = if axes.is_empty() { x } else { g.sum(x, &axes, false)? };
+        columns.push(g.reshape(sum, [crate::tensor::Batch, 1])?);
+    }
+    g.concat(&columns, 1)
+}
+
+/// Root of the mean squared difference (Keras `RootMeanSquaredError`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RootMeanSquaredError;
+
+impl Metric for RootMeanSquaredError {
+    fn name(&self) -> &'static str {
+        "root_mean_squared_error"
+    }
+
+    fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
+        let d = g.sub(output, labels)?;
+        let squares = g.unary("square", d)?;
+        mean_of_sample(g, squares)
+    }
+
+    fn result(&self, sums: &[f64], samples: f64) -> f64 {
+        (sums[0] / samples).sqrt()
+    }
+}
+
+/// Which curve an area lies under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Curve {
+    /// Share of the positives found over share of the negatives taken for positive.
+    #[default]
+    Roc,
+    /// Precision over recall.
+    PrecisionRecall,
+}
+
+/// Area under a curve of thresholds, 200 by default, labels 0 and 1 of the output's shape (Keras `AUC`).
+///
+/// ```
+/// use hubel::prelude::*;
+/// let how = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new()).metric(Auc::new());
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Auc {
+    curve: Curve,
+    thresholds: usize,
+}
+
+impl Default for Auc {
+    fn default() -> Self {
+        Auc { curve: Curve::Roc, thresholds: 200 }
+    }
+}
+
+impl Auc {
+    /// Returns the area under the receiver's operating characteristic.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns the area under this curve.
+    pub fn curve(mut self, curve: Curve) -> Self {
+        self.curve = curve;
+        self
+    }
+
+    /// Returns the metric with this number of thresholds, at least 3.
+    pub fn thresholds(mut self, thresholds: usize) -> Self {
+        self.thresholds = thresholds.max(3);
+        self
+    }
+}
+
+impl Metric for Auc {
+    fn name(&self) -> &'static str {
+        "auc"
+    }
+
+    fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
+        let t = self.thresholds;
+        let mut thresholds: Vec<f32> = (0..t).map(|i| (i as f64 / (t - 1) as f64) as f32).collect();
+        (thresholds[0], thresholds[t - 1]) = (-1e-7, 1.0 + 1e-7);
+        let thresholds = g.literal([t], thresholds)?;
+        let elements = g.shape(output).dims()[1..].iter().product();
+        let shape = [crate::tensor::Batch, elements, 1];
+        let (output, labels) = (g.reshape(output, shape)?, g.reshape(labels, shape)?);
+        let one = g.constant(1.0)?;
+        let (seen, others) = (g.binary("greater", output, thresholds)?, g.sub(one, labels)?);
+        let (hits, misses) = (g.mul(seen, labels)?, g.mul(seen, others)?);
+        let (hits, misses) = (g.sum(hits, &[1], false)?, g.sum(misses, &[1], false)?);
+        g.concat(&[hits, misses], 1)
+    }
+
+    fn result(&self, sums: &[f64], _samples: f64) -> f64 {
+        let (tp, fp) = sums.split_at(self.thresholds);
+        let share = |x: f64, of: f64| if of > 0.0 { x / of } else { 0.0 };
+        let steps = (0..self.thresholds - 1).map(|i| match self.curve {
+            Curve::Roc => {
+                let [x, y] = [fp, tp].map(|v| [i, i + 1].map(|k| share(v[k], v[0])));
+                (x[0] - x[1]) * (y[0] + y[1]) / 2.0
+            }
+            // Davis and Goadrich 2006: between two points the positives found grow in a line.
+            Curve::PrecisionRecall => {
+                let all = [i, i + 1].map(|k| tp[k] + fp[k]);
+                let slope = share(tp[i] - tp[i + 1], all[0] - all[1]);
+                let ratio = if all[0] > 0.0 && all[1] > 0.0 { all[0] / all[1] } else { 1.0 };
+                let start = tp[i + 1] - slope * all[1];
+                share(slope * (tp[i] - tp[i + 1] + start * ratio.ln()), tp[0])
+            }
+        });
+        steps.sum()
     }
 }

@@ -23,12 +23,18 @@ pub use initializers::{Distribution, FanMode, Initializer};
 pub use layer::{IntoLayer, Layer, LayerError, Mode, Scope, Weight, WeightOptions};
 pub use layers::*;
 pub use losses::{
-    BinaryCrossentropy, CategoricalCrossentropy, Loss, MeanAbsoluteError, MeanSquaredError,
-    SparseCategoricalCrossentropy,
+    BinaryCrossentropy, CategoricalCrossentropy, CategoricalHinge, CosineSimilarity, Hinge, Huber, KLDivergence,
+    LogCosh, Loss, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError,
+    Poisson, SparseCategoricalCrossentropy, SquaredHinge,
 };
-pub use metrics::{Accuracy, Metric};
+pub use metrics::{
+    Accuracy, Auc, BinaryAccuracy, Curve, Metric, Precision, Recall, RootMeanSquaredError, TopKAccuracy,
+};
 pub use model::{Assembled, Model, Sequential};
-pub use optimizers::{Adam, Optimizer, Sgd};
-pub use rates::{LearningRate, OneCycle};
+pub use optimizers::{Adagrad, Adam, AdamW, Nadam, Optimizer, RmsProp, Sgd};
+pub use rates::{
+    CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, LearningRate, OneCycle,
+    PiecewiseConstantDecay, PolynomialDecay,
+};
 pub use regularizers::{L1, L1L2, L2, Regularizer};
 pub use summary::{Row, Summary};

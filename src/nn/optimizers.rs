@@ -3,16 +3,26 @@
 use super::LearningRate;
 use crate::{
     graph::{Graph, OpError, Step, Value},
-    ops::Rule,
+    ops::{self, Rule},
 };
 use std::{fmt, sync::Arc};
 
 /// A rule that changes weights by their gradients.
 pub trait Optimizer: fmt::Debug + Send + Sync {
     /// Returns the names of the tensors that it keeps for each weight.
-    fn slots(&self) -> &'static [&'static str];
+    fn slots(&self) -> Vec<&'static str>;
 
-    /// Appends one step to the graph and returns what each state becomes.
+    /// Returns what these tensors hold before the first step.
+    fn initial(&self) -> f32 {
+        0.0
+    }
+
+    /// Returns the gradients of all weights as the rule gets them.
+    fn clip(&self, _g: &mut Graph, gradients: &[Value]) -> Result<Vec<Value>, OpError> {
+        Ok(gradients.to_vec())
+    }
+
+    /// Appends one step of some weights, at `factor` times the learning rate, and returns what each state becomes.
     ///
     /// `slots[s][i]` is the tensor of slot `s` for weight `i`.
     fn build(
@@ -21,131 +31,258 @@ pub trait Optimizer: fmt::Debug + Send + Sync {
         weights: &[Value],
         gradients: &[Value],
         slots: &[Vec<Value>],
+        factor: f32,
     ) -> Result<Vec<(Value, Value)>, OpError>;
 
-    /// Returns the host numbers of step `step`, from 0.
-    fn scalars(&self, step: u64) -> [f32; Step::N_SCALARS];
+    /// Returns the host numbers of step `step`, from 0, at this learning rate.
+    fn scalars(&self, rate: f64, step: u64) -> [f32; Step::N_SCALARS];
 
     /// Returns the learning rate of step `step`.
     fn rate(&self, step: u64) -> f64;
 }
 
-/// Stochastic gradient descent (Keras `SGD`): v = μv − lr·g, w += v; Nesterov w += μv − lr·g.
-///
-/// ```
-/// use hubel::prelude::*;
-/// let optimizer = Sgd::new(0.01).momentum(0.9).nesterov(true);
-/// assert_eq!(optimizer.slots(), ["velocity"]);
-/// ```
-#[derive(Debug, Clone)]
-pub struct Sgd {
-    rate: Arc<dyn LearningRate>,
-    momentum: f32,
-    nesterov: bool,
+/// What keeps gradients small.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+enum Clip {
+    #[default]
+    None,
+    /// Each number within ± this.
+    Value(f32),
+    /// Each weight's gradient scaled down to this norm.
+    Norm(f32),
+    /// All gradients scaled down by one factor to this norm of them together.
+    GlobalNorm(f32),
 }
 
-impl Sgd {
-    /// Returns plain gradient descent at this rate.
-    pub fn new(rate: impl LearningRate + 'static) -> Self {
-        Sgd { rate: Arc::new(rate), momentum: 0.0, nesterov: false }
-    }
-
-    /// Returns the optimiser with this momentum.
-    pub fn momentum(mut self, momentum: f32) -> Self {
-        self.momentum = momentum;
-        self
-    }
-
-    /// Returns the optimiser with or without Nesterov's form of momentum.
-    pub fn nesterov(mut self, nesterov: bool) -> Self {
-        self.nesterov = nesterov;
-        self
+impl Clip {
+    fn build(self, g: &mut Graph, gradients: &[Value]) -> Result<Vec<Value>, OpError> {
+        match self {
+            Clip::None => Ok(gradients.to_vec()),
+            Clip::Value(limit) => gradients.iter().map(|&d| g.clip(d, -limit, limit)).collect(),
+            Clip::Norm(limit) => gradients.iter().map(|&d| g.clip_by_norm(d, limit)).collect(),
+            Clip::GlobalNorm(limit) => g.clip_by_global_norm(gradients, limit),
+        }
     }
 }
 
-impl Optimizer for Sgd {
-    fn slots(&self) -> &'static [&'static str] {
-        if self.momentum == 0.0 { &[] } else { &["velocity"] }
-    }
+/// Declares an optimiser: its options with their defaults, its rule, the names of its slots and what they begin with.
+macro_rules! optimizer {
+    ($(#[$meta:meta])* $Name:ident { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr,)* }
+     decay $decay:expr, initial $initial:expr, |$this:ident| $rule:expr, $slots:expr) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone)]
+        pub struct $Name {
+            rate: Arc<dyn LearningRate>,
+            weight_decay: f32,
+            clip: Clip,
+            $($option: $ty,)*
+        }
 
-    fn build(
-        &self,
-        g: &mut Graph,
-        weights: &[Value],
-        gradients: &[Value],
-        slots: &[Vec<Value>],
-    ) -> Result<Vec<(Value, Value)>, OpError> {
-        let velocity = slots.first().map(Vec::as_slice).unwrap_or(&[]);
-        let new = g.sgd(weights, gradients, velocity, self.momentum, self.nesterov)?;
-        Ok(weights.iter().chain(velocity).copied().zip(new).collect())
-    }
+        impl $Name {
+            /// Returns the optimiser with Keras's defaults at this rate.
+            pub fn new(rate: impl LearningRate + 'static) -> Self {
+                $Name { rate: Arc::new(rate), weight_decay: $decay, clip: Clip::None, $($option: $default,)* }
+            }
 
-    fn scalars(&self, step: u64) -> [f32; Step::N_SCALARS] {
-        let mut scalars = [0.0; Step::N_SCALARS];
-        scalars[0] = self.rate(step) as f32;
-        scalars
-    }
+            $($(#[$doc])*
+            pub fn $option(mut self, $option: $ty) -> Self {
+                self.$option = $option;
+                self
+            })*
 
-    fn rate(&self, step: u64) -> f64 {
-        self.rate.at(step)
-    }
+            /// Returns the optimiser that takes this part of each weight, times the rate, away before each step.
+            pub fn weight_decay(mut self, weight_decay: f32) -> Self {
+                self.weight_decay = weight_decay;
+                self
+            }
+
+            /// Returns the optimiser with each weight's gradient scaled down to this norm; there is one kind of
+            /// clipping, the last that was asked for.
+            pub fn clipnorm(mut self, limit: f32) -> Self {
+                self.clip = Clip::Norm(limit);
+                self
+            }
+
+            /// Returns the optimiser with each number of a gradient held within ± `limit`.
+            pub fn clipvalue(mut self, limit: f32) -> Self {
+                self.clip = Clip::Value(limit);
+                self
+            }
+
+            /// Returns the optimiser with all gradients scaled down by one factor to this norm of them together.
+            pub fn global_clipnorm(mut self, limit: f32) -> Self {
+                self.clip = Clip::GlobalNorm(limit);
+                self
+            }
+
+            fn rule(&self) -> Rule {
+                let $this = self;
+                $rule
+            }
+        }
+
+        impl Optimizer for $Name {
+            fn slots(&self) -> Vec<&'static str> {
+                #[allow(unused_variables)]
+                let $this = self;
+                $slots
+            }
+
+            fn initial(&self) -> f32 {
+                #[allow(unused_variables)]
+                let $this = self;
+                $initial
+            }
+
+            fn clip(&self, g: &mut Graph, gradients: &[Value]) -> Result<Vec<Value>, OpError> {
+                self.clip.build(g, gradients)
+            }
+
+            fn build(
+                &self,
+                g: &mut Graph,
+                weights: &[Value],
+                gradients: &[Value],
+                slots: &[Vec<Value>],
+                factor: f32,
+            ) -> Result<Vec<(Value, Value)>, OpError> {
+                let op = ops::Optimizer { rule: self.rule(), weight_decay: self.weight_decay, factor };
+                let moments: Vec<&[Value]> = slots.iter().map(Vec::as_slice).collect();
+                let new = g.optimize(op, weights, gradients, &moments)?;
+                Ok(weights.iter().chain(slots.iter().flatten()).copied().zip(new).collect())
+            }
+
+            fn scalars(&self, rate: f64, step: u64) -> [f32; Step::N_SCALARS] {
+                self.rule().scalars(rate, step)
+            }
+
+            fn rate(&self, step: u64) -> f64 {
+                self.rate.at(step)
+            }
+        }
+    };
 }
 
-/// Adam (Kingma and Ba 2015; Keras `Adam`): α = lr·√(1−β₂ᵗ)/(1−β₁ᵗ), w −= α·m/(√v + ε), ε = 1e-7.
-///
-/// ```
-/// use hubel::prelude::*;
-/// assert_eq!(Adam::new(1e-3).slots(), ["m", "v"]);
-/// ```
-#[derive(Debug, Clone)]
-pub struct Adam {
-    rate: Arc<dyn LearningRate>,
-    beta_1: f32,
-    beta_2: f32,
-    epsilon: f32,
+optimizer! {
+    /// Stochastic gradient descent (Keras `SGD`): v = μv − lr·g, w += v; Nesterov w += μv − lr·g.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let optimizer = Sgd::new(0.01).momentum(0.9).nesterov(true);
+    /// assert_eq!(optimizer.slots(), ["velocity"]);
+    /// ```
+    Sgd {
+        /// Returns the optimiser with this momentum.
+        momentum: f32 = 0.0,
+        /// Returns the optimiser with or without Nesterov's form of momentum.
+        nesterov: bool = false,
+    }
+    decay 0.0, initial 0.0, |o| Rule::Sgd { momentum: o.momentum, nesterov: o.nesterov },
+    if o.momentum == 0.0 { vec![] } else { vec!["velocity"] }
 }
 
-impl Adam {
-    /// Returns Adam with β₁ = 0.9, β₂ = 0.999 at this rate.
-    pub fn new(rate: impl LearningRate + 'static) -> Self {
-        Adam { rate: Arc::new(rate), beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 }
+optimizer! {
+    /// Adam (Kingma and Ba 2015; Keras `Adam`): α = lr·√(1−β₂ᵗ)/(1−β₁ᵗ), w −= α·m/(√v + ε), ε = 1e-7.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// assert_eq!(Adam::new(1e-3).slots(), ["m", "v"]);
+    /// assert_eq!(Adam::new(1e-3).amsgrad(true).global_clipnorm(1.0).slots(), ["m", "v", "largest_v"]);
+    /// ```
+    Adam {
+        /// Returns the optimiser with this part of the mean gradient kept.
+        beta_1: f32 = 0.9,
+        /// Returns the optimiser with this part of the mean square kept.
+        beta_2: f32 = 0.999,
+        /// Returns the optimiser with this number added to the root of the second moment.
+        epsilon: f32 = 1e-7,
+        /// Returns the optimiser that divides by the largest mean square so far, or not.
+        amsgrad: bool = false,
     }
-
-    /// Returns the optimiser with these decay rates of the moments.
-    pub fn betas(mut self, beta_1: f32, beta_2: f32) -> Self {
-        (self.beta_1, self.beta_2) = (beta_1, beta_2);
-        self
-    }
-
-    /// Returns the optimiser with this number added to the root of the second moment.
-    pub fn epsilon(mut self, epsilon: f32) -> Self {
-        self.epsilon = epsilon;
-        self
-    }
+    decay 0.0, initial 0.0,
+    |o| Rule::Adam { beta_1: o.beta_1, beta_2: o.beta_2, epsilon: o.epsilon, amsgrad: o.amsgrad },
+    if o.amsgrad { vec!["m", "v", "largest_v"] } else { vec!["m", "v"] }
 }
 
-impl Optimizer for Adam {
-    fn slots(&self) -> &'static [&'static str] {
-        &["m", "v"]
+optimizer! {
+    /// Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019; Keras `AdamW`), 0.004 at first.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let optimizer = AdamW::new(CosineDecay::new(1e-3, 1000)).weight_decay(0.05);
+    /// assert!(optimizer.rate(999) < 1e-5);
+    /// ```
+    AdamW {
+        /// Returns the optimiser with this part of the mean gradient kept.
+        beta_1: f32 = 0.9,
+        /// Returns the optimiser with this part of the mean square kept.
+        beta_2: f32 = 0.999,
+        /// Returns the optimiser with this number added to the root of the second moment.
+        epsilon: f32 = 1e-7,
+        /// Returns the optimiser that divides by the largest mean square so far, or not.
+        amsgrad: bool = false,
     }
+    decay 0.004, initial 0.0,
+    |o| Rule::Adam { beta_1: o.beta_1, beta_2: o.beta_2, epsilon: o.epsilon, amsgrad: o.amsgrad },
+    if o.amsgrad { vec!["m", "v", "largest_v"] } else { vec!["m", "v"] }
+}
 
-    fn build(
-        &self,
-        g: &mut Graph,
-        weights: &[Value],
-        gradients: &[Value],
-        slots: &[Vec<Value>],
-    ) -> Result<Vec<(Value, Value)>, OpError> {
-        let new = g.adam(weights, gradients, &slots[0], &slots[1], self.beta_1, self.beta_2, self.epsilon)?;
-        Ok(weights.iter().chain(&slots[0]).chain(&slots[1]).copied().zip(new).collect())
+optimizer! {
+    /// Adam with Nesterov's momentum (Dozat 2016; Keras `Nadam`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// assert_eq!(Nadam::new(1e-3).slots(), ["m", "v"]);
+    /// ```
+    Nadam {
+        /// Returns the optimiser with this part of the mean gradient kept.
+        beta_1: f32 = 0.9,
+        /// Returns the optimiser with this part of the mean square kept.
+        beta_2: f32 = 0.999,
+        /// Returns the optimiser with this number added to the root of the second moment.
+        epsilon: f32 = 1e-7,
     }
+    decay 0.0, initial 0.0,
+    |o| Rule::Nadam { beta_1: o.beta_1, beta_2: o.beta_2, epsilon: o.epsilon },
+    vec!["m", "v"]
+}
 
-    fn scalars(&self, step: u64) -> [f32; Step::N_SCALARS] {
-        let rule = Rule::Adam { beta_1: self.beta_1, beta_2: self.beta_2, epsilon: self.epsilon };
-        rule.scalars(self.rate(step), step)
+optimizer! {
+    /// The gradient over the root of its mean square (Tieleman and Hinton 2012; Keras `RMSprop`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// assert_eq!(RmsProp::new(1e-3).momentum(0.9).slots(), ["velocity", "momentum"]);
+    /// ```
+    RmsProp {
+        /// Returns the optimiser with this part of the mean square kept.
+        rho: f32 = 0.9,
+        /// Returns the optimiser with this momentum.
+        momentum: f32 = 0.0,
+        /// Returns the optimiser with this number added to the mean square.
+        epsilon: f32 = 1e-7,
+        /// Returns the optimiser that takes the square of the mean gradient off, or not.
+        centered: bool = false,
     }
+    decay 0.0, initial 0.0,
+    |o| Rule::Rmsprop { rho: o.rho, momentum: o.momentum, epsilon: o.epsilon, centered: o.centered },
+    [("velocity", true), ("momentum", o.momentum != 0.0), ("average_gradient", o.centered)]
+        .into_iter().filter(|slot| slot.1).map(|slot| slot.0).collect()
+}
 
-    fn rate(&self, step: u64) -> f64 {
-        self.rate.at(step)
+optimizer! {
+    /// The gradient over the root of the sum of all its squares (Duchi et al. 2011; Keras `Adagrad`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// assert_eq!(Adagrad::new(1e-2).initial_accumulator_value(0.5).initial(), 0.5);
+    /// ```
+    Adagrad {
+        /// Returns the optimiser whose sums begin with this.
+        initial_accumulator_value: f32 = 0.1,
+        /// Returns the optimiser with this number added to the sum.
+        epsilon: f32 = 1e-7,
     }
+    decay 0.0, initial o.initial_accumulator_value, |o| Rule::Adagrad { epsilon: o.epsilon },
+    vec!["accumulator"]
 }

@@ -14,6 +14,234 @@ impl LearningRate for f64 {
     }
 }
 
+/// Returns the share of a half cosine that is left at `t` from 0 to 1.
+fn half_cosine(t: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * t).cos())
+}
+
+/// rate · decay^(step / steps) (Keras `ExponentialDecay`).
+///
+/// ```
+/// use hubel::prelude::*;
+/// let rate = ExponentialDecay::new(0.1, 100, 0.5);
+/// assert_eq!((rate.at(0), rate.at(200)), (0.1, 0.025));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ExponentialDecay {
+    rate: f64,
+    steps: u64,
+    decay: f64,
+    staircase: bool,
+}
+
+impl ExponentialDecay {
+    /// Returns the schedule that falls by the factor `decay` every `steps` steps.
+    pub fn new(rate: f64, steps: u64, decay: f64) -> Self {
+        ExponentialDecay { rate, steps: steps.max(1), decay, staircase: false }
+    }
+
+    /// Returns the schedule that falls at whole multiples of its steps only, or all along.
+    pub fn staircase(mut self, staircase: bool) -> Self {
+        self.staircase = staircase;
+        self
+    }
+}
+
+impl LearningRate for ExponentialDecay {
+    fn at(&self, step: u64) -> f64 {
+        let times = step as f64 / self.steps as f64;
+        self.rate * self.decay.powf(if self.staircase { times.floor() } else { times })
+    }
+}
+
+/// rate / (1 + decay · step / steps) (Keras `InverseTimeDecay`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InverseTimeDecay {
+    rate: f64,
+    steps: u64,
+    decay: f64,
+    staircase: bool,
+}
+
+impl InverseTimeDecay {
+    /// Returns the schedule.
+    pub fn new(rate: f64, steps: u64, decay: f64) -> Self {
+        InverseTimeDecay { rate, steps: steps.max(1), decay, staircase: false }
+    }
+
+    /// Returns the schedule that falls at whole multiples of its steps only, or all along.
+    pub fn staircase(mut self, staircase: bool) -> Self {
+        self.staircase = staircase;
+        self
+    }
+}
+
+impl LearningRate for InverseTimeDecay {
+    fn at(&self, step: u64) -> f64 {
+        let times = step as f64 / self.steps as f64;
+        self.rate / (1.0 + self.decay * if self.staircase { times.floor() } else { times })
+    }
+}
+
+/// Falls along half a cosine to `alpha` times the rate, after a linear warm-up where one is asked for (Loshchilov and
+/// Hutter 2017; Keras `CosineDecay`).
+///
+/// ```
+/// use hubel::prelude::*;
+/// let rate = CosineDecay::new(0.0, 900).warmup(1e-2, 100);
+/// assert_eq!((rate.at(0), rate.at(50), rate.at(100)), (0.0, 5e-3, 1e-2));
+/// assert!(rate.at(1000) < 1e-9);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CosineDecay {
+    rate: f64,
+    steps: u64,
+    alpha: f64,
+    warmup: Option<(f64, u64)>,
+}
+
+impl CosineDecay {
+    /// Returns the schedule that falls from `rate` over `steps` steps.
+    pub fn new(rate: f64, steps: u64) -> Self {
+        CosineDecay { rate, steps: steps.max(1), alpha: 0.0, warmup: None }
+    }
+
+    /// Returns the schedule that ends at this share of its highest rate.
+    pub fn alpha(mut self, alpha: f64) -> Self {
+        self.alpha = alpha;
+        self
+    }
+
+    /// Returns the schedule that rises from its rate to `target` over the first `steps` steps, and falls from there.
+    pub fn warmup(mut self, target: f64, steps: u64) -> Self {
+        self.warmup = Some((target, steps));
+        self
+    }
+}
+
+impl LearningRate for CosineDecay {
+    fn at(&self, step: u64) -> f64 {
+        let (top, first) = self.warmup.unwrap_or((self.rate, 0));
+        if step < first {
+            return self.rate + (top - self.rate) * step as f64 / first as f64;
+        }
+        let done = ((step - first) as f64 / self.steps as f64).min(1.0);
+        top * ((1.0 - self.alpha) * half_cosine(done) + self.alpha)
+    }
+}
+
+/// Half cosines one after the other, each `t_mul` times as long and `m_mul` times as high as the one before (Keras
+/// `CosineDecayRestarts`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CosineDecayRestarts {
+    rate: f64,
+    steps: u64,
+    t_mul: f64,
+    m_mul: f64,
+    alpha: f64,
+}
+
+impl CosineDecayRestarts {
+    /// Returns the schedule whose first half cosine takes `steps` steps, each next twice as many.
+    pub fn new(rate: f64, steps: u64) -> Self {
+        CosineDecayRestarts { rate, steps: steps.max(1), t_mul: 2.0, m_mul: 1.0, alpha: 0.0 }
+    }
+
+    /// Returns the schedule whose half cosines grow so much longer, and are so much higher, from one to the next.
+    pub fn growth(mut self, t_mul: f64, m_mul: f64) -> Self {
+        (self.t_mul, self.m_mul) = (t_mul, m_mul);
+        self
+    }
+
+    /// Returns the schedule that does not fall below this share of its rate.
+    pub fn alpha(mut self, alpha: f64) -> Self {
+        self.alpha = alpha;
+        self
+    }
+}
+
+impl LearningRate for CosineDecayRestarts {
+    fn at(&self, step: u64) -> f64 {
+        let done = step as f64 / self.steps as f64;
+        let (restarts, within) = if self.t_mul == 1.0 {
+            (done.floor(), done.fract())
+        } else {
+            let i = ((1.0 - done * (1.0 - self.t_mul)).ln() / self.t_mul.ln()).floor();
+            let before = (1.0 - self.t_mul.powf(i)) / (1.0 - self.t_mul);
+            (i, (done - before) / self.t_mul.powf(i))
+        };
+        let height = self.m_mul.powf(restarts) * half_cosine(within);
+        self.rate * ((1.0 - self.alpha) * height + self.alpha)
+    }
+}
+
+/// Falls from `rate` to `end` along a power (Keras `PolynomialDecay`), a straight line at first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PolynomialDecay {
+    rate: f64,
+    steps: u64,
+    end: f64,
+    power: f64,
+    cycle: bool,
+}
+
+impl PolynomialDecay {
+    /// Returns the schedule that reaches `end` after `steps` steps.
+    pub fn new(rate: f64, steps: u64, end: f64) -> Self {
+        PolynomialDecay { rate, steps: steps.max(1), end, power: 1.0, cycle: false }
+    }
+
+    /// Returns the schedule with this power of what is left.
+    pub fn power(mut self, power: f64) -> Self {
+        self.power = power;
+        self
+    }
+
+    /// Returns the schedule that begins anew, each time over more steps, or stays at its end.
+    pub fn cycle(mut self, cycle: bool) -> Self {
+        self.cycle = cycle;
+        self
+    }
+}
+
+impl LearningRate for PolynomialDecay {
+    fn at(&self, step: u64) -> f64 {
+        let (mut step, mut steps) = (step as f64, self.steps as f64);
+        match self.cycle {
+            true => steps *= (step / steps).ceil().max(1.0),
+            false => step = step.min(steps),
+        }
+        (self.rate - self.end) * (1.0 - step / steps).powf(self.power) + self.end
+    }
+}
+
+/// One rate after the other (Keras `PiecewiseConstantDecay`).
+///
+/// ```
+/// use hubel::prelude::*;
+/// let rate = PiecewiseConstantDecay::new(0.1, [(100, 0.01), (150, 0.001)]);
+/// assert_eq!([100, 101, 150, 151].map(|step| rate.at(step)), [0.1, 0.01, 0.01, 0.001]);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct PiecewiseConstantDecay {
+    rate: f64,
+    changes: Vec<(u64, f64)>,
+}
+
+impl PiecewiseConstantDecay {
+    /// Returns the schedule that begins with `rate` and has each further rate after its step.
+    pub fn new(rate: f64, changes: impl Into<Vec<(u64, f64)>>) -> Self {
+        PiecewiseConstantDecay { rate, changes: changes.into() }
+    }
+}
+
+impl LearningRate for PiecewiseConstantDecay {
+    fn at(&self, step: u64) -> f64 {
+        let passed = self.changes.iter().rev().find(|(after, _)| step > *after);
+        passed.map_or(self.rate, |(_, rate)| *rate)
+    }
+}
+
 /// Rises to `max` over the first 30% of the steps and falls to almost nothing, both along half a cosine
 /// (Smith and Topin 2018, *Super-convergence*; the form of PyTorch's `OneCycleLR`).
 ///
@@ -41,12 +269,11 @@ impl LearningRate for OneCycle {
         let last = (self.steps - 1) as f64;
         let top = (0.3 * self.steps as f64 - 1.0).clamp(1e-9, last);
         let at = (step as f64).min(last);
-        let half_cosine =
-            |from: f64, to: f64, t: f64| to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * t).cos());
+        let between = |from: f64, to: f64, t: f64| to + (from - to) * half_cosine(t);
         if at <= top {
-            half_cosine(start, self.max, at / top)
+            between(start, self.max, at / top)
         } else {
-            half_cosine(self.max, end, (at - top) / (last - top).max(1e-9))
+            between(self.max, end, (at - top) / (last - top).max(1e-9))
         }
     }
 }

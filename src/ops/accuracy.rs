@@ -1,4 +1,4 @@
-//! Whether the likeliest class is the right one, for each row.
+//! Whether the right class is among the likeliest, for each row.
 
 use crate::{
     graph::{
@@ -9,11 +9,21 @@ use crate::{
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 
-/// Accuracy of classes (Keras): scores (N, C) and labels → f32 (N), 1 where the first largest score is the label's.
+/// Accuracy of classes (Keras): scores (N, C) and labels → f32 (N), 1 where the label's score is among the `k` largest,
+/// equal ones by their place. A score that is no number or −∞ is among none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CategoricalAccuracy {
     /// Whether labels are class numbers (N) instead of one-hot rows (N, C).
     pub sparse: bool,
+    /// How many of the largest scores count.
+    pub k: usize,
+}
+
+/// Returns whether the score at `at` is among the `k` largest of a row.
+fn among(row: &[f64], at: usize, k: usize) -> bool {
+    let v = row[at];
+    let before = row.iter().enumerate().filter(|(c, x)| **x > v || (**x == v && *c < at)).count();
+    v >= f64::from(f32::MIN) && before < k
 }
 
 fn first_largest(row: &[f64]) -> usize {
@@ -25,12 +35,19 @@ impl Op for CategoricalAccuracy {
         if self.sparse { "sparse_categorical_accuracy" } else { "categorical_accuracy" }
     }
 
+    fn key(&self) -> String {
+        format!("k={}", self.k)
+    }
+
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         let [x, labels] = inputs else {
             return Err(OpError::new(self.name(), "2 inputs", inputs.len(), "pass the scores and the labels"));
         };
         if x.shape.rank() < 2 || x.dtype != DType::F32 || x.shape.dims().contains(&0) {
             return Err(OpError::new(self.name(), "f32 scores (N, C)", x, "pass a row of scores for each sample"));
+        }
+        if self.k == 0 {
+            return Err(OpError::new(self.name(), "k of at least 1", 0, "take 1 for the likeliest class alone"));
         }
         let dims = &x.shape.dims()[1..x.shape.rank() - 1];
         let rows = x.shape.with_row(dims);
@@ -52,8 +69,8 @@ impl Op for CategoricalAccuracy {
         let (&classes, rows) = x.shape.split_last().unwrap_or((&1, &[]));
         vec![Array::from_fn(rows, |r| {
             let at = r * classes..(r + 1) * classes;
-            let label = if self.sparse { labels.data[r] } else { first_largest(&labels.data[at.clone()]) as f64 };
-            f64::from(u8::from(first_largest(&x.data[at]) as f64 == label))
+            let label = if self.sparse { labels.data[r] as usize } else { first_largest(&labels.data[at.clone()]) };
+            f64::from(u8::from(label < classes && among(&x.data[at], label, self.k)))
         })]
     }
 
@@ -73,6 +90,7 @@ impl Op for CategoricalAccuracy {
             ("FIXED", rows.fixed as f64),
             ("PER_SAMPLE", rows.per_sample as f64),
             ("CLASSES", io.inputs[0].shape.last() as f64),
+            ("K", self.k as f64),
         ];
         let source = if self.sparse {
             constants.push(("BYTES", f64::from(u8::from(io.inputs[1].dtype == DType::U8))));
@@ -107,12 +125,19 @@ impl Op for CategoricalAccuracy {
 impl Graph {
     /// Returns f32 (N): 1 where the first largest of `scores` (N, C) stands at the class number in `labels` (N).
     pub fn sparse_categorical_accuracy(&mut self, scores: Value, labels: Value) -> Result<Value, OpError> {
-        self.apply1(CategoricalAccuracy { sparse: true }, &[scores, labels])
+        self.apply1(CategoricalAccuracy { sparse: true, k: 1 }, &[scores, labels])
+    }
+
+    /// Returns f32 (N): 1 where the score of the label is among the `k` largest of `scores` (N, C); labels are class
+    /// numbers (N), or rows (N, C) whose first largest number is the label's.
+    pub fn top_k_accuracy(&mut self, scores: Value, labels: Value, k: usize) -> Result<Value, OpError> {
+        let sparse = self.ty(labels).dtype != DType::F32;
+        self.apply1(CategoricalAccuracy { sparse, k }, &[scores, labels])
     }
 
     /// Returns f32 (N): 1 where the first largest of `scores` (N, C) stands where that of `labels` (N, C) does.
     pub fn categorical_accuracy(&mut self, scores: Value, labels: Value) -> Result<Value, OpError> {
-        self.apply1(CategoricalAccuracy { sparse: false }, &[scores, labels])
+        self.apply1(CategoricalAccuracy { sparse: false, k: 1 }, &[scores, labels])
     }
 }
 
@@ -135,19 +160,20 @@ fn sample(rng: &mut Philox) -> Sample {
     };
     // Few different scores, so that largest ones are equal and the first must be found.
     let fill = if rng.below(2) == 0 { Fill::Index(3) } else { Fill::Distinct };
-    Sample::new(CategoricalAccuracy { sparse }, vec![(TensorType::f32(x), fill), labels], capacity).with_n(n)
+    let k = rng.pick(&[1, 1, 2, 5]);
+    Sample::new(CategoricalAccuracy { sparse, k }, vec![(TensorType::f32(x), fill), labels], capacity).with_n(n)
 }
 
 fn benches() -> Vec<(&'static str, Sample)> {
     let scores = (TensorType::f32([Batch, 10]), Fill::Distinct);
     let labels = (TensorType::new([Batch], DType::U32), Fill::Index(10));
-    vec![("n64_10", Sample::new(CategoricalAccuracy { sparse: true }, vec![scores, labels], 64))]
+    vec![("n64_10", Sample::new(CategoricalAccuracy { sparse: true, k: 1 }, vec![scores, labels], 64))]
 }
 
 /// The accuracies of classes as a family.
 pub static FAMILY: Family = Family {
     name: "accuracy",
-    about: "1 where the first largest score is the label's (Keras SparseCategoricalAccuracy, CategoricalAccuracy)",
+    about: "1 where the label's score is among the k largest (Keras SparseCategoricalAccuracy, TopKCategoricalAccuracy)",
     sample,
     benches,
     bad: &[
@@ -174,7 +200,8 @@ pub static FAMILY: Family = Family {
         },
     ],
     faults: &[
-        Fault { what: "finds the last largest", from: "if (v > best)", to: "if (v >= best)" },
+        Fault { what: "finds the last largest", from: "c < label)", to: "c > label)" },
+        Fault { what: "counts one more", from: "before < K", to: "before < K + 1u" },
         Fault { what: "drops the last class", from: "c < CLASSES;", to: "c + 1u < CLASSES;" },
         Fault { what: "takes the wrong byte", from: "((row & 3u) * 8u)", to: "((row & 1u) * 8u)" },
         Fault { what: "skips the last row", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },

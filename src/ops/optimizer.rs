@@ -23,6 +23,8 @@ pub struct Optimizer {
     pub rule: Rule,
     /// The part of each weight, times η, that is taken away before the rule acts (Keras `weight_decay`, AdamW).
     pub weight_decay: f32,
+    /// What η is multiplied with for these weights.
+    pub factor: f32,
 }
 
 /// A rule by which weights w follow their gradients g, as in Keras 3.
@@ -36,7 +38,8 @@ pub enum Rule {
         nesterov: bool,
     },
     /// `m = β₁·m + (1 − β₁)·g; v = β₂·v + (1 − β₂)·g²; w = w − α·m / (√v + ε)` with host number 1
-    /// `α = η·√(1 − β₂ᵗ) / (1 − β₁ᵗ)` (Kingma and Ba 2015 in the form of Keras Adam).
+    /// `α = η·√(1 − β₂ᵗ) / (1 − β₁ᵗ)` (Kingma and Ba 2015 in the form of Keras Adam). `amsgrad` keeps the largest v so
+    /// far too and divides by its root (Reddi et al. 2018).
     Adam {
         /// The part of the mean gradient that is kept.
         beta_1: f32,
@@ -44,6 +47,8 @@ pub enum Rule {
         beta_2: f32,
         /// What keeps the divisor from zero.
         epsilon: f32,
+        /// Whether the largest mean square so far divides.
+        amsgrad: bool,
     },
     /// Adam's moments; `w = w − (a·m + b·g) / (√(c·v) + ε)` with host numbers 2 to 4 `a = η·uₜ₊₁ / (1 − Uₜ₊₁)`,
     /// `b = η·(1 − uₜ) / (1 − Uₜ)`, `c = 1 / (1 − β₂ᵗ)`, where `uₜ = β₁·(1 − 0.96ᵗ/2)` and U is the product of all u
@@ -77,7 +82,7 @@ pub enum Rule {
 
 impl From<Rule> for Optimizer {
     fn from(rule: Rule) -> Self {
-        Optimizer { rule, weight_decay: 0.0 }
+        Optimizer { rule, weight_decay: 0.0, factor: 1.0 }
     }
 }
 
@@ -86,7 +91,8 @@ impl Rule {
     pub fn n_moments(&self) -> usize {
         match self {
             Rule::Sgd { momentum, .. } => usize::from(*momentum != 0.0),
-            Rule::Adam { .. } | Rule::Nadam { .. } => 2,
+            Rule::Adam { amsgrad, .. } => 2 + usize::from(*amsgrad),
+            Rule::Nadam { .. } => 2,
             Rule::Rmsprop { momentum, centered, .. } => 1 + usize::from(*momentum != 0.0) + usize::from(*centered),
             Rule::Adagrad { .. } => 1,
         }
@@ -142,14 +148,16 @@ impl Rule {
                 );
                 (text, vec![("MOMENTUM", momentum.into())])
             }
-            Rule::Adam { beta_1, beta_2, epsilon } => {
-                let after = "let after = weight - step.scalars[0][1] * new0 / (sqrt(new1) + EPSILON);";
+            Rule::Adam { beta_1, beta_2, epsilon, amsgrad } => {
+                let (largest, by) = if amsgrad { ("let new2 = max(old2, new1);\n    ", 2) } else { ("", 1) };
+                let alpha = "(step.scalars[0][1] * FACTOR)";
+                let after = format!("{largest}let after = weight - {alpha} * new0 / (sqrt(new{by}) + EPSILON);");
                 (format!("{MOMENTS}\n    {after}"), betas(beta_1, beta_2, epsilon))
             }
             Rule::Nadam { beta_1, beta_2, epsilon } => {
                 let text = format!(
                     "{MOMENTS}
-    let drive = step.scalars[0][2] * new0 + step.scalars[0][3] * gradient;
+    let drive = (step.scalars[0][2] * FACTOR) * new0 + (step.scalars[0][3] * FACTOR) * gradient;
     let after = weight - drive / (sqrt(step.scalars[1][0] * new1) + EPSILON);"
                 );
                 (text, betas(beta_1, beta_2, epsilon))
@@ -197,7 +205,9 @@ impl Optimizer {
 
     /// Returns the new weight and moments from weight, gradient and moments of one element.
     fn element(&self, x: &[f64], step: &Step) -> [Bounded; 4] {
-        let (g, rate) = (x[1], f64::from(step.scalars[0]));
+        // As the kernel has them.
+        let scalar = |i: usize| f64::from(step.scalars[i] * self.factor);
+        let (g, rate) = (x[1], scalar(0));
         let decay = x[0] * f64::from(self.weight_decay) * rate;
         let w = x[0] - decay;
         let decayed = if decay == 0.0 { 0.0 } else { UNIT * (3.0 * decay.abs() + w.abs()) };
@@ -221,15 +231,16 @@ impl Optimizer {
                 };
                 [moved(ahead), (v, v_error), NONE, NONE]
             }
-            Rule::Adam { beta_1, beta_2, epsilon } => {
+            Rule::Adam { beta_1, beta_2, epsilon, amsgrad } => {
                 let (m, v) = (mean((beta_1, x[2], g)), mean((beta_2, x[3], g * g)));
-                let alpha = f64::from(step.scalars[1]);
-                let by = over((alpha * m.0, alpha.abs() * m.1), (v.0.sqrt() + f64::from(epsilon), 0.0));
-                [moved(by), m, v, NONE]
+                let alpha = scalar(1);
+                let largest = if amsgrad && x[4] > v.0 { (x[4], v.1) } else { v };
+                let by = over((alpha * m.0, alpha.abs() * m.1), (largest.0.sqrt() + f64::from(epsilon), 0.0));
+                [moved(by), m, v, if amsgrad { largest } else { NONE }]
             }
             Rule::Nadam { beta_1, beta_2, epsilon } => {
                 let (m, v) = (mean((beta_1, x[2], g)), mean((beta_2, x[3], g * g)));
-                let [a, b, c] = [2, 3, 4].map(|i| f64::from(step.scalars[i]));
+                let (a, b, c) = (scalar(2), scalar(3), f64::from(step.scalars[4]));
                 let drive = (a * m.0 + b * g, a * m.1 + 3.0 * UNIT * ((a * m.0).abs() + (b * g).abs()));
                 let by = over(drive, ((c * v.0).sqrt() + f64::from(epsilon), 0.0));
                 [moved(by), m, v, NONE]
@@ -284,6 +295,7 @@ fn unpack(s: S) -> V { return s; }
 fn pack(v: V) -> S { return v; }
 override COUNT: u32 = 4u;
 override DECAY: f32 = 0.0;
+override FACTOR: f32 = 1.0;
 @group(0) @binding(1) var<storage, read_write> w: array<S>;
 @group(0) @binding(2) var<storage, read> g: array<S>;
 "
@@ -304,7 +316,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let i = (id.x + id.y * counts.x) * 64u + lane;
     if (i * 4u >= COUNT) {{ return; }}
     let inside = vec4<u32>(i * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COUNT);
-    let rate = step.scalars[0][0];
+    let rate = step.scalars[0][0] * FACTOR;
     let gradient = unpack(g[i]);
     let before = unpack(w[i]);
     let weight = before - before * (DECAY * rate);
@@ -334,7 +346,7 @@ impl Op for Optimizer {
     }
 
     fn key(&self) -> String {
-        format!("{:?} weight_decay={:?}", self.rule, self.weight_decay)
+        format!("{:?} weight_decay={:?} factor={:?}", self.rule, self.weight_decay, self.factor)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -347,7 +359,7 @@ impl Op for Optimizer {
         let (part, positive) = (|x: f32| (0.0..1.0).contains(&x), |x: f32| x > 0.0 && x.is_finite());
         let ok = match self.rule {
             Rule::Sgd { momentum, .. } => (0.0..=1.0).contains(&momentum),
-            Rule::Adam { beta_1, beta_2, epsilon } | Rule::Nadam { beta_1, beta_2, epsilon } => {
+            Rule::Adam { beta_1, beta_2, epsilon, .. } | Rule::Nadam { beta_1, beta_2, epsilon } => {
                 part(beta_1) && part(beta_2) && positive(epsilon)
             }
             Rule::Rmsprop { rho, momentum, epsilon, .. } => {
@@ -355,8 +367,10 @@ impl Op for Optimizer {
             }
             Rule::Adagrad { epsilon } => positive(epsilon),
         };
-        if !(ok && self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            let wanted = "momentum in 0..=1, betas and rho in 0..1, epsilon above 0, weight decay not below 0";
+        let sizes = [self.weight_decay, self.factor].iter().all(|x| *x >= 0.0 && x.is_finite());
+        if !(ok && sizes) {
+            let wanted =
+                "momentum in 0..=1, betas and rho in 0..1, epsilon above 0, weight decay and factor not below 0";
             return Err(OpError::new(self.name(), wanted, self.key(), "start from Keras's defaults"));
         }
         for (i, ty) in inputs.iter().enumerate() {
@@ -388,7 +402,7 @@ impl Op for Optimizer {
         let k = self.n_weights(io.inputs.len());
         let (body, mut constants) = self.rule.wgsl();
         let source = kernels::wide_words(&self.wgsl(&body, &constants), profile);
-        constants.splice(0..0, [("COUNT", 0.0), ("DECAY", self.weight_decay.into())]);
+        constants.splice(0..0, [("COUNT", 0.0), ("DECAY", self.weight_decay.into()), ("FACTOR", self.factor.into())]);
         let mut dispatches = Vec::new();
         let mut first = 0;
         while first < k {
@@ -482,7 +496,8 @@ impl Graph {
         beta_2: f32,
         epsilon: f32,
     ) -> Result<Vec<Value>, OpError> {
-        self.optimize(Rule::Adam { beta_1, beta_2, epsilon }, weights, gradients, &[m, v])
+        let amsgrad = false;
+        self.optimize(Rule::Adam { beta_1, beta_2, epsilon, amsgrad }, weights, gradients, &[m, v])
     }
 
     /// Returns a gradient scaled down to the norm `limit` where its own is larger (Keras `clipnorm`).
@@ -515,7 +530,10 @@ fn inputs(op: Optimizer, weights: &[Vec<usize>]) -> Vec<(TensorType, Fill)> {
     let any = Fill::Uniform(-1.0, 1.0);
     let fills = match op.rule {
         Rule::Sgd { .. } => vec![any; 3],
-        Rule::Adam { .. } | Rule::Nadam { .. } => vec![Fill::Uniform(-0.2, 0.2), any, any, Fill::Uniform(0.0, 1.0)],
+        Rule::Adam { .. } | Rule::Nadam { .. } => {
+            let square = Fill::Uniform(0.0, 1.0);
+            vec![Fill::Uniform(-0.2, 0.2), any, any, square, square]
+        }
         // A mean square is at least the square of the mean.
         Rule::Rmsprop { .. } => {
             let mean = Fill::Uniform(-0.5, 0.5);
@@ -537,7 +555,7 @@ fn weights(rng: &mut Philox) -> Vec<Vec<usize>> {
 }
 
 fn sample(rng: &mut Philox, rule: Rule) -> Sample {
-    let op = Optimizer { rule, weight_decay: rng.pick(&[0.0, 0.004, 2.0]) };
+    let op = Optimizer { rule, weight_decay: rng.pick(&[0.0, 0.004, 2.0]), factor: rng.pick(&[1.0, 0.1]) };
     let capacity = rng.pick(&[1, 5]);
     Sample::new(op, inputs(op, &weights(rng)), capacity)
 }
@@ -551,7 +569,7 @@ const EPSILONS: [f32; 3] = [1e-7, 1e-3, 0.1];
 
 fn sample_adam(rng: &mut Philox) -> Sample {
     let (beta_1, beta_2) = (rng.pick(&[0.9, 0.5]), rng.pick(&[0.999, 0.9]));
-    let rule = Rule::Adam { beta_1, beta_2, epsilon: rng.pick(&EPSILONS) };
+    let rule = Rule::Adam { beta_1, beta_2, epsilon: rng.pick(&EPSILONS), amsgrad: rng.below(3) == 0 };
     sample(rng, rule)
 }
 
@@ -584,7 +602,7 @@ fn bench(name: &'static str, rule: Rule, weights: &[Vec<usize>]) -> (&'static st
     (name, Sample::new(op, inputs(op, weights), 1))
 }
 
-const ADAM_RULE: Rule = Rule::Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 };
+const ADAM_RULE: Rule = Rule::Adam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7, amsgrad: false };
 const NADAM_RULE: Rule = Rule::Nadam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7 };
 const RMSPROP_RULE: Rule = Rule::Rmsprop { rho: 0.9, momentum: 0.0, epsilon: 1e-7, centered: false };
 
@@ -633,6 +651,7 @@ pub static SGD: Family = Family {
         Fault { what: "drops the momentum", from: "MOMENTUM * old0 -", to: "old0 -" },
         Fault { what: "does not look ahead", from: "MOMENTUM * new0 - drive", to: "new0" },
         Fault { what: "decays without the rate", from: "(DECAY * rate)", to: "DECAY" },
+        Fault { what: "has one rate for all", from: "step.scalars[0][0] * FACTOR", to: "step.scalars[0][0]" },
     ],
     differentiable: false,
     gradcheck: 1e-6,
@@ -685,7 +704,7 @@ pub static NADAM: Family = Family {
     }],
     faults: &[
         SKIP,
-        Fault { what: "forgets to look ahead", from: "step.scalars[0][3] * gradient", to: "0.0 * gradient" },
+        Fault { what: "forgets to look ahead", from: "(step.scalars[0][3] * FACTOR) * gradient", to: "0.0 * gradient" },
         Fault { what: "forgets the mean square's correction", from: "step.scalars[1][0] * new1", to: "new1" },
     ],
     differentiable: false,
@@ -711,7 +730,7 @@ pub static RMSPROP: Family = Family {
             what: "a negative weight decay",
             build: |g| {
                 let (w, d) = (g.input("w", [4], DType::F32), g.input("d", [4], DType::F32));
-                let optimizer = Optimizer { rule: RMSPROP_RULE, weight_decay: -1.0 };
+                let optimizer = Optimizer { rule: RMSPROP_RULE, weight_decay: -1.0, factor: 1.0 };
                 Ok(g.optimize(optimizer, &[w], &[d], &[&[d]])?[0])
             },
         },

@@ -1,3 +1,6 @@
+use super::Trainer;
+use crate::Error;
+
 /// Whether training goes on after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
@@ -24,21 +27,34 @@ pub struct Progress {
     pub values: Vec<(String, f64)>,
 }
 
+impl Progress {
+    /// Returns the value of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.values.iter().find(|(n, _)| n == name).map(|v| v.1)
+    }
+}
+
 /// What happens beside training; every method may be left out.
 ///
 /// ```
 /// use hubel::prelude::*;
 /// struct StopAtHalf;
 /// impl Callback for StopAtHalf {
-///     fn epoch_end(&mut self, at: &Progress) -> Control {
-///         let loss = at.values.iter().find(|(name, _)| name == "loss").map_or(0.0, |v| v.1);
-///         if loss < 0.5 { Control::Stop } else { Control::Continue }
+///     fn epoch_end(&mut self, at: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
+///         Ok(if at.get("loss") < Some(0.5) { Control::Stop } else { Control::Continue })
 ///     }
 /// }
 /// ```
 pub trait Callback {
     /// Called before the first step.
-    fn begin(&mut self, _at: &Progress) {}
+    fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Called before an epoch, also where it goes on in its middle.
+    fn epoch_begin(&mut self, _epoch: usize, _trainer: &mut Trainer) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Called after every step; `values` are those of the last time they were read.
     fn step_end(&mut self, _at: &Progress) -> Control {
@@ -48,8 +64,13 @@ pub trait Callback {
     /// Called when values have been read from the device, a few times a second.
     fn progress(&mut self, _at: &Progress) {}
 
-    /// Called after an epoch and its validation.
-    fn epoch_end(&mut self, _at: &Progress) -> Control {
-        Control::Continue
+    /// Called after an epoch and its validation; an error ends training.
+    fn epoch_end(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
+        Ok(Control::Continue)
+    }
+
+    /// Called after the last step, whatever ended training but an error.
+    fn end(&mut self, _trainer: &mut Trainer) -> Result<(), Error> {
+        Ok(())
     }
 }

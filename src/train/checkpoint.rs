@@ -28,6 +28,8 @@ impl Trainer {
             ("cursor", self.at.cursor as u64),
             ("seed", self.at.seed),
             ("plan", self.at.plan),
+            // NaN where the optimiser's own rate counts.
+            ("rate", self.at.rate.unwrap_or(f64::NAN).to_bits()),
         ];
         let metadata: BTreeMap<String, String> = fields.map(|(k, v)| (k.to_owned(), v.to_string())).into();
         let bytes = safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &metadata)?;
@@ -60,6 +62,7 @@ impl Trainer {
             cursor: field("cursor")? as usize,
             seed: field("seed")?,
             plan: field("plan")?,
+            rate: Some(f64::from_bits(field("rate")?)).filter(|rate| !rate.is_nan()),
         };
         let stores: Vec<_> =
             [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten().collect();

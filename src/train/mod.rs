@@ -1,6 +1,7 @@
 //! Training, evaluation and prediction as in Keras: compile, fit, evaluate, predict, callbacks, history.
 
 mod callback;
+mod callbacks;
 mod checkpoint;
 mod history;
 mod inference;
@@ -14,6 +15,9 @@ mod trainer;
 mod verify;
 
 pub use callback::{Callback, Control, Progress};
+pub use callbacks::{
+    CsvLogger, Direction, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau, TerminateOnNaN,
+};
 pub use history::History;
 pub use inference::Inference;
 pub use options::{Compile, Fit};

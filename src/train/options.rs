@@ -17,17 +17,36 @@ pub struct Compile {
     pub(super) loss: Arc<dyn Loss>,
     pub(super) metrics: Vec<Arc<dyn Metric>>,
     pub(super) seed: u64,
+    pub(super) factors: Vec<(String, f32)>,
 }
 
 impl Compile {
     /// Returns a way to train without metrics, seed 0.
     pub fn new(optimizer: impl Optimizer + 'static, loss: impl Loss + 'static) -> Self {
-        Compile { optimizer: Arc::new(optimizer), loss: Arc::new(loss), metrics: Vec::new(), seed: 0 }
+        Compile {
+            optimizer: Arc::new(optimizer),
+            loss: Arc::new(loss),
+            metrics: Vec::new(),
+            seed: 0,
+            factors: Vec::new(),
+        }
     }
 
     /// Returns the way with a metric more.
     pub fn metric(mut self, metric: impl Metric + 'static) -> Self {
         self.metrics.push(Arc::new(metric));
+        self
+    }
+
+    /// Returns the way with the weights of a layer, or of all layers below this path, changed at `factor` times the
+    /// learning rate; the last call that names a weight's layer counts.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).rate_factor("base", 0.1);
+    /// ```
+    pub fn rate_factor(mut self, layer: impl Into<String>, factor: f32) -> Self {
+        self.factors.push((layer.into(), factor));
         self
     }
 

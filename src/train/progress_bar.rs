@@ -1,4 +1,5 @@
-use super::{Callback, Control, Progress};
+use super::{Callback, Control, Progress, Trainer};
+use crate::Error;
 use indicatif::ProgressStyle;
 
 /// A bar for each epoch on standard error, with loss, metrics and images per second.
@@ -49,13 +50,13 @@ impl Callback for ProgressBar {
         self.bar.set_message(Self::message(at));
     }
 
-    fn epoch_end(&mut self, at: &Progress) -> Control {
+    fn epoch_end(&mut self, at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
         self.bar.set_position(at.seen as u64);
         self.bar.abandon_with_message(Self::message(at));
         if self.bar.is_hidden() {
             // No terminal: one line an epoch, so that a log shows the same.
             eprintln!("epoch {}/{} {}/{} {}", at.epoch + 1, at.epochs, at.seen, at.samples, Self::message(at));
         }
-        Control::Continue
+        Ok(Control::Continue)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     runtime::{Arena, Engine, Store, Timing},
     tensor::{Batch, DType, HostTensor, Shape},
 };
-use std::{sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 /// Training was asked for something that cannot be.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -55,6 +55,22 @@ pub enum TrainError {
         wanted: String,
         /// What was given.
         got: String,
+    },
+    /// No layer that is trained has this name.
+    #[error("no trained layer is called `{got}`; there are {wanted}")]
+    NoLayer {
+        /// The name given.
+        got: String,
+        /// Names that there are.
+        wanted: String,
+    },
+    /// A callback watches a value that training does not give.
+    #[error("no value is called `{got}`: there are {wanted}; values that begin with val_ need validation data")]
+    NoValue {
+        /// The name given.
+        got: String,
+        /// Names that there are.
+        wanted: String,
     },
     /// A label names no class.
     #[error("label {label} of sample {sample} names no class: the model has {classes} outputs, labels run from 0")]
@@ -115,6 +131,8 @@ pub struct Trainer {
     pub(super) params: Store,
     pub(super) moments: Option<Store>,
     pub(super) metrics: Store,
+    /// How many sums each metric takes.
+    sums: Vec<usize>,
     arena: Arena,
     pub(super) at: Position,
     pub(super) history: History,
@@ -123,7 +141,7 @@ pub struct Trainer {
 }
 
 /// Where training stands, as a checkpoint keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Position {
     pub step: u64,
     pub epoch: usize,
@@ -131,9 +149,31 @@ pub(super) struct Position {
     pub seed: u64,
     /// Hash of the plan that took the last step, 0 where there was none.
     pub plan: u64,
+    /// A learning rate that stands above the optimiser's own.
+    pub rate: Option<f64>,
 }
 
 const METRICS: &str = "metrics";
+const WEIGHTS: &str = "data/weights";
+
+fn sums_name(metric: usize) -> String {
+    format!("{METRICS}/{metric}")
+}
+
+/// Returns whether a weight's name lies at or below a layer's.
+fn below(name: &str, layer: &str) -> bool {
+    name.strip_prefix(layer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Returns sums added to a state in place, which starts anew where [`Accumulate::KEEP`] is 0.
+fn kept_and(g: &mut Graph, state: Value, sums: Value) -> Result<Value, OpError> {
+    let instrs = vec![
+        Instr { f: elementary("where_positive")?, args: vec![Arg::Input(0), Arg::Scalar(Accumulate::KEEP)] },
+        Instr { f: elementary("add")?, args: vec![Arg::Instr(0), Arg::Input(1)] },
+    ];
+    let program = Program { n_inputs: 2, instrs, result: Arg::Instr(1) };
+    g.apply1(Elementwise { program, shape: None, in_place: true }, &[state, sums])
+}
 
 impl Model {
     /// Returns a trainer with this model's weights on the engine's device.
@@ -171,8 +211,24 @@ impl Trainer {
             true => None,
             false => Some(engine.store(Arc::new(Layout::new(moments, limit)))?),
         };
-        let counters = TensorType::f32([2 + how.metrics.len()]);
-        let metrics = engine.store(Arc::new(Layout::new([(METRICS.to_owned(), counters)], limit)))?;
+        if let Some(store) = moments.as_ref().filter(|_| how.optimizer.initial() != 0.0) {
+            for entry in &store.layout().entries {
+                let shape = entry.ty.shape.dims().to_vec();
+                let values = vec![how.optimizer.initial(); shape.iter().product()];
+                store.write(&entry.name, &HostTensor::f32(shape, values)?)?;
+            }
+        }
+        if let Some((prefix, _)) = how.factors.iter().find(|(p, _)| !trainable().any(|w| below(&w.name, p))) {
+            let wanted = model.layer_names().join(", ");
+            return Err(TrainError::NoLayer { got: prefix.clone(), wanted }.into());
+        }
+        let sums = Self::sums(&model, &how)?;
+        let scalar = sums.iter().filter(|k| **k == 0).count();
+        let counters = [(METRICS.to_owned(), TensorType::f32([2 + scalar]))].into_iter();
+        let counters = counters.chain(
+            (sums.iter().enumerate()).filter(|(_, k)| **k > 0).map(|(i, &k)| (sums_name(i), TensorType::f32([k]))),
+        );
+        let metrics = engine.store(Arc::new(Layout::new(counters, limit)))?;
         Ok(Trainer {
             model,
             engine: engine.clone(),
@@ -180,12 +236,43 @@ impl Trainer {
             params,
             moments,
             metrics,
+            sums,
             arena: engine.arena(),
             at: Position::default(),
             history: History::default(),
             plan: None,
             on_batch: None,
         })
+    }
+
+    /// Returns how many sums each metric takes, 0 for a number that the loss's kernel adds up too.
+    fn sums(model: &Model, how: &Compile) -> Result<Vec<usize>, Error> {
+        let mut g = Graph::new();
+        let output = g.input("output", model.output_shape(), DType::F32);
+        let row = model.output_shape().dims()[1..].to_vec();
+        let batched = |row: &[usize]| [Batch].into_iter().chain(row.iter().copied()).collect::<Vec<_>>();
+        let labels = match how.loss.takes_classes() {
+            true => g.input("labels", batched(&row[..row.len().saturating_sub(1)]), DType::U32),
+            false => g.input("labels", batched(&row), DType::F32),
+        };
+        let mut sums = Vec::new();
+        for metric in &how.metrics {
+            let built = metric.build(&mut g, output, labels)?;
+            // One launch takes loss and six metrics.
+            let alone = g.shape(built).rank() == 1 && sums.iter().filter(|k| **k == 0).count() < 6;
+            sums.push(if alone { 0 } else { g.shape(built).dims()[1..].iter().product::<usize>().max(1) });
+        }
+        Ok(sums)
+    }
+
+    /// Returns the learning rate of the next step.
+    pub fn learning_rate(&self) -> f64 {
+        self.at.rate.unwrap_or_else(|| self.how.optimizer.rate(self.at.step))
+    }
+
+    /// Takes this learning rate from the next step on, instead of the optimiser's own.
+    pub fn set_learning_rate(&mut self, rate: f64) {
+        self.at.rate = Some(rate);
     }
 
     /// Returns the model.
@@ -224,21 +311,27 @@ impl Trainer {
             return Ok(Source::Host);
         }
         let ty = |t: &HostTensor| TensorType::new(Shape::fixed(t.shape()), t.dtype());
-        let entries = [("data/images".to_owned(), ty(&data.images)), ("data/labels".to_owned(), ty(&data.labels))];
+        let tensors = [
+            ("data/images", Some(&data.images)),
+            ("data/labels", Some(&data.labels)),
+            (WEIGHTS, data.weights.as_ref()),
+        ];
+        let tensors = || tensors.into_iter().filter_map(|(name, t)| Some((name, t?)));
+        let entries = tensors().map(|(name, t)| (name.to_owned(), ty(t)));
         let store = self.engine.store(Arc::new(Layout::new(entries, limit)))?;
-        store.write("data/images", &data.images)?;
-        store.write("data/labels", &data.labels)?;
+        tensors().try_for_each(|(name, t)| store.write(name, t))?;
         Ok(Source::Device(store))
     }
 
     /// Builds the graph of a training or evaluation step.
     fn graph(&self, data: &Dataset, source: &Source, mode: Mode) -> Result<Graph, Error> {
         let mut g = Graph::new();
-        let (x, y) = match source {
+        let (x, y, weights) = match source {
             Source::Host => {
                 let x = g.input("x", self.model.input_shape(), DType::F32);
                 let dims: Vec<usize> = [Batch].into_iter().chain(data.labels.shape()[1..].iter().copied()).collect();
-                (x, g.input("y", dims, if data.has_classes() { DType::U32 } else { DType::F32 }))
+                let y = g.input("y", dims, if data.has_classes() { DType::U32 } else { DType::F32 });
+                (x, y, data.weights.as_ref().map(|_| g.input(WEIGHTS, [Batch], DType::F32)))
             }
             Source::Device(store) => {
                 let rows = g.input("rows", [Batch], DType::U32);
@@ -250,21 +343,41 @@ impl Trainer {
                 let labels = table(&mut g, "data/labels");
                 let x = g.gather(images, rows)?;
                 let y = if data.has_classes() { g.gather_labels(labels, rows) } else { g.gather(labels, rows) }?;
-                (rescale(&mut g, x, data.scale, data.offset)?, y)
+                let weights = match &data.weights {
+                    None => None,
+                    Some(_) => {
+                        let all = table(&mut g, WEIGHTS);
+                        Some(g.gather(all, rows)?)
+                    }
+                };
+                (rescale(&mut g, x, data.scale, data.offset)?, y, weights)
             }
         };
         let built = self.model.assemble(&mut g, &[x], mode)?;
         let (output, logits) = (built.outputs[0], built.logits[0]);
         let mut losses = self.how.loss.build(&mut g, output, logits, y)?;
+        if let Some(weights) = weights {
+            losses = g.mul(losses, weights)?;
+        }
         for &penalty in &built.penalties {
             losses = g.add(losses, penalty)?;
         }
         let mut rows = vec![losses];
-        for metric in &self.how.metrics {
-            // The largest logit is the largest probability.
-            rows.push(metric.build(&mut g, logits.unwrap_or(output), y)?);
+        for (i, (metric, &k)) in self.how.metrics.iter().zip(&self.sums).enumerate() {
+            let output = logits.filter(|_| metric.takes_logits()).unwrap_or(output);
+            let each = metric.build(&mut g, output, y)?;
+            if k == 0 {
+                rows.push(each);
+                continue;
+            }
+            let each = g.reshape(each, [Batch, k])?;
+            let sum = g.sum(each, &[0], false)?;
+            let state = g.state(&sums_name(i), TensorType::f32([k]), None);
+            let new = kept_and(&mut g, state, sum)?;
+            g.update(state, new);
+            g.output(&sums_name(i), new);
         }
-        let counters = g.state(METRICS, TensorType::f32([2 + self.how.metrics.len()]), None);
+        let counters = g.state(METRICS, TensorType::f32([1 + rows.len()]), None);
         let counted = g.accumulate(counters, &rows)?;
         g.update(counters, counted);
         g.output(METRICS, counted);
@@ -273,7 +386,8 @@ impl Trainer {
             let weights: Vec<&crate::nn::Weight> = built.weights.iter().filter(|w| w.trainable).collect();
             let values: Vec<Value> = weights.iter().map(|w| w.value).collect();
             let gradients = g.gradients(loss, &values)?;
-            for run in self.runs(weights.iter().map(|w| w.name.as_str())) {
+            let gradients = self.how.optimizer.clip(&mut g, &gradients)?;
+            for (run, factor) in self.runs(weights.iter().map(|w| w.name.as_str())) {
                 let mut slots: Vec<Vec<Value>> = Vec::new();
                 for slot in self.how.optimizer.slots() {
                     let names = weights[run.clone()].iter();
@@ -283,7 +397,7 @@ impl Trainer {
                     slots.push(slot);
                 }
                 for (state, mut new) in
-                    self.how.optimizer.build(&mut g, &values[run.clone()], &gradients[run], &slots)?
+                    self.how.optimizer.build(&mut g, &values[run.clone()], &gradients[run], &slots, factor)?
                 {
                     let weight = weights.iter().find(|w| w.value == state);
                     if let Some(constraint) = weight.and_then(|w| w.constraint.as_ref()) {
@@ -296,17 +410,22 @@ impl Trainer {
         Ok(g)
     }
 
-    /// Cuts weights into runs that lie one behind the other, so that one kernel updates a run.
-    fn runs<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<std::ops::Range<usize>> {
-        let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
-        let mut end = None;
+    /// Cuts weights into runs that lie one behind the other, moments too, and have one factor of the learning rate, so
+    /// that one kernel updates a run.
+    fn runs<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<(Range<usize>, f32)> {
+        let slots = self.how.optimizer.slots();
+        let mut runs: Vec<(Range<usize>, f32)> = Vec::new();
+        let mut ends: Vec<(usize, u64)> = Vec::new();
         for (i, name) in names.enumerate() {
-            let Some(entry) = self.params.layout().find(name) else { continue };
-            match (runs.last_mut(), end == Some((entry.chunk, entry.offset))) {
-                (Some(run), true) => run.end = i + 1,
-                _ => runs.push(i..i + 1),
+            let moments = slots.iter().filter_map(|s| self.moments.as_ref()?.layout().find(&format!("{s}/{name}")));
+            let entries: Vec<_> = self.params.layout().find(name).into_iter().chain(moments).collect();
+            let starts = entries.iter().map(|e| (e.chunk, e.offset));
+            let factor = self.how.factors.iter().rev().find(|(p, _)| below(name, p)).map_or(1.0, |f| f.1);
+            match runs.last_mut() {
+                Some((run, before)) if *before == factor && starts.eq(ends.iter().copied()) => run.end = i + 1,
+                _ => runs.push((i..i + 1, factor)),
             }
-            end = Some((entry.chunk, entry.offset + entry.bytes.next_multiple_of(256).max(256)));
+            ends = entries.iter().map(|e| (e.chunk, e.offset + e.bytes.next_multiple_of(256).max(256))).collect();
         }
         runs
     }
@@ -345,7 +464,7 @@ impl Trainer {
     }
 
     fn step(&self, n: usize, first: bool) -> Step {
-        let mut scalars = self.how.optimizer.scalars(self.at.step);
+        let mut scalars = self.how.optimizer.scalars(self.learning_rate(), self.at.step);
         scalars[Accumulate::KEEP] = if first { 0.0 } else { 1.0 };
         Step { n, step: self.at.step as u32, seed: self.at.seed, scalars }
     }
@@ -361,8 +480,9 @@ impl Trainer {
         match source {
             Source::Device(_) => runner.run(step, &[("rows", bytemuck::cast_slice(rows))]),
             Source::Host => {
-                let (x, y) = (data.rows(rows)?, data.labels_of(rows)?);
-                runner.run(step, &[("x", x.bytes()), ("y", y.bytes())])
+                let (x, y, weights) = (data.rows(rows)?, data.labels_of(rows)?, data.weights_of(rows));
+                let feeds = [("x", x.bytes()), ("y", y.bytes()), (WEIGHTS, bytemuck::cast_slice(&weights))];
+                runner.run(step, &feeds[..2 + usize::from(data.weights.is_some())])
             }
         }
     }
@@ -370,8 +490,16 @@ impl Trainer {
     fn read_values(&self, runner: &mut Runner, n: usize) -> Result<Vec<(String, f64)>, Error> {
         let counters = runner.read(METRICS, n)?.to_f32();
         let seen = f64::from(counters[0]).max(1.0);
-        let names = ["loss"].into_iter().chain(self.how.metrics.iter().map(|m| m.name()));
-        Ok(names.zip(&counters[1..]).map(|(name, &sum)| (name.to_owned(), f64::from(sum) / seen)).collect())
+        let mut values = vec![("loss".to_owned(), f64::from(counters[1]) / seen)];
+        let mut scalar = counters[2..].iter();
+        for (i, (metric, &k)) in self.how.metrics.iter().zip(&self.sums).enumerate() {
+            let sums: Vec<f64> = match k {
+                0 => scalar.next().map(|&x| f64::from(x)).into_iter().collect(),
+                _ => runner.read(&sums_name(i), n)?.to_f32().into_iter().map(f64::from).collect(),
+            };
+            values.push((metric.name().to_owned(), metric.result(&sums, seen)));
+        }
+        Ok(values)
     }
 
     /// Trains until the asked number of epochs is done and returns the history of all epochs.
@@ -403,9 +531,10 @@ impl Trainer {
             Some((data, (source, compiled))) => Some((data, source, compiled.runner(&self.engine, Some(&self.arena))?)),
         };
         let mut at = Progress { epochs: fit.epochs, samples: data.len(), ..Progress::default() };
-        fit.callbacks.iter_mut().for_each(|c| c.begin(&at));
+        fit.callbacks.iter_mut().try_for_each(|c| c.begin(&at, self))?;
         let mut steps = 0;
         while self.at.epoch < fit.epochs {
+            fit.callbacks.iter_mut().try_for_each(|c| c.epoch_begin(self.at.epoch, self))?;
             let order = if fit.shuffle {
                 shuffled(fit.seed, self.at.epoch as u32, data.len())
             } else {
@@ -448,12 +577,13 @@ impl Trainer {
             (self.at.epoch, self.at.cursor) = (self.at.epoch + 1, 0);
             fit.callbacks.iter_mut().for_each(|c| c.progress(&at));
             for callback in &mut fit.callbacks {
-                stop |= callback.epoch_end(&at) == Control::Stop;
+                stop |= callback.epoch_end(&at, self)? == Control::Stop;
             }
             if stop {
                 break;
             }
         }
+        fit.callbacks.iter_mut().try_for_each(|c| c.end(self))?;
         Ok(self.history.clone())
     }
 
@@ -506,11 +636,12 @@ impl Trainer {
         self.check(data)?;
         let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
-        let (x, y) = (data.rows(&rows)?, data.labels_of(&rows)?);
+        let (x, y, weights) = (data.rows(&rows)?, data.labels_of(&rows)?, data.weights_of(&rows));
+        let feeds = [("x", x.bytes()), ("y", y.bytes()), (WEIGHTS, bytemuck::cast_slice(&weights))];
         let step = self.step(data.len(), true);
         self.at.step += 1;
         let times = match &mut runner {
-            Runner::Device(session) => session.profile(&step, &[("x", x.bytes()), ("y", y.bytes())])?,
+            Runner::Device(session) => session.profile(&step, &feeds[..2 + usize::from(data.weights.is_some())])?,
             Runner::Reference(_) => Vec::new(),
         };
         self.on_batch = Some((data.len(), runner));
@@ -558,6 +689,18 @@ impl Trainer {
     pub fn predict(&self, samples: &HostTensor) -> Result<HostTensor, Error> {
         let n = samples.shape().first().copied().unwrap_or(1);
         self.inference(Batch::up_to(n.min(256)), &[])?.predict(samples)
+    }
+
+    /// Takes these values for weights of the model by name; those not named keep theirs.
+    pub fn set_weights(&mut self, tensors: &[(String, HostTensor)]) -> Result<(), Error> {
+        tensors.iter().try_for_each(|(name, tensor)| Ok(self.params.write(name, tensor)?))
+    }
+
+    /// Returns the model with the weights that it has learned.
+    pub fn trained(&self) -> Result<Model, Error> {
+        let mut model = self.model.clone();
+        model.set_weights(self.weights()?)?;
+        Ok(model)
     }
 
     /// Returns the model's weights by name, in the order of the layers.

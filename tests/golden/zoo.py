@@ -292,7 +292,7 @@ def randomise(model, rng, x):
             gain = 0.3 if added and all(isinstance(o, L.Add) for o in added) else 1.0
             values = dict(gamma=gain * rng.uniform(0.5, 1.5, m.shape), beta=rng.normal(0, 0.2, m.shape),
                           moving_mean=m + 0.1 * np.sqrt(s2 + 1e-3) * rng.normal(0, 1, m.shape),
-                          moving_variance=(s2 + 0.05 * m * m + 1e-3) * rng.uniform(0.7, 1.4, m.shape))
+                          moving_variance=(s2 + 0.5 * m * m + 1e-3) * rng.uniform(0.7, 1.4, m.shape))
             for w in op.weights:
                 w.assign(values[w.name])
         elif isinstance(op, L.Normalization):

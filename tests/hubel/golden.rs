@@ -442,7 +442,7 @@ fn optimizer(case: &Case) -> Result<(), String> {
         Some("sgd") => Rule::Sgd { momentum: number("momentum"), nesterov: case.flag("nesterov") },
         Some("adam" | "adamw") => {
             let (beta_1, beta_2, epsilon) = betas();
-            Rule::Adam { beta_1, beta_2, epsilon }
+            Rule::Adam { beta_1, beta_2, epsilon, amsgrad: false }
         }
         Some("nadam") => {
             let (beta_1, beta_2, epsilon) = betas();
@@ -462,7 +462,8 @@ fn optimizer(case: &Case) -> Result<(), String> {
     states.extend((0..rule.n_moments()).map(|m| ty(&format!("m{m}"))));
     let moments: Vec<[Value; 1]> = states[1..].iter().map(|&m| [m]).collect();
     let moments: Vec<&[Value]> = moments.iter().map(|m| &m[..]).collect();
-    let results = g.optimize(Optimizer { rule, weight_decay }, &[w], &[dw], &moments).map_err(|e| e.to_string())?;
+    let results =
+        g.optimize(Optimizer { rule, weight_decay, factor: 1.0 }, &[w], &[dw], &moments).map_err(|e| e.to_string())?;
     results.iter().enumerate().for_each(|(i, &v)| g.output(&i.to_string(), v));
     let first = if matches!(rule, Rule::Adagrad { .. }) { 0.1 } else { 0.0 };
     let mut values = vec![Array::full(start.shape.clone(), first); states.len()];

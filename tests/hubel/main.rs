@@ -18,4 +18,5 @@ mod shared_tiles;
 mod structure;
 mod training;
 mod worked_examples;
+mod workflow;
 mod zoo;

@@ -138,10 +138,10 @@ impl Callback for Counting {
         Control::Continue
     }
 
-    fn epoch_end(&mut self, _at: &Progress) -> Control {
+    fn epoch_end(&mut self, _at: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
         assert_eq!(Some(objects(&self.engine)), self.before, "an evaluation created something");
         *self.seen.borrow_mut() = self.step;
-        Control::Continue
+        Ok(Control::Continue)
     }
 }
 
