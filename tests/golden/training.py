@@ -4,7 +4,8 @@
     KERAS_BACKEND=jax python tests/golden/training.py, with keras 3.15.1, jax and safetensors installed
 
 `losses`: y_pred, y_true under the case's name, per-sample means, and the gradient of their mean. `metrics`: two batches
-and the result after each. `schedules`: rates of 40 steps. `early`, `plateau`: what the callbacks do with a series.
+and the result after each. `schedules`: rates of 40 steps. `early`, `plateau`: what the callbacks do with a series. `runs`: three epochs of a small network, its weights before and
+after, the losses, and the moving statistics after each epoch.
 """
 import json
 import os
@@ -20,7 +21,7 @@ from safetensors.numpy import save_file
 
 HERE = pathlib.Path(__file__).parent
 rng = np.random.default_rng(0)
-out, tensors = {"losses": [], "metrics": [], "schedules": [], "early": [], "plateau": []}, {}
+out, tensors = {"losses": [], "metrics": [], "schedules": [], "early": [], "plateau": [], "runs": []}, {}
 
 
 def softmax(x):
@@ -178,6 +179,48 @@ for series, name, options in [
 ]:
     _, _, rates = drive(C.ReduceLROnPlateau(name, **options), name, series)
     out["plateau"].append({"value": name, "series": series, "options": options, "rates": rates})
+
+K = keras.layers
+
+
+def own(w):
+    """A weight's path without its model's name."""
+    return "/".join(w.path.split("/")[-2:])
+
+
+def run(name, optimizer, sample_weight=None, class_weight=None):
+    keras.utils.set_random_seed(3)
+    x = rng.uniform(0, 1, (96 + 32, 8, 8, 1)).astype("float32")
+    y = (x[:, :4].mean((1, 2, 3)) > x[:, 4:].mean((1, 2, 3))).astype("int32") + 2 * (x[:, 0, 0, 0] > 0.6)
+    model = keras.Sequential([
+        keras.Input((8, 8, 1)), K.Conv2D(4, 3, activation="relu", name="c"), K.BatchNormalization(name="b"),
+        K.MaxPooling2D(2, name="p"), K.Flatten(name="f"), K.Dense(4, activation="softmax", name="d")])
+    for w in model.weights:
+        put(f"{name}/before/{own(w)}", w.value)
+    put(f"{name}/x", x), put(f"{name}/y", y)
+    losses = {}
+    if sample_weight is not None:
+        put(f"{name}/weights", sample_weight)
+
+    class Statistics(C.Callback):
+        def on_epoch_end(self, epoch, logs):
+            for key, value in logs.items():
+                losses.setdefault(key, []).append(value)
+            for w in model.get_layer("b").non_trainable_variables:
+                put(f"{name}/epoch{epoch}/{own(w)}", w.value)
+
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x[:96], y[:96], epochs=3, batch_size=16, shuffle=False, verbose=0, sample_weight=sample_weight,
+              class_weight=class_weight, validation_data=(x[96:], y[96:]), callbacks=[Statistics()])
+    for w in model.weights:
+        put(f"{name}/after/{own(w)}", w.value)
+    out["runs"].append({"name": name, "history": losses, "class_weight": class_weight})
+
+
+run("sgd", keras.optimizers.SGD(0.05, momentum=0.9))
+run("adam", keras.optimizers.Adam(0.01))
+run("weighted", keras.optimizers.Adam(0.01), sample_weight=rng.uniform(0, 2, 96).astype("float32"))
+run("classes", keras.optimizers.RMSprop(0.003), class_weight={0: 1.0, 1: 0.5, 2: 2.0, 3: 0.1})
 
 save_file(tensors, HERE / "training.safetensors")
 (HERE / "training.json").write_text(json.dumps(out, separators=(",", ":")) + "\n")

@@ -12,9 +12,8 @@ the SHA-256 of the lines "path extents" of its weights in Keras's order, and the
     io.safetensors        input, output, logits and act/<layer name> intermediates (NHWC), computed in f64
     meta.json             counts, order of the weights, the deviation of Keras's f32 from its f64
 of a network of keras.applications, or of one that is built here of Keras's layers as its paper says. The weights are
-random but well scaled: He-normal kernels, random gamma and beta, smaller ones at the end of a residual branch as
-training makes them, moving statistics that are those of the input with noise, so that activations neither die nor
-explode at any depth, roundings do not grow with it, and the terms all matter.
+random but well scaled: He-normal kernels, random gamma and beta, moving statistics that are those of the input with
+noise, so that the activations neither die nor explode at any depth, and the terms all matter.
 
 Needs: pip install keras==3.15.1 jax==0.10.2 safetensors==0.8.0 numpy==2.4.6
 """
@@ -288,11 +287,9 @@ def randomise(model, rng, x):
             v = to_np(args[0]).astype(np.float64)
             axes = tuple(range(v.ndim - 1))
             m, s2 = v.mean(axes), v.var(axes)
-            added = [node.operation for node in op._outbound_nodes]
-            gain = 0.3 if added and all(isinstance(o, L.Add) for o in added) else 1.0
-            values = dict(gamma=gain * rng.uniform(0.5, 1.5, m.shape), beta=rng.normal(0, 0.2, m.shape),
+            values = dict(gamma=rng.uniform(0.5, 1.5, m.shape), beta=rng.normal(0, 0.2, m.shape),
                           moving_mean=m + 0.1 * np.sqrt(s2 + 1e-3) * rng.normal(0, 1, m.shape),
-                          moving_variance=(s2 + 0.5 * m * m + 1e-3) * rng.uniform(0.7, 1.4, m.shape))
+                          moving_variance=(s2 + 1e-3) * rng.uniform(0.7, 1.4, m.shape))
             for w in op.weights:
                 w.assign(values[w.name])
         elif isinstance(op, L.Normalization):

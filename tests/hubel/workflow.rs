@@ -269,6 +269,68 @@ fn the_rate_falls_on_a_plateau_as_keras_lowers_it() {
     }
 }
 
+#[test]
+fn three_epochs_of_a_small_network_are_those_of_keras() {
+    let golden = Golden::open();
+    let model = Sequential::new([8, 8, 1])
+        .add(Conv2D::new(4, 3).activation(Relu).name("c"))
+        .add(BatchNormalization::new().name("b"))
+        .add(MaxPooling2D::new(2).name("p"))
+        .add(Flatten::new().name("f"))
+        .add(Dense::new(4).activation(Softmax).name("d"))
+        .build()
+        .expect("a model");
+    for case in golden.cases("runs") {
+        let name = text(case, "name");
+        let all = |part: &str| -> Vec<(String, HostTensor)> {
+            let prefix = format!("{name}/{part}/");
+            golden.tensors.iter().filter_map(|t| Some((t.0.strip_prefix(&prefix)?.to_owned(), t.1.clone()))).collect()
+        };
+        let y: Vec<u8> = golden.tensor(case, "y").to_f32().into_iter().map(|y| y as u8).collect();
+        let labels = HostTensor::u8([y.len()], y).expect("labels");
+        let data = Dataset::new(golden.tensor(case, "x"), labels).expect("data");
+        let (mut train, validation) = data.split(0.25);
+        if let Some((_, weights)) = golden.tensors.iter().find(|t| t.0 == format!("{name}/weights")) {
+            train = train.sample_weights(weights.to_f32()).expect("weights");
+        }
+        if let Some(of_class) = case["class_weight"].as_object() {
+            let weights: Vec<f32> = of_class.values().map(|w| w.as_f64().expect("a weight") as f32).collect();
+            train = train.class_weights(&weights).expect("weights");
+        }
+        let loss = SparseCategoricalCrossentropy::new();
+        let how = match name {
+            "sgd" => Compile::new(Sgd::new(0.05).momentum(0.9), loss),
+            "classes" => Compile::new(RmsProp::new(0.003), loss),
+            _ => Compile::new(Adam::new(0.01), loss),
+        };
+        let mut model = model.clone();
+        model.set_weights(all("before")).expect("the same weights");
+        let mut trainer = model.compile(engine(), how.metric(Accuracy)).expect("a trainer");
+        for epoch in 0..3 {
+            let fit = Fit::epochs(epoch + 1).batch(16).shuffle(false).validation(&validation);
+            trainer.fit(&train, fit).expect("training");
+            let weights = trainer.weights().expect("weights");
+            for (path, wanted) in all(&format!("epoch{epoch}")) {
+                let got = &weights.iter().find(|w| w.0 == path).unwrap_or_else(|| panic!("no {path}")).1;
+                near(&format!("{name}, epoch {epoch}: {path}"), &got.to_f32(), &wanted.to_f32());
+            }
+        }
+        for (key, wanted) in case["history"].as_object().expect("a history") {
+            let wanted: Vec<f64> = serde_json::from_value(wanted.clone()).expect("numbers");
+            let got = trainer.history().get(key).unwrap_or_else(|| panic!("no {key}"));
+            for (a, b) in got.iter().zip(&wanted) {
+                assert!((a - b).abs() <= 1e-3 * b.abs().max(1e-2), "{name} {key}: {got:?}, wanted {wanted:?}");
+            }
+        }
+        let weights = trainer.weights().expect("weights");
+        for (path, wanted) in all("after") {
+            let got = &weights.iter().find(|w| w.0 == path).unwrap_or_else(|| panic!("no {path}")).1;
+            let off = got.to_f32().iter().zip(wanted.to_f32()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off < 2e-3, "{name} {path}: off by {off}");
+        }
+    }
+}
+
 /// Points of two classes on a line, 40 of them.
 fn points() -> Dataset {
     let x: Vec<f32> = (0..40).map(|i| i as f32 / 20.0 - 1.0).collect();
