@@ -112,7 +112,7 @@ mod tests {
         assert!((14..=15).contains(&white), "{white}");
         let grey = crop(&HostTensor::u8([1, 1, 1], vec![9]).unwrap(), [4, 2], 1, Filter::Bicubic).unwrap();
         assert_eq!((grey.shape(), &grey.to_f32()[..]), (&[1, 4, 2, 1][..], &[9.0; 8][..]));
-        assert!(crop(&HostTensor::u8([2, 2], vec![0; 4]).unwrap(), [4, 4], 3).is_err());
+        assert!(crop(&HostTensor::u8([2, 2], vec![0; 4]).unwrap(), [4, 4], 3, Filter::Bicubic).is_err());
         assert!(crop(&photo, [0, 4], 3, Filter::Bicubic).is_err() && crop(&photo, [4, 4], 2, Filter::Bicubic).is_err());
     }
 
