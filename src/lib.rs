@@ -85,7 +85,7 @@ pub mod prelude {
     pub use crate::train::ProgressBar;
     pub use crate::train::{
         Callback, Compile, Control, CsvLogger, Direction, EarlyStopping, Fit, History, Inference,
-        LearningRateScheduler, ModelCheckpoint, Progress, ReduceLROnPlateau, Scores, TerminateOnNaN, Trainer,
+        LearningRateScheduler, ModelCheckpoint, Progress, ReduceLROnPlateau, Scores, TerminateOnNaN, Trainer, Watch,
     };
 }
 

@@ -112,14 +112,26 @@ impl Dataset {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn sample_weights(mut self, weights: Vec<f32>) -> Result<Dataset, FormatError> {
-        let wanted = format!("{} finite numbers of at least 0", self.len());
-        let wrong = |got: String| FormatError::new(Flaw::Contradiction, "the samples' weights", &wanted, got);
-        if let Some(bad) = weights.iter().find(|w| !(**w >= 0.0 && w.is_finite())) {
-            return Err(wrong(bad.to_string()));
-        }
-        let got = format!("{} numbers", weights.len());
-        self.weights = Some(HostTensor::f32([self.len()], weights).map_err(|_| wrong(got))?);
+        let n = weights.len();
+        self.weights = HostTensor::f32([n], weights).ok();
+        self.check_weights()?;
         Ok(self)
+    }
+
+    /// Returns an error where weights are there, but not a finite one of at least 0 for each sample.
+    pub(crate) fn check_weights(&self) -> Result<(), FormatError> {
+        let Some(weights) = &self.weights else { return Ok(()) };
+        let wrong = |got: String| {
+            let wanted = format!("{} finite numbers of at least 0", self.len());
+            Err(FormatError::new(Flaw::Contradiction, "the samples' weights", wanted, got))
+        };
+        match weights.data() {
+            Data::F32(all) if weights.shape() == [self.len()] => {
+                let bad = all.iter().find(|w| !(**w >= 0.0 && w.is_finite()));
+                bad.map_or(Ok(()), |bad| wrong(bad.to_string()))
+            }
+            _ => wrong(format!("{} {:?}", weights.dtype(), weights.shape())),
+        }
     }
 
     /// Returns the data set whose samples count as much as their class does, beside their own weights, or an error where
@@ -199,12 +211,10 @@ impl Dataset {
         labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many values as their shape has", e))
     }
 
-    /// Returns the weights of these samples, f32 (indices), 1 where samples count alike.
-    pub(crate) fn weights_of(&self, indices: &[u32]) -> Vec<f32> {
-        match self.weights.as_ref().map(HostTensor::data) {
-            Some(Data::F32(v)) => indices.iter().map(|&i| v.get(i as usize).copied().unwrap_or(1.0)).collect(),
-            _ => vec![1.0; indices.len()],
-        }
+    /// Returns the weights of these samples, where samples have some.
+    pub(crate) fn weights_of(&self, indices: &[u32]) -> Option<Vec<f32>> {
+        let Data::F32(all) = self.weights.as_ref()?.data() else { return None };
+        Some(indices.iter().map(|&i| all.get(i as usize).copied().unwrap_or(1.0)).collect())
     }
 
     fn checked(&self, index: u32) -> Result<usize, FormatError> {

@@ -25,26 +25,24 @@ fn wrong(wanted: &str, got: impl std::fmt::Display) -> FormatError {
 ///
 /// 87.5% of what has the wanted aspect is kept; grey becomes three equal channels, colour becomes grey by
 /// .299 r + .587 g + .114 b.
-pub fn crop(photo: &HostTensor, size: [usize; 2], channels: usize, filter: Filter) -> Result<HostTensor, FormatError> {
-    resized(photo, size, channels, filter, Some(KEPT))
+pub fn crop(photo: &HostTensor, shape: [usize; 3], filter: Filter) -> Result<HostTensor, FormatError> {
+    let side = |n: usize| n.max(1) as f64;
+    let [h, w] = [0, 1].map(|axis| photo.shape().get(axis).copied().unwrap_or(0));
+    let scale = KEPT * f64::min(h as f64 / side(shape[0]), w as f64 / side(shape[1]));
+    let kept = |n: usize, all: usize| ((n as f64 * scale).round() as usize).clamp(1, all.max(1));
+    resized(photo, [kept(shape[0], h), kept(shape[1], w)], shape, filter)
 }
 
 /// Returns the whole of a photo as [`crop`] does its middle; its aspect is not kept.
-pub fn squeeze(
-    photo: &HostTensor,
-    size: [usize; 2],
-    channels: usize,
-    filter: Filter,
-) -> Result<HostTensor, FormatError> {
-    resized(photo, size, channels, filter, None)
+pub fn squeeze(photo: &HostTensor, shape: [usize; 3], filter: Filter) -> Result<HostTensor, FormatError> {
+    resized(photo, [0, 1].map(|axis| photo.shape().get(axis).copied().unwrap_or(0)), shape, filter)
 }
 
 fn resized(
     photo: &HostTensor,
-    [height, width]: [usize; 2],
-    channels: usize,
+    [kept_h, kept_w]: [usize; 2],
+    [height, width, channels]: [usize; 3],
     filter: Filter,
-    kept: Option<f64>,
 ) -> Result<HostTensor, FormatError> {
     let [h, w, c @ (1 | 3)] = *photo.shape() else {
         return Err(wrong("a tensor (h, w, 1) or (h, w, 3)", format!("{:?}", photo.shape())));
@@ -56,11 +54,6 @@ fn resized(
     let bytes: Vec<u8> = photo.to_f32().iter().map(|&x| x as u8).collect();
     let rgb = if c == 3 { bytes } else { bytes.iter().flat_map(|&x| [x; 3]).collect() };
     let picture = RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("a photo of some size", "none"))?;
-    let largest = f64::min(h as f64 / height as f64, w as f64 / width as f64);
-    let side = |n: usize, all: usize| {
-        kept.map_or(all, |kept| ((n as f64 * kept * largest).round() as usize).clamp(1, all.max(1)))
-    };
-    let (kept_h, kept_w) = (side(height, h), side(width, w));
     let (x, y) = ((w - kept_w) / 2, (h - kept_h) / 2);
     let filter = match filter {
         Filter::Bilinear => imageops::FilterType::Triangle,
@@ -103,17 +96,17 @@ mod tests {
         // Black, with a white middle column of 40 pixels.
         let bytes = (0..100 * 200).flat_map(|i| [if (80..120).contains(&(i % 200)) { 255 } else { 0 }; 3]).collect();
         let photo = HostTensor::u8([100, 200, 3], bytes).unwrap();
-        let out = crop(&photo, [32, 32], 3, Filter::Bicubic).unwrap();
+        let out = crop(&photo, [32, 32, 3], Filter::Bicubic).unwrap();
         assert_eq!(out.shape(), [1, 32, 32, 3]);
         let row = &out.to_f32()[..32 * 3];
         assert!(row[16 * 3] > 250.0 && row[0] < 5.0 && row[31 * 3] < 5.0, "{row:?}");
         let white = row.iter().step_by(3).filter(|x| **x > 127.0).count();
         // 40 of 87.5 pixels.
         assert!((14..=15).contains(&white), "{white}");
-        let grey = crop(&HostTensor::u8([1, 1, 1], vec![9]).unwrap(), [4, 2], 1, Filter::Bicubic).unwrap();
+        let grey = crop(&HostTensor::u8([1, 1, 1], vec![9]).unwrap(), [4, 2, 1], Filter::Bicubic).unwrap();
         assert_eq!((grey.shape(), &grey.to_f32()[..]), (&[1, 4, 2, 1][..], &[9.0; 8][..]));
-        assert!(crop(&HostTensor::u8([2, 2], vec![0; 4]).unwrap(), [4, 4], 3, Filter::Bicubic).is_err());
-        assert!(crop(&photo, [0, 4], 3, Filter::Bicubic).is_err() && crop(&photo, [4, 4], 2, Filter::Bicubic).is_err());
+        assert!(crop(&HostTensor::u8([2, 2], vec![0; 4]).unwrap(), [4, 4, 3], Filter::Bicubic).is_err());
+        assert!(crop(&photo, [0, 4, 3], Filter::Bicubic).is_err() && crop(&photo, [4, 4, 2], Filter::Bicubic).is_err());
     }
 
     #[test]

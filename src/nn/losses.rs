@@ -1,6 +1,6 @@
 //! What training makes small.
 
-use super::Metric;
+use super::{Metric, layer::setter};
 use crate::{
     graph::{Graph, OpError, Value},
     ops::Elementwise,
@@ -42,11 +42,9 @@ impl SparseCategoricalCrossentropy {
         Self::default()
     }
 
-    /// Returns the loss of logits, or of probabilities.
-    pub fn from_logits(mut self, from_logits: bool) -> Self {
-        self.from_logits = from_logits;
-        self
-    }
+    setter!(set
+        /// Returns the loss of logits, or of probabilities.
+        from_logits: bool);
 }
 
 impl Loss for SparseCategoricalCrossentropy {
@@ -136,11 +134,7 @@ macro_rules! losses {
                 Self::default()
             }
 
-            $(#[$doc])*
-            pub fn $option(mut self, $option: $ty) -> Self {
-                self.$option = $option;
-                self
-            }
+            setter!(set $(#[$doc])* $option: $ty);
         }
     };
 }
@@ -302,17 +296,13 @@ impl BinaryCrossentropy {
         Self::default()
     }
 
-    /// Returns the loss with this share of each label spread evenly over all classes.
-    pub fn label_smoothing(mut self, share: f32) -> Self {
-        self.label_smoothing = share;
-        self
-    }
+    setter!(set
+        /// Returns the loss with this share of each label spread evenly over all classes.
+        label_smoothing: f32);
 
-    /// Returns the loss of logits, or of probabilities.
-    pub fn from_logits(mut self, from_logits: bool) -> Self {
-        self.from_logits = from_logits;
-        self
-    }
+    setter!(set
+        /// Returns the loss of logits, or of probabilities.
+        from_logits: bool);
 }
 
 impl Loss for BinaryCrossentropy {
@@ -359,17 +349,13 @@ impl CategoricalCrossentropy {
         Self::default()
     }
 
-    /// Returns the loss with this share of each label spread evenly over all classes.
-    pub fn label_smoothing(mut self, share: f32) -> Self {
-        self.label_smoothing = share;
-        self
-    }
+    setter!(set
+        /// Returns the loss with this share of each label spread evenly over all classes.
+        label_smoothing: f32);
 
-    /// Returns the loss of logits, or of probabilities.
-    pub fn from_logits(mut self, from_logits: bool) -> Self {
-        self.from_logits = from_logits;
-        self
-    }
+    setter!(set
+        /// Returns the loss of logits, or of probabilities.
+        from_logits: bool);
 }
 
 impl Loss for CategoricalCrossentropy {

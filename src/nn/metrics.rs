@@ -1,6 +1,6 @@
 //! What a history shows beside the loss.
 
-use super::losses::mean_of_sample;
+use super::{layer::setter, losses::mean_of_sample};
 use crate::{
     graph::{Graph, OpError, Value},
     ops::Part,
@@ -113,11 +113,9 @@ impl BinaryAccuracy {
         Self::default()
     }
 
-    /// Returns the metric with this threshold.
-    pub fn threshold(mut self, threshold: f32) -> Self {
-        self.threshold = threshold;
-        self
-    }
+    setter!(set
+        /// Returns the metric with this threshold.
+        threshold: f32);
 }
 
 impl Metric for BinaryAccuracy {
@@ -154,11 +152,9 @@ macro_rules! ratio {
                 Self::default()
             }
 
-            /// Returns the metric of predictions above this threshold.
-            pub fn threshold(mut self, threshold: f32) -> Self {
-                self.threshold = threshold;
-                self
-            }
+            setter!(set
+                /// Returns the metric of predictions above this threshold.
+                threshold: f32);
 
             /// Returns the metric of one class alone, of those along the last axis.
             pub fn class_id(mut self, class: usize) -> Self {
@@ -277,11 +273,9 @@ impl Auc {
         Self::default()
     }
 
-    /// Returns the area under this curve.
-    pub fn curve(mut self, curve: Curve) -> Self {
-        self.curve = curve;
-        self
-    }
+    setter!(set
+        /// Returns the area under this curve.
+        curve: Curve);
 
     /// Returns the metric with this number of thresholds, at least 3.
     pub fn thresholds(mut self, thresholds: usize) -> Self {

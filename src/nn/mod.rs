@@ -38,3 +38,4 @@ pub use rates::{
 };
 pub use regularizers::{L1, L1L2, L2, Regularizer};
 pub use summary::{Row, Summary};
+pub(crate) use {layer::setter, weights::below};

@@ -1,6 +1,6 @@
 //! How gradients change weights, as in Keras.
 
-use super::LearningRate;
+use super::{LearningRate, layer::setter};
 use crate::{
     graph::{Graph, OpError, Step, Value},
     ops::{self, Rule},
@@ -65,10 +65,16 @@ impl Clip {
     }
 }
 
-/// Declares an optimiser: its options with their defaults, its rule, the names of its slots and what they begin with.
+/// Declares optimisers of one rule: their names with the weight decay of each, the options with their defaults, what the
+/// slots begin with, the rule, the names of the slots.
 macro_rules! optimizer {
-    ($(#[$meta:meta])* $Name:ident { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr,)* }
-     decay $decay:expr, initial $initial:expr, |$this:ident| $rule:expr, $slots:expr) => {
+    ($($(#[$meta:meta])* $Name:ident decay $decay:literal,)+ =
+     $options:tt initial $initial:expr, |$this:ident| $rule:expr, $slots:expr) => {
+        $(optimizer! { @one $(#[$meta])* $Name $decay, $options $initial, $this $rule, $slots })+
+    };
+    (@one $(#[$meta:meta])* $Name:ident $decay:literal,
+     { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr,)* }
+     $initial:expr, $this:ident $rule:expr, $slots:expr) => {
         $(#[$meta])*
         #[derive(Debug, Clone)]
         pub struct $Name {
@@ -84,35 +90,26 @@ macro_rules! optimizer {
                 $Name { rate: Arc::new(rate), weight_decay: $decay, clip: Clip::None, $($option: $default,)* }
             }
 
-            $($(#[$doc])*
-            pub fn $option(mut self, $option: $ty) -> Self {
-                self.$option = $option;
-                self
-            })*
+            $(setter!(set $(#[$doc])* $option: $ty);)*
 
-            /// Returns the optimiser that takes this part of each weight, times the rate, away before each step.
-            pub fn weight_decay(mut self, weight_decay: f32) -> Self {
-                self.weight_decay = weight_decay;
-                self
-            }
+            setter!(set
+                /// Returns the optimiser that takes this part of each weight, times the rate, away before each step.
+                weight_decay: f32);
 
             /// Returns the optimiser with each weight's gradient scaled down to this norm; there is one kind of
             /// clipping, the last that was asked for.
-            pub fn clipnorm(mut self, limit: f32) -> Self {
-                self.clip = Clip::Norm(limit);
-                self
+            pub fn clipnorm(self, limit: f32) -> Self {
+                $Name { clip: Clip::Norm(limit), ..self }
             }
 
             /// Returns the optimiser with each number of a gradient held within ± `limit`.
-            pub fn clipvalue(mut self, limit: f32) -> Self {
-                self.clip = Clip::Value(limit);
-                self
+            pub fn clipvalue(self, limit: f32) -> Self {
+                $Name { clip: Clip::Value(limit), ..self }
             }
 
             /// Returns the optimiser with all gradients scaled down by one factor to this norm of them together.
-            pub fn global_clipnorm(mut self, limit: f32) -> Self {
-                self.clip = Clip::GlobalNorm(limit);
-                self
+            pub fn global_clipnorm(self, limit: f32) -> Self {
+                $Name { clip: Clip::GlobalNorm(limit), ..self }
             }
 
             fn rule(&self) -> Rule {
@@ -171,13 +168,14 @@ optimizer! {
     /// let optimizer = Sgd::new(0.01).momentum(0.9).nesterov(true);
     /// assert_eq!(optimizer.slots(), ["velocity"]);
     /// ```
-    Sgd {
+    Sgd decay 0.0,
+    = {
         /// Returns the optimiser with this momentum.
         momentum: f32 = 0.0,
         /// Returns the optimiser with or without Nesterov's form of momentum.
         nesterov: bool = false,
     }
-    decay 0.0, initial 0.0, |o| Rule::Sgd { momentum: o.momentum, nesterov: o.nesterov },
+    initial 0.0, |o| Rule::Sgd { momentum: o.momentum, nesterov: o.nesterov },
     if o.momentum == 0.0 { vec![] } else { vec!["velocity"] }
 }
 
@@ -189,22 +187,7 @@ optimizer! {
     /// assert_eq!(Adam::new(1e-3).slots(), ["m", "v"]);
     /// assert_eq!(Adam::new(1e-3).amsgrad(true).global_clipnorm(1.0).slots(), ["m", "v", "largest_v"]);
     /// ```
-    Adam {
-        /// Returns the optimiser with this part of the mean gradient kept.
-        beta_1: f32 = 0.9,
-        /// Returns the optimiser with this part of the mean square kept.
-        beta_2: f32 = 0.999,
-        /// Returns the optimiser with this number added to the root of the second moment.
-        epsilon: f32 = 1e-7,
-        /// Returns the optimiser that divides by the largest mean square so far, or not.
-        amsgrad: bool = false,
-    }
-    decay 0.0, initial 0.0,
-    |o| Rule::Adam { beta_1: o.beta_1, beta_2: o.beta_2, epsilon: o.epsilon, amsgrad: o.amsgrad },
-    if o.amsgrad { vec!["m", "v", "largest_v"] } else { vec!["m", "v"] }
-}
-
-optimizer! {
+    Adam decay 0.0,
     /// Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019; Keras `AdamW`), 0.004 at first.
     ///
     /// ```
@@ -212,7 +195,8 @@ optimizer! {
     /// let optimizer = AdamW::new(CosineDecay::new(1e-3, 1000)).weight_decay(0.05);
     /// assert!(optimizer.rate(999) < 1e-5);
     /// ```
-    AdamW {
+    AdamW decay 0.004,
+    = {
         /// Returns the optimiser with this part of the mean gradient kept.
         beta_1: f32 = 0.9,
         /// Returns the optimiser with this part of the mean square kept.
@@ -222,7 +206,7 @@ optimizer! {
         /// Returns the optimiser that divides by the largest mean square so far, or not.
         amsgrad: bool = false,
     }
-    decay 0.004, initial 0.0,
+    initial 0.0,
     |o| Rule::Adam { beta_1: o.beta_1, beta_2: o.beta_2, epsilon: o.epsilon, amsgrad: o.amsgrad },
     if o.amsgrad { vec!["m", "v", "largest_v"] } else { vec!["m", "v"] }
 }
@@ -234,7 +218,8 @@ optimizer! {
     /// use hubel::prelude::*;
     /// assert_eq!(Nadam::new(1e-3).slots(), ["m", "v"]);
     /// ```
-    Nadam {
+    Nadam decay 0.0,
+    = {
         /// Returns the optimiser with this part of the mean gradient kept.
         beta_1: f32 = 0.9,
         /// Returns the optimiser with this part of the mean square kept.
@@ -242,7 +227,7 @@ optimizer! {
         /// Returns the optimiser with this number added to the root of the second moment.
         epsilon: f32 = 1e-7,
     }
-    decay 0.0, initial 0.0,
+    initial 0.0,
     |o| Rule::Nadam { beta_1: o.beta_1, beta_2: o.beta_2, epsilon: o.epsilon },
     vec!["m", "v"]
 }
@@ -254,7 +239,8 @@ optimizer! {
     /// use hubel::prelude::*;
     /// assert_eq!(RmsProp::new(1e-3).momentum(0.9).slots(), ["velocity", "momentum"]);
     /// ```
-    RmsProp {
+    RmsProp decay 0.0,
+    = {
         /// Returns the optimiser with this part of the mean square kept.
         rho: f32 = 0.9,
         /// Returns the optimiser with this momentum.
@@ -264,7 +250,7 @@ optimizer! {
         /// Returns the optimiser that takes the square of the mean gradient off, or not.
         centered: bool = false,
     }
-    decay 0.0, initial 0.0,
+    initial 0.0,
     |o| Rule::Rmsprop { rho: o.rho, momentum: o.momentum, epsilon: o.epsilon, centered: o.centered },
     [("velocity", true), ("momentum", o.momentum != 0.0), ("average_gradient", o.centered)]
         .into_iter().filter(|slot| slot.1).map(|slot| slot.0).collect()
@@ -277,12 +263,13 @@ optimizer! {
     /// use hubel::prelude::*;
     /// assert_eq!(Adagrad::new(1e-2).initial_accumulator_value(0.5).initial(), 0.5);
     /// ```
-    Adagrad {
+    Adagrad decay 0.0,
+    = {
         /// Returns the optimiser whose sums begin with this.
         initial_accumulator_value: f32 = 0.1,
         /// Returns the optimiser with this number added to the sum.
         epsilon: f32 = 1e-7,
     }
-    decay 0.0, initial o.initial_accumulator_value, |o| Rule::Adagrad { epsilon: o.epsilon },
+    initial o.initial_accumulator_value, |o| Rule::Adagrad { epsilon: o.epsilon },
     vec!["accumulator"]
 }

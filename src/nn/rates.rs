@@ -1,5 +1,6 @@
 //! Learning rates that change from step to step.
 
+use super::layer::setter;
 use std::fmt;
 
 /// A learning rate for each step.
@@ -19,68 +20,58 @@ fn half_cosine(t: f64) -> f64 {
     0.5 * (1.0 + (std::f64::consts::PI * t).cos())
 }
 
-/// rate · decay^(step / steps) (Keras `ExponentialDecay`).
-///
-/// ```
-/// use hubel::prelude::*;
-/// let rate = ExponentialDecay::new(0.1, 100, 0.5);
-/// assert_eq!((rate.at(0), rate.at(200)), (0.1, 0.025));
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ExponentialDecay {
-    rate: f64,
-    steps: u64,
-    decay: f64,
-    staircase: bool,
+/// Declares a schedule that falls with the number of times that its steps have gone by.
+macro_rules! decay {
+    ($(#[$meta:meta])* $Name:ident |$rate:ident, $decay:ident, $times:ident| $at:expr) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub struct $Name {
+            rate: f64,
+            steps: u64,
+            decay: f64,
+            staircase: bool,
+        }
+
+        impl $Name {
+            /// Returns the schedule that begins at `rate` and falls by `decay` in `steps` steps.
+            pub fn new(rate: f64, steps: u64, decay: f64) -> Self {
+                $Name { rate, steps: steps.max(1), decay, staircase: false }
+            }
+
+            setter!(set
+                /// Returns the schedule that falls at whole multiples of its steps only, or all along.
+                staircase: bool);
+        }
+
+        impl LearningRate for $Name {
+            fn at(&self, step: u64) -> f64 {
+                let times = step as f64 / self.steps as f64;
+                let ($rate, $decay, $times) = (self.rate, self.decay, if self.staircase { times.floor() } else { times });
+                $at
+            }
+        }
+    };
 }
 
-impl ExponentialDecay {
-    /// Returns the schedule that falls by the factor `decay` every `steps` steps.
-    pub fn new(rate: f64, steps: u64, decay: f64) -> Self {
-        ExponentialDecay { rate, steps: steps.max(1), decay, staircase: false }
-    }
-
-    /// Returns the schedule that falls at whole multiples of its steps only, or all along.
-    pub fn staircase(mut self, staircase: bool) -> Self {
-        self.staircase = staircase;
-        self
-    }
+decay! {
+    /// rate · decay^(step / steps) (Keras `ExponentialDecay`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let rate = ExponentialDecay::new(0.1, 100, 0.5);
+    /// assert_eq!((rate.at(0), rate.at(200)), (0.1, 0.025));
+    /// ```
+    ExponentialDecay |rate, decay, times| rate * decay.powf(times)
 }
 
-impl LearningRate for ExponentialDecay {
-    fn at(&self, step: u64) -> f64 {
-        let times = step as f64 / self.steps as f64;
-        self.rate * self.decay.powf(if self.staircase { times.floor() } else { times })
-    }
-}
-
-/// rate / (1 + decay · step / steps) (Keras `InverseTimeDecay`).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct InverseTimeDecay {
-    rate: f64,
-    steps: u64,
-    decay: f64,
-    staircase: bool,
-}
-
-impl InverseTimeDecay {
-    /// Returns the schedule.
-    pub fn new(rate: f64, steps: u64, decay: f64) -> Self {
-        InverseTimeDecay { rate, steps: steps.max(1), decay, staircase: false }
-    }
-
-    /// Returns the schedule that falls at whole multiples of its steps only, or all along.
-    pub fn staircase(mut self, staircase: bool) -> Self {
-        self.staircase = staircase;
-        self
-    }
-}
-
-impl LearningRate for InverseTimeDecay {
-    fn at(&self, step: u64) -> f64 {
-        let times = step as f64 / self.steps as f64;
-        self.rate / (1.0 + self.decay * if self.staircase { times.floor() } else { times })
-    }
+decay! {
+    /// rate / (1 + decay · step / steps) (Keras `InverseTimeDecay`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// assert_eq!(InverseTimeDecay::new(0.1, 100, 1.0).at(100), 0.05);
+    /// ```
+    InverseTimeDecay |rate, decay, times| rate / (1.0 + decay * times)
 }
 
 /// Falls along half a cosine to `alpha` times the rate, after a linear warm-up where one is asked for (Loshchilov and
@@ -106,11 +97,9 @@ impl CosineDecay {
         CosineDecay { rate, steps: steps.max(1), alpha: 0.0, warmup: None }
     }
 
-    /// Returns the schedule that ends at this share of its highest rate.
-    pub fn alpha(mut self, alpha: f64) -> Self {
-        self.alpha = alpha;
-        self
-    }
+    setter!(set
+        /// Returns the schedule that ends at this share of its highest rate.
+        alpha: f64);
 
     /// Returns the schedule that rises from its rate to `target` over the first `steps` steps, and falls from there.
     pub fn warmup(mut self, target: f64, steps: u64) -> Self {
@@ -153,11 +142,9 @@ impl CosineDecayRestarts {
         self
     }
 
-    /// Returns the schedule that does not fall below this share of its rate.
-    pub fn alpha(mut self, alpha: f64) -> Self {
-        self.alpha = alpha;
-        self
-    }
+    setter!(set
+        /// Returns the schedule that does not fall below this share of its rate.
+        alpha: f64);
 }
 
 impl LearningRate for CosineDecayRestarts {
@@ -191,17 +178,13 @@ impl PolynomialDecay {
         PolynomialDecay { rate, steps: steps.max(1), end, power: 1.0, cycle: false }
     }
 
-    /// Returns the schedule with this power of what is left.
-    pub fn power(mut self, power: f64) -> Self {
-        self.power = power;
-        self
-    }
+    setter!(set
+        /// Returns the schedule with this power of what is left.
+        power: f64);
 
-    /// Returns the schedule that begins anew, each time over more steps, or stays at its end.
-    pub fn cycle(mut self, cycle: bool) -> Self {
-        self.cycle = cycle;
-        self
-    }
+    setter!(set
+        /// Returns the schedule that begins anew, each time over more steps, or stays at its end.
+        cycle: bool);
 }
 
 impl LearningRate for PolynomialDecay {

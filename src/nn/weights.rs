@@ -8,6 +8,11 @@ use crate::{
 };
 use std::{collections::HashMap, path::Path};
 
+/// Returns whether a name is a path or lies below it.
+pub(crate) fn below(name: &str, path: &str) -> bool {
+    name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// The weights of one layer of a model: its path, and indices of its weights.
 struct Slot<'m> {
     path: &'m str,
@@ -164,7 +169,6 @@ impl Model {
         groups: &mut Groups,
         out: &mut Vec<(String, HostTensor)>,
     ) -> Result<(), LayerError> {
-        let below = |k: &str, of: &str| k.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let mut own: Vec<&mut (String, Vec<(usize, HostTensor)>)> =
             groups.iter_mut().filter(|g| below(&g.0, key)).collect();
         // A file lists the directions of a bidirectional layer by the alphabet.

@@ -20,6 +20,8 @@ pub struct Accumulate;
 impl Accumulate {
     /// The host number that says whether earlier sums are kept.
     pub const KEEP: usize = Step::N_SCALARS - 1;
+    /// The most values of one state: what portable adapters bind.
+    pub const MOST: usize = 7;
 }
 
 impl Op for Accumulate {
@@ -31,9 +33,9 @@ impl Op for Accumulate {
         let Some((state, values)) = inputs.split_first() else {
             return Err(OpError::new("accumulate", "a state and values", "nothing", "pass the state first"));
         };
-        if values.len() > 7 {
-            let advice = "use two states";
-            return Err(OpError::new("accumulate", "at most 7 values", values.len(), advice));
+        if values.len() > Self::MOST {
+            let (wanted, advice) = (format!("at most {} values", Self::MOST), "use two states");
+            return Err(OpError::new("accumulate", wanted, values.len(), advice));
         }
         if *state != TensorType::f32([1 + values.len()]) {
             let wanted = format!("a state f32({})", 1 + values.len());

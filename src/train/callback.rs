@@ -51,7 +51,7 @@ pub trait Callback {
         Ok(())
     }
 
-    /// Called before an epoch, also where it goes on in its middle.
+    /// Called before the first step of an epoch.
     fn epoch_begin(&mut self, _epoch: usize, _trainer: &mut Trainer) -> Result<(), Error> {
         Ok(())
     }

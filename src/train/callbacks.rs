@@ -4,6 +4,7 @@ use super::{Callback, Control, Progress, TrainError, Trainer};
 use crate::{
     Error,
     io::{FormatError, save},
+    nn::setter,
     tensor::HostTensor,
 };
 use std::{
@@ -23,18 +24,40 @@ pub enum Direction {
     Max,
 }
 
-/// A watched value and the best that it was.
+/// A value that a callback watches, of those of an epoch; a name alone will do.
+///
+/// ```
+/// use hubel::prelude::*;
+/// let watch = Watch::new("val_score").direction(Direction::Max).min_delta(0.01);
+/// let fit = Fit::epochs(100).callback(EarlyStopping::new(watch)).callback(ReduceLROnPlateau::new("val_loss"));
+/// ```
 #[derive(Debug, Clone)]
-struct Watched {
+pub struct Watch {
     name: String,
     direction: Direction,
-    min_delta: f64,
+    min_delta: Option<f64>,
     best: Option<f64>,
 }
 
-impl Watched {
-    fn new(name: impl Into<String>) -> Self {
-        Watched { name: name.into(), direction: Direction::Auto, min_delta: 0.0, best: None }
+impl<S: Into<String>> From<S> for Watch {
+    fn from(name: S) -> Self {
+        Watch { name: name.into(), direction: Direction::Auto, min_delta: None, best: None }
+    }
+}
+
+impl Watch {
+    /// Returns a watch over the value of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        name.into().into()
+    }
+
+    setter!(set
+        /// Returns the watch over a value that should fall or rise.
+        direction: Direction);
+
+    /// Returns the watch for which only a change by more than this is a better value.
+    pub fn min_delta(self, min_delta: f64) -> Self {
+        Watch { min_delta: Some(min_delta), ..self }
     }
 
     fn rises(&self) -> bool {
@@ -55,11 +78,21 @@ impl Watched {
 
     /// Returns whether a value is better than a reference, or than none, by more than the least change.
     fn better(&self, value: f64, reference: Option<f64>) -> bool {
+        let least = self.min_delta.unwrap_or(0.0);
         match reference {
             None => true,
-            Some(r) if self.rises() => value - self.min_delta > r,
-            Some(r) => value + self.min_delta < r,
+            Some(r) if self.rises() => value - least > r,
+            Some(r) => value + least < r,
         }
+    }
+
+    /// Returns whether a value is better than all before it, and keeps it then.
+    fn improves(&mut self, value: f64) -> bool {
+        let better = self.better(value, self.best);
+        if better {
+            self.best = Some(value);
+        }
+        better
     }
 }
 
@@ -72,7 +105,7 @@ impl Watched {
 /// ```
 #[derive(Debug, Clone)]
 pub struct EarlyStopping {
-    watched: Watched,
+    watch: Watch,
     patience: usize,
     baseline: Option<f64>,
     start_from_epoch: usize,
@@ -83,9 +116,9 @@ pub struct EarlyStopping {
 
 impl EarlyStopping {
     /// Returns the callback that watches this value and has no patience.
-    pub fn new(value: impl Into<String>) -> Self {
+    pub fn new(watch: impl Into<Watch>) -> Self {
         EarlyStopping {
-            watched: Watched::new(value),
+            watch: watch.into(),
             patience: 0,
             baseline: None,
             start_from_epoch: 0,
@@ -95,23 +128,9 @@ impl EarlyStopping {
         }
     }
 
-    /// Returns the callback that waits for so many epochs without a better value.
-    pub fn patience(mut self, epochs: usize) -> Self {
-        self.patience = epochs;
-        self
-    }
-
-    /// Returns the callback to which only a change by more than this is a better value.
-    pub fn min_delta(mut self, min_delta: f64) -> Self {
-        self.watched.min_delta = min_delta.abs();
-        self
-    }
-
-    /// Returns the callback whose value should fall or rise.
-    pub fn direction(mut self, direction: Direction) -> Self {
-        self.watched.direction = direction;
-        self
-    }
+    setter!(set
+        /// Returns the callback that waits for so many epochs without a better value.
+        patience: usize);
 
     /// Returns the callback that waits on for as long as values are not better than this.
     pub fn baseline(mut self, baseline: f64) -> Self {
@@ -119,11 +138,9 @@ impl EarlyStopping {
         self
     }
 
-    /// Returns the callback that looks at nothing before this epoch, from 0.
-    pub fn start_from_epoch(mut self, epoch: usize) -> Self {
-        self.start_from_epoch = epoch;
-        self
-    }
+    setter!(set
+        /// Returns the callback that looks at nothing before this epoch, from 0.
+        start_from_epoch: usize);
 
     /// Returns the callback that gives the model the weights of the best epoch at the end, or not.
     pub fn restore_best_weights(mut self, restore: bool) -> Self {
@@ -134,28 +151,24 @@ impl EarlyStopping {
 
 impl Callback for EarlyStopping {
     fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
-        (self.wait, self.best, self.watched.best) = (0, None, None);
+        (self.wait, self.best, self.watch.best) = (0, None, None);
         Ok(())
     }
 
     fn epoch_end(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<Control, Error> {
-        let value = self.watched.value(at)?;
+        let value = self.watch.value(at)?;
         if at.epoch < self.start_from_epoch {
             return Ok(Control::Continue);
         }
         self.wait += 1;
-        if self.watched.better(value, self.watched.best) {
-            self.watched.best = Some(value);
+        if self.watch.improves(value) {
             if self.restore {
                 self.best = Some(trainer.weights()?);
             }
-            if self.watched.better(value, self.baseline) {
+            if self.watch.better(value, self.baseline) {
                 self.wait = 0;
             }
             return Ok(Control::Continue);
-        }
-        if self.restore && self.best.is_none() {
-            self.best = Some(trainer.weights()?);
         }
         let stop = self.wait >= self.patience && at.epoch > 0;
         Ok(if stop { Control::Stop } else { Control::Continue })
@@ -174,7 +187,7 @@ impl Callback for EarlyStopping {
 /// ```
 #[derive(Debug, Clone)]
 pub struct ReduceLROnPlateau {
-    watched: Watched,
+    watch: Watch,
     factor: f64,
     patience: usize,
     cooldown: usize,
@@ -184,63 +197,43 @@ pub struct ReduceLROnPlateau {
 }
 
 impl ReduceLROnPlateau {
-    /// Returns the callback with Keras's defaults: a tenth of the rate after 10 epochs.
-    pub fn new(value: impl Into<String>) -> Self {
-        let watched = Watched { min_delta: 1e-4, ..Watched::new(value) };
-        ReduceLROnPlateau { watched, factor: 0.1, patience: 10, cooldown: 0, min_lr: 0.0, wait: 0, cooling: 0 }
+    /// Returns the callback with Keras's defaults: a tenth of the rate after 10 epochs without a change by 1e-4.
+    pub fn new(watch: impl Into<Watch>) -> Self {
+        let mut watch = watch.into();
+        watch.min_delta.get_or_insert(1e-4);
+        ReduceLROnPlateau { watch, factor: 0.1, patience: 10, cooldown: 0, min_lr: 0.0, wait: 0, cooling: 0 }
     }
 
-    /// Returns the callback that multiplies the rate with this.
-    pub fn factor(mut self, factor: f64) -> Self {
-        self.factor = factor;
-        self
-    }
+    setter!(set
+        /// Returns the callback that multiplies the rate with this.
+        factor: f64);
 
-    /// Returns the callback that waits for so many epochs without a better value.
-    pub fn patience(mut self, epochs: usize) -> Self {
-        self.patience = epochs;
-        self
-    }
+    setter!(set
+        /// Returns the callback that waits for so many epochs without a better value.
+        patience: usize);
 
-    /// Returns the callback to which only a change by more than this is a better value.
-    pub fn min_delta(mut self, min_delta: f64) -> Self {
-        self.watched.min_delta = min_delta;
-        self
-    }
+    setter!(set
+        /// Returns the callback that does not count so many epochs after it has lowered the rate.
+        cooldown: usize);
 
-    /// Returns the callback that does not count so many epochs after it has lowered the rate.
-    pub fn cooldown(mut self, epochs: usize) -> Self {
-        self.cooldown = epochs;
-        self
-    }
-
-    /// Returns the callback that goes no lower than this rate.
-    pub fn min_lr(mut self, min_lr: f64) -> Self {
-        self.min_lr = min_lr;
-        self
-    }
-
-    /// Returns the callback whose value should fall or rise.
-    pub fn direction(mut self, direction: Direction) -> Self {
-        self.watched.direction = direction;
-        self
-    }
+    setter!(set
+        /// Returns the callback that goes no lower than this rate.
+        min_lr: f64);
 }
 
 impl Callback for ReduceLROnPlateau {
     fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
-        (self.wait, self.cooling, self.watched.best) = (0, 0, None);
+        (self.wait, self.cooling, self.watch.best) = (0, 0, None);
         Ok(())
     }
 
     fn epoch_end(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<Control, Error> {
-        let value = self.watched.value(at)?;
+        let value = self.watch.value(at)?;
         if self.cooling > 0 {
             self.cooling -= 1;
             self.wait = 0;
         }
-        if self.watched.better(value, self.watched.best) {
-            self.watched.best = Some(value);
+        if self.watch.improves(value) {
             self.wait = 0;
         } else if self.cooling == 0 {
             self.wait += 1;
@@ -290,7 +283,7 @@ impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateScheduler<F> {
 #[derive(Debug, Clone)]
 pub struct ModelCheckpoint {
     path: PathBuf,
-    watched: Option<Watched>,
+    watch: Option<Watch>,
     weights_only: bool,
 }
 
@@ -298,36 +291,26 @@ impl ModelCheckpoint {
     /// Returns the callback that writes all that training needs to go on after each epoch; `{epoch}` in the path
     /// becomes its number, from 1.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        ModelCheckpoint { path: path.into(), watched: None, weights_only: false }
+        ModelCheckpoint { path: path.into(), watch: None, weights_only: false }
     }
 
     /// Returns the callback that writes only where this value is better than ever before.
-    pub fn best_only(mut self, value: impl Into<String>) -> Self {
-        self.watched = Some(Watched::new(value));
-        self
+    pub fn best_only(self, watch: impl Into<Watch>) -> Self {
+        ModelCheckpoint { watch: Some(watch.into()), ..self }
     }
 
-    /// Returns the callback whose value, after [`ModelCheckpoint::best_only`], should fall or rise.
-    pub fn direction(mut self, direction: Direction) -> Self {
-        self.watched.iter_mut().for_each(|w| w.direction = direction);
-        self
-    }
-
-    /// Returns the callback that writes the model's weights alone, or the whole state of training.
-    pub fn weights_only(mut self, weights_only: bool) -> Self {
-        self.weights_only = weights_only;
-        self
-    }
+    setter!(set
+        /// Returns the callback that writes the model's weights alone, or the whole state of training.
+        weights_only: bool);
 }
 
 impl Callback for ModelCheckpoint {
     fn epoch_end(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<Control, Error> {
-        if let Some(watched) = &mut self.watched {
-            let value = watched.value(at)?;
-            if !watched.better(value, watched.best) {
+        if let Some(watch) = &mut self.watch {
+            let value = watch.value(at)?;
+            if !watch.improves(value) {
                 return Ok(Control::Continue);
             }
-            watched.best = Some(value);
         }
         let path = PathBuf::from(self.path.to_string_lossy().replace("{epoch}", &(at.epoch + 1).to_string()));
         match self.weights_only {
@@ -358,11 +341,9 @@ impl CsvLogger {
         CsvLogger { path: path.as_ref().into(), append: false, names: Vec::new(), text: String::new() }
     }
 
-    /// Returns the callback that adds rows to a file that is there, or not.
-    pub fn append(mut self, append: bool) -> Self {
-        self.append = append;
-        self
-    }
+    setter!(set
+        /// Returns the callback that adds rows to a file that is there, or not.
+        append: bool);
 }
 
 impl Callback for CsvLogger {
@@ -411,6 +392,11 @@ impl TerminateOnNaN {
 }
 
 impl Callback for TerminateOnNaN {
+    fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
+        self.lost = false;
+        Ok(())
+    }
+
     fn step_end(&mut self, _at: &Progress) -> Control {
         if self.lost { Control::Stop } else { Control::Continue }
     }

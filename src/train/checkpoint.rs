@@ -8,6 +8,9 @@ use crate::{
 };
 use std::{collections::BTreeMap, path::Path};
 
+/// A learning rate that was set; where none was, the optimiser's own counts.
+const RATE: &str = "rate";
+
 impl Trainer {
     /// Writes the weights as safetensors under their Keras names; a crash leaves the old file or the new.
     pub fn save_weights(&self, path: impl AsRef<Path>) -> Result<(), Error> {
@@ -28,10 +31,9 @@ impl Trainer {
             ("cursor", self.at.cursor as u64),
             ("seed", self.at.seed),
             ("plan", self.at.plan),
-            // NaN where the optimiser's own rate counts.
-            ("rate", self.at.rate.unwrap_or(f64::NAN).to_bits()),
         ];
-        let metadata: BTreeMap<String, String> = fields.map(|(k, v)| (k.to_owned(), v.to_string())).into();
+        let mut metadata: BTreeMap<String, String> = fields.map(|(k, v)| (k.to_owned(), v.to_string())).into();
+        metadata.extend(self.at.rate.map(|rate| (RATE.to_owned(), rate.to_string())));
         let bytes = safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &metadata)?;
         Ok(save::save(path, &bytes, true)?)
     }
@@ -62,7 +64,10 @@ impl Trainer {
             cursor: field("cursor")? as usize,
             seed: field("seed")?,
             plan: field("plan")?,
-            rate: Some(f64::from_bits(field("rate")?)).filter(|rate| !rate.is_nan()),
+            rate: match metadata.get(RATE) {
+                None => None,
+                Some(text) => Some(text.parse().map_err(|_| mismatch(RATE, "a number".into(), format!("`{text}`")))?),
+            },
         };
         let stores: Vec<_> =
             [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten().collect();

@@ -3,6 +3,7 @@
 mod callback;
 mod callbacks;
 mod checkpoint;
+mod error;
 mod history;
 mod inference;
 mod options;
@@ -11,17 +12,20 @@ mod plot;
 #[cfg(feature = "cli")]
 mod progress_bar;
 mod runner;
+mod step;
 mod trainer;
 mod verify;
 
 pub use callback::{Callback, Control, Progress};
 pub use callbacks::{
     CsvLogger, Direction, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau, TerminateOnNaN,
+    Watch,
 };
+pub use error::TrainError;
 pub use history::History;
 pub use inference::Inference;
 pub use options::{Compile, Fit};
 #[cfg(feature = "cli")]
 pub use progress_bar::ProgressBar;
-pub use trainer::{Scores, TrainError, Trainer};
+pub use trainer::{Scores, Trainer};
 pub use verify::{Checked, Verification};

@@ -1,98 +1,19 @@
 use super::{
-    Compile, Control, Fit, History, Inference, Progress,
+    Compile, Control, Fit, History, Inference, Progress, TrainError,
     runner::{Compiled, Runner, reserve},
+    step::{METRICS, Source, WEIGHTS, sums_name},
 };
 use crate::{
     Error,
     data::{Dataset, shuffled},
-    graph::{Arg, Graph, Instr, OpError, Program, Step, TensorType, Value},
-    nn::{Mode, Model},
-    ops::{Accumulate, Elementwise, elementary},
+    graph::{Step, TensorType},
+    nn::{Mode, Model, below},
+    ops::Accumulate,
     passes::{Layout, Plan},
     runtime::{Arena, Engine, Store, Timing},
-    tensor::{Batch, DType, HostTensor, Shape},
+    tensor::{Batch, HostTensor},
 };
-use std::{ops::Range, sync::Arc, time::Instant};
-
-/// Training was asked for something that cannot be.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum TrainError {
-    /// The data set has no samples.
-    #[error("the data set is empty; give at least one sample")]
-    NoData,
-    /// Samples do not fit the model.
-    #[error("the model takes samples of shape {wanted:?}, the data set has {got:?}; resize or pad the samples")]
-    SampleShape {
-        /// What the model takes.
-        wanted: Vec<usize>,
-        /// What was given.
-        got: Vec<usize>,
-    },
-    /// A model has more inputs, or outputs, than were given.
-    #[error("the model has {wanted} inputs, {got} were given; pass samples for each, in the model's order")]
-    Inputs {
-        /// The model's.
-        wanted: usize,
-        /// Those given.
-        got: usize,
-    },
-    /// A model cannot be trained by a single data set.
-    #[error(
-        "training takes a model of one input and one output, this one has {inputs} and {outputs}; train a part of it"
-    )]
-    Branches {
-        /// The model's inputs.
-        inputs: usize,
-        /// The model's outputs.
-        outputs: usize,
-    },
-    /// Labels are not what the loss compares the model's output with.
-    #[error(
-        "the loss compares the model's output with {wanted}, the labels are {got}; choose another loss or convert them"
-    )]
-    Labels {
-        /// What the loss takes.
-        wanted: String,
-        /// What was given.
-        got: String,
-    },
-    /// No layer that is trained has this name.
-    #[error("no trained layer is called `{got}`; there are {wanted}")]
-    NoLayer {
-        /// The name given.
-        got: String,
-        /// Names that there are.
-        wanted: String,
-    },
-    /// A callback watches a value that training does not give.
-    #[error("no value is called `{got}`: there are {wanted}; values that begin with val_ need validation data")]
-    NoValue {
-        /// The name given.
-        got: String,
-        /// Names that there are.
-        wanted: String,
-    },
-    /// A label names no class.
-    #[error("label {label} of sample {sample} names no class: the model has {classes} outputs, labels run from 0")]
-    Label {
-        /// Index of the sample.
-        sample: usize,
-        /// Its label.
-        label: u32,
-        /// Number of classes.
-        classes: usize,
-    },
-    /// A checkpoint belongs to another run.
-    #[error("the checkpoint does not fit this run: {what}: wanted {wanted}, got {got}")]
-    Checkpoint {
-        /// What differs.
-        what: String,
-        /// What this run has.
-        wanted: String,
-        /// What the checkpoint has.
-        got: String,
-    },
-}
+use std::{sync::Arc, time::Instant};
 
 /// Loss and metrics of an evaluation.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -127,17 +48,18 @@ impl Scores {
 pub struct Trainer {
     pub(super) model: Model,
     pub(super) engine: Engine,
-    how: Compile,
+    pub(super) how: Compile,
     pub(super) params: Store,
     pub(super) moments: Option<Store>,
     pub(super) metrics: Store,
-    /// How many sums each metric takes.
-    sums: Vec<usize>,
+    /// How many sums of its own each metric takes.
+    pub(super) sums: Vec<Option<usize>>,
     arena: Arena,
     pub(super) at: Position,
     pub(super) history: History,
     plan: Option<Arc<Plan>>,
-    on_batch: Option<(usize, Runner)>,
+    /// The step of [`Trainer::train_on_batch`], for so many samples with weights or without.
+    on_batch: Option<((usize, bool), Runner)>,
 }
 
 /// Where training stands, as a checkpoint keeps it.
@@ -153,28 +75,6 @@ pub(super) struct Position {
     pub rate: Option<f64>,
 }
 
-const METRICS: &str = "metrics";
-const WEIGHTS: &str = "data/weights";
-
-fn sums_name(metric: usize) -> String {
-    format!("{METRICS}/{metric}")
-}
-
-/// Returns whether a weight's name lies at or below a layer's.
-fn below(name: &str, layer: &str) -> bool {
-    name.strip_prefix(layer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Returns sums added to a state in place, which starts anew where [`Accumulate::KEEP`] is 0.
-fn kept_and(g: &mut Graph, state: Value, sums: Value) -> Result<Value, OpError> {
-    let instrs = vec![
-        Instr { f: elementary("where_positive")?, args: vec![Arg::Input(0), Arg::Scalar(Accumulate::KEEP)] },
-        Instr { f: elementary("add")?, args: vec![Arg::Instr(0), Arg::Input(1)] },
-    ];
-    let program = Program { n_inputs: 2, instrs, result: Arg::Instr(1) };
-    g.apply1(Elementwise { program, shape: None, in_place: true }, &[state, sums])
-}
-
 impl Model {
     /// Returns a trainer with this model's weights on the engine's device.
     ///
@@ -182,14 +82,6 @@ impl Model {
     pub fn compile(&self, engine: &Engine, how: Compile) -> Result<Trainer, Error> {
         Trainer::new(self.clone(), engine, how)
     }
-}
-
-/// Where samples come from.
-enum Source {
-    /// A data set in device memory; steps name its rows.
-    Device(Store),
-    /// Host memory; steps carry the samples.
-    Host,
 }
 
 impl Trainer {
@@ -223,11 +115,9 @@ impl Trainer {
             return Err(TrainError::NoLayer { got: prefix.clone(), wanted }.into());
         }
         let sums = Self::sums(&model, &how)?;
-        let scalar = sums.iter().filter(|k| **k == 0).count();
-        let counters = [(METRICS.to_owned(), TensorType::f32([2 + scalar]))].into_iter();
-        let counters = counters.chain(
-            (sums.iter().enumerate()).filter(|(_, k)| **k > 0).map(|(i, &k)| (sums_name(i), TensorType::f32([k]))),
-        );
+        let with_loss = 2 + sums.iter().filter(|k| k.is_none()).count();
+        let own = sums.iter().enumerate().filter_map(|(i, k)| Some((sums_name(i), TensorType::f32([(*k)?]))));
+        let counters = [(METRICS.to_owned(), TensorType::f32([with_loss]))].into_iter().chain(own);
         let metrics = engine.store(Arc::new(Layout::new(counters, limit)))?;
         Ok(Trainer {
             model,
@@ -243,26 +133,6 @@ impl Trainer {
             plan: None,
             on_batch: None,
         })
-    }
-
-    /// Returns how many sums each metric takes, 0 for a number that the loss's kernel adds up too.
-    fn sums(model: &Model, how: &Compile) -> Result<Vec<usize>, Error> {
-        let mut g = Graph::new();
-        let output = g.input("output", model.output_shape(), DType::F32);
-        let row = model.output_shape().dims()[1..].to_vec();
-        let batched = |row: &[usize]| [Batch].into_iter().chain(row.iter().copied()).collect::<Vec<_>>();
-        let labels = match how.loss.takes_classes() {
-            true => g.input("labels", batched(&row[..row.len().saturating_sub(1)]), DType::U32),
-            false => g.input("labels", batched(&row), DType::F32),
-        };
-        let mut sums = Vec::new();
-        for metric in &how.metrics {
-            let built = metric.build(&mut g, output, labels)?;
-            // One launch takes loss and six metrics.
-            let alone = g.shape(built).rank() == 1 && sums.iter().filter(|k| **k == 0).count() < 6;
-            sums.push(if alone { 0 } else { g.shape(built).dims()[1..].iter().product::<usize>().max(1) });
-        }
-        Ok(sums)
     }
 
     /// Returns the learning rate of the next step.
@@ -295,145 +165,11 @@ impl Trainer {
         self.plan.as_deref()
     }
 
-    fn stores(&self, data: &Source) -> Vec<Store> {
-        let mut stores = vec![self.params.clone(), self.metrics.clone()];
-        stores.extend(self.moments.clone());
-        if let Source::Device(store) = data {
-            stores.push(store.clone());
-        }
-        stores
-    }
-
-    /// Puts a data set into device memory where it fits, as it is stored.
-    fn source(&self, data: &Dataset) -> Result<Source, Error> {
-        let limit = self.engine.profile().max_binding_bytes;
-        if self.engine.is_reference() || data.images.bytes().len() as u64 > limit {
-            return Ok(Source::Host);
-        }
-        let ty = |t: &HostTensor| TensorType::new(Shape::fixed(t.shape()), t.dtype());
-        let tensors = [
-            ("data/images", Some(&data.images)),
-            ("data/labels", Some(&data.labels)),
-            (WEIGHTS, data.weights.as_ref()),
-        ];
-        let tensors = || tensors.into_iter().filter_map(|(name, t)| Some((name, t?)));
-        let entries = tensors().map(|(name, t)| (name.to_owned(), ty(t)));
-        let store = self.engine.store(Arc::new(Layout::new(entries, limit)))?;
-        tensors().try_for_each(|(name, t)| store.write(name, t))?;
-        Ok(Source::Device(store))
-    }
-
-    /// Builds the graph of a training or evaluation step.
-    fn graph(&self, data: &Dataset, source: &Source, mode: Mode) -> Result<Graph, Error> {
-        let mut g = Graph::new();
-        let (x, y, weights) = match source {
-            Source::Host => {
-                let x = g.input("x", self.model.input_shape(), DType::F32);
-                let dims: Vec<usize> = [Batch].into_iter().chain(data.labels.shape()[1..].iter().copied()).collect();
-                let y = g.input("y", dims, if data.has_classes() { DType::U32 } else { DType::F32 });
-                (x, y, data.weights.as_ref().map(|_| g.input(WEIGHTS, [Batch], DType::F32)))
-            }
-            Source::Device(store) => {
-                let rows = g.input("rows", [Batch], DType::U32);
-                let table = |g: &mut Graph, name: &str| {
-                    let ty = store.layout().find(name).map(|e| e.ty.clone());
-                    g.state(name, ty.unwrap_or_else(|| TensorType::f32([0])), None)
-                };
-                let images = table(&mut g, "data/images");
-                let labels = table(&mut g, "data/labels");
-                let x = g.gather(images, rows)?;
-                let y = if data.has_classes() { g.gather_labels(labels, rows) } else { g.gather(labels, rows) }?;
-                let weights = match &data.weights {
-                    None => None,
-                    Some(_) => {
-                        let all = table(&mut g, WEIGHTS);
-                        Some(g.gather(all, rows)?)
-                    }
-                };
-                (rescale(&mut g, x, data.scale, data.offset)?, y, weights)
-            }
-        };
-        let built = self.model.assemble(&mut g, &[x], mode)?;
-        let (output, logits) = (built.outputs[0], built.logits[0]);
-        let mut losses = self.how.loss.build(&mut g, output, logits, y)?;
-        if let Some(weights) = weights {
-            losses = g.mul(losses, weights)?;
-        }
-        for &penalty in &built.penalties {
-            losses = g.add(losses, penalty)?;
-        }
-        let mut rows = vec![losses];
-        for (i, (metric, &k)) in self.how.metrics.iter().zip(&self.sums).enumerate() {
-            let output = logits.filter(|_| metric.takes_logits()).unwrap_or(output);
-            let each = metric.build(&mut g, output, y)?;
-            if k == 0 {
-                rows.push(each);
-                continue;
-            }
-            let each = g.reshape(each, [Batch, k])?;
-            let sum = g.sum(each, &[0], false)?;
-            let state = g.state(&sums_name(i), TensorType::f32([k]), None);
-            let new = kept_and(&mut g, state, sum)?;
-            g.update(state, new);
-            g.output(&sums_name(i), new);
-        }
-        let counters = g.state(METRICS, TensorType::f32([1 + rows.len()]), None);
-        let counted = g.accumulate(counters, &rows)?;
-        g.update(counters, counted);
-        g.output(METRICS, counted);
-        if mode == Mode::Training {
-            let loss = g.mean(losses)?;
-            let weights: Vec<&crate::nn::Weight> = built.weights.iter().filter(|w| w.trainable).collect();
-            let values: Vec<Value> = weights.iter().map(|w| w.value).collect();
-            let gradients = g.gradients(loss, &values)?;
-            let gradients = self.how.optimizer.clip(&mut g, &gradients)?;
-            for (run, factor) in self.runs(weights.iter().map(|w| w.name.as_str())) {
-                let mut slots: Vec<Vec<Value>> = Vec::new();
-                for slot in self.how.optimizer.slots() {
-                    let names = weights[run.clone()].iter();
-                    let slot = names
-                        .map(|w| g.state(&format!("{slot}/{}", w.name), TensorType::f32(w.shape.clone()), None))
-                        .collect();
-                    slots.push(slot);
-                }
-                for (state, mut new) in
-                    self.how.optimizer.build(&mut g, &values[run.clone()], &gradients[run], &slots, factor)?
-                {
-                    let weight = weights.iter().find(|w| w.value == state);
-                    if let Some(constraint) = weight.and_then(|w| w.constraint.as_ref()) {
-                        new = constraint.build(&mut g, new)?;
-                    }
-                    g.update(state, new);
-                }
-            }
-        }
-        Ok(g)
-    }
-
-    /// Cuts weights into runs that lie one behind the other, moments too, and have one factor of the learning rate, so
-    /// that one kernel updates a run.
-    fn runs<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<(Range<usize>, f32)> {
-        let slots = self.how.optimizer.slots();
-        let mut runs: Vec<(Range<usize>, f32)> = Vec::new();
-        let mut ends: Vec<(usize, u64)> = Vec::new();
-        for (i, name) in names.enumerate() {
-            let moments = slots.iter().filter_map(|s| self.moments.as_ref()?.layout().find(&format!("{s}/{name}")));
-            let entries: Vec<_> = self.params.layout().find(name).into_iter().chain(moments).collect();
-            let starts = entries.iter().map(|e| (e.chunk, e.offset));
-            let factor = self.how.factors.iter().rev().find(|(p, _)| below(name, p)).map_or(1.0, |f| f.1);
-            match runs.last_mut() {
-                Some((run, before)) if *before == factor && starts.eq(ends.iter().copied()) => run.end = i + 1,
-                _ => runs.push((i..i + 1, factor)),
-            }
-            ends = entries.iter().map(|e| (e.chunk, e.offset + e.bytes.next_multiple_of(256).max(256))).collect();
-        }
-        runs
-    }
-
     fn check(&self, data: &Dataset) -> Result<(), Error> {
         if data.is_empty() {
             return Err(TrainError::NoData.into());
         }
+        data.check_weights()?;
         let (wanted, got) = (self.model.input_shape().dims()[1..].to_vec(), data.images.shape()[1..].to_vec());
         if wanted != got {
             return Err(TrainError::SampleShape { wanted, got }.into());
@@ -479,11 +215,7 @@ impl Trainer {
     ) -> Result<(), Error> {
         match source {
             Source::Device(_) => runner.run(step, &[("rows", bytemuck::cast_slice(rows))]),
-            Source::Host => {
-                let (x, y, weights) = (data.rows(rows)?, data.labels_of(rows)?, data.weights_of(rows));
-                let feeds = [("x", x.bytes()), ("y", y.bytes()), (WEIGHTS, bytemuck::cast_slice(&weights))];
-                runner.run(step, &feeds[..2 + usize::from(data.weights.is_some())])
-            }
+            Source::Host => runner.run(step, &as_bytes(&host_feeds(data, rows)?)),
         }
     }
 
@@ -494,8 +226,8 @@ impl Trainer {
         let mut scalar = counters[2..].iter();
         for (i, (metric, &k)) in self.how.metrics.iter().zip(&self.sums).enumerate() {
             let sums: Vec<f64> = match k {
-                0 => scalar.next().map(|&x| f64::from(x)).into_iter().collect(),
-                _ => runner.read(&sums_name(i), n)?.to_f32().into_iter().map(f64::from).collect(),
+                None => scalar.next().map(|&x| f64::from(x)).into_iter().collect(),
+                Some(_) => runner.read(&sums_name(i), n)?.to_f32().into_iter().map(f64::from).collect(),
             };
             values.push((metric.name().to_owned(), metric.result(&sums, seen)));
         }
@@ -534,7 +266,9 @@ impl Trainer {
         fit.callbacks.iter_mut().try_for_each(|c| c.begin(&at, self))?;
         let mut steps = 0;
         while self.at.epoch < fit.epochs {
-            fit.callbacks.iter_mut().try_for_each(|c| c.epoch_begin(self.at.epoch, self))?;
+            if self.at.cursor == 0 {
+                fit.callbacks.iter_mut().try_for_each(|c| c.epoch_begin(self.at.epoch, self))?;
+            }
             let order = if fit.shuffle {
                 shuffled(fit.seed, self.at.epoch as u32, data.len())
             } else {
@@ -590,7 +324,7 @@ impl Trainer {
     /// Returns a step's runner on host samples, kept from call to call for batches of the same size.
     fn take_batch_runner(&mut self, data: &Dataset) -> Result<Runner, Error> {
         match self.on_batch.take() {
-            Some((n, runner)) if n == data.len() => Ok(runner),
+            Some((kind, runner)) if kind == batch_kind(data) => Ok(runner),
             _ => {
                 let graph = self.graph(data, &Source::Host, Mode::Training)?;
                 Compiled::new(&self.engine, graph, data.len(), self.stores(&Source::Host))?
@@ -608,7 +342,7 @@ impl Trainer {
         self.feed(&mut runner, &step, data, &Source::Host, &rows)?;
         self.at.step += 1;
         let values = self.read_values(&mut runner, data.len())?;
-        self.on_batch = Some((data.len(), runner));
+        self.on_batch = Some((batch_kind(data), runner));
         Ok(values[0].1)
     }
 
@@ -636,15 +370,14 @@ impl Trainer {
         self.check(data)?;
         let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
-        let (x, y, weights) = (data.rows(&rows)?, data.labels_of(&rows)?, data.weights_of(&rows));
-        let feeds = [("x", x.bytes()), ("y", y.bytes()), (WEIGHTS, bytemuck::cast_slice(&weights))];
+        let feeds = host_feeds(data, &rows)?;
         let step = self.step(data.len(), true);
         self.at.step += 1;
         let times = match &mut runner {
-            Runner::Device(session) => session.profile(&step, &feeds[..2 + usize::from(data.weights.is_some())])?,
+            Runner::Device(session) => session.profile(&step, &as_bytes(&feeds))?,
             Runner::Reference(_) => Vec::new(),
         };
-        self.on_batch = Some((data.len(), runner));
+        self.on_batch = Some((batch_kind(data), runner));
         Ok(times)
     }
 
@@ -719,14 +452,19 @@ pub(super) fn params_layout(model: &Model, limit: u64) -> Layout {
     Layout::new(of(true).chain(of(false)), limit)
 }
 
-fn rescale(g: &mut Graph, x: Value, scale: f32, offset: f32) -> Result<Value, OpError> {
-    if (scale, offset) == (1.0, 0.0) {
-        return Ok(x);
+fn batch_kind(data: &Dataset) -> (usize, bool) {
+    (data.len(), data.weights.is_some())
+}
+
+/// Returns what a step on host samples is fed, by input name.
+fn host_feeds(data: &Dataset, rows: &[u32]) -> Result<Vec<(&'static str, HostTensor)>, Error> {
+    let mut feeds = vec![("x", data.rows(rows)?), ("y", data.labels_of(rows)?)];
+    if let Some(weights) = data.weights_of(rows) {
+        feeds.push((WEIGHTS, HostTensor::f32([rows.len()], weights)?));
     }
-    let (mul, add) = (elementary("mul")?, elementary("add")?);
-    let instrs = vec![
-        Instr { f: mul, args: vec![Arg::Input(0), Arg::Const(scale)] },
-        Instr { f: add, args: vec![Arg::Instr(0), Arg::Const(offset)] },
-    ];
-    g.apply1(Elementwise::from(Program { n_inputs: 1, instrs, result: Arg::Instr(1) }), &[x])
+    Ok(feeds)
+}
+
+fn as_bytes<'f>(feeds: &'f [(&'static str, HostTensor)]) -> Vec<(&'f str, &'f [u8])> {
+    feeds.iter().map(|(name, tensor)| (*name, tensor.bytes())).collect()
 }

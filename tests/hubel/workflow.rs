@@ -234,12 +234,11 @@ fn early_stopping_stops_and_restores_where_keras_does() {
     let golden = Golden::open();
     for case in golden.cases("early") {
         let or = |key: &str| option(case, key).unwrap_or(0.0);
-        let mut stop = EarlyStopping::new(text(case, "value"))
+        let watch = Watch::new(text(case, "value")).min_delta(or("min_delta")).direction(direction(case));
+        let mut stop = EarlyStopping::new(watch)
             .patience(or("patience") as usize)
-            .min_delta(or("min_delta"))
             .start_from_epoch(or("start_from_epoch") as usize)
-            .restore_best_weights(or("restore_best_weights") == 1.0)
-            .direction(direction(case));
+            .restore_best_weights(or("restore_best_weights") == 1.0);
         stop = option(case, "baseline").into_iter().fold(stop, EarlyStopping::baseline);
         let (epochs, weights, _) = drive(&mut stop, case);
         assert_eq!(
@@ -255,13 +254,12 @@ fn the_rate_falls_on_a_plateau_as_keras_lowers_it() {
     let golden = Golden::open();
     for case in golden.cases("plateau") {
         let or = |key: &str, default: f64| option(case, key).unwrap_or(default);
-        let mut lower = ReduceLROnPlateau::new(text(case, "value"))
+        let watch = Watch::new(text(case, "value")).direction(direction(case));
+        let mut lower = ReduceLROnPlateau::new(option(case, "min_delta").into_iter().fold(watch, Watch::min_delta))
             .factor(or("factor", 0.1))
             .patience(or("patience", 10.0) as usize)
-            .min_delta(or("min_delta", 1e-4))
             .cooldown(or("cooldown", 0.0) as usize)
-            .min_lr(or("min_lr", 0.0))
-            .direction(direction(case));
+            .min_lr(or("min_lr", 0.0));
         let (_, _, rates) = drive(&mut lower, case);
         let wanted = numbers(case, "rates");
         let same = rates.len() == wanted.len() && rates.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-6);
@@ -393,7 +391,16 @@ fn a_weighted_sample_counts_as_often_as_it_weighs() {
     // The mean is over samples: the rate makes up for their number.
     let (a, b) = (learn(&weighted, 0.5), learn(&repeated, 0.5 * twice.len() as f64 / 40.0));
     assert!((a.0 - b.0).abs() < 1e-3 && a.1.iter().zip(&b.1).all(|(a, b)| (a - b).abs() < 1e-5), "{a:?} {b:?}");
-    assert!(data.class_weights(&[1.0]).is_err());
+    assert!(data.clone().class_weights(&[1.0]).is_err());
+
+    // One step with weights, then one without, on as many samples; weights of another number are refused.
+    let mut trainer =
+        model.compile(engine(), Compile::new(Sgd::new(0.0), SparseCategoricalCrossentropy::new())).expect("");
+    let double = data.clone().sample_weights(vec![2.0; 40]).expect("weights");
+    let losses = [&double, &data, &double].map(|data| trainer.train_on_batch(data).expect("a step"));
+    assert!((losses[0] - 2.0 * losses[1]).abs() < 1e-6 && losses[0] == losses[2], "{losses:?}");
+    let short = Dataset { weights: Some(HostTensor::f32([3], vec![1.0; 3]).expect("weights")), ..data.clone() };
+    assert!(trainer.train_on_batch(&short).err().expect("refused").to_string().contains("40 finite numbers"));
 }
 
 #[test]
@@ -429,6 +436,18 @@ fn layers_learn_at_rates_of_their_own_and_callbacks_change_them() {
     let scheduler = LearningRateScheduler::new(|epoch, rate| if epoch == 0 { rate } else { rate / 2.0 });
     trainer.fit(&data, Fit::epochs(3).callback(scheduler)).expect("training");
     assert_eq!(trainer.learning_rate(), 0.125);
+    let folder = tempfile::tempdir().expect("a folder");
+    trainer.save_checkpoint(folder.path().join("c")).expect("a checkpoint");
+    let mut resumed = model.compile(engine(), how()).expect("a trainer");
+    assert_eq!(resumed.learning_rate(), 0.5);
+    resumed.load_checkpoint(folder.path().join("c")).expect("a checkpoint");
+    assert_eq!(resumed.learning_rate(), 0.125);
+    // An epoch that is gone on with does not begin again.
+    for steps in [1, 1, 2] {
+        let halve = LearningRateScheduler::new(|_, rate| rate / 2.0);
+        resumed.fit(&data, Fit::epochs(4).batch(20).max_steps(steps).callback(halve)).expect("training");
+    }
+    assert_eq!((resumed.learning_rate(), resumed.steps()), (0.0625, trainer.steps() + 2));
     let missing = trainer.fit(&data, Fit::epochs(4).callback(EarlyStopping::new("val_loss"))).err().expect("refused");
     assert!(missing.to_string().contains("validation data"), "{missing}");
 }

@@ -72,8 +72,8 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         let sample = match preprocessing {
             // Digits as MNIST has them: bright on black, centred, with a border.
             Preprocessing::Mnist => photo::pad(&prepare(&picture)?, [h, w])?,
-            _ if arguments.whole => photo::squeeze(&picture, [h, w], channels, filter)?,
-            _ => photo::crop(&picture, [h, w], channels, filter)?,
+            _ if arguments.whole => photo::squeeze(&picture, [h, w, channels], filter)?,
+            _ => photo::crop(&picture, [h, w, channels], filter)?,
         };
         let probabilities = net.predict(&preprocessing.apply(&sample)?)?.to_f32();
         let mut order: Vec<usize> = (0..probabilities.len()).collect();

@@ -214,17 +214,9 @@ impl Options {
             return Err(refused("no second form".into(), "torchvision".into(), advice));
         }
         #[cfg(feature = "fetch")]
-        if self.weights == Weights::ImageNet {
-            use crate::io::fetch;
-            if self.include_top && self.classes.is_some_and(|n| n != n_classes) {
-                let (wanted, got) = (format!("{n_classes} classes"), format!("{:?}", self.classes));
-                return Err(refused(wanted, got, "ImageNet's weights have its classes; leave the classifier out"));
-            }
-            if fetch::imagenet(name, self.include_top).is_none() {
-                let known: Vec<&str> = fetch::names().collect();
-                let wanted = format!("a network whose weights are published with a sum: {}", known.join(", "));
-                return Err(refused(wanted, name.into(), "download weights yourself and give them as a file"));
-            }
+        if self.weights == Weights::ImageNet && self.include_top && self.classes.is_some_and(|n| n != n_classes) {
+            let (wanted, got) = (format!("{n_classes} classes"), format!("{:?}", self.classes));
+            return Err(refused(wanted, got, "ImageNet's weights have its classes; leave the classifier out"));
         }
         Ok(Net {
             weights: self.weights.clone(),
@@ -258,34 +250,40 @@ struct Net {
 impl Net {
     fn finish(&self, y: Tensor) -> Result<Model, LayerError> {
         let mut model = Model::named(self.name, std::slice::from_ref(&self.input), &[y])?;
+        let error = |kind: &str, wanted: String, got: String, advice: String| LayerError {
+            layer: self.name.to_lowercase(),
+            kind: kind.into(),
+            wanted,
+            got,
+            advice,
+        };
         let refused = |e: Error| match e {
             Error::Layer(e) => e,
-            Error::Format(e) => LayerError {
-                layer: self.name.to_lowercase(),
-                kind: "weights".into(),
-                wanted: e.wanted.clone(),
-                got: FormatError { wanted: String::new(), advice: String::new(), ..e.clone() }.to_string(),
-                advice: e.advice,
-            },
-            e => LayerError {
-                layer: self.name.to_lowercase(),
-                kind: "weights".into(),
-                wanted: "a file of weights".into(),
-                got: e.to_string(),
-                advice: "take another file".into(),
-            },
+            Error::Format(FormatError { file, wanted, got, advice, .. }) => {
+                let file = file.map_or_else(String::new, |f| format!("{}: ", f.display()));
+                error("weights", wanted, format!("{file}{got}"), advice)
+            }
+            e => error("weights", "a file of weights".into(), e.to_string(), "take another file".into()),
         };
         match &self.weights {
             Weights::Random => {}
             Weights::File(path) => model.load_weights(path).map_err(refused)?,
             #[cfg(feature = "fetch")]
             Weights::ImageNet => {
-                use crate::io::fetch::{Published, cache_folder, fetch, imagenet};
-                if let Some((url, md5)) = imagenet(self.name, self.include_top) {
-                    let file = Published { url: &url, md5 };
-                    let path = fetch(file, &cache_folder(), |_, _| {}).map_err(|e| refused(e.into()))?;
-                    model.load_weights(path).map_err(refused)?;
-                }
+                use crate::io::fetch;
+                let (url, md5) = fetch::imagenet(self.name, self.include_top).ok_or_else(|| {
+                    let known: Vec<&str> = fetch::names().collect();
+                    let wanted = format!("a network whose weights are published with a sum: {}", known.join(", "));
+                    error(
+                        self.name,
+                        wanted,
+                        self.name.into(),
+                        "download weights yourself and give them as a file".into(),
+                    )
+                })?;
+                let file = fetch::Published { url: &url, md5 };
+                let path = fetch::fetch(file, &fetch::cache_folder(), |_, _| {}).map_err(|e| refused(e.into()))?;
+                model.load_weights(path).map_err(refused)?;
             }
         }
         Ok(model)

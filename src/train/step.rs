@@ -1,0 +1,209 @@
+//! The graph of a step: samples by their rows, the model, loss and metrics, gradients, new weights.
+
+use super::Compile;
+use super::Trainer;
+use crate::{
+    Error,
+    data::Dataset,
+    graph::{Arg, Graph, Instr, OpError, Program, TensorType, Value},
+    nn::{Mode, Model, below},
+    ops::{Accumulate, Elementwise, elementary},
+    passes::Layout,
+    runtime::Store,
+    tensor::{Batch, DType, HostTensor, Shape},
+};
+use std::{ops::Range, sync::Arc};
+
+pub(super) const METRICS: &str = "metrics";
+pub(super) const WEIGHTS: &str = "data/weights";
+
+pub(super) fn sums_name(metric: usize) -> String {
+    format!("{METRICS}/{metric}")
+}
+
+/// Returns sums added to a state in place, which starts anew where [`Accumulate::KEEP`] is 0.
+fn kept_and(g: &mut Graph, state: Value, sums: Value) -> Result<Value, OpError> {
+    let instrs = vec![
+        Instr { f: elementary("where_positive")?, args: vec![Arg::Input(0), Arg::Scalar(Accumulate::KEEP)] },
+        Instr { f: elementary("add")?, args: vec![Arg::Instr(0), Arg::Input(1)] },
+    ];
+    let program = Program { n_inputs: 2, instrs, result: Arg::Instr(1) };
+    g.apply1(Elementwise { program, shape: None, in_place: true }, &[state, sums])
+}
+
+/// Where samples come from.
+pub(super) enum Source {
+    /// A data set in device memory; steps name its rows.
+    Device(Store),
+    /// Host memory; steps carry the samples.
+    Host,
+}
+
+impl Trainer {
+    /// Returns how many sums each metric takes, `None` for a number that the loss's kernel adds up too.
+    pub(super) fn sums(model: &Model, how: &Compile) -> Result<Vec<Option<usize>>, Error> {
+        let mut g = Graph::new();
+        let output = g.input("output", model.output_shape(), DType::F32);
+        let row = model.output_shape().dims()[1..].to_vec();
+        let batched = |row: &[usize]| [Batch].into_iter().chain(row.iter().copied()).collect::<Vec<_>>();
+        let labels = match how.loss.takes_classes() {
+            true => g.input("labels", batched(&row[..row.len().saturating_sub(1)]), DType::U32),
+            false => g.input("labels", batched(&row), DType::F32),
+        };
+        let mut sums = Vec::new();
+        for metric in &how.metrics {
+            let built = metric.build(&mut g, output, labels)?;
+            let with_loss = sums.iter().filter(|k: &&Option<usize>| k.is_none()).count() + 1;
+            let row = &g.shape(built).dims()[1..];
+            sums.push((!row.is_empty() || with_loss == Accumulate::MOST).then(|| row.iter().product()));
+        }
+        Ok(sums)
+    }
+
+    pub(super) fn stores(&self, data: &Source) -> Vec<Store> {
+        let mut stores = vec![self.params.clone(), self.metrics.clone()];
+        stores.extend(self.moments.clone());
+        if let Source::Device(store) = data {
+            stores.push(store.clone());
+        }
+        stores
+    }
+
+    /// Puts a data set into device memory where it fits, as it is stored.
+    pub(super) fn source(&self, data: &Dataset) -> Result<Source, Error> {
+        let limit = self.engine.profile().max_binding_bytes;
+        if self.engine.is_reference() || data.images.bytes().len() as u64 > limit {
+            return Ok(Source::Host);
+        }
+        let ty = |t: &HostTensor| TensorType::new(Shape::fixed(t.shape()), t.dtype());
+        let tensors = [
+            ("data/images", Some(&data.images)),
+            ("data/labels", Some(&data.labels)),
+            (WEIGHTS, data.weights.as_ref()),
+        ];
+        let tensors = || tensors.into_iter().filter_map(|(name, t)| Some((name, t?)));
+        let entries = tensors().map(|(name, t)| (name.to_owned(), ty(t)));
+        let store = self.engine.store(Arc::new(Layout::new(entries, limit)))?;
+        tensors().try_for_each(|(name, t)| store.write(name, t))?;
+        Ok(Source::Device(store))
+    }
+
+    /// Builds the graph of a training or evaluation step.
+    pub(super) fn graph(&self, data: &Dataset, source: &Source, mode: Mode) -> Result<Graph, Error> {
+        let mut g = Graph::new();
+        let (x, y, weights) = match source {
+            Source::Host => {
+                let x = g.input("x", self.model.input_shape(), DType::F32);
+                let dims: Vec<usize> = [Batch].into_iter().chain(data.labels.shape()[1..].iter().copied()).collect();
+                let y = g.input("y", dims, if data.has_classes() { DType::U32 } else { DType::F32 });
+                (x, y, data.weights.as_ref().map(|_| g.input(WEIGHTS, [Batch], DType::F32)))
+            }
+            Source::Device(store) => {
+                let rows = g.input("rows", [Batch], DType::U32);
+                let table = |g: &mut Graph, name: &str| {
+                    let ty = store.layout().find(name).map(|e| e.ty.clone());
+                    g.state(name, ty.unwrap_or_else(|| TensorType::f32([0])), None)
+                };
+                let images = table(&mut g, "data/images");
+                let labels = table(&mut g, "data/labels");
+                let x = g.gather(images, rows)?;
+                let y = if data.has_classes() { g.gather_labels(labels, rows) } else { g.gather(labels, rows) }?;
+                let weights = match &data.weights {
+                    None => None,
+                    Some(_) => {
+                        let all = table(&mut g, WEIGHTS);
+                        Some(g.gather(all, rows)?)
+                    }
+                };
+                (rescale(&mut g, x, data.scale, data.offset)?, y, weights)
+            }
+        };
+        let built = self.model.assemble(&mut g, &[x], mode)?;
+        let (output, logits) = (built.outputs[0], built.logits[0]);
+        let mut losses = self.how.loss.build(&mut g, output, logits, y)?;
+        if let Some(weights) = weights {
+            losses = g.mul(losses, weights)?;
+        }
+        for &penalty in &built.penalties {
+            losses = g.add(losses, penalty)?;
+        }
+        let mut rows = vec![losses];
+        for (i, (metric, &k)) in self.how.metrics.iter().zip(&self.sums).enumerate() {
+            let output = logits.filter(|_| metric.takes_logits()).unwrap_or(output);
+            let each = metric.build(&mut g, output, y)?;
+            let Some(k) = k else {
+                rows.push(each);
+                continue;
+            };
+            let each = g.reshape(each, [Batch, k])?;
+            let sum = g.sum(each, &[0], false)?;
+            let state = g.state(&sums_name(i), TensorType::f32([k]), None);
+            let new = kept_and(&mut g, state, sum)?;
+            g.update(state, new);
+            g.output(&sums_name(i), new);
+        }
+        let counters = g.state(METRICS, TensorType::f32([1 + rows.len()]), None);
+        let counted = g.accumulate(counters, &rows)?;
+        g.update(counters, counted);
+        g.output(METRICS, counted);
+        if mode == Mode::Training {
+            let loss = g.mean(losses)?;
+            let weights: Vec<&crate::nn::Weight> = built.weights.iter().filter(|w| w.trainable).collect();
+            let values: Vec<Value> = weights.iter().map(|w| w.value).collect();
+            let gradients = g.gradients(loss, &values)?;
+            let gradients = self.how.optimizer.clip(&mut g, &gradients)?;
+            for (run, factor) in self.runs(weights.iter().map(|w| w.name.as_str())) {
+                let mut slots: Vec<Vec<Value>> = Vec::new();
+                for slot in self.how.optimizer.slots() {
+                    let names = weights[run.clone()].iter();
+                    let slot = names
+                        .map(|w| g.state(&format!("{slot}/{}", w.name), TensorType::f32(w.shape.clone()), None))
+                        .collect();
+                    slots.push(slot);
+                }
+                for (state, mut new) in
+                    self.how.optimizer.build(&mut g, &values[run.clone()], &gradients[run], &slots, factor)?
+                {
+                    let weight = weights.iter().find(|w| w.value == state);
+                    if let Some(constraint) = weight.and_then(|w| w.constraint.as_ref()) {
+                        new = constraint.build(&mut g, new)?;
+                    }
+                    g.update(state, new);
+                }
+            }
+        }
+        Ok(g)
+    }
+
+    /// Cuts weights into runs that lie one behind the other, moments too, and have one factor of the learning rate, so
+    /// that one kernel updates a run.
+    fn runs<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<(Range<usize>, f32)> {
+        let slots = self.how.optimizer.slots();
+        let mut runs: Vec<(Range<usize>, f32)> = Vec::new();
+        let mut ends: Vec<(usize, u64)> = Vec::new();
+        for (i, name) in names.enumerate() {
+            let moments = slots.iter().filter_map(|s| self.moments.as_ref()?.layout().find(&format!("{s}/{name}")));
+            let entries: Vec<_> = self.params.layout().find(name).into_iter().chain(moments).collect();
+            let starts = entries.iter().map(|e| (e.chunk, e.offset));
+            let factor = self.how.factors.iter().rev().find(|(p, _)| below(name, p)).map_or(1.0, |f| f.1);
+            match runs.last_mut() {
+                Some((run, before)) if *before == factor && starts.eq(ends.iter().copied()) => run.end = i + 1,
+                _ => runs.push((i..i + 1, factor)),
+            }
+            ends = entries.iter().map(|e| (e.chunk, e.offset + e.bytes.next_multiple_of(256).max(256))).collect();
+        }
+        runs
+    }
+}
+
+fn rescale(g: &mut Graph, x: Value, scale: f32, offset: f32) -> Result<Value, OpError> {
+    if (scale, offset) == (1.0, 0.0) {
+        return Ok(x);
+    }
+    let (mul, add) = (elementary("mul")?, elementary("add")?);
+    let instrs = vec![
+        Instr { f: mul, args: vec![Arg::Input(0), Arg::Const(scale)] },
+        Instr { f: add, args: vec![Arg::Instr(0), Arg::Const(offset)] },
+    ];
+    g.apply1(Elementwise::from(Program { n_inputs: 1, instrs, result: Arg::Instr(1) }), &[x])
+}
