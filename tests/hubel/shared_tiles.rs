@@ -1,4 +1,5 @@
-//! Products through workgroup memory: what graphics processors run, here on whatever adapter there is.
+//! Products through workgroup memory: what graphics processors run, here on whatever adapter there is; and rows of
+//! convolutions with a lane for each channel.
 
 use crate::harness::{Run, check_sample, engine, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
 use hubel::{
@@ -16,11 +17,11 @@ fn products() -> impl Iterator<Item = &'static Family> {
     NAMES.iter().map(|name| *FAMILIES.iter().find(|f| f.name == *name).expect("the family is in the list"))
 }
 
-/// Returns the ways of a sample through workgroup memory; a convolution of each channel alone has none.
-fn variants(sample: &Sample, profile: &DeviceProfile) -> Vec<String> {
+/// Returns the ways of a sample with a kind of tiles; a convolution of each channel alone has none.
+fn variants(sample: &Sample, profile: &DeviceProfile, kind: &str) -> Vec<String> {
     let (graph, _, outputs) = sample_graph(sample);
     let candidates = sample.op.lower(&graph.io(graph.node(outputs[0])), profile, None);
-    candidates.into_iter().map(|c| c.variant).filter(|v| v.starts_with("shared_")).collect()
+    candidates.into_iter().map(|c| c.variant).filter(|v| v.starts_with(kind)).collect()
 }
 
 /// Returns a run that takes a variant, which the plan must have.
@@ -80,7 +81,7 @@ fn products_through_workgroup_memory_compute_what_their_references_say_between_g
     });
     // Each sample takes its turn with another tile.
     for (i, sample) in random.chain(edges()).enumerate() {
-        let mut names = variants(&sample, engine().profile());
+        let mut names = variants(&sample, engine().profile(), "shared_");
         names.sort();
         let Some(variant) = names.get(i % names.len().max(1)) else { continue };
         let (tile, splits) = variant.split_once("_split").expect("variants state their splits");
@@ -99,11 +100,31 @@ fn products_through_workgroup_memory_compute_what_their_references_say_between_g
 }
 
 #[test]
+fn rows_of_convolutions_compute_what_their_references_say_between_guards() {
+    let profile = engine().profile();
+    let mut rng = Philox::new(23, Purpose::Test, 0);
+    let mut tried = 0;
+    let random = products().flat_map(|family| {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 23);
+        (0..60).map(move |_| (family.sample)(&mut rng))
+    });
+    for sample in random.chain(edges()) {
+        for variant in variants(&sample, profile, "row_") {
+            tried += 1;
+            let result = check_sample(&sample, &mut rng, &forced(&sample, &variant));
+            assert!(result.is_ok(), "{variant}: {result:?}");
+        }
+    }
+    let has_rows = profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8;
+    assert!(!has_rows || tried >= 20, "only {tried}");
+}
+
+#[test]
 fn epilogues_are_applied_to_products_through_workgroup_memory() {
     let mut met = 0;
     let mut rng = Philox::new(22, Purpose::Test, 0);
     for (i, sample) in edges().into_iter().enumerate().filter(|(_, s)| s.op.epilogue()) {
-        let names = variants(&sample, engine().profile());
+        let names = ["shared_", "row_"].map(|kind| variants(&sample, engine().profile(), kind)).concat();
         let Some(variant) = names.get(i % names.len().max(1)) else { continue };
         let (mut g, _, outputs) = sample_graph(&sample);
         let shape = g.shape(outputs[0]).clone();
@@ -155,7 +176,7 @@ fn planted_faults_of_products_through_workgroup_memory_are_noticed() {
         let fault = Fault { what, from, to };
         let mut met = 0;
         let noticed = edges().iter().any(|sample| {
-            let names = variants(sample, engine().profile());
+            let names = variants(sample, engine().profile(), "shared_");
             let Some(variant) = names.iter().find(|v| v.starts_with("shared_64x64x16_")) else { return false };
             let run = forced(sample, variant);
             let plan = plan_for(&sample_graph(sample).0, sample.capacity, &run);

@@ -6,6 +6,7 @@
 //! processors (`shared`) stages both sides in workgroup memory.
 
 mod filter;
+mod row;
 mod shared;
 mod spread;
 mod strip;

@@ -65,13 +65,6 @@ impl Strip {
         (0..width.div_ceil(self.pixels)).map(|i| (i * self.pixels).min(width - self.pixels)).collect()
     }
 
-    /// Returns the source column, relative to the strip's start, of a pixel under a tap.
-    fn column(w: &Window, pixel: usize, tap: usize) -> i64 {
-        let [_, stride] = w.strides.map(|v| v as i64);
-        let (pixel, tap) = (pixel as i64, (tap * w.dilation[1]) as i64);
-        if w.transposed { pixel + w.pads[1] as i64 - tap } else { pixel * stride + tap - w.pads[1] as i64 }
-    }
-
     /// Returns the source columns that any strip needs.
     fn columns(self, w: &Window) -> BTreeMap<i64, Inside> {
         let step = if w.transposed { 1 } else { w.strides[1] as i64 };
@@ -79,7 +72,7 @@ impl Strip {
         let mut columns = BTreeMap::new();
         for pixel in 0..self.pixels {
             for tap in 0..w.kernel[1] {
-                let at = Self::column(w, pixel, tap);
+                let at = w.column(pixel, tap);
                 let inside = |&start: &usize| (0..w.from[1] as i64).contains(&(start as i64 * step + at));
                 let n = starts.iter().filter(|s| inside(s)).count();
                 if n > 0 {
@@ -219,9 +212,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let _ = write!(
             t,
             "{}    let end_c = {from_channels}u;\n    for (var r = first_r; r < end_r; r++) {{\n",
-            self.tap_rows(w)
+            w.tap_rows(true)
         );
-        let rows_inside = self.rows_inside(w);
+        let rows_inside = w.rows_inside();
         let source = w.source(0, "row", "r");
         if rows_inside {
             let _ = writeln!(t, "    let line = u32({source});");
@@ -276,7 +269,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             }
             for j in 0..pixels {
                 for s in 0..taps {
-                    let at = Self::column(w, j, s);
+                    let at = w.column(j, s);
                     if let Some(i) = columns.keys().position(|&a| a == at) {
                         let _ = writeln!(t, "    c{j}_{k} += f{} * x{i};", s * channels + k);
                     }
@@ -306,35 +299,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             Reads::Uniform(_) => "_uniform",
         };
         Candidate::single(format!("strips_{pixels}x{channels}{how}"), kernel)
-    }
-
-    /// Returns statements for the rows of taps, from `first_r` to `end_r`, that lie inside the picture for any lane.
-    fn tap_rows(self, w: &Window) -> String {
-        let (taps, from, pad, dilation) = (w.kernel[0], w.from[0], w.pads[0], w.dilation[0]);
-        if self.rows_inside(w) {
-            return format!("    let first_r = 0u;\n    let end_r = {taps}u;\n");
-        }
-        let (before, until) = if w.transposed {
-            (format!("i32(row) + {pad} - {from} + 1"), format!("i32(row) + {pad} + 1"))
-        } else {
-            let at = format!("{pad} - i32(row) * {}", w.strides[0]);
-            (at.clone(), format!("{at} + {from}"))
-        };
-        let taps_in = |rows: String| format!("(u32(max({rows}, 0)) + {}u) / {dilation}u", dilation - 1);
-        format!(
-            "    let first_r = subgroupMin({});\n    let end_r = min(subgroupMax({}), {taps}u);\n",
-            taps_in(before),
-            taps_in(until)
-        )
-    }
-
-    /// Returns whether all taps of all rows lie inside the picture.
-    fn rows_inside(self, w: &Window) -> bool {
-        let last = (w.kernel[0] - 1) * w.dilation[0];
-        if w.transposed {
-            w.pads[0] >= last && w.to[0] - 1 + w.pads[0] < w.from[0]
-        } else {
-            w.pads[0] == 0 && (w.to[0] - 1) * w.strides[0] + last < w.from[0]
-        }
     }
 }

@@ -1,4 +1,4 @@
-use super::{Loop, Operand, Product, declare, lower_with, read, spread::Spread, strip::Strip, wgsl_count};
+use super::{Loop, Operand, Product, declare, lower_with, read, row::Row, spread::Spread, strip::Strip, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
     kernels::depthwise::{self, Slide},
@@ -78,6 +78,45 @@ impl Window {
             if stride == 1 { sum } else { format!("({sum}) / {stride}") }
         } else {
             format!("i32({at}) * {stride} + i32({tap}) * {dilation} - {pad}")
+        }
+    }
+
+    /// Returns the source column, relative to the strip's start, of a pixel under a tap.
+    pub(super) fn column(&self, pixel: usize, tap: usize) -> i64 {
+        let [_, stride] = self.strides.map(|v| v as i64);
+        let (pixel, tap) = (pixel as i64, (tap * self.dilation[1]) as i64);
+        if self.transposed { pixel + self.pads[1] as i64 - tap } else { pixel * stride + tap - self.pads[1] as i64 }
+    }
+
+    /// Returns statements for the rows of taps, from `first_r` to `end_r`, that lie inside the picture; with
+    /// `by_lane` for the row of any lane.
+    pub(super) fn tap_rows(&self, by_lane: bool) -> String {
+        let (taps, from, pad, dilation) = (self.kernel[0], self.from[0], self.pads[0], self.dilation[0]);
+        if self.rows_inside() {
+            return format!("    let first_r = 0u;\n    let end_r = {taps}u;\n");
+        }
+        let (before, until) = if self.transposed {
+            (format!("i32(row) + {pad} - {from} + 1"), format!("i32(row) + {pad} + 1"))
+        } else {
+            let at = format!("{pad} - i32(row) * {}", self.strides[0]);
+            (at.clone(), format!("{at} + {from}"))
+        };
+        let taps_in = |rows: String| format!("(u32(max({rows}, 0)) + {}u) / {dilation}u", dilation - 1);
+        let [least, most] = if by_lane { ["subgroupMin", "subgroupMax"] } else { [""; 2] };
+        format!(
+            "    let first_r = {least}({});\n    let end_r = min({most}({}), {taps}u);\n",
+            taps_in(before),
+            taps_in(until)
+        )
+    }
+
+    /// Returns whether all taps of all rows lie inside the picture.
+    pub(super) fn rows_inside(&self) -> bool {
+        let last = (self.kernel[0] - 1) * self.dilation[0];
+        if self.transposed {
+            self.pads[0] >= last && self.to[0] - 1 + self.pads[0] < self.from[0]
+        } else {
+            self.pads[0] == 0 && (self.to[0] - 1) * self.strides[0] + last < self.from[0]
         }
     }
 
@@ -188,5 +227,6 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
     let strips = if grouped { Vec::new() } else { Strip::choose(w, profile) };
     let strips = strips.into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
     let spread = Spread::choose(w, profile).map(|(time, spread)| (time, spread.lower(w, epilogue)));
-    lower_with(strips.chain(spread), &product, profile, epilogue)
+    let row = Row::choose(w, profile).map(|(time, row)| (time, row.lower(w, epilogue)));
+    lower_with(strips.chain(spread).chain(row), &product, profile, epilogue)
 }
