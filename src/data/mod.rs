@@ -4,6 +4,8 @@
 pub(crate) mod diagram;
 #[cfg(feature = "images")]
 mod digit;
+#[cfg(feature = "images")]
+mod folder;
 mod mnist;
 #[cfg(feature = "images")]
 pub mod photo;
@@ -12,6 +14,8 @@ pub mod picture;
 
 #[cfg(feature = "images")]
 pub use digit::prepare;
+#[cfg(feature = "images")]
+pub use folder::{ColorMode, DATASET_CAP_BYTES, ImageFolder, Images, Subset};
 pub use mnist::{Mnist, mnist};
 
 use crate::io::{Flaw, FormatError};
