@@ -181,7 +181,7 @@ const CRC: [u32; 256] = {
     while i < 256 {
         let (mut crc, mut bit) = (i as u32, 0);
         while bit < 8 {
-            crc = crc >> 1 ^ 0x82F6_3B78 * (crc & 1);
+            crc = (crc >> 1) ^ (0x82F6_3B78 * (crc & 1));
             bit += 1;
         }
         table[i] = crc;
@@ -191,7 +191,7 @@ const CRC: [u32; 256] = {
 };
 
 fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc: u32, &b| CRC[usize::from(crc as u8 ^ b)] ^ crc >> 8)
+    !bytes.iter().fold(!0, |crc: u32, &b| CRC[usize::from(crc as u8 ^ b)] ^ (crc >> 8))
 }
 
 /// Returns a checksum as records hold it, so that one of bytes with checksums among them stays good.
