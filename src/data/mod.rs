@@ -53,8 +53,12 @@ impl Dataset {
         }
         let n = images.shape()[0];
         let labels = match labels.data() {
-            Data::I32(v) if [&[n][..], &[n, 1]].contains(&labels.shape()) && v.iter().all(|&x| x >= 0) => {
-                HostTensor::u32([n], v.iter().map(|&x| x as u32).collect())
+            Data::I32(v) if [&[n][..], &[n, 1]].contains(&labels.shape()) => {
+                let index = |x: &i32| {
+                    let wanted = "class indices from 0";
+                    u32::try_from(*x).map_err(|_| FormatError::new(Flaw::Contradiction, "the labels", wanted, x))
+                };
+                HostTensor::u32([n], v.iter().map(index).collect::<Result<_, _>>()?)
             }
             Data::U8(_) | Data::U32(_) if labels.shape() == [n, 1] => labels.reshape([n]),
             _ => Ok(labels),
@@ -64,8 +68,7 @@ impl Dataset {
         let classes = matches!(labels.data(), Data::U8(_) | Data::U32(_)) && labels.shape() == [n];
         let values = matches!(labels.data(), Data::F32(_)) && labels.shape().first() == Some(&n);
         if !classes && !values {
-            let wanted = format!("u8, u32 or i32 ({n}) of at least 0, or f32 ({n}, …)");
-            return wrong("the labels", &wanted, &labels);
+            return wrong("the labels", &format!("u8 or u32 ({n}), or f32 ({n}, …)"), &labels);
         }
         Ok(Dataset { images, labels, scale: 1.0, offset: 0.0, classes: Vec::new() })
     }
@@ -88,6 +91,25 @@ impl Dataset {
     /// Returns whether labels are class indices.
     pub fn has_classes(&self) -> bool {
         !matches!(self.labels.data(), Data::F32(_))
+    }
+
+    /// Returns the data set with labels as [`to_categorical`] makes them, for categorical cross-entropy: as many classes
+    /// as have names, or without names as the greatest label says.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let x = HostTensor::f32([3, 1], vec![0.5, 1.5, 2.5])?;
+    /// let data = Dataset::new(x, HostTensor::u8([3], vec![2, 0, 1])?)?.to_categorical()?;
+    /// assert_eq!(data.labels, HostTensor::f32([3, 3], vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0])?);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn to_categorical(self) -> Result<Dataset, FormatError> {
+        let classes = match (self.classes.len(), self.labels.data()) {
+            (0, Data::U8(v)) => v.iter().max().map_or(0, |&x| usize::from(x) + 1),
+            (0, Data::U32(v)) => v.iter().max().map_or(0, |&x| x as usize + 1),
+            (n, _) => n,
+        };
+        Ok(Dataset { labels: to_categorical(&self.labels, classes)?, ..self })
     }
 
     /// Returns the first `n` samples, or all where there are fewer.
@@ -170,25 +192,6 @@ impl Dataset {
             _ => HostTensor::f32(shape, vec![0.0; at.len() * row]),
         };
         labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many values as their shape has", e))
-    }
-
-    /// Returns the data set with labels as [`to_categorical`] makes them, for categorical cross-entropy: as many classes
-    /// as have names, or without names as the greatest label says.
-    ///
-    /// ```
-    /// use hubel::prelude::*;
-    /// let x = HostTensor::f32([3, 1], vec![0.5, 1.5, 2.5])?;
-    /// let data = Dataset::new(x, HostTensor::u8([3], vec![2, 0, 1])?)?.to_categorical()?;
-    /// assert_eq!(data.labels, HostTensor::f32([3, 3], vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0])?);
-    /// # Ok::<(), hubel::Error>(())
-    /// ```
-    pub fn to_categorical(self) -> Result<Dataset, FormatError> {
-        let classes = match (self.classes.len(), self.labels.data()) {
-            (0, Data::U8(v)) => v.iter().max().map_or(0, |&x| usize::from(x) + 1),
-            (0, Data::U32(v)) => v.iter().max().map_or(0, |&x| x as usize + 1),
-            (n, _) => n,
-        };
-        Ok(Dataset { labels: to_categorical(&self.labels, classes)?, ..self })
     }
 
     fn checked(&self, index: u32) -> Result<usize, FormatError> {
@@ -294,7 +297,7 @@ mod tests {
         let d = new(HostTensor::i32([3, 1], vec![2, 0, 1]).unwrap()).unwrap();
         assert_eq!(d.labels, HostTensor::u32([3], vec![2, 0, 1]).unwrap());
         assert_eq!(new(HostTensor::u8([3, 1], vec![2, 0, 1]).unwrap()).unwrap(), tiny());
-        assert!(new(HostTensor::i32([3], vec![2, 0, -1]).unwrap()).is_err());
+        assert_eq!(new(HostTensor::i32([3], vec![2, 0, -1]).unwrap()).unwrap_err().got, "-1");
         assert!(new(HostTensor::i32([3, 2], vec![0; 6]).unwrap()).is_err());
         let hot = vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
         assert_eq!(d.clone().to_categorical().unwrap().labels, HostTensor::f32([3, 3], hot).unwrap());
