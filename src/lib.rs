@@ -47,6 +47,8 @@ pub enum Error {
 /// What most programs need.
 pub mod prelude {
     pub use crate::data::{self, Dataset};
+    #[cfg(feature = "images")]
+    pub use crate::data::{ColorMode, ImageFolder};
     pub use crate::graph::{Graph, Value};
     pub use crate::nn::Activation::{
         self, Elu, Exponential, Gelu, HardSigmoid, HardSwish, LeakyRelu, Linear, LogSoftmax, Mish, Relu, Relu6, Selu,

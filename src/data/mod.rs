@@ -4,6 +4,8 @@
 pub(crate) mod diagram;
 #[cfg(feature = "images")]
 mod digit;
+#[cfg(feature = "images")]
+mod folder;
 mod mnist;
 #[cfg(feature = "images")]
 pub mod photo;
@@ -12,9 +14,11 @@ pub mod picture;
 
 #[cfg(feature = "images")]
 pub use digit::prepare;
+#[cfg(feature = "images")]
+pub use folder::{ColorMode, DATASET_CAP_BYTES, ImageFolder, Images, Subset};
 pub use mnist::{Mnist, mnist};
 
-use crate::io::{Flaw, FormatError};
+use crate::io::{Flaw, FormatError, checked_bytes, npy::FILE_CAP_BYTES};
 use crate::tensor::{Data, HostTensor, Philox, Purpose, TensorError};
 
 /// Samples with labels; a picture's value on use is `x · scale + offset`.
@@ -38,7 +42,9 @@ pub struct Dataset {
 
 impl Dataset {
     /// Returns a data set whose values are used as they are stored, or an error where samples are not (n, …) of u8 or
-    /// f32, or labels not (n) of u8 or u32, or (n, …) of f32.
+    /// f32, or labels not (n) or (n, 1) of u8, u32 or i32 that are at least 0, or (n, …) of f32.
+    ///
+    /// NumPy's arrays become one in one line: `Dataset::new(npy::open("x.npy")?, npy::open("y.npy")?)?`.
     pub fn new(images: HostTensor, labels: HostTensor) -> Result<Self, FormatError> {
         let wrong = |what: &str, wanted: &str, t: &HostTensor| {
             let got = format!("{} {:?}", t.dtype(), t.shape());
@@ -48,6 +54,19 @@ impl Dataset {
             return wrong("the samples", "u8 or f32 (n, …), pictures (n, h, w, c)", &images);
         }
         let n = images.shape()[0];
+        let labels = match labels.data() {
+            Data::I32(v) if [&[n][..], &[n, 1]].contains(&labels.shape()) => {
+                let index = |x: &i32| {
+                    let wanted = "class indices from 0";
+                    u32::try_from(*x).map_err(|_| FormatError::new(Flaw::Contradiction, "the labels", wanted, x))
+                };
+                HostTensor::u32([n], v.iter().map(index).collect::<Result<_, _>>()?)
+            }
+            Data::U8(_) | Data::U32(_) if labels.shape() == [n, 1] => labels.reshape([n]),
+            _ => Ok(labels),
+        };
+        let labels =
+            labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "one for each sample", e))?;
         let classes = matches!(labels.data(), Data::U8(_) | Data::U32(_)) && labels.shape() == [n];
         let values = matches!(labels.data(), Data::F32(_)) && labels.shape().first() == Some(&n);
         if !classes && !values {
@@ -74,6 +93,25 @@ impl Dataset {
     /// Returns whether labels are class indices.
     pub fn has_classes(&self) -> bool {
         !matches!(self.labels.data(), Data::F32(_))
+    }
+
+    /// Returns the data set with labels as [`to_categorical`] makes them, for categorical cross-entropy: as many classes
+    /// as have names, or without names as the greatest label says.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let x = HostTensor::f32([3, 1], vec![0.5, 1.5, 2.5])?;
+    /// let data = Dataset::new(x, HostTensor::u8([3], vec![2, 0, 1])?)?.to_categorical()?;
+    /// assert_eq!(data.labels, HostTensor::f32([3, 3], vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0])?);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn to_categorical(self) -> Result<Dataset, FormatError> {
+        let classes = match (self.classes.len(), self.labels.data()) {
+            (0, Data::U8(v)) => v.iter().max().map_or(0, |&x| usize::from(x) + 1),
+            (0, Data::U32(v)) => v.iter().max().map_or(0, |&x| x as usize + 1),
+            (n, _) => n,
+        };
+        Ok(Dataset { labels: to_categorical(&self.labels, classes)?, ..self })
     }
 
     /// Returns the first `n` samples, or all where there are fewer.
@@ -227,6 +265,41 @@ impl Dataset {
     }
 }
 
+/// Returns labels with a 1 at each one's class and else zeros, f32 (…, classes), of labels (…) or (…, 1) of u8, u32 or
+/// i32 (Keras `to_categorical`), or an error where a label is no class's index.
+///
+/// ```
+/// use hubel::{data::to_categorical, prelude::*};
+/// let labels = HostTensor::u8([2], vec![2, 0])?;
+/// assert_eq!(to_categorical(&labels, 3)?, HostTensor::f32([2, 3], vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0])?);
+/// assert!(to_categorical(&labels, 2).is_err());
+/// # Ok::<(), hubel::Error>(())
+/// ```
+pub fn to_categorical(labels: &HostTensor, classes: usize) -> Result<HostTensor, FormatError> {
+    let wrong = |got: String| {
+        let wanted = format!("class indices from 0 to below {classes}, u8, u32 or i32");
+        FormatError::new(Flaw::Contradiction, "the labels", wanted, got)
+    };
+    let indices: Vec<i64> = match labels.data() {
+        Data::U8(v) => v.iter().map(|&x| x.into()).collect(),
+        Data::U32(v) => v.iter().map(|&x| x.into()).collect(),
+        Data::I32(v) => v.iter().map(|&x| x.into()).collect(),
+        _ => return Err(wrong(labels.dtype().to_string())),
+    };
+    checked_bytes("the labels", &[indices.len() as u64, classes as u64], 4, FILE_CAP_BYTES)?;
+    let mut out = vec![0.0; indices.len() * classes];
+    for (i, &label) in indices.iter().enumerate() {
+        let class = usize::try_from(label).ok().filter(|&c| c < classes);
+        out[i * classes + class.ok_or_else(|| wrong(format!("{label} for sample {i}")))?] = 1.0;
+    }
+    let shape = match labels.shape() {
+        [rest @ .., 1] if !rest.is_empty() => rest,
+        shape => shape,
+    };
+    HostTensor::f32([shape, &[classes]].concat(), out)
+        .map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many as their shape says", e))
+}
+
 /// Returns the order of `n` samples in an epoch: a permutation that depends on seed and epoch alone.
 ///
 /// ```
@@ -277,6 +350,29 @@ mod tests {
         assert_ne!(order, shuffled(8, 3, 1000));
         order.sort_unstable();
         assert!(order.iter().enumerate().all(|(i, &x)| i == x as usize));
+    }
+
+    #[test]
+    fn integers_are_labels_and_become_categories() {
+        let new = |labels| Dataset::new(tiny().images, labels);
+        let d = new(HostTensor::i32([3, 1], vec![2, 0, 1]).unwrap()).unwrap();
+        assert_eq!(d.labels, HostTensor::u32([3], vec![2, 0, 1]).unwrap());
+        assert_eq!(new(HostTensor::u8([3, 1], vec![2, 0, 1]).unwrap()).unwrap(), tiny());
+        assert_eq!(new(HostTensor::i32([3], vec![2, 0, -1]).unwrap()).unwrap_err().got, "-1");
+        assert!(new(HostTensor::i32([3, 2], vec![0; 6]).unwrap()).is_err());
+        let hot = vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
+        assert_eq!(d.clone().to_categorical().unwrap().labels, HostTensor::f32([3, 3], hot).unwrap());
+        let named = |n: usize| Dataset { classes: vec!["x".into(); n], ..d.clone() }.to_categorical();
+        assert_eq!(named(5).unwrap().labels.shape(), [3, 5]);
+        let e = named(2).unwrap_err();
+        assert!(e.flaw == Flaw::Contradiction && e.got == "2 for sample 0", "{e}");
+        assert!(named(5).unwrap().to_categorical().is_err());
+        let of = |labels: HostTensor| to_categorical(&labels, 2);
+        assert!(of(HostTensor::i32([1], vec![-1]).unwrap()).is_err());
+        assert_eq!(of(HostTensor::i32([2, 2, 1], vec![0, 1, 1, 0]).unwrap()).unwrap().shape(), [2, 2, 2]);
+        assert_eq!(of(HostTensor::i32([1], vec![1]).unwrap()).unwrap().to_f32(), [0.0, 1.0]);
+        let huge = to_categorical(&tiny().labels, usize::MAX).unwrap_err();
+        assert!(matches!(huge.flaw, Flaw::Overflow | Flaw::TooLarge), "{huge}");
     }
 
     #[test]

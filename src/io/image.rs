@@ -17,24 +17,10 @@ fn wrong(what: &str, wanted: &str, got: impl std::fmt::Display) -> FormatError {
 /// Returns the picture in a PNG or JPEG file, which its first bytes tell: u8 (h, w, 1) where it is
 /// grey, else (h, w, 3); what is transparent becomes white.
 ///
-/// A picture over [`MAX_SIDE`] or [`CAP_BYTES`] is refused before its pixels are decoded.
+/// A picture over [`MAX_SIDE`] or [`CAP_BYTES`] is refused before its pixels are decoded. EXIF's orientation is not
+/// applied.
 pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
-    let mut reader = ImageReader::new(Cursor::new(bytes));
-    reader.set_format(
-        image::guess_format(bytes)
-            .ok()
-            .filter(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg))
-            .ok_or_else(|| FormatError::new(Flaw::Magic, "the picture", "PNG or JPEG", "other bytes"))?,
-    );
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(CAP_BYTES);
-    reader.limits(limits);
-    let picture = reader.decode().map_err(|e| {
-        let flaw = if matches!(e, image::ImageError::Limits(_)) { Flaw::TooLarge } else { Flaw::Picture };
-        FormatError::new(flaw, "the picture", format!("an intact one of at most {MAX_SIDE}×{MAX_SIDE} pixels"), e)
-    })?;
+    let picture = decode(bytes)?;
     let (w, h) = (picture.width() as usize, picture.height() as usize);
     let picture = if picture.color().has_alpha() { on_white(&picture) } else { picture };
     let result = match picture.color().has_color() {
@@ -42,6 +28,47 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
         false => HostTensor::u8([h, w, 1], picture.into_luma8().into_raw()),
     };
     result.map_err(|e| wrong("the picture", "as many pixels as its size says", e))
+}
+
+/// Returns the picture in a PNG or JPEG file with the channels that it has, refused as [`read`] refuses.
+pub(crate) fn decode(bytes: &[u8]) -> Result<DynamicImage, FormatError> {
+    let mut reader = ImageReader::new(Cursor::new(bytes));
+    let format = image::guess_format(bytes)
+        .ok()
+        .filter(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg))
+        .ok_or_else(|| FormatError::new(Flaw::Magic, "the picture", "PNG or JPEG", "other bytes"))?;
+    reader.set_format(format);
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(CAP_BYTES);
+    reader.limits(limits);
+    let wanted = format!("an intact one of at most {MAX_SIDE}×{MAX_SIDE} pixels");
+    let picture = reader.decode().map_err(|e| {
+        let flaw = if matches!(e, image::ImageError::Limits(_)) { Flaw::TooLarge } else { Flaw::Picture };
+        FormatError::new(flaw, "the picture", &wanted, e)
+    })?;
+    if format == ImageFormat::Jpeg && !has_end(bytes) {
+        return Err(FormatError::new(Flaw::Truncated, "the picture", wanted, "the file's end before the picture's"));
+    }
+    Ok(picture)
+}
+
+/// Returns whether a JPEG's end marker is there; the decoder paints what is missing grey.
+fn has_end(jpeg: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(rest) = jpeg.get(at..) {
+        // Zeros, fill bytes and restarts stand among the coded pixels.
+        let marker = rest.windows(2).position(|b| b[0] == 0xFF && !matches!(b[1], 0 | 1 | 0xD0..=0xD8 | 0xFF));
+        match marker.map(|i| &rest[i..]) {
+            Some([_, 0xD9, ..]) => return true,
+            Some([_, _, high, low, ..]) => {
+                at = jpeg.len() - rest.len() + marker.unwrap_or(0) + 2 + usize::from(u16::from_be_bytes([*high, *low]));
+            }
+            _ => return false,
+        }
+    }
+    false
 }
 
 fn on_white(picture: &DynamicImage) -> DynamicImage {
@@ -117,6 +144,15 @@ mod tests {
         assert_eq!(read(&clear).unwrap().bytes(), [255, 255, 255, 10, 20, 30]);
         let jpeg = read(&encode(&[128; 8 * 8 * 3], 8, 8, ExtendedColorType::Rgb8, ImageFormat::Jpeg)).unwrap();
         assert!(jpeg.shape() == [8, 8, 3] && jpeg.bytes().iter().all(|x| x.abs_diff(128) < 3));
+        let cut = encode(
+            &(0..=255).cycle().take(8 * 8 * 3).collect::<Vec<_>>(),
+            8,
+            8,
+            ExtendedColorType::Rgb8,
+            ImageFormat::Jpeg,
+        );
+        assert!(read(&[&cut[..], b"\xFF\xDA"].concat()).is_ok());
+        assert!((3..cut.len()).all(|n| read(&cut[..n]).is_err()));
         let floats = HostTensor::f32([1, 3, 1], vec![-1.0, 0.5, 2.0]).unwrap();
         assert_eq!(to_rgb(&floats).unwrap().as_raw()[..], [0, 0, 0, 128, 128, 128, 255, 255, 255]);
     }

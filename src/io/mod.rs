@@ -3,6 +3,7 @@
 
 #[cfg(feature = "weights")]
 pub mod archive;
+pub mod events;
 #[cfg(feature = "fetch")]
 pub mod fetch;
 pub mod hdf5;
@@ -61,6 +62,8 @@ pub enum Flaw {
     Contradiction,
     /// A picture cannot be decoded, encoded or drawn.
     Picture,
+    /// It holds nothing that can be used.
+    Empty,
 }
 
 /// A file cannot be read or written as asked.

@@ -1,0 +1,748 @@
+//! Pictures in folders, one folder for each class, as Keras's `image_dataset_from_directory` reads them.
+
+use super::Dataset;
+use crate::io::{
+    Flaw, FormatError, checked_bytes,
+    image::{self, CAP_BYTES, MAX_SIDE},
+    read_file,
+};
+use crate::tensor::{Data, HostTensor, Philox, Purpose};
+use rayon::prelude::*;
+use std::{
+    ffi::OsStr,
+    fmt::Display,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// The most bytes that the pictures of a data set take, where [`ImageFolder::cap_bytes`] says nothing else.
+pub const DATASET_CAP_BYTES: u64 = 4 << 30;
+const READ: [&str; 3] = ["png", "jpg", "jpeg"];
+/// Pictures too, but of kinds that are not read: they are named rather than overlooked.
+const OTHER: [&str; 9] = ["avif", "bmp", "gif", "heic", "heif", "jfif", "tif", "tiff", "webp"];
+
+/// The channels of a data set's pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColorMode {
+    /// One channel, colour as .299 r + .587 g + .114 b; what is transparent becomes white.
+    Grayscale,
+    /// Red, green and blue; what is transparent becomes white.
+    Rgb,
+    /// Red, green, blue and opacity as they are stored; 255 is opaque.
+    Rgba,
+}
+
+impl ColorMode {
+    /// Returns the number of channels.
+    pub fn channels(self) -> usize {
+        match self {
+            ColorMode::Grayscale => 1,
+            ColorMode::Rgb => 3,
+            ColorMode::Rgba => 4,
+        }
+    }
+
+    /// Returns the pixels of a PNG or JPEG file in these channels, with their height and width.
+    fn decode(self, bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2]), FormatError> {
+        if self == ColorMode::Rgba {
+            let picture = image::decode(bytes)?.into_rgba8();
+            let (w, h) = picture.dimensions();
+            return Ok((picture.into_raw(), [h as usize, w as usize]));
+        }
+        let picture = image::read(bytes)?;
+        let (stored, shape) = (picture.bytes(), picture.shape());
+        let grey = |p: &[u8]| (0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])).round();
+        let pixels = match (shape[2], self) {
+            (3, ColorMode::Grayscale) => stored.chunks_exact(3).map(|p| grey(p) as u8).collect(),
+            (1, ColorMode::Rgb) => stored.iter().flat_map(|&x| [x; 3]).collect(),
+            _ => stored.to_vec(),
+        };
+        Ok((pixels, [shape[0], shape[1]]))
+    }
+}
+
+/// The parts of a data set that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subset {
+    /// What is left for training; the other part stays empty.
+    Training,
+    /// The validation split; the other part stays empty.
+    Validation,
+    /// Both.
+    Both,
+}
+
+/// Pictures read from folders.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Images {
+    /// Samples to train on: pictures u8 (n, h, w, c), labels u32 (n), the index of the class.
+    pub train: Dataset,
+    /// Samples to validate on; empty without a validation split.
+    pub validation: Dataset,
+    /// The files of `train`, in its order.
+    pub train_files: Vec<PathBuf>,
+    /// The files of `validation`, in its order.
+    pub validation_files: Vec<PathBuf>,
+    /// The pictures that were left out, each with its file and the reason.
+    pub skipped: Vec<FormatError>,
+}
+
+/// Reads pictures from folders, one folder for each class, as Keras's `image_dataset_from_directory` does.
+///
+/// Classes are the sub-folders, sorted by name; a class's samples are all PNG and JPEG files below its folder, sorted.
+/// Names that start with a dot are ignored, and so are files that are no pictures. A picture that cannot be used (it is
+/// damaged or over the limits of [`crate::io::image`], of another kind, in no class's folder, or behind a link that
+/// leads to a folder or out of this one) is left out and stands in [`Images::skipped`].
+///
+/// Values are 0 to 255, as in Keras: begin the network with `Rescaling`, or set [`Dataset::scale`]. They differ from
+/// Keras's in being rounded to bytes, in what is transparent becoming white, and in the order that a seed gives.
+/// EXIF's orientation is not applied, as in Keras.
+///
+/// ```
+/// use hubel::{data::{ColorMode, ImageFolder}, io::image, prelude::*};
+///
+/// let folder = tempfile::tempdir().expect("a folder");
+/// for (class, value) in [("cat", 40), ("dog", 200)] {
+///     std::fs::create_dir(folder.path().join(class)).expect("a folder");
+///     for i in 0..5 {
+///         let picture = image::to_rgb(&HostTensor::u8([9, 12, 1], vec![value + i; 108])?)?;
+///         image::save(&picture, folder.path().join(format!("{class}/{i}.png")))?;
+///     }
+/// }
+///
+/// let images = ImageFolder::new(folder.path())
+///     .image_size([8, 8])
+///     .color_mode(ColorMode::Rgb)
+///     .validation_split(0.2)
+///     .seed(1)
+///     .load()?;
+/// assert_eq!(images.train.classes, ["cat", "dog"]);
+/// assert_eq!(images.train.images.shape(), [8, 8, 8, 3]);
+/// assert_eq!((images.validation.len(), images.skipped.len()), (2, 0));
+/// # Ok::<(), hubel::Error>(())
+/// ```
+pub struct ImageFolder<'a> {
+    path: PathBuf,
+    image_size: [usize; 2],
+    color_mode: ColorMode,
+    fit: Fit,
+    shuffle: bool,
+    seed: Option<u64>,
+    validation_split: f64,
+    subset: Subset,
+    cap_bytes: u64,
+    progress: Box<dyn FnMut(usize, usize) + Send + 'a>,
+}
+
+impl<'a> ImageFolder<'a> {
+    /// Returns a reader of the folder that holds the classes' folders: whole pictures of 256×256 in colour, shuffled.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        ImageFolder {
+            path: path.as_ref().into(),
+            image_size: [256, 256],
+            color_mode: ColorMode::Rgb,
+            fit: Fit::Squeeze,
+            shuffle: true,
+            seed: None,
+            validation_split: 0.0,
+            subset: Subset::Both,
+            cap_bytes: DATASET_CAP_BYTES,
+            progress: Box::new(|_, _| ()),
+        }
+    }
+
+    /// Returns the reader with the height and width that pictures are resized to: bilinear, without smoothing.
+    pub fn image_size(mut self, size: [usize; 2]) -> Self {
+        self.image_size = size;
+        self
+    }
+
+    /// Returns the reader with the channels that pictures get.
+    pub fn color_mode(mut self, mode: ColorMode) -> Self {
+        self.color_mode = mode;
+        self
+    }
+
+    /// Returns the reader that keeps, where `crop`, the largest middle part of the wanted aspect instead of squeezing
+    /// the whole picture.
+    pub fn crop_to_aspect_ratio(mut self, crop: bool) -> Self {
+        self.fit = if crop { Fit::Crop } else { Fit::Squeeze };
+        self
+    }
+
+    /// Returns the reader that keeps the whole picture, with bands of this value where its aspect is not the wanted one.
+    pub fn pad_to_aspect_ratio(mut self, fill_value: u8) -> Self {
+        self.fit = Fit::Pad(fill_value);
+        self
+    }
+
+    /// Returns the reader that shuffles the samples or leaves them sorted by class and name; a validation split of
+    /// sorted samples has the last classes only.
+    pub fn shuffle(mut self, shuffle: bool) -> Self {
+        self.shuffle = shuffle;
+        self
+    }
+
+    /// Returns the reader with the seed of the order; 0 where none is given.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Returns the reader that keeps the last `share` of the samples, as they are shuffled, for validation. Shuffled
+    /// samples then need a seed, so that parts which are read one by one share none.
+    pub fn validation_split(mut self, share: f64) -> Self {
+        self.validation_split = share;
+        self
+    }
+
+    /// Returns the reader of these parts of a split.
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.subset = subset;
+        self
+    }
+
+    /// Returns the reader that takes at most so many bytes for all resized pictures ([`DATASET_CAP_BYTES`] by default).
+    pub fn cap_bytes(mut self, cap_bytes: u64) -> Self {
+        self.cap_bytes = cap_bytes;
+        self
+    }
+
+    /// Returns the reader that tells how many pictures are done, of how many; called from the threads that decode, one
+    /// call at a time, with rising numbers.
+    pub fn progress(mut self, progress: impl FnMut(usize, usize) + Send + 'a) -> Self {
+        self.progress = Box::new(progress);
+        self
+    }
+
+    /// Returns the pictures, decoded on all processors, or an error where an option is out of range, the folder is
+    /// missing or has no classes, a class has no picture or none that can be read, or all together exceed the cap.
+    pub fn load(self) -> Result<Images, FormatError> {
+        self.check()?;
+        let Listing { classes, mut samples, mut skipped } = list(&self.path)?;
+        if self.shuffle {
+            // A stream of its own: training shuffles by epoch, maybe with the same seed.
+            let mut rng = Philox::new(self.seed.unwrap_or(0), Purpose::Shuffle, u32::MAX);
+            samples = rng.permutation(samples.len()).iter().map(|&i| samples[i as usize].clone()).collect();
+        }
+        let held_out = (self.validation_split * samples.len() as f64) as usize;
+        if self.validation_split > 0.0 && held_out == 0 {
+            let got = format!("{} of {} pictures, which is none", self.validation_split, samples.len());
+            return Err(FormatError::new(Flaw::Empty, "the validation split", "at least one picture", got)
+                .of(&self.path)
+                .advise("raise validation_split or add pictures"));
+        }
+        let (train, validation) = samples.split_at(samples.len() - held_out);
+        let (train, validation) = match self.subset {
+            Subset::Training => (train, &[][..]),
+            Subset::Validation => (&[][..], validation),
+            Subset::Both => (train, validation),
+        };
+        let ([h, w], c, total) = (self.image_size, self.color_mode.channels(), train.len() + validation.len());
+        checked_bytes("all pictures together", &[total, h, w, c].map(|d| d as u64), 1, self.cap_bytes).map_err(
+            |e| {
+                let fits = (self.cap_bytes as f64 / (total * c) as f64 / (h * w) as f64).sqrt();
+                let [h, w] = [h, w].map(|d| ((d as f64 * fits) as usize).max(1));
+                e.of(&self.path).advise(format!("a smaller image_size fits, [{h}, {w}] for one, or raise cap_bytes"))
+            },
+        )?;
+        let resizer = Resizer { size: self.image_size, mode: self.color_mode, fit: self.fit };
+        let progress = Mutex::new((0, self.progress));
+        let tell = || {
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.0 += 1;
+            let done = progress.0;
+            (progress.1)(done, total);
+        };
+        let mut failed = Vec::new();
+        let mut part = |samples: &[Sample]| resizer.part(samples, &classes, &tell, &mut failed);
+        let (train, train_files) = part(train)?;
+        let (validation, validation_files) = part(validation)?;
+        let mut readable = vec![false; classes.len()];
+        for part in [&train, &validation] {
+            if let Data::U32(labels) = part.labels.data() {
+                labels.iter().for_each(|&class| readable[class as usize] = true);
+            }
+        }
+        if let Some((class, first)) = failed.iter().find(|(class, _)| !readable[*class as usize]) {
+            let name = &classes[*class as usize];
+            let got = format!("{} that cannot; the first: {first}", failed.iter().filter(|f| f.0 == *class).count());
+            return Err(FormatError::new(
+                Flaw::Picture,
+                format!("the class folder `{name}`"),
+                "pictures that can be read",
+                got,
+            )
+            .of(&self.path.join(name))
+            .advise("replace them, or remove the folder"));
+        }
+        skipped.extend(failed.into_iter().map(|(_, e)| e));
+        Ok(Images { train, validation, train_files, validation_files, skipped })
+    }
+
+    fn check(&self) -> Result<(), FormatError> {
+        let wrong = |what: &str, wanted: &str, got: &dyn Display| {
+            Err(FormatError::new(Flaw::Contradiction, what, wanted, got).of(&self.path))
+        };
+        let (size, share) = (self.image_size, self.validation_split);
+        if size.iter().any(|&d| !(1..=MAX_SIDE as usize).contains(&d)) {
+            return wrong("image_size", &format!("1 to {MAX_SIDE} pixels each"), &format!("{size:?}"));
+        }
+        if !(0.0..1.0).contains(&share) {
+            return wrong("validation_split", "a share from 0 to below 1", &share);
+        }
+        if share == 0.0 && self.subset != Subset::Both {
+            return wrong("validation_split", "a share above 0, since a subset is asked for", &share);
+        }
+        if share > 0.0 && self.shuffle && self.seed.is_none() {
+            return wrong("seed", "one, since shuffled samples are split", &"none");
+        }
+        Ok(())
+    }
+}
+
+/// A file and its class.
+type Sample = (PathBuf, u32);
+
+struct Listing {
+    classes: Vec<String>,
+    samples: Vec<Sample>,
+    skipped: Vec<FormatError>,
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> FormatError {
+    move |e| FormatError::io(path, "a readable folder", &e)
+}
+
+fn skip(path: &Path, wanted: &str, got: impl Display) -> FormatError {
+    FormatError::new(Flaw::Picture, "the picture", wanted, got).of(path)
+}
+
+/// Returns what is in a folder, sorted, without hidden entries.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
+    let all = fs::read_dir(folder).map_err(unreadable(folder))?.collect::<Result<Vec<_>, _>>();
+    let all = all.map_err(unreadable(folder))?.into_iter();
+    let mut paths: Vec<_> =
+        all.filter(|e| !e.file_name().as_encoded_bytes().starts_with(b".")).map(|e| e.path()).collect();
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+fn list(root: &Path) -> Result<Listing, FormatError> {
+    let real = fs::canonicalize(root)
+        .map_err(|e| FormatError::io(root, "a folder with one folder of pictures for each class", &e))?;
+    let mut listing = Listing { classes: Vec::new(), samples: Vec::new(), skipped: Vec::new() };
+    for path in entries(root)? {
+        let is_link = path.is_symlink();
+        if is_link || !path.is_dir() {
+            if is_link && path.is_dir() {
+                listing.skipped.push(skip(&path, "a folder", "a link to one"));
+            } else if has_extension(&path, &[&READ[..], &OTHER].concat()) {
+                listing.skipped.push(skip(&path, "pictures in a class's folder only", "one in no class's folder"));
+            }
+            continue;
+        }
+        let (name, class) = (path.file_name().unwrap_or_default().to_string_lossy(), listing.classes.len() as u32);
+        let before = listing.skipped.len();
+        let mut files = pictures(&path, &real, &mut listing.skipped)?;
+        if files.is_empty() {
+            let got = match &listing.skipped[before..] {
+                [] => "none".into(),
+                [first, ..] => format!("none that can be read; the first: {first}"),
+            };
+            let what = format!("the class folder `{name}`");
+            return Err(FormatError::new(Flaw::Empty, what, "at least one PNG or JPEG picture", got)
+                .of(&path)
+                .advise("add pictures or remove the folder"));
+        }
+        files.sort_by(|a, b| (a.parent(), a.file_name()).cmp(&(b.parent(), b.file_name())));
+        listing.samples.extend(files.into_iter().map(|f| (f, class)));
+        listing.classes.push(name.into());
+    }
+    if listing.classes.is_empty() {
+        let got = match listing.skipped.len() {
+            0 => "none".into(),
+            n => format!("none, but {n} pictures or links beside"),
+        };
+        let advice = "make a folder for each class, named as the class, and put its pictures there";
+        return Err(FormatError::new(Flaw::Empty, "the folder", "a folder for each class", got)
+            .of(root)
+            .advise(advice));
+    }
+    Ok(listing)
+}
+
+fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
+    extension.is_some_and(|e| extensions.contains(&e.as_str()))
+}
+
+/// Returns the pictures below a folder; `root` is what links must not lead out of.
+fn pictures(folder: &Path, root: &Path, skipped: &mut Vec<FormatError>) -> Result<Vec<PathBuf>, FormatError> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder)? {
+            let is_link = path.is_symlink();
+            match (path.is_dir(), is_link) {
+                (true, false) => folders.push(path),
+                (true, true) => skipped.push(skip(&path, "a folder", "a link to one")),
+                _ if has_extension(&path, &OTHER) => skipped.push(skip(&path, "PNG or JPEG", "another kind of file")),
+                _ if !has_extension(&path, &READ) => {}
+                (_, true) if !fs::canonicalize(&path).is_ok_and(|p| p.starts_with(root)) => {
+                    skipped.push(skip(&path, "a file in the data set's folder", "a link out of it or to nothing"));
+                }
+                _ if path.is_file() => found.push(path),
+                _ => skipped.push(skip(&path, "a file", "something else")),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// How a picture comes to another aspect.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fit {
+    Squeeze,
+    Crop,
+    Pad(u8),
+}
+
+struct Resizer {
+    size: [usize; 2],
+    mode: ColorMode,
+    fit: Fit,
+}
+
+impl Resizer {
+    /// Returns the samples that can be read, and their files.
+    fn part(
+        &self,
+        samples: &[Sample],
+        classes: &[String],
+        tell: &(impl Fn() + Sync),
+        failed: &mut Vec<(u32, FormatError)>,
+    ) -> Result<(Dataset, Vec<PathBuf>), FormatError> {
+        let ([h, w], c) = (self.size, self.mode.channels());
+        let picture = h * w * c;
+        let mut bytes = vec![0; samples.len() * picture];
+        let results: Vec<_> = (bytes.par_chunks_exact_mut(picture).zip(samples))
+            .map(|(out, (path, _))| {
+                let result = read_file(path, CAP_BYTES)
+                    .and_then(|file| self.mode.decode(&file).map_err(|e| e.of(path)))
+                    .map(|(pixels, size)| self.resize(&pixels, size, out));
+                tell();
+                result
+            })
+            .collect();
+        let (mut files, mut labels) = (Vec::new(), Vec::new());
+        for (i, ((path, class), result)) in samples.iter().zip(results).enumerate() {
+            match result {
+                Ok(()) => {
+                    bytes.copy_within(i * picture..(i + 1) * picture, files.len() * picture);
+                    files.push(path.clone());
+                    labels.push(*class);
+                }
+                Err(e) => failed.push((*class, e)),
+            }
+        }
+        bytes.truncate(files.len() * picture);
+        let n = files.len();
+        let contradiction = |e| FormatError::new(Flaw::Contradiction, "the pictures", "pixels as their shape says", e);
+        let images = HostTensor::u8([n, h, w, c], bytes).map_err(contradiction)?;
+        let labels = HostTensor::u32([n], labels).map_err(contradiction)?;
+        Ok((Dataset { classes: classes.to_vec(), ..Dataset::new(images, labels)? }, files))
+    }
+
+    /// Writes a picture in the wanted size to `out`: half-pixel centres, the formulas of `tf.image.resize` and, for the
+    /// cropped part, of Keras's `smart_resize`.
+    fn resize(&self, pixels: &[u8], [h, w]: [usize; 2], out: &mut [u8]) {
+        let ([to_h, to_w], c) = (self.size, self.mode.channels());
+        let same = [w * to_h / to_w, h * to_w / to_h];
+        let ([kept_h, kept_w], fill) = match self.fit {
+            Fit::Squeeze => ([h, w], 0),
+            Fit::Crop => ([same[0].clamp(1, h), same[1].clamp(1, w)], 0),
+            Fit::Pad(fill) => ([same[0].max(h), same[1].max(w)], fill),
+        };
+        let (rows, columns) = (taps(kept_h, to_h), taps(kept_w, to_w));
+        let place = |at: usize, kept: usize, all: usize| {
+            (at + all.saturating_sub(kept) / 2).checked_sub(kept.saturating_sub(all) / 2).filter(|&at| at < all)
+        };
+        for (line, &(y0, y1, ty)) in out.chunks_exact_mut(to_w * c).zip(&rows) {
+            let row = |y| place(y, kept_h, h).map(|y| &pixels[y * w * c..][..w * c]);
+            let (upper, lower) = (row(y0), row(y1));
+            for (pixel, &(x0, x1, tx)) in line.chunks_exact_mut(c).zip(&columns) {
+                let [x0, x1] = [x0, x1].map(|x| place(x, kept_w, w));
+                for (k, value) in pixel.iter_mut().enumerate() {
+                    let at = |row: Option<&[u8]>, x| f32::from(row.zip(x).map_or(fill, |(row, x)| row[x * c + k]));
+                    let between = |row| at(row, x0) + (at(row, x1) - at(row, x0)) * tx;
+                    let (a, b) = (between(upper), between(lower));
+                    *value = (a + (b - a) * ty).round() as u8;
+                }
+            }
+        }
+    }
+}
+
+/// Returns, for each of `to` places, the two of `from` that lie around it and the share of the second.
+fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
+    let scale = from as f32 / to as f32;
+    let taps = (0..to).map(|i| {
+        let at = (i as f32 + 0.5) * scale - 0.5;
+        let low = at.floor();
+        ((low.max(0.0) as usize).min(from - 1), (at.ceil().max(0.0) as usize).min(from - 1), at - low)
+    });
+    taps.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::image::{ExtendedColorType as Colour, ImageFormat, write_buffer_with_format};
+    use std::io::Cursor;
+    use tempfile::TempDir;
+
+    fn encode(pixels: &[u8], [h, w]: [u32; 2], colour: Colour, format: ImageFormat) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_buffer_with_format(&mut Cursor::new(&mut out), pixels, w, h, colour, format).unwrap();
+        out
+    }
+
+    fn grey(value: u8) -> Vec<u8> {
+        encode(&[value; 6], [2, 3], Colour::L8, ImageFormat::Png)
+    }
+
+    fn put(root: &TempDir, name: &str, bytes: &[u8]) {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// Returns a folder with two classes, `b` of 0 to 9 and `a c` of 100 to 109.
+    fn two() -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for i in 0..10 {
+            put(&root, &format!("b/{i}.png"), &grey(i));
+            put(&root, &format!("a c/{i}.PNG"), &grey(100 + i));
+        }
+        root
+    }
+
+    fn reader(root: &TempDir) -> ImageFolder<'static> {
+        ImageFolder::new(root.path()).image_size([1, 1]).color_mode(ColorMode::Grayscale)
+    }
+
+    fn names(images: &Images) -> Vec<String> {
+        images.skipped.iter().map(|e| e.file.as_ref().unwrap().file_name().unwrap().display().to_string()).collect()
+    }
+
+    #[test]
+    fn labels_follow_sorted_folders_and_files_their_samples() {
+        let root = two();
+        put(&root, "b/deeper/x.png", &grey(10));
+        let sorted = reader(&root).shuffle(false).load().unwrap();
+        assert_eq!(sorted.train.classes, ["a c", "b"]);
+        assert_eq!(sorted.train.labels, HostTensor::u32([21], [vec![0; 10], vec![1; 11]].concat()).unwrap());
+        assert_eq!(sorted.train.images.bytes(), (100..110).chain(0..11).collect::<Vec<u8>>());
+        assert!(sorted.validation.is_empty() && sorted.skipped.is_empty());
+        let mut calls = Vec::new();
+        let shuffled = reader(&root).seed(3).progress(|done, all| calls.push((done, all))).load().unwrap();
+        assert_eq!(calls, (1..=21).map(|i| (i, 21)).collect::<Vec<_>>());
+        let value = |f: &PathBuf| ::image::open(f).unwrap().to_luma8().as_raw()[0];
+        assert_ne!(shuffled.train.images, sorted.train.images);
+        assert_eq!(shuffled.train.images.bytes(), shuffled.train_files.iter().map(value).collect::<Vec<_>>());
+        let class = |v: &u8| if *v < 100 { 1.0 } else { 0.0 };
+        assert_eq!(
+            shuffled.train.labels.to_f32(),
+            shuffled.train.images.bytes().iter().map(class).collect::<Vec<f32>>()
+        );
+    }
+
+    #[test]
+    fn bands_keep_the_aspect_of_a_whole_picture() {
+        let root = tempfile::tempdir().unwrap();
+        put(&root, "a/wide.png", &encode(&[1, 2, 3, 4, 5, 6, 7, 8], [2, 4], Colour::L8, ImageFormat::Png));
+        put(&root, "b/high.png", &encode(&[1, 2, 3, 4, 5, 6, 7, 8], [4, 2], Colour::L8, ImageFormat::Png));
+        let images = reader(&root).image_size([4, 4]).pad_to_aspect_ratio(9).shuffle(false).load().unwrap();
+        let [wide, high] =
+            [[9, 9, 9, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9], [9, 1, 2, 9, 9, 3, 4, 9, 9, 5, 6, 9, 9, 7, 8, 9]];
+        assert_eq!(images.train.images.bytes(), [wide, high].concat());
+    }
+
+    #[test]
+    fn parts_are_disjoint_and_a_seed_gives_the_same_ones() {
+        let root = two();
+        let read = |seed| reader(&root).validation_split(0.29).seed(seed);
+        let both = read(1).load().unwrap();
+        assert_eq!((both.train.len(), both.validation.len()), (15, 5));
+        let mut all = [both.train.images.bytes(), both.validation.images.bytes()].concat();
+        assert_eq!(all, reader(&root).seed(1).load().unwrap().train.images.bytes());
+        all.sort_unstable();
+        assert_eq!(all, (0..10).chain(100..110).collect::<Vec<u8>>());
+        assert_eq!(read(1).load().unwrap(), both);
+        assert_ne!(read(2).load().unwrap().validation_files, both.validation_files);
+        let training = read(1).subset(Subset::Training).load().unwrap();
+        let validation = read(1).subset(Subset::Validation).load().unwrap();
+        assert_eq!((&training.train, training.validation.len()), (&both.train, 0));
+        assert_eq!((&validation.validation, validation.train.len()), (&both.validation, 0));
+        let sorted = reader(&root).shuffle(false).validation_split(0.25).load().unwrap();
+        assert_eq!(sorted.validation.images.bytes(), [5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn channels_and_transparency_have_exact_numbers() {
+        let root = tempfile::tempdir().unwrap();
+        let rgba = [10, 20, 30, 0, 10, 20, 30, 255, 200, 0, 100, 51];
+        put(&root, "a/1.png", &encode(&rgba, [1, 3], Colour::Rgba8, ImageFormat::Png));
+        put(&root, "a/2.png", &encode(&[7, 8, 9], [1, 3], Colour::L8, ImageFormat::Png));
+        put(&root, "a/3.png", &encode(&[7, 51, 9, 255, 0, 0], [1, 3], Colour::La8, ImageFormat::Png));
+        let read = |mode| {
+            let images = ImageFolder::new(root.path()).image_size([1, 3]).shuffle(false).color_mode(mode).load();
+            images.unwrap().train.images
+        };
+        let rgb = read(ColorMode::Rgb);
+        assert_eq!(rgb.shape(), [3, 1, 3, 3]);
+        // 244 is 200 · 51/255 + 255 · 204/255.
+        assert_eq!(rgb.bytes()[..9], [255, 255, 255, 10, 20, 30, 244, 204, 224]);
+        assert_eq!(rgb.bytes()[9..18], [7, 7, 7, 8, 8, 8, 9, 9, 9]);
+        assert_eq!(rgb.bytes()[18..], [205, 205, 205, 9, 9, 9, 255, 255, 255]);
+        // 18.15 is .299 · 10 + .587 · 20 + .114 · 30; 218.24 likewise.
+        assert_eq!(read(ColorMode::Grayscale).bytes(), [255, 18, 218, 7, 8, 9, 205, 9, 255]);
+        let stored = [&rgba[..], &[7, 7, 7, 255, 8, 8, 8, 255, 9, 9, 9, 255, 7, 7, 7, 51, 9, 9, 9, 255, 0, 0, 0, 0]];
+        assert_eq!(read(ColorMode::Rgba).bytes(), stored.concat());
+    }
+
+    #[test]
+    fn sizes_change_as_in_tensorflow() {
+        let root = tempfile::tempdir().unwrap();
+        let ramp: Vec<u8> = (0..12).map(|i| i * 20).collect();
+        put(&root, "a/1.png", &encode(&ramp, [2, 6], Colour::L8, ImageFormat::Png));
+        let read = |size, crop| {
+            let images = reader(&root).image_size(size).crop_to_aspect_ratio(crop).load().unwrap();
+            images.train.images.bytes().to_vec()
+        };
+        assert_eq!(read([2, 6], false), ramp);
+        assert_eq!(read([2, 6], true), ramp);
+        // A third's middle is a pixel of its own; smoothing would mix its neighbours in.
+        assert_eq!(read([1, 2], false), [80, 140]);
+        assert_eq!(read([1, 3], false), [70, 110, 150]);
+        assert_eq!(read([4, 2], false), [20, 80, 50, 110, 110, 170, 140, 200]);
+        assert_eq!(read([2, 2], true), [40, 60, 160, 180]);
+        assert_eq!(read([1, 1], true), [110]);
+        assert_eq!(read([3, 1], true), [40, 100, 160]);
+        // What Keras 3.15 reads, rounded.
+        let noise: Vec<u8> = (0..5 * 7 * 3).map(|i: u32| (i * i % 251) as u8).collect();
+        put(&root, "a/1.png", &encode(&noise, [5, 7], Colour::Rgb8, ImageFormat::Png));
+        let squeezed = [
+            51, 68, 35, 100, 55, 74, 122, 160, 190, 95, 81, 132, 11, 98, 187, 51, 149, 217, 147, 36, 115, 143, 167,
+            131, 75, 180, 141, 127, 190, 140, 151, 79, 113, 65, 149, 89,
+        ];
+        let cropped = [
+            55, 72, 27, 82, 45, 73, 108, 143, 117, 154, 72, 117, 10, 96, 185, 38, 134, 231, 107, 149, 67, 217, 79, 195,
+            79, 173, 143, 109, 211, 128, 137, 61, 195, 60, 180, 136,
+        ];
+        for (crop, expected) in [(false, squeezed), (true, cropped)] {
+            let reader = ImageFolder::new(root.path()).image_size([3, 4]).crop_to_aspect_ratio(crop);
+            assert_eq!(reader.load().unwrap().train.images.bytes(), expected, "{crop}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_skipped_by_name() {
+        let root = two();
+        let jpeg = encode(&[90; 16 * 16], [16, 16], Colour::L8, ImageFormat::Jpeg);
+        put(&root, "b/good.jpeg", &jpeg);
+        put(&root, "b/cut.jpg", &jpeg[..jpeg.len() - 3]);
+        put(&root, "b/empty.png", b"");
+        put(&root, "b/no.png", b"<html>");
+        put(&root, "b/of another kind.gif", b"GIF89a");
+        put(&root, "b/notes.txt", b"ignored");
+        put(&root, "b/.hidden.png", b"ignored");
+        put(&root, ".git/x.png", b"ignored");
+        put(&root, "a.png", &grey(1));
+        fs::create_dir(root.path().join("b/a folder.png")).unwrap();
+        let mut expected = vec!["a.png", "of another kind.gif", "cut.jpg", "empty.png", "no.png"];
+        let outside = tempfile::tempdir().unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::symlink;
+            put(&outside, "secret.png", &grey(77));
+            let link = |to: &Path, name: &str| symlink(to, root.path().join(name)).unwrap();
+            link(&outside.path().join("secret.png"), "b/out.png");
+            link(outside.path(), "b/outside");
+            link(root.path(), "b/round");
+            link(outside.path(), "class");
+            link(Path::new("nothing"), "b/dangling.png");
+            link(Path::new("good.jpeg"), "b/inside.jpg");
+            let read = reader(&root).shuffle(false).load().unwrap();
+            assert_eq!(read.train.len(), 22);
+            expected.splice(1..1, ["dangling.png"]);
+            expected.splice(3..3, ["out.png", "outside", "round", "class"]);
+            assert_eq!(names(&read), expected);
+            fs::remove_file(root.path().join("b/inside.jpg")).unwrap();
+        }
+        let read = reader(&root).shuffle(false).load().unwrap();
+        assert_eq!((read.train.len(), names(&read)), (21, expected.iter().map(|s| s.to_string()).collect()));
+        assert_eq!(read.train.images.bytes()[10..], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 90]);
+        let said = read.skipped.iter().map(|e| e.to_string()).find(|e| e.contains("cut.jpg")).unwrap();
+        assert!(said.contains("an intact one") && said.contains("end"), "{said}");
+    }
+
+    #[test]
+    fn mistakes_have_errors_that_name_them() {
+        let root = two();
+        let error = |folder: ImageFolder| folder.load().unwrap_err();
+        assert_eq!(error(ImageFolder::new(root.path().join("none"))).flaw, Flaw::Missing);
+        let e = error(ImageFolder::new(root.path().join("b")));
+        assert!(e.flaw == Flaw::Empty && e.to_string().contains("a folder for each class"), "{e}");
+        assert_eq!(error(ImageFolder::new(root.path().join("b/1.png"))).flaw, Flaw::Io);
+        for wrong in [
+            reader(&root).image_size([0, 4]),
+            reader(&root).image_size([4, 8193]),
+            reader(&root).validation_split(1.0).seed(1),
+            reader(&root).validation_split(f64::NAN).seed(1),
+            reader(&root).validation_split(0.5),
+            reader(&root).subset(Subset::Training),
+        ] {
+            assert_eq!(error(wrong).flaw, Flaw::Contradiction);
+        }
+        assert_eq!(error(reader(&root).validation_split(0.04).seed(1)).flaw, Flaw::Empty);
+        let e = error(reader(&root).image_size([10, 20]).cap_bytes(1000));
+        assert!(e.flaw == Flaw::TooLarge && e.to_string().contains("a smaller image_size fits, [5, 10]"), "{e}");
+        assert!(reader(&root).image_size([5, 10]).cap_bytes(1000).load().is_ok());
+        put(&root, "nobody/readme.txt", b"");
+        let e = error(reader(&root));
+        assert!(e.flaw == Flaw::Empty && e.to_string().contains("`nobody`"), "{e}");
+        put(&root, "nobody/1.png", b"damaged");
+        put(&root, "nobody/2.png", &grey(1)[..40]);
+        let e = error(reader(&root));
+        assert!(
+            e.flaw == Flaw::Picture && e.to_string().contains("`nobody`") && e.to_string().contains("got 2"),
+            "{e}"
+        );
+        put(&root, "nobody/3.png", &grey(9));
+        assert_eq!(reader(&root).load().unwrap().skipped.len(), 2);
+    }
+
+    #[test]
+    fn damaged_pictures_never_panic() {
+        let noise: Vec<u8> = (0..24 * 24 * 3).map(|i| (i * i % 251) as u8).collect();
+        let mut rng = Philox::new(1, Purpose::Test, 0);
+        for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+            let good = encode(&noise, [24, 24], Colour::Rgb8, format);
+            let resizer = Resizer { size: [5, 7], mode: ColorMode::Rgb, fit: Fit::Crop };
+            for _ in 0..2000 {
+                let mut bad = good.clone();
+                for _ in 0..1 + rng.below(4) {
+                    // Most of what can go wrong is in the headers.
+                    let end = if rng.below(2) == 0 { bad.len() } else { 200 };
+                    let at = rng.below(end);
+                    bad[at] = [0, 255, rng.below(256) as u8][rng.below(3)];
+                }
+                if let Ok((pixels, size)) = resizer.mode.decode(&bad) {
+                    resizer.resize(&pixels, size, &mut [0; 5 * 7 * 3]);
+                }
+            }
+        }
+    }
+}
