@@ -87,7 +87,8 @@ pub mod prelude {
     pub use crate::train::ProgressBar;
     pub use crate::train::{
         Callback, Compile, Control, CsvLogger, Direction, EarlyStopping, Fit, History, Inference,
-        LearningRateScheduler, ModelCheckpoint, Progress, ReduceLROnPlateau, Scores, TerminateOnNaN, Trainer, Watch,
+        LearningRateScheduler, ModelCheckpoint, NotFinite, Progress, ReduceLROnPlateau, Scores, TensorBoard,
+        TerminateOnNaN, Trainer, Watch,
     };
 }
 

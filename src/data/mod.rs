@@ -249,6 +249,23 @@ impl Dataset {
         labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many values as their shape has", e))
     }
 
+    /// Returns these samples alone, in this order, with values as they are used, or an error as [`Dataset::rows`] does.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let x = HostTensor::u8([3, 1], vec![0, 51, 255])?;
+    /// let data = Dataset::new(x, HostTensor::u8([3], vec![0, 1, 2])?)?;
+    /// assert_eq!(data.select(&[2, 0])?.labels, HostTensor::u32([2], vec![2, 0])?);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn select(&self, indices: &[u32]) -> Result<Dataset, FormatError> {
+        let wrong = |e| FormatError::new(Flaw::Contradiction, "the weights", "one for each sample", e);
+        let weights = self.weights_of(indices).map(|w| HostTensor::f32([indices.len()], w)).transpose();
+        let (images, labels) = (self.rows(indices)?, self.labels_of(indices)?);
+        let weights = weights.map_err(wrong)?;
+        Ok(Dataset { images, labels, scale: 1.0, offset: 0.0, classes: self.classes.clone(), weights })
+    }
+
     /// Returns the weights of these samples, where samples have some.
     pub(crate) fn weights_of(&self, indices: &[u32]) -> Option<Vec<f32>> {
         let Data::F32(all) = self.weights.as_ref()?.data() else { return None };

@@ -186,6 +186,11 @@ impl Graph {
         &self.updates
     }
 
+    /// Replaces the updates.
+    pub fn set_updates(&mut self, updates: Vec<(Value, Value)>) {
+        self.updates = updates;
+    }
+
     /// Returns all nodes in order.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes

@@ -46,6 +46,12 @@ impl Progress {
 /// }
 /// ```
 pub trait Callback {
+    /// Returns whether training should keep what it needs to find the first value that is no finite number, should the
+    /// loss become one: a copy of weights and moments for each epoch.
+    fn finite(&self) -> bool {
+        false
+    }
+
     /// Called before the first step.
     fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
         Ok(())

@@ -379,6 +379,20 @@ impl Callback for CsvLogger {
 }
 
 /// Ends training where the loss is no number any more (Keras `TerminateOnNaN`); it looks whenever values are read.
+///
+/// The steps of the epoch are then taken again to find the first value that is no finite number, which
+/// [`Trainer::not_finite`] names, and the trainer stands before the step that made it.
+///
+/// ```
+/// use hubel::prelude::*;
+/// let model = Sequential::new([1]).add(Dense::new(1).kernel_initializer(Ones)).build()?;
+/// let mut trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(1e30), MeanSquaredError))?;
+/// let data = Dataset::new(HostTensor::f32([8, 1], vec![2.0; 8])?, HostTensor::f32([8, 1], vec![1.0; 8])?)?;
+/// trainer.fit(&data, Fit::epochs(9).batch(2).callback(TerminateOnNaN::new()))?;
+/// let found = trainer.not_finite().expect("such a rate cannot do");
+/// assert_eq!(found.step, 1);
+/// # Ok::<(), hubel::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TerminateOnNaN {
     lost: bool,
@@ -392,6 +406,10 @@ impl TerminateOnNaN {
 }
 
 impl Callback for TerminateOnNaN {
+    fn finite(&self) -> bool {
+        true
+    }
+
     fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
         self.lost = false;
         Ok(())

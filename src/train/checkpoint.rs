@@ -4,6 +4,7 @@ use super::{TrainError, Trainer, trainer::Position};
 use crate::{
     Error,
     io::{safetensors, save},
+    runtime::Store,
     tensor::HostTensor,
 };
 use std::{collections::BTreeMap, path::Path};
@@ -21,10 +22,7 @@ impl Trainer {
 
     /// Writes all that training needs to go on to the same bits: weights, moments, position, seed, plan.
     pub fn save_checkpoint(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let mut tensors: Vec<(String, HostTensor)> = Vec::new();
-        for store in [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten() {
-            tensors.extend(store.read_all()?);
-        }
+        let tensors = self.state()?;
         let fields = [
             ("step", self.at.step),
             ("epoch", self.at.epoch as u64),
@@ -69,9 +67,7 @@ impl Trainer {
                 Some(text) => Some(text.parse().map_err(|_| mismatch(RATE, "a number".into(), format!("`{text}`")))?),
             },
         };
-        let stores: Vec<_> =
-            [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten().collect();
-        let wanted: Vec<_> = stores.iter().flat_map(|s| s.layout().entries.clone()).collect();
+        let wanted: Vec<_> = self.changing().flat_map(|s| s.layout().entries.clone()).collect();
         for entry in &wanted {
             let found = tensors.iter().find(|(name, _)| *name == entry.name);
             let fits = found.is_some_and(|(_, t)| t.shape() == entry.ty.shape.dims() && t.dtype() == entry.ty.dtype);
@@ -84,12 +80,31 @@ impl Trainer {
             let (wanted, got) = (format!("{} tensors", wanted.len()), tensors.len().to_string());
             return Err(mismatch("its tensors", wanted, got).into());
         }
-        for (name, tensor) in &tensors {
-            for store in stores.iter().filter(|s| s.layout().find(name).is_some()) {
+        self.set_state(&tensors)?;
+        self.at = at;
+        Ok(())
+    }
+
+    fn changing(&self) -> impl Iterator<Item = &Store> {
+        [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten()
+    }
+
+    /// Returns everything on the device that training changes, by name.
+    pub(super) fn state(&self) -> Result<Vec<(String, HostTensor)>, Error> {
+        let mut tensors = Vec::new();
+        for store in self.changing() {
+            tensors.extend(store.read_all()?);
+        }
+        Ok(tensors)
+    }
+
+    /// Takes over what [`Trainer::state`] gave.
+    pub(super) fn set_state(&self, tensors: &[(String, HostTensor)]) -> Result<(), Error> {
+        for (name, tensor) in tensors {
+            for store in self.changing().filter(|s| s.layout().find(name).is_some()) {
                 store.write(name, tensor)?;
             }
         }
-        self.at = at;
         Ok(())
     }
 }

@@ -6,6 +6,8 @@ mod checkpoint;
 mod error;
 mod history;
 mod inference;
+mod norms;
+mod numbers;
 mod options;
 #[cfg(feature = "plots")]
 mod plot;
@@ -13,6 +15,7 @@ mod plot;
 mod progress_bar;
 mod runner;
 mod step;
+mod tensorboard;
 mod trainer;
 mod verify;
 
@@ -24,8 +27,10 @@ pub use callbacks::{
 pub use error::TrainError;
 pub use history::History;
 pub use inference::Inference;
+pub use numbers::NotFinite;
 pub use options::{Compile, Fit};
 #[cfg(feature = "cli")]
 pub use progress_bar::ProgressBar;
+pub use tensorboard::TensorBoard;
 pub use trainer::{Scores, Trainer};
 pub use verify::{Checked, Verification};

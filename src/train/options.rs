@@ -18,6 +18,7 @@ pub struct Compile {
     pub(super) metrics: Vec<Arc<dyn Metric>>,
     pub(super) seed: u64,
     pub(super) factors: Vec<(String, f32)>,
+    pub(super) norms: bool,
 }
 
 impl Compile {
@@ -29,6 +30,7 @@ impl Compile {
             metrics: Vec::new(),
             seed: 0,
             factors: Vec::new(),
+            norms: false,
         }
     }
 
@@ -47,6 +49,14 @@ impl Compile {
     /// ```
     pub fn rate_factor(mut self, layer: impl Into<String>, factor: f32) -> Self {
         self.factors.push((layer.into(), factor));
+        self
+    }
+
+    /// Returns the way in which each epoch also gives `activation_norm/LAYER`, the root mean square of a layer's outputs
+    /// in training, and `gradient_norm/WEIGHT`, the root mean square over the steps of the length of a weight's gradient
+    /// before clipping: gradients that vanish or explode can be seen.
+    pub fn norms(mut self, norms: bool) -> Self {
+        self.norms = norms;
         self
     }
 

@@ -26,7 +26,8 @@ impl ProgressBar {
     }
 
     fn message(at: &Progress) -> String {
-        let values: Vec<String> = at.values.iter().map(|(name, v)| format!("{name} {v:.4}")).collect();
+        let values: Vec<String> =
+            at.values.iter().filter(|v| !v.0.contains('/')).map(|(name, v)| format!("{name} {v:.4}")).collect();
         format!("{:.0} images/s  {}", at.samples_per_s, values.join("  "))
     }
 

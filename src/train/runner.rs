@@ -41,6 +41,16 @@ impl Compiled {
         Ok(Compiled { graph, stores, plan: Some(Arc::new(plan)) })
     }
 
+    /// Returns the graph compiled with a kernel for each of its nodes.
+    pub fn unfused(engine: &Engine, graph: Graph, capacity: usize, stores: Vec<Store>) -> Result<Self, Error> {
+        if engine.is_reference() {
+            return Self::new(engine, graph, capacity, stores);
+        }
+        let options = PlanOptions { optimize: false, ..Self::options(engine, capacity, &stores) };
+        let plan = Arc::new(plan(&graph, &options)?);
+        Ok(Compiled { graph, stores, plan: Some(plan) })
+    }
+
     /// Returns how graphs are planned here.
     pub fn options<'s>(engine: &Engine, capacity: usize, stores: &'s [Store]) -> PlanOptions<'s> {
         let layouts = stores.iter().map(|s| s.layout().as_ref()).collect();

@@ -1,7 +1,6 @@
 //! The graph of a step: samples by their rows, the model, loss and metrics, gradients, new weights.
 
-use super::Compile;
-use super::Trainer;
+use super::{Compile, Trainer, norms};
 use crate::{
     Error,
     data::Dataset,
@@ -22,7 +21,7 @@ pub(super) fn sums_name(metric: usize) -> String {
 }
 
 /// Returns sums added to a state in place, which starts anew where [`Accumulate::KEEP`] is 0.
-fn kept_and(g: &mut Graph, state: Value, sums: Value) -> Result<Value, OpError> {
+pub(super) fn kept_and(g: &mut Graph, state: Value, sums: Value) -> Result<Value, OpError> {
     let instrs = vec![
         Instr { f: elementary("where_positive")?, args: vec![Arg::Input(0), Arg::Scalar(Accumulate::KEEP)] },
         Instr { f: elementary("add")?, args: vec![Arg::Instr(0), Arg::Input(1)] },
@@ -151,6 +150,9 @@ impl Trainer {
             let weights: Vec<&crate::nn::Weight> = built.weights.iter().filter(|w| w.trainable).collect();
             let values: Vec<Value> = weights.iter().map(|w| w.value).collect();
             let gradients = g.gradients(loss, &values)?;
+            if self.how.norms {
+                norms::build(&mut g, &built.layers, &weights, &gradients)?;
+            }
             let gradients = self.how.optimizer.clip(&mut g, &gradients)?;
             for (run, factor) in self.runs(weights.iter().map(|w| w.name.as_str())) {
                 let mut slots: Vec<Vec<Value>> = Vec::new();

@@ -1,11 +1,13 @@
 use super::{
-    Compile, Control, Fit, History, Inference, Progress, TrainError,
+    Compile, Control, Fit, History, Inference, NotFinite, Progress, TrainError,
+    norms::Norm,
+    numbers::Steps,
     runner::{Compiled, Runner, reserve},
     step::{METRICS, Source, WEIGHTS, sums_name},
 };
 use crate::{
     Error,
-    data::{Dataset, shuffled},
+    data::Dataset,
     graph::{Step, TensorType},
     nn::{Mode, Model, below},
     ops::Accumulate,
@@ -58,6 +60,8 @@ pub struct Trainer {
     pub(super) at: Position,
     pub(super) history: History,
     plan: Option<Arc<Plan>>,
+    pub(super) norms: Vec<Norm>,
+    not_finite: Option<NotFinite>,
     /// The step of [`Trainer::train_on_batch`], for so many samples with weights or without.
     on_batch: Option<((usize, bool), Runner)>,
 }
@@ -117,7 +121,9 @@ impl Trainer {
         let sums = Self::sums(&model, &how)?;
         let with_loss = 2 + sums.iter().filter(|k| k.is_none()).count();
         let own = sums.iter().enumerate().filter_map(|(i, k)| Some((sums_name(i), TensorType::f32([(*k)?]))));
-        let counters = [(METRICS.to_owned(), TensorType::f32([with_loss]))].into_iter().chain(own);
+        let norms = if how.norms { Norm::all(&model)? } else { Vec::new() };
+        let measured = norms.iter().map(|norm| (norm.name.clone(), TensorType::f32([1])));
+        let counters = [(METRICS.to_owned(), TensorType::f32([with_loss]))].into_iter().chain(own).chain(measured);
         let metrics = engine.store(Arc::new(Layout::new(counters, limit)))?;
         Ok(Trainer {
             model,
@@ -131,6 +137,8 @@ impl Trainer {
             at: Position::default(),
             history: History::default(),
             plan: None,
+            norms,
+            not_finite: None,
             on_batch: None,
         })
     }
@@ -160,12 +168,17 @@ impl Trainer {
         &self.history
     }
 
+    /// Returns the value that ended the last [`Trainer::fit`] with [`super::TerminateOnNaN`], if one did.
+    pub fn not_finite(&self) -> Option<&NotFinite> {
+        self.not_finite.as_ref()
+    }
+
     /// Returns the plan of a training step, once [`Trainer::fit`] has begun on a device.
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_deref()
     }
 
-    fn check(&self, data: &Dataset) -> Result<(), Error> {
+    pub(super) fn check(&self, data: &Dataset) -> Result<(), Error> {
         if data.is_empty() {
             return Err(TrainError::NoData.into());
         }
@@ -199,13 +212,13 @@ impl Trainer {
         }
     }
 
-    fn step(&self, n: usize, first: bool) -> Step {
+    pub(super) fn step(&self, n: usize, first: bool) -> Step {
         let mut scalars = self.how.optimizer.scalars(self.learning_rate(), self.at.step);
         scalars[Accumulate::KEEP] = if first { 0.0 } else { 1.0 };
         Step { n, step: self.at.step as u32, seed: self.at.seed, scalars }
     }
 
-    fn feed(
+    pub(super) fn feed(
         &self,
         runner: &mut Runner,
         step: &Step,
@@ -219,7 +232,7 @@ impl Trainer {
         }
     }
 
-    fn read_values(&self, runner: &mut Runner, n: usize) -> Result<Vec<(String, f64)>, Error> {
+    pub(super) fn read_values(&self, runner: &mut Runner, n: usize) -> Result<Vec<(String, f64)>, Error> {
         let counters = runner.read(METRICS, n)?.to_f32();
         let seen = f64::from(counters[0]).max(1.0);
         let mut values = vec![("loss".to_owned(), f64::from(counters[1]) / seen)];
@@ -264,16 +277,19 @@ impl Trainer {
         };
         let mut at = Progress { epochs: fit.epochs, samples: data.len(), ..Progress::default() };
         fit.callbacks.iter_mut().try_for_each(|c| c.begin(&at, self))?;
+        let keep = fit.callbacks.iter().any(|c| c.finite());
+        let run = Steps { data, batch: fit.batch, seed: fit.seed, shuffle: fit.shuffle };
+        let mut snapshot = None;
+        self.not_finite = None;
         let mut steps = 0;
         while self.at.epoch < fit.epochs {
+            if keep {
+                snapshot = self.snapshot()?.or(snapshot);
+            }
             if self.at.cursor == 0 {
                 fit.callbacks.iter_mut().try_for_each(|c| c.epoch_begin(self.at.epoch, self))?;
             }
-            let order = if fit.shuffle {
-                shuffled(fit.seed, self.at.epoch as u32, data.len())
-            } else {
-                (0..data.len() as u32).collect()
-            };
+            let order = run.order(self.at.epoch);
             let (began, from) = (Instant::now(), self.at.cursor);
             let mut shown = Instant::now();
             let mut stop = false;
@@ -303,6 +319,7 @@ impl Trainer {
             }
             at.values = self.read_values(&mut runner, 1)?;
             at.samples_per_s = (data.len() - from) as f64 / began.elapsed().as_secs_f64();
+            at.values.extend(self.read_norms(data.len(), data.len().div_ceil(fit.batch))?);
             if let Some((data, source, runner)) = &mut validation {
                 let scores = self.run_evaluation(data, source, runner, fit.batch.max(256))?;
                 at.values.extend(scores.values.into_iter().map(|(name, v)| (format!("val_{name}"), v)));
@@ -316,6 +333,11 @@ impl Trainer {
             if stop {
                 break;
             }
+        }
+        let until = self.at.step;
+        if let Some(snapshot) = snapshot.filter(|_| at.get("loss").is_some_and(|loss| !loss.is_finite())) {
+            self.not_finite = self.trace(&mut runner, &source, &run, &snapshot, until)?;
+            self.not_finite.iter().for_each(|found| log::error!("{found}"));
         }
         fit.callbacks.iter_mut().try_for_each(|c| c.end(self))?;
         Ok(self.history.clone())
@@ -457,7 +479,7 @@ fn batch_kind(data: &Dataset) -> (usize, bool) {
 }
 
 /// Returns what a step on host samples is fed, by input name.
-fn host_feeds(data: &Dataset, rows: &[u32]) -> Result<Vec<(&'static str, HostTensor)>, Error> {
+pub(super) fn host_feeds(data: &Dataset, rows: &[u32]) -> Result<Vec<(&'static str, HostTensor)>, Error> {
     let mut feeds = vec![("x", data.rows(rows)?), ("y", data.labels_of(rows)?)];
     if let Some(weights) = data.weights_of(rows) {
         feeds.push((WEIGHTS, HostTensor::f32([rows.len()], weights)?));
@@ -465,6 +487,6 @@ fn host_feeds(data: &Dataset, rows: &[u32]) -> Result<Vec<(&'static str, HostTen
     Ok(feeds)
 }
 
-fn as_bytes<'f>(feeds: &'f [(&'static str, HostTensor)]) -> Vec<(&'f str, &'f [u8])> {
+pub(super) fn as_bytes<'f>(feeds: &'f [(&'static str, HostTensor)]) -> Vec<(&'f str, &'f [u8])> {
     feeds.iter().map(|(name, tensor)| (*name, tensor.bytes())).collect()
 }

@@ -17,6 +17,7 @@ mod promises;
 mod shared_tiles;
 mod structure;
 mod training;
+mod watching;
 mod worked_examples;
 mod workflow;
 mod zoo;

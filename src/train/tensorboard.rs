@@ -1,0 +1,69 @@
+use super::{Callback, Control, Progress, Trainer};
+use crate::{Error, io::events::EventWriter, nn::setter};
+use std::path::PathBuf;
+
+/// Writes what TensorBoard shows (Keras `TensorBoard`): `epoch_loss` and the like in the folders `train` and
+/// `validation`, the learning rate, norms where [`super::Compile::norms`] asks for them, and histograms of weights.
+///
+/// ```
+/// use hubel::prelude::*;
+/// let fit = Fit::epochs(20).callback(TensorBoard::new("out/logs").histogram_freq(1));
+/// ```
+#[derive(Debug)]
+pub struct TensorBoard {
+    log_dir: PathBuf,
+    histogram_freq: usize,
+    train: Option<EventWriter>,
+    validation: Option<EventWriter>,
+}
+
+impl TensorBoard {
+    /// Returns the callback that writes below this folder, without histograms.
+    pub fn new(log_dir: impl Into<PathBuf>) -> Self {
+        TensorBoard { log_dir: log_dir.into(), histogram_freq: 0, train: None, validation: None }
+    }
+
+    setter!(set
+        /// Returns the callback that writes histograms of all weights after each so many epochs; 0 for none.
+        histogram_freq: usize);
+}
+
+/// Returns the writer of a folder, made when it is first needed.
+fn writer(slot: &mut Option<EventWriter>, path: PathBuf) -> Result<&mut EventWriter, Error> {
+    match slot {
+        Some(writer) => Ok(writer),
+        None => Ok(slot.insert(EventWriter::create(path)?)),
+    }
+}
+
+impl Callback for TensorBoard {
+    fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
+        (self.train, self.validation) = (None, None);
+        Ok(())
+    }
+
+    fn epoch_end(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<Control, Error> {
+        let step = at.epoch as u64;
+        let train = writer(&mut self.train, self.log_dir.join("train"))?;
+        for (name, value) in &at.values {
+            match name.strip_prefix("val_") {
+                Some(name) => writer(&mut self.validation, self.log_dir.join("validation"))?.scalar(
+                    &format!("epoch_{name}"),
+                    step,
+                    *value as f32,
+                )?,
+                None if name.contains('/') => train.scalar(name, step, *value as f32)?,
+                None => train.scalar(&format!("epoch_{name}"), step, *value as f32)?,
+            }
+        }
+        train.scalar("epoch_learning_rate", step, trainer.learning_rate() as f32)?;
+        if self.histogram_freq > 0 && at.epoch.is_multiple_of(self.histogram_freq) {
+            for (name, tensor) in trainer.weights()? {
+                train.histogram(&name, step, &tensor.to_f32())?;
+            }
+        }
+        train.flush()?;
+        self.validation.as_mut().map_or(Ok(()), EventWriter::flush)?;
+        Ok(Control::Continue)
+    }
+}

@@ -1,0 +1,182 @@
+//! What training tells about itself: norms of activations and gradients, the first value that is no number, TensorBoard.
+
+use crate::harness::engine;
+use hubel::{
+    graph::{OpError, Value},
+    nn::Scope,
+    prelude::*,
+};
+
+fn samples(shape: &[usize], seed: u32) -> HostTensor {
+    let n: usize = shape.iter().product();
+    let value = |i: usize| ((i as u32 * 2_654_435_761 + seed * 97) >> 8) as f32 / (1 << 24) as f32 + 0.1;
+    HostTensor::f32(shape.to_vec(), (0..n).map(value).collect()).expect("a shape")
+}
+
+#[test]
+fn norms_of_a_step_are_those_of_its_formula() {
+    for engine in [engine().clone(), Engine::reference()] {
+        let model = Sequential::new([2]).add(Dense::new(1).kernel_initializer(Ones)).build().expect("a model");
+        let how = Compile::new(Sgd::new(0.0), MeanSquaredError).norms(true);
+        let mut trainer = model.compile(&engine, how).expect("a trainer");
+        let x = HostTensor::f32([2, 2], vec![3.0, 4.0, -3.0, -4.0]).expect("samples");
+        let data = Dataset::new(x, HostTensor::f32([2, 1], vec![0.0; 2]).expect("labels")).expect("a data set");
+        let history = trainer.fit(&data, Fit::epochs(2).batch(1)).expect("training");
+        // The output is 7 or −7, its gradient 14 or −14.
+        for (name, wanted) in
+            [("activation_norm/dense", 7.0), ("gradient_norm/dense/kernel", 70.0), ("gradient_norm/dense/bias", 14.0)]
+        {
+            let got = history.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", history.series));
+            assert!(got.iter().all(|x| (x - wanted).abs() < 1e-4), "{name}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn gradients_that_vanish_can_be_seen() {
+    let mut model = Sequential::new([8]);
+    for _ in 0..6 {
+        model = model.add(Dense::new(8).activation(Sigmoid));
+    }
+    let model = model.add(Dense::new(3).activation(Softmax)).build().expect("a model");
+    let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).norms(true);
+    let mut trainer = model.compile(engine(), how).expect("a trainer");
+    let labels = HostTensor::u8([30], (0..30).map(|i| i % 3).collect()).expect("labels");
+    let data = Dataset::new(samples(&[30, 8], 1), labels).expect("a data set");
+    let history = trainer.fit(&data, Fit::epochs(1).batch(10).validation(&data)).expect("training");
+    let first = history.last("gradient_norm/dense/kernel").expect("a norm");
+    let last = history.last("gradient_norm/dense_6/kernel").expect("a norm");
+    assert!(first > 0.0 && first * 50.0 < last, "{first} {last}");
+    assert!(history.series.iter().all(|(name, _)| !name.starts_with("val_gradient")));
+}
+
+/// Passes its input on but for one element, which becomes infinite.
+#[derive(Debug)]
+struct Poison {
+    index: usize,
+}
+
+impl Layer for Poison {
+    fn kind(&self) -> &'static str {
+        "Poison"
+    }
+
+    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let g = &mut *scope.graph;
+        let row = g.shape(inputs[0]).dims()[1..].to_vec();
+        let mut values = vec![0.0; row.iter().product()];
+        values[self.index] = 3e38;
+        let large = g.literal(row, values)?;
+        let once = g.add(inputs[0], large)?;
+        Ok(vec![g.add(once, large)?])
+    }
+}
+
+#[test]
+fn a_value_that_is_no_number_is_named_wherever_it_comes_up() {
+    let layers: [fn(Sequential) -> Sequential; 8] = [
+        |m| m.add(Conv2D::new(4, 3).padding(Same)),
+        |m| m.add(BatchNormalization::new()),
+        |m| m.add(ActivationLayer::new(Relu)),
+        |m| m.add(MaxPooling2D::new(2)),
+        |m| m.add(DepthwiseConv2D::new(3)),
+        |m| m.add(Flatten::new()),
+        |m| m.add(Dense::new(5).activation(Sigmoid)),
+        |m| m.add(Dense::new(3).activation(Softmax)),
+    ];
+    let labels = HostTensor::u8([3], vec![0, 1, 2]).expect("labels");
+    let data = Dataset::new(samples(&[3, 8, 8, 2], 2), labels).expect("a data set");
+    for place in 0..=layers.len() {
+        for index in [0, 2] {
+            let mut model = Sequential::new([8, 8, 2]);
+            for (i, layer) in layers.iter().enumerate() {
+                model = layer(if i == place { model.add(Poison { index }) } else { model });
+            }
+            let model = if place == layers.len() { model.add(Poison { index }) } else { model };
+            let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new());
+            let mut trainer = model.build().expect("a model").compile(engine(), how).expect("a trainer");
+            let before = trainer.weights().expect("weights");
+            let found = trainer.first_not_finite(&data).expect("a search").expect("something is found");
+            assert!(found.node.contains("poison") && found.index == index, "{place} {index}: {found}");
+            assert!(found.value == f32::INFINITY && trainer.weights().expect("weights") == before);
+        }
+    }
+    let mut model = Sequential::new([8, 8, 2]);
+    for layer in layers {
+        model = layer(model);
+    }
+    let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new());
+    let mut trainer = model.build().expect("a model").compile(engine(), how).expect("a trainer");
+    assert_eq!(trainer.first_not_finite(&data).expect("a search"), None);
+    for (name, tensor) in trainer.weights().expect("weights") {
+        let mut values = tensor.to_f32();
+        let last = values.len() - 1;
+        values[last] = f32::NAN;
+        let poisoned = HostTensor::f32(tensor.shape().to_vec(), values).expect("a tensor");
+        trainer.set_weights(&[(name.clone(), poisoned)]).expect("weights");
+        let found = trainer.first_not_finite(&data).expect("a search").expect("something is found");
+        assert_eq!((found.node.as_str(), found.op.as_str(), found.index), (name.as_str(), "weight", last));
+        trainer.set_weights(&[(name, tensor)]).expect("weights");
+    }
+}
+
+#[test]
+fn training_that_breaks_stops_before_the_step_that_broke_it() {
+    let model = || {
+        Sequential::new([6])
+            .add(Dense::new(16).kernel_initializer(Ones))
+            .add(Dense::new(1).kernel_initializer(Ones))
+            .build()
+            .expect("a model")
+    };
+    let data = || {
+        let labels = HostTensor::f32([40, 1], vec![1.0; 40]).expect("labels");
+        Dataset::new(samples(&[40, 6], 3), labels).expect("a data set")
+    };
+    for (rate, epochs) in [(1e30, 3), (0.3, 200)] {
+        let how = Compile::new(Sgd::new(rate), MeanSquaredError);
+        let mut trainer = model().compile(engine(), how).expect("a trainer");
+        let fit = Fit::epochs(epochs).batch(10).read_every_step().callback(TerminateOnNaN::new());
+        trainer.fit(&data(), fit).expect("training");
+        let found = trainer.not_finite().unwrap_or_else(|| panic!("{rate}: nothing found")).clone();
+        assert_eq!(found.step, trainer.steps(), "{found}");
+        assert!(trainer.weights().expect("weights").iter().all(|w| w.1.to_f32().iter().all(|x| x.is_finite())));
+        assert!(found.to_string().contains(&found.node) && !found.node.is_empty());
+        // The step named is the one that breaks: training on from here breaks in it.
+        let mut again = model().compile(engine(), Compile::new(Sgd::new(rate), MeanSquaredError)).expect("one");
+        let steps = Fit::epochs(epochs).batch(10).max_steps(found.step);
+        if found.step > 0 {
+            again.fit(&data(), steps).expect("training");
+        }
+        assert_eq!(again.weights().expect("weights"), trainer.weights().expect("weights"));
+    }
+}
+
+#[test]
+fn tensorboard_gets_scalars_of_training_and_validation_norms_and_histograms() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = Sequential::new([4]).add(Dense::new(2).activation(Softmax)).build().expect("a model");
+    let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new()).metric(Accuracy).norms(true);
+    let mut trainer = model.compile(engine(), how).expect("a trainer");
+    let labels = HostTensor::u8([8], vec![0, 1, 0, 1, 0, 1, 0, 1]).expect("labels");
+    let data = Dataset::new(samples(&[8, 4], 4), labels).expect("a data set");
+    let board = TensorBoard::new(folder.path()).histogram_freq(2);
+    trainer.fit(&data, Fit::epochs(3).validation(&data).callback(board)).expect("training");
+    let count = |part: &str, tag: &str| {
+        let files = std::fs::read_dir(folder.path().join(part)).expect("a folder");
+        let bytes: Vec<u8> = files.flat_map(|f| std::fs::read(f.expect("a file").path()).expect("bytes")).collect();
+        let tag = [&[0x0A, tag.len() as u8], tag.as_bytes()].concat();
+        bytes.windows(tag.len()).filter(|w| *w == tag).count()
+    };
+    for (part, tag, wanted) in [
+        ("train", "epoch_loss", 3),
+        ("train", "epoch_accuracy", 3),
+        ("train", "epoch_learning_rate", 3),
+        ("train", "gradient_norm/dense/kernel", 3),
+        ("train", "dense/kernel", 2),
+        ("validation", "epoch_loss", 3),
+        ("validation", "dense/kernel", 0),
+    ] {
+        assert_eq!(count(part, tag), wanted, "{part} {tag}");
+    }
+}
