@@ -4,6 +4,7 @@ mod callback;
 mod callbacks;
 mod checkpoint;
 mod error;
+mod explain;
 mod history;
 mod inference;
 mod options;
@@ -13,6 +14,7 @@ mod plot;
 mod progress_bar;
 mod runner;
 mod step;
+mod style;
 mod trainer;
 mod verify;
 
@@ -22,10 +24,12 @@ pub use callbacks::{
     Watch,
 };
 pub use error::TrainError;
+pub use explain::{Explained, Explainer};
 pub use history::History;
 pub use inference::Inference;
 pub use options::{Compile, Fit};
 #[cfg(feature = "cli")]
 pub use progress_bar::ProgressBar;
+pub use style::{Style, StyleStep, Stylised};
 pub use trainer::{Scores, Trainer};
 pub use verify::{Checked, Verification};
