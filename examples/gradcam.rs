@@ -1,7 +1,10 @@
 //! Which parts of a picture speak for a class: Grad-CAM and saliency.
 //!
 //! `cargo run --release --example gradcam` asks LeNet-5 about a digit; with a network of photos
-//! `cargo run --release --example gradcam -- --model VGG16 --weights vgg16.h5 cat.jpg`.
+//! `cargo run --release --example gradcam -- --model ResNet50 --weights resnet50.h5 cat.jpg`.
+//!
+//! Grad-CAM weighs whole channels, as networks that end in a global mean do. LeNet-5 weighs each position by itself, so
+//! its heat is rough; saliency follows the strokes.
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;

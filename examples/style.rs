@@ -50,14 +50,14 @@ struct Options {
     /// Steps
     #[arg(long, default_value_t = 200)]
     steps: u64,
-    /// Weight of the content
-    #[arg(long, default_value_t = 1.0)]
-    content_weight: f32,
+    /// Weight of the content [default: 0.2; 1 with weights]
+    #[arg(long)]
+    content_weight: Option<f32>,
     /// Weight of the style
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 100.0)]
     style_weight: f32,
     /// Weight of smoothness
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 30.0)]
     variation_weight: f32,
     /// Folder for the pictures
     #[arg(long, default_value = "out/style")]
@@ -66,14 +66,12 @@ struct Options {
     device: DeviceOptions,
 }
 
-/// Returns the first blocks of a VGG with fewer filters, random weights and means instead of maxima, under VGG's names.
+/// Returns three blocks in VGG's manner with random weights: few filters, one convolution each, means instead of maxima.
 fn small(size: usize) -> Result<Model, LayerError> {
     let mut model = Sequential::new([size, size, 3]);
-    for (block, filters) in (1..).zip([16, 32, 64]) {
-        for i in 1..=2 {
-            let conv = Conv2D::new(filters, 3).padding(Same).activation(Relu).kernel_initializer(HeNormal);
-            model = model.add(conv.name(format!("block{block}_conv{i}")));
-        }
+    for block in 1..=3 {
+        let conv = Conv2D::new(16, 3).padding(Same).activation(Relu).kernel_initializer(HeNormal);
+        model = model.add(conv.name(format!("block{block}_conv1")));
         model = model.add(AveragePooling2D::new(2).name(format!("block{block}_pool")));
     }
     model.build()
@@ -82,7 +80,7 @@ fn small(size: usize) -> Result<Model, LayerError> {
 /// Returns waves of two colours, u8 (size, size, 3).
 fn waves(size: usize) -> Result<HostTensor> {
     let pixel = |i: usize| {
-        let (y, x) = ((i / size) as f32 / 6.0, (i % size) as f32 / 6.0);
+        let (y, x) = ((i / size) as f32 / 2.5, (i % size) as f32 / 2.5);
         let level = 0.5 + 0.5 * (x + 2.0 * (y * 0.7).sin()).sin();
         let mix = |a: f32, b: f32| (a + (b - a) * level) as u8;
         [mix(20.0, 250.0), mix(40.0, 190.0), mix(120.0, 30.0)]
@@ -108,7 +106,7 @@ fn main() -> Result<()> {
             eprintln!(
                 "no --weights: a small network with random ones transfers texture, and keeps little of the content"
             );
-            (small(size)?, vec!["block1_conv1", "block1_conv2", "block2_conv1", "block3_conv1"], Preprocessing::Caffe)
+            (small(size)?, vec!["block1_conv1", "block2_conv1", "block3_conv1"], Preprocessing::Torch)
         }
         Some(file) => {
             let application = find(&options.model).filter(|a| ["VGG16", "VGG19"].contains(&a.name));
@@ -118,7 +116,8 @@ fn main() -> Result<()> {
             ((application.build)(&how)?, layers.to_vec(), application.preprocessing)
         }
     };
-    let content_layer = if options.weights.is_some() { "block4_conv2" } else { "block3_conv2" };
+    let (content_layer, content_weight) =
+        if options.weights.is_some() { ("block4_conv2", 1.0) } else { ("block3_conv1", 0.2) };
     let open = |path: &Path| anyhow::Ok(photo::crop(&image::open(path)?, [size, size, 3], Filter::Bilinear)?);
     let content = open(options.content.as_deref().unwrap_or(PHOTO.as_ref()))?;
     let style = match &options.style {
@@ -135,7 +134,7 @@ fn main() -> Result<()> {
     let template = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} {msg}")?.progress_chars("━╸ ");
     let bar = ProgressBar::new(options.steps).with_style(template);
     let transfer = Style::new(&model, preprocessing)
-        .content(content_layer, options.content_weight)
+        .content(content_layer, options.content_weight.unwrap_or(content_weight))
         .style(&layers, options.style_weight)
         .variation(options.variation_weight)
         .steps(options.steps)
@@ -150,7 +149,7 @@ fn main() -> Result<()> {
     let curve =
         |of: fn(&hubel::train::StyleStep) -> f32| result.history.iter().map(|at| f64::from(of(at))).collect::<Vec<_>>();
     let (total, style) = (curve(|at| at.total.log10()), curve(|at| at.style.log10()));
-    picture::lines("log₁₀ of the loss", "step", &[("total", &total), ("style", &style)])?
+    picture::lines("log10 of the loss", "step", &[("total", &total), ("style", &style)])?
         .save(out.join("losses.png"))?;
     if let (Some(first), Some(last)) = (result.history.first(), result.history.last()) {
         println!(

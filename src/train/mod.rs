@@ -1,4 +1,5 @@
-//! Training, evaluation and prediction as in Keras: compile, fit, evaluate, predict, callbacks, history.
+//! Training, evaluation and prediction as in Keras: compile, fit, evaluate, predict, callbacks, history; explanations and
+//! style transfer.
 
 mod callback;
 mod callbacks;

@@ -3,8 +3,9 @@
 use crate::harness::{engine, reference};
 use hubel::{
     Error,
-    graph::Step,
+    graph::{DeviceClass, DeviceProfile, Kind, Step, TensorType},
     nn::{Mode, models::Preprocessing},
+    passes::{Layout, PlanOptions, plan, split_rows},
     prelude::*,
     runtime::RuntimeError,
     tensor::{Array, Philox, Purpose},
@@ -264,7 +265,8 @@ fn gram_matrices_and_their_gradients_are_those_of_the_definition() {
         let gram = g.gram(x).expect("maps");
         let squares = g.sum_squares(gram, &[0, 1, 2], false).expect("a number");
         let slope = g.gradients(squares, &[x]).expect("gradients")[0];
-        (g.output("gram", gram), g.output("slope", slope));
+        g.output("gram", gram);
+        g.output("slope", slope);
         let feeds = [("x".to_owned(), maps.clone())];
         let run = crate::harness::run_graph(&g, &feeds, &Step::of(2), 2, &Default::default()).expect("the graph runs");
         let f = maps.to_array().data;
@@ -352,14 +354,29 @@ fn style_transfer_lowers_its_loss_and_leaves_a_picture_that_is_its_own_style() {
 
 #[test]
 fn gradients_pass_matrices_that_are_cut_by_rows() {
+    let model = models::vgg16(&Default::default()).expect("VGG16");
+    let mut g = Graph::new();
+    let x = g.input("x", model.input_shape(), F32);
+    let built = model.assemble(&mut g, &[x], Mode::Inference).expect("a graph");
+    let map = built.layers.iter().find(|l| l.0 == "block5_conv3").expect("its layer").1;
+    let sum = g.sum(built.logits[0].expect("logits"), &[0, 1], false).expect("a number");
+    let slope = g.gradients(sum, &[map]).expect("gradients")[0];
+    g.output("slope", slope);
+    let profile = DeviceProfile::portable(DeviceClass::Cpu);
+    let (graph, parts) = split_rows(&g, profile.max_binding_bytes);
+    assert_eq!(parts["fc1/kernel"].len(), 4);
+    let states = graph.nodes().iter().filter(|n| matches!(n.kind, Kind::State { .. }));
+    let layout = Layout::new(states.map(|n| (n.name.clone(), n.outputs[0].clone())), profile.max_binding_bytes);
+    plan(&graph, &PlanOptions { layouts: vec![&layout], ..PlanOptions::new(1, profile) }).expect("a plan");
+
     let mut g = Graph::new();
     let x = g.input("x", [Batch, 6], F32);
-    let w = g.state("w", hubel::graph::TensorType::f32([6, 40]), None);
+    let w = g.state("w", TensorType::f32([6, 40]), None);
     let y = g.matmul(x, w).expect("a product");
     let squares = g.sum_squares(y, &[0, 1], false).expect("a number");
     let slope = g.gradients(squares, &[x]).expect("gradients")[0];
     g.output("slope", slope);
-    let (cut, parts) = hubel::passes::split_rows(&g, 400);
+    let (cut, parts) = split_rows(&g, 400);
     let parts = &parts["w"];
     assert!(parts.len() == 3, "{parts:?}");
     let (x, w) = (noise(8, &[3, 6], 1.0), noise(9, &[6, 40], 1.0));
