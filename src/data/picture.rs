@@ -1,5 +1,5 @@
 //! Pictures of results: learning curves, confusion matrix, mistakes, feature maps, filters, a
-//! prediction.
+//! prediction, heat maps.
 
 use crate::io::{Flaw, FormatError, image::to_rgb};
 use crate::tensor::{Data, HostTensor};
@@ -372,6 +372,62 @@ pub fn prediction(image: &HostTensor, classes: &[String], probabilities: &[f32])
     canvas.finish()
 }
 
+/// Returns a picture (h, w, 1 or 3) under a heat map (h, w), half of each: dark violet for 0, yellow for the map's
+/// largest value (viridis). A batch of one is taken too.
+///
+/// ```
+/// use hubel::{data::picture, prelude::*};
+/// let photo = HostTensor::u8([2, 2, 3], vec![90; 12])?;
+/// let map = HostTensor::f32([2, 2], vec![0.0, 0.0, 0.0, 1.0])?;
+/// let shown = picture::heat(&photo, &map)?;
+/// assert!(shown.get_pixel(1, 1)[1] > shown.get_pixel(0, 0)[1]);
+/// # Ok::<(), hubel::Error>(())
+/// ```
+pub fn heat(picture: &HostTensor, map: &HostTensor) -> Result<RgbImage, FormatError> {
+    let mut rgb = shown(picture)?;
+    let (w, h) = (rgb.width() as usize, rgb.height() as usize);
+    if !matches!(*map.shape(), [mh, mw] | [1, mh, mw] if (mh, mw) == (h, w)) {
+        let got = format!("{:?}", map.shape());
+        return Err(FormatError::new(Flaw::Picture, "the heat map", format!("the picture's size, ({h}, {w})"), got));
+    }
+    let values = map.to_f32();
+    let most = values.iter().filter(|x| x.is_finite()).fold(f32::MIN_POSITIVE, |m, &x| m.max(x));
+    for (pixel, value) in rgb.pixels_mut().zip(values) {
+        let mixed = mix(RGBColor(pixel[0], pixel[1], pixel[2]), viridis(value / most), 0.5);
+        pixel.0 = [mixed.0, mixed.1, mixed.2];
+    }
+    Ok(rgb)
+}
+
+/// Returns a picture, and beside it the same under each of these heat maps, as [`heat`] shows them, with their names.
+pub fn heats(picture: &HostTensor, maps: &[(String, HostTensor)]) -> Result<RgbImage, FormatError> {
+    let plain = shown(picture)?;
+    let longest = plain.width().max(plain.height()).max(1) as i32;
+    let side = longest * (336 / longest).max(1);
+    let mut tiles = vec![("the picture", plain)];
+    for (name, map) in maps {
+        tiles.push((name, heat(picture, map)?));
+    }
+    let mut canvas = Canvas::new(MARGIN + tiles.len() as i32 * (side + MARGIN), 56 + side + MARGIN)?;
+    for (k, (name, rgb)) in tiles.iter().enumerate() {
+        let x = MARGIN + k as i32 * (side + MARGIN);
+        canvas.text(name, x, 32, TEXT, INK, HPos::Left)?;
+        canvas.framed(rgb, x, 56, side);
+    }
+    canvas.finish()
+}
+
+/// Returns a picture's colours; floats are spread over the range that they take.
+fn shown(picture: &HostTensor) -> Result<RgbImage, FormatError> {
+    if matches!(picture.data(), Data::U8(_)) {
+        return to_rgb(picture);
+    }
+    let values = picture.to_f32();
+    let (low, high) = range(&values);
+    let spread = values.iter().map(|x| (x - low) / (high - low)).collect();
+    to_rgb(&HostTensor::f32(picture.shape(), spread).map_err(cannot_draw)?)
+}
+
 /// Returns width and height of a tile of w × h pixels that are a whole number of dots, near `target`.
 fn fit(h: usize, w: usize, target: i32) -> (i32, i32) {
     let scale = (target / h.max(w).max(1) as i32).max(1);
@@ -540,18 +596,13 @@ impl Canvas {
         }
     }
 
-    /// Draws a picture into a framed square of `side` dots, its aspect kept; floats are spread over the
-    /// range that they take.
+    /// Draws a picture into a framed square of `side` dots, its aspect kept.
     fn picture(&mut self, picture: &HostTensor, x: i32, y: i32, side: i32) -> Result<(), FormatError> {
-        let rgb = match picture.data() {
-            Data::U8(_) => to_rgb(picture)?,
-            _ => {
-                let values = picture.to_f32();
-                let (low, high) = range(&values);
-                let spread = values.iter().map(|x| (x - low) / (high - low)).collect();
-                to_rgb(&HostTensor::f32(picture.shape(), spread).map_err(cannot_draw)?)?
-            }
-        };
+        self.framed(&shown(picture)?, x, y, side);
+        Ok(())
+    }
+
+    fn framed(&mut self, rgb: &RgbImage, x: i32, y: i32, side: i32) {
         let (w, h) = (rgb.width().max(1) as usize, rgb.height().max(1) as usize);
         let scale = f64::from(side) / w.max(h) as f64;
         let scale = if scale >= 1.0 { scale.floor() } else { scale };
@@ -562,7 +613,6 @@ impl Canvas {
             let p = rgb.get_pixel((i % w) as u32, (i / w) as u32);
             RGBColor(p[0], p[1], p[2])
         });
-        Ok(())
     }
 
     pub(super) fn finish(self) -> Result<RgbImage, FormatError> {
@@ -644,6 +694,18 @@ mod tests {
         keep("prediction.png", &prediction(&digit(0), &names(10), &p).unwrap());
         assert!(prediction(&digit(0), &names(3), &p).is_err());
         assert!(prediction(&HostTensor::u8([4], vec![0; 4]).unwrap(), &names(10), &p).is_err());
+    }
+
+    #[test]
+    fn heat_lies_over_pictures_of_its_size_only() {
+        let ramp = HostTensor::f32([1, 28, 28], (0..784).map(|i| i as f32).collect()).unwrap();
+        keep("heats.png", &heats(&digit(0), &[("a ramp".into(), ramp.clone())]).unwrap());
+        let black = HostTensor::u8([28, 28, 3], vec![0; 28 * 28 * 3]).unwrap();
+        let lit = heat(&black, &ramp).unwrap();
+        assert_eq!((lit.get_pixel(0, 0).0, lit.get_pixel(27, 27).0), ([34, 1, 42], [127, 116, 19]));
+        let none = HostTensor::f32([28, 28], vec![0.0; 784]).unwrap();
+        assert_eq!(heat(&black, &none).unwrap().get_pixel(27, 27).0, [34, 1, 42]);
+        assert!(heat(&black, &HostTensor::f32([7, 7], vec![0.0; 49]).unwrap()).is_err());
     }
 
     #[test]

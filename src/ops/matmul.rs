@@ -282,6 +282,26 @@ impl Graph {
     pub fn matmul_with(&mut self, a: Value, b: Value, options: MatmulOptions) -> Result<Value, OpError> {
         self.apply1(Matmul { options, column_sums: false }, &[a, b])
     }
+
+    /// Returns FᵀF, (N, C, C), of each sample's features F (h·w, C), given as maps (N, h, w, C): their Gram matrix, which
+    /// holds a picture's style (Gatys et al. 2016). It is not divided by anything.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let mut g = Graph::new();
+    /// let maps = g.input("maps", [Batch, 14, 14, 32], F32);
+    /// let gram = g.gram(maps)?;
+    /// assert_eq!(g.shape(gram).to_string(), "(N, 32, 32)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn gram(&mut self, maps: Value) -> Result<Value, OpError> {
+        let shape = self.shape(maps).clone();
+        let &[_, h, w, c] = shape.dims() else {
+            return Err(OpError::new("gram", "maps (N, h, w, C)", shape, "reshape them"));
+        };
+        let features = self.reshape(maps, shape.with_row(&[h * w, c]))?;
+        self.matmul_with(features, features, MatmulOptions { transpose_a: true, transpose_b: false })
+    }
 }
 
 const ANY: Fill = Fill::Uniform(-1.0, 1.0);

@@ -1,10 +1,13 @@
-//! Weights larger than one binding: cut by rows, their products summed.
+//! Weights larger than one binding: cut by rows, their products summed, or side by side.
 
 use crate::{
     graph::{Graph, Kind, OpError, TensorType, Value},
-    ops::Part,
+    ops::{MatmulOptions, Part},
 };
 use std::{collections::HashMap, ops::Range};
+
+/// The key of x · Wᵀ, which gradients take.
+const TRANSPOSED: &str = "tb";
 
 /// A weight in parts: for each its name and its rows.
 pub type Parts = Vec<(String, Range<usize>)>;
@@ -12,9 +15,10 @@ pub type Parts = Vec<(String, Range<usize>)>;
 /// Returns the graph with each matrix that is a state of more than `limit` bytes, and only the second operand of
 /// products, as several states of fewer rows, and these states by the name of the whole.
 ///
-/// x · W = Σ x\[columns of part i\] · W\[rows of part i\], in order. Everything else stays as it is.
+/// x · W = Σ x\[columns of part i\] · W\[rows of part i\], in order, and x · Wᵀ has x · W\[rows of part i\]ᵀ as its
+/// columns. Everything else stays as it is.
 pub fn split_rows(graph: &Graph, limit: u64) -> (Graph, HashMap<String, Parts>) {
-    let product = |op: &dyn crate::graph::Op| op.name() == "matmul" && op.key().is_empty();
+    let product = |op: &dyn crate::graph::Op| op.name() == "matmul" && matches!(op.key().as_str(), "" | TRANSPOSED);
     let splits = |v: Value| {
         let (node, ty) = (graph.node(v), graph.ty(v));
         let whole = graph.outputs().iter().all(|o| o.1 != v) && graph.updates().iter().all(|u| u.0 != v && u.1 != v);
@@ -43,7 +47,10 @@ pub fn split_rows(graph: &Graph, limit: u64) -> (Graph, HashMap<String, Parts>) 
             return vec![first];
         }
         match node.inputs.get(1).and_then(|w| states.get(w)) {
-            Some(parts) => sum(out, node.inputs[0], parts).map_or_else(|_| out.push_node(node), |y| vec![y]),
+            Some(parts) => {
+                let product = if node.op().is_some_and(|op| op.key() == TRANSPOSED) { beside } else { sum };
+                product(out, node.inputs[0], parts).map_or_else(|_| out.push_node(node), |y| vec![y])
+            }
             None => out.push_node(node),
         }
     });
@@ -69,4 +76,10 @@ fn sum(g: &mut Graph, x: Value, parts: &[(Value, Range<usize>)]) -> Result<Value
         });
     }
     sum.ok_or_else(|| OpError::new("matmul", "at least one part", "none", "give the weight rows"))
+}
+
+fn beside(g: &mut Graph, x: Value, parts: &[(Value, Range<usize>)]) -> Result<Value, OpError> {
+    let options = MatmulOptions { transpose_a: false, transpose_b: true };
+    let columns = parts.iter().map(|(w, _)| g.matmul_with(x, *w, options)).collect::<Result<Vec<_>, _>>()?;
+    g.concat(&columns, 1)
 }

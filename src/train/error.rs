@@ -20,10 +20,8 @@ pub enum TrainError {
         /// Those given.
         got: usize,
     },
-    /// A model cannot be trained by a single data set.
-    #[error(
-        "training takes a model of one input and one output, this one has {inputs} and {outputs}; train a part of it"
-    )]
+    /// A model has not one input and one output, as training and explaining want it.
+    #[error("wanted a model of one input and one output, this one has {inputs} and {outputs}; take a part of it")]
     Branches {
         /// The model's inputs.
         inputs: usize,
@@ -65,6 +63,48 @@ pub enum TrainError {
         label: u32,
         /// Number of classes.
         classes: usize,
+    },
+    /// What a class's score depends on was asked of a model that is no classifier of pictures.
+    #[error(
+        "wanted a classifier, pictures f32(N, h, w, c) in, scores (N, classes) out, got one of {input} and {output}; take such a part of it"
+    )]
+    NoClassifier {
+        /// What the model takes.
+        input: String,
+        /// What it gives.
+        output: String,
+    },
+    /// A layer gives no map.
+    #[error("layer `{layer}`: wanted maps (N, h, w, c), got {got}; maps come from {known}")]
+    NoMap {
+        /// The layer.
+        layer: String,
+        /// What it gives.
+        got: String,
+        /// Layers that give maps.
+        known: String,
+    },
+    /// Style transfer has nothing to match.
+    #[error("no layer is to be matched; name some by `content`, `style` or both: {known}")]
+    NoTarget {
+        /// Layers that there are.
+        known: String,
+    },
+    /// There is no such class.
+    #[error("there is no class {got}: the model has {classes} outputs, classes run from 0")]
+    NoClass {
+        /// The class given.
+        got: usize,
+        /// Number of classes.
+        classes: usize,
+    },
+    /// There are as many classes neither as pictures nor as one.
+    #[error("{got} classes for {wanted} pictures; give one for each, one for all, or none")]
+    Classes {
+        /// Number of pictures.
+        wanted: usize,
+        /// Number of classes given.
+        got: usize,
     },
     /// A checkpoint belongs to another run.
     #[error("the checkpoint does not fit this run: {what}: wanted {wanted}, got {got}")]

@@ -1,11 +1,13 @@
 use super::{
+    TrainError,
     runner::{Compiled, Runner},
     trainer::params_layout,
 };
 use crate::{
     Error,
+    data::Dataset,
     graph::{Graph, Step, TensorType, Value},
-    nn::{Mode, Model},
+    nn::{self, Mode, Model},
     passes::{Entry, Layout, Plan, PlanOptions, plan, split_rows},
     runtime::{Engine, External, RuntimeError, Session, Store},
     tensor::{Batch, HostTensor},
@@ -35,7 +37,7 @@ pub struct Inference {
     embedded: Option<Session>,
 }
 
-const INPUT: &str = "input";
+pub(super) const INPUT: &str = "input";
 const OUTPUT: &str = "output";
 
 impl Model {
@@ -48,39 +50,53 @@ impl Model {
     ///
     /// A matrix larger than one binding of this adapter is cut by rows.
     pub fn inference_with(&self, engine: &Engine, batch: Batch, taps: &[&str]) -> Result<Inference, Error> {
-        let limit = engine.profile().max_binding_bytes;
         let assembled = assemble(self, taps)?;
-        let (graph, split) = split_rows(&assembled.graph, limit);
-        let mut tensors = Vec::new();
-        for Entry { name, ty, .. } in params_layout(self, limit).entries {
-            match split.get(&name) {
-                None => tensors.push((name, ty)),
-                Some(parts) => tensors.extend(
-                    parts.iter().map(|(part, rows)| (part.clone(), TensorType::f32([rows.len(), ty.shape.last()]))),
-                ),
-            }
-        }
-        let params = engine.store(Arc::new(Layout::new(tensors, limit)))?;
-        for weight in self.weights() {
-            let value = self.initial_value(weight, 0);
-            match split.get(&weight.name) {
-                None => params.write(&weight.name, &value)?,
-                Some(parts) => {
-                    for (name, rows) in parts {
-                        value.rows(rows.start, rows.len()).map_or(Ok(()), |part| params.write(name, &part))?;
-                    }
-                }
-            }
-        }
+        let (graph, params) = with_weights(self, engine, &assembled.graph)?;
         Ok(Inference::of(Assembled { graph, ..assembled }, engine, params, batch))
     }
 }
 
+/// Returns the graph with each matrix larger than one binding of this adapter cut by rows, and the model's weights for
+/// it.
+pub(super) fn with_weights(model: &Model, engine: &Engine, graph: &Graph) -> Result<(Graph, Store), Error> {
+    let limit = engine.profile().max_binding_bytes;
+    let (graph, split) = split_rows(graph, limit);
+    let mut tensors = Vec::new();
+    for Entry { name, ty, .. } in params_layout(model, limit).entries {
+        match split.get(&name) {
+            None => tensors.push((name, ty)),
+            Some(parts) => tensors.extend(
+                parts.iter().map(|(part, rows)| (part.clone(), TensorType::f32([rows.len(), ty.shape.last()]))),
+            ),
+        }
+    }
+    let params = engine.store(Arc::new(Layout::new(tensors, limit)))?;
+    for weight in model.weights() {
+        let value = model.initial_value(weight, 0);
+        match split.get(&weight.name) {
+            None => params.write(&weight.name, &value)?,
+            Some(parts) => {
+                for (name, rows) in parts {
+                    value.rows(rows.start, rows.len()).map_or(Ok(()), |part| params.write(name, &part))?;
+                }
+            }
+        }
+    }
+    Ok((graph, params))
+}
+
 /// A model's graph for use, its results under their names.
-struct Assembled {
-    graph: Graph,
-    names: Vec<String>,
-    inputs: Vec<(String, TensorType)>,
+pub(super) struct Assembled {
+    pub graph: Graph,
+    pub names: Vec<String>,
+    pub inputs: Vec<(String, TensorType)>,
+}
+
+/// Returns what a layer gives, or an error that names the layers that there are.
+pub(super) fn tap(model: &Model, built: &nn::Assembled, name: &str) -> Result<Value, RuntimeError> {
+    let found = built.layers.iter().find(|layer| layer.0 == name).map(|layer| layer.1);
+    let known = || model.layer_names().join(", ");
+    found.ok_or_else(|| RuntimeError::UnknownName { kind: "layer", name: name.into(), known: known() })
 }
 
 fn assemble(model: &Model, taps: &[&str]) -> Result<Assembled, Error> {
@@ -103,15 +119,22 @@ fn assemble(model: &Model, taps: &[&str]) -> Result<Assembled, Error> {
         graph.output(&name, output);
         names.push(name);
     }
-    for &tap in taps {
-        let Some((_, value)) = built.layers.iter().find(|(name, _)| name == tap) else {
-            let known = model.layer_names().join(", ");
-            return Err(RuntimeError::UnknownName { kind: "layer", name: tap.into(), known }.into());
-        };
-        graph.output(tap, *value);
-        names.push(tap.to_owned());
+    for &name in taps {
+        graph.output(name, tap(model, &built, name)?);
+        names.push(name.to_owned());
     }
     Ok(Assembled { graph, names, inputs })
+}
+
+/// Returns what a layer gives, or an error where that is no map (N, h, w, c).
+pub(super) fn tap_map(model: &Model, built: &nn::Assembled, g: &Graph, name: &str) -> Result<Value, Error> {
+    let value = tap(model, built, name)?;
+    if g.shape(value).rank() == 4 {
+        return Ok(value);
+    }
+    let maps: Vec<&str> = built.layers.iter().filter(|l| g.shape(l.1).rank() == 4).map(|l| l.0.as_str()).collect();
+    let (layer, got, known) = (name.to_owned(), g.shape(value).to_string(), maps.join(", "));
+    Err(TrainError::NoMap { layer, got, known }.into())
 }
 
 impl Inference {
@@ -125,7 +148,12 @@ impl Inference {
         Ok(Self::of(assemble(model, taps)?, engine, params, batch))
     }
 
-    fn of(Assembled { graph, names, inputs }: Assembled, engine: &Engine, params: Store, batch: Batch) -> Self {
+    pub(super) fn of(
+        Assembled { graph, names, inputs }: Assembled,
+        engine: &Engine,
+        params: Store,
+        batch: Batch,
+    ) -> Self {
         let (runner, embedded) = (None, None);
         Inference { engine: engine.clone(), params, graph, names, inputs, batch: batch.capacity, runner, embedded }
     }
@@ -133,7 +161,32 @@ impl Inference {
     /// Returns the model's output for f32 samples (n, …), any number of them, cut into batches.
     pub fn predict(&mut self, samples: &HostTensor) -> Result<HostTensor, Error> {
         let first = self.predict_all(samples)?.into_iter().next();
-        first.map(|(_, t)| t).ok_or_else(|| super::TrainError::NoData.into())
+        first.map(|(_, t)| t).ok_or_else(|| TrainError::NoData.into())
+    }
+
+    /// Returns the data set with the model's output in place of each sample, for layers that are trained behind it
+    /// without running it again. `progress` gets the number of samples done, of how many.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let base = Sequential::new([4]).add(Dense::new(2)).build()?;
+    /// let data = Dataset::new(HostTensor::u8([3, 4], vec![7; 12])?, HostTensor::u8([3], vec![0, 1, 0])?)?;
+    /// let features = base.inference(&Engine::reference(), Batch::up_to(2))?.features(&data, |_, _| {})?;
+    /// assert_eq!((features.images.shape(), features.len()), (&[3, 2][..], 3));
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn features(&mut self, data: &Dataset, mut progress: impl FnMut(usize, usize)) -> Result<Dataset, Error> {
+        let rows: Vec<u32> = (0..data.len() as u32).collect();
+        let (mut shape, mut values) = (Vec::new(), Vec::new());
+        for rows in rows.chunks(self.batch) {
+            let part = self.predict(&data.rows(rows)?)?;
+            shape = part.shape().to_vec();
+            values.extend(part.to_f32());
+            progress(rows[0] as usize + rows.len(), data.len());
+        }
+        let Some(n) = shape.first_mut() else { return Err(TrainError::NoData.into()) };
+        *n = data.len();
+        Ok(Dataset { images: HostTensor::f32(shape, values)?, scale: 1.0, offset: 0.0, ..data.clone() })
     }
 
     /// Returns output and taps by name for samples (n, …), any number of them, cut into batches.
@@ -191,17 +244,17 @@ impl Inference {
     pub(super) fn typed(&self, samples: &[HostTensor]) -> Result<Vec<HostTensor>, Error> {
         let n = samples.first().and_then(|t| t.shape().first().copied()).unwrap_or(0);
         if n == 0 {
-            return Err(super::TrainError::NoData.into());
+            return Err(TrainError::NoData.into());
         }
         if samples.len() != self.inputs.len() {
             let (wanted, got) = (self.inputs.len(), samples.len());
-            return Err(super::TrainError::Inputs { wanted, got }.into());
+            return Err(TrainError::Inputs { wanted, got }.into());
         }
         let mut all = Vec::new();
         for ((_, ty), tensor) in self.inputs.iter().zip(samples) {
             let (wanted, got) = (ty.shape.at(n), tensor.shape().to_vec());
             if wanted != got {
-                return Err(super::TrainError::SampleShape { wanted, got }.into());
+                return Err(TrainError::SampleShape { wanted, got }.into());
             }
             all.push(if tensor.dtype() == ty.dtype { tensor.clone() } else { tensor.to_array().to_host(ty.dtype) });
         }

@@ -1,9 +1,11 @@
-//! Training, evaluation and prediction as in Keras: compile, fit, evaluate, predict, callbacks, history.
+//! Training, evaluation and prediction as in Keras: compile, fit, evaluate, predict, callbacks, history; explanations and
+//! style transfer.
 
 mod callback;
 mod callbacks;
 mod checkpoint;
 mod error;
+mod explain;
 mod history;
 mod inference;
 mod norms;
@@ -15,6 +17,7 @@ mod plot;
 mod progress_bar;
 mod runner;
 mod step;
+mod style;
 mod tensorboard;
 mod trainer;
 mod verify;
@@ -25,12 +28,14 @@ pub use callbacks::{
     Watch,
 };
 pub use error::TrainError;
+pub use explain::{Explained, Explainer};
 pub use history::History;
 pub use inference::Inference;
 pub use numbers::NotFinite;
 pub use options::{Compile, Fit};
 #[cfg(feature = "cli")]
 pub use progress_bar::ProgressBar;
+pub use style::{Style, StyleStep, Stylised};
 pub use tensorboard::TensorBoard;
 pub use trainer::{Scores, Trainer};
 pub use verify::{Checked, Verification};

@@ -6,6 +6,7 @@ mod fusion;
 mod golden;
 mod gradients;
 mod harness;
+mod inspect;
 mod kernels;
 mod layers;
 mod long_sums;

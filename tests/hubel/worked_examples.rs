@@ -94,6 +94,24 @@ fn three_channels_are_summed() {
     assert_eq!(y[0].to_f32(), [2.0, 3.0, 5.0, 6.0]);
 }
 
+#[test]
+fn the_gram_matrix_of_a_feature_map_is_its_transpose_times_itself() {
+    let mut g = Graph::new();
+    let maps = g.input("maps", [Batch, 2, 2, 3], F32);
+    let gram = g.gram(maps).expect("a Gram matrix");
+    g.output("gram", gram);
+    // F, a position a row, a channel a column.
+    let f = [1.0, 2.0, 0.0, 0.0, 1.0, -1.0, 3.0, 0.0, 1.0, -2.0, 1.0, 2.0];
+    let feeds = [("maps".into(), HostTensor::f32([1, 2, 2, 3], f.to_vec()).expect("a map"))];
+    let y = run_graph(&g, &feeds, &Step::of(1), 1, &Run::default()).expect("the graph runs");
+    assert_eq!(y[0].to_f32(), [14.0, 0.0, -1.0, 0.0, 6.0, 1.0, -1.0, 1.0, 6.0]);
+    // Where something is does not matter: style has no places.
+    let turned: Vec<f32> = f.chunks(3).rev().flatten().copied().collect();
+    let feeds = [("maps".into(), HostTensor::f32([1, 2, 2, 3], turned).expect("a map"))];
+    let again = run_graph(&g, &feeds, &Step::of(1), 1, &Run::default()).expect("the graph runs");
+    assert_eq!(again, y);
+}
+
 pub fn lenet5() -> Model {
     models::lenet5().expect("LeNet-5 is valid")
 }

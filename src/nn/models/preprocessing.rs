@@ -1,4 +1,9 @@
-use crate::{nn::LayerError, tensor::HostTensor};
+use crate::{
+    graph::{Graph, OpError, Value},
+    nn::{Layer, LayerError, Scope},
+    ops::Conv2dOptions,
+    tensor::HostTensor,
+};
 
 /// What a network wants of pictures: how red, green and blue from 0 to 255 become its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,5 +71,58 @@ impl Preprocessing {
         }
         HostTensor::f32(pictures.shape(), x)
             .map_err(|e| error("as many numbers as the shape has".into(), e.to_string(), "give another tensor"))
+    }
+
+    /// Returns what [`Preprocessing::apply`] does, in a graph, for pictures (N, h, w, channels); gradients pass.
+    ///
+    /// ```
+    /// use hubel::{nn::models::Preprocessing, prelude::*};
+    /// let mut g = Graph::new();
+    /// let pictures = g.input("pictures", [Batch, 8, 8, 3], F32);
+    /// let x = Preprocessing::Caffe.build(&mut g, pictures)?;
+    /// assert_eq!(g.shape(x), g.shape(pictures));
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn build(self, g: &mut Graph, pictures: Value) -> Result<Value, OpError> {
+        let c = g.shape(pictures).last();
+        // It is affine: what becomes of black, and of each channel alone, says all.
+        let mut pixels = vec![0.0; (c + 1) * c];
+        (0..c).for_each(|i| pixels[(i + 1) * c + i] = 255.0);
+        let refused = |e: String| OpError::new("preprocessing", "pictures that it takes", e, "give other pictures");
+        let pixels = HostTensor::f32([c + 1, c], pixels).map_err(|e| refused(e.to_string()))?;
+        let made = self.apply(&pixels).map_err(|e| refused(e.to_string()))?.to_f32();
+        let (black, alone) = made.split_at(c);
+        let taps: Vec<f32> = alone.iter().zip(black.iter().cycle()).map(|(x, black)| (x - black) / 255.0).collect();
+        let black = g.literal([c], black)?;
+        let levels = match taps.iter().enumerate().any(|(i, &x)| i % (c + 1) > 0 && x != 0.0) {
+            true => {
+                let taps = g.literal([1, 1, c, c], taps)?;
+                g.conv2d(pictures, taps, Conv2dOptions::valid())?
+            }
+            false => {
+                let factors = g.literal([c], taps.into_iter().step_by(c + 1).collect::<Vec<_>>())?;
+                g.mul(pictures, factors)?
+            }
+        };
+        g.add(levels, black)
+    }
+}
+
+/// Pictures from 0 to 255 come in, what the network wants goes out; no file can describe it.
+///
+/// ```
+/// use hubel::{nn::models::{Options, Preprocessing}, prelude::*};
+/// let base = models::mobilenet_v2(&Options::no_top().input_shape([32, 32, 3]).alpha(0.35))?;
+/// let model = Sequential::new([32, 32, 3]).add(Preprocessing::Tf).add(base).add(GlobalAveragePooling2D::new()).build()?;
+/// assert_eq!(model.output_shape().to_string(), "(N, 1280)");
+/// # Ok::<(), hubel::Error>(())
+/// ```
+impl Layer for Preprocessing {
+    fn kind(&self) -> &'static str {
+        "Preprocessing"
+    }
+
+    fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        Ok(vec![Preprocessing::build(*self, scope.graph, inputs[0])?])
     }
 }
