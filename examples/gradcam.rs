@@ -53,10 +53,11 @@ struct Options {
     device: DeviceOptions,
 }
 
-/// Returns the name of the last layer that gives maps and does not pool.
+/// Returns the name of the last layer that gives maps of more than one pixel and does not pool.
 fn last_map(model: &Model) -> Result<String> {
     let rows = model.summary().rows;
-    let map = rows.iter().rev().find(|r| r.output.rank() == 4 && !r.kind.contains("Pooling"));
+    let is_map = |shape: &Shape| shape.rank() == 4 && shape.dims()[1] * shape.dims()[2] > 1;
+    let map = rows.iter().rev().find(|r| is_map(&r.output) && !r.kind.contains("Pooling"));
     Ok(map.with_context(|| format!("{} has no layer that gives maps", model.name()))?.name.clone())
 }
 

@@ -33,7 +33,7 @@ const LOSSES: &str = "losses";
 ///     .add(Conv2D::new(4, 3).padding(Same).activation(Relu).name("low"))
 ///     .add(Conv2D::new(4, 3).padding(Same).activation(Relu).name("high"))
 ///     .build()?;
-/// let [content, style] = [5, 7].map(|k| HostTensor::u8([1, 8, 8, 3], (0..192).map(|i| i * k % 251).collect()));
+/// let [content, style] = [5, 7].map(|k| HostTensor::u8([1, 8, 8, 3], (0..192).map(|i| (i * k % 251) as u8).collect()));
 /// let made = Style::new(&base, Preprocessing::Caffe).content("high", 1.0).style(&["low"], 10.0).steps(5);
 /// let result = made.run(&Engine::reference(), &content?, &style?)?;
 /// assert_eq!((result.picture.shape(), result.history.len()), (&[1, 8, 8, 3][..], 5));
