@@ -69,13 +69,14 @@ pub mod prelude {
     };
     pub use crate::nn::{
         ActivationLayer, Add, Average, AveragePooling1D, AveragePooling2D, AvgPool2D, BatchNormalization,
-        Bidirectional, Concatenate, Conv1D, Conv2D, Conv2DTranspose, Cropping1D, Cropping2D, CustomScaleLayer, Dense,
-        DepthwiseConv2D, Dropout, ELU, Embedding, Flatten, GRU, GaussianNoise, GlobalAveragePooling1D,
-        GlobalAveragePooling2D, GlobalMaxPooling1D, GlobalMaxPooling2D, GroupNormalization, LSTM, LayerNormalization,
-        LeakyReLU, LocalResponseNormalization, MaxPool2D, MaxPooling1D, MaxPooling2D, Maximum, Minimum, Multiply,
-        Normalization, PReLU, Permute, ReLU, RepeatVector, Rescaling, Reshape, Resizing, SeparableConv2D, SimpleRNN,
-        SoftmaxLayer, SpatialDropout2D, Subtract, TimeDistributed, UpSampling1D, UpSampling2D, ZeroPadding1D,
-        ZeroPadding2D, add, average, concatenate, maximum, minimum, multiply, subtract,
+        Bidirectional, CenterCrop, Concatenate, Conv1D, Conv2D, Conv2DTranspose, Cropping1D, Cropping2D,
+        CustomScaleLayer, Dense, DepthwiseConv2D, Dropout, ELU, Embedding, Flatten, GRU, GaussianNoise,
+        GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D, GlobalMaxPooling2D, GroupNormalization,
+        LSTM, LayerNormalization, LeakyReLU, LocalResponseNormalization, MaxPool2D, MaxPooling1D, MaxPooling2D,
+        Maximum, Minimum, Multiply, Normalization, PReLU, Permute, RandomBrightness, RandomContrast, RandomCrop,
+        RandomFlip, RandomRotation, RandomTranslation, RandomZoom, ReLU, RepeatVector, Rescaling, Reshape, Resizing,
+        SeparableConv2D, SimpleRNN, SoftmaxLayer, SpatialDropout2D, Subtract, TimeDistributed, UpSampling1D,
+        UpSampling2D, ZeroPadding1D, ZeroPadding2D, add, average, concatenate, maximum, minimum, multiply, subtract,
     };
     pub use crate::ops::{
         Conv2dOptions,

@@ -47,7 +47,7 @@ fn capitalized(word: &str) -> impl Iterator<Item = char> {
 }
 
 /// Options of Keras that change nothing here.
-const WITHOUT_EFFECT: [&str; 15] = [
+const WITHOUT_EFFECT: [&str; 13] = [
     "dtype",
     "seed",
     "batch_shape",
@@ -59,8 +59,6 @@ const WITHOUT_EFFECT: [&str; 15] = [
     "synchronized",
     "renorm_momentum",
     "implementation",
-    "fill_mode",
-    "fill_value",
     "quantization_config",
     "zero_output_for_mask",
 ];
@@ -113,7 +111,9 @@ pub(super) fn layer_from_json(object: &Json) -> Result<Arc<dyn Layer>, LayerErro
     let Json::Object(map) = &mut config else {
         return Err(error(&name, class, "an object `config`", &config.to_string(), "give the layer's options by name"));
     };
-    map.retain(|key, value| !without_effect(key, value));
+    // What `pad_to_aspect_ratio` fills with, which there is not here.
+    let fill = |key: &str| class == "Resizing" && key.starts_with("fill_");
+    map.retain(|key, value| !without_effect(key, value) && !fill(key));
     // Keras 2 writes a list of one axis.
     if let Some([one]) = map.get("axis").and_then(Json::as_array).map(Vec::as_slice) {
         let one = one.clone();

@@ -6,7 +6,10 @@ use crate::{
     io::{Flaw, FormatError, weights},
     tensor::HostTensor,
 };
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 /// Returns whether a name is a path or lies below it.
 pub(crate) fn below(name: &str, path: &str) -> bool {
@@ -18,6 +21,9 @@ struct Slot<'m> {
     path: &'m str,
     weights: Vec<usize>,
 }
+
+/// What torchvision's and timm's networks call their classifiers.
+const CLASSIFIERS: [&str; 3] = ["classifier", "fc", "head"];
 
 /// Tensors by the layer that a file names, with their numbers.
 type Groups = Vec<(String, Vec<(usize, HostTensor)>)>;
@@ -90,6 +96,19 @@ impl Model {
         }
         let renamed = self.from_torch(tensors)?;
         self.set_weights(renamed)
+    }
+
+    /// Gives weights the values of a file of the same network with its classifier, which this model has not.
+    pub(super) fn load_base_weights(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let mut tensors = weights::open(path)?.tensors;
+        let own: HashSet<&str> = self.weight_names().into_iter().collect();
+        match tensors.iter().any(|(name, _)| own.contains(name.as_str())) {
+            true => tensors.retain(|(name, _)| own.contains(name.as_str())),
+            false => {
+                tensors.retain(|(name, _)| !name.split('.').next().is_some_and(|part| CLASSIFIERS.contains(&part)));
+            }
+        }
+        Ok(self.set_weights_from(tensors)?)
     }
 
     /// Returns tensors that files give numbers, within layers by name or by class, under the weights' names.

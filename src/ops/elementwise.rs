@@ -279,6 +279,7 @@ const OUTER: Fill = Fill::Ranges(&[(-1.0, -0.6), (0.6, 1.0)]);
 const INNER: Fill = Fill::Uniform(-0.4, 0.4);
 const INDEX: Fill = Fill::Index(3);
 /// Halfway between whole numbers, on them and elsewhere.
+const ANGLES: Fill = Fill::Uniform(-7.0, 7.0);
 const HALVES: Fill = Fill::Ranges(&[(-2.5, -2.5), (-0.5, -0.5), (0.5, 0.5), (1.5, 1.5), (-3.0, -3.0), (-9.0, 9.0)]);
 const SELU: (f32, f32) = (1.050_701, 1.673_263_2);
 
@@ -429,6 +430,23 @@ pub static TABLE: &[Elementary] = &[
         let db = g.binary("where_positive", db, x[0])?;
         Ok(vec![Some(g.mul(dy, da)?), Some(g.mul(dy, db)?)])
     }),
+    row!("sin", 1, "sin_f32($a)", |a, _, _| a.sin(), Accuracy::Absolute(2e-6), [ANGLES, ANY, ANY], |g, x, _, dy| {
+        let cos = g.unary("cos", x[0])?;
+        Ok(vec![Some(g.mul(dy, cos)?)])
+    }),
+    row!(
+        "cos",
+        1,
+        "sin_f32($a + 1.5707964)",
+        |a, _, _| a.cos(),
+        Accuracy::Absolute(2e-6),
+        [ANGLES, ANY, ANY],
+        |g, x, _, dy| {
+            let sin = g.unary("sin", x[0])?;
+            let back = g.mul(dy, sin)?;
+            Ok(vec![Some(g.unary("neg", back)?)])
+        }
+    ),
     row!("floor", 1, "floor($a)", |a, _, _| a.floor(), Accuracy::Exact, [HALVES, ANY, ANY], |_, _, _, _| Ok(vec![
         None
     ])),

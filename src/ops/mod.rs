@@ -2,6 +2,7 @@
 
 mod accumulate;
 mod accuracy;
+mod affine2d;
 mod argmax;
 mod avg_pool2d;
 mod batch_norm;
@@ -34,6 +35,7 @@ mod window;
 
 pub use accumulate::Accumulate;
 pub use accuracy::CategoricalAccuracy;
+pub use affine2d::{Affine2d, FillMode};
 pub use argmax::Argmax;
 pub use avg_pool2d::{AvgPool2d, AvgPool2dGrad};
 pub use batch_norm::{BatchNorm, BatchNormGrad};
@@ -69,6 +71,7 @@ use crate::graph::Family;
 pub static FAMILIES: &[&Family] = &[
     &accumulate::FAMILY,
     &accuracy::FAMILY,
+    &affine2d::FAMILY,
     &argmax::FAMILY,
     &avg_pool2d::FAMILY,
     &avg_pool2d::FAMILY_GRAD,

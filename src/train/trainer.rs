@@ -17,6 +17,9 @@ use crate::{
 };
 use std::{sync::Arc, time::Instant};
 
+/// The samples of an evaluation step take so many bytes, where that is more of them than in a training step.
+const SMALL_BYTES: usize = 8 << 20;
+
 /// Loss and metrics of an evaluation.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scores {
@@ -259,7 +262,7 @@ impl Trainer {
         let (source, training) = self.compiled(data, fit.batch, Mode::Training)?;
         let evaluation = match fit.validation {
             None => None,
-            Some(data) => Some((data, self.compiled(data, fit.batch.max(256), Mode::Inference)?)),
+            Some(data) => Some((data, self.compiled(data, evaluation_batch(data, fit.batch), Mode::Inference)?)),
         };
         let graphs: Vec<_> = evaluation.iter().map(|(_, (_, compiled))| compiled).chain([&training]).collect();
         reserve(&self.engine, &self.arena, &graphs)?;
@@ -321,7 +324,7 @@ impl Trainer {
             at.samples_per_s = (data.len() - from) as f64 / began.elapsed().as_secs_f64();
             at.values.extend(self.read_norms(data.len(), data.len().div_ceil(fit.batch))?);
             if let Some((data, source, runner)) = &mut validation {
-                let scores = self.run_evaluation(data, source, runner, fit.batch.max(256))?;
+                let scores = self.run_evaluation(data, source, runner, evaluation_batch(data, fit.batch))?;
                 at.values.extend(scores.values.into_iter().map(|(name, v)| (format!("val_{name}"), v)));
             }
             self.history.push(self.at.epoch, &at.values);
@@ -427,7 +430,7 @@ impl Trainer {
     /// Returns loss and metrics over a whole data set, without dropout and with moving statistics.
     pub fn evaluate(&mut self, data: &Dataset) -> Result<Scores, Error> {
         self.check(data)?;
-        let batch = 256.min(data.len());
+        let batch = evaluation_batch(data, 32);
         let (source, compiled) = self.compiled(data, batch, Mode::Inference)?;
         let mut runner = compiled.runner(&self.engine, Some(&self.arena))?;
         self.run_evaluation(data, &source, &mut runner, batch)
@@ -472,6 +475,12 @@ pub(super) fn params_layout(model: &Model, limit: u64) -> Layout {
         weights.map(|w| (w.name.clone(), TensorType::f32(w.shape.clone())))
     };
     Layout::new(of(true).chain(of(false)), limit)
+}
+
+/// Returns the samples of an evaluation step: more than in training where samples are small.
+fn evaluation_batch(data: &Dataset, training: usize) -> usize {
+    let bytes = 4 * data.sample_shape().iter().product::<usize>().max(1);
+    (SMALL_BYTES / bytes).min(256).max(training).min(data.len().max(1))
 }
 
 fn batch_kind(data: &Dataset) -> (usize, bool) {

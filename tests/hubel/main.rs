@@ -1,5 +1,7 @@
 //! All integration tests in one binary.
 
+mod augmentation;
+mod crashes;
 mod errors;
 mod functional;
 mod fusion;

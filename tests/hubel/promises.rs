@@ -53,6 +53,8 @@ fn promise(family: &str) -> Option<Promise> {
         "conv2d_grad_input" => Sums(|io, _| fixed(io, 1, &[0, 1, 3])),
         // Terms are pictures times output positions: what dy holds for each output channel.
         "conv2d_grad_weight" => Sums(|io, n| elements(io, 1, n) / io.inputs[1].shape.last() as u64),
+        // Roundings of places up to a hundred, with slopes between pixels.
+        "affine2d" => Composed(1e-4),
         "dropout" => Composed(2.0 * UNIT),
         // A logarithm near 1, its root, a cosine that WGSL lets be off by 2⁻¹¹.
         "random" => Composed(8e-3),
@@ -181,6 +183,7 @@ fn no_function_allows_itself_more_than_is_promised() {
             "sqrt" => Accuracy::Ulp(5.0),
             "exp" => Accuracy::Exp,
             "log" => Accuracy::Log,
+            "sin" | "cos" => Accuracy::Absolute(2e-6),
             "tanh" => Accuracy::Relative(4e-6),
             "sigmoid" => Accuracy::Sigmoid,
             "pow" => Accuracy::Pow,

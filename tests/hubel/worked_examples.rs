@@ -206,3 +206,97 @@ fn squeeze_and_excitation_scales_channels_by_what_their_means_say() {
         }
     }
 }
+
+/// A base of five layers with weights, and a head on it.
+fn transferred() -> (Model, Model) {
+    let mut base = Sequential::new([12, 12, 3])
+        .add(Conv2D::new(8, 3).use_bias(false))
+        .add(BatchNormalization::new())
+        .add(Relu)
+        .add(Conv2D::new(8, 3).activation(Relu))
+        .add(Conv2D::new(8, 3).activation(Relu))
+        .add(Conv2D::new(8, 3).activation(Relu))
+        .build()
+        .expect("a base");
+    let values = base.weights().iter().map(|w| (w.name.clone(), base.initial_value(w, 4))).collect();
+    base.set_weights(values).expect("weights that it keeps inside another model");
+    let model = Sequential::new([12, 12, 3])
+        .add(base.clone())
+        .add(GlobalAveragePooling2D::new())
+        .add(Dense::new(2).activation(Softmax).name("head"))
+        .build()
+        .expect("a model");
+    (base, model)
+}
+
+#[test]
+fn transfer_learning_in_two_phases_with_four_ways_to_freeze() {
+    let (base, model) = transferred();
+    let labels = HostTensor::u8([24], (0..24).map(|i| i % 2).collect()).expect("labels");
+    let mut x = noise(3, &[24, 12, 12, 3]).to_f32();
+    x.chunks_mut(864).for_each(|two| two[432..].iter_mut().for_each(|x| *x = *x * 0.3 + 0.7));
+    let data = Dataset::new(HostTensor::f32([24, 12, 12, 3], x).expect("pictures"), labels).expect("a data set");
+
+    // Phase one: the base gives features once, the head learns from them.
+    let mut net = base.inference(engine(), Batch::up_to(8)).expect("a net");
+    let features = net.features(&data, |_, _| {}).expect("features");
+    let row = features.sample_shape().to_vec();
+    let head = Sequential::new(row)
+        .add(GlobalAveragePooling2D::new())
+        .add(Dense::new(2).activation(Softmax).name("head"))
+        .build()
+        .expect("a head");
+    let how = |rate: f64| Compile::new(Adam::new(rate), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+    let mut one = head.compile(engine(), how(1e-2)).expect("a trainer");
+    let learned = one.fit(&features, Fit::epochs(20).batch(8)).expect("training");
+    assert!(learned.last("loss") < learned.get("loss").map(|l| l[0]));
+    let after_one = one.evaluate(&features).expect("scores").get("loss").expect("a loss");
+
+    // Phase two: the whole, at a hundredth of the rate, with so many of the base's layers frozen.
+    let names = base.layer_names();
+    let begin: Vec<(String, HostTensor)> =
+        model.weights().iter().map(|w| (w.name.clone(), model.initial_value(w, 0))).collect();
+    for frozen in [names.len(), names.len() - 1, 2, 0] {
+        let mut model = model.clone();
+        let base_name = model.layer_names()[0].to_owned();
+        for name in &names[..frozen] {
+            model.set_trainable(&format!("{base_name}/{name}"), false).expect("a layer");
+        }
+        let mut two = model.compile(engine(), how(1e-4)).expect("a trainer");
+        two.set_weights(&one.weights().expect("weights")).expect("the head's weights");
+        let before = two.weights().expect("weights");
+        if frozen == names.len() {
+            let loss = two.evaluate(&data).expect("scores").get("loss").expect("a loss");
+            assert!((loss - after_one).abs() < 1e-5, "the parts are the whole: {loss} {after_one}");
+        }
+        two.fit(&data, Fit::epochs(2).batch(8)).expect("training");
+        let after = two.weights().expect("weights");
+        for ((name, old), (_, new)) in before.iter().zip(&after) {
+            let still = names[..frozen].iter().any(|layer| name.starts_with(&format!("{base_name}/{layer}/")));
+            assert_eq!(still, old == new, "{name} with {frozen} layers frozen");
+        }
+        let untouched = |n: &str| begin.iter().find(|w| w.0 == n).map(|w| &w.1);
+        let first = &after.iter().find(|w| w.0.contains("conv2d/kernel")).expect("the first kernel");
+        assert_eq!(untouched(&first.0) == Some(&first.1), frozen > 0);
+    }
+}
+
+#[test]
+fn a_network_without_its_classifier_takes_weights_of_one_with_it() {
+    use hubel::nn::models::{Options, Weights, mobilenet_v2};
+    let shape = |options: Options| options.input_shape([32, 32, 3]).alpha(0.35);
+    let whole = mobilenet_v2(&shape(Options::default().classes(10))).expect("a network");
+    let tensors: Vec<(String, HostTensor)> =
+        whole.weights().iter().map(|w| (w.name.clone(), whole.initial_value(w, 7))).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("whole.safetensors");
+    let bytes = hubel::io::safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &Default::default());
+    std::fs::write(&path, bytes.expect("a file")).expect("a file");
+    let base = mobilenet_v2(&shape(Options::no_top().weights(Weights::File(path.clone())))).expect("a base");
+    for weight in base.weights() {
+        let own = tensors.iter().find(|t| t.0 == weight.name).map(|t| &t.1);
+        assert_eq!(Some(&base.initial_value(weight, 0)), own, "{}", weight.name);
+    }
+    let other = hubel::nn::models::resnet18(&Options::no_top().weights(Weights::File(path))).expect_err("another");
+    assert!(other.to_string().contains("weights"), "{other}");
+}

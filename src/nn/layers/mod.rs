@@ -23,6 +23,9 @@ macro_rules! layers {
 
 layers! {
     activation::{ActivationLayer},
+    augmentation::{
+        CenterCrop, RandomBrightness, RandomContrast, RandomCrop, RandomFlip, RandomRotation, RandomTranslation, RandomZoom
+    },
     batch_normalization::{BatchNormalization},
     conv1d::{Conv1D},
     conv2d::{Conv2D},
@@ -51,6 +54,7 @@ layers! {
 }
 
 pub use activation::Activation;
+pub use augmentation::{Factor, FlipMode};
 pub use merge::{add, average, concatenate, maximum, minimum, multiply, subtract};
 pub use padding::{Ends, Sides};
 pub use preprocessing::Numbers;

@@ -267,7 +267,8 @@ impl Net {
         };
         match &self.weights {
             Weights::Random => {}
-            Weights::File(path) => model.load_weights(path).map_err(refused)?,
+            Weights::File(path) if self.include_top => model.load_weights(path).map_err(refused)?,
+            Weights::File(path) => model.load_base_weights(path).map_err(refused)?,
             #[cfg(feature = "fetch")]
             Weights::ImageNet => {
                 use crate::io::fetch;

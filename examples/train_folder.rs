@@ -1,0 +1,129 @@
+//! Your own pictures in one command: `cargo run --release --example train_folder DIR`, with a folder for each class in DIR.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use hubel::{cli::DeviceOptions, data::picture, nn::FlipMode, prelude::*};
+use std::{fs, path::PathBuf};
+
+/// Trains a small CNN on pictures in folders, changed at random, until it gets no better.
+#[derive(Parser)]
+struct Options {
+    /// Folder with a folder of PNG and JPEG pictures for each class
+    pictures: PathBuf,
+    /// Height and width that pictures are resized to
+    #[arg(long, default_value_t = 64)]
+    size: usize,
+    /// Epochs at most
+    #[arg(long, default_value_t = 60)]
+    epochs: usize,
+    /// Epochs without a better result before the end
+    #[arg(long, default_value_t = 10)]
+    patience: usize,
+    /// Images in a step
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    /// Share of the pictures that are kept for validation
+    #[arg(long, default_value_t = 0.2)]
+    validation: f64,
+    /// Leave pictures as they are
+    #[arg(long)]
+    plain: bool,
+    /// Seed of split, weights, order and chance
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Folder for curves, confusion matrix, logs and weights
+    #[arg(long, default_value = "out/train_folder")]
+    out: PathBuf,
+    #[command(flatten)]
+    device: DeviceOptions,
+}
+
+fn main() -> Result<()> {
+    env_logger::init();
+    let options = Options::parse();
+    let (engine, notice) = options.device.engine()?;
+    notice.iter().for_each(|line| eprintln!("{line}"));
+    let bar = indicatif::ProgressBar::new(0).with_message("pictures");
+    let images = ImageFolder::new(&options.pictures)
+        .image_size([options.size; 2])
+        .crop_to_aspect_ratio(true)
+        .validation_split(options.validation)
+        .seed(options.seed)
+        .progress(|done, all| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        })
+        .load()?;
+    bar.finish_and_clear();
+    images.skipped.iter().for_each(|e| eprintln!("left out: {e}"));
+    let (train, validation) = (images.train, images.validation);
+    let classes = train.classes.clone();
+    println!(
+        "{} pictures to train on, {} to validate, {} left out; classes: {}",
+        train.len(),
+        validation.len(),
+        images.skipped.len(),
+        classes.join(", ")
+    );
+
+    let mut net = Sequential::new([options.size, options.size, 3]);
+    if !options.plain {
+        net = net
+            .add(RandomFlip::new(FlipMode::Horizontal))
+            .add(RandomRotation::new(0.05))
+            .add(RandomZoom::new(0.15))
+            .add(RandomContrast::new([0.2, 0.2]));
+    }
+    net = net.add(Rescaling::new(1.0 / 127.5).offset(-1.0));
+    for filters in [16, 32, 64] {
+        net = net
+            .add(Conv2D::new(filters, 3).padding(Same).use_bias(false))
+            .add(BatchNormalization::new().momentum(0.9))
+            .add(Relu)
+            .add(MaxPooling2D::new(2));
+    }
+    let model = net
+        .add(Conv2D::new(64, 3).padding(Same).activation(Relu))
+        .add(GlobalAveragePooling2D::new())
+        .add(Dropout::new(0.3))
+        .add(Dense::new(classes.len()).activation(Softmax))
+        .build()?;
+    eprintln!("{}\n{}", engine.info(), model.summary());
+    let how = Compile::new(Adam::new(2e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(options.seed);
+    let mut trainer = model.compile(&engine, how)?;
+    let out = &options.out;
+    fs::create_dir_all(out).with_context(|| format!("the folder {} cannot be made", out.display()))?;
+    let fit = Fit::epochs(options.epochs)
+        .batch(options.batch)
+        .seed(options.seed)
+        .validation(&validation)
+        .callback(ReduceLROnPlateau::new("val_loss").factor(0.5).patience(options.patience.div_ceil(2)))
+        .callback(EarlyStopping::new("val_loss").patience(options.patience).restore_best_weights(true))
+        .callback(TensorBoard::new(out.join("logs")))
+        .callback(TerminateOnNaN::new())
+        .callback(ProgressBar::new());
+    let history = trainer.fit(&train, fit)?;
+    if let Some(found) = trainer.not_finite() {
+        anyhow::bail!("training broke: {found}; try a smaller learning rate");
+    }
+
+    let rows: Vec<u32> = (0..validation.len() as u32).collect();
+    let said = trainer.predict(&validation.rows(&rows)?)?.to_f32();
+    let mut matrix = vec![vec![0; classes.len()]; classes.len()];
+    for (said, label) in said.chunks(classes.len()).zip(validation.labels.to_f32()) {
+        let likeliest = (0..classes.len()).max_by(|&a, &b| said[a].total_cmp(&said[b])).unwrap_or(0);
+        matrix[label as usize][likeliest] += 1;
+    }
+    let right: u64 = (0..classes.len()).map(|k| matrix[k][k]).sum();
+    trainer.save_weights(out.join("weights.safetensors"))?;
+    fs::write(out.join("classes.txt"), classes.join("\n") + "\n")?;
+    fs::write(out.join("history.csv"), history.to_csv())?;
+    picture::curves(&history.series)?.save(out.join("curves.png"))?;
+    picture::confusion(&matrix, &classes)?.save(out.join("confusion.png"))?;
+    println!(
+        "validation accuracy {:.1}%; curves, confusion matrix, logs and weights in {}",
+        100.0 * right as f64 / validation.len().max(1) as f64,
+        out.display()
+    );
+    Ok(())
+}

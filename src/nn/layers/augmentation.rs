@@ -1,0 +1,506 @@
+//! Pictures changed at random in training, each in its own way; in evaluation they stay as they are.
+
+use super::{DataFormat, image, layer};
+use crate::{
+    graph::{Graph, OpError, Value},
+    nn::{Mode, Scope},
+    ops::{Affine2d, Draw, FillMode, Interpolation, Part},
+};
+use serde::{Deserialize, Serialize};
+use std::f32::consts::TAU;
+
+/// A range from which a factor is drawn: a number alone stands for the range from minus itself to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Factor {
+    /// From −x to x.
+    Within(f32),
+    /// From the first to the second.
+    Range([f32; 2]),
+}
+
+impl Factor {
+    fn range(self) -> [f32; 2] {
+        match self {
+            Factor::Within(x) => [-x.abs(), x.abs()],
+            Factor::Range(range) => range,
+        }
+    }
+}
+
+impl From<f32> for Factor {
+    fn from(x: f32) -> Self {
+        Factor::Within(x)
+    }
+}
+
+impl From<[f32; 2]> for Factor {
+    fn from(range: [f32; 2]) -> Self {
+        Factor::Range(range)
+    }
+}
+
+/// Which way pictures are mirrored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlipMode {
+    /// Left becomes right.
+    Horizontal,
+    /// Top becomes bottom.
+    Vertical,
+    /// Each of both by itself.
+    HorizontalAndVertical,
+}
+
+/// Returns height, width and channels of pictures with their channels last.
+fn pictures(scope: &Scope, op: &str, format: DataFormat, x: Value) -> Result<[usize; 3], OpError> {
+    if format == DataFormat::ChannelsFirst {
+        return Err(OpError::new(op, "channels_last", "channels_first", "permute the pictures in front of it"));
+    }
+    let shape = image(scope.graph, op, x)?;
+    Ok([shape.dims()[1], shape.dims()[2], shape.dims()[3]])
+}
+
+/// Draws numbers for the pictures of a layer, (N, 1) each.
+struct Draws<'s, 'g> {
+    scope: &'s mut Scope<'g>,
+    x: Value,
+    seed: Option<u64>,
+    drawn: usize,
+}
+
+impl<'s, 'g> Draws<'s, 'g> {
+    fn new(scope: &'s mut Scope<'g>, x: Value, seed: Option<u64>) -> Self {
+        Draws { scope, x, seed, drawn: 0 }
+    }
+
+    fn g(&mut self) -> &mut Graph {
+        self.scope.graph
+    }
+
+    /// Returns a number for each picture, uniform between two; the next call draws others.
+    fn uniform(&mut self, [low, high]: [f32; 2]) -> Result<Value, OpError> {
+        if low > high {
+            let got = format!("{low} to {high}");
+            return Err(OpError::new("random", "a range from its lower to its upper end", got, "swap its ends"));
+        }
+        let name = format!("{}/{}/{}", self.scope.layer(), self.drawn, self.seed.unwrap_or(0));
+        self.drawn += 1;
+        let shape = self.scope.graph.shape(self.x).with_row(&[1]);
+        self.scope.graph.random(Draw::Uniform { low, high }, &shape, &name)
+    }
+
+    /// Returns 1 or 0 for each picture, one as likely as the other.
+    fn coin(&mut self) -> Result<Value, OpError> {
+        let u = self.uniform([0.0, 1.0])?;
+        let half = self.g().constant(0.5)?;
+        self.g().binary("less_equal", u, half)
+    }
+
+    fn number(&mut self, x: f32) -> Result<Value, OpError> {
+        let shape = self.scope.graph.shape(self.x).with_row(&[1]);
+        let x = self.g().constant(x)?;
+        self.g().expand(x, &shape)
+    }
+
+    /// Returns `x · factor + offset`.
+    fn line(&mut self, x: Value, factor: f32, offset: f32) -> Result<Value, OpError> {
+        let x = self.g().scale(x, factor)?;
+        let offset = self.g().constant(offset)?;
+        self.g().add(x, offset)
+    }
+
+    fn map(&mut self, numbers: [Value; 6], how: Affine2d) -> Result<Vec<Value>, OpError> {
+        let x = self.x;
+        let maps = self.g().concat(&numbers, 1)?;
+        Ok(vec![self.g().affine2d(x, maps, how)?])
+    }
+}
+
+layer! {
+    /// Mirrors each picture with a chance of one half in training (Keras `RandomFlip`).
+    ///
+    /// ```
+    /// use hubel::{nn::FlipMode, prelude::*};
+    /// let model = Sequential::new([32, 32, 3]).add(RandomFlip::new(FlipMode::Horizontal)).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct RandomFlip as "RandomFlip" {
+        new mode: FlipMode = FlipMode::HorizontalAndVertical,
+        /// Returns the layer for this order of axes; only channels last can be done.
+        set data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Returns the layer that draws other numbers than its name alone gives.
+        into seed: Option<u64> = None,
+    }
+}
+
+impl RandomFlip {
+    /// Returns a layer that mirrors this way.
+    pub fn new(mode: FlipMode) -> Self {
+        RandomFlip { mode, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let [h, w, _] = pictures(scope, "random_flip", self.data_format, inputs[0])?;
+        if scope.mode == Mode::Inference {
+            return Ok(inputs.to_vec());
+        }
+        let mut draws = Draws::new(scope, inputs[0], self.seed);
+        let zero = draws.number(0.0)?;
+        let mut axis = |on: bool, extent: usize| {
+            let coin = if on { draws.coin()? } else { zero };
+            Ok::<_, OpError>([draws.line(coin, -2.0, 1.0)?, draws.line(coin, extent as f32 - 1.0, 0.0)?])
+        };
+        let across = axis(self.mode != FlipMode::Vertical, w)?;
+        let down = axis(self.mode != FlipMode::Horizontal, h)?;
+        let (interpolation, fill_mode) = (Interpolation::Nearest, FillMode::Nearest);
+        let how = Affine2d { size: [h, w], interpolation, fill_mode, fill_value: 0.0 };
+        draws.map([across[0], zero, across[1], zero, down[0], down[1]], how)
+    }
+}
+
+layer! {
+    /// Turns each picture about its middle in training by a random share of a full turn, counter-clockwise where it is
+    /// positive (Keras `RandomRotation`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([32, 32, 3]).add(RandomRotation::new(0.1)).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct RandomRotation as "RandomRotation" {
+        new factor: Factor = Factor::Within(0.1),
+        /// Returns the layer for this order of axes; only channels last can be done.
+        set data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Returns the layer with this outside of pictures.
+        set fill_mode: FillMode = FillMode::Reflect,
+        /// Returns the layer with this number outside, for [`FillMode::Constant`].
+        set fill_value: f32 = 0.0,
+        /// Returns the layer with pixels made in this way.
+        set interpolation: Interpolation = Interpolation::Bilinear,
+        /// Returns the layer that draws other numbers than its name alone gives.
+        into seed: Option<u64> = None,
+    }
+}
+
+impl RandomRotation {
+    /// Returns a layer that turns by so much of a full turn, or by a share from a range.
+    pub fn new(factor: impl Into<Factor>) -> Self {
+        RandomRotation { factor: factor.into(), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let [h, w, _] = pictures(scope, "random_rotation", self.data_format, inputs[0])?;
+        if scope.mode == Mode::Inference {
+            return Ok(inputs.to_vec());
+        }
+        let mut draws = Draws::new(scope, inputs[0], self.seed);
+        let angle = draws.uniform(self.factor.range().map(|x| x * TAU))?;
+        let (sin, cos) = (draws.g().unary("sin", angle)?, draws.g().unary("cos", angle)?);
+        let (x, y) = ((w as f32 - 1.0) / 2.0, (h as f32 - 1.0) / 2.0);
+        let back = draws.g().unary("neg", sin)?;
+        // The middle stays: offset = middle − map · middle.
+        let mut offset = |along: (Value, f32), across: (Value, f32), middle: f32| {
+            let along = draws.line(along.0, -along.1, middle)?;
+            let across = draws.line(across.0, -across.1, 0.0)?;
+            draws.g().add(along, across)
+        };
+        let (to_x, to_y) = (offset((cos, x), (back, y), x)?, offset((cos, y), (sin, x), y)?);
+        let Self { interpolation, fill_mode, fill_value, .. } = *self;
+        draws.map([cos, back, to_x, sin, cos, to_y], Affine2d { size: [h, w], interpolation, fill_mode, fill_value })
+    }
+}
+
+layer! {
+    /// Moves each picture in training by random shares of its height and width, down and right where they are positive
+    /// (Keras `RandomTranslation`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([32, 32, 3]).add(RandomTranslation::new(0.1, [0.0, 0.2])).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct RandomTranslation as "RandomTranslation" {
+        new height_factor: Factor = Factor::Within(0.1),
+        new width_factor: Factor = Factor::Within(0.1),
+        /// Returns the layer for this order of axes; only channels last can be done.
+        set data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Returns the layer with this outside of pictures.
+        set fill_mode: FillMode = FillMode::Reflect,
+        /// Returns the layer with this number outside, for [`FillMode::Constant`].
+        set fill_value: f32 = 0.0,
+        /// Returns the layer with pixels made in this way.
+        set interpolation: Interpolation = Interpolation::Bilinear,
+        /// Returns the layer that draws other numbers than its name alone gives.
+        into seed: Option<u64> = None,
+    }
+}
+
+impl RandomTranslation {
+    /// Returns a layer that moves by so much of height and width, or by shares from ranges.
+    pub fn new(height_factor: impl Into<Factor>, width_factor: impl Into<Factor>) -> Self {
+        let (height_factor, width_factor) = (height_factor.into(), width_factor.into());
+        RandomTranslation { height_factor, width_factor, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let [h, w, _] = pictures(scope, "random_translation", self.data_format, inputs[0])?;
+        if scope.mode == Mode::Inference {
+            return Ok(inputs.to_vec());
+        }
+        let mut draws = Draws::new(scope, inputs[0], self.seed);
+        let (zero, one) = (draws.number(0.0)?, draws.number(1.0)?);
+        let (down, right) = (draws.uniform(self.height_factor.range())?, draws.uniform(self.width_factor.range())?);
+        let (down, right) = (draws.line(down, -(h as f32), 0.0)?, draws.line(right, -(w as f32), 0.0)?);
+        let Self { interpolation, fill_mode, fill_value, .. } = *self;
+        draws.map([one, zero, right, zero, one, down], Affine2d { size: [h, w], interpolation, fill_mode, fill_value })
+    }
+}
+
+layer! {
+    /// Enlarges or shrinks each picture about its middle in training: at a factor of 0.2 it shrinks to a 1.2th, at −0.2
+    /// it grows (Keras `RandomZoom`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([32, 32, 3]).add(RandomZoom::new(0.2)).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct RandomZoom as "RandomZoom" {
+        new height_factor: Factor = Factor::Within(0.1),
+        /// Returns the layer with a factor of its own for the width, which keeps the aspect otherwise.
+        into width_factor: Option<Factor> = None,
+        /// Returns the layer for this order of axes; only channels last can be done.
+        set data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Returns the layer with this outside of pictures.
+        set fill_mode: FillMode = FillMode::Reflect,
+        /// Returns the layer with this number outside, for [`FillMode::Constant`].
+        set fill_value: f32 = 0.0,
+        /// Returns the layer with pixels made in this way.
+        set interpolation: Interpolation = Interpolation::Bilinear,
+        /// Returns the layer that draws other numbers than its name alone gives.
+        into seed: Option<u64> = None,
+    }
+}
+
+impl RandomZoom {
+    /// Returns a layer that zooms by this factor, or by one from a range, height and width alike.
+    pub fn new(height_factor: impl Into<Factor>) -> Self {
+        RandomZoom { height_factor: height_factor.into(), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let [h, w, _] = pictures(scope, "random_zoom", self.data_format, inputs[0])?;
+        if scope.mode == Mode::Inference {
+            return Ok(inputs.to_vec());
+        }
+        let mut draws = Draws::new(scope, inputs[0], self.seed);
+        let zero = draws.number(0.0)?;
+        let rows = draws.uniform(self.height_factor.range().map(|x| 1.0 + x))?;
+        let columns = match self.width_factor {
+            None => rows,
+            Some(factor) => draws.uniform(factor.range().map(|x| 1.0 + x))?,
+        };
+        let [x, y] = [w, h].map(|n| (n as f32 - 1.0) / 2.0);
+        let (to_x, to_y) = (draws.line(columns, -x, x)?, draws.line(rows, -y, y)?);
+        let Self { interpolation, fill_mode, fill_value, .. } = *self;
+        let how = Affine2d { size: [h, w], interpolation, fill_mode, fill_value };
+        draws.map([columns, zero, to_x, zero, rows, to_y], how)
+    }
+}
+
+/// Returns what lies above and left of a cut of this size, or an error where pictures are smaller.
+fn margins(op: &str, [h, w]: [usize; 2], size: [usize; 2]) -> Result<[usize; 2], OpError> {
+    match (h.checked_sub(size[0]), w.checked_sub(size[1])) {
+        (Some(rows), Some(columns)) if size[0] * size[1] > 0 => Ok([rows, columns]),
+        _ => {
+            let wanted = format!("pictures of at least {}×{}", size[0].max(1), size[1].max(1));
+            Err(OpError::new(op, wanted, format!("{h}×{w}"), "enlarge them with Resizing, or cut a smaller part"))
+        }
+    }
+}
+
+/// Returns the middle of pictures.
+fn middle(g: &mut Graph, x: Value, size: [usize; 2], margins: [usize; 2]) -> Result<Vec<Value>, OpError> {
+    let rows = g.slice_axis(x, 1, Part::new(margins[0] / 2, size[0]))?;
+    Ok(vec![g.slice_axis(rows, 2, Part::new(margins[1] / 2, size[1]))?])
+}
+
+layer! {
+    /// Cuts a part out of each picture, in training at a random place of its own, else in the middle
+    /// (Keras `RandomCrop`, which has one place for a batch and enlarges pictures that are too small).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([36, 36, 3]).add(RandomCrop::new(32, 32)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 32, 32, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct RandomCrop as "RandomCrop" {
+        new height: usize = 1,
+        new width: usize = 1,
+        /// Returns the layer for this order of axes; only channels last can be done.
+        set data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Returns the layer that draws other numbers than its name alone gives.
+        into seed: Option<u64> = None,
+    }
+}
+
+impl RandomCrop {
+    /// Returns a layer that cuts parts of this height and width.
+    pub fn new(height: usize, width: usize) -> Self {
+        RandomCrop { height, width, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let [h, w, _] = pictures(scope, "random_crop", self.data_format, inputs[0])?;
+        let size = [self.height, self.width];
+        let margins = margins("random_crop", [h, w], size)?;
+        if scope.mode == Mode::Inference {
+            return middle(scope.graph, inputs[0], size, margins);
+        }
+        let mut draws = Draws::new(scope, inputs[0], self.seed);
+        let (zero, one) = (draws.number(0.0)?, draws.number(1.0)?);
+        let mut offset = |margin: usize| {
+            let at = draws.uniform([0.0, margin as f32 + 1.0])?;
+            let at = draws.g().unary("floor", at)?;
+            draws.g().clip(at, 0.0, margin as f32)
+        };
+        let (down, right) = (offset(margins[0])?, offset(margins[1])?);
+        let (interpolation, fill_mode) = (Interpolation::Nearest, FillMode::Nearest);
+        let how = Affine2d { size, interpolation, fill_mode, fill_value: 0.0 };
+        draws.map([one, zero, right, zero, one, down], how)
+    }
+}
+
+layer! {
+    /// Cuts the middle out of pictures (Keras `CenterCrop`, which enlarges pictures that are too small).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([36, 36, 3]).add(CenterCrop::new(32, 32)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 32, 32, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct CenterCrop as "CenterCrop" {
+        new height: usize = 1,
+        new width: usize = 1,
+        /// Returns the layer for this order of axes; only channels last can be done.
+        set data_format: DataFormat = DataFormat::ChannelsLast,
+    }
+}
+
+impl CenterCrop {
+    /// Returns a layer that cuts a part of this height and width.
+    pub fn new(height: usize, width: usize) -> Self {
+        CenterCrop { height, width, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let [h, w, _] = pictures(scope, "center_crop", self.data_format, inputs[0])?;
+        let size = [self.height, self.width];
+        let margins = margins("center_crop", [h, w], size)?;
+        middle(scope.graph, inputs[0], size, margins)
+    }
+}
+
+/// Returns the numbers of each picture, (N, 1), beside its pixels.
+fn beside_pixels(g: &mut Graph, x: Value, numbers: Value) -> Result<Value, OpError> {
+    let shape = g.shape(x).with_row(&[1, 1, 1]);
+    g.reshape(numbers, shape)
+}
+
+layer! {
+    /// Multiplies in training each channel's distance from its mean, which stays, by a random factor from 1 − lower to
+    /// 1 + upper for each picture, held within `value_range` (Keras `RandomContrast`); as in Keras 3.15 a number alone is
+    /// the upper one, the lower one is then 0.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([32, 32, 3]).add(RandomContrast::new([0.3, 0.3])).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct RandomContrast as "RandomContrast" {
+        new factor: Factor = Factor::Range([0.0, 0.1]),
+        /// Returns the layer for this order of axes; only channels last can be done.
+        set data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Returns the layer for pixels from the first to the second number.
+        set value_range: [f32; 2] = [0.0, 255.0],
+        /// Returns the layer that draws other numbers than its name alone gives.
+        into seed: Option<u64> = None,
+    }
+}
+
+impl RandomContrast {
+    /// Returns a layer with this upper end of the factor, or with both, lower and upper.
+    pub fn new(factor: impl Into<Factor>) -> Self {
+        RandomContrast { factor: factor.into(), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let x = inputs[0];
+        pictures(scope, "random_contrast", self.data_format, x)?;
+        if scope.mode == Mode::Inference {
+            return Ok(inputs.to_vec());
+        }
+        let [lower, upper] = match self.factor {
+            Factor::Within(upper) => [0.0, upper],
+            Factor::Range(range) => range,
+        };
+        let factor = Draws::new(scope, x, self.seed).uniform([1.0 - lower, 1.0 + upper])?;
+        let g = &mut *scope.graph;
+        let factor = beside_pixels(g, x, factor)?;
+        let mean = g.mean_axes(x, &[1, 2], true)?;
+        let distance = g.sub(x, mean)?;
+        let scaled = g.mul(distance, factor)?;
+        let moved = g.add(scaled, mean)?;
+        Ok(vec![g.clip(moved, self.value_range[0], self.value_range[1])?])
+    }
+}
+
+layer! {
+    /// Adds in training a random share of `value_range`'s extent to all pixels of each picture, held within it
+    /// (Keras `RandomBrightness`).
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([32, 32, 3]).add(RandomBrightness::new(0.2)).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct RandomBrightness as "RandomBrightness" {
+        new factor: Factor = Factor::Within(0.1),
+        /// Returns the layer for this order of axes; only channels last can be done.
+        set data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Returns the layer for pixels from the first to the second number.
+        set value_range: [f32; 2] = [0.0, 255.0],
+        /// Returns the layer that draws other numbers than its name alone gives.
+        into seed: Option<u64> = None,
+    }
+}
+
+impl RandomBrightness {
+    /// Returns a layer that adds up to such a share, or one from a range.
+    pub fn new(factor: impl Into<Factor>) -> Self {
+        RandomBrightness { factor: factor.into(), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let x = inputs[0];
+        pictures(scope, "random_brightness", self.data_format, x)?;
+        if scope.mode == Mode::Inference {
+            return Ok(inputs.to_vec());
+        }
+        let [low, high] = self.value_range;
+        let delta = Draws::new(scope, x, self.seed).uniform(self.factor.range().map(|f| f * (high - low)))?;
+        let g = &mut *scope.graph;
+        let delta = beside_pixels(g, x, delta)?;
+        let moved = g.add(x, delta)?;
+        Ok(vec![g.clip(moved, low, high)?])
+    }
+}

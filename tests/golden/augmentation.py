@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""What Keras's augmentation layers make of two pictures each, where their factors leave nothing to chance.
+
+    pip install keras==3.15.1 jax==0.10.2 safetensors numpy
+    KERAS_BACKEND=jax python tests/golden/augmentation.py
+
+Writes augmentation.json, a list of name and options, and augmentation.safetensors: the pictures `colour` and `grey`, and
+`NAME/colour`, `NAME/grey` for each case.
+"""
+import json
+import pathlib
+
+import jax
+import keras
+import numpy as np
+from safetensors.numpy import save_file
+
+HERE = pathlib.Path(__file__).parent
+rng = np.random.default_rng(7)
+pictures = {
+    "colour": rng.integers(0, 256, (2, 9, 11, 3)).astype("float32"),
+    "grey": rng.integers(0, 256, (2, 8, 8, 1)).astype("float32"),
+}
+cases, tensors = [], dict(pictures)
+
+
+def case(layer, config, given=None):
+    """A layer in training, or its transform_images on a transformation."""
+    name = f"{layer} {len(cases):03}"
+    for key, x in pictures.items():
+        made = getattr(keras.layers, layer)(**config)
+        if given is None:
+            y = np.asarray(made(x, training=True))
+            assert (np.asarray(made(x, training=True)) == y).all(), f"{name} is random"
+        else:
+            y = np.asarray(made.transform_images(jax.numpy.asarray(x), given, training=True))
+        if config.get("interpolation") == "nearest":
+            # No place so near a half that another rounding would take its neighbour.
+            for shift in (-1e-5, 1e-5):
+                moved = {k: [v[0] + shift] * 2 if "factor" in k else v for k, v in config.items()}
+                assert (np.asarray(getattr(keras.layers, layer)(**moved)(x, training=True)) == y).all(), config
+        tensors[f"{name}/{key}"] = np.ascontiguousarray(y, dtype="float32")
+    cases.append({"name": name, "class": layer, "config": config})
+
+
+for fill in ("constant", "nearest", "reflect", "wrap"):
+    for interpolation in ("nearest", "bilinear"):
+        rest = {"fill_mode": fill, "interpolation": interpolation}
+        if fill == "constant":
+            rest["fill_value"] = 17.0
+        for a in (0.07, -0.19):
+            case("RandomRotation", {"factor": [a, a], **rest})
+        for h, w in ((0.13, -0.22), (-0.71, 0.83)):
+            case("RandomTranslation", {"height_factor": [h, h], "width_factor": [w, w], **rest})
+        for h, w in ((-0.17, -0.17), (0.27, 0.27), (0.41, -0.37)):
+            case("RandomZoom", {"height_factor": [h, h], "width_factor": [w, w], **rest})
+case("RandomZoom", {"height_factor": [0.27, 0.27], "fill_mode": "constant", "interpolation": "bilinear"})
+for f in (0.4, 1.7, 3.0):
+    factor = np.full((2, 1, 1, 1), f, "float32")
+    case("RandomContrast", {"factor": 0.5}, {"contrast_factor": factor})
+    cases[-1]["config"]["factor"] = [1 - f, f - 1]
+for a in (0.2, -0.3):
+    case("RandomBrightness", {"factor": [a, a], "value_range": [0, 255]})
+for size in ((5, 6), (8, 7), (4, 4)):
+    case("CenterCrop", {"height": size[0], "width": size[1]})
+
+(HERE / "augmentation.json").write_text(json.dumps(cases, indent=0) + "\n")
+save_file(tensors, HERE / "augmentation.safetensors")
+print(len(cases), "cases")

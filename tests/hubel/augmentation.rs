@@ -1,0 +1,182 @@
+//! Augmentation: what Keras makes of pictures by the same factors (tests/golden/augmentation.py), and chance.
+
+use crate::harness::{Run, engine, run_graph};
+use hubel::{
+    graph::Step,
+    io::safetensors,
+    nn::{Factor, FlipMode, Mode},
+    prelude::*,
+};
+use serde_json::{Value as Json, json};
+use std::fs;
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
+
+/// Returns what a model of these layers makes of pictures in a training step.
+fn trained(model: &Model, pictures: &HostTensor, step: u32, seed: u64) -> Vec<f32> {
+    let mut g = Graph::new();
+    let x = g.input("x", model.input_shape(), F32);
+    let built = model.assemble(&mut g, &[x], Mode::Training).expect("the model fits");
+    g.output("y", built.outputs[0]);
+    let n = pictures.shape()[0];
+    let step = Step { step, seed, ..Step::of(n) };
+    let feeds = [("x".to_owned(), pictures.clone())];
+    run_graph(&g, &feeds, &step, n, &Run { optimize: true, ..Run::default() }).expect("the graph runs")[0].to_f32()
+}
+
+fn single(layer: impl IntoLayer, shape: &[usize]) -> Model {
+    Sequential::new(shape).add(layer).build().expect("a model")
+}
+
+fn pictures(n: usize) -> HostTensor {
+    let value = |i: usize| (i * 7919 % 251) as f32;
+    HostTensor::f32([n, 12, 10, 3], (0..n * 360).map(value).collect()).expect("pictures")
+}
+
+fn layers() -> Vec<Model> {
+    let shape = [12, 10, 3];
+    vec![
+        single(RandomFlip::new(FlipMode::HorizontalAndVertical), &shape),
+        single(RandomRotation::new(0.2), &shape),
+        single(RandomTranslation::new(0.3, 0.3), &shape),
+        single(RandomZoom::new(0.3).width_factor(Factor::from(0.2)), &shape),
+        single(RandomCrop::new(7, 5), &shape),
+        single(RandomContrast::new([0.5, 0.5]), &shape),
+        single(RandomBrightness::new(0.3), &shape),
+    ]
+}
+
+#[test]
+fn layers_of_fixed_factors_do_what_keras_does() {
+    let cases: Vec<Json> =
+        serde_json::from_slice(&fs::read(format!("{GOLDEN}augmentation.json")).expect("a file")).expect("JSON");
+    let tensors = safetensors::open(format!("{GOLDEN}augmentation.safetensors")).expect("a file");
+    let tensor = |name: &str| &tensors.iter().find(|t| t.0 == name).unwrap_or_else(|| panic!("no {name}")).1;
+    let mut wrong = Vec::new();
+    for case in &cases {
+        for kind in ["colour", "grey"] {
+            let x = tensor(kind);
+            let name = case["name"].as_str().expect("a name");
+            let text = json!({
+                "class_name": "Sequential",
+                "config": { "name": "m", "layers": [
+                    { "class_name": "InputLayer", "config": { "batch_shape": [null, x.shape()[1], x.shape()[2], x.shape()[3]], "name": "x" } },
+                    { "class_name": case["class"], "config": case["config"] },
+                ] },
+            });
+            let model = Model::from_json(&text.to_string()).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let got = trained(&model, x, 3, 5);
+            let wanted = tensor(&format!("{name}/{kind}")).to_f32();
+            assert_eq!(got.len(), wanted.len(), "{name}");
+            let off = got.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            if off > 1e-4 * 255.0 {
+                wrong.push(format!("{name} {kind} {}: off by {off}", case["config"]));
+            }
+        }
+    }
+    assert!(wrong.is_empty() && cases.len() >= 60, "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_seed_gives_the_same_bits_whatever_the_batch_and_each_picture_its_own_change() {
+    let all = pictures(8);
+    for model in layers() {
+        let row = model.output_shape().row();
+        let whole = trained(&model, &all, 4, 9);
+        assert_eq!(whole, trained(&model, &all, 4, 9));
+        assert_ne!(whole, trained(&model, &all, 4, 10), "another seed");
+        assert_ne!(whole, trained(&model, &all, 5, 9), "another step");
+        let few = all.rows(0, 3).expect("rows");
+        assert_eq!(whole[..3 * row], trained(&model, &few, 4, 9), "a smaller batch");
+        // The same picture eight times: eight results, of which some differ.
+        let same = HostTensor::f32([8, 12, 10, 3], all.to_f32()[..360].repeat(8)).expect("pictures");
+        let made = trained(&model, &same, 4, 9);
+        assert!(made.chunks(row).skip(1).any(|p| *p != made[..row]), "{}", model.layer_names().join(" "));
+        let mut net = model.inference(engine(), Batch::up_to(8)).expect("a net");
+        let kept = net.predict(&all).expect("a result").to_f32();
+        if model.output_shape() == model.input_shape() {
+            assert_eq!(kept, all.to_f32(), "off in evaluation");
+        }
+    }
+}
+
+#[test]
+fn flips_are_mirror_images_and_as_likely_as_not() {
+    let n = 64;
+    let x = pictures(n);
+    let pixels = x.to_f32();
+    let at = |b: usize, r: usize, c: usize, k: usize| pixels[((b * 12 + r) * 10 + c) * 3 + k];
+    for (mode, kinds) in [(FlipMode::Horizontal, 2), (FlipMode::Vertical, 2), (FlipMode::HorizontalAndVertical, 4)] {
+        let made = trained(&single(RandomFlip::new(mode), &[12, 10, 3]), &x, 1, 2);
+        let mut seen = [0; 4];
+        for b in 0..n {
+            let kind = (0..4).find(|kind| {
+                (0..360).all(|i| {
+                    let (r, c, k) = (i / 30, i / 3 % 10, i % 3);
+                    let (r, c) = (if kind & 1 > 0 { 11 - r } else { r }, if kind & 2 > 0 { 9 - c } else { c });
+                    made[b * 360 + i] == at(b, r, c, k)
+                })
+            });
+            seen[kind.expect("a mirror image")] += 1;
+        }
+        let used: Vec<_> = seen.iter().filter(|s| **s > 0).collect();
+        assert!(used.len() == kinds && used.iter().all(|s| **s > n / kinds / 2), "{mode:?} {seen:?}");
+    }
+}
+
+#[test]
+fn crops_are_parts_of_their_pictures_and_places_differ() {
+    let x = pictures(32);
+    let pixels = x.to_f32();
+    let made = trained(&single(RandomCrop::new(7, 5), &[12, 10, 3]), &x, 1, 2);
+    let mut places = std::collections::HashSet::new();
+    for b in 0..32 {
+        let there = |(top, left): &(usize, usize)| {
+            (0..105).all(|i| {
+                let (r, c, k) = (top + i / 15, left + i / 3 % 5, i % 3);
+                made[b * 105 + i] == pixels[((b * 12 + r) * 10 + c) * 3 + k]
+            })
+        };
+        let place = (0..6).flat_map(|top| (0..6).map(move |left| (top, left))).find(there);
+        places.insert(place.expect("a part of the picture"));
+    }
+    assert!(places.len() > 12 && places.iter().any(|p| p.0 == 5) && places.iter().any(|p| p.1 == 0), "{places:?}");
+}
+
+#[test]
+fn networks_train_behind_augmentation_and_mistakes_are_told() {
+    let model = Sequential::new([12, 10, 3])
+        .add(RandomFlip::new(FlipMode::Horizontal))
+        .add(RandomRotation::new(0.02))
+        .add(RandomContrast::new([0.1, 0.1]))
+        .add(Rescaling::new(1.0 / 255.0))
+        .add(Conv2D::new(4, 3).activation(Relu))
+        .add(GlobalAveragePooling2D::new())
+        .add(Dense::new(2).activation(Softmax))
+        .build()
+        .expect("a model");
+    let images: Vec<u8> = (0..40).flat_map(|i| vec![if i % 2 == 0 { 40 } else { 200 }; 360]).collect();
+    let labels = HostTensor::u8([40], (0..40).map(|i| i % 2).collect()).expect("labels");
+    let data = Dataset::new(HostTensor::u8([40, 12, 10, 3], images).expect("pictures"), labels).expect("a data set");
+    let how = || Compile::new(Adam::new(0.02), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+    let fit = |trainer: &mut Trainer| trainer.fit(&data, Fit::epochs(12).batch(8).seed(3)).expect("training");
+    let mut trainer = model.compile(engine(), how()).expect("a trainer");
+    let history = fit(&mut trainer);
+    assert!(history.last("loss") < history.get("loss").map(|l| l[0] * 0.7), "{:?}", history.get("loss"));
+    let mut again = model.compile(engine(), how()).expect("a trainer");
+    fit(&mut again);
+    assert_eq!(trainer.weights().expect("weights"), again.weights().expect("weights"));
+
+    let small = Sequential::new([4, 4, 1]).add(RandomCrop::new(5, 2)).build().expect_err("too small").to_string();
+    assert!(small.contains("5×2") && small.contains("4×4"), "{small}");
+    let behind = Sequential::new([12, 10, 3])
+        .add(Conv2D::new(3, 1))
+        .add(RandomZoom::new(0.1))
+        .add(Flatten::new())
+        .add(Dense::new(2).activation(Softmax))
+        .build()
+        .expect("a model");
+    let mut trainer = behind.compile(engine(), how()).expect("a trainer");
+    let refused = trainer.fit(&data, Fit::epochs(1)).expect_err("no gradient passes").to_string();
+    assert!(refused.contains("in front of the layers that learn"), "{refused}");
+}
