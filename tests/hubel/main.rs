@@ -15,6 +15,7 @@ mod long_sums;
 mod models;
 mod networks;
 mod operations;
+mod optimizers;
 mod passes;
 mod promises;
 mod shared_tiles;
