@@ -107,13 +107,7 @@ fn main() -> Result<()> {
         anyhow::bail!("training broke: {found}; try a smaller learning rate");
     }
 
-    let rows: Vec<u32> = (0..validation.len() as u32).collect();
-    let said = trainer.predict(&validation.rows(&rows)?)?.to_f32();
-    let mut matrix = vec![vec![0; classes.len()]; classes.len()];
-    for (said, label) in said.chunks(classes.len()).zip(validation.labels.to_f32()) {
-        let likeliest = (0..classes.len()).max_by(|&a, &b| said[a].total_cmp(&said[b])).unwrap_or(0);
-        matrix[label as usize][likeliest] += 1;
-    }
+    let matrix = trainer.confusion_matrix(&validation)?;
     let right: u64 = (0..classes.len()).map(|k| matrix[k][k]).sum();
     trainer.save_weights(out.join("weights.safetensors"))?;
     fs::write(out.join("classes.txt"), classes.join("\n") + "\n")?;

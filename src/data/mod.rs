@@ -30,6 +30,8 @@ pub struct Dataset {
     pub images: HostTensor,
     /// Class indices, u8 or u32 (n), or what the model's output should be, f32 (n, …).
     pub labels: HostTensor,
+    /// Labels of a model's further outputs, each of these kinds.
+    pub more_labels: Vec<HostTensor>,
     /// What stored values are multiplied with.
     pub scale: f32,
     /// What is added then.
@@ -54,25 +56,8 @@ impl Dataset {
             return wrong("the samples", "u8 or f32 (n, …), pictures (n, h, w, c)", &images);
         }
         let n = images.shape()[0];
-        let labels = match labels.data() {
-            Data::I32(v) if [&[n][..], &[n, 1]].contains(&labels.shape()) => {
-                let index = |x: &i32| {
-                    let wanted = "class indices from 0";
-                    u32::try_from(*x).map_err(|_| FormatError::new(Flaw::Contradiction, "the labels", wanted, x))
-                };
-                HostTensor::u32([n], v.iter().map(index).collect::<Result<_, _>>()?)
-            }
-            Data::U8(_) | Data::U32(_) if labels.shape() == [n, 1] => labels.reshape([n]),
-            _ => Ok(labels),
-        };
-        let labels =
-            labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "one for each sample", e))?;
-        let classes = matches!(labels.data(), Data::U8(_) | Data::U32(_)) && labels.shape() == [n];
-        let values = matches!(labels.data(), Data::F32(_)) && labels.shape().first() == Some(&n);
-        if !classes && !values {
-            return wrong("the labels", &format!("u8 or u32 ({n}), or f32 ({n}, …)"), &labels);
-        }
-        Ok(Dataset { images, labels, scale: 1.0, offset: 0.0, classes: Vec::new(), weights: None })
+        let (labels, more_labels, classes) = (checked_labels(labels, n)?, Vec::new(), Vec::new());
+        Ok(Dataset { images, labels, more_labels, scale: 1.0, offset: 0.0, classes, weights: None })
     }
 
     /// Returns the number of samples.
@@ -90,9 +75,29 @@ impl Dataset {
         self.images.shape().get(1..).unwrap_or_default()
     }
 
+    /// Returns the data set with labels for one more output of a model, or an error where there is not one for each
+    /// sample.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let x = HostTensor::f32([2, 1], vec![0.5, 1.5])?;
+    /// let data = Dataset::new(x, HostTensor::u8([2], vec![0, 1])?)?.and_labels(HostTensor::f32([2, 1], vec![0.1, 0.9])?)?;
+    /// assert_eq!(data.more_labels.len(), 1);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn and_labels(mut self, labels: HostTensor) -> Result<Dataset, FormatError> {
+        self.more_labels.push(checked_labels(labels, self.len())?);
+        Ok(self)
+    }
+
+    /// Returns the labels of each of a model's outputs.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &HostTensor> {
+        [&self.labels].into_iter().chain(&self.more_labels)
+    }
+
     /// Returns whether labels are class indices.
     pub fn has_classes(&self) -> bool {
-        !matches!(self.labels.data(), Data::F32(_))
+        are_classes(&self.labels)
     }
 
     /// Returns the data set with labels as [`to_categorical`] makes them, for categorical cross-entropy: as many classes
@@ -128,12 +133,14 @@ impl Dataset {
 
     fn range(&self, start: usize, n: usize) -> Dataset {
         let cut = |t: &HostTensor| t.rows(start, n).unwrap_or_else(|| t.clone());
-        Dataset { weights: self.weights.as_ref().map(cut), ..self.with(cut(&self.images), cut(&self.labels)) }
+        let (weights, more_labels) = (self.weights.as_ref().map(cut), self.more_labels.iter().map(cut).collect());
+        Dataset { weights, more_labels, ..self.with(cut(&self.images), cut(&self.labels)) }
     }
 
     fn with(&self, images: HostTensor, labels: HostTensor) -> Dataset {
-        let (classes, weights) = (self.classes.clone(), self.weights.clone());
-        Dataset { images, labels, scale: self.scale, offset: self.offset, classes, weights }
+        let (more_labels, classes) = (self.more_labels.clone(), self.classes.clone());
+        let weights = self.weights.clone();
+        Dataset { images, labels, more_labels, scale: self.scale, offset: self.offset, classes, weights }
     }
 
     /// Returns the data set with samples that count this much, or an error where they are not as many numbers of 0 and
@@ -235,10 +242,15 @@ impl Dataset {
 
     /// Returns the labels of these samples, u32 (indices) or f32 (indices, …), or an error as [`Dataset::rows`] does.
     pub fn labels_of(&self, indices: &[u32]) -> Result<HostTensor, FormatError> {
-        let shape: Vec<usize> = [indices.len()].into_iter().chain(self.labels.shape()[1..].iter().copied()).collect();
+        self.part_of(&self.labels, indices)
+    }
+
+    /// Returns these samples' part of the labels of an output.
+    pub(crate) fn part_of(&self, labels: &HostTensor, indices: &[u32]) -> Result<HostTensor, FormatError> {
+        let shape: Vec<usize> = [indices.len()].into_iter().chain(labels.shape()[1..].iter().copied()).collect();
         let row: usize = shape[1..].iter().product();
         let at = indices.iter().map(|&i| self.checked(i)).collect::<Result<Vec<_>, _>>()?;
-        let labels = match self.labels.data() {
+        let part = match labels.data() {
             Data::U8(v) => HostTensor::u32(shape, at.iter().map(|&i| u32::from(v[i])).collect()),
             Data::U32(v) => HostTensor::u32(shape, at.iter().map(|&i| v[i]).collect()),
             Data::F32(v) => {
@@ -246,7 +258,7 @@ impl Dataset {
             }
             _ => HostTensor::f32(shape, vec![0.0; at.len() * row]),
         };
-        labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many values as their shape has", e))
+        part.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many values as their shape has", e))
     }
 
     /// Returns these samples alone, in this order, with values as they are used, or an error as [`Dataset::rows`] does.
@@ -263,7 +275,8 @@ impl Dataset {
         let weights = self.weights_of(indices).map(|w| HostTensor::f32([indices.len()], w)).transpose();
         let (images, labels) = (self.rows(indices)?, self.labels_of(indices)?);
         let weights = weights.map_err(wrong)?;
-        Ok(Dataset { images, labels, scale: 1.0, offset: 0.0, classes: self.classes.clone(), weights })
+        let more_labels = self.more_labels.iter().map(|l| self.part_of(l, indices)).collect::<Result<_, _>>()?;
+        Ok(Dataset { images, labels, more_labels, scale: 1.0, offset: 0.0, classes: self.classes.clone(), weights })
     }
 
     /// Returns the weights of these samples, where samples have some.
@@ -280,6 +293,35 @@ impl Dataset {
         let wanted = format!("an index below {}", self.len());
         Err(FormatError::new(Flaw::Contradiction, "a sample's index", wanted, index))
     }
+}
+
+/// Returns whether labels are class indices.
+pub(crate) fn are_classes(labels: &HostTensor) -> bool {
+    !matches!(labels.data(), Data::F32(_))
+}
+
+/// Returns labels as data sets hold them, or an error where there is not one for each of `n` samples.
+fn checked_labels(labels: HostTensor, n: usize) -> Result<HostTensor, FormatError> {
+    let labels = match labels.data() {
+        Data::I32(v) if [&[n][..], &[n, 1]].contains(&labels.shape()) => {
+            let index = |x: &i32| {
+                let wanted = "class indices from 0";
+                u32::try_from(*x).map_err(|_| FormatError::new(Flaw::Contradiction, "the labels", wanted, x))
+            };
+            HostTensor::u32([n], v.iter().map(index).collect::<Result<_, _>>()?)
+        }
+        Data::U8(_) | Data::U32(_) if labels.shape() == [n, 1] => labels.reshape([n]),
+        _ => Ok(labels),
+    };
+    let labels = labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "one for each sample", e))?;
+    let classes = matches!(labels.data(), Data::U8(_) | Data::U32(_)) && labels.shape() == [n];
+    let values = matches!(labels.data(), Data::F32(_)) && labels.shape().first() == Some(&n);
+    if !classes && !values {
+        let (wanted, got) =
+            (format!("u8 or u32 ({n}), or f32 ({n}, …)"), format!("{} {:?}", labels.dtype(), labels.shape()));
+        return Err(FormatError::new(Flaw::Contradiction, "the labels", wanted, got));
+    }
+    Ok(labels)
 }
 
 /// Returns labels with a 1 at each one's class and else zeros, f32 (…, classes), of labels (…) or (…, 1) of u8, u32 or

@@ -20,6 +20,16 @@ pub enum TrainError {
         /// Those given.
         got: usize,
     },
+    /// A model has more or fewer outputs than there are losses or labels.
+    #[error(
+        "there are {wanted} outputs and {got} with a loss and labels; give one to each: Compile::output, Dataset::and_labels"
+    )]
+    Outputs {
+        /// The model's, or those with a loss.
+        wanted: usize,
+        /// Those that were given something.
+        got: usize,
+    },
     /// A model has not one input and one output, as training and explaining want it.
     #[error("wanted a model of one input and one output, this one has {inputs} and {outputs}; take a part of it")]
     Branches {

@@ -145,7 +145,7 @@ impl Trainer {
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let feeds = host_feeds(data, &rows)?;
         let weights = self.weights()?;
-        let inputs = feeds.iter().map(|(name, t)| (*name, "input", t));
+        let inputs = feeds.iter().map(|(name, t)| (name.as_str(), "input", t));
         let weights = weights.iter().map(|(name, t)| (name.as_str(), "weight", t));
         if let Some(found) = inputs.chain(weights).find_map(|(name, kind, t)| find(name, kind, t)) {
             return Ok(Some(found));

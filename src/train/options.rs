@@ -1,6 +1,7 @@
 use super::Callback;
 use crate::{
     data::Dataset,
+    graph::{Graph, OpError, Value},
     nn::{Loss, Metric, Optimizer},
 };
 use std::{sync::Arc, time::Duration};
@@ -14,8 +15,7 @@ use std::{sync::Arc, time::Duration};
 #[derive(Debug, Clone)]
 pub struct Compile {
     pub(super) optimizer: Arc<dyn Optimizer>,
-    pub(super) loss: Arc<dyn Loss>,
-    pub(super) metrics: Vec<Arc<dyn Metric>>,
+    pub(super) targets: Vec<Target>,
     pub(super) seed: u64,
     pub(super) factors: Vec<(String, f32)>,
     pub(super) norms: bool,
@@ -26,18 +26,60 @@ impl Compile {
     pub fn new(optimizer: impl Optimizer + 'static, loss: impl Loss + 'static) -> Self {
         Compile {
             optimizer: Arc::new(optimizer),
-            loss: Arc::new(loss),
-            metrics: Vec::new(),
+            targets: vec![Target::new(loss)],
             seed: 0,
             factors: Vec::new(),
             norms: false,
         }
     }
 
-    /// Returns the way with a metric more.
+    /// Returns the way with a metric more, of the output named last.
     pub fn metric(mut self, metric: impl Metric + 'static) -> Self {
-        self.metrics.push(Arc::new(metric));
+        if let Some(target) = self.targets.last_mut() {
+            target.metrics.push(Arc::new(metric));
+        }
         self
+    }
+
+    /// Returns the way with a loss for the model's next output, of which the labels come by
+    /// [`Dataset::and_labels`]; losses are added up.
+    ///
+    /// A history then has `loss`, and for each output `output_0_loss`, `output_0_accuracy` and so on.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new())
+    ///     .metric(Accuracy)
+    ///     .output(MeanSquaredError)
+    ///     .loss_weight(0.3);
+    /// ```
+    pub fn output(mut self, loss: impl Loss + 'static) -> Self {
+        self.targets.push(Target::new(loss));
+        self
+    }
+
+    /// Returns the way that multiplies the loss of the output named last by this (Keras `loss_weights`).
+    pub fn loss_weight(mut self, weight: f32) -> Self {
+        if let Some(target) = self.targets.last_mut() {
+            target.weight = weight;
+        }
+        self
+    }
+
+    /// Returns every metric with its output and its name in a history.
+    pub(super) fn metrics(&self) -> Vec<(usize, String, Arc<dyn Metric>)> {
+        let mut all: Vec<(usize, String, Arc<dyn Metric>)> = Vec::new();
+        for (k, target) in self.targets.iter().enumerate() {
+            let own = (self.targets.len() > 1).then(|| Arc::new(LossOf(target.loss.clone())) as Arc<dyn Metric>);
+            for metric in own.into_iter().chain(target.metrics.iter().cloned()) {
+                let name = match self.targets.len() {
+                    1 => metric.name().to_owned(),
+                    _ => format!("output_{k}_{}", metric.name()),
+                };
+                all.push((k, name, metric));
+            }
+        }
+        all
     }
 
     /// Returns the way with the weights of a layer, or of all layers below this path, changed at `factor` times the
@@ -64,6 +106,34 @@ impl Compile {
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
+    }
+}
+
+/// What an output is trained for.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub loss: Arc<dyn Loss>,
+    pub weight: f32,
+    metrics: Vec<Arc<dyn Metric>>,
+}
+
+impl Target {
+    fn new(loss: impl Loss + 'static) -> Self {
+        Target { loss: Arc::new(loss), weight: 1.0, metrics: Vec::new() }
+    }
+}
+
+/// The loss of one output among several.
+#[derive(Debug)]
+struct LossOf(Arc<dyn Loss>);
+
+impl Metric for LossOf {
+    fn name(&self) -> &'static str {
+        "loss"
+    }
+
+    fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
+        self.0.build(g, output, None, labels)
     }
 }
 

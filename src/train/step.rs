@@ -1,9 +1,9 @@
 //! The graph of a step: samples by their rows, the model, loss and metrics, gradients, new weights.
 
-use super::{Compile, Trainer, norms};
+use super::{Compile, TrainError, Trainer, norms};
 use crate::{
     Error,
-    data::Dataset,
+    data::{Dataset, are_classes},
     graph::{Arg, Graph, Instr, OpError, Program, TensorType, Value},
     nn::{Mode, Model, below},
     ops::{Accumulate, Elementwise, elementary},
@@ -15,6 +15,12 @@ use std::{ops::Range, sync::Arc};
 
 pub(super) const METRICS: &str = "metrics";
 pub(super) const WEIGHTS: &str = "data/weights";
+const IMAGES: &str = "data/images";
+
+/// Returns the name of the labels of an output.
+pub(super) fn labels_name(output: usize) -> String {
+    format!("data/labels/{output}")
+}
 
 pub(super) fn sums_name(metric: usize) -> String {
     format!("{METRICS}/{metric}")
@@ -42,15 +48,18 @@ impl Trainer {
     /// Returns how many sums each metric takes, `None` for a number that the loss's kernel adds up too.
     pub(super) fn sums(model: &Model, how: &Compile) -> Result<Vec<Option<usize>>, Error> {
         let mut g = Graph::new();
-        let output = g.input("output", model.output_shape(), DType::F32);
-        let row = model.output_shape().dims()[1..].to_vec();
-        let batched = |row: &[usize]| [Batch].into_iter().chain(row.iter().copied()).collect::<Vec<_>>();
-        let labels = match how.loss.takes_classes() {
-            true => g.input("labels", batched(&row[..row.len().saturating_sub(1)]), DType::U32),
-            false => g.input("labels", batched(&row), DType::F32),
-        };
+        let mut pairs = Vec::new();
+        for (k, (ty, target)) in model.outputs().iter().zip(&how.targets).enumerate() {
+            let row = ty.shape.dims().get(1..).unwrap_or_default();
+            let row = if target.loss.takes_classes() { &row[..row.len().saturating_sub(1)] } else { row };
+            let dtype = if target.loss.takes_classes() { DType::U32 } else { DType::F32 };
+            let dims: Vec<usize> = [Batch].into_iter().chain(row.iter().copied()).collect();
+            let output = g.input(&format!("output/{k}"), ty.shape.clone(), DType::F32);
+            pairs.push((output, g.input(&labels_name(k), dims, dtype)));
+        }
         let mut sums = Vec::new();
-        for metric in &how.metrics {
+        for (k, _, metric) in how.metrics() {
+            let (output, labels) = pairs[k];
             let built = metric.build(&mut g, output, labels)?;
             let with_loss = sums.iter().filter(|k: &&Option<usize>| k.is_none()).count() + 1;
             let row = &g.shape(built).dims()[1..];
@@ -75,27 +84,27 @@ impl Trainer {
             return Ok(Source::Host);
         }
         let ty = |t: &HostTensor| TensorType::new(Shape::fixed(t.shape()), t.dtype());
-        let tensors = [
-            ("data/images", Some(&data.images)),
-            ("data/labels", Some(&data.labels)),
-            (WEIGHTS, data.weights.as_ref()),
-        ];
-        let tensors = || tensors.into_iter().filter_map(|(name, t)| Some((name, t?)));
-        let entries = tensors().map(|(name, t)| (name.to_owned(), ty(t)));
+        let labels = data.targets().enumerate().map(|(k, t)| (labels_name(k), t));
+        let mut tensors: Vec<(String, &HostTensor)> = vec![(IMAGES.into(), &data.images)];
+        tensors.extend(labels.chain(data.weights.iter().map(|t| (WEIGHTS.to_owned(), t))));
+        let entries = tensors.iter().map(|(name, t)| (name.clone(), ty(t)));
         let store = self.engine.store(Arc::new(Layout::new(entries, limit)))?;
-        tensors().try_for_each(|(name, t)| store.write(name, t))?;
+        tensors.iter().try_for_each(|(name, t)| store.write(name, t))?;
         Ok(Source::Device(store))
     }
 
     /// Builds the graph of a training or evaluation step.
     pub(super) fn graph(&self, data: &Dataset, source: &Source, mode: Mode) -> Result<Graph, Error> {
         let mut g = Graph::new();
-        let (x, y, weights) = match source {
+        let (x, ys, weights) = match source {
             Source::Host => {
                 let x = g.input("x", self.model.input_shape(), DType::F32);
-                let dims: Vec<usize> = [Batch].into_iter().chain(data.labels.shape()[1..].iter().copied()).collect();
-                let y = g.input("y", dims, if data.has_classes() { DType::U32 } else { DType::F32 });
-                (x, y, data.weights.as_ref().map(|_| g.input(WEIGHTS, [Batch], DType::F32)))
+                let ys = data.targets().enumerate().map(|(k, labels)| {
+                    let dims: Vec<usize> = [Batch].into_iter().chain(labels.shape()[1..].iter().copied()).collect();
+                    g.input(&labels_name(k), dims, if are_classes(labels) { DType::U32 } else { DType::F32 })
+                });
+                let ys: Vec<Value> = ys.collect();
+                (x, ys, data.weights.as_ref().map(|_| g.input(WEIGHTS, [Batch], DType::F32)))
             }
             Source::Device(store) => {
                 let rows = g.input("rows", [Batch], DType::U32);
@@ -103,10 +112,13 @@ impl Trainer {
                     let ty = store.layout().find(name).map(|e| e.ty.clone());
                     g.state(name, ty.unwrap_or_else(|| TensorType::f32([0])), None)
                 };
-                let images = table(&mut g, "data/images");
-                let labels = table(&mut g, "data/labels");
+                let images = table(&mut g, IMAGES);
                 let x = g.gather(images, rows)?;
-                let y = if data.has_classes() { g.gather_labels(labels, rows) } else { g.gather(labels, rows) }?;
+                let mut ys = Vec::new();
+                for (k, labels) in data.targets().enumerate() {
+                    let all = table(&mut g, &labels_name(k));
+                    ys.push(if are_classes(labels) { g.gather_labels(all, rows) } else { g.gather(all, rows) }?);
+                }
                 let weights = match &data.weights {
                     None => None,
                     Some(_) => {
@@ -114,12 +126,22 @@ impl Trainer {
                         Some(g.gather(all, rows)?)
                     }
                 };
-                (rescale(&mut g, x, data.scale, data.offset)?, y, weights)
+                (rescale(&mut g, x, data.scale, data.offset)?, ys, weights)
             }
         };
         let built = self.model.assemble(&mut g, &[x], mode)?;
-        let (output, logits) = (built.outputs[0], built.logits[0]);
-        let mut losses = self.how.loss.build(&mut g, output, logits, y)?;
+        let mut sum = None;
+        for (k, target) in self.how.targets.iter().enumerate() {
+            let mut losses = target.loss.build(&mut g, built.outputs[k], built.logits[k], ys[k])?;
+            if target.weight != 1.0 {
+                losses = g.scale(losses, target.weight)?;
+            }
+            sum = Some(match sum {
+                None => losses,
+                Some(sum) => g.add(sum, losses)?,
+            });
+        }
+        let mut losses = sum.ok_or(TrainError::NoData)?;
         if let Some(weights) = weights {
             losses = g.mul(losses, weights)?;
         }
@@ -127,9 +149,9 @@ impl Trainer {
             losses = g.add(losses, penalty)?;
         }
         let mut rows = vec![losses];
-        for (i, (metric, &k)) in self.how.metrics.iter().zip(&self.sums).enumerate() {
-            let output = logits.filter(|_| metric.takes_logits()).unwrap_or(output);
-            let each = metric.build(&mut g, output, y)?;
+        for (i, ((at, _, metric), &k)) in self.how.metrics().iter().zip(&self.sums).enumerate() {
+            let output = built.logits[*at].filter(|_| metric.takes_logits()).unwrap_or(built.outputs[*at]);
+            let each = metric.build(&mut g, output, ys[*at])?;
             let Some(k) = k else {
                 rows.push(each);
                 continue;

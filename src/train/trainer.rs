@@ -3,17 +3,17 @@ use super::{
     norms::Norm,
     numbers::Steps,
     runner::{Compiled, Runner, reserve},
-    step::{METRICS, Source, WEIGHTS, sums_name},
+    step::{METRICS, Source, WEIGHTS, labels_name, sums_name},
 };
 use crate::{
     Error,
-    data::Dataset,
+    data::{Dataset, are_classes},
     graph::{Step, TensorType},
     nn::{Mode, Model, below},
     ops::Accumulate,
     passes::{Layout, Plan},
     runtime::{Arena, Engine, Store, Timing},
-    tensor::{Batch, HostTensor},
+    tensor::{Batch, HostTensor, Shape},
 };
 use std::{sync::Arc, time::Instant};
 
@@ -93,9 +93,11 @@ impl Model {
 
 impl Trainer {
     fn new(model: Model, engine: &Engine, how: Compile) -> Result<Self, Error> {
-        if (model.inputs().len(), model.outputs().len()) != (1, 1) {
-            let (inputs, outputs) = (model.inputs().len(), model.outputs().len());
-            return Err(TrainError::Branches { inputs, outputs }.into());
+        if model.inputs().len() != 1 {
+            return Err(TrainError::Inputs { wanted: model.inputs().len(), got: 1 }.into());
+        }
+        if model.outputs().len() != how.targets.len() {
+            return Err(TrainError::Outputs { wanted: model.outputs().len(), got: how.targets.len() }.into());
         }
         let limit = engine.profile().max_binding_bytes;
         let params = engine.store(Arc::new(params_layout(&model, limit)))?;
@@ -190,29 +192,13 @@ impl Trainer {
         if wanted != got {
             return Err(TrainError::SampleShape { wanted, got }.into());
         }
-        let output = self.model.output_shape();
-        if self.how.loss.takes_classes() != data.has_classes() {
-            let wanted =
-                if self.how.loss.takes_classes() { "class indices, u8 or u32 (n)" } else { "numbers, f32 (n, …)" };
-            return Err(TrainError::Labels { wanted: wanted.into(), got: data.labels.dtype().to_string() }.into());
+        if data.targets().count() != self.how.targets.len() {
+            return Err(TrainError::Outputs { wanted: self.how.targets.len(), got: data.targets().count() }.into());
         }
-        if !data.has_classes() {
-            let (wanted, got) = (&output.dims()[1..], &data.labels.shape()[1..]);
-            if wanted != got {
-                let wanted = format!("{wanted:?} for each sample");
-                return Err(TrainError::Labels { wanted, got: format!("{got:?}") }.into());
-            }
-            return Ok(());
+        for ((output, target), labels) in self.model.outputs().iter().zip(&self.how.targets).zip(data.targets()) {
+            check_labels(&output.shape, target.loss.takes_classes(), labels)?;
         }
-        let classes = output.last();
-        let labels = data.labels.to_array();
-        match labels.data.iter().position(|&l| l as usize >= classes) {
-            Some(sample) => {
-                let label = labels.data[sample] as u32;
-                Err(TrainError::Label { sample, label, classes }.into())
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     pub(super) fn step(&self, n: usize, first: bool) -> Step {
@@ -240,12 +226,12 @@ impl Trainer {
         let seen = f64::from(counters[0]).max(1.0);
         let mut values = vec![("loss".to_owned(), f64::from(counters[1]) / seen)];
         let mut scalar = counters[2..].iter();
-        for (i, (metric, &k)) in self.how.metrics.iter().zip(&self.sums).enumerate() {
+        for (i, ((_, name, metric), &k)) in self.how.metrics().into_iter().zip(&self.sums).enumerate() {
             let sums: Vec<f64> = match k {
                 None => scalar.next().map(|&x| f64::from(x)).into_iter().collect(),
                 Some(_) => runner.read(&sums_name(i), n)?.to_f32().into_iter().map(f64::from).collect(),
             };
-            values.push((metric.name().to_owned(), metric.result(&sums, seen)));
+            values.push((name, metric.result(&sums, seen)));
         }
         Ok(values)
     }
@@ -449,6 +435,36 @@ impl Trainer {
         self.inference(Batch::up_to(n.min(256)), &[])?.predict(samples)
     }
 
+    /// Returns how many samples of each class were taken for each: a row for each class of the labels, in it a number for
+    /// each class of the model's first output; or an error where labels are no class indices.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([1]).add(Dense::new(2).kernel_initializer(Zeros)).build()?;
+    /// let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new().from_logits(true));
+    /// let trainer = model.compile(&Engine::reference(), how)?;
+    /// let data = Dataset::new(HostTensor::f32([3, 1], vec![1.0; 3])?, HostTensor::u8([3], vec![0, 1, 1])?)?;
+    /// assert_eq!(trainer.confusion_matrix(&data)?, [[1, 0], [2, 0]]);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn confusion_matrix(&self, data: &Dataset) -> Result<Vec<Vec<u64>>, Error> {
+        self.check(data)?;
+        if !data.has_classes() {
+            let (wanted, got) = ("class indices, u8 or u32 (n)".into(), data.labels.dtype().to_string());
+            return Err(TrainError::Labels { wanted, got }.into());
+        }
+        let batch = Batch::up_to(evaluation_batch(data, 32));
+        let said = self.inference(batch, &[])?.features(data, |_, _| {})?;
+        let classes = self.model.output_shape().last();
+        let mut matrix = vec![vec![0; classes]; classes];
+        for (said, label) in said.images.to_f32().chunks(classes).zip(data.labels.to_f32()) {
+            // The first of equal ones, as accuracy takes it.
+            let likeliest = (0..classes).fold(0, |best, k| if said[k] > said[best] { k } else { best });
+            matrix[label as usize][likeliest] += 1;
+        }
+        Ok(matrix)
+    }
+
     /// Takes these values for weights of the model by name; those not named keep theirs.
     pub fn set_weights(&mut self, tensors: &[(String, HostTensor)]) -> Result<(), Error> {
         tensors.iter().try_for_each(|(name, tensor)| Ok(self.params.write(name, tensor)?))
@@ -477,6 +493,28 @@ pub(super) fn params_layout(model: &Model, limit: u64) -> Layout {
     Layout::new(of(true).chain(of(false)), limit)
 }
 
+/// Returns an error where labels are not what a loss compares an output with.
+fn check_labels(output: &Shape, takes_classes: bool, labels: &HostTensor) -> Result<(), TrainError> {
+    let is_classes = are_classes(labels);
+    if takes_classes != is_classes {
+        let wanted = if takes_classes { "class indices, u8 or u32 (n)" } else { "numbers, f32 (n, …)" };
+        return Err(TrainError::Labels { wanted: wanted.into(), got: labels.dtype().to_string() });
+    }
+    if !is_classes {
+        let (wanted, got) = (&output.dims()[1..], &labels.shape()[1..]);
+        if wanted != got {
+            let wanted = format!("{wanted:?} for each sample");
+            return Err(TrainError::Labels { wanted, got: format!("{got:?}") });
+        }
+        return Ok(());
+    }
+    let (classes, labels) = (output.last(), labels.to_array());
+    match labels.data.iter().position(|&l| l as usize >= classes) {
+        Some(sample) => Err(TrainError::Label { sample, label: labels.data[sample] as u32, classes }),
+        None => Ok(()),
+    }
+}
+
 /// Returns the samples of an evaluation step: more than in training where samples are small.
 fn evaluation_batch(data: &Dataset, training: usize) -> usize {
     let bytes = 4 * data.sample_shape().iter().product::<usize>().max(1);
@@ -488,14 +526,17 @@ fn batch_kind(data: &Dataset) -> (usize, bool) {
 }
 
 /// Returns what a step on host samples is fed, by input name.
-pub(super) fn host_feeds(data: &Dataset, rows: &[u32]) -> Result<Vec<(&'static str, HostTensor)>, Error> {
-    let mut feeds = vec![("x", data.rows(rows)?), ("y", data.labels_of(rows)?)];
+pub(super) fn host_feeds(data: &Dataset, rows: &[u32]) -> Result<Vec<(String, HostTensor)>, Error> {
+    let mut feeds = vec![("x".to_owned(), data.rows(rows)?)];
+    for (k, labels) in data.targets().enumerate() {
+        feeds.push((labels_name(k), data.part_of(labels, rows)?));
+    }
     if let Some(weights) = data.weights_of(rows) {
-        feeds.push((WEIGHTS, HostTensor::f32([rows.len()], weights)?));
+        feeds.push((WEIGHTS.into(), HostTensor::f32([rows.len()], weights)?));
     }
     Ok(feeds)
 }
 
-pub(super) fn as_bytes<'f>(feeds: &'f [(&'static str, HostTensor)]) -> Vec<(&'f str, &'f [u8])> {
-    feeds.iter().map(|(name, tensor)| (*name, tensor.bytes())).collect()
+pub(super) fn as_bytes(feeds: &[(String, HostTensor)]) -> Vec<(&str, &[u8])> {
+    feeds.iter().map(|(name, tensor)| (name.as_str(), tensor.bytes())).collect()
 }

@@ -497,3 +497,58 @@ fn checkpoints_of_the_best_epochs_and_rows_of_all_are_written() {
     let last = format!("2,{},{}", history.last("accuracy").expect("a value"), history.last("loss").expect("a value"));
     assert_eq!([rows[3], rows[4]], [&last[..], &last[..]]);
 }
+
+#[test]
+fn several_outputs_are_trained_by_the_sum_of_their_weighted_losses() {
+    let x = Input::new([6]);
+    let hidden = x.clone().apply(Dense::new(8).activation(Tanh).name("hidden")).expect("a layer");
+    let class = hidden.clone().apply(Dense::new(3).activation(Softmax).name("class")).expect("a layer");
+    let size = hidden.apply(Dense::new(2).name("size")).expect("a layer");
+    let model = Model::new(&[x.clone()], &[class.clone(), size.clone()]).expect("a model");
+    let value = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
+    let samples = HostTensor::f32([12, 6], (0..72).map(value).collect()).expect("samples");
+    let classes = HostTensor::u8([12], (0..12).map(|i| i % 3).collect()).expect("labels");
+    let sizes = HostTensor::f32([12, 2], (0..24).map(|i| value(i * 5)).collect()).expect("labels");
+    let one = Dataset::new(samples.clone(), classes).expect("a data set");
+    let two = one.clone().and_labels(sizes.clone()).expect("labels of both");
+    let how = |weight: f32| {
+        Compile::new(Sgd::new(0.5), SparseCategoricalCrossentropy::new())
+            .metric(Accuracy)
+            .output(MeanSquaredError)
+            .loss_weight(weight)
+            .metric(RootMeanSquaredError)
+    };
+    let mut trainer = model.compile(engine(), how(0.25)).expect("a trainer");
+    let history = trainer.fit(&two, Fit::epochs(30).batch(5).validation(&two)).expect("training");
+    let last = |name: &str| history.last(name).unwrap_or_else(|| panic!("no {name} in {:?}", history.series));
+    assert!((last("loss") - last("output_0_loss") - 0.25 * last("output_1_loss")).abs() < 1e-5);
+    let rmse = last("val_output_1_root_mean_squared_error");
+    assert!((rmse * rmse - last("val_output_1_loss")).abs() < 1e-5 && last("output_0_accuracy") <= 1.0);
+    assert!(last("output_0_loss") < 1.0 && last("loss") < history.get("loss").expect("losses")[0]);
+
+    // Without weight the second output changes nothing; the first is then trained as if alone.
+    let mut both = model.compile(engine(), how(0.0)).expect("a trainer");
+    both.fit(&two, Fit::epochs(3).batch(5)).expect("training");
+    let alone = Model::new(&[x], &[class]).expect("a model");
+    let mut single =
+        alone.compile(engine(), Compile::new(Sgd::new(0.5), SparseCategoricalCrossentropy::new())).expect("a trainer");
+    single.fit(&one, Fit::epochs(3).batch(5)).expect("training");
+    let of_both = both.weights().expect("weights");
+    for (name, weight) in single.weights().expect("weights") {
+        let other = &of_both.iter().find(|w| w.0 == name).expect("the same weight").1;
+        near(&name, &other.to_f32(), &weight.to_f32());
+    }
+    let untrained = model.initial_value(model.weights().iter().find(|w| w.name == "size/kernel").expect("one"), 0);
+    assert_eq!(of_both.iter().find(|w| w.0 == "size/kernel").map(|w| &w.1), Some(&untrained));
+
+    // A reference engine and samples from the host do the same; what does not fit is told.
+    let mut reference = model.compile(&Engine::reference(), how(0.25)).expect("a trainer");
+    let again = reference.fit(&two, Fit::epochs(2).batch(5)).expect("training");
+    assert!((again.get("loss").expect("losses")[1] - history.get("loss").expect("losses")[1]).abs() < 1e-4);
+    let error = trainer.fit(&one, Fit::epochs(31)).expect_err("labels are missing").to_string();
+    assert!(error.contains("2 outputs and 1"), "{error}");
+    let error = trainer.fit(&one.clone().and_labels(samples).expect("labels"), Fit::epochs(31)).expect_err("of 6");
+    assert!(error.to_string().contains("[2] for each sample"), "{error}");
+    assert!(model.compile(engine(), Compile::new(Sgd::new(0.5), MeanSquaredError)).is_err());
+    assert!(one.and_labels(HostTensor::f32([11, 2], vec![0.0; 22]).expect("labels")).is_err());
+}
