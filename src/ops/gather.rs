@@ -296,10 +296,13 @@ fn benches() -> Vec<(&'static str, Sample)> {
     let images = (TensorType::new([10_000, 28, 28, 1], DType::U8), Fill::Index(256));
     let table = (TensorType::f32([1000, 256]), Fill::Uniform(-1.0, 1.0));
     let rows = |k| (TensorType::new([Batch], DType::U32), Fill::Index(k));
+    let pictures = |dtype| (TensorType::new([64, 96, 96, 3], dtype), Fill::Index(256));
     let op = || Gather { dtype: DType::F32 };
     vec![
         ("mnist_n64", Sample::new(op(), vec![images, rows(10_000)], 64)),
         ("f32_n64_256", Sample::new(op(), vec![table, rows(1000)], 64)),
+        ("f32_n32_c3_96", Sample::new(op(), vec![pictures(DType::F32), rows(64)], 32)),
+        ("u8_n32_c3_96", Sample::new(op(), vec![pictures(DType::U8), rows(64)], 32)),
     ]
 }
 

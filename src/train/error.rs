@@ -20,6 +20,9 @@ pub enum TrainError {
         /// Those given.
         got: usize,
     },
+    /// The distribution of MixUp's shares does not exist.
+    #[error("MixUp's alpha must be above 0, it is {0}; 0.2 is usual")]
+    MixUp(f32),
     /// A model has more or fewer outputs than there are losses or labels.
     #[error(
         "there are {wanted} outputs and {got} with a loss and labels; give one to each: Compile::output, Dataset::and_labels"

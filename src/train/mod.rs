@@ -8,6 +8,7 @@ mod error;
 mod explain;
 mod history;
 mod inference;
+mod mix_up;
 mod norms;
 mod numbers;
 mod options;

@@ -94,7 +94,7 @@ impl Trainer {
     ) -> Result<Option<NotFinite>, Error> {
         let mut advance = |trainer: &mut Trainer| -> Result<f64, Error> {
             let rows = steps.rows(&trainer.at);
-            trainer.feed(runner, &trainer.step(rows.len(), true), steps.data, source, &rows)?;
+            trainer.feed(runner, &trainer.step(rows.len(), true), steps.data, source, &rows, Mode::Training)?;
             trainer.at.step += 1;
             trainer.at.cursor += rows.len();
             if trainer.at.cursor >= steps.data.len() {
@@ -143,7 +143,8 @@ impl Trainer {
             Some(NotFinite { step, node: node.into(), op: op.into(), index, value: values[index] })
         };
         let rows: Vec<u32> = (0..data.len() as u32).collect();
-        let feeds = host_feeds(data, &rows)?;
+        let own = self.step(data.len(), true);
+        let feeds = [host_feeds(data, &rows)?, self.mixed_in(data, &Source::Host, &rows, &own)?].concat();
         let weights = self.weights()?;
         let inputs = feeds.iter().map(|(name, t)| (name.as_str(), "input", t));
         let weights = weights.iter().map(|(name, t)| (name.as_str(), "weight", t));
@@ -167,7 +168,7 @@ impl Trainer {
         graph.set_updates(Vec::new());
         let compiled = Compiled::unfused(&self.engine, graph, data.len(), self.stores(&Source::Host))?;
         let mut runner = compiled.runner(&self.engine, None)?;
-        runner.run(&self.step(data.len(), true), &as_bytes(&feeds))?;
+        runner.run(&own, &as_bytes(&feeds))?;
         for ((name, _), (node, op)) in kept.iter().zip(&ops) {
             let found = find(node, op, &runner.read(name, data.len())?);
             if found.is_some() {

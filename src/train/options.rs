@@ -19,6 +19,7 @@ pub struct Compile {
     pub(super) seed: u64,
     pub(super) factors: Vec<(String, f32)>,
     pub(super) norms: bool,
+    pub(super) mix_up: Option<f32>,
 }
 
 impl Compile {
@@ -30,6 +31,7 @@ impl Compile {
             seed: 0,
             factors: Vec::new(),
             norms: false,
+            mix_up: None,
         }
     }
 
@@ -99,6 +101,19 @@ impl Compile {
     /// before clipping: gradients that vanish or explode can be seen.
     pub fn norms(mut self, norms: bool) -> Self {
         self.norms = norms;
+        self
+    }
+
+    /// Returns the way that trains on mixtures λ·a + (1 − λ)·b of each sample a and its neighbour b in the batch, labels
+    /// too, with λ drawn for each from the Beta distribution of `alpha` and `alpha` (Zhang et al. 2018; Keras `MixUp`,
+    /// which has 0.2). Labels must be numbers, as [`Dataset::to_categorical`] makes them.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let how = Compile::new(Adam::new(1e-3), CategoricalCrossentropy::new()).mix_up(0.2);
+    /// ```
+    pub fn mix_up(mut self, alpha: f32) -> Self {
+        self.mix_up = Some(alpha);
         self
     }
 

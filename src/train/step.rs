@@ -1,6 +1,6 @@
 //! The graph of a step: samples by their rows, the model, loss and metrics, gradients, new weights.
 
-use super::{Compile, TrainError, Trainer, norms};
+use super::{Compile, TrainError, Trainer, mix_up, norms};
 use crate::{
     Error,
     data::{Dataset, are_classes},
@@ -16,6 +16,8 @@ use std::{ops::Range, sync::Arc};
 pub(super) const METRICS: &str = "metrics";
 pub(super) const WEIGHTS: &str = "data/weights";
 const IMAGES: &str = "data/images";
+pub(super) const ROWS: &str = "rows";
+pub(super) const SAMPLES: &str = "x";
 
 /// Returns the name of the labels of an output.
 pub(super) fn labels_name(output: usize) -> String {
@@ -98,36 +100,25 @@ impl Trainer {
         let mut g = Graph::new();
         let (x, ys, weights) = match source {
             Source::Host => {
-                let x = g.input("x", self.model.input_shape(), DType::F32);
-                let ys = data.targets().enumerate().map(|(k, labels)| {
-                    let dims: Vec<usize> = [Batch].into_iter().chain(labels.shape()[1..].iter().copied()).collect();
-                    g.input(&labels_name(k), dims, if are_classes(labels) { DType::U32 } else { DType::F32 })
-                });
-                let ys: Vec<Value> = ys.collect();
+                let (x, ys) = fed(&mut g, data, "");
                 (x, ys, data.weights.as_ref().map(|_| g.input(WEIGHTS, [Batch], DType::F32)))
             }
             Source::Device(store) => {
-                let rows = g.input("rows", [Batch], DType::U32);
-                let table = |g: &mut Graph, name: &str| {
-                    let ty = store.layout().find(name).map(|e| e.ty.clone());
-                    g.state(name, ty.unwrap_or_else(|| TensorType::f32([0])), None)
-                };
-                let images = table(&mut g, IMAGES);
-                let x = g.gather(images, rows)?;
-                let mut ys = Vec::new();
-                for (k, labels) in data.targets().enumerate() {
-                    let all = table(&mut g, &labels_name(k));
-                    ys.push(if are_classes(labels) { g.gather_labels(all, rows) } else { g.gather(all, rows) }?);
-                }
+                let rows = g.input(ROWS, [Batch], DType::U32);
+                let (x, ys) = gathered(&mut g, store, data, rows)?;
                 let weights = match &data.weights {
                     None => None,
                     Some(_) => {
-                        let all = table(&mut g, WEIGHTS);
+                        let all = table(&mut g, store, WEIGHTS);
                         Some(g.gather(all, rows)?)
                     }
                 };
-                (rescale(&mut g, x, data.scale, data.offset)?, ys, weights)
+                (x, ys, weights)
             }
+        };
+        let (x, ys) = match self.how.mix_up.filter(|_| mode == Mode::Training) {
+            None => (x, ys),
+            Some(_) => mix_up::build(&mut g, source, data, x, &ys)?,
         };
         let built = self.model.assemble(&mut g, &[x], mode)?;
         let mut sum = None;
@@ -218,6 +209,45 @@ impl Trainer {
         }
         runs
     }
+}
+
+/// Returns samples and labels as inputs, with `mark` in front of their names.
+pub(super) fn fed(g: &mut Graph, data: &Dataset, mark: &str) -> (Value, Vec<Value>) {
+    let batched = |shape: &[usize]| [Batch].into_iter().chain(shape[1..].iter().copied()).collect::<Vec<usize>>();
+    let x = g.input(&format!("{mark}{SAMPLES}"), batched(data.images.shape()), DType::F32);
+    let ys = data.targets().enumerate().map(|(k, labels)| {
+        let dtype = if are_classes(labels) { DType::U32 } else { DType::F32 };
+        g.input(&format!("{mark}{}", labels_name(k)), batched(labels.shape()), dtype)
+    });
+    let ys = ys.collect();
+    (x, ys)
+}
+
+fn table(g: &mut Graph, store: &Store, name: &str) -> Value {
+    match g.find(name) {
+        Some(table) => table,
+        None => {
+            let ty = store.layout().find(name).map(|e| e.ty.clone());
+            g.state(name, ty.unwrap_or_else(|| TensorType::f32([0])), None)
+        }
+    }
+}
+
+/// Returns these rows of the samples and labels on the device.
+pub(super) fn gathered(
+    g: &mut Graph,
+    store: &Store,
+    data: &Dataset,
+    rows: Value,
+) -> Result<(Value, Vec<Value>), OpError> {
+    let images = table(g, store, IMAGES);
+    let x = g.gather(images, rows)?;
+    let mut ys = Vec::new();
+    for (k, labels) in data.targets().enumerate() {
+        let all = table(g, store, &labels_name(k));
+        ys.push(if are_classes(labels) { g.gather_labels(all, rows) } else { g.gather(all, rows) }?);
+    }
+    Ok((rescale(g, x, data.scale, data.offset)?, ys))
 }
 
 fn rescale(g: &mut Graph, x: Value, scale: f32, offset: f32) -> Result<Value, OpError> {

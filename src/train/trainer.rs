@@ -3,7 +3,7 @@ use super::{
     norms::Norm,
     numbers::Steps,
     runner::{Compiled, Runner, reserve},
-    step::{METRICS, Source, WEIGHTS, labels_name, sums_name},
+    step::{METRICS, ROWS, SAMPLES, Source, WEIGHTS, labels_name, sums_name},
 };
 use crate::{
     Error,
@@ -93,6 +93,9 @@ impl Model {
 
 impl Trainer {
     fn new(model: Model, engine: &Engine, how: Compile) -> Result<Self, Error> {
+        if let Some(alpha) = how.mix_up.filter(|alpha| !(*alpha > 0.0 && alpha.is_finite())) {
+            return Err(TrainError::MixUp(alpha).into());
+        }
         if model.inputs().len() != 1 {
             return Err(TrainError::Inputs { wanted: model.inputs().len(), got: 1 }.into());
         }
@@ -195,6 +198,10 @@ impl Trainer {
         if data.targets().count() != self.how.targets.len() {
             return Err(TrainError::Outputs { wanted: self.how.targets.len(), got: data.targets().count() }.into());
         }
+        if self.how.mix_up.is_some() && data.targets().any(are_classes) {
+            let wanted = "numbers to mix, as Dataset::to_categorical makes them".into();
+            return Err(TrainError::Labels { wanted, got: "class indices".into() }.into());
+        }
         for ((output, target), labels) in self.model.outputs().iter().zip(&self.how.targets).zip(data.targets()) {
             check_labels(&output.shape, target.loss.takes_classes(), labels)?;
         }
@@ -214,11 +221,19 @@ impl Trainer {
         data: &Dataset,
         source: &Source,
         rows: &[u32],
+        mode: Mode,
     ) -> Result<(), Error> {
-        match source {
-            Source::Device(_) => runner.run(step, &[("rows", bytemuck::cast_slice(rows))]),
-            Source::Host => runner.run(step, &as_bytes(&host_feeds(data, rows)?)),
+        let mixed = if mode == Mode::Training { self.mixed_in(data, source, rows, step)? } else { Vec::new() };
+        let own = match source {
+            Source::Device(_) => Vec::new(),
+            Source::Host => host_feeds(data, rows)?,
+        };
+        let mut feeds = as_bytes(&own);
+        if let Source::Device(_) = source {
+            feeds.push((ROWS, bytemuck::cast_slice(rows)));
         }
+        feeds.extend(as_bytes(&mixed));
+        runner.run(step, &feeds)
     }
 
     pub(super) fn read_values(&self, runner: &mut Runner, n: usize) -> Result<Vec<(String, f64)>, Error> {
@@ -285,7 +300,7 @@ impl Trainer {
             while self.at.cursor < data.len() && !stop {
                 let rows = &order[self.at.cursor..(self.at.cursor + fit.batch).min(order.len())];
                 let step = self.step(rows.len(), self.at.cursor == 0);
-                self.feed(&mut runner, &step, data, &source, rows)?;
+                self.feed(&mut runner, &step, data, &source, rows, Mode::Training)?;
                 self.at.step += 1;
                 self.at.cursor += rows.len();
                 steps += 1;
@@ -350,7 +365,7 @@ impl Trainer {
         let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let step = self.step(data.len(), true);
-        self.feed(&mut runner, &step, data, &Source::Host, &rows)?;
+        self.feed(&mut runner, &step, data, &Source::Host, &rows, Mode::Training)?;
         self.at.step += 1;
         let values = self.read_values(&mut runner, data.len())?;
         self.on_batch = Some((batch_kind(data), runner));
@@ -381,8 +396,8 @@ impl Trainer {
         self.check(data)?;
         let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
-        let feeds = host_feeds(data, &rows)?;
         let step = self.step(data.len(), true);
+        let feeds = [host_feeds(data, &rows)?, self.mixed_in(data, &Source::Host, &rows, &step)?].concat();
         self.at.step += 1;
         let times = match &mut runner {
             Runner::Device(session) => session.profile(&step, &as_bytes(&feeds))?,
@@ -408,7 +423,7 @@ impl Trainer {
     ) -> Result<Scores, Error> {
         let order: Vec<u32> = (0..data.len() as u32).collect();
         for (i, rows) in order.chunks(batch).enumerate() {
-            self.feed(runner, &self.step(rows.len(), i == 0), data, source, rows)?;
+            self.feed(runner, &self.step(rows.len(), i == 0), data, source, rows, Mode::Inference)?;
         }
         Ok(Scores { values: self.read_values(runner, 1)? })
     }
@@ -525,12 +540,18 @@ fn batch_kind(data: &Dataset) -> (usize, bool) {
     (data.len(), data.weights.is_some())
 }
 
-/// Returns what a step on host samples is fed, by input name.
-pub(super) fn host_feeds(data: &Dataset, rows: &[u32]) -> Result<Vec<(String, HostTensor)>, Error> {
-    let mut feeds = vec![("x".to_owned(), data.rows(rows)?)];
+/// Returns samples and labels by input name.
+pub(super) fn host_samples(data: &Dataset, rows: &[u32]) -> Result<Vec<(String, HostTensor)>, Error> {
+    let mut feeds = vec![(SAMPLES.to_owned(), data.rows(rows)?)];
     for (k, labels) in data.targets().enumerate() {
         feeds.push((labels_name(k), data.part_of(labels, rows)?));
     }
+    Ok(feeds)
+}
+
+/// Returns what a step on host samples is fed, by input name.
+pub(super) fn host_feeds(data: &Dataset, rows: &[u32]) -> Result<Vec<(String, HostTensor)>, Error> {
+    let mut feeds = host_samples(data, rows)?;
     if let Some(weights) = data.weights_of(rows) {
         feeds.push((WEIGHTS.into(), HostTensor::f32([rows.len()], weights)?));
     }

@@ -132,13 +132,17 @@ fn a_model_is_drawn_as_svg_and_as_png() {
 }
 
 #[test]
-fn a_model_of_two_outputs_is_not_trained_by_one_data_set() {
+fn a_model_of_two_outputs_is_not_trained_by_one_loss_nor_one_of_two_inputs() {
     let x = Input::new([4, 4, 1]);
     let (a, b) = (x.apply(Relu).expect("a layer"), x.apply(Tanh).expect("a layer"));
-    let model = Model::new(&[x], &[a, b]).expect("a model");
-    let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
-    let error = model.compile(engine(), how).err().expect("two outputs are refused");
-    assert!(error.to_string().contains("one input and one output"), "{error}");
+    let model = Model::new(&[x.clone()], &[a, b]).expect("a model");
+    let how = || Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
+    let error = model.compile(engine(), how()).err().expect("two outputs are refused");
+    assert!(error.to_string().contains("2 outputs and 1 with a loss"), "{error}");
+    let y = Input::new([4, 4, 1]);
+    let model = Model::new(&[x.clone(), y.clone()], &[add(&[x, y]).expect("a sum")]).expect("a model");
+    let error = model.compile(engine(), how()).err().expect("two inputs are refused");
+    assert!(error.to_string().contains("2 inputs"), "{error}");
 }
 
 /// Returns what a layer makes of ones in training, by definition.

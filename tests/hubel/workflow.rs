@@ -552,3 +552,43 @@ fn several_outputs_are_trained_by_the_sum_of_their_weighted_losses() {
     assert!(model.compile(engine(), Compile::new(Sgd::new(0.5), MeanSquaredError)).is_err());
     assert!(one.and_labels(HostTensor::f32([11, 2], vec![0.0; 22]).expect("labels")).is_err());
 }
+
+#[test]
+fn mixtures_are_lines_between_neighbours_in_training_alone() {
+    let value = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
+    let x = HostTensor::f32([8, 5], (0..40).map(value).collect()).expect("samples");
+    let labels = HostTensor::u8([8], vec![0, 1, 2, 0, 1, 2, 0, 1]).expect("labels");
+    let classes = Dataset::new(x.clone(), labels).expect("a data set");
+    let data = classes.clone().to_categorical().expect("numbers");
+    let model = Sequential::new([5]).add(Dense::new(3).activation(Softmax)).build().expect("a model");
+    let how = || Compile::new(Sgd::new(0.5), CategoricalCrossentropy::new());
+    let first = model.compile(engine(), how()).expect("a trainer").weights().expect("weights");
+    let after = |how: Compile, data: &Dataset, seed: u64, host: bool| {
+        let mut trainer = model.compile(engine(), how).expect("a trainer");
+        let fit = Fit::epochs(1).batch(8).shuffle(false).seed(seed);
+        match host {
+            true => drop(trainer.train_on_batch(data).expect("a step")),
+            false => drop(trainer.fit(data, fit).expect("a step")),
+        }
+        let before = trainer.evaluate(data).expect("scores");
+        assert_eq!(before, trainer.evaluate(data).expect("scores"), "nothing is mixed in evaluation");
+        trainer.weights().expect("weights")
+    };
+    let (mixed, plain) = (after(how().mix_up(1.0), &data, 3, false), after(how(), &data, 3, false));
+    assert!(mixed != plain && mixed != first);
+    assert_eq!(mixed, after(how().mix_up(1.0), &data, 3, false));
+    assert_ne!(mixed, after(how().mix_up(1.0), &data, 4, false));
+    // From the host, with the seed that a trainer begins with.
+    let (host, device) = (after(how().mix_up(1.0), &data, 0, true), after(how().mix_up(1.0), &data, 0, false));
+    host.iter().zip(&device).for_each(|(a, b)| near("host", &a.1.to_f32(), &b.1.to_f32()));
+    // The gradient is linear in labels, and of a softmax's bias Σ(p − y): a neighbour's share moves it between the two.
+    let same = Dataset::new(HostTensor::f32([8, 5], x.to_f32()[..5].repeat(8)).expect("samples"), data.labels.clone());
+    let same = same.expect("a data set");
+    let sum = |w: &[(String, HostTensor)]| w[1].1.to_f32().iter().sum::<f32>();
+    assert!((sum(&after(how().mix_up(0.2), &same, 1, false)) - sum(&after(how(), &same, 1, false))).abs() < 1e-5);
+
+    let sparse = Compile::new(Sgd::new(0.5), SparseCategoricalCrossentropy::new()).mix_up(0.2);
+    let error = model.compile(engine(), sparse).expect("a trainer").fit(&classes, Fit::epochs(1)).expect_err("classes");
+    assert!(error.to_string().contains("to_categorical"), "{error}");
+    assert!(model.compile(engine(), how().mix_up(0.0)).is_err());
+}
