@@ -32,10 +32,18 @@ fn nearest(at: f32) -> i32 {
     return i32(sign(at) * floor(abs(at) + 0.5));
 }
 
+fn element(i: u32) -> f32 { return x[i]; }
+
 fn pixel(picture: i32, row: i32, column: i32, c: u32) -> f32 {
     let there = row < H && column < W;
-    return select(FILL, x[u32(select(0, (picture + row) * W + column, there)) * C + c], there);
+    return select(FILL, element(u32(select(0, (picture + row) * W + column, there)) * C + c), there);
 }
+
+// WIDTH channels of a pixel.
+const WIDTH = 1u;
+alias V = f32;
+fn pixels(picture: i32, row: i32, column: i32, c: u32) -> V { return pixel(picture, row, column, c); }
+fn store(o: u32, v: V) { y[o] = epilogue(v, o); }
 
 @compute @workgroup_size(64)
 fn main(
@@ -72,10 +80,10 @@ fn main(
         let bottom = place(corner.y + 1, H);
         let left = place(corner.x, W);
         let right = place(corner.x + 1, W);
-        for (var c = 0u; c < C; c++) {
-            let above = pixel(picture, top, left, c) * (1.0 - share.x) + pixel(picture, top, right, c) * share.x;
-            let below = pixel(picture, bottom, left, c) * (1.0 - share.x) + pixel(picture, bottom, right, c) * share.x;
-            y[o + c] = epilogue(above * (1.0 - share.y) + below * share.y, o + c);
+        for (var c = 0u; c < C; c += WIDTH) {
+            let above = pixels(picture, top, left, c) * (1.0 - share.x) + pixels(picture, top, right, c) * share.x;
+            let below = pixels(picture, bottom, left, c) * (1.0 - share.x) + pixels(picture, bottom, right, c) * share.x;
+            store(o + c, above * (1.0 - share.y) + below * share.y);
         }
     }
 }

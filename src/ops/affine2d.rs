@@ -73,6 +73,32 @@ impl Affine2d {
     }
 }
 
+/// Returns the kernel that reads all three channels of a pixel as two 64-bit words.
+fn in_words(source: &str) -> String {
+    let scalar =
+        "fn pixels(picture: i32, row: i32, column: i32, c: u32) -> V { return pixel(picture, row, column, c); }";
+    let vector = "fn two(i: u32) -> vec2<f32> {
+    let word = x[i];
+    return bitcast<vec2<f32>>(vec2<u32>(u32(word), u32(word >> 32u)));
+}
+fn pixels(picture: i32, row: i32, column: i32, c: u32) -> V {
+    let there = row < H && column < W;
+    let i = u32(select(0, (picture + row) * W + column, there)) * 3u;
+    let a = two(i >> 1u);
+    let b = two((i >> 1u) + 1u);
+    return select(vec3<f32>(FILL), select(vec3<f32>(a, b.x), vec3<f32>(a.y, b), (i & 1u) == 1u), there);
+}";
+    source
+        .replace("var<storage, read> x: array<f32>", "var<storage, read> x: array<u64>")
+        .replace("{ return x[i]; }", "{ let word = x[i >> 1u]; return bitcast<f32>(u32(word >> ((i & 1u) * 32u))); }")
+        .replace("const WIDTH = 1u;\nalias V = f32;", "const WIDTH = 3u;\nalias V = vec3<f32>;")
+        .replace(scalar, vector)
+        .replace(
+            "{ y[o] = epilogue(v, o); }",
+            "{ y[o] = epilogue(v.x, o); y[o + 1u] = epilogue(v.y, o + 1u); y[o + 2u] = epilogue(v.z, o + 2u); }",
+        )
+}
+
 impl Op for Affine2d {
     fn name(&self) -> &'static str {
         "affine2d"
@@ -133,7 +159,7 @@ impl Op for Affine2d {
         Err(OpError::new("affine2d", "pictures that no weight has made", "a gradient to pass on", advice))
     }
 
-    fn lower(&self, io: &Io, _profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let x = io.inputs[0].shape.dims();
         let ([p, q], mode) = (self.size, FillMode::ALL.iter().position(|m| *m == self.fill_mode).unwrap_or(0));
         let strips = io.inputs[0].shape.with_row(&[p * q.div_ceil(STRIP)]).elements();
@@ -151,9 +177,12 @@ impl Op for Affine2d {
             ("BILINEAR", f64::from(u8::from(self.interpolation == Interpolation::Bilinear))),
         ];
         let source = include_str!("../../shaders/affine2d.wgsl");
+        // A pixel of three channels lies in two words of two floats, the second of which is there if all are even.
+        let wide = profile.wide_words && x[3] == 3 && (x[1] * x[2]).is_multiple_of(2);
+        let (source, variant) = if wide { (in_words(source), "words") } else { (source.to_owned(), "strips") };
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
-        let kernel = kernels::dispatch("affine2d", source, &constants, Grid::new(strips, 64), slots, epilogue);
-        vec![Candidate::single("strips", kernel)]
+        let kernel = kernels::dispatch("affine2d", &source, &constants, Grid::new(strips, 64), slots, epilogue);
+        vec![Candidate::single(variant, kernel)]
     }
 
     fn field(&self, _io: &Io) -> Field {
