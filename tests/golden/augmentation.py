@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 HERE = pathlib.Path(__file__).parent
 rng = np.random.default_rng(7)
 pictures = {
-    "colour": rng.integers(0, 256, (2, 9, 11, 3)).astype("float32"),
-    "grey": rng.integers(0, 256, (2, 8, 8, 1)).astype("float32"),
+    "colour": rng.integers(0, 256, (2, 7, 8, 3)).astype("float32"),
+    "grey": rng.integers(0, 256, (2, 6, 6, 1)).astype("float32"),
 }
 cases, tensors = [], dict(pictures)
 
@@ -61,8 +61,12 @@ for f in (0.4, 1.7, 3.0):
     cases[-1]["config"]["factor"] = [1 - f, f - 1]
 for a in (0.2, -0.3):
     case("RandomBrightness", {"factor": [a, a], "value_range": [0, 255]})
-for size in ((5, 6), (8, 7), (4, 4)):
+# Parts of the middle, and of pictures that are too small along one axis or both.
+for size in ((5, 6), (4, 3), (9, 5), (3, 9), (9, 10)):
     case("CenterCrop", {"height": size[0], "width": size[1]})
+# As large as the pictures along one axis at least: no place is drawn.
+for size in ((7, 6), (9, 5), (6, 9), (9, 10)):
+    case("RandomCrop", {"height": size[0], "width": size[1]})
 
 (HERE / "augmentation.json").write_text(json.dumps(cases, indent=0) + "\n")
 save_file(tensors, HERE / "augmentation.safetensors")

@@ -14,18 +14,27 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
 
 /// Returns what a model of these layers makes of pictures in a training step.
 fn trained(model: &Model, pictures: &HostTensor, step: u32, seed: u64) -> Vec<f32> {
+    trained_of(model, pictures, step, seed, pictures.shape()[0])
+}
+
+/// Returns the same of a plan that is built for a batch of `capacity`.
+fn trained_of(model: &Model, pictures: &HostTensor, step: u32, seed: u64, capacity: usize) -> Vec<f32> {
     let mut g = Graph::new();
     let x = g.input("x", model.input_shape(), F32);
     let built = model.assemble(&mut g, &[x], Mode::Training).expect("the model fits");
     g.output("y", built.outputs[0]);
-    let n = pictures.shape()[0];
-    let step = Step { step, seed, ..Step::of(n) };
+    let step = Step { step, seed, ..Step::of(pictures.shape()[0]) };
     let feeds = [("x".to_owned(), pictures.clone())];
-    run_graph(&g, &feeds, &step, n, &Run { optimize: true, ..Run::default() }).expect("the graph runs")[0].to_f32()
+    let run = Run { optimize: true, ..Run::default() };
+    run_graph(&g, &feeds, &step, capacity, &run).expect("the graph runs")[0].to_f32()
 }
 
 fn single(layer: impl IntoLayer, shape: &[usize]) -> Model {
     Sequential::new(shape).add(layer).build().expect("a model")
+}
+
+fn refused(layer: impl IntoLayer) -> String {
+    Sequential::new([4, 4, 1]).add(layer).build().expect_err("a part of nothing").to_string()
 }
 
 fn pictures(n: usize) -> HostTensor {
@@ -88,15 +97,18 @@ fn a_seed_gives_the_same_bits_whatever_the_batch_and_each_picture_its_own_change
         assert_ne!(whole, trained(&model, &all, 5, 9), "another step");
         let few = all.rows(0, 3).expect("rows");
         assert_eq!(whole[..3 * row], trained(&model, &few, 4, 9), "a smaller batch");
+        assert_eq!(whole[..3 * row], trained_of(&model, &few, 4, 9, 8), "a larger plan");
         // The same picture eight times: eight results, of which some differ.
         let same = HostTensor::f32([8, 12, 10, 3], all.to_f32()[..360].repeat(8)).expect("pictures");
         let made = trained(&model, &same, 4, 9);
         assert!(made.chunks(row).skip(1).any(|p| *p != made[..row]), "{}", model.layer_names().join(" "));
         let mut net = model.inference(engine(), Batch::up_to(8)).expect("a net");
         let kept = net.predict(&all).expect("a result").to_f32();
-        if model.output_shape() == model.input_shape() {
-            assert_eq!(kept, all.to_f32(), "off in evaluation");
-        }
+        let wanted = match model.output_shape() == model.input_shape() {
+            true => all.to_f32(),
+            false => trained(&single(CenterCrop::new(7, 5), &[12, 10, 3]), &all, 4, 9),
+        };
+        assert_eq!(kept, wanted, "off in evaluation");
     }
 }
 
@@ -167,8 +179,10 @@ fn networks_train_behind_augmentation_and_mistakes_are_told() {
     fit(&mut again);
     assert_eq!(trainer.weights().expect("weights"), again.weights().expect("weights"));
 
-    let small = Sequential::new([4, 4, 1]).add(RandomCrop::new(5, 2)).build().expect_err("too small").to_string();
-    assert!(small.contains("5×2") && small.contains("4×4"), "{small}");
+    let mistakes = [refused(RandomCrop::new(5, 0)), refused(CenterCrop::new(0, 2))];
+    for told in mistakes {
+        assert!(told.contains("from 1 up") && told.contains('0'), "{told}");
+    }
     let behind = Sequential::new([12, 10, 3])
         .add(Conv2D::new(3, 1))
         .add(RandomZoom::new(0.1))

@@ -1,6 +1,6 @@
 //! Pictures changed at random in training, each in its own way; in evaluation they stay as they are.
 
-use super::{DataFormat, image, layer};
+use super::{DataFormat, image, layer, resizing::of_aspect};
 use crate::{
     graph::{Graph, OpError, Value},
     nn::{Mode, Scope},
@@ -313,26 +313,30 @@ impl RandomZoom {
     }
 }
 
-/// Returns what lies above and left of a cut of this size, or an error where pictures are smaller.
-fn margins(op: &str, [h, w]: [usize; 2], size: [usize; 2]) -> Result<[usize; 2], OpError> {
-    match (h.checked_sub(size[0]), w.checked_sub(size[1])) {
-        (Some(rows), Some(columns)) if size[0] * size[1] > 0 => Ok([rows, columns]),
-        _ => {
-            let wanted = format!("pictures of at least {}×{}", size[0].max(1), size[1].max(1));
-            Err(OpError::new(op, wanted, format!("{h}×{w}"), "enlarge them with Resizing, or cut a smaller part"))
-        }
+/// Returns parts of pictures, enlarged where they are smaller than `size`.
+fn cut(g: &mut Graph, op: &str, x: Value, parts: [Part; 2], size: [usize; 2]) -> Result<Vec<Value>, OpError> {
+    if size.contains(&0) {
+        let got = format!("{}×{}", size[0], size[1]);
+        return Err(OpError::new(op, "a height and a width from 1 up", got, "say how large a part to cut"));
     }
+    let rows = g.slice_axis(x, 1, parts[0])?;
+    let part = g.slice_axis(rows, 2, parts[1])?;
+    Ok(vec![if parts.map(|p| p.size) == size { part } else { g.resize2d(part, size, Interpolation::Bilinear)? }])
 }
 
-/// Returns the middle of pictures.
-fn middle(g: &mut Graph, x: Value, size: [usize; 2], margins: [usize; 2]) -> Result<Vec<Value>, OpError> {
-    let rows = g.slice_axis(x, 1, Part::new(margins[0] / 2, size[0]))?;
-    Ok(vec![g.slice_axis(rows, 2, Part::new(margins[1] / 2, size[1]))?])
+/// Returns the middle of pictures; of smaller ones the largest part with the proportions of `size`, enlarged.
+fn middle(g: &mut Graph, op: &str, x: Value, [h, w]: [usize; 2], size: [usize; 2]) -> Result<Vec<Value>, OpError> {
+    let parts = match (h.checked_sub(size[0]), w.checked_sub(size[1])) {
+        (Some(rows), Some(columns)) => [Part::new(rows / 2, size[0]), Part::new(columns / 2, size[1])],
+        _ => of_aspect([h, w], size),
+    };
+    cut(g, op, x, parts, size)
 }
 
 layer! {
-    /// Cuts a part out of each picture, in training at a random place of its own, else in the middle
-    /// (Keras `RandomCrop`, which has one place for a batch and enlarges pictures that are too small).
+    /// Cuts a part out of each picture, in training at a random place of its own where pictures are larger along both
+    /// axes, else in the middle (Keras `RandomCrop`, which has one place for a batch, and whole pictures in evaluation);
+    /// smaller pictures are enlarged.
     ///
     /// ```
     /// use hubel::prelude::*;
@@ -359,10 +363,16 @@ impl RandomCrop {
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let [h, w, _] = pictures(scope, "random_crop", self.data_format, inputs[0])?;
         let size = [self.height, self.width];
-        let margins = margins("random_crop", [h, w], size)?;
         if scope.mode == Mode::Inference {
-            return middle(scope.graph, inputs[0], size, margins);
+            return middle(scope.graph, "random_crop", inputs[0], [h, w], size);
         }
+        if h <= size[0] || w <= size[1] {
+            // Keras takes the place of the part with these proportions, but from there on all that fits.
+            let [rows, columns] = of_aspect([h, w], size).map(|p| p.start);
+            let parts = [Part::new(rows, size[0].min(h - rows)), Part::new(columns, size[1].min(w - columns))];
+            return cut(scope.graph, "random_crop", inputs[0], parts, size);
+        }
+        let margins = [h - size[0], w - size[1]];
         let mut draws = Draws::new(scope, inputs[0], self.seed);
         let (zero, one) = (draws.number(0.0)?, draws.number(1.0)?);
         let mut offset = |margin: usize| {
@@ -378,7 +388,8 @@ impl RandomCrop {
 }
 
 layer! {
-    /// Cuts the middle out of pictures (Keras `CenterCrop`, which enlarges pictures that are too small).
+    /// Cuts the middle out of pictures; of smaller ones the largest part with the proportions of the result, enlarged
+    /// (Keras `CenterCrop`).
     ///
     /// ```
     /// use hubel::prelude::*;
@@ -402,9 +413,7 @@ impl CenterCrop {
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let [h, w, _] = pictures(scope, "center_crop", self.data_format, inputs[0])?;
-        let size = [self.height, self.width];
-        let margins = margins("center_crop", [h, w], size)?;
-        middle(scope.graph, inputs[0], size, margins)
+        middle(scope.graph, "center_crop", inputs[0], [h, w], [self.height, self.width])
     }
 }
 

@@ -66,6 +66,13 @@ impl UpSampling1D {
     }
 }
 
+/// Returns the rows and columns of the largest part in the middle of pictures that has the proportions of `size`.
+pub(super) fn of_aspect([h, w]: [usize; 2], size: [usize; 2]) -> [Part; 2] {
+    let rows = (w.saturating_mul(size[0]) / size[1].max(1)).min(h).max(1);
+    let columns = (h.saturating_mul(size[1]) / size[0].max(1)).min(w).max(1);
+    [Part::new((h - rows) / 2, rows), Part::new((w - columns) / 2, columns)]
+}
+
 layer! {
     /// Pictures in another size (Keras `Resizing`), with half-pixel centres and no smoothing.
     ///
@@ -98,10 +105,9 @@ impl Resizing {
             let shape = image(scope.graph, "resizing", x)?;
             let (h, w) = (shape.dims()[1], shape.dims()[2]);
             if self.crop_to_aspect_ratio {
-                let crop_h = (w.saturating_mul(self.height) / self.width.max(1)).min(h).max(1);
-                let crop_w = (h.saturating_mul(self.width) / self.height.max(1)).min(w).max(1);
-                x = scope.graph.slice_axis(x, 1, Part::new((h - crop_h) / 2, crop_h))?;
-                x = scope.graph.slice_axis(x, 2, Part::new((w - crop_w) / 2, crop_w))?;
+                let [rows, columns] = of_aspect([h, w], [self.height, self.width]);
+                x = scope.graph.slice_axis(x, 1, rows)?;
+                x = scope.graph.slice_axis(x, 2, columns)?;
             }
             scope.graph.resize2d(x, [self.height, self.width], self.interpolation)
         })?;
