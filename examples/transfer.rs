@@ -48,8 +48,8 @@ struct Options {
     #[arg(long, default_value_t = 16)]
     batch: usize,
     /// Parts of the pictures that the head is tested on in turn
-    #[arg(long, default_value_t = 5)]
-    folds: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..))]
+    folds: u64,
     /// Seed of order and weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -140,10 +140,11 @@ fn main() -> Result<()> {
     println!("features of {} pictures: {:.1} s", data.len(), began.elapsed().as_secs_f64());
     let width = base.output_shape().last();
     let rows: Vec<u32> = (0..data.len() as u32).collect();
-    let part = |k: usize| k * data.len() / options.folds.max(2)..(k + 1) * data.len() / options.folds.max(2);
+    let folds = options.folds as usize;
+    let part = |k: usize| k * data.len() / folds..(k + 1) * data.len() / folds;
     let (mut right, mut last) = (0.0, None);
     let began = Instant::now();
-    for k in 0..options.folds.max(2) {
+    for k in 0..folds {
         let test = part(k);
         let (held, rest): (Vec<u32>, Vec<u32>) = rows.iter().partition(|&&i| test.contains(&(i as usize)));
         let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy);
@@ -159,7 +160,7 @@ fn main() -> Result<()> {
     println!(
         "phase one, the head alone: held-out accuracy {:.1}% over {} parts, {:.1} s",
         100.0 * mean,
-        options.folds.max(2),
+        folds,
         began.elapsed().as_secs_f64()
     );
 
@@ -168,7 +169,7 @@ fn main() -> Result<()> {
     if options.fine_epochs > 0 {
         let mut model = pictures().add(Dense::new(classes).activation(Softmax).name("head")).build()?;
         freeze(&mut model, &base, options.freeze)?;
-        let test = part(options.folds.max(2) - 1);
+        let test = part(folds - 1);
         let (train, held) = (data.take(test.start), data.split(test.len() as f64 / data.len() as f64).1);
         let how = Compile::new(Adam::new(options.fine_rate), SparseCategoricalCrossentropy::new()).metric(Accuracy);
         let mut trainer = model.compile(&engine, how.seed(options.seed))?;

@@ -64,8 +64,7 @@ const WITHOUT_EFFECT: [&str; 13] = [
 ];
 
 /// Options of Keras that there are not here; switched off they change nothing.
-const OFF: [&str; 7] =
-    ["stateful", "rms_scaling", "renorm", "recurrent_dropout", "mask_zero", "antialias", "pad_to_aspect_ratio"];
+const OFF: [&str; 6] = ["stateful", "rms_scaling", "renorm", "recurrent_dropout", "mask_zero", "antialias"];
 
 fn without_effect(key: &str, value: &Json) -> bool {
     let off = *value == false || value.as_f64() == Some(0.0);
@@ -111,9 +110,7 @@ pub(super) fn layer_from_json(object: &Json) -> Result<Arc<dyn Layer>, LayerErro
     let Json::Object(map) = &mut config else {
         return Err(error(&name, class, "an object `config`", &config.to_string(), "give the layer's options by name"));
     };
-    // What `pad_to_aspect_ratio` fills with, which there is not here.
-    let fill = |key: &str| class == "Resizing" && key.starts_with("fill_");
-    map.retain(|key, value| !without_effect(key, value) && !fill(key));
+    map.retain(|key, value| !without_effect(key, value));
     // Keras 2 writes a list of one axis.
     if let Some([one]) = map.get("axis").and_then(Json::as_array).map(Vec::as_slice) {
         let one = one.clone();

@@ -278,8 +278,8 @@ const THREE: Fill = Fill::Ranges(&[(-6.0, -3.05), (-2.95, 2.95), (3.05, 6.0)]);
 const OUTER: Fill = Fill::Ranges(&[(-1.0, -0.6), (0.6, 1.0)]);
 const INNER: Fill = Fill::Uniform(-0.4, 0.4);
 const INDEX: Fill = Fill::Index(3);
-/// Halfway between whole numbers, on them and elsewhere.
 const ANGLES: Fill = Fill::Uniform(-7.0, 7.0);
+/// Halfway between whole numbers, on them and elsewhere.
 const HALVES: Fill = Fill::Ranges(&[(-2.5, -2.5), (-0.5, -0.5), (0.5, 0.5), (1.5, 1.5), (-3.0, -3.0), (-9.0, 9.0)]);
 const SELU: (f32, f32) = (1.050_701, 1.673_263_2);
 
@@ -444,7 +444,7 @@ pub static TABLE: &[Elementary] = &[
         |g, x, _, dy| {
             let sin = g.unary("sin", x[0])?;
             let back = g.mul(dy, sin)?;
-            Ok(vec![Some(g.unary("neg", back)?)])
+            Ok(vec![Some(g.neg(back)?)])
         }
     ),
     row!("floor", 1, "floor($a)", |a, _, _| a.floor(), Accuracy::Exact, [HALVES, ANY, ANY], |_, _, _, _| Ok(vec![

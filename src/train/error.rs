@@ -20,6 +20,9 @@ pub enum TrainError {
         /// Those given.
         got: usize,
     },
+    /// A model of several inputs was to be trained.
+    #[error("training takes a model of one input, this one has {0}; train a part of it, or concatenate the samples")]
+    ManyInputs(usize),
     /// The distribution of MixUp's shares does not exist.
     #[error("MixUp's alpha must be above 0, it is {0}; 0.2 is usual")]
     MixUp(f32),

@@ -3,7 +3,7 @@
 use super::{
     Trainer,
     step::{ROWS, Source, fed, gathered},
-    trainer::host_samples,
+    trainer::rows_of,
 };
 use crate::{
     Error,
@@ -77,10 +77,7 @@ impl Trainer {
         let Some(alpha) = self.how.mix_up else { return Ok(Vec::new()) };
         let mut others = rows.to_vec();
         others.rotate_left(1.min(rows.len()));
-        let mut feeds = match source {
-            Source::Host => host_samples(data, &others)?,
-            Source::Device(_) => vec![(ROWS.to_owned(), HostTensor::u32([others.len()], others)?)],
-        };
+        let mut feeds = rows_of(data, source, &others)?;
         feeds.iter_mut().for_each(|feed| feed.0.insert_str(0, MARK));
         let mut rng = Philox::new(step.seed, Purpose::Noise, stream_id(MARK).wrapping_add(step.step));
         let shares = rows.iter().map(|_| beta(&mut rng, f64::from(alpha)) as f32).collect();

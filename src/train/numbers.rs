@@ -4,7 +4,7 @@ use super::{
     Trainer,
     runner::{Compiled, Runner},
     step::Source,
-    trainer::{Position, as_bytes, host_feeds},
+    trainer::{Position, as_bytes},
 };
 use crate::{
     Error,
@@ -128,13 +128,13 @@ impl Trainer {
     /// ```
     /// use hubel::prelude::*;
     /// let model = Sequential::new([2]).add(Dense::new(1)).build()?;
-    /// let mut trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), MeanSquaredError))?;
+    /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), MeanSquaredError))?;
     /// let data = Dataset::new(HostTensor::f32([1, 2], vec![0.0, f32::INFINITY])?, HostTensor::f32([1, 1], vec![1.0])?)?;
     /// let found = trainer.first_not_finite(&data)?.expect("it is found");
     /// assert_eq!((found.node.as_str(), found.index), ("x", 1));
     /// # Ok::<(), hubel::Error>(())
     /// ```
-    pub fn first_not_finite(&mut self, data: &Dataset) -> Result<Option<NotFinite>, Error> {
+    pub fn first_not_finite(&self, data: &Dataset) -> Result<Option<NotFinite>, Error> {
         self.check(data)?;
         let step = self.at.step;
         let find = |node: &str, op: &str, tensor: &HostTensor| {
@@ -144,7 +144,7 @@ impl Trainer {
         };
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let own = self.step(data.len(), true);
-        let feeds = [host_feeds(data, &rows)?, self.mixed_in(data, &Source::Host, &rows, &own)?].concat();
+        let feeds = self.feeds(&own, data, &Source::Host, &rows, Mode::Training)?;
         let weights = self.weights()?;
         let inputs = feeds.iter().map(|(name, t)| (name.as_str(), "input", t));
         let weights = weights.iter().map(|(name, t)| (name.as_str(), "weight", t));

@@ -79,6 +79,19 @@ impl Compiled {
     }
 }
 
+/// The most samples of a step that nobody gave a size.
+const MOST_SAMPLES: u64 = 256;
+/// The most bytes that the largest value of such a step takes.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Returns for how many samples each of a graph's values is small and fits into a binding.
+pub(super) fn largest_batch(engine: &Engine, graph: &Graph) -> usize {
+    let values = graph.nodes().iter().flat_map(|node| &node.outputs);
+    let row = values.map(|ty| 4 * ty.shape.elements().per_sample).max().unwrap_or(0);
+    let most = engine.profile().max_binding_bytes.min(MOST_BYTES);
+    (most / row.max(1)).clamp(1, MOST_SAMPLES) as usize
+}
+
 /// Makes room in `arena` for the largest of each of these graphs' arenas.
 pub(super) fn reserve(engine: &Engine, arena: &Arena, graphs: &[&Compiled]) -> Result<(), Error> {
     let mut arenas: Vec<u64> = Vec::new();

@@ -2,7 +2,7 @@ use super::{
     Compile, Control, Fit, History, Inference, NotFinite, Progress, TrainError,
     norms::Norm,
     numbers::Steps,
-    runner::{Compiled, Runner, reserve},
+    runner::{Compiled, Runner, largest_batch, reserve},
     step::{METRICS, ROWS, SAMPLES, Source, WEIGHTS, labels_name, sums_name},
 };
 use crate::{
@@ -16,9 +16,6 @@ use crate::{
     tensor::{Batch, HostTensor, Shape},
 };
 use std::{sync::Arc, time::Instant};
-
-/// The samples of an evaluation step take so many bytes, where that is more of them than in a training step.
-const SMALL_BYTES: usize = 8 << 20;
 
 /// Loss and metrics of an evaluation.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -97,7 +94,7 @@ impl Trainer {
             return Err(TrainError::MixUp(alpha).into());
         }
         if model.inputs().len() != 1 {
-            return Err(TrainError::Inputs { wanted: model.inputs().len(), got: 1 }.into());
+            return Err(TrainError::ManyInputs(model.inputs().len()).into());
         }
         if model.outputs().len() != how.targets.len() {
             return Err(TrainError::Outputs { wanted: model.outputs().len(), got: how.targets.len() }.into());
@@ -223,17 +220,26 @@ impl Trainer {
         rows: &[u32],
         mode: Mode,
     ) -> Result<(), Error> {
-        let mixed = if mode == Mode::Training { self.mixed_in(data, source, rows, step)? } else { Vec::new() };
-        let own = match source {
-            Source::Device(_) => Vec::new(),
-            Source::Host => host_feeds(data, rows)?,
-        };
-        let mut feeds = as_bytes(&own);
-        if let Source::Device(_) = source {
-            feeds.push((ROWS, bytemuck::cast_slice(rows)));
+        runner.run(step, &as_bytes(&self.feeds(step, data, source, rows, mode)?))
+    }
+
+    /// Returns what a step is fed, by input name.
+    pub(super) fn feeds(
+        &self,
+        step: &Step,
+        data: &Dataset,
+        source: &Source,
+        rows: &[u32],
+        mode: Mode,
+    ) -> Result<Vec<(String, HostTensor)>, Error> {
+        let mut feeds = rows_of(data, source, rows)?;
+        if let (Source::Host, Some(weights)) = (source, data.weights_of(rows)) {
+            feeds.push((WEIGHTS.into(), HostTensor::f32([rows.len()], weights)?));
         }
-        feeds.extend(as_bytes(&mixed));
-        runner.run(step, &feeds)
+        if mode == Mode::Training {
+            feeds.extend(self.mixed_in(data, source, rows, step)?);
+        }
+        Ok(feeds)
     }
 
     pub(super) fn read_values(&self, runner: &mut Runner, n: usize) -> Result<Vec<(String, f64)>, Error> {
@@ -260,12 +266,12 @@ impl Trainer {
             self.check(validation)?;
         }
         self.at.seed = fit.seed;
-        let (source, training) = self.compiled(data, fit.batch, Mode::Training)?;
+        let (source, training, _) = self.compiled(data, fit.batch, Mode::Training)?;
         let evaluation = match fit.validation {
             None => None,
-            Some(data) => Some((data, self.compiled(data, evaluation_batch(data, fit.batch), Mode::Inference)?)),
+            Some(data) => Some((data, self.compiled(data, fit.batch, Mode::Inference)?)),
         };
-        let graphs: Vec<_> = evaluation.iter().map(|(_, (_, compiled))| compiled).chain([&training]).collect();
+        let graphs: Vec<_> = evaluation.iter().map(|(_, (_, compiled, _))| compiled).chain([&training]).collect();
         reserve(&self.engine, &self.arena, &graphs)?;
         if let Some(plan) = training.plan() {
             if self.at.plan != 0 && self.at.plan != plan.hash {
@@ -277,7 +283,9 @@ impl Trainer {
         let mut runner = training.runner(&self.engine, Some(&self.arena))?;
         let mut validation = match evaluation {
             None => None,
-            Some((data, (source, compiled))) => Some((data, source, compiled.runner(&self.engine, Some(&self.arena))?)),
+            Some((data, (source, compiled, batch))) => {
+                Some((data, source, compiled.runner(&self.engine, Some(&self.arena))?, batch))
+            }
         };
         let mut at = Progress { epochs: fit.epochs, samples: data.len(), ..Progress::default() };
         fit.callbacks.iter_mut().try_for_each(|c| c.begin(&at, self))?;
@@ -324,8 +332,8 @@ impl Trainer {
             at.values = self.read_values(&mut runner, 1)?;
             at.samples_per_s = (data.len() - from) as f64 / began.elapsed().as_secs_f64();
             at.values.extend(self.read_norms(data.len(), data.len().div_ceil(fit.batch))?);
-            if let Some((data, source, runner)) = &mut validation {
-                let scores = self.run_evaluation(data, source, runner, evaluation_batch(data, fit.batch))?;
+            if let Some((data, source, runner, batch)) = &mut validation {
+                let scores = self.run_evaluation(data, source, runner, *batch)?;
                 at.values.extend(scores.values.into_iter().map(|(name, v)| (format!("val_{name}"), v)));
             }
             self.history.push(self.at.epoch, &at.values);
@@ -397,7 +405,7 @@ impl Trainer {
         let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
         let step = self.step(data.len(), true);
-        let feeds = [host_feeds(data, &rows)?, self.mixed_in(data, &Source::Host, &rows, &step)?].concat();
+        let feeds = self.feeds(&step, data, &Source::Host, &rows, Mode::Training)?;
         self.at.step += 1;
         let times = match &mut runner {
             Runner::Device(session) => session.profile(&step, &as_bytes(&feeds))?,
@@ -407,11 +415,17 @@ impl Trainer {
         Ok(times)
     }
 
-    fn compiled(&self, data: &Dataset, batch: usize, mode: Mode) -> Result<(Source, Compiled), Error> {
+    /// Returns where samples come from, the step for batches of at least `batch` samples, and of how many; those of an
+    /// evaluation are larger where samples are small.
+    fn compiled(&self, data: &Dataset, batch: usize, mode: Mode) -> Result<(Source, Compiled, usize), Error> {
         let source = self.source(data)?;
         let graph = self.graph(data, &source, mode)?;
+        let batch = match mode {
+            Mode::Training => batch,
+            Mode::Inference => batch.max(largest_batch(&self.engine, &graph)).min(data.len()),
+        };
         let compiled = Compiled::new(&self.engine, graph, batch, self.stores(&source))?;
-        Ok((source, compiled))
+        Ok((source, compiled, batch))
     }
 
     fn run_evaluation(
@@ -431,8 +445,7 @@ impl Trainer {
     /// Returns loss and metrics over a whole data set, without dropout and with moving statistics.
     pub fn evaluate(&mut self, data: &Dataset) -> Result<Scores, Error> {
         self.check(data)?;
-        let batch = evaluation_batch(data, 32);
-        let (source, compiled) = self.compiled(data, batch, Mode::Inference)?;
+        let (source, compiled, batch) = self.compiled(data, 1, Mode::Inference)?;
         let mut runner = compiled.runner(&self.engine, Some(&self.arena))?;
         self.run_evaluation(data, &source, &mut runner, batch)
     }
@@ -447,7 +460,14 @@ impl Trainer {
     /// Returns the model's output for f32 samples (n, …), any number of them.
     pub fn predict(&self, samples: &HostTensor) -> Result<HostTensor, Error> {
         let n = samples.shape().first().copied().unwrap_or(1);
-        self.inference(Batch::up_to(n.min(256)), &[])?.predict(samples)
+        self.inference_of(n)?.predict(samples)
+    }
+
+    /// Returns the model ready to run on batches of a size that fits `n` samples and the device.
+    fn inference_of(&self, n: usize) -> Result<Inference, Error> {
+        let mut net = self.inference(Batch::up_to(n), &[])?;
+        net.batch = n.min(largest_batch(&self.engine, &net.graph)).max(1);
+        Ok(net)
     }
 
     /// Returns how many samples of each class were taken for each: a row for each class of the labels, in it a number for
@@ -468,8 +488,7 @@ impl Trainer {
             let (wanted, got) = ("class indices, u8 or u32 (n)".into(), data.labels.dtype().to_string());
             return Err(TrainError::Labels { wanted, got }.into());
         }
-        let batch = Batch::up_to(evaluation_batch(data, 32));
-        let said = self.inference(batch, &[])?.features(data, |_, _| {})?;
+        let said = self.inference_of(data.len())?.features(data, |_, _| {})?;
         let classes = self.model.output_shape().last();
         let mut matrix = vec![vec![0; classes]; classes];
         for (said, label) in said.images.to_f32().chunks(classes).zip(data.labels.to_f32()) {
@@ -530,30 +549,18 @@ fn check_labels(output: &Shape, takes_classes: bool, labels: &HostTensor) -> Res
     }
 }
 
-/// Returns the samples of an evaluation step: more than in training where samples are small.
-fn evaluation_batch(data: &Dataset, training: usize) -> usize {
-    let bytes = 4 * data.sample_shape().iter().product::<usize>().max(1);
-    (SMALL_BYTES / bytes).min(256).max(training).min(data.len().max(1))
-}
-
 fn batch_kind(data: &Dataset) -> (usize, bool) {
     (data.len(), data.weights.is_some())
 }
 
-/// Returns samples and labels by input name.
-pub(super) fn host_samples(data: &Dataset, rows: &[u32]) -> Result<Vec<(String, HostTensor)>, Error> {
+/// Returns samples and labels, or where they lie on the device, by input name.
+pub(super) fn rows_of(data: &Dataset, source: &Source, rows: &[u32]) -> Result<Vec<(String, HostTensor)>, Error> {
+    if let Source::Device(_) = source {
+        return Ok(vec![(ROWS.to_owned(), HostTensor::u32([rows.len()], rows.to_vec())?)]);
+    }
     let mut feeds = vec![(SAMPLES.to_owned(), data.rows(rows)?)];
     for (k, labels) in data.targets().enumerate() {
         feeds.push((labels_name(k), data.part_of(labels, rows)?));
-    }
-    Ok(feeds)
-}
-
-/// Returns what a step on host samples is fed, by input name.
-pub(super) fn host_feeds(data: &Dataset, rows: &[u32]) -> Result<Vec<(String, HostTensor)>, Error> {
-    let mut feeds = host_samples(data, rows)?;
-    if let Some(weights) = data.weights_of(rows) {
-        feeds.push((WEIGHTS.into(), HostTensor::f32([rows.len()], weights)?));
     }
     Ok(feeds)
 }

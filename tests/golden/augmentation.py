@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What Keras's augmentation layers make of two pictures each, where their factors leave nothing to chance.
+"""What Keras's augmentation layers, and its Resizing with bands, make of two pictures each, where their factors leave nothing to chance.
 
     pip install keras==3.15.1 jax==0.10.2 safetensors numpy
     KERAS_BACKEND=jax python tests/golden/augmentation.py
@@ -67,6 +67,10 @@ for size in ((5, 6), (4, 3), (9, 5), (3, 9), (9, 10)):
 # As large as the pictures along one axis at least: no place is drawn.
 for size in ((7, 6), (9, 5), (6, 9), (9, 10)):
     case("RandomCrop", {"height": size[0], "width": size[1]})
+for height, width in ((6, 6), (5, 13), (12, 4)):
+    for interpolation in ("nearest", "bilinear"):
+        pad = {"pad_to_aspect_ratio": True, "fill_value": 9.0, "interpolation": interpolation}
+        case("Resizing", {"height": height, "width": width, **pad})
 
 (HERE / "augmentation.json").write_text(json.dumps(cases, indent=0) + "\n")
 save_file(tensors, HERE / "augmentation.safetensors")

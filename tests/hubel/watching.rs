@@ -94,7 +94,7 @@ fn a_value_that_is_no_number_is_named_wherever_it_comes_up() {
             }
             let model = if place == layers.len() { model.add(Poison { index }) } else { model };
             let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new());
-            let mut trainer = model.build().expect("a model").compile(engine(), how).expect("a trainer");
+            let trainer = model.build().expect("a model").compile(engine(), how).expect("a trainer");
             let before = trainer.weights().expect("weights");
             let found = trainer.first_not_finite(&data).expect("a search").expect("something is found");
             assert!(found.node.contains("poison") && found.index == index, "{place} {index}: {found}");

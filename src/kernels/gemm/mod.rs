@@ -328,6 +328,11 @@ const ENTER: f64 = 20.0;
 const LAUNCH: f64 = 7_000.0;
 
 /// Returns whether a workgroup of 8 is one subgroup on a processor: there a broadcast costs less than a load.
+/// Returns the way that takes the least time, the first of equal ones, with its time.
+fn fastest<T>(ways: impl Iterator<Item = T>, time: impl Fn(&T) -> f64) -> Option<(f64, T)> {
+    ways.map(|way| (time(&way), way)).min_by(|(a, _), (b, _)| a.total_cmp(b))
+}
+
 fn lanes_of_eight(profile: &DeviceProfile) -> bool {
     profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8
 }

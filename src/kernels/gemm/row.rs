@@ -55,21 +55,11 @@ impl Row {
         {
             return None;
         }
-        let mut best: Option<(f64, Row)> = None;
-        for vectors in 1..=w.to_channels / LANES {
-            for tiles in 1..=w.to[1] {
-                let row = Row { pixels: w.to[1].div_ceil(tiles), vectors };
-                let sums = row.pixels * vectors;
-                if sums > MOST_SUMS || sums * w.kernel[1] > MOST_MADDS {
-                    continue;
-                }
-                let time = row.time(w);
-                if best.is_none_or(|(t, _)| time < t) {
-                    best = Some((time, row));
-                }
-            }
-        }
-        best
+        let rows = (1..=w.to_channels / LANES)
+            .flat_map(|vectors| (1..=w.to[1]).map(move |tiles| Row { pixels: w.to[1].div_ceil(tiles), vectors }));
+        let sums = |row: &Row| row.pixels * row.vectors;
+        let rows = rows.filter(|row| sums(row) <= MOST_SUMS && sums(row) * w.kernel[1] <= MOST_MADDS);
+        super::fastest(rows, |row| row.time(w))
     }
 
     /// Returns the launch of the window in such tiles.

@@ -108,21 +108,13 @@ impl Spread {
         let weights = w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels * 4;
         let uniform = weights as u64 <= UNIFORM_BYTES;
         let width = w.to[1].div_ceil(w.strides[1]);
-        let mut best: Option<(f64, Spread)> = None;
-        for channels in 1..=w.to_channels.min(16) {
-            for strips in 1..=width.min(64) {
-                let spread = Spread { blocks: width.div_ceil(strips), channels, terms, uniform };
-                let madds = w.strides[0] * w.kernel[1] * channels * spread.blocks * terms;
-                if spread.sums(w) > MOST_SUMS || madds > MOST_MADDS {
-                    continue;
-                }
-                let time = spread.time(w);
-                if best.is_none_or(|(t, _)| time < t) {
-                    best = Some((time, spread));
-                }
-            }
-        }
-        best
+        let spreads = (1..=w.to_channels.min(16)).flat_map(|channels| {
+            let of = move |strips| Spread { blocks: width.div_ceil(strips), channels, terms, uniform };
+            (1..=width.min(64)).map(of)
+        });
+        let madds = |s: &Spread| w.strides[0] * w.kernel[1] * s.channels * s.blocks * terms;
+        let spreads = spreads.filter(|s| s.sums(w) <= MOST_SUMS && madds(s) <= MOST_MADDS);
+        super::fastest(spreads, |spread| spread.time(w))
     }
 
     /// Returns the launch of the window in such strips.

@@ -109,23 +109,15 @@ impl Strip {
     }
 
     fn best(w: &Window, reads: Reads) -> Option<(f64, Strip)> {
-        let mut best: Option<(f64, Strip)> = None;
-        for channels in (1..=16).filter(|&c| c <= w.to_channels) {
-            for n_strips in 1..=w.to[1].min(64) {
-                let strip = Strip { pixels: w.to[1].div_ceil(n_strips), channels, reads };
-                let tile = strip.pixels * channels;
-                // A longer text takes too long to compile.
-                let most = if matches!(reads, Reads::Uniform(_)) { 512 } else { 1024 };
-                if tile > 256 || tile * w.kernel[1] > most {
-                    continue;
-                }
-                let time = strip.time(w);
-                if best.as_ref().is_none_or(|b| time < b.0) {
-                    best = Some((time, strip));
-                }
-            }
-        }
-        best
+        // A longer text takes too long to compile.
+        let most = if matches!(reads, Reads::Uniform(_)) { 512 } else { 1024 };
+        let strips = (1..=16).filter(|&c| c <= w.to_channels).flat_map(|channels| {
+            let of = move |n_strips| Strip { pixels: w.to[1].div_ceil(n_strips), channels, reads };
+            (1..=w.to[1].min(64)).map(of)
+        });
+        let tile = |s: &Strip| s.pixels * s.channels;
+        let strips = strips.filter(|s| tile(s) <= 256 && tile(s) * w.kernel[1] <= most);
+        super::fastest(strips, |strip| strip.time(w))
     }
 
     /// Returns the launch of the window in such strips.

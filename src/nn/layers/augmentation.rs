@@ -200,7 +200,7 @@ impl RandomRotation {
         let angle = draws.uniform(self.factor.range().map(|x| x * TAU))?;
         let (sin, cos) = (draws.g().unary("sin", angle)?, draws.g().unary("cos", angle)?);
         let (x, y) = ((w as f32 - 1.0) / 2.0, (h as f32 - 1.0) / 2.0);
-        let back = draws.g().unary("neg", sin)?;
+        let back = draws.g().neg(sin)?;
         // The middle stays: offset = middle − map · middle.
         let mut offset = |along: (Value, f32), across: (Value, f32), middle: f32| {
             let along = draws.line(along.0, -along.1, middle)?;

@@ -2,7 +2,7 @@ use super::{DataFormat, Pair, Single, image, layer};
 use crate::{
     graph::{OpError, Value},
     nn::Scope,
-    ops::{Interpolation, Part},
+    ops::{FillMode, Interpolation, PadMode, Part},
 };
 
 layer! {
@@ -89,6 +89,12 @@ layer! {
         set interpolation: Interpolation = Interpolation::Bilinear,
         /// Returns the layer that cuts off what would change the proportions, or stretches.
         set crop_to_aspect_ratio: bool = false,
+        /// Returns the layer that puts bands where the proportions change, or stretches.
+        set pad_to_aspect_ratio: bool = false,
+        /// Returns the layer with such bands; only [`FillMode::Constant`] is there.
+        set fill_mode: FillMode = FillMode::Constant,
+        /// Returns the layer with bands of this number.
+        set fill_value: f32 = 0.0,
         /// Returns the layer for this order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
     }
@@ -108,6 +114,18 @@ impl Resizing {
                 let [rows, columns] = of_aspect([h, w], [self.height, self.width]);
                 x = scope.graph.slice_axis(x, 1, rows)?;
                 x = scope.graph.slice_axis(x, 2, columns)?;
+            }
+            if self.pad_to_aspect_ratio {
+                if self.fill_mode != FillMode::Constant {
+                    let (wanted, got) = ("fill_mode constant", format!("{:?}", self.fill_mode));
+                    return Err(OpError::new("resizing", wanted, got, "choose it, or crop_to_aspect_ratio"));
+                }
+                let band = |of: usize, to: usize, across: usize, all: usize| {
+                    (of.saturating_mul(to) / across.max(1)).saturating_sub(all) as isize / 2
+                };
+                let rows = band(w, self.height, self.width, h);
+                let columns = if rows > 0 { 0 } else { band(h, self.width, self.height, w) };
+                x = scope.graph.pad2d_with(x, [[rows; 2], [columns; 2]], PadMode::Constant(self.fill_value))?;
             }
             scope.graph.resize2d(x, [self.height, self.width], self.interpolation)
         })?;
