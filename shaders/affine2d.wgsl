@@ -2,8 +2,8 @@
 // of picture b's six numbers m, between four neighbours where BILINEAR, else the nearest. What lies outside is found by
 // MODE: 0 the constant FILL, 1 the edge, 2 the picture reflected with its edges twice, 3 the picture repeated.
 // x: (N, H, W, C), m: (N, 6), y: (N, P, Q, C), row-major; one invocation per STRIP pixels of a row, STRIPS a row, folded
-// grid. Strips: PER_SAMPLE · n.
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+// grid. Strips: PER_SAMPLE · n. x is read as words, a float or four bytes each; the text between the marks
+// can be another that reads WIDTH channels of a pixel at once, and picture_of one that finds rows of a table, −1 for zeros.
 @group(0) @binding(2) var<storage, read> m: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
@@ -19,6 +19,31 @@ override MODE: u32 = 0u;
 override FILL: f32 = 0.0;
 override BILINEAR: bool = false;
 
+// --
+@group(0) @binding(1) var<storage, read> x: array<u32>;
+
+override BYTES: bool = false;
+
+const WIDTH = 1u;
+
+fn pixels(picture: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
+    let there = row < H && column < W;
+    let i = u32(select(0, (max(picture, 0) * H + row) * W + column, there)) * C + c;
+    var value = 0.0;
+    if (BYTES) {
+        value = f32((x[i >> 2u] >> ((i & 3u) * 8u)) & 255u);
+    } else {
+        value = bitcast<f32>(x[i]);
+    }
+    return vec3<f32>(select(FILL, select(0.0, value, picture >= 0), there), 0.0, 0.0);
+}
+
+fn beside(picture: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
+    return array<vec3<f32>, 2>(pixels(picture, row, left, c), pixels(picture, row, right, c));
+}
+// --
+fn picture_of(b: u32) -> i32 { return i32(b); }
+
 // The element of n that stands at place i, n where there is none.
 fn place(i: i32, n: i32) -> i32 {
     if (MODE == 1u) { return clamp(i, 0, n - 1); }
@@ -32,18 +57,13 @@ fn nearest(at: f32) -> i32 {
     return i32(sign(at) * floor(abs(at) + 0.5));
 }
 
-fn element(i: u32) -> f32 { return x[i]; }
-
-fn pixel(picture: i32, row: i32, column: i32, c: u32) -> f32 {
-    let there = row < H && column < W;
-    return select(FILL, element(u32(select(0, (picture + row) * W + column, there)) * C + c), there);
+fn store(o: u32, v: vec3<f32>) {
+    y[o] = epilogue(v.x, o);
+    if (WIDTH == 3u) {
+        y[o + 1u] = epilogue(v.y, o + 1u);
+        y[o + 2u] = epilogue(v.z, o + 2u);
+    }
 }
-
-// WIDTH channels of a pixel.
-const WIDTH = 1u;
-alias V = f32;
-fn pixels(picture: i32, row: i32, column: i32, c: u32) -> V { return pixel(picture, row, column, c); }
-fn store(o: u32, v: V) { y[o] = epilogue(v, o); }
 
 @compute @workgroup_size(64)
 fn main(
@@ -58,7 +78,7 @@ fn main(
     let first = i % STRIPS * STRIP;
     let p = i / STRIPS % P;
     let b = i / (STRIPS * P);
-    let picture = i32(b) * H;
+    let picture = picture_of(b);
     let start = vec2<f32>(m[b * 6u + 1u], m[b * 6u + 4u]) * f32(p) + vec2<f32>(m[b * 6u + 2u], m[b * 6u + 5u]);
     let along = vec2<f32>(m[b * 6u], m[b * 6u + 3u]);
     let last = min(first + STRIP, Q);
@@ -68,8 +88,8 @@ fn main(
         if (!BILINEAR) {
             let row = place(nearest(at.y), H);
             let column = place(nearest(at.x), W);
-            for (var c = 0u; c < C; c++) {
-                y[o + c] = epilogue(pixel(picture, row, column, c), o + c);
+            for (var c = 0u; c < C; c += WIDTH) {
+                store(o + c, pixels(picture, row, column, c));
             }
             continue;
         }
@@ -81,9 +101,11 @@ fn main(
         let left = place(corner.x, W);
         let right = place(corner.x + 1, W);
         for (var c = 0u; c < C; c += WIDTH) {
-            let above = pixels(picture, top, left, c) * (1.0 - share.x) + pixels(picture, top, right, c) * share.x;
-            let below = pixels(picture, bottom, left, c) * (1.0 - share.x) + pixels(picture, bottom, right, c) * share.x;
-            store(o + c, above * (1.0 - share.y) + below * share.y);
+            let above = beside(picture, top, left, right, c);
+            let below = beside(picture, bottom, left, right, c);
+            let upper = above[0] * (1.0 - share.x) + above[1] * share.x;
+            let lower = below[0] * (1.0 - share.x) + below[1] * share.x;
+            store(o + c, upper * (1.0 - share.y) + lower * share.y);
         }
     }
 }

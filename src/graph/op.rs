@@ -230,6 +230,17 @@ pub trait Op: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Returns whether result 0 is the rows of input 0 that input 1 names, as numbers of f32.
+    fn gathers(&self) -> bool {
+        false
+    }
+
+    /// Returns whether the operation on `inputs` inputs gives for a table and the numbers of its rows, in place of input
+    /// 0, what it gives for those rows.
+    fn reads_rows(&self, _inputs: usize) -> bool {
+        false
+    }
+
     /// Returns what part of input 0, a picture, one pixel of output 0 depends on.
     fn field(&self, _io: &Io) -> Field {
         Field::Point

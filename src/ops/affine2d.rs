@@ -1,6 +1,6 @@
 //! Pictures resampled by an affine map of their own: turned, moved, enlarged, mirrored, cut.
 
-use super::{Interpolation, pad2d::pictures};
+use super::{Gather, Interpolation, pad2d::pictures};
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op, OpError,
@@ -43,7 +43,8 @@ impl FillMode {
 }
 
 /// Pictures resampled by affine maps (Keras `ops.image.affine_transform`): pixel (column q, row p) of a result lies at
-/// column m₀·q + m₁·p + m₂ and row m₃·q + m₄·p + m₅ of its picture.
+/// column m₀·q + m₁·p + m₂ and row m₃·q + m₄·p + m₅ of its picture. Inputs: pictures (N, h, w, c) and maps (N, 6), or a
+/// table of pictures (R, h, w, c; f32 or u8), the numbers of its rows (N), and maps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Affine2d {
     /// Rows and columns of the result.
@@ -55,6 +56,85 @@ pub struct Affine2d {
     /// The number outside, for [`FillMode::Constant`].
     pub fill_value: f32,
 }
+
+const FROM_TABLE: Gather = Gather { dtype: DType::F32 };
+
+/// Reads two pixels of three bytes that stand beside each other as three words of four bytes.
+const BYTES: &str = "@group(0) @binding(1) var<storage, read> x: array<u32>;
+
+const WIDTH = 3u;
+
+// Pixel (row, column) and the one after it.
+fn pair(picture: i32, row: i32, column: i32) -> array<vec3<f32>, 2> {
+    let i = u32((max(picture, 0) * H + row) * W + column) * 3u;
+    let w = i >> 2u;
+    let middle = x[w + 1u];
+    let bits = (i & 3u) * 8u;
+    // A shift by 32 bits is not defined.
+    let low = (x[w] >> bits) | ((middle << (31u - bits)) << 1u);
+    let high = (middle >> bits) | ((x[w + 2u] << (31u - bits)) << 1u);
+    let bytes = vec4<f32>((vec4<u32>(low) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u));
+    let named = select(0.0, 1.0, picture >= 0);
+    return array<vec3<f32>, 2>(
+        bytes.xyz * named,
+        vec3<f32>(bytes.w, f32(high & 255u), f32((high >> 8u) & 255u)) * named,
+    );
+}
+
+fn pixels(picture: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
+    let there = row < H && column < W;
+    return select(vec3<f32>(FILL), pair(picture, select(0, row, there), select(0, column, there))[0], there);
+}
+
+fn beside(picture: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
+    if (MODE == 3u) {
+        return array<vec3<f32>, 2>(pixels(picture, row, left, c), pixels(picture, row, right, c));
+    }
+    let first = min(min(left, right), W - 1);
+    let two = pair(picture, min(row, H - 1), first);
+    let fill = vec3<f32>(FILL);
+    return array<vec3<f32>, 2>(
+        select(fill, select(two[0], two[1], left > first), row < H && left < W),
+        select(fill, select(two[0], two[1], right > first), row < H && right < W),
+    );
+}
+";
+
+/// Reads all three channels of a pixel as two words of two floats; a picture has an even number of pixels.
+const WORDS: &str = "@group(0) @binding(1) var<storage, read> x: array<u64>;
+
+const WIDTH = 3u;
+
+fn two(i: u32) -> vec2<f32> {
+    let word = x[i];
+    return bitcast<vec2<f32>>(vec2<u32>(u32(word), u32(word >> 32u)));
+}
+
+fn pixels(picture: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
+    let there = row < H && column < W;
+    let i = u32(select(0, (max(picture, 0) * H + row) * W + column, there)) * 3u;
+    let a = two(i >> 1u);
+    let b = two((i >> 1u) + 1u);
+    let value = select(vec3<f32>(a, b.x), vec3<f32>(a.y, b), (i & 1u) == 1u);
+    return select(vec3<f32>(FILL), select(vec3<f32>(0.0), value, picture >= 0), there);
+}
+
+fn beside(picture: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
+    return array<vec3<f32>, 2>(pixels(picture, row, left, c), pixels(picture, row, right, c));
+}
+";
+
+/// Pictures are rows of a table, named by numbers, or by floats where FLOATS; one outside the table's ROWS is zeros.
+const ROWS: &str = "@group(0) @binding(4) var<storage, read> indices: array<u32>;
+
+override ROWS: u32 = 1u;
+override FLOATS: bool = false;
+
+fn picture_of(b: u32) -> i32 {
+    let row = index_of(indices[b], ROWS, FLOATS);
+    return select(-1, i32(row), row < ROWS);
+}
+";
 
 /// Pixels that one invocation computes, which reads the six numbers once for them.
 const STRIP: usize = 8;
@@ -73,30 +153,13 @@ impl Affine2d {
     }
 }
 
-/// Returns the kernel that reads all three channels of a pixel as two 64-bit words.
-fn in_words(source: &str) -> String {
-    let scalar =
-        "fn pixels(picture: i32, row: i32, column: i32, c: u32) -> V { return pixel(picture, row, column, c); }";
-    let vector = "fn two(i: u32) -> vec2<f32> {
-    let word = x[i];
-    return bitcast<vec2<f32>>(vec2<u32>(u32(word), u32(word >> 32u)));
-}
-fn pixels(picture: i32, row: i32, column: i32, c: u32) -> V {
-    let there = row < H && column < W;
-    let i = u32(select(0, (picture + row) * W + column, there)) * 3u;
-    let a = two(i >> 1u);
-    let b = two((i >> 1u) + 1u);
-    return select(vec3<f32>(FILL), select(vec3<f32>(a, b.x), vec3<f32>(a.y, b), (i & 1u) == 1u), there);
-}";
-    source
-        .replace("var<storage, read> x: array<f32>", "var<storage, read> x: array<u64>")
-        .replace("{ return x[i]; }", "{ let word = x[i >> 1u]; return bitcast<f32>(u32(word >> ((i & 1u) * 32u))); }")
-        .replace("const WIDTH = 1u;\nalias V = f32;", "const WIDTH = 3u;\nalias V = vec3<f32>;")
-        .replace(scalar, vector)
-        .replace(
-            "{ y[o] = epilogue(v, o); }",
-            "{ y[o] = epilogue(v.x, o); y[o + 1u] = epilogue(v.y, o + 1u); y[o + 2u] = epilogue(v.z, o + 2u); }",
-        )
+/// Returns the pictures, or the table and the numbers of its rows, and the maps.
+fn parts<T>(inputs: &[T]) -> Option<(&T, Option<&T>, &T)> {
+    match inputs {
+        [x, maps] => Some((x, None, maps)),
+        [table, rows, maps] => Some((table, Some(rows), maps)),
+        _ => None,
+    }
 }
 
 impl Op for Affine2d {
@@ -109,9 +172,11 @@ impl Op for Affine2d {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x, maps] = inputs else {
-            return Err(OpError::new("affine2d", "2 inputs", inputs.len(), "pass pictures and their maps"));
+        let Some((x, rows, maps)) = parts(inputs) else {
+            return Err(OpError::new("affine2d", "2 or 3 inputs", inputs.len(), "pass pictures and their maps"));
         };
+        let gathered = rows.map(|rows| FROM_TABLE.infer(&[x.clone(), rows.clone()])).transpose()?;
+        let x = gathered.as_ref().map_or(x, |of_table| &of_table[0]);
         let [_, h, w, c] = pictures("affine2d", std::slice::from_ref(x))?;
         if !x.shape.is_batched() || *maps != TensorType::f32(x.shape.with_row(&[6])) {
             let got = format!("{maps} for {x}");
@@ -128,8 +193,10 @@ impl Op for Affine2d {
         Ok(vec![TensorType::f32(x.shape.with_row(&[self.size[0], self.size[1], c]))])
     }
 
-    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
-        let ([p, q], [x, maps]) = (self.size, inputs) else { return Vec::new() };
+    fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        let Some((x, rows, maps)) = parts(inputs) else { return Vec::new() };
+        let gathered = rows.map(|rows| FROM_TABLE.reference(&[x, rows], step));
+        let (x, [p, q]) = (gathered.as_ref().map_or(*x, |of_table| &of_table[0]), self.size);
         let &[n, h, w, c] = &x.shape[..] else { return Vec::new() };
         let fill = f64::from(self.fill_value);
         vec![Array::from_fn([n, p, q, c], |i| {
@@ -160,14 +227,15 @@ impl Op for Affine2d {
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-        let x = io.inputs[0].shape.dims();
+        let Some((x, rows, maps)) = parts(&io.inputs) else { return Vec::new() };
+        let [pictures, h, w, c] = x.shape.dims() else { return Vec::new() };
         let ([p, q], mode) = (self.size, FillMode::ALL.iter().position(|m| *m == self.fill_mode).unwrap_or(0));
-        let strips = io.inputs[0].shape.with_row(&[p * q.div_ceil(STRIP)]).elements();
-        let constants = [
+        let strips = maps.shape.with_row(&[p * q.div_ceil(STRIP)]).elements();
+        let mut constants = vec![
             ("PER_SAMPLE", strips.per_sample as f64),
-            ("H", x[1] as f64),
-            ("W", x[2] as f64),
-            ("C", x[3] as f64),
+            ("H", *h as f64),
+            ("W", *w as f64),
+            ("C", *c as f64),
             ("P", p as f64),
             ("Q", q as f64),
             ("STRIP", STRIP as f64),
@@ -177,10 +245,29 @@ impl Op for Affine2d {
             ("BILINEAR", f64::from(u8::from(self.interpolation == Interpolation::Bilinear))),
         ];
         let source = include_str!("../../shaders/affine2d.wgsl");
-        // A pixel of three channels lies in two words of two floats, the second of which is there if all are even.
-        let wide = profile.wide_words && x[3] == 3 && (x[1] * x[2]).is_multiple_of(2);
-        let (source, variant) = if wide { (in_words(source), "words") } else { (source.to_owned(), "strips") };
-        let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
+        let mut texts: Vec<&str> = source.split("// --\n").collect();
+        let variant = match (x.dtype, *c) {
+            (DType::U8, 3) => {
+                texts[1] = BYTES;
+                "bytes"
+            }
+            (DType::F32, 3) if profile.wide_words && (h * w).is_multiple_of(2) => {
+                texts[1] = WORDS;
+                "words"
+            }
+            _ => {
+                constants.push(("BYTES", f64::from(u8::from(x.dtype == DType::U8))));
+                "elements"
+            }
+        };
+        let mut source = texts.join("// --\n");
+        let mut slots = vec![Slot::input(0), Slot::input(io.inputs.len() - 1), Slot::output(0)];
+        if let Some(rows) = rows {
+            source = source.replace("fn picture_of(b: u32) -> i32 { return i32(b); }\n", ROWS);
+            constants.push(("ROWS", *pictures as f64));
+            constants.push(("FLOATS", f64::from(u8::from(rows.dtype == DType::F32))));
+            slots.push(Slot::input(1));
+        }
         let kernel = kernels::dispatch("affine2d", &source, &constants, Grid::new(strips, 64), slots, epilogue);
         vec![Candidate::single(variant, kernel)]
     }
@@ -191,7 +278,8 @@ impl Op for Affine2d {
 
     fn cost(&self, io: &Io) -> Cost {
         let flops = if self.interpolation == Interpolation::Bilinear { 10 } else { 0 };
-        Cost { flops: io.outputs[0].shape.elements().times(flops), bytes: io.bytes() }
+        let (y, read) = (io.outputs[0].shape.elements(), io.inputs[0].dtype.bytes() as u64);
+        Cost { flops: y.times(flops), bytes: y.times(4 + read) }
     }
 
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
@@ -201,7 +289,7 @@ impl Op for Affine2d {
     fn bounds(&self, _io: &Io, inputs: &[&Array], exact: &[Array], _step: &Step) -> Vec<Array> {
         let largest = |a: &Array| a.data.iter().fold(0f64, |m, x| m.max(x.abs()));
         // Three roundings of a position, which a slope of twice the largest pixel makes into values along both axes.
-        let reach = largest(inputs[1]) * (self.size[0] + self.size[1] + 1) as f64;
+        let reach = inputs.last().map_or(0.0, |maps| largest(maps)) * (self.size[0] + self.size[1] + 1) as f64;
         let pixel = largest(inputs[0]).max(f64::from(self.fill_value.abs()));
         let bound = match self.interpolation {
             Interpolation::Nearest => 0.0,
@@ -212,6 +300,10 @@ impl Op for Affine2d {
 
     fn epilogue(&self) -> bool {
         true
+    }
+
+    fn reads_rows(&self, inputs: usize) -> bool {
+        inputs == 2
     }
 }
 
@@ -232,10 +324,17 @@ fn sample(rng: &mut Philox) -> Sample {
         fill_mode: rng.pick(&FillMode::ALL),
         fill_value: rng.pick(&[0.0, 0.5]),
     };
-    let (c, capacity) = (rng.pick(&[1, 2, 3, 4]), rng.pick(&[1, 2, 5]));
-    let x = (TensorType::f32([Batch, h, w, c]), Fill::Uniform(-1.0, 1.0));
+    let (c, capacity, pictures) = (rng.pick(&[1, 2, 3, 3, 4]), rng.pick(&[1, 2, 5]), rng.pick(&[1, 2, 4]));
     let maps = (TensorType::f32([Batch, 6]), Fill::Uniform(-1.6, 1.6));
-    Sample::new(op, vec![x, maps], capacity).with_n(1 + rng.below(capacity))
+    // Two numbers past the end: pictures of zeros.
+    let rows = (TensorType::new([Batch], rng.pick(&[DType::U32, DType::F32])), Fill::Index(pictures + 2));
+    let table = |dtype, fill| (TensorType::new([pictures, h, w, c], dtype), fill);
+    let inputs = match rng.below(4) {
+        0 => vec![table(DType::F32, Fill::Uniform(-1.0, 1.0)), rows, maps],
+        1 | 2 => vec![table(DType::U8, Fill::Index(256)), rows, maps],
+        _ => vec![(TensorType::f32([Batch, h, w, c]), Fill::Uniform(-1.0, 1.0)), maps],
+    };
+    Sample::new(op, inputs, capacity).with_n(1 + rng.below(capacity))
 }
 
 fn bad(g: &mut Graph, maps: impl Into<Shape>, size: [usize; 2]) -> Result<Value, OpError> {
@@ -253,13 +352,17 @@ pub static FAMILY: Family = Family {
     benches: || {
         let how =
             |interpolation| Affine2d { size: [96, 96], interpolation, fill_mode: FillMode::Reflect, fill_value: 0.0 };
-        let inputs = || {
-            let x = (TensorType::f32([Batch, 96, 96, 3]), Fill::Uniform(-1.0, 1.0));
-            vec![x, (TensorType::f32([Batch, 6]), Fill::Uniform(-1.0, 1.0))]
+        let maps = (TensorType::f32([Batch, 6]), Fill::Uniform(-1.0, 1.0));
+        let pictures = || vec![(TensorType::f32([Batch, 96, 96, 3]), Fill::Uniform(-1.0, 1.0)), maps.clone()];
+        let rows = || {
+            let table = (TensorType::new([64, 96, 96, 3], DType::U8), Fill::Index(256));
+            vec![table, (TensorType::new([Batch], DType::U32), Fill::Index(64)), maps.clone()]
         };
         vec![
-            ("nearest_n32_c3_96", Sample::new(how(Interpolation::Nearest), inputs(), 32)),
-            ("bilinear_n32_c3_96", Sample::new(how(Interpolation::Bilinear), inputs(), 32)),
+            ("nearest_n32_c3_96", Sample::new(how(Interpolation::Nearest), pictures(), 32)),
+            ("bilinear_n32_c3_96", Sample::new(how(Interpolation::Bilinear), pictures(), 32)),
+            ("nearest_u8_n32_c3_96", Sample::new(how(Interpolation::Nearest), rows(), 32)),
+            ("bilinear_u8_n32_c3_96", Sample::new(how(Interpolation::Bilinear), rows(), 32)),
         ]
     },
     bad: &[
@@ -279,6 +382,12 @@ pub static FAMILY: Family = Family {
             from: "let along = vec2<f32>(m[b * 6u]",
             to: "let along = vec2<f32>(m[0u]",
         },
+        Fault {
+            what: "takes a byte for its neighbour",
+            from: "low = (x[w] >> bits)",
+            to: "low = (x[w] >> (bits ^ 8u))",
+        },
+        Fault { what: "reads past the table", from: "row < ROWS)", to: "true)" },
         Fault { what: "skips the last strip", from: "PER_SAMPLE * step.n)", to: "PER_SAMPLE * step.n - 1u)" },
     ],
     differentiable: false,

@@ -22,6 +22,12 @@ pub fn simplify(graph: &Graph) -> Graph {
             node.kind = Kind::Op(padded.clone());
             op = padded;
         }
+        if let (true, true, Some(&x)) = (once, op.reads_rows(node.inputs.len()), node.inputs.first())
+            && out.node(x).op().is_some_and(|op| op.gathers())
+        {
+            let rows = out.node(x).inputs.clone();
+            node.inputs.splice(..1, rows);
+        }
         // A number under another shape is the same number.
         if let (true, Some(&constant)) = (op.view(), node.inputs.first().and_then(|v| constants.get(v))) {
             let program = Program { n_inputs: 0, instrs: Vec::new(), result: constant };

@@ -97,6 +97,17 @@ impl Trainer {
 
     /// Builds the graph of a training or evaluation step.
     pub(super) fn graph(&self, data: &Dataset, source: &Source, mode: Mode) -> Result<Graph, Error> {
+        Ok(self.watched_graph(data, source, mode)?.0)
+    }
+
+    /// Builds the graph of a step and returns with it what [`norms::watched`] names in training.
+    pub(super) fn watched_graph(
+        &self,
+        data: &Dataset,
+        source: &Source,
+        mode: Mode,
+    ) -> Result<(Graph, Vec<(String, Value)>), Error> {
+        let mut watched = Vec::new();
         let mut g = Graph::new();
         let (x, ys, weights) = match source {
             Source::Host => {
@@ -163,8 +174,9 @@ impl Trainer {
             let weights: Vec<&crate::nn::Weight> = built.weights.iter().filter(|w| w.trainable).collect();
             let values: Vec<Value> = weights.iter().map(|w| w.value).collect();
             let gradients = g.gradients(loss, &values)?;
+            watched = norms::watched(&g, &built.layers, &weights, &gradients);
             if self.how.norms {
-                norms::build(&mut g, &built.layers, &weights, &gradients)?;
+                norms::build(&mut g, &watched)?;
             }
             let gradients = self.how.optimizer.clip(&mut g, &gradients)?;
             for (run, factor) in self.runs(weights.iter().map(|w| w.name.as_str())) {
@@ -187,7 +199,7 @@ impl Trainer {
                 }
             }
         }
-        Ok(g)
+        Ok((g, watched))
     }
 
     /// Cuts weights into runs that lie one behind the other, moments too, and have one factor of the learning rate, so

@@ -1,9 +1,10 @@
 use super::{Callback, Control, Progress, Trainer};
-use crate::{Error, io::events::EventWriter, nn::setter};
+use crate::{Error, data::Dataset, io::events::EventWriter, nn::setter};
 use std::path::PathBuf;
 
 /// Writes what TensorBoard shows (Keras `TensorBoard`): `epoch_loss` and the like in the folders `train` and
-/// `validation`, the learning rate, norms where [`super::Compile::norms`] asks for them, and histograms of weights.
+/// `validation`, the learning rate, norms where [`super::Compile::norms`] asks for them, and histograms of weights, and of
+/// activations and gradients on samples of one's choice.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 pub struct TensorBoard {
     log_dir: PathBuf,
     histogram_freq: usize,
+    samples: Option<Dataset>,
     train: Option<EventWriter>,
     validation: Option<EventWriter>,
 }
@@ -20,12 +22,16 @@ pub struct TensorBoard {
 impl TensorBoard {
     /// Returns the callback that writes below this folder, without histograms.
     pub fn new(log_dir: impl Into<PathBuf>) -> Self {
-        TensorBoard { log_dir: log_dir.into(), histogram_freq: 0, train: None, validation: None }
+        TensorBoard { log_dir: log_dir.into(), histogram_freq: 0, samples: None, train: None, validation: None }
     }
 
     setter!(set
         /// Returns the callback that writes histograms of all weights after each so many epochs; 0 for none.
         histogram_freq: usize);
+    setter!(into
+        /// Returns the callback that writes, wherever it writes histograms of weights, those of the activations and gradients
+        /// of a training step on these samples, a batch or fewer, from which nothing is learned.
+        samples: Option<Dataset>);
 }
 
 /// Returns the writer of a folder, made when it is first needed.
@@ -60,6 +66,11 @@ impl Callback for TensorBoard {
         if self.histogram_freq > 0 && at.epoch.is_multiple_of(self.histogram_freq) {
             for (name, tensor) in trainer.weights()? {
                 train.histogram(&name, step, &tensor.to_f32())?;
+            }
+            if let Some(samples) = &self.samples {
+                for (name, tensor) in trainer.activations_and_gradients(samples)? {
+                    train.histogram(&name, step, &tensor.to_f32())?;
+                }
             }
         }
         train.flush()?;

@@ -10,7 +10,8 @@ the SHA-256 of the lines "path extents" of its weights in Keras's order, and the
 `fixture` writes OUT_DIR/MODEL/
     weights.safetensors   every weight, f32, under Keras's own path (HWIO, HWCM, IO)
     io.safetensors        input, output, logits and act/<layer name> intermediates (NHWC), computed in f64
-    meta.json             counts, order of the weights, the deviation of Keras's f32 from its f64
+    meta.json             counts, order of the weights, the deviations from f64 of Keras's f32 (float32_deviation) and of
+                          f64 with each layer's results rounded to f32, up or down at random (rounding_spread)
 of a network of keras.applications, or of one that is built here of Keras's layers as its paper says. The weights are
 random but well scaled: He-normal kernels, random gamma and beta, moving statistics that are those of the input with
 noise, so that the activations neither die nor explode at any depth, and the terms all matter.
@@ -334,13 +335,23 @@ def pick(model):
     return names + pooled[-1:]
 
 
-def run(model, x, names):
+def rounded(y, rng):
+    """Each number as one of the two float32 beside it, the nearer the likelier."""
+    y = to_np(y)
+    near = y.astype(np.float32)
+    other = np.nextafter(near, np.where(y > near, np.float32(np.inf), np.float32(-np.inf)))
+    near, gap = near.astype(np.float64), other.astype(np.float64) - near
+    return keras.ops.convert_to_tensor(near + gap * (rng.random(y.shape) < (y - near) / gap))
+
+
+def run(model, x, names, rng=None):
+    """The network's results; with rng, each layer's are rounded to float32 at random."""
     acts, box = {}, {}
     last = model.layers[-1]
     dense = isinstance(last, L.Dense)
 
     def visit(op, call, args):
-        y = call()
+        y = call() if rng is None else rounded(call(), rng)
         if op is last and not dense:  # a softmax of its own
             box["logits"] = to_np(args[0])
         if op.name in names:
@@ -381,21 +392,25 @@ def fixture(name, out_dir, seed, batch, size):
         if isinstance(layer, L.Normalization):
             layer.finalize_state()
     exact = run(double, x.astype(np.float64), names)
+    spread = [run(double, x.astype(np.float64), names, np.random.default_rng([seed, i])) for i in range(4)]
     keras.config.set_floatx("float32")
-    deviation = {}
-    for key, value in exact.items():
-        assert value.dtype == np.float64 and np.isfinite(value).all(), key
-        largest = max(float(np.abs(value).max()), 1e-30)
-        deviation[key] = float(np.abs(value - single[key].astype(np.float64)).max()) / largest
+
+    def off(key, value):
+        largest = max(float(np.abs(exact[key]).max()), 1e-30)
+        return float(np.abs(exact[key] - value[key].astype(np.float64)).max()) / largest
+
+    assert all(v.dtype == np.float64 and np.isfinite(v).all() for v in exact.values())
+    deviation = {key: off(key, single) for key in exact}
+    spread = {key: max(off(key, one) for one in spread) for key in exact}
     folder = os.path.join(out_dir, name)
     os.makedirs(folder, exist_ok=True)
     save_file(weights, os.path.join(folder, "weights.safetensors"))
     tensors = {"input": x, **{k: np.ascontiguousarray(v.astype(np.float32)) for k, v in exact.items()}}
     save_file(tensors, os.path.join(folder, "io.safetensors"))
     with open(os.path.join(folder, "meta.json"), "w") as f:
-        json.dump(dict(meta, float32_deviation=deviation, weights=list(weights)), f, indent=1)
-    worst = max(deviation.values())
-    print(f"{name} {size}: {meta['params_total']:,} parameters, {names}, Keras's f32 off by {worst:.1e} of the largest,"
+        json.dump(dict(meta, float32_deviation=deviation, rounding_spread=spread, weights=list(weights)), f, indent=1)
+    print(f"{name} {size}: {meta['params_total']:,} parameters, {names}, Keras's f32 off by"
+          f" {max(deviation.values()):.1e} of the largest, exact layers rounded by {max(spread.values()):.1e},"
           f" {time.time() - start:.0f} s", flush=True)
 
 

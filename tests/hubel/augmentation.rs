@@ -1,6 +1,6 @@
 //! Augmentation: what Keras makes of pictures by the same factors (tests/golden/augmentation.py), and chance.
 
-use crate::harness::{Run, engine, run_graph};
+use crate::harness::{Run, engine, plan_for, run_graph};
 use hubel::{
     graph::Step,
     io::safetensors,
@@ -153,6 +153,32 @@ fn crops_are_parts_of_their_pictures_and_places_differ() {
         places.insert(place.expect("a part of the picture"));
     }
     assert!(places.len() > 12 && places.iter().any(|p| p.0 == 5) && places.iter().any(|p| p.1 == 0), "{places:?}");
+}
+
+/// Pictures of a data set on the device: its rows are read as they are resampled, so that they are moved once.
+#[test]
+fn pictures_of_a_table_of_bytes_are_changed_as_they_are_taken_from_it() {
+    let (all, rows) = (pictures(7), [5u32, 0, 5, 6]);
+    let bytes = HostTensor::u8(all.shape().to_vec(), all.to_f32().iter().map(|&x| x as u8).collect()).expect("bytes");
+    let taken: Vec<f32> = rows.iter().flat_map(|&r| all.to_f32()[r as usize * 360..][..360].to_vec()).collect();
+    let taken = HostTensor::f32([4, 12, 10, 3], taken).expect("pictures");
+    for model in layers() {
+        let mut g = Graph::new();
+        let (table, at) = (g.input("table", Shape::fixed(all.shape()), DType::U8), g.input("rows", [Batch], DType::U32));
+        let x = g.gather(table, at).expect("rows of it");
+        let built = model.assemble(&mut g, &[x], Mode::Training).expect("the model fits");
+        g.output("y", built.outputs[0]);
+        let feeds = [
+            ("table".to_owned(), bytes.clone()),
+            ("rows".to_owned(), HostTensor::u32([4], rows.to_vec()).expect("rows")),
+        ];
+        let (step, run) = (Step { seed: 9, ..Step::of(4) }, Run { optimize: true, ..Run::default() });
+        let got = run_graph(&g, &feeds, &step, 4, &run).expect("the graph runs")[0].to_f32();
+        assert_eq!(got, trained(&model, &taken, 0, 9), "{:?}", model.layer_names());
+        let plan = plan_for(&g, 4, &run);
+        let launched = |kernel: &str| plan.dispatches.iter().any(|d| d.kernel.starts_with(kernel));
+        assert_ne!(launched("affine2d"), launched("gather"), "{:?}", model.layer_names());
+    }
 }
 
 #[test]

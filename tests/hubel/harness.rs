@@ -8,19 +8,50 @@ use hubel::{
     tensor::{Array, HostTensor, Philox},
     testing,
 };
-use std::{process::Command, sync::OnceLock};
+use std::{
+    process::Command,
+    sync::{Mutex, OnceLock},
+    thread,
+};
 
 pub use hubel::testing::{Failure, Run, sample_inputs, step_of};
 
-/// Returns the engine that all tests share; no adapter is a failure.
+/// Returns an engine of its own device; no adapter is a failure.
+fn opened() -> Engine {
+    Engine::new().expect("the tests need an adapter: run tests/run, which installs a software one")
+}
+
+/// Returns the engine that all tests share.
 pub fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE
-        .get_or_init(|| Engine::new().expect("the tests need an adapter: run tests/run, which installs a software one"))
+    ENGINE.get_or_init(opened)
+}
+
+/// Calls `check` for every family, on as many threads as there are processors, each with an engine of its own: a software
+/// device compiles its kernels on one thread.
+pub fn each_family(check: impl Fn(&Engine, &'static Family) -> Result<(), Failure> + Sync) {
+    static ENGINES: OnceLock<Vec<Engine>> = OnceLock::new();
+    let engines = ENGINES
+        .get_or_init(|| (0..thread::available_parallelism().map_or(1, |n| n.get().min(4))).map(|_| opened()).collect());
+    let (rest, failed) = (Mutex::new(families()), Mutex::new(Vec::new()));
+    let next = || rest.lock().expect("no thread panics here").next();
+    thread::scope(|scope| {
+        for engine in engines {
+            scope.spawn(|| {
+                while let Some(family) = next() {
+                    if let Err(Failure(text)) = check(engine, family) {
+                        failed.lock().expect("no thread panics here").push(text);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("no thread panics here");
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }
 
 /// Returns the families under test: all, or those that `HUBEL_OPERATIONS` names.
-pub fn families() -> impl Iterator<Item = &'static Family> {
+pub fn families() -> impl Iterator<Item = &'static Family> + Send {
     let named = std::env::var("HUBEL_OPERATIONS").unwrap_or_default();
     let unknown = named.split_whitespace().find(|n| FAMILIES.iter().all(|f| f.name != *n));
     assert!(unknown.is_none(), "HUBEL_OPERATIONS: no operation `{}`", unknown.unwrap_or_default());

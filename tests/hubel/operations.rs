@@ -1,49 +1,47 @@
 //! Claims about every operation, derived from the list of operations.
 
-use crate::harness::{Run, bits_printed_by, check_sample, engine, families};
+use crate::harness::{Run, bits_printed_by, check_sample, each_family, engine, families};
 use hubel::{
-    graph::{Family, Fault, Fill},
+    graph::{Fault, Fill},
     ops::{FAMILIES, TABLE, sample_of},
     tensor::{Philox, Purpose},
-    testing::{self, Failure},
+    testing,
 };
 
 #[path = "../../examples/custom_op.rs"]
 mod custom_op;
 
-fn each(check: impl Fn(&'static Family) -> Result<(), Failure>) {
-    let failed: Vec<String> = families().filter_map(|f| check(f).err().map(|e| e.0)).collect();
-    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
-}
-
 #[test]
 fn every_kernel_computes_what_its_reference_says_between_guards() {
-    each(|family| testing::kernels_agree(engine(), family));
+    each_family(testing::kernels_agree);
 }
 
 #[test]
 fn planted_faults_are_noticed() {
-    each(|family| testing::faults_are_noticed(engine(), family));
+    each_family(testing::faults_are_noticed);
 }
 
 #[test]
 fn bad_constructions_are_typed_errors_that_say_what_to_do() {
-    each(testing::bad_cases_are_refused);
+    each_family(|_, family| testing::bad_cases_are_refused(family));
 }
 
 #[test]
 fn operations_are_equal_where_their_keys_are() {
-    each(testing::keys_are_equal_where_operations_are);
+    each_family(|_, family| testing::keys_are_equal_where_operations_are(family));
 }
 
 #[test]
 fn every_gradient_is_that_of_central_differences() {
-    each(|family| if family.differentiable { testing::gradients_agree(family) } else { Ok(()) });
+    each_family(|_, family| if family.differentiable { testing::gradients_agree(family) } else { Ok(()) });
 }
 
 #[test]
 fn gpu_gradients_agree_with_the_reference_fused_and_unfused() {
-    each(|family| if family.differentiable { testing::gpu_gradients_agree(engine(), family) } else { Ok(()) });
+    each_family(|engine, family| match family.differentiable {
+        true => testing::gpu_gradients_agree(engine, family),
+        false => Ok(()),
+    });
 }
 
 #[test]

@@ -160,7 +160,7 @@ fn tensorboard_gets_scalars_of_training_and_validation_norms_and_histograms() {
     let mut trainer = model.compile(engine(), how).expect("a trainer");
     let labels = HostTensor::u8([8], vec![0, 1, 0, 1, 0, 1, 0, 1]).expect("labels");
     let data = Dataset::new(samples(&[8, 4], 4), labels).expect("a data set");
-    let board = TensorBoard::new(folder.path()).histogram_freq(2);
+    let board = TensorBoard::new(folder.path()).histogram_freq(2).samples(data.clone());
     trainer.fit(&data, Fit::epochs(3).validation(&data).callback(board)).expect("training");
     let count = |part: &str, tag: &str| {
         let files = std::fs::read_dir(folder.path().join(part)).expect("a folder");
@@ -174,6 +174,8 @@ fn tensorboard_gets_scalars_of_training_and_validation_norms_and_histograms() {
         ("train", "epoch_learning_rate", 3),
         ("train", "gradient_norm/dense/kernel", 3),
         ("train", "dense/kernel", 2),
+        ("train", "gradient/dense/kernel", 2),
+        ("train", "activation/dense", 2),
         ("validation", "epoch_loss", 3),
         ("validation", "dense/kernel", 0),
     ] {

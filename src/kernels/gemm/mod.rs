@@ -96,7 +96,39 @@ pub struct Product<'a> {
     pub sums: bool,
 }
 
+/// Turns of the innermost loop that a part of a sum takes at most, and a part's at least: partial sums that are added
+/// in turn round less than one long sum.
+const PART_TURNS: u64 = 64;
+const LEAST_TURNS: u64 = 16;
+
+/// What a part of a sum is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Partial {
+    /// [`PART_TURNS`] of the innermost loop.
+    Turns,
+    /// All of the loop of this level, which is not the outermost.
+    Loop(usize),
+}
+
 impl Product<'_> {
+    /// Returns what sums are made of, if not of their terms one by one.
+    fn partial(&self, terms: u64) -> Option<Partial> {
+        let last = self.loops.len() - 1;
+        let mut turns = 1;
+        for (level, l) in self.loops.iter().enumerate().rev() {
+            let at_once = l.step as u64 * if level == last { terms } else { 1 };
+            let own = l.to.at(NOMINAL_BATCH).div_ceil(at_once);
+            if level == last && own >= 2 * PART_TURNS {
+                return Some(Partial::Turns);
+            }
+            turns *= own;
+            if turns >= LEAST_TURNS {
+                return (level > 0).then_some(Partial::Loop(level));
+            }
+        }
+        None
+    }
+
     /// Returns how many values output 1 has.
     fn sums(&self) -> u64 {
         if self.sums { self.columns.extent.fixed * self.batch.fixed } else { 0 }
@@ -327,12 +359,12 @@ const ENTER: f64 = 20.0;
 /// A launch.
 const LAUNCH: f64 = 7_000.0;
 
-/// Returns whether a workgroup of 8 is one subgroup on a processor: there a broadcast costs less than a load.
 /// Returns the way that takes the least time, the first of equal ones, with its time.
 fn fastest<T>(ways: impl Iterator<Item = T>, time: impl Fn(&T) -> f64) -> Option<(f64, T)> {
     ways.map(|way| (time(&way), way)).min_by(|(a, _), (b, _)| a.total_cmp(b))
 }
 
+/// Returns whether a workgroup of 8 is one subgroup on a processor: there a broadcast costs less than a load.
 fn lanes_of_eight(profile: &DeviceProfile) -> bool {
     profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8
 }
@@ -438,6 +470,14 @@ fn turns(product: &Product, terms: u64) -> Count {
     let last = product.loops.len() - 1;
     (product.loops.iter().enumerate()).fold(Count::default(), |all, (i, l)| {
         let at_once = l.step as u64 * if i == last { terms } else { 1 };
+        if i == last && product.partial(terms) == Some(Partial::Turns) {
+            let parts = count_product(level, l.to.div_ceil(at_once * PART_TURNS));
+            level = count_product(level, l.to.div_ceil(at_once));
+            return Count {
+                fixed: all.fixed + parts.fixed + level.fixed,
+                per_sample: all.per_sample + parts.per_sample + level.per_sample,
+            };
+        }
         level = count_product(level, l.to.div_ceil(at_once));
         Count { fixed: all.fixed + level.fixed, per_sample: all.per_sample + level.per_sample }
     })
@@ -552,6 +592,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let _ = writeln!(t, "    var sum{k} = 0.0;");
     }
     let last = product.loops.len() - 1;
+    let partial = product.partial(terms);
+    let (sum, part) = if partial.is_some() { ("a", "c") } else { ("c", "") };
+    let each_sum = |t: &mut String, line: &dyn Fn(String) -> String| {
+        for r in 0..n_shared {
+            (0..vectors).for_each(|j| t.push_str(&line(format!("{r}_{j}"))));
+        }
+    };
+    let zeros = |t: &mut String| each_sum(t, &|at| format!("    var {sum}{at} = 0.0;\n"));
+    let totals = |t: &mut String| each_sum(t, &|at| format!("    {part}{at} += {sum}{at};\n"));
     for (level, l) in product.loops.iter().enumerate() {
         let (var, whole, from) = (l.var, wgsl_count(l.to), l.from.as_deref().unwrap_or("0u"));
         let step = l.step as u64 * if level == last { terms } else { 1 };
@@ -567,8 +616,22 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         } else {
             writeln!(t, "    let start_{var} = {from};\n    let end_{var} = {whole};")
         };
+        if partial == Some(Partial::Loop(level)) {
+            zeros(&mut t);
+        }
+        let (mut start, mut end) = (format!("start_{var}"), format!("end_{var}"));
+        if level == last && partial == Some(Partial::Turns) {
+            let turns = step * PART_TURNS;
+            let _ = writeln!(
+                t,
+                "    for (var from_{var} = {start}; from_{var} < {end}; from_{var} += {turns}u) {{
+    let until_{var} = min(from_{var} + {turns}u, {end});"
+            );
+            (start, end) = (format!("from_{var}"), format!("until_{var}"));
+            zeros(&mut t);
+        }
         let step = if step == 1 { format!("{var}++") } else { format!("{var} += {step}u") };
-        let _ = writeln!(t, "    for (var {var} = start_{var}; {var} < end_{var}; {step}) {{");
+        let _ = writeln!(t, "    for (var {var} = {start}; {var} < {end}; {step}) {{");
         t.push_str(&l.head);
         for read in reads.iter().filter(|_| level < last) {
             let name = &read.names[0];
@@ -593,9 +656,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             let _ = writeln!(t, "    let b{r}_{u} = {factor};");
         }
         for j in 0..vectors {
-            for u in 0..terms {
-                let _ = writeln!(t, "    c{r}_{j} += b{r}_{u} * l{j}_v{u};");
-            }
+            let terms: Vec<String> = (0..terms).map(|u| format!("b{r}_{u} * l{j}_v{u}")).collect();
+            let _ = writeln!(t, "    {sum}{r}_{j} += {};", terms.join(" + "));
         }
         if lane_rows && product.sums {
             for u in 0..terms {
@@ -610,7 +672,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             }
         }
     }
-    t.push_str(&"    }\n".repeat(product.loops.len()));
+    for level in (0..product.loops.len()).rev() {
+        t.push_str("    }\n");
+        if partial == Some(Partial::Loop(level)) {
+            totals(&mut t);
+        } else if level == last && partial == Some(Partial::Turns) {
+            totals(&mut t);
+            t.push_str("    }\n");
+        }
+    }
     stores(&mut t, product, tile, finish, split);
     t.push_str("}\n");
     t

@@ -138,9 +138,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 let _ = writeln!(t, "    let f{s}_{v} = w_at(tap_offset(r, {s}u) + {along} + w_k + {at}u);");
             }
             for j in 0..pixels {
-                for s in 0..taps {
-                    let _ = writeln!(t, "    c{j}_{v} += f{s}_{v} * b{};", w.column(j, s) - first);
-                }
+                let products: Vec<String> =
+                    (0..taps).map(|s| format!("f{s}_{v} * b{}", w.column(j, s) - first)).collect();
+                let _ = writeln!(t, "    c{j}_{v} += {};", products.join(" + "));
             }
         }
         t.push_str("    }\n    }\n");

@@ -271,12 +271,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                     }
                 }
                 for (_, j, f) in self.results(w).filter(|r| r.0 == k) {
-                    for (i, at) in columns.iter().enumerate() {
-                        let Some(s) = tap(w, 1, f, at - j as i64) else { continue };
-                        for u in 0..terms {
-                            let _ =
-                                writeln!(t, "    c{}_{k}_{j}_{f} += f{}_{u} * x{i}{};", first + e, weight(s), part(u));
-                        }
+                    let taps = columns.iter().enumerate().filter_map(|(i, at)| Some((i, tap(w, 1, f, at - j as i64)?)));
+                    let products: Vec<String> = taps
+                        .flat_map(|(i, s)| (0..terms).map(move |u| format!("f{}_{u} * x{i}{}", weight(s), part(u))))
+                        .collect();
+                    if !products.is_empty() {
+                        let _ = writeln!(t, "    c{}_{k}_{j}_{f} += {};", first + e, products.join(" + "));
                     }
                 }
             }

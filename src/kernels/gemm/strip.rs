@@ -2,8 +2,8 @@
 //! taps of a row of the kernel.
 
 use super::{
-    BROADCAST, Finish, LAUNCH, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_uniform,
-    wgsl_count,
+    BROADCAST, Finish, LAUNCH, LEAST_TURNS, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare,
+    declare_uniform, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
@@ -196,11 +196,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 n_weights - 1
             );
         }
-        for j in 0..pixels {
-            for k in 0..channels {
-                let _ = writeln!(t, "    var c{j}_{k} = 0.0;");
-            }
-        }
+        let each_sum = |line: &dyn Fn(String) -> String| -> String {
+            (0..pixels).flat_map(|j| (0..channels).map(move |k| format!("{j}_{k}"))).map(line).collect()
+        };
+        t.push_str(&each_sum(&|at| format!("    var c{at} = 0.0;\n")));
+        let partial = from_channels as u64 >= LEAST_TURNS;
+        let sum = if partial { "a" } else { "c" };
         let _ = write!(
             t,
             "{}    let end_c = {from_channels}u;\n    for (var r = first_r; r < end_r; r++) {{\n",
@@ -236,6 +237,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for v in 0..n_weights.div_ceil(LANES) {
             let _ = writeln!(t, "    let w{v}_o = tap_offset(r, w{v}_s) + w{v}_k;");
         }
+        if partial {
+            t.push_str(&each_sum(&|at| format!("    var {sum}{at} = 0.0;\n")));
+        }
         t.push_str("    for (var c = 0u; c < end_c; c++) {\n");
         for (i, (&at, &inside)) in columns.iter().enumerate() {
             let offset = at * from_channels as i64;
@@ -260,15 +264,19 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 let _ = writeln!(t, "    let f{l} = subgroupBroadcast(w{}, {}u);", l / LANES, l % LANES);
             }
             for j in 0..pixels {
-                for s in 0..taps {
-                    let at = w.column(j, s);
-                    if let Some(i) = columns.keys().position(|&a| a == at) {
-                        let _ = writeln!(t, "    c{j}_{k} += f{} * x{i};", s * channels + k);
-                    }
+                let column = |s| columns.keys().position(|&a| a == w.column(j, s));
+                let products: Vec<String> =
+                    (0..taps).filter_map(|s| Some(format!("f{} * x{}", s * channels + k, column(s)?))).collect();
+                if !products.is_empty() {
+                    let _ = writeln!(t, "    {sum}{j}_{k} += {};", products.join(" + "));
                 }
             }
         }
-        t.push_str("    }\n    }\n");
+        t.push_str("    }\n");
+        if partial {
+            t.push_str(&each_sum(&|at| format!("    c{at} += {sum}{at};\n")));
+        }
+        t.push_str("    }\n");
         let _ = writeln!(
             t,
             "    let place = (({all_pictures} * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;"
