@@ -164,7 +164,8 @@ fn pictures_of_a_table_of_bytes_are_changed_as_they_are_taken_from_it() {
     let taken = HostTensor::f32([4, 12, 10, 3], taken).expect("pictures");
     for model in layers() {
         let mut g = Graph::new();
-        let (table, at) = (g.input("table", Shape::fixed(all.shape()), DType::U8), g.input("rows", [Batch], DType::U32));
+        let (table, at) =
+            (g.input("table", Shape::fixed(all.shape()), DType::U8), g.input("rows", [Batch], DType::U32));
         let x = g.gather(table, at).expect("rows of it");
         let built = model.assemble(&mut g, &[x], Mode::Training).expect("the model fits");
         g.output("y", built.outputs[0]);

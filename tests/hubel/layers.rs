@@ -229,18 +229,23 @@ fn every_layer_with_every_option_is_keras_on_the_device() {
 }
 
 /// Returns LAYERS.md as the cases say it.
-fn table(cases: &Cases) -> String {
+fn table(cases: &Cases, augmentation: &[Json]) -> String {
     let mut layers: BTreeMap<&str, (usize, BTreeSet<&str>)> = BTreeMap::new();
     for case in &cases.cases {
         let entry = layers.entry(case["layer"].as_str().unwrap_or_default()).or_default();
         entry.0 += 1;
         entry.1.extend(case["options"].as_array().into_iter().flatten().filter_map(Json::as_str));
     }
+    for case in augmentation {
+        let entry = layers.entry(case["class"].as_str().unwrap_or_default()).or_default();
+        entry.0 += 1;
+        entry.1.extend(case["config"].as_object().into_iter().flatten().map(|(option, _)| option.as_str()));
+    }
     let mut text = String::from(
         "# Layers\n\nGenerated from the vectors that Keras 3.15 made; `HUBEL_WRITE_DOCS=1 cargo test --release layers_table` writes it \
          anew. Outputs, gradients to inputs and weights, losses of regularisers, constrained weights and moving statistics \
          equal Keras's within 10⁻⁴ of the largest value, and each configuration is read from Keras's JSON and written \
-         again.\n\n| layer | options covered | cases |\n|---|---|---|\n",
+         again. Random changes of pictures are compared on fixed factors.\n\n| layer | options covered | cases |\n|---|---|---|\n",
     );
     for (layer, (count, options)) in layers {
         let options: Vec<String> = options.into_iter().map(|o| format!("`{o}`")).collect();
@@ -251,7 +256,9 @@ fn table(cases: &Cases) -> String {
 
 #[test]
 fn layers_table_is_up_to_date() {
-    let (path, wanted) = (format!("{ROOT}/LAYERS.md"), table(&cases()));
+    let augmentation = fs::read(format!("{ROOT}/tests/golden/augmentation.json")).expect("a file");
+    let augmentation: Vec<Json> = serde_json::from_slice(&augmentation).expect("cases");
+    let (path, wanted) = (format!("{ROOT}/LAYERS.md"), table(&cases(), &augmentation));
     if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
         fs::write(&path, &wanted).expect("LAYERS.md can be written");
     }
