@@ -71,7 +71,7 @@ fn main() -> Result<()> {
         .seed(options.seed)
         .validation(&clothes.test)
         .callback(best)
-        .callback(TensorBoard::new(out.join("logs")).histogram_freq(1))
+        .callback(TensorBoard::new(out.join("logs")).histogram_freq(1).samples(train.take(64)))
         .callback(ProgressBar::new());
     let history = trainer.fit(&train, fit)?;
     fs::write(out.join("history.csv"), history.to_csv())?;

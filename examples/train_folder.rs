@@ -25,6 +25,9 @@ struct Options {
     /// Share of the pictures that are kept for validation
     #[arg(long, default_value_t = 0.2)]
     validation: f64,
+    /// Decode pictures when they are needed, for more than fit in memory
+    #[arg(long)]
+    stream: bool,
     /// Leave pictures as they are
     #[arg(long)]
     plain: bool,
@@ -49,6 +52,7 @@ fn main() -> Result<()> {
         .crop_to_aspect_ratio(true)
         .validation_split(options.validation)
         .seed(options.seed)
+        .stream(options.stream)
         .progress(|done, all| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);

@@ -13,7 +13,7 @@ use std::{
     fmt::Display,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// The most bytes that the pictures of a data set take, where [`ImageFolder::cap_bytes`] says nothing else.
@@ -132,6 +132,7 @@ pub struct ImageFolder<'a> {
     validation_split: f64,
     subset: Subset,
     cap_bytes: u64,
+    stream: bool,
     progress: Box<dyn FnMut(usize, usize) + Send + 'a>,
 }
 
@@ -148,6 +149,7 @@ impl<'a> ImageFolder<'a> {
             validation_split: 0.0,
             subset: Subset::Both,
             cap_bytes: DATASET_CAP_BYTES,
+            stream: false,
             progress: Box::new(|_, _| ()),
         }
     }
@@ -209,6 +211,14 @@ impl<'a> ImageFolder<'a> {
         self
     }
 
+    /// Returns the reader whose pictures are decoded, on all processors, when a training step takes them, while the device
+    /// computes the step before it: for more pictures than fit in memory. [`ImageFolder::load`] then looks at each
+    /// picture once, to leave out those that cannot be used.
+    pub fn stream(mut self, stream: bool) -> Self {
+        self.stream = stream;
+        self
+    }
+
     /// Returns the reader that tells how many pictures are done, of how many; called from the threads that decode, one
     /// call at a time, with rising numbers.
     pub fn progress(mut self, progress: impl FnMut(usize, usize) + Send + 'a) -> Self {
@@ -240,13 +250,12 @@ impl<'a> ImageFolder<'a> {
             Subset::Both => (train, validation),
         };
         let ([h, w], c, total) = (self.image_size, self.color_mode.channels(), train.len() + validation.len());
-        checked_bytes("all pictures together", &[total, h, w, c].map(|d| d as u64), 1, self.cap_bytes).map_err(
-            |e| {
-                let fits = (self.cap_bytes as f64 / (total * c) as f64 / (h * w) as f64).sqrt();
-                let [h, w] = [h, w].map(|d| ((d as f64 * fits) as usize).max(1));
-                e.of(&self.path).advise(format!("a smaller image_size fits, [{h}, {w}] for one, or raise cap_bytes"))
-            },
-        )?;
+        let kept = if self.stream { 0 } else { total };
+        checked_bytes("all pictures together", &[kept, h, w, c].map(|d| d as u64), 1, self.cap_bytes).map_err(|e| {
+            let fits = (self.cap_bytes as f64 / (total * c) as f64 / (h * w) as f64).sqrt();
+            let [h, w] = [h, w].map(|d| ((d as f64 * fits) as usize).max(1));
+            e.of(&self.path).advise(format!("a smaller image_size fits, [{h}, {w}] for one, or raise cap_bytes"))
+        })?;
         let resizer = Resizer { size: self.image_size, mode: self.color_mode, fit: self.fit };
         let progress = Mutex::new((0, self.progress));
         let tell = || {
@@ -256,7 +265,7 @@ impl<'a> ImageFolder<'a> {
             (progress.1)(done, total);
         };
         let mut failed = Vec::new();
-        let mut part = |samples: &[Sample]| resizer.part(samples, &classes, &tell, &mut failed);
+        let mut part = |samples: &[Sample]| resizer.part(samples, &classes, self.stream, &tell, &mut failed);
         let (train, train_files) = part(train)?;
         let (validation, validation_files) = part(validation)?;
         let mut readable = vec![false; classes.len()];
@@ -408,50 +417,98 @@ enum Fit {
     Pad(u8),
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Resizer {
     size: [usize; 2],
     mode: ColorMode,
     fit: Fit,
 }
 
+/// Pictures in files that are decoded when a step takes them; see [`ImageFolder::stream`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Files {
+    paths: Arc<[PathBuf]>,
+    resizer: Resizer,
+}
+
+impl Files {
+    /// Returns those from `start` on, `n` at most.
+    pub(super) fn range(&self, start: usize, n: usize) -> Files {
+        let paths = self.paths.iter().skip(start).take(n).cloned().collect();
+        Files { paths, ..self.clone() }
+    }
+
+    /// Returns the pixels of these pictures, or an error that names the first that cannot be read.
+    pub(super) fn read(&self, indices: &[u32]) -> Result<Vec<u8>, FormatError> {
+        let picture = self.resizer.bytes();
+        let mut bytes = vec![0; indices.len() * picture];
+        let parts = bytes.par_chunks_exact_mut(picture).zip(indices);
+        parts.try_for_each(|(out, &i)| match self.paths.get(i as usize) {
+            Some(path) => self.resizer.read(path, out),
+            None => Err(FormatError::new(Flaw::Contradiction, "a picture's index", self.paths.len(), i)),
+        })?;
+        Ok(bytes)
+    }
+}
+
 impl Resizer {
-    /// Returns the samples that can be read, and their files.
+    /// Returns the bytes of a picture in the wanted size.
+    fn bytes(&self) -> usize {
+        self.size[0] * self.size[1] * self.mode.channels()
+    }
+
+    /// Writes the picture of a file in the wanted size to `out`.
+    fn read(&self, path: &Path, out: &mut [u8]) -> Result<(), FormatError> {
+        let file = read_file(path, CAP_BYTES)?;
+        let (pixels, size) = self.mode.decode(&file).map_err(|e| e.of(path))?;
+        self.resize(&pixels, size, out);
+        Ok(())
+    }
+
+    /// Returns the samples that can be read, and their files; `stream` leaves the pixels in their files.
     fn part(
         &self,
         samples: &[Sample],
         classes: &[String],
+        stream: bool,
         tell: &(impl Fn() + Sync),
         failed: &mut Vec<(u32, FormatError)>,
     ) -> Result<(Dataset, Vec<PathBuf>), FormatError> {
-        let ([h, w], c) = (self.size, self.mode.channels());
-        let picture = h * w * c;
-        let mut bytes = vec![0; samples.len() * picture];
-        let results: Vec<_> = (bytes.par_chunks_exact_mut(picture).zip(samples))
-            .map(|(out, (path, _))| {
-                let result = read_file(path, CAP_BYTES)
-                    .and_then(|file| self.mode.decode(&file).map_err(|e| e.of(path)))
-                    .map(|(pixels, size)| self.resize(&pixels, size, out));
-                tell();
-                result
-            })
-            .collect();
+        let ([h, w], c, picture) = (self.size, self.mode.channels(), self.bytes());
+        let mut bytes = vec![0; if stream { 0 } else { samples.len() * picture }];
+        let told = |result| {
+            tell();
+            result
+        };
+        let results: Vec<_> = if stream {
+            let look = |(path, _): &Sample| told(self.read(path, &mut vec![0; picture]));
+            samples.par_iter().map(look).collect()
+        } else {
+            let all = bytes.par_chunks_exact_mut(picture).zip(samples);
+            all.map(|(out, (path, _))| told(self.read(path, out))).collect()
+        };
         let (mut files, mut labels) = (Vec::new(), Vec::new());
         for (i, ((path, class), result)) in samples.iter().zip(results).enumerate() {
             match result {
                 Ok(()) => {
-                    bytes.copy_within(i * picture..(i + 1) * picture, files.len() * picture);
+                    if !stream {
+                        bytes.copy_within(i * picture..(i + 1) * picture, files.len() * picture);
+                    }
                     files.push(path.clone());
                     labels.push(*class);
                 }
                 Err(e) => failed.push((*class, e)),
             }
         }
-        bytes.truncate(files.len() * picture);
         let n = files.len();
+        let rows = if stream { 0 } else { n };
+        bytes.truncate(rows * picture);
         let contradiction = |e| FormatError::new(Flaw::Contradiction, "the pictures", "pixels as their shape says", e);
-        let images = HostTensor::u8([n, h, w, c], bytes).map_err(contradiction)?;
+        let images = HostTensor::u8([rows, h, w, c], bytes).map_err(contradiction)?;
         let labels = HostTensor::u32([n], labels).map_err(contradiction)?;
-        Ok((Dataset { classes: classes.to_vec(), ..Dataset::new(images, labels)? }, files))
+        let of_files = stream.then(|| Files { paths: files.clone().into(), resizer: *self });
+        let data = Dataset { classes: classes.to_vec(), files: of_files, ..Dataset::of(images, labels) };
+        Ok((data, files))
     }
 
     /// Writes a picture in the wanted size to `out`: half-pixel centres, the formulas of `tf.image.resize` and, for the
@@ -534,6 +591,27 @@ mod tests {
 
     fn names(images: &Images) -> Vec<String> {
         images.skipped.iter().map(|e| e.file.as_ref().unwrap().file_name().unwrap().display().to_string()).collect()
+    }
+
+    #[test]
+    fn streamed_pictures_are_those_that_are_loaded() {
+        let root = two();
+        put(&root, "b/broken.png", b"no picture");
+        let read = |stream| reader(&root).seed(2).validation_split(0.25).stream(stream).load().unwrap();
+        let (loaded, streamed) = (read(false), read(true));
+        assert_eq!((names(&streamed), &streamed.train_files), (names(&loaded), &loaded.train_files));
+        for (a, b) in [(&streamed.train, &loaded.train), (&streamed.validation, &loaded.validation)] {
+            assert_eq!((a.images.shape(), a.len(), &a.labels), (&[0, 1, 1, 1][..], b.len(), &b.labels));
+            let all: Vec<u32> = (0..a.len() as u32).rev().collect();
+            assert_eq!(a.select(&all).unwrap(), b.select(&all).unwrap());
+            assert_eq!(a.split(0.5).1.rows(&[0]).unwrap(), b.split(0.5).1.rows(&[0]).unwrap());
+            assert!(a.rows(&[a.len() as u32]).is_err());
+        }
+        // The cap is for what is in memory, and a file that is gone is named.
+        let streamed = reader(&root).stream(true).cap_bytes(1).load().unwrap().train;
+        fs::remove_dir_all(root.path().join("b")).unwrap();
+        let e = streamed.rows(&(0..streamed.len() as u32).collect::<Vec<_>>()).unwrap_err();
+        assert!(e.file.unwrap().starts_with(root.path().join("b")));
     }
 
     #[test]

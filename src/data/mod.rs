@@ -15,7 +15,7 @@ pub mod picture;
 #[cfg(feature = "images")]
 pub use digit::prepare;
 #[cfg(feature = "images")]
-pub use folder::{ColorMode, DATASET_CAP_BYTES, ImageFolder, Images, Subset};
+pub use folder::{ColorMode, DATASET_CAP_BYTES, Files, ImageFolder, Images, Subset};
 pub use mnist::{Mnist, mnist};
 
 use crate::io::{Flaw, FormatError, checked_bytes, npy::FILE_CAP_BYTES};
@@ -40,6 +40,9 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// What each sample's loss is multiplied with, f32 (n), where samples do not count alike (Keras `sample_weight`).
     pub weights: Option<HostTensor>,
+    /// Where pictures lie that are decoded when a step takes them, in place of `images`, which then has no rows.
+    #[cfg(feature = "images")]
+    pub files: Option<Files>,
 }
 
 impl Dataset {
@@ -55,9 +58,24 @@ impl Dataset {
         if images.shape().len() < 2 || !matches!(images.data(), Data::U8(_) | Data::F32(_)) {
             return wrong("the samples", "u8 or f32 (n, …), pictures (n, h, w, c)", &images);
         }
-        let n = images.shape()[0];
-        let (labels, more_labels, classes) = (checked_labels(labels, n)?, Vec::new(), Vec::new());
-        Ok(Dataset { images, labels, more_labels, scale: 1.0, offset: 0.0, classes, weights: None })
+        let labels = checked_labels(labels, images.shape()[0])?;
+        Ok(Self::of(images, labels))
+    }
+
+    /// Returns a data set of samples, or none where they are in files, and their labels.
+    pub(crate) fn of(images: HostTensor, labels: HostTensor) -> Self {
+        let (more_labels, classes) = (Vec::new(), Vec::new());
+        Dataset {
+            images,
+            labels,
+            more_labels,
+            scale: 1.0,
+            offset: 0.0,
+            classes,
+            weights: None,
+            #[cfg(feature = "images")]
+            files: None,
+        }
     }
 
     /// Returns the number of samples.
@@ -134,13 +152,34 @@ impl Dataset {
     fn range(&self, start: usize, n: usize) -> Dataset {
         let cut = |t: &HostTensor| t.rows(start, n).unwrap_or_else(|| t.clone());
         let (weights, more_labels) = (self.weights.as_ref().map(cut), self.more_labels.iter().map(cut).collect());
-        Dataset { weights, more_labels, ..self.with(cut(&self.images), cut(&self.labels)) }
+        Dataset {
+            weights,
+            more_labels,
+            #[cfg(feature = "images")]
+            files: self.files.as_ref().map(|files| files.range(start, n)),
+            ..self.with(cut(&self.images), cut(&self.labels))
+        }
+    }
+
+    /// Returns whether samples are in memory rather than decoded when they are used.
+    pub(crate) fn in_memory(&self) -> bool {
+        self.images.shape().first() == Some(&self.len())
     }
 
     fn with(&self, images: HostTensor, labels: HostTensor) -> Dataset {
         let (more_labels, classes) = (self.more_labels.clone(), self.classes.clone());
         let weights = self.weights.clone();
-        Dataset { images, labels, more_labels, scale: self.scale, offset: self.offset, classes, weights }
+        Dataset {
+            images,
+            labels,
+            more_labels,
+            scale: self.scale,
+            offset: self.offset,
+            classes,
+            weights,
+            #[cfg(feature = "images")]
+            files: None,
+        }
     }
 
     /// Returns the data set with samples that count this much, or an error where they are not as many numbers of 0 and
@@ -230,10 +269,15 @@ impl Dataset {
         for &i in indices {
             let range = self.checked(i)? * row..(i as usize + 1) * row;
             match self.images.data() {
+                _ if !self.in_memory() => {}
                 Data::U8(v) => out.extend(v[range].iter().map(|&x| f32::from(x) * self.scale + self.offset)),
                 Data::F32(v) => out.extend(v[range].iter().map(|&x| x * self.scale + self.offset)),
                 _ => out.extend(self.images.to_f32()[range].iter().map(|&x| x * self.scale + self.offset)),
             }
+        }
+        #[cfg(feature = "images")]
+        if let Some(files) = self.files.as_ref().filter(|_| !self.in_memory()) {
+            out.extend(files.read(indices)?.into_iter().map(|x| f32::from(x) * self.scale + self.offset));
         }
         let shape: Vec<usize> = [indices.len()].into_iter().chain(self.sample_shape().iter().copied()).collect();
         HostTensor::f32(shape, out)
@@ -276,7 +320,7 @@ impl Dataset {
         let (images, labels) = (self.rows(indices)?, self.labels_of(indices)?);
         let weights = weights.map_err(wrong)?;
         let more_labels = self.more_labels.iter().map(|l| self.part_of(l, indices)).collect::<Result<_, _>>()?;
-        Ok(Dataset { images, labels, more_labels, scale: 1.0, offset: 0.0, classes: self.classes.clone(), weights })
+        Ok(Dataset { weights, more_labels, scale: 1.0, offset: 0.0, ..self.with(images, labels) })
     }
 
     /// Returns the weights of these samples, where samples have some.

@@ -82,7 +82,7 @@ impl Trainer {
     /// Puts a data set into device memory where it fits, as it is stored.
     pub(super) fn source(&self, data: &Dataset) -> Result<Source, Error> {
         let limit = self.engine.profile().max_binding_bytes;
-        if self.engine.is_reference() || data.images.bytes().len() as u64 > limit {
+        if self.engine.is_reference() || !data.in_memory() || data.images.bytes().len() as u64 > limit {
             return Ok(Source::Host);
         }
         let ty = |t: &HostTensor| TensorType::new(Shape::fixed(t.shape()), t.dtype());

@@ -183,6 +183,34 @@ fn pictures_of_a_table_of_bytes_are_changed_as_they_are_taken_from_it() {
 }
 
 #[test]
+fn pictures_decoded_when_they_are_needed_train_the_same_network() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for i in 0..24u8 {
+        let class = folder.path().join(if i % 2 == 0 { "dark" } else { "light" });
+        fs::create_dir_all(&class).expect("a folder");
+        let pixels = (0..108).map(|k| (i % 2) * 120 + k + i).collect();
+        let picture = HostTensor::u8([6, 6, 3], pixels).expect("a picture");
+        let picture = hubel::io::image::to_rgb(&picture).expect("colour");
+        hubel::io::image::save(&picture, class.join(format!("{i}.png"))).expect("a file");
+    }
+    let weights = |stream| {
+        let images = hubel::data::ImageFolder::new(folder.path()).image_size([8, 8]).seed(1).stream(stream);
+        let mut data = images.validation_split(0.25).load().expect("pictures");
+        assert_eq!(data.train.images.shape()[0], if stream { 0 } else { 18 });
+        data.train.scale = 1.0 / 255.0;
+        data.validation.scale = 1.0 / 255.0;
+        let net = Sequential::new([8, 8, 3]).add(RandomFlip::new(FlipMode::Vertical)).add(Conv2D::new(4, 3));
+        let model = net.add(Flatten::new()).add(Dense::new(2).activation(Softmax)).build().expect("a model");
+        let how = Compile::new(Adam::new(0.01), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+        let mut trainer = model.compile(engine(), how).expect("a trainer");
+        let history = trainer.fit(&data.train, Fit::epochs(4).batch(4).validation(&data.validation)).expect("training");
+        assert!(history.last("val_accuracy") == Some(1.0), "{history:?}");
+        trainer.weights().expect("weights")
+    };
+    assert_eq!(weights(true), weights(false));
+}
+
+#[test]
 fn networks_train_behind_augmentation_and_mistakes_are_told() {
     let model = Sequential::new([12, 10, 3])
         .add(RandomFlip::new(FlipMode::Horizontal))
