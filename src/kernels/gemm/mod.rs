@@ -470,16 +470,14 @@ fn turns(product: &Product, terms: u64) -> Count {
     let last = product.loops.len() - 1;
     (product.loops.iter().enumerate()).fold(Count::default(), |all, (i, l)| {
         let at_once = l.step as u64 * if i == last { terms } else { 1 };
-        if i == last && product.partial(terms) == Some(Partial::Turns) {
-            let parts = count_product(level, l.to.div_ceil(at_once * PART_TURNS));
-            level = count_product(level, l.to.div_ceil(at_once));
-            return Count {
-                fixed: all.fixed + parts.fixed + level.fixed,
-                per_sample: all.per_sample + parts.per_sample + level.per_sample,
-            };
-        }
-        level = count_product(level, l.to.div_ceil(at_once));
-        Count { fixed: all.fixed + level.fixed, per_sample: all.per_sample + level.per_sample }
+        let outer = level;
+        level = count_product(outer, l.to.div_ceil(at_once));
+        let parts = match i == last && product.partial(terms) == Some(Partial::Turns) {
+            true => count_product(outer, l.to.div_ceil(at_once * PART_TURNS)),
+            false => Count::default(),
+        };
+        let fixed = all.fixed + parts.fixed + level.fixed;
+        Count { fixed, per_sample: all.per_sample + parts.per_sample + level.per_sample }
     })
 }
 
