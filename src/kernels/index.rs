@@ -54,6 +54,15 @@ pub fn broadcast_index(to: &Shape, from: &Shape, at: &str) -> String {
     if terms.is_empty() { "0u".into() } else { terms.join(" + ") }
 }
 
+/// Returns how many neighbouring elements of a tensor of shape `to` read the same element of one of shape `from` that is
+/// broadcast to it, the first of them at a multiple of that number.
+pub fn repeats(to: &Shape, from: &Shape) -> usize {
+    let moves = |i: usize| from.dims()[i] != 1 || (from.is_batched() && i == 0);
+    let still = (0..from.rank()).rev().take_while(|&i| !moves(i)).count();
+    let still = if still == from.rank() { to.rank() } else { still };
+    to.dims()[to.rank() - still..].iter().product()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +76,8 @@ mod tests {
         assert_eq!(broadcast_index(&to, &Shape::scalar(), "i"), "0u");
         assert_eq!(broadcast_index(&to, &Shape::from([Batch, 1, 1, 6]), "i"), "(i / 120u) * 6u + (i % 6u)");
         assert_eq!(broadcast_index(&to, &Shape::fixed([4, 1, 1]), "i"), "((i / 30u) % 4u)");
+        let repeats = |from: Shape| repeats(&to, &from);
+        assert_eq!([repeats(to.clone()), repeats(Shape::fixed([6])), repeats(Shape::fixed([4, 1, 1]))], [1, 1, 30]);
+        assert_eq!([repeats(Shape::from([Batch, 1, 1, 1])), repeats(Shape::fixed([5, 1]))], [120, 6]);
     }
 }

@@ -8,7 +8,7 @@ pub mod recurrent;
 mod reflect;
 
 pub use depthwise::{Slide, slide};
-pub use index::{broadcast_index, load, storage_type};
+pub use index::{broadcast_index, load, repeats, storage_type};
 pub use pool_grad::largest_back;
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 
@@ -136,6 +136,12 @@ fn epilogue_wgsl(epilogue: &Epilogue, bound: &[usize], first_binding: usize, bod
     for (k, extra) in epilogue.extras.iter().enumerate() {
         let whole = width > 1 && extra.dtype == DType::F32 && extra.shape == epilogue.shape;
         let kept = at_hand(epilogue, k, body);
+        let alike = !whole && width > 1 && repeats(&epilogue.shape, &extra.shape).is_multiple_of(width);
+        let element_at =
+            |at: &str| load(&format!("extra{k}"), extra.dtype, &broadcast_index(&epilogue.shape, &extra.shape, at));
+        if alike && kept.is_none() {
+            let _ = writeln!(vectors, "    let e{k} = {};", element_at("i"));
+        }
         if let Some(at) = bound.iter().position(|&b| b == k) {
             let element = if whole { "S" } else { index::storage_type(extra.dtype) };
             let binding = first_binding + at;
@@ -149,10 +155,9 @@ fn epilogue_wgsl(epilogue: &Epilogue, bound: &[usize], first_binding: usize, bod
             let value = match &kept {
                 Some(name) => format!("{name}{component}"),
                 None if whole => format!("e{k}{component}"),
-                None => {
-                    let at = if lane > 0 { format!("(i + {lane}u)") } else { "i".to_owned() };
-                    load(&format!("extra{k}"), extra.dtype, &broadcast_index(&epilogue.shape, &extra.shape, &at))
-                }
+                None if alike => format!("e{k}"),
+                None if lane > 0 => element_at(&format!("(i + {lane}u)")),
+                None => element_at("i"),
             };
             let _ = write!(call, ", {value}");
         }

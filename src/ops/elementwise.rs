@@ -171,12 +171,17 @@ impl Op for Elementwise {
             if wide {
                 let _ = writeln!(values, "    let v{k} = unpack({name}[i]);");
             }
+            let element = |at: &str| kernels::load(&name, input.dtype, &broadcast_index(out, &input.shape, at));
+            let alike = !wide && width > 1 && kernels::repeats(out, &input.shape).is_multiple_of(width);
+            if alike {
+                let _ = writeln!(values, "    let v{k} = {};", element(&format!("(i * {width}u)")));
+            }
             for lane in 0..width {
-                loads[lane * io.inputs.len() + k] = if wide {
-                    format!("v{k}[{lane}]")
-                } else {
-                    let at = if width > 1 { format!("(i * {width}u + {lane}u)") } else { "i".into() };
-                    kernels::load(&name, input.dtype, &broadcast_index(out, &input.shape, &at))
+                loads[lane * io.inputs.len() + k] = match (wide, alike) {
+                    (true, _) => format!("v{k}[{lane}]"),
+                    (_, true) => format!("v{k}"),
+                    _ if width > 1 => element(&format!("(i * {width}u + {lane}u)")),
+                    _ => element("i"),
                 };
             }
         }
