@@ -425,6 +425,21 @@ struct Resizer {
 }
 
 /// Pictures in files that are decoded when a step takes them; see [`ImageFolder::stream`].
+///
+/// ```
+/// use hubel::{data::ImageFolder, io::image, prelude::*};
+///
+/// let folder = tempfile::tempdir().expect("a folder");
+/// for class in ["cat", "dog"] {
+///     std::fs::create_dir(folder.path().join(class)).expect("a folder");
+///     let picture = image::to_rgb(&HostTensor::u8([9, 12, 1], vec![40; 108])?)?;
+///     image::save(&picture, folder.path().join(class).join("0.png"))?;
+/// }
+/// let data = ImageFolder::new(folder.path()).image_size([8, 8]).stream(true).load()?.train;
+/// assert_eq!((data.len(), data.images.shape()), (2, &[0, 8, 8, 3][..]));
+/// assert_eq!(data.rows(&[1])?.shape(), [1, 8, 8, 3]);
+/// # Ok::<(), hubel::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Files {
     paths: Arc<[PathBuf]>,
