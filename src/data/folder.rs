@@ -1,11 +1,10 @@
 //! Pictures in folders, one folder for each class, as Keras's `image_dataset_from_directory` reads them.
 
-use super::Dataset;
-use crate::io::{
-    Flaw, FormatError, checked_bytes,
-    image::{self, CAP_BYTES, MAX_SIDE},
-    read_file,
+use super::{
+    Dataset,
+    files::{ColorMode, Files, Fit, Resizer},
 };
+use crate::io::{Flaw, FormatError, checked_bytes, image::MAX_SIDE};
 use crate::tensor::{Data, HostTensor, Philox, Purpose};
 use rayon::prelude::*;
 use std::{
@@ -13,7 +12,7 @@ use std::{
     fmt::Display,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 /// The most bytes that the pictures of a data set take, where [`ImageFolder::cap_bytes`] says nothing else.
@@ -21,46 +20,6 @@ pub const DATASET_CAP_BYTES: u64 = 4 << 30;
 const READ: [&str; 3] = ["png", "jpg", "jpeg"];
 /// Pictures too, but of kinds that are not read: they are named rather than overlooked.
 const OTHER: [&str; 9] = ["avif", "bmp", "gif", "heic", "heif", "jfif", "tif", "tiff", "webp"];
-
-/// The channels of a data set's pictures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColorMode {
-    /// One channel, colour as .299 r + .587 g + .114 b; what is transparent becomes white.
-    Grayscale,
-    /// Red, green and blue; what is transparent becomes white.
-    Rgb,
-    /// Red, green, blue and opacity as they are stored; 255 is opaque.
-    Rgba,
-}
-
-impl ColorMode {
-    /// Returns the number of channels.
-    pub fn channels(self) -> usize {
-        match self {
-            ColorMode::Grayscale => 1,
-            ColorMode::Rgb => 3,
-            ColorMode::Rgba => 4,
-        }
-    }
-
-    /// Returns the pixels of a PNG or JPEG file in these channels, with their height and width.
-    fn decode(self, bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2]), FormatError> {
-        if self == ColorMode::Rgba {
-            let picture = image::decode(bytes)?.into_rgba8();
-            let (w, h) = picture.dimensions();
-            return Ok((picture.into_raw(), [h as usize, w as usize]));
-        }
-        let picture = image::read(bytes)?;
-        let (stored, shape) = (picture.bytes(), picture.shape());
-        let grey = |p: &[u8]| (0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])).round();
-        let pixels = match (shape[2], self) {
-            (3, ColorMode::Grayscale) => stored.chunks_exact(3).map(|p| grey(p) as u8).collect(),
-            (1, ColorMode::Rgb) => stored.iter().flat_map(|&x| [x; 3]).collect(),
-            _ => stored.to_vec(),
-        };
-        Ok((pixels, [shape[0], shape[1]]))
-    }
-}
 
 /// The parts of a data set that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,7 +224,7 @@ impl<'a> ImageFolder<'a> {
             (progress.1)(done, total);
         };
         let mut failed = Vec::new();
-        let mut part = |samples: &[Sample]| resizer.part(samples, &classes, self.stream, &tell, &mut failed);
+        let mut part = |samples: &[Sample]| self::part(&resizer, samples, &classes, self.stream, &tell, &mut failed);
         let (train, train_files) = part(train)?;
         let (validation, validation_files) = part(validation)?;
         let mut readable = vec![false; classes.len()];
@@ -409,162 +368,50 @@ fn pictures(folder: &Path, root: &Path, skipped: &mut Vec<FormatError>) -> Resul
     Ok(found)
 }
 
-/// How a picture comes to another aspect.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Fit {
-    Squeeze,
-    Crop,
-    Pad(u8),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Resizer {
-    size: [usize; 2],
-    mode: ColorMode,
-    fit: Fit,
-}
-
-/// Pictures in files that are decoded when a step takes them; see [`ImageFolder::stream`].
-///
-/// ```
-/// use hubel::{data::ImageFolder, io::image, prelude::*};
-///
-/// let folder = tempfile::tempdir().expect("a folder");
-/// for class in ["cat", "dog"] {
-///     std::fs::create_dir(folder.path().join(class)).expect("a folder");
-///     let picture = image::to_rgb(&HostTensor::u8([9, 12, 1], vec![40; 108])?)?;
-///     image::save(&picture, folder.path().join(class).join("0.png"))?;
-/// }
-/// let data = ImageFolder::new(folder.path()).image_size([8, 8]).stream(true).load()?.train;
-/// assert_eq!((data.len(), data.images.shape()), (2, &[0, 8, 8, 3][..]));
-/// assert_eq!(data.rows(&[1])?.shape(), [1, 8, 8, 3]);
-/// # Ok::<(), hubel::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq)]
-pub struct Files {
-    paths: Arc<[PathBuf]>,
-    resizer: Resizer,
-}
-
-impl Files {
-    /// Returns those from `start` on, `n` at most.
-    pub(super) fn range(&self, start: usize, n: usize) -> Files {
-        let paths = self.paths.iter().skip(start).take(n).cloned().collect();
-        Files { paths, ..self.clone() }
-    }
-
-    /// Returns the pixels of these pictures, or an error that names the first that cannot be read.
-    pub(super) fn read(&self, indices: &[u32]) -> Result<Vec<u8>, FormatError> {
-        let picture = self.resizer.bytes();
-        let mut bytes = vec![0; indices.len() * picture];
-        let parts = bytes.par_chunks_exact_mut(picture).zip(indices);
-        parts.try_for_each(|(out, &i)| match self.paths.get(i as usize) {
-            Some(path) => self.resizer.read(path, out),
-            None => Err(FormatError::new(Flaw::Contradiction, "a picture's index", self.paths.len(), i)),
-        })?;
-        Ok(bytes)
-    }
-}
-
-impl Resizer {
-    /// Returns the bytes of a picture in the wanted size.
-    fn bytes(&self) -> usize {
-        self.size[0] * self.size[1] * self.mode.channels()
-    }
-
-    /// Writes the picture of a file in the wanted size to `out`.
-    fn read(&self, path: &Path, out: &mut [u8]) -> Result<(), FormatError> {
-        let file = read_file(path, CAP_BYTES)?;
-        let (pixels, size) = self.mode.decode(&file).map_err(|e| e.of(path))?;
-        self.resize(&pixels, size, out);
-        Ok(())
-    }
-
-    /// Returns the samples that can be read, and their files; `stream` leaves the pixels in their files.
-    fn part(
-        &self,
-        samples: &[Sample],
-        classes: &[String],
-        stream: bool,
-        tell: &(impl Fn() + Sync),
-        failed: &mut Vec<(u32, FormatError)>,
-    ) -> Result<(Dataset, Vec<PathBuf>), FormatError> {
-        let ([h, w], c, picture) = (self.size, self.mode.channels(), self.bytes());
-        let mut bytes = vec![0; if stream { 0 } else { samples.len() * picture }];
-        let told = |result| {
-            tell();
-            result
-        };
-        let results: Vec<_> = if stream {
-            let look = |(path, _): &Sample| told(self.read(path, &mut vec![0; picture]));
-            samples.par_iter().map(look).collect()
-        } else {
-            let all = bytes.par_chunks_exact_mut(picture).zip(samples);
-            all.map(|(out, (path, _))| told(self.read(path, out))).collect()
-        };
-        let (mut files, mut labels) = (Vec::new(), Vec::new());
-        for (i, ((path, class), result)) in samples.iter().zip(results).enumerate() {
-            match result {
-                Ok(()) => {
-                    if !stream {
-                        bytes.copy_within(i * picture..(i + 1) * picture, files.len() * picture);
-                    }
-                    files.push(path.clone());
-                    labels.push(*class);
+/// Returns the samples that can be read, and their files; `stream` leaves the pixels in their files.
+fn part(
+    resizer: &Resizer,
+    samples: &[Sample],
+    classes: &[String],
+    stream: bool,
+    tell: &(impl Fn() + Sync),
+    failed: &mut Vec<(u32, FormatError)>,
+) -> Result<(Dataset, Vec<PathBuf>), FormatError> {
+    let ([h, w], c, picture) = (resizer.size, resizer.mode.channels(), resizer.bytes());
+    let mut bytes = vec![0; if stream { 0 } else { samples.len() * picture }];
+    let told = |result| {
+        tell();
+        result
+    };
+    let results: Vec<_> = if stream {
+        let look = |(path, _): &Sample| told(resizer.read(path, &mut vec![0; picture]));
+        samples.par_iter().map(look).collect()
+    } else {
+        let all = bytes.par_chunks_exact_mut(picture).zip(samples);
+        all.map(|(out, (path, _))| told(resizer.read(path, out))).collect()
+    };
+    let (mut files, mut labels) = (Vec::new(), Vec::new());
+    for (i, ((path, class), result)) in samples.iter().zip(results).enumerate() {
+        match result {
+            Ok(()) => {
+                if !stream {
+                    bytes.copy_within(i * picture..(i + 1) * picture, files.len() * picture);
                 }
-                Err(e) => failed.push((*class, e)),
+                files.push(path.clone());
+                labels.push(*class);
             }
-        }
-        let n = files.len();
-        let rows = if stream { 0 } else { n };
-        bytes.truncate(rows * picture);
-        let contradiction = |e| FormatError::new(Flaw::Contradiction, "the pictures", "pixels as their shape says", e);
-        let images = HostTensor::u8([rows, h, w, c], bytes).map_err(contradiction)?;
-        let labels = HostTensor::u32([n], labels).map_err(contradiction)?;
-        let of_files = stream.then(|| Files { paths: files.clone().into(), resizer: *self });
-        let data = Dataset { classes: classes.to_vec(), files: of_files, ..Dataset::of(images, labels) };
-        Ok((data, files))
-    }
-
-    /// Writes a picture in the wanted size to `out`: half-pixel centres, the formulas of `tf.image.resize` and, for the
-    /// cropped part, of Keras's `smart_resize`.
-    fn resize(&self, pixels: &[u8], [h, w]: [usize; 2], out: &mut [u8]) {
-        let ([to_h, to_w], c) = (self.size, self.mode.channels());
-        let same = [w * to_h / to_w, h * to_w / to_h];
-        let ([kept_h, kept_w], fill) = match self.fit {
-            Fit::Squeeze => ([h, w], 0),
-            Fit::Crop => ([same[0].clamp(1, h), same[1].clamp(1, w)], 0),
-            Fit::Pad(fill) => ([same[0].max(h), same[1].max(w)], fill),
-        };
-        let (rows, columns) = (taps(kept_h, to_h), taps(kept_w, to_w));
-        let place = |at: usize, kept: usize, all: usize| {
-            (at + all.saturating_sub(kept) / 2).checked_sub(kept.saturating_sub(all) / 2).filter(|&at| at < all)
-        };
-        for (line, &(y0, y1, ty)) in out.chunks_exact_mut(to_w * c).zip(&rows) {
-            let row = |y| place(y, kept_h, h).map(|y| &pixels[y * w * c..][..w * c]);
-            let (upper, lower) = (row(y0), row(y1));
-            for (pixel, &(x0, x1, tx)) in line.chunks_exact_mut(c).zip(&columns) {
-                let [x0, x1] = [x0, x1].map(|x| place(x, kept_w, w));
-                for (k, value) in pixel.iter_mut().enumerate() {
-                    let at = |row: Option<&[u8]>, x| f32::from(row.zip(x).map_or(fill, |(row, x)| row[x * c + k]));
-                    let between = |row| at(row, x0) + (at(row, x1) - at(row, x0)) * tx;
-                    let (a, b) = (between(upper), between(lower));
-                    *value = (a + (b - a) * ty).round() as u8;
-                }
-            }
+            Err(e) => failed.push((*class, e)),
         }
     }
-}
-
-/// Returns, for each of `to` places, the two of `from` that lie around it and the share of the second.
-fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
-    let scale = from as f32 / to as f32;
-    let taps = (0..to).map(|i| {
-        let at = (i as f32 + 0.5) * scale - 0.5;
-        let low = at.floor();
-        ((low.max(0.0) as usize).min(from - 1), (at.ceil().max(0.0) as usize).min(from - 1), at - low)
-    });
-    taps.collect()
+    let n = files.len();
+    let rows = if stream { 0 } else { n };
+    bytes.truncate(rows * picture);
+    let contradiction = |e| FormatError::new(Flaw::Contradiction, "the pictures", "pixels as their shape says", e);
+    let images = HostTensor::u8([rows, h, w, c], bytes).map_err(contradiction)?;
+    let labels = HostTensor::u32([n], labels).map_err(contradiction)?;
+    let of_files = stream.then(|| Files { paths: files.clone().into(), resizer: *resizer });
+    let data = Dataset { classes: classes.to_vec(), files: of_files, ..Dataset::of(images, labels) };
+    Ok((data, files))
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ pub(crate) mod diagram;
 #[cfg(feature = "images")]
 mod digit;
 #[cfg(feature = "images")]
+mod files;
+#[cfg(feature = "images")]
 mod folder;
 mod mnist;
 #[cfg(feature = "images")]
@@ -15,7 +17,9 @@ pub mod picture;
 #[cfg(feature = "images")]
 pub use digit::prepare;
 #[cfg(feature = "images")]
-pub use folder::{ColorMode, DATASET_CAP_BYTES, Files, ImageFolder, Images, Subset};
+pub use files::{ColorMode, Files};
+#[cfg(feature = "images")]
+pub use folder::{DATASET_CAP_BYTES, ImageFolder, Images, Subset};
 pub use mnist::{Mnist, mnist};
 
 use crate::io::{Flaw, FormatError, checked_bytes, npy::FILE_CAP_BYTES};
@@ -64,14 +68,13 @@ impl Dataset {
 
     /// Returns a data set of samples, or none where they are in files, and their labels.
     pub(crate) fn of(images: HostTensor, labels: HostTensor) -> Self {
-        let (more_labels, classes) = (Vec::new(), Vec::new());
         Dataset {
             images,
             labels,
-            more_labels,
+            more_labels: Vec::new(),
             scale: 1.0,
             offset: 0.0,
-            classes,
+            classes: Vec::new(),
             weights: None,
             #[cfg(feature = "images")]
             files: None,
@@ -167,18 +170,13 @@ impl Dataset {
     }
 
     fn with(&self, images: HostTensor, labels: HostTensor) -> Dataset {
-        let (more_labels, classes) = (self.more_labels.clone(), self.classes.clone());
-        let weights = self.weights.clone();
         Dataset {
-            images,
-            labels,
-            more_labels,
+            more_labels: self.more_labels.clone(),
             scale: self.scale,
             offset: self.offset,
-            classes,
-            weights,
-            #[cfg(feature = "images")]
-            files: None,
+            classes: self.classes.clone(),
+            weights: self.weights.clone(),
+            ..Self::of(images, labels)
         }
     }
 
@@ -234,7 +232,8 @@ impl Dataset {
         self.sample_weights(weights)
     }
 
-    /// Returns the data set with `p` stored zeros around each picture; other samples stay as they are.
+    /// Returns the data set with `p` stored zeros around each picture, which must be in memory; other samples stay as they
+    /// are.
     pub fn pad(&self, p: usize) -> Result<Dataset, TensorError> {
         let &[h, w, c] = self.sample_shape() else { return Ok(self.clone()) };
         let shape = [self.len(), h + 2 * p, w + 2 * p, c];
@@ -265,19 +264,22 @@ impl Dataset {
     /// samples.
     pub fn rows(&self, indices: &[u32]) -> Result<HostTensor, FormatError> {
         let row: usize = self.sample_shape().iter().product();
+        let used = |x: f32| x * self.scale + self.offset;
+        let at = indices.iter().map(|&i| self.checked(i)).collect::<Result<Vec<_>, _>>()?;
         let mut out = Vec::with_capacity(indices.len() * row);
-        for &i in indices {
-            let range = self.checked(i)? * row..(i as usize + 1) * row;
-            match self.images.data() {
-                _ if !self.in_memory() => {}
-                Data::U8(v) => out.extend(v[range].iter().map(|&x| f32::from(x) * self.scale + self.offset)),
-                Data::F32(v) => out.extend(v[range].iter().map(|&x| x * self.scale + self.offset)),
-                _ => out.extend(self.images.to_f32()[range].iter().map(|&x| x * self.scale + self.offset)),
+        if self.in_memory() {
+            for range in at.into_iter().map(|i| i * row..(i + 1) * row) {
+                match self.images.data() {
+                    Data::U8(v) => out.extend(v[range].iter().map(|&x| used(x.into()))),
+                    Data::F32(v) => out.extend(v[range].iter().map(|&x| used(x))),
+                    _ => out.extend(self.images.to_f32()[range].iter().map(|&x| used(x))),
+                }
             }
-        }
-        #[cfg(feature = "images")]
-        if let Some(files) = self.files.as_ref().filter(|_| !self.in_memory()) {
-            out.extend(files.read(indices)?.into_iter().map(|x| f32::from(x) * self.scale + self.offset));
+        } else {
+            #[cfg(feature = "images")]
+            if let Some(files) = &self.files {
+                out.extend(files.read(indices)?.into_iter().map(|x| used(x.into())));
+            }
         }
         let shape: Vec<usize> = [indices.len()].into_iter().chain(self.sample_shape().iter().copied()).collect();
         HostTensor::f32(shape, out)

@@ -8,13 +8,13 @@ pub mod recurrent;
 mod reflect;
 
 pub use depthwise::{Slide, slide};
-pub use index::{broadcast_index, load, repeats, storage_type};
+pub use index::{Neighbours, broadcast_index, load, neighbours, storage_type};
 pub use pool_grad::largest_back;
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 
 use crate::{
     graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot},
-    tensor::{Count, DType},
+    tensor::Count,
 };
 use std::{fmt::Write as _, sync::Arc};
 
@@ -134,32 +134,19 @@ fn epilogue_wgsl(epilogue: &Epilogue, bound: &[usize], first_binding: usize, bod
     let mut calls = vec![String::new(); width];
     let mut inputs = vec!["v".to_owned()];
     for (k, extra) in epilogue.extras.iter().enumerate() {
-        let whole = width > 1 && extra.dtype == DType::F32 && extra.shape == epilogue.shape;
+        let (name, local) = (format!("extra{k}"), format!("e{k}"));
+        let read = neighbours(&name, &local, extra, &epilogue.shape, width, ["i", "i / WIDTH"]);
         let kept = at_hand(epilogue, k, body);
-        let alike = !whole && width > 1 && repeats(&epilogue.shape, &extra.shape).is_multiple_of(width);
-        let element_at =
-            |at: &str| load(&format!("extra{k}"), extra.dtype, &broadcast_index(&epilogue.shape, &extra.shape, at));
-        if alike && kept.is_none() {
-            let _ = writeln!(vectors, "    let e{k} = {};", element_at("i"));
-        }
         if let Some(at) = bound.iter().position(|&b| b == k) {
-            let element = if whole { "S" } else { index::storage_type(extra.dtype) };
-            let binding = first_binding + at;
-            let _ = writeln!(text, "@group(0) @binding({binding}) var<storage, read> extra{k}: array<{element}>;");
-            if whole {
-                let _ = writeln!(vectors, "    let e{k} = unpack(extra{k}[i / WIDTH]);");
-            }
+            let (binding, element) = (first_binding + at, read.storage);
+            let _ = writeln!(text, "@group(0) @binding({binding}) var<storage, read> {name}: array<{element}>;");
         }
-        for (lane, call) in calls.iter_mut().enumerate() {
-            let component = if width > 1 { format!(".{}", ["x", "y", "z", "w"][lane]) } else { String::new() };
-            let value = match &kept {
-                Some(name) => format!("{name}{component}"),
-                None if whole => format!("e{k}{component}"),
-                None if alike => format!("e{k}"),
-                None if lane > 0 => element_at(&format!("(i + {lane}u)")),
-                None => element_at("i"),
-            };
-            let _ = write!(call, ", {value}");
+        if kept.is_none() {
+            vectors.push_str(&read.head);
+        }
+        for (lane, (call, value)) in calls.iter_mut().zip(read.values).enumerate() {
+            let component = if width > 1 { format!("[{lane}]") } else { String::new() };
+            let _ = write!(call, ", {}", kept.as_ref().map_or(value, |name| format!("{name}{component}")));
         }
         let _ = write!(parameters, ", a{k}: f32");
         inputs.push(format!("a{k}"));

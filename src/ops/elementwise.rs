@@ -8,7 +8,7 @@ use crate::{
         Arg, Bad, Candidate, Cost, DeviceProfile, Elementary, Epilogue, Family, Fault, Fill, Graph, Grid, Instr, Io,
         Op, OpError, Program, Sample, Slot, Step, TensorType, Value,
     },
-    kernels::{self, broadcast_index},
+    kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
 };
 use std::fmt::Write as _;
@@ -160,29 +160,16 @@ impl Op for Elementwise {
         for (k, input) in io.inputs.iter().enumerate() {
             let in_place = self.in_place && k == 0;
             let name = if in_place { "y".to_owned() } else { format!("x{k}") };
-            let full = input.shape == *out && input.dtype == DType::F32;
-            let wide = full && width > 1;
+            let at = if width > 1 { format!("(i * {width}u)") } else { "i".into() };
+            let read = kernels::neighbours(&name, &format!("v{k}"), input, out, width, [&at, "i"]);
             if !in_place {
                 slots.push(Slot::input(k));
-                let element = if wide { "S" } else { kernels::storage_type(input.dtype) };
-                let _ =
-                    writeln!(text, "@group(0) @binding({}) var<storage, read> {name}: array<{element}>;", slots.len());
+                let (binding, element) = (slots.len(), read.storage);
+                let _ = writeln!(text, "@group(0) @binding({binding}) var<storage, read> {name}: array<{element}>;");
             }
-            if wide {
-                let _ = writeln!(values, "    let v{k} = unpack({name}[i]);");
-            }
-            let element = |at: &str| kernels::load(&name, input.dtype, &broadcast_index(out, &input.shape, at));
-            let alike = !wide && width > 1 && kernels::repeats(out, &input.shape).is_multiple_of(width);
-            if alike {
-                let _ = writeln!(values, "    let v{k} = {};", element(&format!("(i * {width}u)")));
-            }
-            for lane in 0..width {
-                loads[lane * io.inputs.len() + k] = match (wide, alike) {
-                    (true, _) => format!("v{k}[{lane}]"),
-                    (_, true) => format!("v{k}"),
-                    _ if width > 1 => element(&format!("(i * {width}u + {lane}u)")),
-                    _ => element("i"),
-                };
+            values.push_str(&read.head);
+            for (lane, value) in read.values.into_iter().enumerate() {
+                loads[lane * io.inputs.len() + k] = value;
             }
         }
         slots.push(if self.in_place { Slot::InOut { inputs: 0..1, outputs: 0..1 } } else { Slot::output(0) });

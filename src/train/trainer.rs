@@ -64,6 +64,8 @@ pub struct Trainer {
     not_finite: Option<NotFinite>,
     /// The step of [`Trainer::train_on_batch`], for so many samples with weights or without.
     on_batch: Option<((usize, bool), Runner)>,
+    /// The step of [`Trainer::activations_and_gradients`] with the names that it gives, likewise.
+    pub(super) watching: Option<((usize, bool), Vec<String>, Runner)>,
 }
 
 /// Where training stands, as a checkpoint keeps it.
@@ -145,6 +147,7 @@ impl Trainer {
             norms,
             not_finite: None,
             on_batch: None,
+            watching: None,
         })
     }
 
@@ -549,7 +552,7 @@ fn check_labels(output: &Shape, takes_classes: bool, labels: &HostTensor) -> Res
     }
 }
 
-fn batch_kind(data: &Dataset) -> (usize, bool) {
+pub(super) fn batch_kind(data: &Dataset) -> (usize, bool) {
     (data.len(), data.weights.is_some())
 }
 

@@ -118,7 +118,8 @@ fn an_embedding_application_pays_for_at_most_25_crates_beside_wgpu_and_naga() {
 /// Returns OPS.md as the list of operations says it.
 fn operations_table() -> String {
     let mut out = String::from(
-        "# Operations\n\nGenerated from the list of operations; `HUBEL_WRITE_DOCS=1 cargo test --release operations_table` writes it anew.\n\n\
+        "# Operations\n\nGenerated from the list of operations; `HUBEL_WRITE_DOCS=1 cargo test --release operations_table` writes it anew. \
+         The kernels' speed is measured on software adapters alone: on GPUs it is unproven.\n\n\
          | operation | what it is | gradient | accuracy on the GPU | kernels |\n|---|---|---|---|---|\n",
     );
     for family in FAMILIES {

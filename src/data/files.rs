@@ -1,0 +1,165 @@
+//! Pictures in files: decoded, in one size, with the same channels.
+
+use crate::io::{
+    Flaw, FormatError,
+    image::{self, CAP_BYTES},
+    read_file,
+};
+use rayon::prelude::*;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The channels of a data set's pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColorMode {
+    /// One channel, colour as .299 r + .587 g + .114 b; what is transparent becomes white.
+    Grayscale,
+    /// Red, green and blue; what is transparent becomes white.
+    Rgb,
+    /// Red, green, blue and opacity as they are stored; 255 is opaque.
+    Rgba,
+}
+
+impl ColorMode {
+    /// Returns the number of channels.
+    pub fn channels(self) -> usize {
+        match self {
+            ColorMode::Grayscale => 1,
+            ColorMode::Rgb => 3,
+            ColorMode::Rgba => 4,
+        }
+    }
+
+    /// Returns the pixels of a PNG or JPEG file in these channels, with their height and width.
+    pub(super) fn decode(self, bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2]), FormatError> {
+        if self == ColorMode::Rgba {
+            let picture = image::decode(bytes)?.into_rgba8();
+            let (w, h) = picture.dimensions();
+            return Ok((picture.into_raw(), [h as usize, w as usize]));
+        }
+        let picture = image::read(bytes)?;
+        let (stored, shape) = (picture.bytes(), picture.shape());
+        let grey = |p: &[u8]| (0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])).round();
+        let pixels = match (shape[2], self) {
+            (3, ColorMode::Grayscale) => stored.chunks_exact(3).map(|p| grey(p) as u8).collect(),
+            (1, ColorMode::Rgb) => stored.iter().flat_map(|&x| [x; 3]).collect(),
+            _ => stored.to_vec(),
+        };
+        Ok((pixels, [shape[0], shape[1]]))
+    }
+}
+
+/// How a picture comes to another aspect.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Fit {
+    Squeeze,
+    Crop,
+    Pad(u8),
+}
+
+/// Makes pictures of files one size, with the same channels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Resizer {
+    pub size: [usize; 2],
+    pub mode: ColorMode,
+    pub fit: Fit,
+}
+
+/// Pictures in files that are decoded when a step takes them; see [`super::ImageFolder::stream`].
+///
+/// ```
+/// use hubel::{data::ImageFolder, io::image, prelude::*};
+///
+/// let folder = tempfile::tempdir().expect("a folder");
+/// for class in ["cat", "dog"] {
+///     std::fs::create_dir(folder.path().join(class)).expect("a folder");
+///     let picture = image::to_rgb(&HostTensor::u8([9, 12, 1], vec![40; 108])?)?;
+///     image::save(&picture, folder.path().join(class).join("0.png"))?;
+/// }
+/// let data = ImageFolder::new(folder.path()).image_size([8, 8]).stream(true).load()?.train;
+/// assert_eq!((data.len(), data.images.shape()), (2, &[0, 8, 8, 3][..]));
+/// assert_eq!(data.rows(&[1])?.shape(), [1, 8, 8, 3]);
+/// # Ok::<(), hubel::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Files {
+    pub(super) paths: Arc<[PathBuf]>,
+    pub(super) resizer: Resizer,
+}
+
+impl Files {
+    /// Returns those from `start` on, `n` at most.
+    pub(super) fn range(&self, start: usize, n: usize) -> Files {
+        let paths = self.paths.iter().skip(start).take(n).cloned().collect();
+        Files { paths, ..self.clone() }
+    }
+
+    /// Returns the pixels of these pictures, or an error that names the first that cannot be read.
+    pub(super) fn read(&self, indices: &[u32]) -> Result<Vec<u8>, FormatError> {
+        let picture = self.resizer.bytes();
+        let mut bytes = vec![0; indices.len() * picture];
+        let parts = bytes.par_chunks_exact_mut(picture).zip(indices);
+        parts.try_for_each(|(out, &i)| match self.paths.get(i as usize) {
+            Some(path) => self.resizer.read(path, out),
+            None => Err(FormatError::new(Flaw::Contradiction, "a picture's index", self.paths.len(), i)),
+        })?;
+        Ok(bytes)
+    }
+}
+
+impl Resizer {
+    /// Returns the bytes of a picture in the wanted size.
+    pub fn bytes(&self) -> usize {
+        self.size[0] * self.size[1] * self.mode.channels()
+    }
+
+    /// Writes the picture of a file in the wanted size to `out`.
+    pub fn read(&self, path: &Path, out: &mut [u8]) -> Result<(), FormatError> {
+        let file = read_file(path, CAP_BYTES)?;
+        let (pixels, size) = self.mode.decode(&file).map_err(|e| e.of(path))?;
+        self.resize(&pixels, size, out);
+        Ok(())
+    }
+
+    /// Writes a picture in the wanted size to `out`: half-pixel centres, the formulas of `tf.image.resize` and, for the
+    /// cropped part, of Keras's `smart_resize`.
+    pub fn resize(&self, pixels: &[u8], [h, w]: [usize; 2], out: &mut [u8]) {
+        let ([to_h, to_w], c) = (self.size, self.mode.channels());
+        let same = [w * to_h / to_w, h * to_w / to_h];
+        let ([kept_h, kept_w], fill) = match self.fit {
+            Fit::Squeeze => ([h, w], 0),
+            Fit::Crop => ([same[0].clamp(1, h), same[1].clamp(1, w)], 0),
+            Fit::Pad(fill) => ([same[0].max(h), same[1].max(w)], fill),
+        };
+        let (rows, columns) = (taps(kept_h, to_h), taps(kept_w, to_w));
+        let place = |at: usize, kept: usize, all: usize| {
+            (at + all.saturating_sub(kept) / 2).checked_sub(kept.saturating_sub(all) / 2).filter(|&at| at < all)
+        };
+        for (line, &(y0, y1, ty)) in out.chunks_exact_mut(to_w * c).zip(&rows) {
+            let row = |y| place(y, kept_h, h).map(|y| &pixels[y * w * c..][..w * c]);
+            let (upper, lower) = (row(y0), row(y1));
+            for (pixel, &(x0, x1, tx)) in line.chunks_exact_mut(c).zip(&columns) {
+                let [x0, x1] = [x0, x1].map(|x| place(x, kept_w, w));
+                for (k, value) in pixel.iter_mut().enumerate() {
+                    let at = |row: Option<&[u8]>, x| f32::from(row.zip(x).map_or(fill, |(row, x)| row[x * c + k]));
+                    let between = |row| at(row, x0) + (at(row, x1) - at(row, x0)) * tx;
+                    let (a, b) = (between(upper), between(lower));
+                    *value = (a + (b - a) * ty).round() as u8;
+                }
+            }
+        }
+    }
+}
+
+/// Returns, for each of `to` places, the two of `from` that lie around it and the share of the second.
+fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
+    let scale = from as f32 / to as f32;
+    let taps = (0..to).map(|i| {
+        let at = (i as f32 + 0.5) * scale - 0.5;
+        let low = at.floor();
+        ((low.max(0.0) as usize).min(from - 1), (at.ceil().max(0.0) as usize).min(from - 1), at - low)
+    });
+    taps.collect()
+}
