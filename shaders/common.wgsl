@@ -29,6 +29,19 @@ fn tanh_f32(x: f32) -> f32 {
     return select((e - 1.0) / (e + 1.0), near, abs(x) < 0.25);
 }
 
+// log within 3 ulp where drivers are not: x = m * 2^e with m around 1, log m an odd series of (m - 1) / (m + 1), log 2 in
+// two parts. What is no positive normal number is the driver's.
+fn log_f32(x: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    let e = bitcast<i32>(bits - 0x3f3504f3u) >> 23u;
+    let m = bitcast<f32>(bits - (bitcast<u32>(e) << 23u));
+    let s = (m - 1.0) / (m + 1.0);
+    let t = s * s;
+    let near = 2.0 * s + 2.0 * s * t * (0.33333333 + t * (0.2 + t * (0.14285714 + t * (0.11111111 + t * 0.09090909))));
+    let far = f32(e) * 0.693359375 + (near - f32(e) * 0.00021219444);
+    return select(log(x), far, bits >= 0x00800000u && bits < 0x7f800000u);
+}
+
 // sin with an absolute error below 2e-6 for some turns: x less a multiple of pi in two parts, then an odd series.
 fn sin_f32(x: f32) -> f32 {
     let turns = round(x * 0.31830989);

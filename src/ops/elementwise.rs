@@ -379,7 +379,7 @@ pub static TABLE: &[Elementary] = &[
     row!(positive "exp", 1, "exp($a)", |a, _, _| a.exp(), Accuracy::Exp, [ANY, ANY, ANY], |g, _, y, dy| Ok(vec![Some(
         g.mul(dy, y)?
     )])),
-    row!("log", 1, "log($a)", |a, _, _| a.ln(), Accuracy::Log, [POSITIVE, ANY, ANY], |g, x, _, dy| {
+    row!("log", 1, "log_f32($a)", |a, _, _| a.ln(), Accuracy::Log, [POSITIVE, ANY, ANY], |g, x, _, dy| {
         Ok(vec![Some(g.div(dy, x[0])?)])
     }),
     row!("sqrt", 1, "sqrt($a)", |a, _, _| a.sqrt(), Accuracy::Ulp(5.0), [POSITIVE, ANY, ANY], |g, _, y, dy| {
