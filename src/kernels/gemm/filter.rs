@@ -1,7 +1,9 @@
 //! The tile core for gradients to small kernels: lanes are output channels, and a workgroup slides down strips of
 //! pictures with a window of rows in registers, so that one load serves all rows of taps.
 
-use super::{BROADCAST, Finish, LOAD, LONG_BATCH, MADD, NOMINAL_BATCH, STORE, declare, split_sum, wgsl_count};
+use super::{
+    BROADCAST, Finish, LOAD, LONG_BATCH, MADD, NOMINAL_BATCH, STORE, declare, split_sum, store_in_turns, wgsl_count,
+};
 use crate::{
     graph::{Candidate, DeviceProfile, Grid, Slot},
     kernels::{depthwise, dispatch},
@@ -164,6 +166,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for (r, s, c, v) in &names {
             let _ = writeln!(t, "    var c{r}_{s}_{c}_{v} = 0.0;");
         }
+        let window_sums = taps * b.from;
         let n_sums = if self.sums { b.vectors } else { 0 };
         for v in 0..n_sums {
             let _ = writeln!(t, "    var sum{v} = 0.0;");
@@ -232,13 +235,20 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         t.push_str("    }\n    }\n");
         let _ = writeln!(t, "    let y_o = part * {elements}u;");
-        for (r, s, c, v) in &names {
+        let sum = |o: usize, v| {
+            let (r, s, c) = (o / window_sums, o % window_sums / b.from, o % b.from);
+            format!("c{r}_{s}_{c}_{v}")
+        };
+        store_in_turns(&mut t, [b.rows * window_sums, b.vectors], sum, |t, o, values| {
+            let from = b.from;
             let _ = writeln!(
                 t,
-                "    y[y_o + (((r_0 + {r}u) * {taps}u + {s}u) * {from_channels}u + c_0 + {c}u) * {to_channels}u + k{v}] = \
-                 c{r}_{s}_{c}_{v};"
+                "    let y_{o} = y_o + ((r_0 * {taps}u + {o} / {from}u) * {from_channels}u + c_0 + {o} % {from}u) * {to_channels}u;"
             );
-        }
+            for (v, value) in values.iter().enumerate() {
+                let _ = writeln!(t, "    y[y_{o} + k{v}] = {value};");
+            }
+        });
         if self.sums {
             t.push_str("    if (r_0 == 0u && c_0 == 0u) {\n");
             for v in 0..n_sums {

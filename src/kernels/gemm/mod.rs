@@ -322,6 +322,59 @@ fn lanes_of_eight(profile: &DeviceProfile) -> bool {
     profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8
 }
 
+/// Most stores of a kernel's text: more of them are made by at most [`MOST_TURNS`] turns of a loop.
+const MOST_STORES: usize = 32;
+/// Between how many sums a turn of that loop chooses.
+const MOST_TURNS: usize = 8;
+
+/// Writes the stores of sums, which `store` makes of an expression of their number along the outer axis and of the values
+/// along the inner one.
+///
+/// llvmpipe makes several blocks of a store, and its compiler takes quadratic time for blocks: many sums are stored by a
+/// loop that chooses them, whose end the compiler does not know, else it would unroll it.
+pub(super) fn store_in_turns(
+    t: &mut String,
+    [outer, inner]: [usize; 2],
+    sum: impl Fn(usize, usize) -> String,
+    store: impl Fn(&mut String, &str, &[String]),
+) {
+    let turns = if outer * inner <= MOST_STORES { 1 } else { outer.min(MOST_TURNS) };
+    let each = outer.div_ceil(turns);
+    let turns = outer.div_ceil(each);
+    let bits = turns.next_power_of_two().ilog2();
+    if turns > 1 {
+        let _ = writeln!(t, "    let end_turn = min({turns}u, {turns}u * step.n);");
+        t.push_str("    for (var turn = 0u; turn < end_turn; turn++) {\n");
+        for bit in 0..bits {
+            let _ = writeln!(t, "    let turn_{bit} = (turn & {}u) != 0u;", 1 << bit);
+        }
+    }
+    for o in 0..each {
+        let _ = match turns {
+            1 => writeln!(t, "    let o_{o} = {o}u;"),
+            _ => writeln!(t, "    let o_{o} = min(turn * {each}u + {o}u, {}u);", outer - 1),
+        };
+        let chosen = |i: usize| {
+            let all = (0..turns).map(|turn| sum((turn * each + o).min(outer - 1), i)).collect();
+            (0..bits).fold(all, |level: Vec<String>, bit| {
+                let one = |pair: &[String]| match pair {
+                    [a, b] => format!("select({a}, {b}, turn_{bit})"),
+                    _ => pair.concat(),
+                };
+                level.chunks(2).map(one).collect()
+            })
+        };
+        let values: Vec<String> = (0..inner).map(|i| format!("v_{o}_{i}")).collect();
+        for (i, value) in values.iter().enumerate() {
+            let _ = writeln!(t, "    let {value} = {};", chosen(i).concat());
+        }
+        store(t, &format!("o_{o}"), &values);
+    }
+    if turns > 1 {
+        t.push_str("    }\n");
+    }
+}
+
 /// Returns the launch that adds the parts of a split reduction in order; the last `sums` elements are output 1.
 pub(super) fn split_sum(
     sums: u64,

@@ -3,7 +3,7 @@
 
 use super::{
     BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_uniform, read,
-    wgsl_count,
+    store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
@@ -148,13 +148,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for v in 0..vectors {
             t.push_str(&finish.load_column(&v.to_string(), &format!("channel0 + lane + {}u", v * LANES)));
         }
-        for j in 0..pixels {
-            for v in 0..vectors {
-                let index = format!("place + {}u", j * to_channels + v * LANES);
-                let value = finish.call(&format!("c{j}_{v}"), &index, &v.to_string());
-                let _ = writeln!(t, "    y[{index}] = {value};");
+        let sum = |j, v| format!("c{j}_{v}");
+        store_in_turns(&mut t, [pixels, vectors], sum, |t, j, values| {
+            for (v, value) in values.iter().enumerate() {
+                let index = format!("place + {j} * {to_channels}u + {}u", v * LANES);
+                let _ = writeln!(t, "    y[{index}] = {};", finish.call(value, &index, &v.to_string()));
             }
-        }
+        });
         t.push_str("}\n");
         let items = rows.times((tiles * groups * LANES) as u64);
         let kernel = dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue);

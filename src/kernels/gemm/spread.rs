@@ -6,7 +6,7 @@
 
 use super::{
     BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_pair, declare_uniform,
-    read, wgsl_count,
+    read, store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
@@ -177,14 +177,20 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 "    let row{e} = row * {}u + {e}u;\n    let place{e} = ((picture * {to_h}u + row{e}) * {to_w}u + start * {}u) * {to_channels}u + channel0;",
                 w.strides[0], w.strides[1]
             );
-            for (k, j, f) in self.results(w) {
-                let column = j * w.strides[1] + f;
-                let index = format!("place{e} + {}u", column * to_channels + k);
-                let value = finish.call(&format!("c{e}_{k}_{j}_{f}"), &index, &k.to_string());
-                let store = format!("y[{index}] = {value};");
+        }
+        let phases = w.strides[1];
+        let sums: Vec<(usize, usize, usize)> = (0..w.strides[0])
+            .flat_map(|e| (0..channels).flat_map(move |k| (0..phases).map(move |f| (e, k, f))))
+            .collect();
+        let sum = |j: usize, i: usize| format!("c{}_{}_{j}_{}", sums[i].0, sums[i].1, sums[i].2);
+        store_in_turns(&mut t, [blocks, sums.len()], sum, |t, j, values| {
+            for (value, &(e, k, f)) in values.iter().zip(&sums) {
+                let column = format!("{j} * {phases}u + {f}u");
+                let index = format!("place{e} + ({column}) * {to_channels}u + {k}u");
+                let store = format!("y[{index}] = {};", finish.call(value, &index, &k.to_string()));
                 let inside = [
                     (!whole_h && e > 0).then(|| format!("row{e} < {to_h}u")),
-                    (!whole_w && f > 0).then(|| format!("start * {}u + {column}u < {to_w}u", w.strides[1])),
+                    (!whole_w && f > 0).then(|| format!("start * {phases}u + {column} < {to_w}u")),
                 ];
                 let inside: Vec<String> = inside.into_iter().flatten().collect();
                 let _ = match inside.is_empty() {
@@ -192,7 +198,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                     false => writeln!(t, "    if ({}) {{ {store} }}", inside.join(" && ")),
                 };
             }
-        }
+        });
         t.push_str("}\n");
         let items = items.times(groups as u64);
         let items = Count { fixed: items.fixed + (LANES * groups) as u64, ..items };

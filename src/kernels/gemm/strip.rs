@@ -3,7 +3,7 @@
 
 use super::{
     BROADCAST, Finish, LAUNCH, LEAST_TURNS, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare,
-    declare_uniform, wgsl_count,
+    declare_uniform, store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
@@ -282,12 +282,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             "    let place = (({all_pictures} * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;"
         );
         t.push_str(&finish.load_shared("channel0", channels as u64, true, false));
-        for j in 0..pixels {
-            for k in 0..channels {
-                let index = format!("place + {}u", j * to_channels + k);
-                let _ = writeln!(t, "    y[{index}] = {};", finish.call(&format!("c{j}_{k}"), &index, &k.to_string()));
+        let sum = |j, k| format!("c{j}_{k}");
+        store_in_turns(&mut t, [pixels, channels], sum, |t, j, values| {
+            for (k, value) in values.iter().enumerate() {
+                let index = format!("place + {j} * {to_channels}u + {k}u");
+                let _ = writeln!(t, "    y[{index}] = {};", finish.call(value, &index, &k.to_string()));
             }
-        }
+        });
         t.push_str("}\n");
         let per_group = LANES as u32;
         let items = rows.times(channel_groups as u64);

@@ -3,7 +3,7 @@
 
 use super::{
     BROADCAST, Finish, LEAST_TURNS, LOAD, LONG_BATCH, Loop, MADD, NOMINAL_BATCH, Operand, Product, STORE, Tile,
-    candidate, count_product, lanes_of_eight, sides, wgsl_count,
+    candidate, count_product, lanes_of_eight, sides, store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
@@ -382,51 +382,59 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 /// Indices past the end are those of the last row or column again: such lanes compute and store what the last
 /// one does, so that stores need no guard.
 fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split: bool) {
-    let Tile { lane_rows, shared, vectors, subgroup, .. } = tile;
-    let shared_pairs = tile.index_pairs(product)[1];
-    // With pairs, the last one at an even or odd distance from the first.
-    let past = |k: u64| if shared_pairs { 2 - k % 2 } else { 1 };
-    let (n_rows, n_columns) = if lane_rows { (vectors, shared) } else { (shared, vectors) };
+    let Tile { lane_rows, shared, vectors, .. } = tile;
     let columns = product.columns.extent.fixed;
     let rows = wgsl_count(product.rows.extent);
-    let batches = wgsl_count(product.batch);
-    let elements = format!("({batches} * {rows} * {columns}u + {}u)", product.sums());
+    let elements = format!("({} * {rows} * {columns}u + {}u)", wgsl_count(product.batch), product.sums());
     let part = if split { format!("part * {elements} + ") } else { String::new() };
-    for k in 0..n_rows {
-        let row = if lane_rows { format!("l{k}_i") } else { format!("min(shared0 + {k}u, {rows} - {}u)", past(k)) };
+    let row = |t: &mut String, name: &str, row: &str| {
         let (place, there) = product.place.map_or((format!("(batch * {rows} + {row})"), None), |place| {
-            let (place, there) = place(&row);
+            let (place, there) = place(row);
             (place, Some(there))
         });
-        let _ = writeln!(t, "    let row{k} = {part}{place} * {columns}u;");
+        let _ = writeln!(t, "    let row{name} = {part}{place} * {columns}u;");
         if let Some(there) = there {
-            let _ = writeln!(t, "    let row{k}_there = {there};");
+            let _ = writeln!(t, "    let row{name}_there = {there};");
         }
-    }
-    for k in 0..n_columns {
-        let column = if lane_rows { format!("min(shared0 + {k}u, {}u)", columns - past(k)) } else { format!("l{k}_i") };
-        let _ = writeln!(t, "    let column{k} = {column};");
-    }
-    if !split {
-        if lane_rows {
-            t.push_str(&finish.load_shared("shared0", shared, subgroup, shared_pairs));
-        } else {
-            (0..vectors).for_each(|j| t.push_str(&finish.load_column(&j.to_string(), &format!("column{j}"))));
+    };
+    let column = |t: &mut String, name: &str, column: &str| {
+        let _ = writeln!(t, "    let column{name} = {column};");
+        if !split {
+            t.push_str(&finish.load_column(name, &format!("column{name}")));
         }
+    };
+    for j in 0..vectors {
+        let (name, index) = (j.to_string(), format!("l{j}_i"));
+        if lane_rows { row(t, &name, &index) } else { column(t, &name, &index) }
     }
-    for r in 0..shared {
-        for j in 0..vectors {
-            let (row, column) = if lane_rows { (j, r) } else { (r, j) };
-            let index = format!("row{row} + column{column}");
-            let value = format!("c{r}_{j}");
-            let value = if split { value } else { finish.call(&value, &index, &column.to_string()) };
-            let store = format!("y[{index}] = {value};");
-            let _ = match product.place {
-                None => writeln!(t, "    {store}"),
-                Some(_) => writeln!(t, "    if (row{row}_there) {{ {store} }}"),
-            };
-        }
-    }
+    let sizes = [shared as usize, vectors as usize];
+    let extent = if lane_rows { format!("{columns}u") } else { rows.clone() };
+    // With pairs, the last one at an even or odd distance from the first.
+    let last = |k: &str| if tile.index_pairs(product)[1] { format!("2u + ({k} & 1u)") } else { "1u".into() };
+    let clamped = |k: &str| format!("min(shared0 + {k}, {extent} - {})", last(k));
+    store_in_turns(
+        t,
+        sizes,
+        |r, j| format!("c{r}_{j}"),
+        |t, r, values| {
+            if lane_rows {
+                column(t, r, &clamped(r))
+            } else {
+                row(t, r, &clamped(r))
+            }
+            for (j, value) in values.iter().enumerate() {
+                let j = &*j.to_string();
+                let (row, column) = if lane_rows { (j, r) } else { (r, j) };
+                let index = format!("row{row} + column{column}");
+                let value = if split { value.clone() } else { finish.call(value, &index, column) };
+                let store = format!("y[{index}] = {value};");
+                let _ = match product.place {
+                    None => writeln!(t, "    {store}"),
+                    Some(_) => writeln!(t, "    if (row{row}_there) {{ {store} }}"),
+                };
+            }
+        },
+    );
     if product.sums {
         let at = if split {
             format!("y[(part + 1u) * {elements} - {}u + batch * {columns}u + ", product.sums())
@@ -435,8 +443,9 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
         };
         let first = if lane_rows { "lane0 == 0u" } else { "shared0 == 0u" };
         let _ = writeln!(t, "    if ({first}) {{");
-        for k in 0..n_columns {
-            let _ = writeln!(t, "    {at}column{k}] = sum{k};");
+        for k in 0..if lane_rows { shared } else { vectors } {
+            let column = if lane_rows { clamped(&format!("{k}u")) } else { format!("column{k}") };
+            let _ = writeln!(t, "    {at}{column}] = sum{k};");
         }
         t.push_str("    }\n");
     }
