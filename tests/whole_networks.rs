@@ -1,4 +1,4 @@
-//! Whole networks against Keras, each trained for a few steps, and one whose weights are larger than a binding: what
+//! Whole networks against Keras, each trained for a step, and one whose weights are larger than a binding: what
 //! `tests/zoo` runs, in minutes for each.
 
 #[path = "hubel/harness.rs"]
