@@ -10,6 +10,7 @@ use hubel::{
 };
 
 const LONG: usize = 200_003;
+const NEARLY: usize = 64_525;
 const ANY: Fill = Fill::Uniform(-1.0, 1.0);
 const BETWEEN: Fill = Fill::Uniform(0.5, 2.0);
 
@@ -58,6 +59,8 @@ fn sums_of_very_many_terms_are_complete_or_refused() {
             2,
         ),
         sample(matmul(matmul_plain), &[(&[3, LONG], ANY), (&[LONG, 2], ANY)], 1),
+        // As many turns as a driver runs, but for those that store the sums.
+        sample(matmul(matmul_plain), &[(&[32, NEARLY], ANY), (&[NEARLY, 64], ANY)], 1),
         sample(reduce(ReduceKind::Sum, &[0, 1]), &[(&[Batch, 2000, 3], ANY)], 100),
         sample(reduce(ReduceKind::Mean, &[1, 2]), &[(&picture(500, 2), ANY)], 2),
         sample(reduce(ReduceKind::Max, &[1]), &[(&[Batch, LONG], ANY)], 2),

@@ -9,7 +9,7 @@ use hubel::{
 use std::time::Instant;
 
 /// How far a step goes, where all weights are one vector.
-const STEP: f64 = 1e-2;
+const STEP: f64 = 1e-3;
 
 pub fn build(application: &Application, options: &Options) -> Model {
     (application.build)(options).unwrap_or_else(|e| panic!("{}: {e}", application.name))

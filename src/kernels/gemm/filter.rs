@@ -2,7 +2,8 @@
 //! pictures with a window of rows in registers, so that one load serves all rows of taps.
 
 use super::{
-    BROADCAST, Finish, LOAD, LONG_BATCH, MADD, NOMINAL_BATCH, STORE, declare, split_sum, store_in_turns, wgsl_count,
+    BROADCAST, Finish, LOAD, LONG_BATCH, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, declare, split_sum, store_in_turns,
+    wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Grid, Slot},
@@ -258,7 +259,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         t.push_str("}\n");
         let slots = vec![Slot::input(0), Slot::input(1), Slot::Scratch(0)];
-        let turns = Count { fixed: turns.fixed + (parts * (p + 1)) as u64, ..turns };
+        let turns = Count { fixed: turns.fixed + (parts * (p + 1)) as u64 + MOST_TURNS * parts as u64, ..turns };
         let main = dispatch("conv2d_grad_weight", &t, &[], Grid::fixed((groups * parts) as u64), slots, None)
             .turns(turns, parts as u64);
         let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };

@@ -324,8 +324,8 @@ fn lanes_of_eight(profile: &DeviceProfile) -> bool {
 
 /// Most stores of a kernel's text: more of them are made by at most [`MOST_TURNS`] turns of a loop.
 const MOST_STORES: usize = 32;
-/// Between how many sums a turn of that loop chooses.
-const MOST_TURNS: usize = 8;
+/// Between how many sums a turn of that loop chooses; a launch states them with its own.
+const MOST_TURNS: u64 = 8;
 
 /// Writes the stores of sums, which `store` makes of an expression of their number along the outer axis and of the values
 /// along the inner one.
@@ -338,7 +338,7 @@ pub(super) fn store_in_turns(
     sum: impl Fn(usize, usize) -> String,
     store: impl Fn(&mut String, &str, &[String]),
 ) {
-    let turns = if outer * inner <= MOST_STORES { 1 } else { outer.min(MOST_TURNS) };
+    let turns = if outer * inner <= MOST_STORES { 1 } else { outer.min(MOST_TURNS as usize) };
     let each = outer.div_ceil(turns);
     let turns = outer.div_ceil(each);
     let bits = turns.next_power_of_two().ilog2();

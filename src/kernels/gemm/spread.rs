@@ -5,8 +5,8 @@
 //! there is such a tap.
 
 use super::{
-    BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_pair, declare_uniform,
-    read, store_in_turns, wgsl_count,
+    BROADCAST, Finish, LOAD, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_pair,
+    declare_uniform, read, store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
@@ -203,7 +203,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let items = items.times(groups as u64);
         let items = Count { fixed: items.fixed + (LANES * groups) as u64, ..items };
         let turns: usize = Self::rows(w).iter().map(|r| r.distances.clone().count()).sum::<usize>();
-        let turns = Count { fixed: (turns * (1 + from_channels.div_ceil(terms))) as u64, per_sample: 0 };
+        let turns = (turns * (1 + from_channels.div_ceil(terms))) as u64 + MOST_TURNS;
+        let turns = Count { fixed: turns, per_sample: 0 };
         let kernel = dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue).turns(turns, 1);
         let how = if uniform { "_uniform_weights" } else { "" };
         Candidate::single(format!("spread_{blocks}x{channels}x{terms}{how}"), kernel)

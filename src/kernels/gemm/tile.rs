@@ -2,8 +2,8 @@
 //! index for each lane and the shared side is the same for all lanes.
 
 use super::{
-    BROADCAST, Finish, LEAST_TURNS, LOAD, LONG_BATCH, Loop, MADD, NOMINAL_BATCH, Operand, Product, STORE, Tile,
-    candidate, count_product, lanes_of_eight, sides, store_in_turns, wgsl_count,
+    BROADCAST, Finish, LEAST_TURNS, LOAD, LONG_BATCH, Loop, MADD, MOST_TURNS, NOMINAL_BATCH, Operand, Product, STORE,
+    Tile, candidate, count_product, lanes_of_eight, sides, store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
@@ -60,7 +60,7 @@ pub(super) fn register_tiles(
     let variant = format!("lanes_{side}_{shared}x{vectors}x{terms}_pairs{wide}_split{splits}");
     let inner: u64 = product.loops[1..].iter().map(|l| l.to.fixed).product();
     let turns = turns(product, terms);
-    let rest = if splits > 1 { 2 * inner * splits } else { 0 };
+    let rest = if splits > 1 { (2 * inner + MOST_TURNS) * splits } else { 0 };
     let turns = Count { fixed: turns.fixed + rest, ..turns };
     let kernel = |finish: &Finish, split| tile_kernel(product, tile, finish, split);
     (time, candidate(product, variant, tile, turns, epilogue, kernel))
@@ -161,11 +161,12 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     best.unwrap_or((0.0, rest))
 }
 
-/// Returns the turns of a product's loops, all together, where the innermost takes so many terms in a turn.
+/// Returns the turns of a product's loops and its stores, all together, where the innermost takes so many terms in a turn.
 fn turns(product: &Product, terms: u64) -> Count {
     let mut level = Count { fixed: 1, per_sample: 0 };
     let last = product.loops.len() - 1;
-    (product.loops.iter().enumerate()).fold(Count::default(), |all, (i, l)| {
+    let stores = Count { fixed: MOST_TURNS, per_sample: 0 };
+    (product.loops.iter().enumerate()).fold(stores, |all, (i, l)| {
         let at_once = l.step as u64 * if i == last { terms } else { 1 };
         let outer = level;
         level = count_product(outer, l.to.div_ceil(at_once));
