@@ -167,7 +167,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for (r, s, c, v) in &names {
             let _ = writeln!(t, "    var c{r}_{s}_{c}_{v} = 0.0;");
         }
-        let window_sums = taps * b.from;
         let n_sums = if self.sums { b.vectors } else { 0 };
         for v in 0..n_sums {
             let _ = writeln!(t, "    var sum{v} = 0.0;");
@@ -236,11 +235,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         t.push_str("    }\n    }\n");
         let _ = writeln!(t, "    let y_o = part * {elements}u;");
-        let sum = |o: usize, v| {
-            let (r, s, c) = (o / window_sums, o % window_sums / b.from, o % b.from);
+        let sum = |o: usize, v: usize| {
+            let (r, s, c, v) = names[o * b.vectors + v];
             format!("c{r}_{s}_{c}_{v}")
         };
-        store_in_turns(&mut t, [b.rows * window_sums, b.vectors], sum, |t, o, values| {
+        store_in_turns(&mut t, [names.len() / b.vectors, b.vectors], sum, |t, o, values| {
             let from = b.from;
             let _ = writeln!(
                 t,

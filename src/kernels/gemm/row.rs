@@ -2,13 +2,13 @@
 //! pixels of one row, of which a load brings eight source columns that all lanes get from one another.
 
 use super::{
-    BROADCAST, Finish, LOAD, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_uniform,
-    read, store_in_turns, wgsl_count,
+    BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_uniform, read,
+    store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
     kernels::dispatch,
-    tensor::{Count, DType},
+    tensor::DType,
 };
 use std::fmt::Write as _;
 
@@ -157,9 +157,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         });
         t.push_str("}\n");
         let items = rows.times((tiles * groups * LANES) as u64);
-        let turns = (w.kernel[0] * (1 + from_channels)) as u64 + MOST_TURNS;
-        let turns = Count { fixed: turns, per_sample: 0 };
-        let kernel = dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue).turns(turns, 1);
+        let kernel = dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue).turns(w.turns(), 1);
         Candidate::single(format!("row_{pixels}x{vectors}"), kernel)
     }
 }

@@ -2,8 +2,8 @@
 //! taps of a row of the kernel.
 
 use super::{
-    BROADCAST, Finish, LAUNCH, LEAST_TURNS, LOAD, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window,
-    declare, declare_uniform, store_in_turns, wgsl_count,
+    BROADCAST, Finish, LAUNCH, LEAST_TURNS, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare,
+    declare_uniform, store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
@@ -293,9 +293,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let per_group = LANES as u32;
         let items = rows.times(channel_groups as u64);
         let items = Count { fixed: items.fixed + (LANES * channel_groups) as u64, ..items };
-        let turns = (w.kernel[0] * (1 + from_channels)) as u64 + MOST_TURNS;
-        let turns = Count { fixed: turns, per_sample: 0 };
-        let kernel = dispatch(w.name, &t, &[], Grid::new(items, per_group), slots, epilogue).turns(turns, 1);
+        let kernel = dispatch(w.name, &t, &[], Grid::new(items, per_group), slots, epilogue).turns(w.turns(), 1);
         let how = match reads {
             Reads::Storage => "",
             Reads::UniformWeights => "_uniform_weights",

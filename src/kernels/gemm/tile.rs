@@ -383,7 +383,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 /// Indices past the end are those of the last row or column again: such lanes compute and store what the last
 /// one does, so that stores need no guard.
 fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split: bool) {
-    let Tile { lane_rows, shared, vectors, .. } = tile;
+    let Tile { lane_rows, shared, vectors, subgroup, .. } = tile;
+    let shared_pairs = tile.index_pairs(product)[1];
     let columns = product.columns.extent.fixed;
     let rows = wgsl_count(product.rows.extent);
     let elements = format!("({} * {rows} * {columns}u + {}u)", wgsl_count(product.batch), product.sums());
@@ -398,44 +399,53 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
             let _ = writeln!(t, "    let row{name}_there = {there};");
         }
     };
-    let column = |t: &mut String, name: &str, column: &str| {
-        let _ = writeln!(t, "    let column{name} = {column};");
-        if !split {
-            t.push_str(&finish.load_column(name, &format!("column{name}")));
-        }
-    };
+    // What an epilogue reads once for a column of the shared side is chosen like its sums.
+    let extras: Vec<usize> = finish.column_extras().map(|(k, _)| k).filter(|_| lane_rows && !split).collect();
+    if lane_rows && !split {
+        t.push_str(&finish.load_shared("shared0", shared, subgroup, shared_pairs));
+    }
     for j in 0..vectors {
         let (name, index) = (j.to_string(), format!("l{j}_i"));
-        if lane_rows { row(t, &name, &index) } else { column(t, &name, &index) }
+        if lane_rows {
+            row(t, &name, &index);
+            continue;
+        }
+        let _ = writeln!(t, "    let column{name} = {index};");
+        if !split {
+            t.push_str(&finish.load_column(&name, &index));
+        }
     }
-    let sizes = [shared as usize, vectors as usize];
     let extent = if lane_rows { format!("{columns}u") } else { rows.clone() };
     // With pairs, the last one at an even or odd distance from the first.
-    let last = |k: &str| if tile.index_pairs(product)[1] { format!("2u + ({k} & 1u)") } else { "1u".into() };
+    let last = |k: &str| if shared_pairs { format!("2u + ({k} & 1u)") } else { "1u".into() };
     let clamped = |k: &str| format!("min(shared0 + {k}, {extent} - {})", last(k));
-    store_in_turns(
-        t,
-        sizes,
-        |r, j| format!("c{r}_{j}"),
-        |t, r, values| {
-            if lane_rows {
-                column(t, r, &clamped(r))
-            } else {
-                row(t, r, &clamped(r))
+    let n_sums = vectors as usize;
+    let value = |r: usize, j: usize| match j.checked_sub(n_sums) {
+        None => format!("c{r}_{j}"),
+        Some(extra) => format!("e{}_{r}", extras[extra]),
+    };
+    store_in_turns(t, [shared as usize, n_sums + extras.len()], value, |t, r, values| {
+        let (sums, of_column) = values.split_at(n_sums);
+        if lane_rows {
+            let _ = writeln!(t, "    let column{r} = {};", clamped(r));
+            for (k, value) in extras.iter().zip(of_column) {
+                let _ = writeln!(t, "    let e{k}_{r} = {value};");
             }
-            for (j, value) in values.iter().enumerate() {
-                let j = &*j.to_string();
-                let (row, column) = if lane_rows { (j, r) } else { (r, j) };
-                let index = format!("row{row} + column{column}");
-                let value = if split { value.clone() } else { finish.call(value, &index, column) };
-                let store = format!("y[{index}] = {value};");
-                let _ = match product.place {
-                    None => writeln!(t, "    {store}"),
-                    Some(_) => writeln!(t, "    if (row{row}_there) {{ {store} }}"),
-                };
-            }
-        },
-    );
+        } else {
+            row(t, r, &clamped(r));
+        }
+        for (j, sum) in sums.iter().enumerate() {
+            let j = &*j.to_string();
+            let (row, column) = if lane_rows { (j, r) } else { (r, j) };
+            let index = format!("row{row} + column{column}");
+            let value = if split { sum.clone() } else { finish.call(sum, &index, column) };
+            let store = format!("y[{index}] = {value};");
+            let _ = match product.place {
+                None => writeln!(t, "    {store}"),
+                Some(_) => writeln!(t, "    if (row{row}_there) {{ {store} }}"),
+            };
+        }
+    });
     if product.sums {
         let at = if split {
             format!("y[(part + 1u) * {elements} - {}u + batch * {columns}u + ", product.sums())

@@ -1,4 +1,6 @@
-use super::{Loop, Operand, Product, declare, lower_with, read, row::Row, spread::Spread, strip::Strip, wgsl_count};
+use super::{
+    Loop, MOST_TURNS, Operand, Product, declare, lower_with, read, row::Row, spread::Spread, strip::Strip, wgsl_count,
+};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
     kernels::depthwise::{self, Slide},
@@ -43,6 +45,11 @@ fn gcd(a: usize, b: usize) -> usize {
 }
 
 impl Window {
+    /// Returns the turns of loops over rows of taps and channels, and of the stores.
+    pub(super) fn turns(&self) -> Count {
+        Count { fixed: (self.kernel[0] * (1 + self.from_channels)) as u64 + MOST_TURNS, per_sample: 0 }
+    }
+
     /// Returns the number of tap phases along an axis: result positions of one phase share their taps.
     fn phases(&self, axis: usize) -> usize {
         if self.transposed { self.strides[axis] } else { 1 }
