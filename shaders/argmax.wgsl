@@ -14,7 +14,7 @@ override INNER: u32 = 1u;
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let o = (id.x + id.y * counts.x) * 64u + lane;
     if (o >= ELEMENTS + PER_SAMPLE * step.n) { return; }
-    let terms = TERMS + TERMS_PER_SAMPLE * step.n;
+    let terms = TERMS + TERMS_PER_SAMPLE * step.n * counts.z;
     let first = o / INNER * INNER * terms + o % INNER;
     var best = x[first];
     var at = 0u;

@@ -1,5 +1,7 @@
 // Stands in front of every kernel: the step record at binding 0 and the functions that kernels share.
-// Grids are folded into two axes: the linear workgroup number is id.x + id.y * counts.x.
+// Grids are folded into two axes: the linear workgroup number is id.x + id.y * counts.x; counts.z is 1.
+// No branch or loop is decided by uniform buffers alone: lavapipe of Mesa 22 takes their values for constants then,
+// compiles the kernel anew at each launch, and keeps it for ever. `step.n * counts.z` is a number that no driver knows.
 struct Step {
     n: u32,
     step: u32,
