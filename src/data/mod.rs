@@ -23,7 +23,7 @@ pub use folder::{DATASET_CAP_BYTES, ImageFolder, Images, Subset};
 pub use mnist::{Mnist, mnist};
 
 use crate::io::{Flaw, FormatError, checked_bytes, npy::FILE_CAP_BYTES};
-use crate::tensor::{Data, HostTensor, Philox, Purpose, TensorError};
+use crate::tensor::{Data, HostTensor, Philox, Purpose};
 
 /// Samples with labels; a picture's value on use is `x · scale + offset`.
 ///
@@ -233,10 +233,13 @@ impl Dataset {
     }
 
     /// Returns the data set with `p` stored zeros around each picture, which must be in memory; other samples stay as they
-    /// are.
-    pub fn pad(&self, p: usize) -> Result<Dataset, TensorError> {
+    /// are. An error where the pictures would take more than 16 GiB.
+    pub fn pad(&self, p: usize) -> Result<Dataset, FormatError> {
         let &[h, w, c] = self.sample_shape() else { return Ok(self.clone()) };
-        let shape = [self.len(), h + 2 * p, w + 2 * p, c];
+        let wider = |side: usize| side.saturating_add(p.saturating_mul(2));
+        let shape = [self.len(), wider(h), wider(w), c];
+        let width = self.images.dtype().bytes() as u64;
+        checked_bytes("the padded pictures", &shape.map(|d| d as u64), width, FILE_CAP_BYTES)?;
         fn padded<T: Copy + Default>(v: &[T], [n, ho, wo, c]: [usize; 4], p: usize) -> Vec<T> {
             let (h, row) = (ho - 2 * p, (wo - 2 * p) * c);
             let mut out = vec![T::default(); n * ho * wo * c];
@@ -249,7 +252,8 @@ impl Dataset {
         let images = match self.images.data() {
             Data::U8(v) => HostTensor::u8(shape, padded(v, shape, p)),
             _ => HostTensor::f32(shape, padded(&self.images.to_f32(), shape, p)),
-        }?;
+        };
+        let images = images.map_err(|e| FormatError::new(Flaw::Contradiction, "the padded pictures", "pixels", e))?;
         Ok(self.with(images, self.labels.clone()))
     }
 

@@ -1,6 +1,6 @@
 //! Photos as networks want them: one size, one number of channels.
 
-use crate::io::{Flaw, FormatError};
+use crate::io::{Flaw, FormatError, checked_bytes, image::CAP_BYTES};
 use crate::tensor::HostTensor;
 use image::{RgbImage, imageops};
 
@@ -78,7 +78,8 @@ pub fn pad(picture: &HostTensor, [height, width]: [usize; 2]) -> Result<HostTens
     if h > height || w > width {
         return Err(wrong(&format!("at most {height}×{width} pixels"), format!("{h}×{w}")));
     }
-    let (values, mut out) = (picture.to_f32(), vec![0.0; height * width * c]);
+    let bytes = checked_bytes("the picture", &[height, width, c].map(|d| d as u64), 4, CAP_BYTES)?;
+    let (values, mut out) = (picture.to_f32(), vec![0.0; bytes / 4]);
     let (top, left) = ((height - h) / 2, (width - w) / 2);
     for (y, row) in values.chunks_exact((w * c).max(1)).enumerate() {
         let at = ((top + y) * width + left) * c;

@@ -22,9 +22,10 @@ impl TensorType {
         TensorType { shape: shape.into(), dtype }
     }
 
-    /// Returns the bytes that a batch of `n` takes, rounded up to whole words.
+    /// Returns the bytes that a batch of `n` takes, rounded up to whole words; `u64::MAX` where they cannot be counted.
     pub fn bytes(&self, n: usize) -> u64 {
-        (self.shape.elements().at(n) * self.dtype.bytes() as u64).next_multiple_of(4)
+        let bytes = self.shape.elements().at(n).saturating_mul(self.dtype.bytes() as u64);
+        bytes.checked_next_multiple_of(4).unwrap_or(u64::MAX)
     }
 }
 

@@ -249,6 +249,8 @@ pub enum Curve {
     PrecisionRecall,
 }
 
+const MOST_THRESHOLDS: usize = 1 << 16;
+
 /// Area under a curve of thresholds, 200 by default, labels 0 and 1 of the output's shape (Keras `AUC`).
 ///
 /// ```
@@ -277,11 +279,9 @@ impl Auc {
         /// Returns the area under this curve.
         curve: Curve);
 
-    /// Returns the metric with this number of thresholds, at least 3.
-    pub fn thresholds(mut self, thresholds: usize) -> Self {
-        self.thresholds = thresholds.max(3);
-        self
-    }
+    setter!(set
+        /// Returns the metric with this number of thresholds, 3 to 65,536.
+        thresholds: usize);
 }
 
 impl Metric for Auc {
@@ -291,6 +291,9 @@ impl Metric for Auc {
 
     fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
         let t = self.thresholds;
+        if !(3..=MOST_THRESHOLDS).contains(&t) {
+            return Err(OpError::new("auc", format!("3 to {MOST_THRESHOLDS} thresholds"), t, "200 are usual"));
+        }
         let mut thresholds: Vec<f32> = (0..t).map(|i| (i as f64 / (t - 1) as f64) as f32).collect();
         (thresholds[0], thresholds[t - 1]) = (-1e-7, 1.0 + 1e-7);
         let thresholds = g.literal([t], thresholds)?;

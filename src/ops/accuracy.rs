@@ -132,6 +132,7 @@ impl Graph {
     /// numbers (N), or rows (N, C) whose first largest number is the label's.
     pub fn top_k_accuracy(&mut self, scores: Value, labels: Value, k: usize) -> Result<Value, OpError> {
         let sparse = self.ty(labels).dtype != DType::F32;
+        let k = k.min(self.shape(scores).last());
         self.apply1(CategoricalAccuracy { sparse, k }, &[scores, labels])
     }
 

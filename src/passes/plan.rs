@@ -19,10 +19,15 @@ use std::{
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PlanError {
     /// A tensor does not fit one binding.
-    #[error("{tensor} takes {bytes} bytes, but this adapter binds at most {limit}; use a smaller batch or picture")]
+    #[error(
+        "{tensor} takes {bytes} bytes for {capacity} samples, but this adapter binds at most {limit}; use a smaller batch \
+         or picture"
+    )]
     TooLarge {
         /// The node that makes it.
         tensor: String,
+        /// The plan's batch.
+        capacity: usize,
         /// Its size.
         bytes: u64,
         /// The adapter's limit.
@@ -172,6 +177,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
         block_of: HashMap::new(),
         scratch_of: HashMap::new(),
     };
+    planner.check_sizes()?;
     planner.choose()?;
     planner.place_leaves()?;
     planner.make_blocks()?;
@@ -202,6 +208,26 @@ fn copy_for_callers(graph: &Graph, options: &PlanOptions) -> Graph {
 }
 
 impl Planner<'_> {
+    /// Returns an error where a value is larger than a binding. Nothing is made for a batch before that is known.
+    fn check_sizes(&self) -> Result<(), PlanError> {
+        for &i in &self.order {
+            let node = &self.graph.nodes()[i];
+            let all = if matches!(node.kind, Kind::State { .. }) { &[][..] } else { &node.outputs };
+            let capacity = self.options.capacity;
+            let largest = all.iter().map(|ty| ty.bytes(capacity)).max().unwrap_or(0);
+            self.check_binding(&node.name, largest)?;
+        }
+        Ok(())
+    }
+
+    fn check_binding(&self, tensor: &str, bytes: u64) -> Result<(), PlanError> {
+        let (capacity, limit) = (self.options.capacity, self.options.profile.max_binding_bytes);
+        match bytes <= limit {
+            true => Ok(()),
+            false => Err(PlanError::TooLarge { tensor: tensor.into(), capacity, bytes, limit }),
+        }
+    }
+
     fn choose(&mut self) -> Result<(), PlanError> {
         let mut cut: Vec<(usize, usize, Candidate)> = Vec::new();
         for &i in &self.order {
@@ -381,19 +407,16 @@ impl Planner<'_> {
             if self.fixed.contains_key(&v) || self.block_of.contains_key(&v) {
                 continue;
             }
-            let bytes = self.bytes(v);
-            let limit = self.options.profile.max_binding_bytes;
-            if bytes > limit {
-                return Err(PlanError::TooLarge { tensor: self.graph.node(v).name.clone(), bytes, limit });
-            }
             self.block_of.insert(v, (self.blocks.len(), guard));
-            self.push_block(bytes.next_multiple_of(ALIGN) + 2 * guard, (at, last[&v]));
+            self.push_block(self.bytes(v).next_multiple_of(ALIGN) + 2 * guard, (at, last[&v]));
         }
         for (at, &i) in self.order.clone().iter().enumerate() {
             let scratch = self.chosen.get(&i).map(|c| c.scratch_bytes.clone()).unwrap_or_default();
             for (k, bytes) in scratch.into_iter().enumerate() {
                 self.scratch_of.insert((i, k), self.blocks.len());
-                let bytes = bytes.at(self.options.capacity).next_multiple_of(ALIGN) + 2 * guard;
+                let bytes = bytes.at(self.options.capacity);
+                self.check_binding(&self.graph.nodes()[i].name, bytes)?;
+                let bytes = bytes.next_multiple_of(ALIGN) + 2 * guard;
                 self.push_block(bytes, (at, at));
             }
         }
@@ -580,10 +603,8 @@ impl Planner<'_> {
                         arenas[a] = arenas[a].max(place.offset + place.bytes);
                     }
                 }
-                if let Some(b) = bindings.iter().find(|b| b.place.bytes > self.options.profile.max_binding_bytes) {
-                    let (bytes, limit) = (b.place.bytes, self.options.profile.max_binding_bytes);
-                    return Err(PlanError::TooLarge { tensor: node.name.clone(), bytes, limit });
-                }
+                let largest = bindings.iter().map(|b| b.place.bytes).max().unwrap_or(0);
+                self.check_binding(&node.name, largest)?;
                 let [x, y] =
                     dispatch.grid.at(samples.len().min(self.options.capacity), self.options.profile.max_groups);
                 let _ = write!(

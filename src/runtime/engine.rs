@@ -264,7 +264,7 @@ fn infos(adapters: &[wgpu::Adapter]) -> Vec<AdapterInfo> {
 }
 
 /// Returns three quarters of the memory that the system reports as available, where it does.
-fn host_budget() -> Option<u64> {
+pub(super) fn host_budget() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 768)

@@ -38,7 +38,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Store {
     pub(super) fn new(engine: &Engine, layout: Arc<Layout>) -> Result<Self> {
         let memory = match engine.gpu() {
-            None => Memory::Host(Mutex::default()),
+            None => {
+                let (bytes, budget) = (layout.chunks.iter().sum::<u64>(), super::engine::host_budget());
+                if let Some(limit) = budget.filter(|&limit| bytes > limit) {
+                    return Err(RuntimeError::OutOfMemory { what: describe(&layout, None), bytes, limit });
+                }
+                Memory::Host(Mutex::default())
+            }
             Some(gpu) => {
                 let total: u64 = layout.chunks.iter().sum();
                 for (i, &bytes) in layout.chunks.iter().enumerate() {

@@ -111,7 +111,7 @@ impl Shape {
     pub fn at(&self, n: usize) -> Vec<usize> {
         let mut dims = self.dims.clone();
         if self.batched {
-            dims[0] *= n;
+            dims[0] = dims[0].saturating_mul(n);
         }
         dims
     }

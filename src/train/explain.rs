@@ -119,6 +119,10 @@ impl Explainer {
         classes: Option<&[usize]>,
     ) -> Result<(HostTensor, Vec<usize>), Error> {
         let (n, all) = (pictures.shape().first().copied().unwrap_or(0), self.n_classes);
+        let wanted = [&[n][..], &self.picture].concat();
+        if pictures.shape() != wanted {
+            return Err(TrainError::SampleShape { wanted, got: pictures.shape().to_vec() }.into());
+        }
         let mut allowed = vec![if classes.is_some() { NEVER } else { 0.0 }; n * all];
         if let Some(given) = classes {
             if given.len() != n && given.len() != 1 {

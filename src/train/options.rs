@@ -179,7 +179,8 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Returns the call with batches of `batch` samples; the last of an epoch may be smaller.
+    /// Returns the call with batches of `batch` samples, of all samples where there are fewer; the last of an epoch may
+    /// be smaller.
     pub fn batch(mut self, batch: usize) -> Self {
         self.batch = batch.max(1);
         self

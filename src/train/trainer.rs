@@ -269,6 +269,7 @@ impl Trainer {
             self.check(validation)?;
         }
         self.at.seed = fit.seed;
+        fit.batch = fit.batch.min(data.len());
         let (source, training, _) = self.compiled(data, fit.batch, Mode::Training)?;
         let evaluation = match fit.validation {
             None => None,
@@ -397,7 +398,7 @@ impl Trainer {
         self.check(data)?;
         let graph = self.graph(data, &Source::Host, Mode::Training)?;
         let stores = self.stores(&Source::Host);
-        Ok(Compiled::plan_of(&self.engine, &graph, batch, &stores)?)
+        Ok(Compiled::plan_of(&self.engine, &graph, batch.max(1), &stores)?)
     }
 
     /// Returns the time of each launch of a training step on these samples, in milliseconds on the device.

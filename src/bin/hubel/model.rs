@@ -1,7 +1,8 @@
 use anyhow::{Context, Result, bail};
 use hubel::{
     cli::DeviceOptions,
-    io::{fetch, weights},
+    data::DATASET_CAP_BYTES,
+    io::{checked_bytes, fetch, weights},
     nn::models::{self, Application},
     prelude::*,
     tensor::{Philox, Purpose},
@@ -131,10 +132,11 @@ pub fn random_samples(model: &Model, n: usize, seed: u64) -> Result<Vec<HostTens
     for (i, (_, ty)) in model.inputs().iter().enumerate() {
         let shape = ty.shape.at(n);
         let mut rng = Philox::new(seed, Purpose::Test, i as u32);
-        let count = shape.iter().product();
+        let extents: Vec<u64> = shape.iter().map(|&d| d as u64).collect();
+        let bytes = checked_bytes("the samples of --batch", &extents, ty.dtype.bytes() as u64, DATASET_CAP_BYTES)?;
         samples.push(match ty.dtype {
-            DType::F32 => HostTensor::f32(shape, (0..count).map(|_| rng.uniform(-1.0, 1.0) as f32).collect())?,
-            _ => HostTensor::from_bytes(shape, ty.dtype, &vec![0; count * ty.dtype.bytes() as usize])?,
+            DType::F32 => HostTensor::f32(shape, (0..bytes / 4).map(|_| rng.uniform(-1.0, 1.0) as f32).collect())?,
+            _ => HostTensor::from_bytes(shape, ty.dtype, &vec![0; bytes])?,
         });
     }
     Ok(samples)
