@@ -12,13 +12,9 @@ use std::{
 /// What the process may take beyond what it had once warm.
 const MORE_BYTES: i64 = 4 << 20;
 
-fn full() -> bool {
-    std::env::var_os("HUBEL_SOAK").is_some()
-}
-
-/// Returns how often in all, and after how many times memory is first looked at.
-fn times(all: usize, warm: usize, brief: usize) -> (usize, usize) {
-    if full() { (all, warm) } else { (brief, brief / 4) }
+/// Returns how often in all, and after how many times memory is first looked at: in full, and in brief.
+fn times(in_full: (usize, usize), brief: (usize, usize)) -> (usize, usize) {
+    if std::env::var_os("HUBEL_SOAK").is_some() { in_full } else { brief }
 }
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -173,7 +169,7 @@ impl Callback for EachStep<'_> {
 #[test]
 fn steps_of_training_take_no_memory() {
     let _alone = alone();
-    let turns = times(10_000, 1_000, 240);
+    let turns = times((10_000, 1_000), (240, 60));
     let engine = Engine::new().expect("an adapter");
     let mut grew = Vec::new();
     for name in NETS {
@@ -194,7 +190,7 @@ fn steps_of_training_take_no_memory() {
 #[test]
 fn predictions_take_no_memory() {
     let _alone = alone();
-    let turns = times(25_000, 1_000, 400);
+    let turns = times((25_000, 1_000), (400, 100));
     let engine = Engine::new().expect("an adapter");
     let mut grew = Vec::new();
     for name in NETS {
@@ -214,7 +210,7 @@ fn predictions_take_no_memory() {
 #[test]
 fn models_leave_nothing_behind() {
     let _alone = alone();
-    let turns = times(1_000, 100, 40);
+    let turns = times((1_000, 100), (40, 16));
     let engine = Engine::new().expect("an adapter");
     let mut watch = Watch::new("models", turns);
     for i in 0..turns.0 {
@@ -232,7 +228,7 @@ fn models_leave_nothing_behind() {
 #[test]
 fn engines_leave_nothing_behind() {
     let _alone = alone();
-    let (engines, warm) = times(200, 20, 24);
+    let (engines, warm) = times((200, 20), (40, 20));
     let mut watch = Watch::new("engines", (engines, warm));
     let mut threads = Vec::new();
     for _ in 0..engines {

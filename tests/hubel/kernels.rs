@@ -1,9 +1,12 @@
 //! Every kernel that a sample reaches is valid WGSL under portable limits and translates to every backend.
 
+use crate::harness::engine;
 use hubel::{
     graph::Dispatch,
     kernels::reflect,
     ops::FAMILIES,
+    passes::Plan,
+    prelude::*,
     tensor::{Philox, Purpose, stream_id},
     testing::profiles,
 };
@@ -265,4 +268,40 @@ fn no_branch_or_loop_is_decided_by_uniform_buffers_alone() {
         }
     }
     assert!(failed.is_empty(), "Mesa 22 compiles such kernels anew at each launch: {failed:#?}");
+}
+
+#[test]
+fn no_name_of_a_model_enters_wgsl() {
+    let plans = |names: [&str; 4]| {
+        let [conv, dense, drop, tap] = names;
+        let model = Sequential::new([6, 6, 1])
+            .add(Conv2D::new(4, 3).activation(Relu).name(conv))
+            .add(BatchNormalization::new().name(tap))
+            .add(Flatten::new())
+            .add(Dropout::new(0.5).name(drop))
+            .add(Dense::new(3).activation(Softmax).name(dense))
+            .build()
+            .expect("a model");
+        let data = Dataset::new(
+            HostTensor::f32([4, 6, 6, 1], vec![0.5; 144]).expect("samples"),
+            HostTensor::u8([4], vec![0, 1, 2, 0]).expect("labels"),
+        )
+        .expect("data");
+        let how = Compile::new(Adam::new(0.1), SparseCategoricalCrossentropy::new()).norms(true).metric(Accuracy);
+        let trainer = model.compile(engine(), how).expect("a trainer");
+        let used = model.inference_with(engine(), Batch::up_to(4), &[tap]).expect("a network");
+        [trainer.plan_for(&data, 4).expect("a plan"), used.plan().expect("a plan")]
+    };
+    let hostile = [
+        "}; @compute @workgroup_size(1) fn evil() {}",
+        "*/ @group(0) @binding(9) var<storage, read_write> evil: array<u32>; /*",
+        "evil\n}\nfn main() {",
+        "evil\u{2028}\u{0}\"); \\",
+    ];
+    for (hostile, plain) in plans(hostile).iter().zip(&plans(["a", "b", "c", "d"])) {
+        let sources = |plan: &Plan| plan.dispatches.iter().map(|d| d.source.clone()).collect::<HashSet<_>>();
+        assert!(sources(hostile) == sources(plain));
+        assert!(hostile.dispatches.iter().any(|d| d.node.contains("evil")), "nodes are not named by layers");
+        assert!(sources(hostile).iter().all(|source| !source.contains("evil")));
+    }
 }
