@@ -2,12 +2,15 @@
 
 use crate::harness::engine;
 use hubel::{
+    graph::{DeviceClass, DeviceProfile},
     nn::{
+        Mode,
         blocks::{residual, squeeze_excite},
         call,
     },
+    passes::{PlanOptions, plan},
     prelude::*,
-    tensor::{Philox, Purpose, stream_id},
+    tensor::{DType, Philox, Purpose, stream_id},
 };
 
 fn uniform(name: &str, shape: &[usize]) -> HostTensor {
@@ -188,4 +191,44 @@ fn normalisation_adapts_to_samples() {
     for (got, wanted) in y.chunks(2).zip([-1.341_640_8, -0.447_213_6, 0.447_213_6, 1.341_640_8f32]) {
         assert!(got.iter().all(|v| (v - wanted).abs() < 1e-5), "{y:?}");
     }
+}
+
+#[test]
+fn a_chain_of_100_000_layers_is_built_planned_written_and_dropped() {
+    let x = Input::new([1]);
+    let mut y = x.clone();
+    for _ in 0..100_000 {
+        y = y.apply(Relu).unwrap();
+    }
+    assert_eq!(format!("{y:?}"), "f32(N, 1) of Activation");
+    let model = Model::new(&[x], &[y]).unwrap();
+    assert_eq!(model.layer_names().len(), 100_000);
+    let mut graph = Graph::new();
+    let input = graph.input("x", model.input_shape(), DType::F32);
+    let outputs = model.assemble(&mut graph, &[input], Mode::Inference).unwrap().outputs;
+    graph.output("y", outputs[0]);
+    let mut options = PlanOptions::new(1, DeviceProfile::portable(DeviceClass::Cpu));
+    for optimize in [true, false] {
+        options.optimize = optimize;
+        assert!(!plan(&graph, &options).unwrap().dispatches.is_empty());
+    }
+    let again = Model::from_json(&model.to_json().unwrap()).unwrap();
+    assert_eq!(again.layer_names(), model.layer_names());
+    let sum = add(&vec![Input::new([1]); 100_000]).unwrap();
+    drop((model, again, sum));
+}
+
+#[test]
+fn models_lie_in_each_other_as_deep_as_files_hold_them() {
+    let around = |inner: Model| Sequential::new([1]).add(inner).build();
+    let mut model = Sequential::new([1]).add(Relu).build().unwrap();
+    let error = loop {
+        match around(model.clone()) {
+            Ok(deeper) => model = deeper,
+            Err(e) => break e,
+        }
+    };
+    assert!(error.to_string().contains("at most 32 deep"), "{error}");
+    let json = model.to_json().unwrap();
+    assert_eq!(Model::from_json(&json).unwrap().to_json().unwrap(), json);
 }

@@ -1,0 +1,1 @@
+//! What saving leaves behind, and where it may write.
