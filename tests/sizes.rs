@@ -82,7 +82,8 @@ fn a_plan_for_more_samples_than_a_binding_holds_is_refused() {
         says(net.predict(&pictures(2)), &[&number, "samples"]);
         for engine in [engine().clone(), Engine::reference()] {
             let answer = trainer(&engine).plan_for(&data(2), batch);
-            let typed = matches!(answer, Err(hubel::Error::Plan(PlanError::TooLarge { capacity, .. })) if capacity == batch);
+            let typed =
+                matches!(answer, Err(hubel::Error::Plan(PlanError::TooLarge { capacity, .. })) if capacity == batch);
             assert!(typed, "{batch}");
         }
         let mut explainer = model().explain(engine(), Batch::up_to(batch)).expect("nothing is planned yet");

@@ -8,6 +8,7 @@ use crate::io::{Flaw, FormatError, checked_bytes, image::MAX_SIDE};
 use crate::tensor::{Data, HostTensor, Philox, Purpose};
 use rayon::prelude::*;
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     fmt::Display,
     fs, io,
@@ -92,6 +93,8 @@ pub struct ImageFolder<'a> {
     subset: Subset,
     cap_bytes: u64,
     stream: bool,
+    class_names: Option<Vec<String>>,
+    follow_links: bool,
     progress: Box<dyn FnMut(usize, usize) + Send + 'a>,
 }
 
@@ -109,6 +112,8 @@ impl<'a> ImageFolder<'a> {
             subset: Subset::Both,
             cap_bytes: DATASET_CAP_BYTES,
             stream: false,
+            class_names: None,
+            follow_links: false,
             progress: Box::new(|_, _| ()),
         }
     }
@@ -178,6 +183,20 @@ impl<'a> ImageFolder<'a> {
         self
     }
 
+    /// Returns the reader whose classes have this order instead of the alphabet's. There must be a folder of each name, and
+    /// no other (Keras `class_names`).
+    pub fn class_names(mut self, names: &[impl AsRef<str>]) -> Self {
+        self.class_names = Some(names.iter().map(|name| name.as_ref().to_owned()).collect());
+        self
+    }
+
+    /// Returns the reader that follows links to folders, and links out of the folder, or leaves out what lies behind them
+    /// (Keras `follow_links`); it does not by default. A folder that links lead to twice is read once.
+    pub fn follow_links(mut self, follow: bool) -> Self {
+        self.follow_links = follow;
+        self
+    }
+
     /// Returns the reader that tells how many pictures are done, of how many; called from the threads that decode, one
     /// call at a time, with rising numbers.
     pub fn progress(mut self, progress: impl FnMut(usize, usize) + Send + 'a) -> Self {
@@ -189,7 +208,13 @@ impl<'a> ImageFolder<'a> {
     /// missing or has no classes, a class has no picture or none that can be read, or all together exceed the cap.
     pub fn load(self) -> Result<Images, FormatError> {
         self.check()?;
-        let Listing { classes, mut samples, mut skipped } = list(&self.path)?;
+        let Listing { mut classes, mut samples, mut skipped } = list(&self.path, self.follow_links)?;
+        if let Some(names) = &self.class_names {
+            let places = places(&classes, names).map_err(|e| e.of(&self.path))?;
+            samples.iter_mut().for_each(|(_, class)| *class = places[*class as usize]);
+            samples.sort_by_key(|(_, class)| *class);
+            classes.clone_from(names);
+        }
         if self.shuffle {
             // A stream of its own: training shuffles by epoch, maybe with the same seed.
             let mut rng = Philox::new(self.seed.unwrap_or(0), Purpose::Shuffle, u32::MAX);
@@ -270,6 +295,25 @@ impl<'a> ImageFolder<'a> {
     }
 }
 
+/// Returns the place of each folder's name among these, or an error that tells the first that is not in both.
+fn places(folders: &[String], names: &[String]) -> Result<Vec<u32>, FormatError> {
+    let differ = |got: String| {
+        let wanted = format!("one for each class's folder: {}", folders.join(", "));
+        Err(FormatError::new(Flaw::Contradiction, "class_names", wanted, got))
+    };
+    if let Some((i, name)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+        return differ(format!("`{name}` twice, at {i} again"));
+    }
+    if let Some(name) = names.iter().find(|name| !folders.contains(name)) {
+        return differ(format!("`{name}`, which has no folder"));
+    }
+    let place = |folder: &String| names.iter().position(|name| name == folder).map(|place| place as u32);
+    match folders.iter().find(|folder| place(folder).is_none()) {
+        Some(folder) => differ(format!("no `{folder}`")),
+        None => Ok(folders.iter().filter_map(place).collect()),
+    }
+}
+
 /// A file and its class.
 type Sample = (PathBuf, u32);
 
@@ -297,12 +341,12 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
     Ok(paths)
 }
 
-fn list(root: &Path) -> Result<Listing, FormatError> {
+fn list(root: &Path, follow: bool) -> Result<Listing, FormatError> {
     let real = fs::canonicalize(root)
         .map_err(|e| FormatError::io(root, "a folder with one folder of pictures for each class", &e))?;
     let mut listing = Listing { classes: Vec::new(), samples: Vec::new(), skipped: Vec::new() };
     for path in entries(root)? {
-        let is_link = path.is_symlink();
+        let is_link = path.is_symlink() && !follow;
         if is_link || !path.is_dir() {
             if is_link && path.is_dir() {
                 listing.skipped.push(skip(&path, "a folder", "a link to one"));
@@ -313,7 +357,7 @@ fn list(root: &Path) -> Result<Listing, FormatError> {
         }
         let (name, class) = (path.file_name().unwrap_or_default().to_string_lossy(), listing.classes.len() as u32);
         let before = listing.skipped.len();
-        let mut files = pictures(&path, &real, &mut listing.skipped)?;
+        let mut files = pictures(&path, (!follow).then_some(&real), &mut listing.skipped)?;
         if files.is_empty() {
             let got = match &listing.skipped[before..] {
                 [] => "none".into(),
@@ -346,18 +390,23 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extension.is_some_and(|e| extensions.contains(&e.as_str()))
 }
 
-/// Returns the pictures below a folder; `root` is what links must not lead out of.
-fn pictures(folder: &Path, root: &Path, skipped: &mut Vec<FormatError>) -> Result<Vec<PathBuf>, FormatError> {
-    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+/// Returns the pictures below a folder; `root` is what links must not lead out of, and without it they are followed.
+fn pictures(folder: &Path, root: Option<&PathBuf>, skipped: &mut Vec<FormatError>) -> Result<Vec<PathBuf>, FormatError> {
+    let (mut found, mut folders, mut met) = (Vec::new(), vec![folder.to_owned()], HashSet::new());
     while let Some(folder) = folders.pop() {
+        // Links may lead in circles.
+        if root.is_none() && !met.insert(fs::canonicalize(&folder).map_err(unreadable(&folder))?) {
+            continue;
+        }
         for path in entries(&folder)? {
-            let is_link = path.is_symlink();
+            let is_link = root.is_some() && path.is_symlink();
+            let leads_out = || !fs::canonicalize(&path).is_ok_and(|p| root.is_none_or(|root| p.starts_with(root)));
             match (path.is_dir(), is_link) {
                 (true, false) => folders.push(path),
                 (true, true) => skipped.push(skip(&path, "a folder", "a link to one")),
                 _ if has_extension(&path, &OTHER) => skipped.push(skip(&path, "PNG or JPEG", "another kind of file")),
                 _ if !has_extension(&path, &READ) => {}
-                (_, true) if !fs::canonicalize(&path).is_ok_and(|p| p.starts_with(root)) => {
+                (_, true) if leads_out() => {
                     skipped.push(skip(&path, "a file in the data set's folder", "a link out of it or to nothing"));
                 }
                 _ if path.is_file() => found.push(path),
@@ -453,6 +502,40 @@ mod tests {
 
     fn names(images: &Images) -> Vec<String> {
         images.skipped.iter().map(|e| e.file.as_ref().unwrap().file_name().unwrap().display().to_string()).collect()
+    }
+
+    #[test]
+    fn class_names_fix_the_order_and_must_be_those_of_the_folders() {
+        let root = two();
+        let images = reader(&root).class_names(&["b", "a c"]).shuffle(false).load().unwrap();
+        assert_eq!(images.train.classes, ["b", "a c"]);
+        let labels = images.train.labels.to_f32();
+        assert!(labels[..10].iter().all(|l| *l == 0.0) && labels[10..].iter().all(|l| *l == 1.0));
+        assert_eq!(images.train.rows(&[0, 10]).unwrap().to_f32(), [0.0, 100.0]);
+        for (names, word) in
+            [(&["b"][..], "no `a c`"), (&["b", "a c", "d"], "`d`, which has no folder"), (&["b", "b", "a c"], "`b` twice")]
+        {
+            let error = reader(&root).class_names(names).load().unwrap_err().to_string();
+            assert!(error.contains(word) && error.contains("class_names"), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_where_that_is_asked_for() {
+        use std::os::unix::fs::symlink;
+        let (root, other) = (two(), tempfile::tempdir().unwrap());
+        put(&other, "far/1.png", &grey(7));
+        symlink(other.path().join("far"), root.path().join("c")).unwrap();
+        symlink(other.path().join("far"), root.path().join("b/more")).unwrap();
+        symlink(other.path().join("far/1.png"), root.path().join("b/one.png")).unwrap();
+        symlink(root.path().join("b"), root.path().join("b/circle")).unwrap();
+        symlink("nowhere", root.path().join("b/lost.png")).unwrap();
+        let kept = reader(&root).load().unwrap();
+        assert_eq!((kept.train.len(), names(&kept).len()), (20, 5));
+        let followed = reader(&root).follow_links(true).load().unwrap();
+        assert_eq!(followed.train.classes, ["a c", "b", "c"]);
+        assert_eq!((followed.train.len(), names(&followed)), (23, vec!["lost.png".to_owned()]));
     }
 
     #[test]

@@ -32,7 +32,8 @@ use crate::tensor::{Data, HostTensor, Philox, Purpose};
 pub struct Dataset {
     /// Samples, u8 or f32 (n, …): pictures (n, h, w, c), sequences (n, timesteps, features), vectors (n, features).
     pub images: HostTensor,
-    /// Class indices, u8 or u32 (n), or what the model's output should be, f32 (n, …).
+    /// Class indices, u8 or u32, one for each sample (n) or for each of its places (n, …) as in masks; or what the model's
+    /// output should be, f32 (n, …). Whole numbers do for the latter too where they fit the output, as 0 and 1.
     pub labels: HostTensor,
     /// Labels of a model's further outputs, each of these kinds.
     pub more_labels: Vec<HostTensor>,
@@ -51,7 +52,7 @@ pub struct Dataset {
 
 impl Dataset {
     /// Returns a data set whose values are used as they are stored, or an error where samples are not (n, …) of u8 or
-    /// f32, or labels not (n) or (n, 1) of u8, u32 or i32 that are at least 0, or (n, …) of f32.
+    /// f32, or labels not (n, …) of u8, u32, f32, or i32 that are at least 0.
     ///
     /// NumPy's arrays become one in one line: `Dataset::new(npy::open("x.npy")?, npy::open("y.npy")?)?`.
     pub fn new(images: HostTensor, labels: HostTensor) -> Result<Self, FormatError> {
@@ -116,9 +117,9 @@ impl Dataset {
         [&self.labels].into_iter().chain(&self.more_labels)
     }
 
-    /// Returns whether labels are class indices.
+    /// Returns whether labels are whole numbers, one for each sample: its class.
     pub fn has_classes(&self) -> bool {
-        are_classes(&self.labels)
+        are_classes(&self.labels) && self.labels.shape().len() == 1
     }
 
     /// Returns the data set with labels as [`to_categorical`] makes them, for categorical cross-entropy: as many classes
@@ -138,6 +139,38 @@ impl Dataset {
             (n, _) => n,
         };
         Ok(Dataset { labels: to_categorical(&self.labels, classes)?, ..self })
+    }
+
+    /// Returns the data set with its classes in this order, labels numbered anew by name, or an error where labels are no
+    /// class indices, classes have no names, or one of them is not among these. Classes that the data set has not may be
+    /// among them: validation data then fit training data with more classes.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let mut data = Dataset::new(HostTensor::f32([2, 1], vec![0.5, 1.5])?, HostTensor::u8([2], vec![0, 1])?)?;
+    /// data.classes = vec!["cat".into(), "fox".into()];
+    /// let data = data.class_names(&["cat", "dog", "fox"])?;
+    /// assert_eq!(data.labels, HostTensor::u32([2], vec![0, 2])?);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn class_names(self, names: &[impl AsRef<str>]) -> Result<Dataset, FormatError> {
+        let wrong = |wanted: &str, got: String| FormatError::new(Flaw::Contradiction, "the class names", wanted, got);
+        let all: Vec<String> = names.iter().map(|name| name.as_ref().to_owned()).collect();
+        if !are_classes(&self.labels) || self.classes.is_empty() {
+            let got = format!("{} labels and {} names", self.labels.dtype(), self.classes.len());
+            return Err(wrong("labels that are class indices, and names of the classes", got));
+        }
+        let place = |name: &String| all.iter().position(|n| n == name).ok_or_else(|| name.clone());
+        let places = self.classes.iter().map(place).collect::<Result<Vec<_>, _>>();
+        let places = places.map_err(|name| wrong(&format!("names among {}", all.join(", ")), format!("`{name}`")))?;
+        let renamed = |label: f32| match places.get(label as usize) {
+            Some(&place) => Ok(place as u32),
+            None => Err(wrong("a name for each label", format!("none for label {label}"))),
+        };
+        let labels = self.labels.to_f32().into_iter().map(renamed).collect::<Result<_, _>>()?;
+        let labels = HostTensor::u32(self.labels.shape(), labels)
+            .map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many as their shape has", e))?;
+        Ok(Dataset { labels, classes: all, ..self })
     }
 
     /// Returns the first `n` samples, or all where there are fewer.
@@ -222,7 +255,8 @@ impl Dataset {
         let wrong =
             |wanted: &str, got: String| FormatError::new(Flaw::Contradiction, "the classes' weights", wanted, got);
         if !self.has_classes() {
-            return Err(wrong("labels that are class indices", self.labels.dtype().to_string()));
+            let got = format!("{} {:?}", self.labels.dtype(), self.labels.shape());
+            return Err(wrong("labels that are class indices (n)", got));
         }
         let mut weights = self.weights.as_ref().map_or_else(|| vec![1.0; self.len()], HostTensor::to_f32);
         for (weight, label) in weights.iter_mut().zip(self.labels.to_f32()) {
@@ -301,11 +335,9 @@ impl Dataset {
         let row: usize = shape[1..].iter().product();
         let at = indices.iter().map(|&i| self.checked(i)).collect::<Result<Vec<_>, _>>()?;
         let part = match labels.data() {
-            Data::U8(v) => HostTensor::u32(shape, at.iter().map(|&i| u32::from(v[i])).collect()),
-            Data::U32(v) => HostTensor::u32(shape, at.iter().map(|&i| v[i]).collect()),
-            Data::F32(v) => {
-                HostTensor::f32(shape, at.iter().flat_map(|&i| v[i * row..(i + 1) * row].to_vec()).collect())
-            }
+            Data::U8(v) => HostTensor::u32(shape, taken(&at, row).map(|i| u32::from(v[i])).collect()),
+            Data::U32(v) => HostTensor::u32(shape, taken(&at, row).map(|i| v[i]).collect()),
+            Data::F32(v) => HostTensor::f32(shape, taken(&at, row).map(|i| v[i]).collect()),
             _ => HostTensor::f32(shape, vec![0.0; at.len() * row]),
         };
         part.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many values as their shape has", e))
@@ -345,7 +377,12 @@ impl Dataset {
     }
 }
 
-/// Returns whether labels are class indices.
+/// Returns the places of the elements of rows.
+fn taken(rows: &[usize], row: usize) -> impl Iterator<Item = usize> {
+    rows.iter().flat_map(move |&i| i * row..(i + 1) * row)
+}
+
+/// Returns whether labels are whole numbers.
 pub(crate) fn are_classes(labels: &HostTensor) -> bool {
     !matches!(labels.data(), Data::F32(_))
 }
@@ -353,22 +390,24 @@ pub(crate) fn are_classes(labels: &HostTensor) -> bool {
 /// Returns labels as data sets hold them, or an error where there is not one for each of `n` samples.
 fn checked_labels(labels: HostTensor, n: usize) -> Result<HostTensor, FormatError> {
     let labels = match labels.data() {
-        Data::I32(v) if [&[n][..], &[n, 1]].contains(&labels.shape()) => {
+        Data::I32(v) => {
             let index = |x: &i32| {
-                let wanted = "class indices from 0";
+                let wanted = "whole numbers from 0";
                 u32::try_from(*x).map_err(|_| FormatError::new(Flaw::Contradiction, "the labels", wanted, x))
             };
-            HostTensor::u32([n], v.iter().map(index).collect::<Result<_, _>>()?)
+            HostTensor::u32(labels.shape(), v.iter().map(index).collect::<Result<_, _>>()?)
         }
-        Data::U8(_) | Data::U32(_) if labels.shape() == [n, 1] => labels.reshape([n]),
         _ => Ok(labels),
     };
+    let labels = match labels {
+        Ok(labels) if are_classes(&labels) && labels.shape() == [n, 1] => labels.reshape([n]),
+        labels => labels,
+    };
     let labels = labels.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "one for each sample", e))?;
-    let classes = matches!(labels.data(), Data::U8(_) | Data::U32(_)) && labels.shape() == [n];
-    let values = matches!(labels.data(), Data::F32(_)) && labels.shape().first() == Some(&n);
-    if !classes && !values {
+    let known = matches!(labels.data(), Data::U8(_) | Data::U32(_) | Data::F32(_));
+    if !known || labels.shape().first() != Some(&n) {
         let (wanted, got) =
-            (format!("u8 or u32 ({n}), or f32 ({n}, …)"), format!("{} {:?}", labels.dtype(), labels.shape()));
+            (format!("u8, u32, i32 or f32 ({n}, …)"), format!("{} {:?}", labels.dtype(), labels.shape()));
         return Err(FormatError::new(Flaw::Contradiction, "the labels", wanted, got));
     }
     Ok(labels)
@@ -468,7 +507,11 @@ mod tests {
         assert_eq!(d.labels, HostTensor::u32([3], vec![2, 0, 1]).unwrap());
         assert_eq!(new(HostTensor::u8([3, 1], vec![2, 0, 1]).unwrap()).unwrap(), tiny());
         assert_eq!(new(HostTensor::i32([3], vec![2, 0, -1]).unwrap()).unwrap_err().got, "-1");
-        assert!(new(HostTensor::i32([3, 2], vec![0; 6]).unwrap()).is_err());
+        let mask = new(HostTensor::i32([3, 2], vec![0, 1, 2, 3, 4, 5]).unwrap()).unwrap();
+        assert!(!mask.has_classes() && mask.clone().class_weights(&[1.0; 6]).is_err());
+        assert_eq!(mask.labels_of(&[2, 0]).unwrap(), HostTensor::u32([2, 2], vec![4, 5, 0, 1]).unwrap());
+        assert_eq!(mask.take(1).labels, HostTensor::u32([1, 2], vec![0, 1]).unwrap());
+        assert!(new(HostTensor::i32([2, 3], vec![0; 6]).unwrap()).is_err());
         let hot = vec![0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
         assert_eq!(d.clone().to_categorical().unwrap().labels, HostTensor::f32([3, 3], hot).unwrap());
         let named = |n: usize| Dataset { classes: vec!["x".into(); n], ..d.clone() }.to_categorical();

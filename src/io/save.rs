@@ -54,6 +54,30 @@ pub fn save(path: impl AsRef<Path>, bytes: &[u8], keep_previous: bool) -> Result
     save_on(&System, path.as_ref(), bytes, keep_previous)
 }
 
+/// Makes the folder that a file will lie in and tries to write there: what could not be saved after hours of work is an
+/// error before them.
+///
+/// ```
+/// use hubel::io::save;
+/// let folder = tempfile::tempdir().expect("a folder");
+/// save::prepare(folder.path().join("new/weights.safetensors"))?;
+/// assert!(folder.path().join("new").is_dir());
+/// assert!(save::prepare(folder.path()).is_err());
+/// # Ok::<(), hubel::io::FormatError>(())
+/// ```
+pub fn prepare(path: impl AsRef<Path>) -> Result<(), FormatError> {
+    let path = path.as_ref();
+    if path.is_dir() {
+        return Err(FormatError::new(Flaw::Io, "the file", "a path that a file can have", "a folder's").of(path));
+    }
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(|e| FormatError::io(path, "its folder to be there or to be made", &e))?;
+    let temporary = with_suffix(path, &format!(".{}.try", std::process::id()));
+    let tried =
+        OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|_| fs::remove_file(&temporary));
+    tried.map_err(|e| FormatError::io(path, "a folder that files can be written to", &e))
+}
+
 /// Returns where [`save`] keeps the file before the last one: the same name and `.previous`.
 pub fn previous(path: impl AsRef<Path>) -> PathBuf {
     with_suffix(path.as_ref(), ".previous")

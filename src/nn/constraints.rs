@@ -1,6 +1,9 @@
 //! What weights are made to be after each step, as in Keras.
 
-use super::config::{from_object, object};
+use super::{
+    Bounds, Number,
+    config::{from_object, object},
+};
 use crate::graph::{Graph, OpError, Value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -78,6 +81,20 @@ impl Constraint {
                     Axes::Many(axes) => axes,
                 }
             }
+        }
+    }
+
+    /// Returns the numbers among the options with their bounds.
+    pub fn numbers(&self) -> Vec<Number> {
+        let norm = |option, value: f32| Number::new("constraint", option, value, Bounds::AtLeastZero);
+        match *self {
+            Constraint::NonNeg | Constraint::UnitNorm { .. } => Vec::new(),
+            Constraint::MaxNorm { max_value, .. } => vec![norm("max_value", max_value)],
+            Constraint::MinMaxNorm { min_value, max_value, rate, .. } => vec![
+                norm("min_value", min_value),
+                norm("max_value", max_value),
+                Number::new("constraint", "rate", rate, Bounds::Share),
+            ],
         }
     }
 

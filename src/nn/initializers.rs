@@ -1,6 +1,9 @@
 //! First values of weights, as in Keras.
 
-use super::config::{from_object, object};
+use super::{
+    Bounds, Number,
+    config::{from_object, object},
+};
 use crate::{graph::Initialize, tensor::Philox};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
@@ -123,6 +126,23 @@ impl Initializer {
     /// Returns an initialiser of one's own.
     pub fn custom(initializer: impl Initialize + 'static) -> Self {
         Initializer::Custom(Arc::new(initializer))
+    }
+
+    /// Returns the numbers among the options with their bounds.
+    pub fn numbers(&self) -> Vec<Number> {
+        let number = |option, value: f32, bounds| Number::new("initializer", option, value, bounds);
+        match *self {
+            Initializer::Constant { value } => vec![number("value", value, Bounds::Finite)],
+            Initializer::RandomUniform { minval, maxval } => {
+                vec![number("minval", minval, Bounds::Finite), number("maxval", maxval, Bounds::Finite)]
+            }
+            Initializer::RandomNormal { mean, stddev } | Initializer::TruncatedNormal { mean, stddev } => {
+                vec![number("mean", mean, Bounds::Finite), number("stddev", stddev, Bounds::AtLeastZero)]
+            }
+            Initializer::VarianceScaling { scale, .. } => vec![number("scale", scale, Bounds::Positive)],
+            Initializer::Orthogonal { gain } => vec![number("gain", gain, Bounds::Finite)],
+            _ => Vec::new(),
+        }
     }
 
     /// Returns the scaling that the named ones are short for.

@@ -1,4 +1,4 @@
-use super::{Constraint, Initializer, Model, Regularizer};
+use super::{Constraint, Initializer, Model, Regularizer, check_numbers};
 use crate::{
     graph::{Graph, OpError, TensorType, Value},
     tensor::Shape,
@@ -190,8 +190,11 @@ impl<'a> Scope<'a> {
         }
         let built = &mut *self.built;
         let outputs = self.graph.scoped(name, |graph| {
+            let known = built.weights.len();
             let mut scope = Scope { graph, mode, path: path.clone(), depth, trainable, built };
-            layer.build(&mut scope, inputs)
+            let outputs = layer.build(&mut scope, inputs)?;
+            check_numbers(scope.built.weights[known..].iter().flat_map(|w| w.initial.numbers()))?;
+            Ok::<_, OpError>(outputs)
         });
         let outputs = outputs.map_err(|e| match e.node.is_empty() {
             true => OpError { node: format!("{path}/{}", e.op), ..e },
@@ -224,6 +227,8 @@ impl<'a> Scope<'a> {
             let wanted = format!("a constraint along axes from 0 to {} of `{name}` {whole}", shape.len().max(1) - 1);
             return Err(OpError::new("weight", wanted, axis, "choose an axis that the weight has"));
         }
+        let numbers = regularizer.into_iter().flat_map(Regularizer::numbers);
+        check_numbers(numbers.chain(constraint.into_iter().flat_map(Constraint::numbers)))?;
         let known = self.built.weights.len();
         let value = self.add(name, shape, initializer, self.trainable, constraint);
         if let Some(regularizer) = regularizer.filter(|_| self.trainable && self.built.weights.len() > known) {
@@ -268,6 +273,7 @@ impl<'a> Scope<'a> {
     /// Adds what a regulariser of the layer's output asks to the loss: the mean over the batch.
     pub fn activity(&mut self, regularizer: &Option<Regularizer>, output: Value) -> Result<(), OpError> {
         if let Some(regularizer) = regularizer {
+            check_numbers(regularizer.numbers())?;
             let (penalty, share) = (regularizer.build(self.graph, output)?, self.graph.inv_batch()?);
             self.built.penalties.push(self.graph.mul(penalty, share)?);
         }
@@ -358,6 +364,8 @@ macro_rules! layer {
                 scope: &mut $crate::nn::Scope,
                 inputs: &[$crate::graph::Value],
             ) -> Result<Vec<$crate::graph::Value>, $crate::graph::OpError> {
+                use $crate::nn::numbers;
+                numbers::check_finite(Self::KIND, &[$((stringify!($field), numbers::Finite::not_finite(&self.$field)),)*])?;
                 self.call(scope, inputs)
             }
         }

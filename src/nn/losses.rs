@@ -1,6 +1,6 @@
 //! What training makes small.
 
-use super::{Metric, layer::setter};
+use super::{Bounds, Metric, Number, layer::setter};
 use crate::{
     graph::{Graph, OpError, Value},
     ops::Elementwise,
@@ -15,6 +15,11 @@ pub trait Loss: fmt::Debug + Send + Sync {
     /// Returns whether labels are class indices (N) and not numbers of the output's shape.
     fn takes_classes(&self) -> bool {
         false
+    }
+
+    /// Returns the numbers among its options with their bounds, which [`Model::compile`](super::Model::compile) checks.
+    fn numbers(&self) -> Vec<Number> {
+        Vec::new()
     }
 
     /// Returns the loss of each sample, shape (N), of the model's output and the labels.
@@ -77,7 +82,7 @@ pub(super) fn mean_of_sample(g: &mut Graph, x: Value) -> Result<Value, OpError> 
 /// Declares losses of predictions p and labels t of one shape, which are metrics too: the numbers whose mean over a
 /// sample is its loss.
 macro_rules! losses {
-    ($($(#[$meta:meta])* $Loss:ident $name:literal { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr)? }
+    ($($(#[$meta:meta])* $Loss:ident $name:literal { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr, $bounds:ident)? }
        |$o:ident, $g:ident, $p:ident, $t:ident| $each:expr;)*) => {$(
         losses! { @struct $(#[$meta])* $Loss { $($(#[$doc])* $option: $ty = $default)? } }
 
@@ -98,6 +103,10 @@ macro_rules! losses {
                 let each = self.each(g, output, labels)?;
                 mean_of_sample(g, each)
             }
+
+            fn numbers(&self) -> Vec<Number> {
+                vec![$(Number::new(stringify!($Loss), stringify!($option), self.$option, Bounds::$bounds))?]
+            }
         }
 
         impl Metric for $Loss {
@@ -107,6 +116,10 @@ macro_rules! losses {
 
             fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
                 Loss::build(self, g, output, None, labels)
+            }
+
+            fn numbers(&self) -> Vec<Number> {
+                Loss::numbers(self)
             }
         }
     )*};
@@ -204,7 +217,7 @@ losses! {
     /// ```
     Huber "huber_loss" {
         /// Returns the loss that is a line beyond this difference.
-        delta: f32 = 1.0
+        delta: f32 = 1.0, Positive
     } |o, g, p, t| {
         // |d| = inside + outside, the part inside at most delta: inside² / 2 + delta · outside.
         let (d, delta) = (g.sub(p, t)?, g.constant(o.delta)?);
@@ -310,6 +323,10 @@ impl Loss for BinaryCrossentropy {
         "binary_crossentropy"
     }
 
+    fn numbers(&self) -> Vec<Number> {
+        vec![Number::new("BinaryCrossentropy", "label_smoothing", self.label_smoothing, Bounds::Share)]
+    }
+
     fn build(&self, g: &mut Graph, output: Value, _: Option<Value>, labels: Value) -> Result<Value, OpError> {
         let labels = smoothed(g, labels, self.label_smoothing, 2)?;
         let each = if self.from_logits {
@@ -361,6 +378,10 @@ impl CategoricalCrossentropy {
 impl Loss for CategoricalCrossentropy {
     fn name(&self) -> &'static str {
         "categorical_crossentropy"
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        vec![Number::new("CategoricalCrossentropy", "label_smoothing", self.label_smoothing, Bounds::Share)]
     }
 
     fn build(&self, g: &mut Graph, output: Value, logits: Option<Value>, labels: Value) -> Result<Value, OpError> {

@@ -1,6 +1,6 @@
 //! What a history shows beside the loss.
 
-use super::{layer::setter, losses::mean_of_sample};
+use super::{Bounds, Number, layer::setter, losses::mean_of_sample};
 use crate::{
     graph::{Graph, OpError, Value},
     ops::Part,
@@ -16,6 +16,11 @@ pub trait Metric: fmt::Debug + Send + Sync {
     /// Returns whether it may get logits instead of their softmax: where only the order of numbers counts.
     fn takes_logits(&self) -> bool {
         false
+    }
+
+    /// Returns the numbers among its options with their bounds, which [`Model::compile`](super::Model::compile) checks.
+    fn numbers(&self) -> Vec<Number> {
+        Vec::new()
     }
 
     /// Returns what is summed over all samples, of each sample: shape (N), or (N, k) for k sums.
@@ -123,6 +128,10 @@ impl Metric for BinaryAccuracy {
         "binary_accuracy"
     }
 
+    fn numbers(&self) -> Vec<Number> {
+        vec![Number::new("BinaryAccuracy", "threshold", self.threshold, Bounds::Finite)]
+    }
+
     fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
         let seen = above(g, output, self.threshold)?;
         let same = g.binary("equal", seen, labels)?;
@@ -166,6 +175,10 @@ macro_rules! ratio {
         impl Metric for $Name {
             fn name(&self) -> &'static str {
                 $name
+            }
+
+            fn numbers(&self) -> Vec<Number> {
+                vec![Number::new(stringify!($Name), "threshold", self.threshold, Bounds::Finite)]
             }
 
             fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {

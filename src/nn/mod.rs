@@ -11,6 +11,7 @@ mod losses;
 mod metrics;
 mod model;
 pub mod models;
+mod numbers;
 mod optimizers;
 mod rates;
 mod regularizers;
@@ -31,6 +32,7 @@ pub use metrics::{
     Accuracy, Auc, BinaryAccuracy, Curve, Metric, Precision, Recall, RootMeanSquaredError, TopKAccuracy,
 };
 pub use model::{Assembled, Model, Sequential};
+pub use numbers::{Bounds, Number, NumberError};
 pub use optimizers::{Adagrad, Adam, AdamW, Nadam, Optimizer, RmsProp, Sgd};
 pub use rates::{
     CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, LearningRate, OneCycle,
@@ -38,4 +40,8 @@ pub use rates::{
 };
 pub use regularizers::{L1, L1L2, L2, Regularizer};
 pub use summary::{Row, Summary};
-pub(crate) use {layer::setter, weights::below};
+pub(crate) use {
+    layer::setter,
+    numbers::check_numbers,
+    weights::{CHECKPOINT_SUMS, below},
+};

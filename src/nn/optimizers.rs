@@ -1,6 +1,6 @@
 //! How gradients change weights, as in Keras.
 
-use super::{LearningRate, layer::setter};
+use super::{Bounds, LearningRate, Number, layer::setter};
 use crate::{
     graph::{Graph, OpError, Step, Value},
     ops::{self, Rule},
@@ -39,6 +39,16 @@ pub trait Optimizer: fmt::Debug + Send + Sync {
 
     /// Returns the learning rate of step `step`.
     fn rate(&self, step: u64) -> f64;
+
+    /// Returns whether the learning rate is a schedule, which nothing else may set.
+    fn has_schedule(&self) -> bool {
+        false
+    }
+
+    /// Returns the numbers among its options with their bounds, which [`Model::compile`](super::Model::compile) checks.
+    fn numbers(&self) -> Vec<Number> {
+        Vec::new()
+    }
 }
 
 /// What keeps gradients small.
@@ -55,6 +65,16 @@ enum Clip {
 }
 
 impl Clip {
+    fn number(self, of: &'static str) -> Option<Number> {
+        let (option, limit) = match self {
+            Clip::None => return None,
+            Clip::Value(limit) => ("clipvalue", limit),
+            Clip::Norm(limit) => ("clipnorm", limit),
+            Clip::GlobalNorm(limit) => ("global_clipnorm", limit),
+        };
+        Some(Number::new(of, option, limit, Bounds::Positive))
+    }
+
     fn build(self, g: &mut Graph, gradients: &[Value]) -> Result<Vec<Value>, OpError> {
         match self {
             Clip::None => Ok(gradients.to_vec()),
@@ -65,15 +85,15 @@ impl Clip {
     }
 }
 
-/// Declares optimisers of one rule: their names with the weight decay of each, the options with their defaults, what the
-/// slots begin with, the rule, the names of the slots.
+/// Declares optimisers of one rule: their names with the weight decay of each, the options with their defaults and, of
+/// numbers, their bounds, what the slots begin with, the rule, the names of the slots.
 macro_rules! optimizer {
     ($($(#[$meta:meta])* $Name:ident decay $decay:literal,)+ =
      $options:tt initial $initial:expr, |$this:ident| $rule:expr, $slots:expr) => {
         $(optimizer! { @one $(#[$meta])* $Name $decay, $options $initial, $this $rule, $slots })+
     };
     (@one $(#[$meta:meta])* $Name:ident $decay:literal,
-     { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr,)* }
+     { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr $(, $bounds:ident)?;)* }
      $initial:expr, $this:ident $rule:expr, $slots:expr) => {
         $(#[$meta])*
         #[derive(Debug, Clone)]
@@ -156,6 +176,19 @@ macro_rules! optimizer {
             fn rate(&self, step: u64) -> f64 {
                 self.rate.at(step)
             }
+
+            fn has_schedule(&self) -> bool {
+                !self.rate.is_constant()
+            }
+
+            fn numbers(&self) -> Vec<Number> {
+                let of = stringify!($Name);
+                let mut numbers = self.rate.numbers();
+                numbers.push(Number::new(of, "weight_decay", self.weight_decay, Bounds::AtLeastZero));
+                numbers.extend(self.clip.number(of));
+                $($(numbers.push(Number::new(of, stringify!($option), self.$option, Bounds::$bounds));)?)*
+                numbers
+            }
         }
     };
 }
@@ -171,9 +204,9 @@ optimizer! {
     Sgd decay 0.0,
     = {
         /// Returns the optimiser with this momentum.
-        momentum: f32 = 0.0,
+        momentum: f32 = 0.0, Share;
         /// Returns the optimiser with or without Nesterov's form of momentum.
-        nesterov: bool = false,
+        nesterov: bool = false;
     }
     initial 0.0, |o| Rule::Sgd { momentum: o.momentum, nesterov: o.nesterov },
     if o.momentum == 0.0 { vec![] } else { vec!["velocity"] }
@@ -198,13 +231,13 @@ optimizer! {
     AdamW decay 0.004,
     = {
         /// Returns the optimiser with this part of the mean gradient kept.
-        beta_1: f32 = 0.9,
+        beta_1: f32 = 0.9, BelowOne;
         /// Returns the optimiser with this part of the mean square kept.
-        beta_2: f32 = 0.999,
+        beta_2: f32 = 0.999, BelowOne;
         /// Returns the optimiser with this number added to the root of the second moment.
-        epsilon: f32 = 1e-7,
+        epsilon: f32 = 1e-7, AtLeastZero;
         /// Returns the optimiser that divides by the largest mean square so far, or not.
-        amsgrad: bool = false,
+        amsgrad: bool = false;
     }
     initial 0.0,
     |o| Rule::Adam { beta_1: o.beta_1, beta_2: o.beta_2, epsilon: o.epsilon, amsgrad: o.amsgrad },
@@ -221,11 +254,11 @@ optimizer! {
     Nadam decay 0.0,
     = {
         /// Returns the optimiser with this part of the mean gradient kept.
-        beta_1: f32 = 0.9,
+        beta_1: f32 = 0.9, BelowOne;
         /// Returns the optimiser with this part of the mean square kept.
-        beta_2: f32 = 0.999,
+        beta_2: f32 = 0.999, BelowOne;
         /// Returns the optimiser with this number added to the root of the second moment.
-        epsilon: f32 = 1e-7,
+        epsilon: f32 = 1e-7, AtLeastZero;
     }
     initial 0.0,
     |o| Rule::Nadam { beta_1: o.beta_1, beta_2: o.beta_2, epsilon: o.epsilon },
@@ -242,13 +275,13 @@ optimizer! {
     RmsProp decay 0.0,
     = {
         /// Returns the optimiser with this part of the mean square kept.
-        rho: f32 = 0.9,
+        rho: f32 = 0.9, BelowOne;
         /// Returns the optimiser with this momentum.
-        momentum: f32 = 0.0,
+        momentum: f32 = 0.0, Share;
         /// Returns the optimiser with this number added to the mean square.
-        epsilon: f32 = 1e-7,
+        epsilon: f32 = 1e-7, AtLeastZero;
         /// Returns the optimiser that takes the square of the mean gradient off, or not.
-        centered: bool = false,
+        centered: bool = false;
     }
     initial 0.0,
     |o| Rule::Rmsprop { rho: o.rho, momentum: o.momentum, epsilon: o.epsilon, centered: o.centered },
@@ -266,9 +299,9 @@ optimizer! {
     Adagrad decay 0.0,
     = {
         /// Returns the optimiser whose sums begin with this.
-        initial_accumulator_value: f32 = 0.1,
+        initial_accumulator_value: f32 = 0.1, AtLeastZero;
         /// Returns the optimiser with this number added to the sum.
-        epsilon: f32 = 1e-7,
+        epsilon: f32 = 1e-7, AtLeastZero;
     }
     initial o.initial_accumulator_value, |o| Rule::Adagrad { epsilon: o.epsilon },
     vec!["accumulator"]

@@ -1,18 +1,45 @@
 //! Learning rates that change from step to step.
 
-use super::layer::setter;
+use super::{Bounds, Number, layer::setter};
 use std::fmt;
 
 /// A learning rate for each step.
 pub trait LearningRate: fmt::Debug + Send + Sync {
     /// Returns the rate of step `step`, from 0.
     fn at(&self, step: u64) -> f64;
+
+    /// Returns whether it is one number, which callbacks may replace by another.
+    fn is_constant(&self) -> bool {
+        false
+    }
+
+    /// Returns the numbers that it is made of with their bounds.
+    fn numbers(&self) -> Vec<Number> {
+        Vec::new()
+    }
 }
 
 impl LearningRate for f64 {
     fn at(&self, _step: u64) -> f64 {
         *self
     }
+
+    fn is_constant(&self) -> bool {
+        true
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        vec![Number::new("optimizer", "learning_rate", *self, Bounds::AtLeastZero)]
+    }
+}
+
+/// Says what numbers a schedule is made of, each with its bounds.
+macro_rules! numbers {
+    ($Name:ident: $($option:ident $bounds:ident),*) => {
+        fn numbers(&self) -> Vec<Number> {
+            vec![$(Number::new(stringify!($Name), stringify!($option), self.$option, Bounds::$bounds)),*]
+        }
+    };
 }
 
 /// Returns the share of a half cosine that is left at `t` from 0 to 1.
@@ -49,6 +76,8 @@ macro_rules! decay {
                 let ($rate, $decay, $times) = (self.rate, self.decay, if self.staircase { times.floor() } else { times });
                 $at
             }
+
+            numbers!($Name: rate AtLeastZero, decay AtLeastZero);
         }
     };
 }
@@ -117,6 +146,12 @@ impl LearningRate for CosineDecay {
         let done = ((step - first) as f64 / self.steps as f64).min(1.0);
         top * ((1.0 - self.alpha) * half_cosine(done) + self.alpha)
     }
+
+    fn numbers(&self) -> Vec<Number> {
+        let of = |option, value| Number::new("CosineDecay", option, value, Bounds::AtLeastZero);
+        let warmup = self.warmup.map(|(target, _)| of("warmup_target", target));
+        [of("rate", self.rate), of("alpha", self.alpha)].into_iter().chain(warmup).collect()
+    }
 }
 
 /// Half cosines one after the other, each `t_mul` times as long and `m_mul` times as high as the one before (Keras
@@ -160,6 +195,8 @@ impl LearningRate for CosineDecayRestarts {
         let height = self.m_mul.powf(restarts) * half_cosine(within);
         self.rate * ((1.0 - self.alpha) * height + self.alpha)
     }
+
+    numbers!(CosineDecayRestarts: rate AtLeastZero, t_mul Positive, m_mul AtLeastZero, alpha AtLeastZero);
 }
 
 /// Falls from `rate` to `end` along a power (Keras `PolynomialDecay`), a straight line at first.
@@ -196,6 +233,8 @@ impl LearningRate for PolynomialDecay {
         }
         (self.rate - self.end) * (1.0 - step / steps).powf(self.power) + self.end
     }
+
+    numbers!(PolynomialDecay: rate AtLeastZero, end AtLeastZero, power AtLeastZero);
 }
 
 /// One rate after the other (Keras `PiecewiseConstantDecay`).
@@ -222,6 +261,11 @@ impl LearningRate for PiecewiseConstantDecay {
     fn at(&self, step: u64) -> f64 {
         let passed = self.changes.iter().rev().find(|(after, _)| step > *after);
         passed.map_or(self.rate, |(_, rate)| *rate)
+    }
+
+    fn numbers(&self) -> Vec<Number> {
+        let rates = [self.rate].into_iter().chain(self.changes.iter().map(|change| change.1));
+        rates.map(|rate| Number::new("PiecewiseConstantDecay", "rate", rate, Bounds::AtLeastZero)).collect()
     }
 }
 
@@ -259,4 +303,6 @@ impl LearningRate for OneCycle {
             between(self.max, end, (at - top) / (last - top).max(1e-9))
         }
     }
+
+    numbers!(OneCycle: max AtLeastZero);
 }

@@ -1,6 +1,9 @@
 //! What a loss adds for large weights or outputs, as in Keras.
 
-use super::config::{from_object, object};
+use super::{
+    Bounds, Number,
+    config::{from_object, object},
+};
 use crate::graph::{Graph, OpError, Value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -44,6 +47,12 @@ impl Default for Regularizer {
 }
 
 impl Regularizer {
+    /// Returns the factors with their bounds.
+    pub fn numbers(&self) -> [Number; 2] {
+        let number = |option, value: f32| Number::new("regularizer", option, value, Bounds::AtLeastZero);
+        [number("l1", self.l1), number("l2", self.l2)]
+    }
+
     /// Returns the penalty of a tensor, a number.
     pub fn build(&self, g: &mut Graph, x: Value) -> Result<Value, OpError> {
         let axes: Vec<usize> = (0..g.shape(x).rank()).collect();

@@ -28,6 +28,9 @@ pub(crate) fn below(name: &str, path: &str) -> bool {
     name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// The tensor by which a trainer's checkpoint is known: sums of its loss and metrics.
+pub(crate) const CHECKPOINT_SUMS: &str = "metrics";
+
 /// The weights of one layer of a model: its path, and indices of its weights.
 struct Slot<'m> {
     path: &'m str,
@@ -98,7 +101,12 @@ impl Model {
     ///
     /// PyTorch's kernels are turned from (out, in, kh, kw) to (kh, kw, in, out). Errors name the first weight that is
     /// missing, of another shape, or left over.
-    pub fn set_weights_from(&mut self, tensors: Vec<(String, HostTensor)>) -> Result<(), LayerError> {
+    /// Of a trainer's checkpoint the weights alone are taken.
+    pub fn set_weights_from(&mut self, mut tensors: Vec<(String, HostTensor)>) -> Result<(), LayerError> {
+        if tensors.iter().any(|(name, _)| name == CHECKPOINT_SUMS) {
+            let own: HashSet<&str> = self.weight_names().into_iter().collect();
+            tensors.retain(|(name, _)| own.contains(name.as_str()));
+        }
         if tensors.iter().any(|(name, _)| name.contains("/vars/")) {
             let named = self.from_numbers(tensors)?;
             return self.set_weights(named);

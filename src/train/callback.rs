@@ -1,5 +1,6 @@
 use super::Trainer;
-use crate::Error;
+use crate::{Error, tensor::HostTensor};
+use std::sync::Arc;
 
 /// Whether training goes on after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,22 +16,45 @@ pub enum Control {
 pub struct Progress {
     /// Epoch, from 0.
     pub epoch: usize,
-    /// Epochs that were asked for.
+    /// Number of the epoch, from 1, with which the call ends.
     pub epochs: usize,
     /// Samples of this epoch seen so far.
     pub seen: usize,
-    /// Samples in an epoch.
+    /// Samples in an epoch; 0 where that is not known, as of an iterator's batches.
     pub samples: usize,
     /// Samples per second in this epoch.
     pub samples_per_s: f64,
     /// Loss and metrics, averaged over the samples seen; at the end of an epoch those of the validation too.
     pub values: Vec<(String, f64)>,
+    /// The mean loss of the samples since the values were read before: of a step alone with
+    /// [`Fit::read_every_step`](super::Fit::read_every_step). It comes of sums over the epoch, in 32 bits.
+    pub recent_loss: Option<f64>,
+    /// Names of the values that an epoch gives, known before the first step.
+    pub names: Vec<String>,
 }
 
 impl Progress {
     /// Returns the value of this name.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.iter().find(|(n, _)| n == name).map(|v| v.1)
+    }
+}
+
+/// What a callback remembers from epoch to epoch, as a checkpoint keeps it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CallbackState {
+    /// The callback's type and what it watches; empty where there is nothing to keep.
+    pub name: String,
+    /// Numbers by name.
+    pub numbers: Vec<(String, f64)>,
+    /// Weights, where it keeps some.
+    pub weights: Option<Arc<Vec<(String, HostTensor)>>>,
+}
+
+impl CallbackState {
+    /// Returns the number of this name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.numbers.iter().find(|(n, _)| n == name).map(|v| v.1)
     }
 }
 
@@ -47,7 +71,7 @@ impl Progress {
 /// ```
 pub trait Callback {
     /// Returns whether training should keep what it needs to find the first value that is no finite number, should the
-    /// loss become one: a copy of weights and moments for each epoch.
+    /// loss, a weight or a moment become one: a copy of weights and moments for each epoch.
     fn finite(&self) -> bool {
         false
     }
@@ -62,9 +86,9 @@ pub trait Callback {
         Ok(())
     }
 
-    /// Called after every step; `values` are those of the last time they were read.
-    fn step_end(&mut self, _at: &Progress) -> Control {
-        Control::Continue
+    /// Called after every step; `values` are those of the last time they were read. An error ends training.
+    fn step_end(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
+        Ok(Control::Continue)
     }
 
     /// Called when values have been read from the device, a few times a second.
@@ -75,8 +99,22 @@ pub trait Callback {
         Ok(Control::Continue)
     }
 
+    /// Called after the `epoch_end` of all callbacks, when a checkpoint of the trainer holds what each of them remembers;
+    /// not where [`Callback::finite`] found a value that is no finite number.
+    fn checkpoint(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Called after the last step, whatever ended training but an error.
     fn end(&mut self, _trainer: &mut Trainer) -> Result<(), Error> {
         Ok(())
     }
+
+    /// Returns what a checkpoint should keep of the callback, so that a resumed run goes on with it.
+    fn state(&self) -> CallbackState {
+        CallbackState::default()
+    }
+
+    /// Takes over what [`Callback::state`] returned before the checkpoint; called after [`Callback::begin`].
+    fn set_state(&mut self, _state: &CallbackState) {}
 }

@@ -1,15 +1,17 @@
 //! Keras's callbacks.
 
-use super::{Callback, Control, Progress, TrainError, Trainer};
+use super::{Callback, CallbackState, Control, Progress, TrainError, Trainer, template::Template};
 use crate::{
     Error,
     io::{FormatError, save},
-    nn::setter,
+    nn::{Bounds, Number, check_numbers, setter},
     tensor::HostTensor,
 };
 use std::{
     fmt::Write as _,
+    fs,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Whether a watched value should fall or rise.
@@ -68,19 +70,39 @@ impl Watch {
         }
     }
 
-    /// Returns the value at the end of an epoch, or an error where there is none of its name.
-    fn value(&self, at: &Progress) -> Result<f64, TrainError> {
-        at.get(&self.name).ok_or_else(|| {
-            let names: Vec<&str> = at.values.iter().map(|v| v.0.as_str()).collect();
-            TrainError::NoValue { got: self.name.clone(), wanted: names.join(", ") }
-        })
+    /// Returns an error where training will give no value of its name, or an option of its owner is out of its bounds.
+    fn check(&self, at: &Progress, numbers: impl IntoIterator<Item = Number>) -> Result<(), TrainError> {
+        check_numbers(self.min_delta.map(|delta| Number::new("Watch", "min_delta", delta, Bounds::AtLeastZero)))?;
+        check_numbers(numbers)?;
+        if at.names.contains(&self.name) {
+            return Ok(());
+        }
+        Err(TrainError::NoValue { got: self.name.clone(), wanted: at.names.join(", ") })
     }
 
-    /// Returns whether a value is better than a reference, or than none, by more than the least change.
+    /// Returns the value at the end of an epoch.
+    fn value(&self, at: &Progress) -> Result<f64, TrainError> {
+        let none = || TrainError::NoValue { got: self.name.clone(), wanted: at.names.join(", ") };
+        at.get(&self.name).ok_or_else(none)
+    }
+
+    /// Returns the state of the callback that looks at it, with the best value, NaN where there is none yet.
+    fn state(&self, callback: &str, numbers: &[(&str, usize)]) -> CallbackState {
+        let best = ("best".to_owned(), self.best.unwrap_or(f64::NAN));
+        let numbers = numbers.iter().map(|(name, n)| ((*name).to_owned(), *n as f64));
+        let numbers = [best].into_iter().chain(numbers).collect();
+        CallbackState { name: format!("{callback}/{}", self.name), numbers, weights: None }
+    }
+
+    fn set_state(&mut self, state: &CallbackState) {
+        self.best = state.get("best").filter(|best| !best.is_nan());
+    }
+
+    /// Returns whether a value is better than a reference, or than none, by more than the least change. NaN never is.
     fn better(&self, value: f64, reference: Option<f64>) -> bool {
         let least = self.min_delta.unwrap_or(0.0);
         match reference {
-            None => true,
+            None => !value.is_nan(),
             Some(r) if self.rises() => value - least > r,
             Some(r) => value + least < r,
         }
@@ -111,7 +133,7 @@ pub struct EarlyStopping {
     start_from_epoch: usize,
     restore: bool,
     wait: usize,
-    best: Option<Vec<(String, HostTensor)>>,
+    best: Option<Arc<Vec<(String, HostTensor)>>>,
 }
 
 impl EarlyStopping {
@@ -150,9 +172,10 @@ impl EarlyStopping {
 }
 
 impl Callback for EarlyStopping {
-    fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
+    fn begin(&mut self, at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
         (self.wait, self.best, self.watch.best) = (0, None, None);
-        Ok(())
+        let baseline = self.baseline.map(|value| Number::new("EarlyStopping", "baseline", value, Bounds::Finite));
+        Ok(self.watch.check(at, baseline)?)
     }
 
     fn epoch_end(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<Control, Error> {
@@ -163,7 +186,7 @@ impl Callback for EarlyStopping {
         self.wait += 1;
         if self.watch.improves(value) {
             if self.restore {
-                self.best = Some(trainer.weights()?);
+                self.best = Some(Arc::new(trainer.weights()?));
             }
             if self.watch.better(value, self.baseline) {
                 self.wait = 0;
@@ -177,9 +200,20 @@ impl Callback for EarlyStopping {
     fn end(&mut self, trainer: &mut Trainer) -> Result<(), Error> {
         self.best.take().map_or(Ok(()), |best| trainer.set_weights(&best))
     }
+
+    fn state(&self) -> CallbackState {
+        let state = self.watch.state("early_stopping", &[("wait", self.wait)]);
+        CallbackState { weights: self.best.clone(), ..state }
+    }
+
+    fn set_state(&mut self, state: &CallbackState) {
+        self.watch.set_state(state);
+        (self.wait, self.best) = (state.get("wait").unwrap_or(0.0) as usize, state.weights.clone());
+    }
 }
 
-/// Lowers the learning rate when a value has not become better for some epochs (Keras `ReduceLROnPlateau`).
+/// Lowers the learning rate when a value has not become better for some epochs (Keras `ReduceLROnPlateau`). An optimiser
+/// whose rate is a schedule is refused, as in Keras.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -222,9 +256,12 @@ impl ReduceLROnPlateau {
 }
 
 impl Callback for ReduceLROnPlateau {
-    fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
+    fn begin(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<(), Error> {
         (self.wait, self.cooling, self.watch.best) = (0, 0, None);
-        Ok(())
+        let number = |option, value, bounds| Number::new("ReduceLROnPlateau", option, value, bounds);
+        let factor = number("factor", self.factor, Bounds::Between);
+        self.watch.check(at, [factor, number("min_lr", self.min_lr, Bounds::AtLeastZero)])?;
+        Ok(trainer.check_settable("ReduceLROnPlateau")?)
     }
 
     fn epoch_end(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<Control, Error> {
@@ -239,15 +276,26 @@ impl Callback for ReduceLROnPlateau {
             self.wait += 1;
             let rate = trainer.learning_rate();
             if self.wait >= self.patience && rate > self.min_lr {
-                trainer.set_learning_rate((rate * self.factor).max(self.min_lr));
+                trainer.set_learning_rate((rate * self.factor).max(self.min_lr))?;
                 (self.cooling, self.wait) = (self.cooldown, 0);
             }
         }
         Ok(Control::Continue)
     }
+
+    fn state(&self) -> CallbackState {
+        self.watch.state("reduce_lr_on_plateau", &[("wait", self.wait), ("cooling", self.cooling)])
+    }
+
+    fn set_state(&mut self, state: &CallbackState) {
+        self.watch.set_state(state);
+        let number = |name| state.get(name).unwrap_or(0.0) as usize;
+        (self.wait, self.cooling) = (number("wait"), number("cooling"));
+    }
 }
 
-/// Sets the learning rate of each epoch (Keras `LearningRateScheduler`).
+/// Sets the learning rate of each epoch (Keras `LearningRateScheduler`). An optimiser whose rate is a schedule is refused,
+/// as in Keras.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -264,16 +312,20 @@ impl<F: FnMut(usize, f64) -> f64> LearningRateScheduler<F> {
 }
 
 impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateScheduler<F> {
+    fn begin(&mut self, _at: &Progress, trainer: &mut Trainer) -> Result<(), Error> {
+        Ok(trainer.check_settable("LearningRateScheduler")?)
+    }
+
     fn epoch_begin(&mut self, epoch: usize, trainer: &mut Trainer) -> Result<(), Error> {
         let rate = (self.0)(epoch, trainer.learning_rate());
-        trainer.set_learning_rate(rate);
-        Ok(())
+        Ok(trainer.set_learning_rate(rate)?)
     }
 }
 
 /// Writes a checkpoint after each epoch, or after those that were the best so far (Keras `ModelCheckpoint`).
 ///
-/// A crash leaves the old file or the new; [`Trainer::load_checkpoint`] reads it.
+/// A crash leaves the old file or the new; [`Trainer::load_checkpoint`] reads it, and [`crate::nn::Model::load_weights`] takes
+/// the weights of it alone.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -284,19 +336,38 @@ impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateScheduler<F> {
 pub struct ModelCheckpoint {
     path: PathBuf,
     watch: Option<Watch>,
+    threshold: Option<f64>,
     weights_only: bool,
+    template: Option<Template>,
+    /// Whether the epoch is to be written.
+    due: bool,
 }
 
 impl ModelCheckpoint {
-    /// Returns the callback that writes all that training needs to go on after each epoch; `{epoch}` in the path
-    /// becomes its number, from 1.
+    /// Returns the callback that writes all that training needs to go on after each epoch.
+    ///
+    /// In the path `{epoch}` becomes the epoch's number, from 1, and the name of a value in braces that value, in Keras's
+    /// formats: `out/{epoch:02d}-{val_loss:.2f}.safetensors`. What cannot be filled in so is refused before the first step,
+    /// as is a folder that cannot be made or written to. A path that is no UTF-8 is taken as it is.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        ModelCheckpoint { path: path.into(), watch: None, weights_only: false }
+        let path = path.into();
+        ModelCheckpoint { path, watch: None, threshold: None, weights_only: false, template: None, due: false }
     }
 
-    /// Returns the callback that writes only where this value is better than ever before.
+    /// Returns the callback that writes only where this value is better than ever before. NaN never is.
     pub fn best_only(self, watch: impl Into<Watch>) -> Self {
         ModelCheckpoint { watch: Some(watch.into()), ..self }
+    }
+
+    /// Returns the callback that writes only what is better than this, with [`ModelCheckpoint::best_only`].
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let best = ModelCheckpoint::new("out/best.safetensors").best_only("val_accuracy").initial_value_threshold(0.9);
+    /// ```
+    pub fn initial_value_threshold(mut self, value: f64) -> Self {
+        self.threshold = Some(value);
+        self
     }
 
     setter!(set
@@ -305,19 +376,47 @@ impl ModelCheckpoint {
 }
 
 impl Callback for ModelCheckpoint {
-    fn epoch_end(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<Control, Error> {
+    fn begin(&mut self, at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
+        let template = Template::new(&self.path, &at.names)?;
+        save::prepare(template.fixed())?;
+        self.template = Some(template);
         if let Some(watch) = &mut self.watch {
-            let value = watch.value(at)?;
-            if !watch.improves(value) {
-                return Ok(Control::Continue);
+            let bound = |value| Number::new("ModelCheckpoint", "initial_value_threshold", value, Bounds::Finite);
+            watch.check(at, self.threshold.map(bound))?;
+            watch.best = watch.best.or(self.threshold);
+        }
+        Ok(())
+    }
+
+    fn epoch_end(&mut self, at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
+        self.due = match &mut self.watch {
+            None => true,
+            Some(watch) => {
+                let value = watch.value(at)?;
+                watch.improves(value)
             }
-        }
-        let path = PathBuf::from(self.path.to_string_lossy().replace("{epoch}", &(at.epoch + 1).to_string()));
-        match self.weights_only {
-            true => trainer.save_weights(path)?,
-            false => trainer.save_checkpoint(path)?,
-        }
+        };
         Ok(Control::Continue)
+    }
+
+    fn checkpoint(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<(), Error> {
+        let Some(template) = self.template.as_ref().filter(|_| self.due) else { return Ok(()) };
+        let path = template.at(at);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .map_err(|e| FormatError::io(&path, "its folder to be there or to be made", &e))?;
+        }
+        if self.weights_only { trainer.save_weights(path) } else { trainer.save_checkpoint(path) }
+    }
+
+    fn state(&self) -> CallbackState {
+        self.watch.as_ref().map_or_else(CallbackState::default, |watch| watch.state("model_checkpoint", &[]))
+    }
+
+    fn set_state(&mut self, state: &CallbackState) {
+        if let Some(watch) = &mut self.watch {
+            watch.set_state(state);
+        }
     }
 }
 
@@ -348,6 +447,7 @@ impl CsvLogger {
 
 impl Callback for CsvLogger {
     fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
+        save::prepare(&self.path)?;
         self.text.clear();
         self.names.clear();
         if self.append && self.path.exists() {
@@ -378,10 +478,12 @@ impl Callback for CsvLogger {
     }
 }
 
-/// Ends training where the loss is no number any more (Keras `TerminateOnNaN`); it looks whenever values are read.
+/// Ends training where the loss, a weight or a moment is no finite number any more (Keras `TerminateOnNaN`). It looks at
+/// the loss whenever values are read, at all of them at the end of an epoch and before [`Trainer::fit`] returns.
 ///
 /// The steps of the epoch are then taken again to find the first value that is no finite number, which
-/// [`Trainer::not_finite`] names, and the trainer stands before the step that made it.
+/// [`Trainer::not_finite`] names, and the trainer stands before the step that made it. Batches of an iterator cannot be
+/// taken again: there the trainer stands behind the last step, and the first such value of it is named.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -415,8 +517,8 @@ impl Callback for TerminateOnNaN {
         Ok(())
     }
 
-    fn step_end(&mut self, _at: &Progress) -> Control {
-        if self.lost { Control::Stop } else { Control::Continue }
+    fn step_end(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
+        Ok(if self.lost { Control::Stop } else { Control::Continue })
     }
 
     fn progress(&mut self, at: &Progress) {
@@ -426,8 +528,8 @@ impl Callback for TerminateOnNaN {
         }
     }
 
-    fn epoch_end(&mut self, at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
+    fn epoch_end(&mut self, at: &Progress, trainer: &mut Trainer) -> Result<Control, Error> {
         self.progress(at);
-        Ok(self.step_end(at))
+        self.step_end(at, trainer)
     }
 }

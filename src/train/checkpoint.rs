@@ -1,16 +1,27 @@
 //! Weights and whole training states as safetensors files.
 
-use super::{TrainError, Trainer, trainer::Position};
+use super::{CallbackState, TrainError, Trainer, trainer::Position};
 use crate::{
     Error,
     io::{safetensors, save},
     runtime::Store,
     tensor::HostTensor,
 };
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// A learning rate that was set; where none was, the optimiser's own counts.
 const RATE: &str = "rate";
+/// What callbacks remember: their names and numbers as JSON.
+const CALLBACKS: &str = "callbacks";
+
+/// Returns where the weights that a callback keeps lie among the tensors.
+fn kept(callback: &str, weight: &str) -> String {
+    format!("{CALLBACKS}/{callback}:{weight}")
+}
+
+fn mismatch(what: &str, wanted: impl Into<String>, got: impl Into<String>) -> TrainError {
+    TrainError::Checkpoint { what: what.into(), wanted: wanted.into(), got: got.into() }
+}
 
 impl Trainer {
     /// Writes the weights as safetensors under their Keras names; a crash leaves the old file or the new.
@@ -20,18 +31,31 @@ impl Trainer {
         Ok(save::save(path, &bytes, false)?)
     }
 
-    /// Writes all that training needs to go on to the same bits: weights, moments, position, seed, plan.
+    /// Writes all that training needs to go on to the same bits: weights, moments, position, seed, plan, what callbacks
+    /// remember.
+    ///
+    /// In a callback, those before it have told what they remember of the epoch; in [`super::Callback::checkpoint`] all have.
     pub fn save_checkpoint(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let tensors = self.state()?;
+        let mut tensors = self.state()?;
         let fields = [
             ("step", self.at.step),
             ("epoch", self.at.epoch as u64),
             ("cursor", self.at.cursor as u64),
             ("seed", self.at.seed),
             ("plan", self.at.plan),
+            ("data", self.at.data),
         ];
         let mut metadata: BTreeMap<String, String> = fields.map(|(k, v)| (k.to_owned(), v.to_string())).into();
         metadata.extend(self.at.rate.map(|rate| (RATE.to_owned(), rate.to_string())));
+        let mut callbacks = serde_json::Map::new();
+        for CallbackState { name, numbers, weights } in &self.remembered {
+            // As text: JSON has no NaN.
+            let numbers = numbers.iter().map(|(name, x)| (name.clone(), x.to_string().into()));
+            callbacks.insert(name.clone(), serde_json::Value::Object(numbers.collect()));
+            let weights = weights.iter().flat_map(|weights| weights.iter());
+            tensors.extend(weights.map(|(weight, tensor)| (kept(name, weight), tensor.clone())));
+        }
+        metadata.insert(CALLBACKS.into(), serde_json::Value::Object(callbacks).to_string());
         let bytes = safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &metadata)?;
         Ok(save::save(path, &bytes, true)?)
     }
@@ -46,15 +70,13 @@ impl Trainer {
             safetensors::verify(bytes)?;
             Ok((safetensors::metadata(bytes)?, safetensors::read(bytes)?))
         };
-        let ((metadata, tensors), damage) = save::load(path, safetensors::FILE_CAP_BYTES, read)?;
+        let ((metadata, mut tensors), damage) = save::load(path, safetensors::FILE_CAP_BYTES, read)?;
         if let Some(damage) = damage {
             log::warn!("{damage}; the checkpoint before it was taken");
         }
-        let mismatch =
-            |what: &str, wanted: String, got: String| TrainError::Checkpoint { what: what.into(), wanted, got };
         let field = |name: &str| -> Result<u64, TrainError> {
             let text = metadata.get(name).cloned().unwrap_or_default();
-            text.parse().map_err(|_| mismatch(name, "a whole number".into(), format!("`{text}`")))
+            text.parse().map_err(|_| mismatch(name, "a whole number", format!("`{text}`")))
         };
         let at = Position {
             step: field("step")?,
@@ -62,17 +84,22 @@ impl Trainer {
             cursor: field("cursor")? as usize,
             seed: field("seed")?,
             plan: field("plan")?,
+            data: if metadata.contains_key("data") { field("data")? } else { 0 },
             rate: match metadata.get(RATE) {
                 None => None,
-                Some(text) => Some(text.parse().map_err(|_| mismatch(RATE, "a number".into(), format!("`{text}`")))?),
+                Some(text) if self.how.optimizer.has_schedule() => {
+                    return Err(mismatch(RATE, "none that was set, as the rate is a schedule", text).into());
+                }
+                Some(text) => Some(text.parse().map_err(|_| mismatch(RATE, "a number", format!("`{text}`")))?),
             },
         };
+        let remembered = remembered(metadata.get(CALLBACKS).map(String::as_str).unwrap_or("{}"), &mut tensors)?;
         let wanted: Vec<_> = self.changing().flat_map(|s| s.layout().entries.clone()).collect();
         for entry in &wanted {
             let found = tensors.iter().find(|(name, _)| *name == entry.name);
             let fits = found.is_some_and(|(_, t)| t.shape() == entry.ty.shape.dims() && t.dtype() == entry.ty.dtype);
             if !fits {
-                let got = found.map_or_else(|| "nothing".into(), |(_, t)| format!("{} {:?}", t.dtype(), t.shape()));
+                let got = found.map_or_else(|| "nothing".to_owned(), |(_, t)| format!("{} {:?}", t.dtype(), t.shape()));
                 return Err(mismatch(&entry.name, entry.ty.to_string(), got).into());
             }
         }
@@ -81,11 +108,11 @@ impl Trainer {
             return Err(mismatch("its tensors", wanted, got).into());
         }
         self.set_state(&tensors)?;
-        self.at = at;
+        (self.at, self.remembered, self.resumed) = (at, remembered, true);
         Ok(())
     }
 
-    fn changing(&self) -> impl Iterator<Item = &Store> {
+    pub(super) fn changing(&self) -> impl Iterator<Item = &Store> {
         [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten()
     }
 
@@ -107,4 +134,25 @@ impl Trainer {
         }
         Ok(())
     }
+}
+
+/// Takes the weights that callbacks keep out of a checkpoint's tensors and returns what each callback remembers.
+fn remembered(text: &str, tensors: &mut Vec<(String, HostTensor)>) -> Result<Vec<CallbackState>, TrainError> {
+    let wrong = |got: String| mismatch(CALLBACKS, "what callbacks remember, as JSON", got);
+    let all: BTreeMap<String, BTreeMap<String, String>> =
+        serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+    let mut states = Vec::new();
+    for (name, numbers) in all {
+        let number = |(name, x): (String, String)| Some((name, x.parse().ok()?));
+        let numbers = numbers.into_iter().map(number).collect::<Option<_>>();
+        let numbers = numbers.ok_or_else(|| wrong(format!("no numbers for {name}")))?;
+        let prefix = kept(&name, "");
+        let (own, rest) = std::mem::take(tensors).into_iter().partition(|(tensor, _)| tensor.starts_with(&prefix));
+        *tensors = rest;
+        let own: Vec<(String, HostTensor)> = own;
+        let own: Vec<_> = own.into_iter().map(|(tensor, t)| (tensor[prefix.len()..].to_owned(), t)).collect();
+        let weights = (!own.is_empty()).then(|| Arc::new(own));
+        states.push(CallbackState { name, numbers, weights });
+    }
+    Ok(states)
 }

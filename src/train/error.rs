@@ -1,3 +1,5 @@
+use crate::nn::NumberError;
+
 /// Training was asked for something that cannot be.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TrainError {
@@ -23,9 +25,57 @@ pub enum TrainError {
     /// A model of several inputs was to be trained.
     #[error("training takes a model of one input, this one has {0}; train a part of it, or concatenate the samples")]
     ManyInputs(usize),
-    /// The distribution of MixUp's shares does not exist.
-    #[error("MixUp's alpha must be above 0, it is {0}; 0.2 is usual")]
-    MixUp(f32),
+    /// An option is a number out of its bounds.
+    #[error(transparent)]
+    Number(#[from] NumberError),
+    /// The learning rate was to be set, but it is a schedule.
+    #[error(
+        "the optimiser's learning rate is a schedule, {0} cannot set it; give the optimiser a number as its rate, or leave \
+         that out"
+    )]
+    Schedule(&'static str),
+    /// Two metrics of an output were given one name, or one that stands for something else.
+    #[error(
+        "`{0}` is not a name that a metric can have here; give each metric a name of its own, not `loss` or `val_…`"
+    )]
+    MetricName(String),
+    /// What is trained was to be changed in the middle of a call of fit.
+    #[error("{0} while `fit` runs; call it before or after")]
+    InFit(&'static str),
+    /// Training and validation data name other classes.
+    #[error(
+        "the classes of the data differ: wanted {wanted}, got {got}; {advice}: bring them into one order by \
+         Dataset::class_names or ImageFolder::class_names"
+    )]
+    ClassNames {
+        /// Those that the model was trained on.
+        wanted: String,
+        /// Those of the other data.
+        got: String,
+        /// What is missing or differs.
+        advice: String,
+    },
+    /// A file's name asks for what cannot be put into it.
+    #[error("the path {path}: wanted {wanted}, got {got}; write braces twice where they belong to the name")]
+    Template {
+        /// The path.
+        path: String,
+        /// What a field may be.
+        wanted: String,
+        /// What it is.
+        got: String,
+    },
+    /// One sample was given without a batch axis.
+    #[error(
+        "the model takes samples with a batch axis in front, {wanted:?} for one, and got {got:?}; add the axis: \
+         `x.reshape({wanted:?})`"
+    )]
+    NoBatchAxis {
+        /// The shape of one sample with its batch axis.
+        wanted: Vec<usize>,
+        /// What was given.
+        got: Vec<usize>,
+    },
     /// A model has more or fewer outputs than there are losses or labels.
     #[error(
         "there are {wanted} outputs and {got} with a loss and labels; give one to each: Compile::output, Dataset::and_labels"

@@ -1,4 +1,4 @@
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 /// Loss and metrics of each epoch (Keras `History`).
 ///
@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 /// let mut history = History::default();
 /// history.push(0, &[("loss".into(), 0.5)]);
 /// assert_eq!(history.get("loss"), Some(&[0.5][..]));
+/// assert_eq!(history.to_string(), "epoch    loss\n    1  0.5000\n");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
@@ -61,5 +62,31 @@ impl History {
             out.push('\n');
         }
         out
+    }
+}
+
+/// A row for each epoch, counted from 1, and a column for each name; norms are left out.
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |x: f64| match x.abs() {
+            small if small > 0.0 && small < 1e-3 || (1e6..f64::INFINITY).contains(&small) => format!("{x:.2e}"),
+            _ => format!("{x:.4}"),
+        };
+        let shown = self.series.iter().filter(|(name, _)| !name.contains('/'));
+        let columns = shown.map(|(name, values)| (name.clone(), values.iter().copied().map(number).collect()));
+        let epochs = self.epochs.iter().map(|epoch| (epoch + 1).to_string()).collect();
+        let columns: Vec<(String, Vec<String>)> = [("epoch".to_owned(), epochs)].into_iter().chain(columns).collect();
+        let width =
+            |(name, cells): &(String, Vec<String>)| cells.iter().map(String::len).max().unwrap_or(0).max(name.len());
+        let widths: Vec<usize> = columns.iter().map(width).collect();
+        let line = |cells: Vec<&str>| {
+            let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}"));
+            padded.collect::<Vec<_>>().join("  ")
+        };
+        writeln!(f, "{}", line(columns.iter().map(|c| c.0.as_str()).collect()))?;
+        for i in 0..self.epochs.len() {
+            writeln!(f, "{}", line(columns.iter().map(|c| c.1[i].as_str()).collect()))?;
+        }
+        Ok(())
     }
 }

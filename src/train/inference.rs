@@ -253,6 +253,9 @@ impl Inference {
         let mut all = Vec::new();
         for ((_, ty), tensor) in self.inputs.iter().zip(samples) {
             let (wanted, got) = (ty.shape.at(n), tensor.shape().to_vec());
+            if got == wanted[1..] {
+                return Err(TrainError::NoBatchAxis { wanted: ty.shape.at(1), got }.into());
+            }
             if wanted != got {
                 return Err(TrainError::SampleShape { wanted, got }.into());
             }

@@ -24,11 +24,12 @@ pub(super) fn build(
     x: Value,
     ys: &[Value],
 ) -> Result<(Value, Vec<Value>), OpError> {
+    let classes = vec![false; ys.len()];
     let (other, other_ys) = match source {
-        Source::Host => fed(g, data, MARK),
+        Source::Host => fed(g, data, &classes, MARK),
         Source::Device(store) => {
             let rows = g.input(&format!("{MARK}{ROWS}"), [Batch], DType::U32);
-            gathered(g, store, data, rows)?
+            gathered(g, store, data, &classes, rows)?
         }
     };
     let share = g.input(SHARE, [Batch], DType::F32);
@@ -77,7 +78,7 @@ impl Trainer {
         let Some(alpha) = self.how.mix_up else { return Ok(Vec::new()) };
         let mut others = rows.to_vec();
         others.rotate_left(1.min(rows.len()));
-        let mut feeds = rows_of(data, source, &others)?;
+        let mut feeds = rows_of(data, source, &self.how.takes_classes(), &others)?;
         feeds.iter_mut().for_each(|feed| feed.0.insert_str(0, MARK));
         let mut rng = Philox::new(step.seed, Purpose::Noise, stream_id(MARK).wrapping_add(step.step));
         let shares = rows.iter().map(|_| beta(&mut rng, f64::from(alpha)) as f32).collect();

@@ -11,6 +11,7 @@ mod inference;
 mod mix_up;
 mod norms;
 mod numbers;
+mod observers;
 mod options;
 #[cfg(feature = "plots")]
 mod plot;
@@ -19,11 +20,12 @@ mod progress_bar;
 mod runner;
 mod step;
 mod style;
+mod template;
 mod tensorboard;
 mod trainer;
 mod verify;
 
-pub use callback::{Callback, Control, Progress};
+pub use callback::{Callback, CallbackState, Control, Progress};
 pub use callbacks::{
     CsvLogger, Direction, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau, TerminateOnNaN,
     Watch,

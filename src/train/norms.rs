@@ -119,7 +119,7 @@ impl Trainer {
                 (names, compiled.runner(&self.engine, None)?)
             }
         };
-        let (step, rows) = (self.step(data.len(), true), (0..data.len() as u32).collect::<Vec<_>>());
+        let (step, rows) = (self.step(data.len(), true)?, (0..data.len() as u32).collect::<Vec<_>>());
         self.feed(&mut runner, &step, data, &Source::Host, &rows, Mode::Training)?;
         let values = names.iter().map(|name| Ok((name.clone(), runner.read(name, data.len())?))).collect();
         self.watching = Some((kind, names, runner));

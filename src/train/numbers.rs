@@ -11,6 +11,7 @@ use crate::{
     data::{Dataset, shuffled},
     graph::Value,
     nn::Mode,
+    runtime::Store,
     tensor::HostTensor,
 };
 use std::{collections::HashSet, fmt};
@@ -22,7 +23,7 @@ pub struct NotFinite {
     pub step: u64,
     /// The node, whose name has its layer's in front; the name of a weight, or `x` for the samples.
     pub node: String,
-    /// The operation of the node, `weight` or `input`.
+    /// The operation of the node, `weight`, `moment` or `input`.
     pub op: String,
     /// The element, in row-major order.
     pub index: usize,
@@ -38,6 +39,13 @@ impl fmt::Display for NotFinite {
             "the first value that is no finite number is {value}, element {index} of `{node}` ({op}) in step {step}"
         )
     }
+}
+
+/// Returns the first value of a tensor that is no finite number.
+fn not_finite(step: u64, node: &str, op: &str, tensor: &HostTensor) -> Option<NotFinite> {
+    let values = tensor.to_f32();
+    let index = values.iter().position(|x| !x.is_finite())?;
+    Some(NotFinite { step, node: node.into(), op: op.into(), index, value: values[index] })
 }
 
 /// All that training changes.
@@ -70,11 +78,22 @@ impl Steps<'_> {
 }
 
 impl Trainer {
-    /// Returns all that training changes, or `None` where it holds a value that is no finite number.
-    pub(super) fn snapshot(&self) -> Result<Option<Snapshot>, Error> {
-        let tensors = self.state()?;
-        let finite = tensors.iter().all(|(_, t)| t.to_f32().iter().all(|x| x.is_finite()));
-        Ok(finite.then_some(Snapshot { at: self.at, tensors }))
+    /// Returns all that training changes.
+    pub(super) fn snapshot(&self) -> Result<Snapshot, Error> {
+        Ok(Snapshot { at: self.at, tensors: self.state()? })
+    }
+
+    /// Returns the first value of a weight, or of a moment, that is no finite number, as of this step.
+    pub(super) fn flaw(&self, step: u64) -> Result<Option<NotFinite>, Error> {
+        for (store, op) in [(Some(&self.params), "weight"), (self.moments.as_ref(), "moment")] {
+            for (name, tensor) in store.into_iter().map(Store::read_all).collect::<Result<Vec<_>, _>>()?.concat() {
+                let found = not_finite(step, &name, op, &tensor);
+                if found.is_some() {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
@@ -94,7 +113,7 @@ impl Trainer {
     ) -> Result<Option<NotFinite>, Error> {
         let mut advance = |trainer: &mut Trainer| -> Result<f64, Error> {
             let rows = steps.rows(&trainer.at);
-            trainer.feed(runner, &trainer.step(rows.len(), true), steps.data, source, &rows, Mode::Training)?;
+            trainer.feed(runner, &trainer.step(rows.len(), true)?, steps.data, source, &rows, Mode::Training)?;
             trainer.at.step += 1;
             trainer.at.cursor += rows.len();
             if trainer.at.cursor >= steps.data.len() {
@@ -103,20 +122,28 @@ impl Trainer {
             Ok(trainer.read_values(runner, rows.len())?[0].1)
         };
         self.restore(snapshot)?;
-        while self.at.step < until && advance(self)?.is_finite() {}
-        // A loss that is no number comes of its own step, or of the weights that the step before it made.
+        let mut by_loss = false;
+        while self.at.step < until && !by_loss {
+            by_loss = !advance(self)?.is_finite();
+        }
         let last = self.at.step;
         self.restore(snapshot)?;
-        while self.at.step + 2 < last {
+        // A loss that is no number comes of its own step, or of the weights that the step before it made.
+        while by_loss && self.at.step + 2 < last {
             advance(self)?;
         }
         while self.at.step < last {
+            let (step, before) = (self.at.step, self.snapshot()?);
             let batch = steps.data.select(&steps.rows(&self.at))?;
-            let found = self.first_not_finite(&batch)?;
+            let found = if by_loss { self.first_not_finite(&batch)? } else { None };
             if found.is_some() {
                 return Ok(found);
             }
             advance(self)?;
+            if let Some(made) = self.flaw(step)? {
+                self.restore(&before)?;
+                return Ok(self.first_not_finite(&batch)?.or(Some(made)));
+            }
         }
         self.restore(snapshot)?;
         Ok(None)
@@ -136,14 +163,9 @@ impl Trainer {
     /// ```
     pub fn first_not_finite(&self, data: &Dataset) -> Result<Option<NotFinite>, Error> {
         self.check(data)?;
-        let step = self.at.step;
-        let find = |node: &str, op: &str, tensor: &HostTensor| {
-            let values = tensor.to_f32();
-            let index = values.iter().position(|x| !x.is_finite())?;
-            Some(NotFinite { step, node: node.into(), op: op.into(), index, value: values[index] })
-        };
+        let find = |node: &str, op: &str, tensor: &HostTensor| not_finite(self.at.step, node, op, tensor);
         let rows: Vec<u32> = (0..data.len() as u32).collect();
-        let own = self.step(data.len(), true);
+        let own = self.step(data.len(), true)?;
         let feeds = self.feeds(&own, data, &Source::Host, &rows, Mode::Training)?;
         let weights = self.weights()?;
         let inputs = feeds.iter().map(|(name, t)| (name.as_str(), "input", t));

@@ -39,12 +39,15 @@ impl ProgressBar {
 }
 
 impl Callback for ProgressBar {
-    fn step_end(&mut self, at: &Progress) -> Control {
+    fn step_end(&mut self, at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
         if self.bar.length().is_none() || self.bar.is_finished() {
             self.start(at);
         }
+        if at.samples == 0 {
+            self.bar.set_length(at.seen as u64);
+        }
         self.bar.set_position(at.seen as u64);
-        Control::Continue
+        Ok(Control::Continue)
     }
 
     fn progress(&mut self, at: &Progress) {
@@ -56,7 +59,14 @@ impl Callback for ProgressBar {
         self.bar.abandon_with_message(Self::message(at));
         if self.bar.is_hidden() {
             // No terminal: one line an epoch, so that a log shows the same.
-            eprintln!("epoch {}/{} {}/{} {}", at.epoch + 1, at.epochs, at.seen, at.samples, Self::message(at));
+            eprintln!(
+                "epoch {}/{} {}/{} {}",
+                at.epoch + 1,
+                at.epochs,
+                at.seen,
+                at.samples.max(at.seen),
+                Self::message(at)
+            );
         }
         Ok(Control::Continue)
     }

@@ -103,6 +103,14 @@ pub(super) fn reserve(engine: &Engine, arena: &Arena, graphs: &[&Compiled]) -> R
 }
 
 impl Runner {
+    /// Returns the most samples of a step; the reference has no limit of its own.
+    pub fn capacity(&self) -> Option<usize> {
+        match self {
+            Runner::Device(session) => Some(session.plan().capacity),
+            Runner::Reference(_) => None,
+        }
+    }
+
     /// Runs one step; `feeds` are raw elements by input name.
     pub fn run(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<(), Error> {
         match self {

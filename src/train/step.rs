@@ -3,17 +3,17 @@
 use super::{Compile, TrainError, Trainer, mix_up, norms};
 use crate::{
     Error,
-    data::{Dataset, are_classes},
+    data::Dataset,
     graph::{Arg, Graph, Instr, OpError, Program, TensorType, Value},
-    nn::{Mode, Model, below},
+    nn::{CHECKPOINT_SUMS, Mode, Model, below},
     ops::{Accumulate, Elementwise, elementary},
     passes::Layout,
     runtime::Store,
     tensor::{Batch, DType, HostTensor, Shape},
 };
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, ops::Range, sync::Arc};
 
-pub(super) const METRICS: &str = "metrics";
+pub(super) const METRICS: &str = CHECKPOINT_SUMS;
 pub(super) const WEIGHTS: &str = "data/weights";
 const IMAGES: &str = "data/images";
 pub(super) const ROWS: &str = "rows";
@@ -52,10 +52,9 @@ impl Trainer {
         let mut g = Graph::new();
         let mut pairs = Vec::new();
         for (k, (ty, target)) in model.outputs().iter().zip(&how.targets).enumerate() {
-            let row = ty.shape.dims().get(1..).unwrap_or_default();
-            let row = if target.loss.takes_classes() { &row[..row.len().saturating_sub(1)] } else { row };
-            let dtype = if target.loss.takes_classes() { DType::U32 } else { DType::F32 };
-            let dims: Vec<usize> = [Batch].into_iter().chain(row.iter().copied()).collect();
+            let classes = target.loss.takes_classes();
+            let dtype = if classes { DType::U32 } else { DType::F32 };
+            let dims = [&[Batch][..], label_row(&ty.shape, classes)].concat();
             let output = g.input(&format!("output/{k}"), ty.shape.clone(), DType::F32);
             pairs.push((output, g.input(&labels_name(k), dims, dtype)));
         }
@@ -85,14 +84,27 @@ impl Trainer {
         if self.engine.is_reference() || !data.in_memory() || data.images.bytes().len() as u64 > limit {
             return Ok(Source::Host);
         }
-        let ty = |t: &HostTensor| TensorType::new(Shape::fixed(t.shape()), t.dtype());
-        let labels = data.targets().enumerate().map(|(k, t)| (labels_name(k), t));
-        let mut tensors: Vec<(String, &HostTensor)> = vec![(IMAGES.into(), &data.images)];
-        tensors.extend(labels.chain(data.weights.iter().map(|t| (WEIGHTS.to_owned(), t))));
-        let entries = tensors.iter().map(|(name, t)| (name.clone(), ty(t)));
+        let tensors = self.stored(data)?;
+        let entries =
+            tensors.iter().map(|(name, t)| (name.clone(), TensorType::new(Shape::fixed(t.shape()), t.dtype())));
         let store = self.engine.store(Arc::new(Layout::new(entries, limit)))?;
         tensors.iter().try_for_each(|(name, t)| store.write(name, t))?;
         Ok(Source::Device(store))
+    }
+
+    /// Returns a data set's tensors as they lie on the device: whole numbers of 32 bits as floats, where the loss compares
+    /// numbers.
+    pub(super) fn stored<'d>(&self, data: &'d Dataset) -> Result<Vec<(String, Cow<'d, HostTensor>)>, Error> {
+        let mut tensors = vec![(IMAGES.to_owned(), Cow::Borrowed(&data.images))];
+        for (k, (labels, classes)) in data.targets().zip(self.how.takes_classes()).enumerate() {
+            let labels = match labels.dtype() {
+                DType::U32 if !classes => Cow::Owned(HostTensor::f32(labels.shape(), labels.to_f32())?),
+                _ => Cow::Borrowed(labels),
+            };
+            tensors.push((labels_name(k), labels));
+        }
+        tensors.extend(data.weights.iter().map(|t| (WEIGHTS.to_owned(), Cow::Borrowed(t))));
+        Ok(tensors)
     }
 
     /// Builds the graph of a training or evaluation step.
@@ -109,14 +121,15 @@ impl Trainer {
     ) -> Result<(Graph, Vec<(String, Value)>), Error> {
         let mut watched = Vec::new();
         let mut g = Graph::new();
+        let classes = self.how.takes_classes();
         let (x, ys, weights) = match source {
             Source::Host => {
-                let (x, ys) = fed(&mut g, data, "");
+                let (x, ys) = fed(&mut g, data, &classes, "");
                 (x, ys, data.weights.as_ref().map(|_| g.input(WEIGHTS, [Batch], DType::F32)))
             }
             Source::Device(store) => {
                 let rows = g.input(ROWS, [Batch], DType::U32);
-                let (x, ys) = gathered(&mut g, store, data, rows)?;
+                let (x, ys) = gathered(&mut g, store, data, &classes, rows)?;
                 let weights = match &data.weights {
                     None => None,
                     Some(_) => {
@@ -131,6 +144,11 @@ impl Trainer {
             None => (x, ys),
             Some(_) => mix_up::build(&mut g, source, data, x, &ys)?,
         };
+        // One number for each sample may lie along an axis of its own, or not.
+        let shapes = self.model.outputs().iter().zip(&classes);
+        let shapes = shapes.map(|(output, &classes)| [&[Batch][..], label_row(&output.shape, classes)].concat());
+        let ys = ys.iter().zip(shapes).map(|(&y, shape)| reshaped(&mut g, y, Shape::from(shape)));
+        let ys = ys.collect::<Result<Vec<_>, _>>()?;
         let built = self.model.assemble(&mut g, &[x], mode)?;
         let mut sum = None;
         for (k, target) in self.how.targets.iter().enumerate() {
@@ -223,12 +241,22 @@ impl Trainer {
     }
 }
 
-/// Returns samples and labels as inputs, with `mark` in front of their names.
-pub(super) fn fed(g: &mut Graph, data: &Dataset, mark: &str) -> (Value, Vec<Value>) {
+/// Returns the extents of a sample's labels for an output of this shape.
+pub(super) fn label_row(output: &Shape, takes_classes: bool) -> &[usize] {
+    let row = output.dims().get(1..).unwrap_or_default();
+    if takes_classes { &row[..row.len().saturating_sub(1)] } else { row }
+}
+
+fn reshaped(g: &mut Graph, x: Value, shape: Shape) -> Result<Value, OpError> {
+    if *g.shape(x) == shape { Ok(x) } else { g.reshape(x, shape) }
+}
+
+/// Returns samples and labels as inputs, with `mark` in front of their names; `classes` says which labels are indices.
+pub(super) fn fed(g: &mut Graph, data: &Dataset, classes: &[bool], mark: &str) -> (Value, Vec<Value>) {
     let batched = |shape: &[usize]| [Batch].into_iter().chain(shape[1..].iter().copied()).collect::<Vec<usize>>();
     let x = g.input(&format!("{mark}{SAMPLES}"), batched(data.images.shape()), DType::F32);
-    let ys = data.targets().enumerate().map(|(k, labels)| {
-        let dtype = if are_classes(labels) { DType::U32 } else { DType::F32 };
+    let ys = data.targets().zip(classes).enumerate().map(|(k, (labels, &classes))| {
+        let dtype = if classes { DType::U32 } else { DType::F32 };
         g.input(&format!("{mark}{}", labels_name(k)), batched(labels.shape()), dtype)
     });
     let ys = ys.collect();
@@ -250,14 +278,15 @@ pub(super) fn gathered(
     g: &mut Graph,
     store: &Store,
     data: &Dataset,
+    classes: &[bool],
     rows: Value,
 ) -> Result<(Value, Vec<Value>), OpError> {
     let images = table(g, store, IMAGES);
     let x = g.gather(images, rows)?;
     let mut ys = Vec::new();
-    for (k, labels) in data.targets().enumerate() {
+    for (k, &classes) in classes.iter().enumerate() {
         let all = table(g, store, &labels_name(k));
-        ys.push(if are_classes(labels) { g.gather_labels(all, rows) } else { g.gather(all, rows) }?);
+        ys.push(if classes { g.gather_labels(all, rows) } else { g.gather(all, rows) }?);
     }
     Ok((rescale(g, x, data.scale, data.offset)?, ys))
 }

@@ -43,8 +43,12 @@ fn writer(slot: &mut Option<EventWriter>, path: PathBuf) -> Result<&mut EventWri
 }
 
 impl Callback for TensorBoard {
-    fn begin(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
-        (self.train, self.validation) = (None, None);
+    fn begin(&mut self, at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
+        self.train = Some(EventWriter::create(self.log_dir.join("train"))?);
+        self.validation = match at.names.iter().any(|name| name.starts_with("val_")) {
+            true => Some(EventWriter::create(self.log_dir.join("validation"))?),
+            false => None,
+        };
         Ok(())
     }
 

@@ -1,21 +1,22 @@
 use super::{
-    Compile, Control, Fit, History, Inference, NotFinite, Progress, TrainError,
+    CallbackState, Compile, Fit, History, Inference, NotFinite, TrainError,
     norms::Norm,
     numbers::Steps,
+    observers::Observers,
     runner::{Compiled, Runner, largest_batch, reserve},
-    step::{METRICS, ROWS, SAMPLES, Source, WEIGHTS, labels_name, sums_name},
+    step::{METRICS, ROWS, SAMPLES, Source, WEIGHTS, label_row, labels_name, sums_name},
 };
 use crate::{
     Error,
     data::{Dataset, are_classes},
     graph::{Step, TensorType},
-    nn::{Mode, Model, below},
+    nn::{Bounds, Mode, Model, Number, below},
     ops::Accumulate,
     passes::{Layout, Plan},
     runtime::{Arena, Engine, Store, Timing},
-    tensor::{Batch, HostTensor, Shape},
+    tensor::{Batch, DType, Data, HostTensor, Shape},
 };
-use std::{sync::Arc, time::Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Loss and metrics of an evaluation.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -62,8 +63,19 @@ pub struct Trainer {
     plan: Option<Arc<Plan>>,
     pub(super) norms: Vec<Norm>,
     not_finite: Option<NotFinite>,
-    /// The step of [`Trainer::train_on_batch`], for so many samples with weights or without.
-    on_batch: Option<((usize, bool), Runner)>,
+    /// What the callbacks of the last call of fit remember, or those of a checkpoint.
+    pub(super) remembered: Vec<CallbackState>,
+    /// Whether the next call of fit goes on from a checkpoint.
+    pub(super) resumed: bool,
+    fitting: bool,
+    /// Names of the classes that were trained on last.
+    classes: Vec<String>,
+    /// The step of [`Trainer::train_on_batch`], for at most so many samples, with weights or without.
+    on_batch: Option<(usize, bool, Runner)>,
+    /// The step of [`Trainer::evaluate`].
+    evaluating: Option<Evaluating>,
+    /// The step of [`Trainer::predict`].
+    predicting: Mutex<Option<Inference>>,
     /// The step of [`Trainer::activations_and_gradients`] with the names that it gives, likewise.
     pub(super) watching: Option<((usize, bool), Vec<String>, Runner)>,
 }
@@ -79,12 +91,42 @@ pub(super) struct Position {
     pub plan: u64,
     /// A learning rate that stands above the optimiser's own.
     pub rate: Option<f64>,
+    /// Fingerprint of the data that the epoch was begun on, 0 where it is not known.
+    pub data: u64,
+}
+
+/// An evaluation's step, for data of one kind.
+struct Evaluating {
+    kind: Kind,
+    source: Source,
+    runner: Runner,
+    batch: usize,
+}
+
+/// What a step's plan takes of a data set; of one that steps are fed from, neither the number of samples nor how their
+/// values are stored.
+#[derive(Debug, Clone, PartialEq)]
+struct Kind {
+    tensors: Vec<(Vec<usize>, Option<DType>)>,
+    stored: Option<(usize, [u32; 2])>,
+}
+
+impl Kind {
+    fn of(data: &Dataset, source: &Source) -> Self {
+        let fed = matches!(source, Source::Host);
+        let tensors = [&data.images].into_iter().chain(data.targets()).chain(&data.weights);
+        let tensors = tensors.map(|t| (t.shape()[1..].to_vec(), (!fed).then_some(t.dtype()))).collect();
+        let values = [data.scale, data.offset].map(f32::to_bits);
+        Kind { tensors, stored: (!fed).then_some((data.len(), values)) }
+    }
 }
 
 impl Model {
     /// Returns a trainer with this model's weights on the engine's device.
     ///
-    /// Weights that were set keep their values, the others get those of their initialisers.
+    /// Weights that were set keep their values, the others get those of their initialisers. The trainer has a model of its
+    /// own: what is done to this one afterwards does not change it; see [`Trainer::set_trainable`] and
+    /// [`Trainer::set_weights`].
     pub fn compile(&self, engine: &Engine, how: Compile) -> Result<Trainer, Error> {
         Trainer::new(self.clone(), engine, how)
     }
@@ -92,9 +134,16 @@ impl Model {
 
 impl Trainer {
     fn new(model: Model, engine: &Engine, how: Compile) -> Result<Self, Error> {
-        if let Some(alpha) = how.mix_up.filter(|alpha| !(*alpha > 0.0 && alpha.is_finite())) {
-            return Err(TrainError::MixUp(alpha).into());
+        how.check()?;
+        let trained = |prefix: &str| model.weights().iter().any(|w| w.trainable && below(&w.name, prefix));
+        if let Some((prefix, _)) = how.factors.iter().find(|(prefix, _)| !trained(prefix)) {
+            let wanted = model.layer_names().join(", ");
+            return Err(TrainError::NoLayer { got: prefix.clone(), wanted }.into());
         }
+        Self::build(model, engine, how)
+    }
+
+    fn build(model: Model, engine: &Engine, how: Compile) -> Result<Self, Error> {
         if model.inputs().len() != 1 {
             return Err(TrainError::ManyInputs(model.inputs().len()).into());
         }
@@ -121,10 +170,6 @@ impl Trainer {
                 store.write(&entry.name, &HostTensor::f32(shape, values)?)?;
             }
         }
-        if let Some((prefix, _)) = how.factors.iter().find(|(p, _)| !trainable().any(|w| below(&w.name, p))) {
-            let wanted = model.layer_names().join(", ");
-            return Err(TrainError::NoLayer { got: prefix.clone(), wanted }.into());
-        }
         let sums = Self::sums(&model, &how)?;
         let with_loss = 2 + sums.iter().filter(|k| k.is_none()).count();
         let own = sums.iter().enumerate().filter_map(|(i, k)| Some((sums_name(i), TensorType::f32([(*k)?]))));
@@ -146,7 +191,13 @@ impl Trainer {
             plan: None,
             norms,
             not_finite: None,
+            remembered: Vec::new(),
+            resumed: false,
+            fitting: false,
+            classes: Vec::new(),
             on_batch: None,
+            evaluating: None,
+            predicting: Mutex::new(None),
             watching: None,
         })
     }
@@ -156,9 +207,63 @@ impl Trainer {
         self.at.rate.unwrap_or_else(|| self.how.optimizer.rate(self.at.step))
     }
 
-    /// Takes this learning rate from the next step on, instead of the optimiser's own.
-    pub fn set_learning_rate(&mut self, rate: f64) {
+    /// Takes this learning rate from the next step on, instead of the optimiser's own; an error where it is no finite
+    /// number of at least 0, or the optimiser's rate is a schedule (Keras).
+    pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), TrainError> {
+        self.check_settable("set_learning_rate")?;
+        rate_number(rate).check()?;
         self.at.rate = Some(rate);
+        Ok(())
+    }
+
+    /// Returns an error where the learning rate is a schedule.
+    pub(super) fn check_settable(&self, by: &'static str) -> Result<(), TrainError> {
+        if self.how.optimizer.has_schedule() { Err(TrainError::Schedule(by)) } else { Ok(()) }
+    }
+
+    /// Freezes a layer, or lets the optimiser change it again, from the next [`Trainer::fit`] or
+    /// [`Trainer::train_on_batch`] on; layers inside a model in this one by path. Weights stay, and so do the moments of
+    /// those that were trained and will be. An error where there is no such layer, or where `fit` runs.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let model = Sequential::new([1]).add(Dense::new(2).name("base")).add(Dense::new(1).name("head")).build()?;
+    /// let mut trainer = model.compile(&Engine::reference(), Compile::new(Adam::new(0.1), MeanSquaredError))?;
+    /// let data = Dataset::new(HostTensor::f32([1, 1], vec![1.0])?, HostTensor::f32([1, 1], vec![2.0])?)?;
+    /// trainer.set_trainable("base", false)?;
+    /// let before = trainer.weights()?;
+    /// trainer.train_on_batch(&data)?;
+    /// let after = trainer.weights()?;
+    /// assert!(before[0] == after[0] && before[2] != after[2]);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn set_trainable(&mut self, path: &str, trainable: bool) -> Result<(), Error> {
+        if self.fitting {
+            return Err(TrainError::InFit("Trainer::set_trainable").into());
+        }
+        let mut model = self.trained()?;
+        model.set_trainable(path, trainable)?;
+        let new = Self::build(model, &self.engine, self.how.clone())?;
+        for store in new.changing() {
+            for entry in &store.layout().entries {
+                let same = |old: &&Store| old.layout().find(&entry.name).is_some_and(|known| known.ty == entry.ty);
+                if let Some(old) = self.changing().find(same) {
+                    store.write(&entry.name, &old.read(&entry.name)?)?;
+                }
+            }
+        }
+        self.at.plan = 0;
+        (self.model, self.params, self.moments) = (new.model, new.params, new.moments);
+        (self.metrics, self.norms, self.sums) = (new.metrics, new.norms, new.sums);
+        (self.on_batch, self.watching) = (None, None);
+        self.forget();
+        Ok(())
+    }
+
+    /// Frees what evaluations and predictions keep.
+    fn forget(&mut self) {
+        self.evaluating = None;
+        self.predicting = Mutex::new(None);
     }
 
     /// Returns the model.
@@ -191,6 +296,11 @@ impl Trainer {
             return Err(TrainError::NoData.into());
         }
         data.check_weights()?;
+        let used = |option, value: f32| Number::new("Dataset", option, value, Bounds::Finite);
+        [used("scale", data.scale), used("offset", data.offset)]
+            .iter()
+            .try_for_each(Number::check)
+            .map_err(TrainError::from)?;
         let (wanted, got) = (self.model.input_shape().dims()[1..].to_vec(), data.images.shape()[1..].to_vec());
         if wanted != got {
             return Err(TrainError::SampleShape { wanted, got }.into());
@@ -198,7 +308,7 @@ impl Trainer {
         if data.targets().count() != self.how.targets.len() {
             return Err(TrainError::Outputs { wanted: self.how.targets.len(), got: data.targets().count() }.into());
         }
-        if self.how.mix_up.is_some() && data.targets().any(are_classes) {
+        if self.how.mix_up.is_some() && self.how.takes_classes().contains(&true) {
             let wanted = "numbers to mix, as Dataset::to_categorical makes them".into();
             return Err(TrainError::Labels { wanted, got: "class indices".into() }.into());
         }
@@ -208,10 +318,12 @@ impl Trainer {
         Ok(())
     }
 
-    pub(super) fn step(&self, n: usize, first: bool) -> Step {
-        let mut scalars = self.how.optimizer.scalars(self.learning_rate(), self.at.step);
+    pub(super) fn step(&self, n: usize, first: bool) -> Result<Step, TrainError> {
+        let rate = self.learning_rate();
+        rate_number(rate).check()?;
+        let mut scalars = self.how.optimizer.scalars(rate, self.at.step);
         scalars[Accumulate::KEEP] = if first { 0.0 } else { 1.0 };
-        Step { n, step: self.at.step as u32, seed: self.at.seed, scalars }
+        Ok(Step { n, step: self.at.step as u32, seed: self.at.seed, scalars })
     }
 
     pub(super) fn feed(
@@ -235,7 +347,7 @@ impl Trainer {
         rows: &[u32],
         mode: Mode,
     ) -> Result<Vec<(String, HostTensor)>, Error> {
-        let mut feeds = rows_of(data, source, rows)?;
+        let mut feeds = rows_of(data, source, &self.how.takes_classes(), rows)?;
         if let (Source::Host, Some(weights)) = (source, data.weights_of(rows)) {
             feeds.push((WEIGHTS.into(), HostTensor::f32([rows.len()], weights)?));
         }
@@ -260,20 +372,68 @@ impl Trainer {
         Ok(values)
     }
 
-    /// Trains until the asked number of epochs is done and returns the history of all epochs.
+    /// Returns the names of the values that an epoch gives.
+    pub(super) fn value_names(&self, validated: bool) -> Vec<String> {
+        let own: Vec<String> =
+            ["loss".to_owned()].into_iter().chain(self.how.metrics().into_iter().map(|m| m.1)).collect();
+        let validation = own.iter().filter(|_| validated).map(|name| format!("val_{name}")).collect::<Vec<_>>();
+        own.into_iter().chain(self.norms.iter().map(|norm| norm.name.clone())).chain(validation).collect()
+    }
+
+    /// Trains for the epochs that are asked for and returns the history of all epochs.
     ///
-    /// A trainer that has been stopped or resumed goes on where it stood, mid-epoch too.
-    pub fn fit(&mut self, data: &Dataset, mut fit: Fit) -> Result<History, Error> {
+    /// A trainer that was stopped or resumed amid an epoch goes on there; where the epoch was begun on other data, it
+    /// begins anew, which is said in the log.
+    pub fn fit(&mut self, data: &Dataset, fit: Fit) -> Result<History, Error> {
+        self.during_fit(|trainer| trainer.fit_on(data, fit))
+    }
+
+    /// Trains on batches that an iterator gives (Keras `fit` of a generator). `batches` is asked for those of each epoch, by
+    /// its number from 0; the epoch ends with them. [`Fit::batch`], [`Fit::shuffle`] and the order of [`Fit::seed`] are the
+    /// iterator's own affair, and a call that ends amid an epoch leaves it: the next begins it anew.
+    ///
+    /// ```
+    /// use hubel::prelude::*;
+    /// let x = HostTensor::f32([6, 1], (0..6).map(|i| i as f32).collect())?;
+    /// let data = Dataset::new(x.clone(), x)?;
+    /// let model = Sequential::new([1]).add(Dense::new(1)).build()?;
+    /// let mut trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.01), MeanSquaredError))?;
+    /// let batches = |_epoch| [[0, 1, 2], [3, 4, 5]].into_iter().map(|rows| data.select(&rows));
+    /// let history = trainer.fit_batches(batches, Fit::epochs(20).validation(&data))?;
+    /// assert!(trainer.steps() == 40 && history.last("val_loss") < history.get("val_loss").map(|all| all[0]));
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn fit_batches<I, E>(&mut self, batches: impl FnMut(usize) -> I, fit: Fit) -> Result<History, Error>
+    where
+        I: IntoIterator<Item = Result<Dataset, E>>,
+        Error: From<E>,
+    {
+        self.during_fit(|trainer| trainer.fit_on_batches(batches, fit))
+    }
+
+    fn during_fit<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        self.forget();
+        self.fitting = true;
+        self.not_finite = None;
+        let done = run(self);
+        self.fitting = false;
+        done
+    }
+
+    fn fit_on(&mut self, data: &Dataset, fit: Fit) -> Result<History, Error> {
         self.check(data)?;
         if let Some(validation) = fit.validation {
             self.check(validation)?;
+            same_classes(&data.classes, &validation.classes)?;
         }
+        self.classes.clone_from(&data.classes);
+        self.go_on_with(data);
         self.at.seed = fit.seed;
-        fit.batch = fit.batch.min(data.len());
-        let (source, training, _) = self.compiled(data, fit.batch, Mode::Training)?;
+        let steps = Steps { data, batch: fit.batch.min(data.len()), seed: fit.seed, shuffle: fit.shuffle };
+        let (source, training, _) = self.compiled(data, steps.batch, Mode::Training)?;
         let evaluation = match fit.validation {
             None => None,
-            Some(data) => Some((data, self.compiled(data, fit.batch, Mode::Inference)?)),
+            Some(data) => Some((data, self.compiled(data, steps.batch, Mode::Inference)?)),
         };
         let graphs: Vec<_> = evaluation.iter().map(|(_, (_, compiled, _))| compiled).chain([&training]).collect();
         reserve(&self.engine, &self.arena, &graphs)?;
@@ -291,78 +451,138 @@ impl Trainer {
                 Some((data, source, compiled.runner(&self.engine, Some(&self.arena))?, batch))
             }
         };
-        let mut at = Progress { epochs: fit.epochs, samples: data.len(), ..Progress::default() };
-        fit.callbacks.iter_mut().try_for_each(|c| c.begin(&at, self))?;
-        let keep = fit.callbacks.iter().any(|c| c.finite());
-        let run = Steps { data, batch: fit.batch, seed: fit.seed, shuffle: fit.shuffle };
-        let mut snapshot = None;
-        self.not_finite = None;
-        let mut steps = 0;
-        while self.at.epoch < fit.epochs {
-            if keep {
-                snapshot = self.snapshot()?.or(snapshot);
+        let mut observers = Observers::begin(self, fit, data.len())?;
+        let keep = observers.keep();
+        let (mut broken_since, mut ended) = (None, observers.left == 0);
+        while !ended && self.at.epoch < observers.at.epochs {
+            observers.epoch_begin(self)?;
+            let snapshot = if keep { Some(self.snapshot()?) } else { None };
+            if keep && self.not_finite_before()? {
+                break;
             }
-            if self.at.cursor == 0 {
-                fit.callbacks.iter_mut().try_for_each(|c| c.epoch_begin(self.at.epoch, self))?;
-            }
-            let order = run.order(self.at.epoch);
-            let (began, from) = (Instant::now(), self.at.cursor);
-            let mut shown = Instant::now();
-            let mut stop = false;
-            while self.at.cursor < data.len() && !stop {
-                let rows = &order[self.at.cursor..(self.at.cursor + fit.batch).min(order.len())];
-                let step = self.step(rows.len(), self.at.cursor == 0);
+            let order = steps.order(self.at.epoch);
+            while self.at.cursor < data.len() && !ended {
+                let rows = &order[self.at.cursor..(self.at.cursor + steps.batch).min(order.len())];
+                let step = self.step(rows.len(), self.at.cursor == 0)?;
                 self.feed(&mut runner, &step, data, &source, rows, Mode::Training)?;
                 self.at.step += 1;
                 self.at.cursor += rows.len();
-                steps += 1;
-                (at.epoch, at.seen) = (self.at.epoch, self.at.cursor);
-                if shown.elapsed() >= fit.read_every {
-                    at.values = self.read_values(&mut runner, rows.len())?;
-                    at.samples_per_s = (self.at.cursor - from) as f64 / began.elapsed().as_secs_f64();
-                    fit.callbacks.iter_mut().for_each(|c| c.progress(&at));
-                    shown = Instant::now();
-                }
-                stop = fit.max_steps.is_some_and(|max| steps >= max);
-                for callback in &mut fit.callbacks {
-                    stop |= callback.step_end(&at) == Control::Stop;
-                }
+                ended = observers.step_end(self, &mut runner, rows.len())?;
+            }
+            observers.read(self, &mut runner, 1)?;
+            let broken = keep && self.is_broken(&observers)?;
+            if broken {
+                (broken_since, ended) = (snapshot, true);
             }
             if self.at.cursor < data.len() {
-                // The steps so far are on the device for certain.
-                self.read_values(&mut runner, 1)?;
                 break;
             }
-            at.values = self.read_values(&mut runner, 1)?;
-            at.samples_per_s = (data.len() - from) as f64 / began.elapsed().as_secs_f64();
-            at.values.extend(self.read_norms(data.len(), data.len().div_ceil(fit.batch))?);
+            observers.at.values.extend(self.read_norms(data.len(), data.len().div_ceil(steps.batch))?);
             if let Some((data, source, runner, batch)) = &mut validation {
                 let scores = self.run_evaluation(data, source, runner, *batch)?;
-                at.values.extend(scores.values.into_iter().map(|(name, v)| (format!("val_{name}"), v)));
+                observers.at.values.extend(scores.values.into_iter().map(|(name, v)| (format!("val_{name}"), v)));
             }
-            self.history.push(self.at.epoch, &at.values);
-            (self.at.epoch, self.at.cursor) = (self.at.epoch + 1, 0);
-            fit.callbacks.iter_mut().for_each(|c| c.progress(&at));
-            for callback in &mut fit.callbacks {
-                stop |= callback.epoch_end(&at, self)? == Control::Stop;
-            }
-            if stop {
-                break;
-            }
+            ended |= observers.epoch_end(self, broken)?;
         }
-        let until = self.at.step;
-        if let Some(snapshot) = snapshot.filter(|_| at.get("loss").is_some_and(|loss| !loss.is_finite())) {
-            self.not_finite = self.trace(&mut runner, &source, &run, &snapshot, until)?;
+        if let Some(snapshot) = broken_since {
+            let until = self.at.step;
+            self.not_finite = self.trace(&mut runner, &source, &steps, &snapshot, until)?;
             self.not_finite.iter().for_each(|found| log::error!("{found}"));
         }
-        fit.callbacks.iter_mut().try_for_each(|c| c.end(self))?;
+        observers.end(self)?;
         Ok(self.history.clone())
     }
 
-    /// Returns a step's runner on host samples, kept from call to call for batches of the same size.
+    fn fit_on_batches<I, E>(&mut self, mut batches: impl FnMut(usize) -> I, fit: Fit) -> Result<History, Error>
+    where
+        I: IntoIterator<Item = Result<Dataset, E>>,
+        Error: From<E>,
+    {
+        let validation = fit.validation;
+        validation.map_or(Ok(()), |data| self.check(data))?;
+        (self.at.cursor, self.at.data, self.at.seed) = (0, 0, fit.seed);
+        let mut observers = Observers::begin(self, fit, 0)?;
+        let keep = observers.keep();
+        let mut ended = observers.left == 0;
+        while !ended && self.at.epoch < observers.at.epochs {
+            observers.epoch_begin(self)?;
+            if keep && self.not_finite_before()? {
+                break;
+            }
+            let (mut steps, mut last) = (0, None);
+            let mut rest = batches(self.at.epoch).into_iter().peekable();
+            while !ended && let Some(batch) = rest.next() {
+                let batch = batch?;
+                self.check(&batch)?;
+                if let Some(data) = validation {
+                    same_classes(&batch.classes, &data.classes)?;
+                }
+                let mut runner = self.take_batch_runner(&batch)?;
+                let rows: Vec<u32> = (0..batch.len() as u32).collect();
+                let step = self.step(batch.len(), self.at.cursor == 0)?;
+                self.feed(&mut runner, &step, &batch, &Source::Host, &rows, Mode::Training)?;
+                self.at.step += 1;
+                self.at.cursor += batch.len();
+                steps += 1;
+                ended = observers.step_end(self, &mut runner, batch.len())?;
+                self.keep_batch_runner(&batch, runner);
+                last = Some(batch);
+            }
+            let Some(last) = last else { return Err(TrainError::NoData.into()) };
+            let mut runner = self.take_batch_runner(&last)?;
+            observers.read(self, &mut runner, last.len())?;
+            self.keep_batch_runner(&last, runner);
+            let broken = keep && self.is_broken(&observers)?;
+            if rest.peek().is_none() {
+                observers.at.values.extend(self.read_norms(self.at.cursor, steps)?);
+                if let Some(data) = validation {
+                    let scores = self.evaluate(data)?;
+                    observers.at.values.extend(scores.values.into_iter().map(|(name, v)| (format!("val_{name}"), v)));
+                }
+                ended |= observers.epoch_end(self, broken)?;
+            }
+            self.at.cursor = 0;
+            if broken {
+                let step = self.at.step - 1;
+                let found = self.first_not_finite(&last)?.map(|found| NotFinite { step, ..found });
+                self.not_finite = found;
+                break;
+            }
+        }
+        observers.end(self)?;
+        Ok(self.history.clone())
+    }
+
+    /// Returns whether weights or moments hold a value that is no finite number before a step, which is then the one found.
+    fn not_finite_before(&mut self) -> Result<bool, Error> {
+        self.not_finite = self.flaw(self.at.step)?;
+        self.not_finite.iter().for_each(|found| log::error!("{found}"));
+        Ok(self.not_finite.is_some())
+    }
+
+    /// Returns whether the loss, a weight or a moment is no finite number after the steps so far.
+    fn is_broken(&self, observers: &Observers) -> Result<bool, Error> {
+        let lost = observers.at.get("loss").is_some_and(|loss| !loss.is_finite());
+        Ok(lost || self.flaw(self.at.step)?.is_some())
+    }
+
+    /// Begins the epoch anew where it was begun on other data than these.
+    fn go_on_with(&mut self, data: &Dataset) {
+        let print = fingerprint(data);
+        let other = (self.at.data != 0 && self.at.data != print) || self.at.cursor >= data.len();
+        if self.at.cursor > 0 && other {
+            let (epoch, seen, n) = (self.at.epoch + 1, self.at.cursor, data.len());
+            log::warn!("epoch {epoch} was begun on other data, {seen} samples of them: it begins anew, on {n} samples");
+            self.at.cursor = 0;
+        }
+        self.at.data = print;
+    }
+
+    /// Returns a step's runner on host samples, kept from call to call for batches that fit into it.
     fn take_batch_runner(&mut self, data: &Dataset) -> Result<Runner, Error> {
+        let weighted = data.weights.is_some();
         match self.on_batch.take() {
-            Some((kind, runner)) if kind == batch_kind(data) => Ok(runner),
+            Some((capacity, kind, runner)) if capacity >= data.len() && kind == weighted => Ok(runner),
             _ => {
                 let graph = self.graph(data, &Source::Host, Mode::Training)?;
                 Compiled::new(&self.engine, graph, data.len(), self.stores(&Source::Host))?
@@ -371,16 +591,21 @@ impl Trainer {
         }
     }
 
+    fn keep_batch_runner(&mut self, data: &Dataset, runner: Runner) {
+        let capacity = runner.capacity().unwrap_or(usize::MAX);
+        self.on_batch = Some((capacity, data.weights.is_some(), runner));
+    }
+
     /// Trains one step on these samples, in their order, and returns its loss (Keras `train_on_batch`).
     pub fn train_on_batch(&mut self, data: &Dataset) -> Result<f64, Error> {
         self.check(data)?;
         let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
-        let step = self.step(data.len(), true);
+        let step = self.step(data.len(), true)?;
         self.feed(&mut runner, &step, data, &Source::Host, &rows, Mode::Training)?;
         self.at.step += 1;
         let values = self.read_values(&mut runner, data.len())?;
-        self.on_batch = Some((batch_kind(data), runner));
+        self.keep_batch_runner(data, runner);
         Ok(values[0].1)
     }
 
@@ -408,14 +633,14 @@ impl Trainer {
         self.check(data)?;
         let mut runner = self.take_batch_runner(data)?;
         let rows: Vec<u32> = (0..data.len() as u32).collect();
-        let step = self.step(data.len(), true);
+        let step = self.step(data.len(), true)?;
         let feeds = self.feeds(&step, data, &Source::Host, &rows, Mode::Training)?;
         self.at.step += 1;
         let times = match &mut runner {
             Runner::Device(session) => session.profile(&step, &as_bytes(&feeds))?,
             Runner::Reference(_) => Vec::new(),
         };
-        self.on_batch = Some((batch_kind(data), runner));
+        self.keep_batch_runner(data, runner);
         Ok(times)
     }
 
@@ -441,17 +666,48 @@ impl Trainer {
     ) -> Result<Scores, Error> {
         let order: Vec<u32> = (0..data.len() as u32).collect();
         for (i, rows) in order.chunks(batch).enumerate() {
-            self.feed(runner, &self.step(rows.len(), i == 0), data, source, rows, Mode::Inference)?;
+            self.feed(runner, &self.step(rows.len(), i == 0)?, data, source, rows, Mode::Inference)?;
         }
         Ok(Scores { values: self.read_values(runner, 1)? })
     }
 
     /// Returns loss and metrics over a whole data set, without dropout and with moving statistics.
+    ///
+    /// What it takes is kept on the device for the next call with data of the same kind: shapes, types and number of samples.
     pub fn evaluate(&mut self, data: &Dataset) -> Result<Scores, Error> {
         self.check(data)?;
-        let (source, compiled, batch) = self.compiled(data, 1, Mode::Inference)?;
-        let mut runner = compiled.runner(&self.engine, Some(&self.arena))?;
-        self.run_evaluation(data, &source, &mut runner, batch)
+        same_classes(&self.classes, &data.classes)?;
+        let fits = |kept: &Evaluating| {
+            let whole = matches!(kept.source, Source::Device(_)) || data.len() <= kept.batch;
+            whole && kept.kind == Kind::of(data, &kept.source)
+        };
+        let mut kept = match self.evaluating.take().filter(fits) {
+            Some(kept) => {
+                if let Source::Device(store) = &kept.source {
+                    self.stored(data)?.iter().try_for_each(|(name, t)| store.write(name, t))?;
+                }
+                kept
+            }
+            None => self.evaluation_of(data)?,
+        };
+        let scores = self.run_evaluation(data, &kept.source, &mut kept.runner, kept.batch)?;
+        self.evaluating = Some(kept);
+        Ok(scores)
+    }
+
+    /// Returns a step that evaluates data of this kind: fed from the host where one batch holds them all, so that it does for
+    /// other numbers of samples too.
+    fn evaluation_of(&self, data: &Dataset) -> Result<Evaluating, Error> {
+        let graph = self.graph(data, &Source::Host, Mode::Inference)?;
+        let most = largest_batch(&self.engine, &graph);
+        let (source, compiled, batch) = if data.len() <= most {
+            let batch = few_sizes(data.len(), most);
+            (Source::Host, Compiled::new(&self.engine, graph, batch, self.stores(&Source::Host))?, batch)
+        } else {
+            self.compiled(data, 1, Mode::Inference)?
+        };
+        let runner = compiled.runner(&self.engine, Some(&self.arena))?;
+        Ok(Evaluating { kind: Kind::of(data, &source), source, runner, batch })
     }
 
     /// Returns the model ready to run on batches of at most `batch` samples, on the trainer's weights.
@@ -461,17 +717,28 @@ impl Trainer {
         Inference::new(&self.model, &self.engine, self.params.clone(), batch, taps)
     }
 
-    /// Returns the model's output for f32 samples (n, …), any number of them.
+    /// Returns the model's output for f32 samples (n, …), any number of them; an error where the batch axis n is missing.
+    ///
+    /// What it takes is kept on the device for the next call; weights are always those of now.
     pub fn predict(&self, samples: &HostTensor) -> Result<HostTensor, Error> {
         let n = samples.shape().first().copied().unwrap_or(1);
-        self.inference_of(n)?.predict(samples)
+        self.predicted(n, |net| net.predict(samples))
     }
 
-    /// Returns the model ready to run on batches of a size that fits `n` samples and the device.
-    fn inference_of(&self, n: usize) -> Result<Inference, Error> {
-        let mut net = self.inference(Batch::up_to(n), &[])?;
-        net.batch = n.min(largest_batch(&self.engine, &net.graph)).max(1);
-        Ok(net)
+    /// Returns what `run` makes of the model, ready for batches of a size that fits `n` samples and the device.
+    fn predicted<T>(&self, n: usize, run: impl FnOnce(&mut Inference) -> Result<T, Error>) -> Result<T, Error> {
+        let mut kept = self.predicting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut net = match kept.take() {
+            Some(net) => net,
+            None => self.inference(Batch::up_to(1), &[])?,
+        };
+        let wanted = few_sizes(n, largest_batch(&self.engine, &net.graph));
+        if net.batch < wanted {
+            net = self.inference(Batch::up_to(wanted), &[])?;
+        }
+        let result = run(&mut net)?;
+        *kept = Some(net);
+        Ok(result)
     }
 
     /// Returns how many samples of each class were taken for each: a row for each class of the labels, in it a number for
@@ -492,7 +759,8 @@ impl Trainer {
             let (wanted, got) = ("class indices, u8 or u32 (n)".into(), data.labels.dtype().to_string());
             return Err(TrainError::Labels { wanted, got }.into());
         }
-        let said = self.inference_of(data.len())?.features(data, |_, _| {})?;
+        same_classes(&self.classes, &data.classes)?;
+        let said = self.predicted(data.len(), |net| net.features(data, |_, _| {}))?;
         let classes = self.model.output_shape().last();
         let mut matrix = vec![vec![0; classes]; classes];
         for (said, label) in said.images.to_f32().chunks(classes).zip(data.labels.to_f32()) {
@@ -533,24 +801,64 @@ pub(super) fn params_layout(model: &Model, limit: u64) -> Layout {
 
 /// Returns an error where labels are not what a loss compares an output with.
 fn check_labels(output: &Shape, takes_classes: bool, labels: &HostTensor) -> Result<(), TrainError> {
-    let is_classes = are_classes(labels);
-    if takes_classes != is_classes {
-        let wanted = if takes_classes { "class indices, u8 or u32 (n)" } else { "numbers, f32 (n, …)" };
-        return Err(TrainError::Labels { wanted: wanted.into(), got: labels.dtype().to_string() });
+    let (wanted, row) = (label_row(output, takes_classes), &labels.shape()[1..]);
+    let got = || format!("{} {:?}", labels.dtype(), labels.shape());
+    if takes_classes && !are_classes(labels) {
+        let wanted = format!("class indices, u8, u32 or i32, {wanted:?} for each sample");
+        return Err(TrainError::Labels { wanted, got: got() });
     }
-    if !is_classes {
-        let (wanted, got) = (&output.dims()[1..], &labels.shape()[1..]);
-        if wanted != got {
-            let wanted = format!("{wanted:?} for each sample");
-            return Err(TrainError::Labels { wanted, got: format!("{got:?}") });
-        }
+    // An axis of extent 1 may be missing, or be there.
+    let squeezed = |row: &[usize]| row.iter().rposition(|&d| d != 1).map_or(0, |last| last + 1);
+    if wanted[..squeezed(wanted)] != row[..squeezed(row)] {
+        return Err(TrainError::Labels { wanted: format!("{wanted:?} for each sample"), got: got() });
+    }
+    if !takes_classes {
         return Ok(());
     }
-    let (classes, labels) = (output.last(), labels.to_array());
-    match labels.data.iter().position(|&l| l as usize >= classes) {
-        Some(sample) => Err(TrainError::Label { sample, label: labels.data[sample] as u32, classes }),
+    let classes = output.last();
+    let beyond = match labels.data() {
+        Data::U8(all) => all.iter().position(|&l| usize::from(l) >= classes).map(|i| (i, u32::from(all[i]))),
+        Data::U32(all) => all.iter().position(|&l| l as usize >= classes).map(|i| (i, all[i])),
+        _ => None,
+    };
+    match beyond {
+        Some((i, label)) => Err(TrainError::Label { sample: i / row.iter().product::<usize>().max(1), label, classes }),
         None => Ok(()),
     }
+}
+
+/// Returns the size of a batch for `n` samples: sizes of twice one another, so that there are few plans.
+fn few_sizes(n: usize, most: usize) -> usize {
+    n.min(most).max(1).next_power_of_two().min(most)
+}
+
+fn rate_number(rate: f64) -> Number {
+    Number::new("optimizer", "learning_rate", rate, Bounds::AtLeastZero)
+}
+
+/// Returns an error where both data sets name their classes, and not alike.
+fn same_classes(wanted: &[String], got: &[String]) -> Result<(), TrainError> {
+    if wanted.is_empty() || got.is_empty() || wanted == got {
+        return Ok(());
+    }
+    let not_in = |names: &[String], others: &[String]| names.iter().find(|name| !others.contains(name)).cloned();
+    let advice = match (not_in(wanted, got), not_in(got, wanted)) {
+        (Some(missing), _) => format!("`{missing}` is missing"),
+        (None, Some(more)) => format!("`{more}` is one more"),
+        (None, None) => "their order differs".into(),
+    };
+    Err(TrainError::ClassNames { wanted: wanted.join(", "), got: got.join(", "), advice })
+}
+
+/// Returns a number that other data hardly have: of how many samples there are, of what shape, with which labels.
+fn fingerprint(data: &Dataset) -> u64 {
+    let hash = |h: u64, byte: &u8| (h ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    let sizes = [data.len()].into_iter().chain(data.sample_shape().iter().copied());
+    let sizes: Vec<u8> = sizes.flat_map(|n| (n as u64).to_le_bytes()).collect();
+    let labels = data.labels.bytes();
+    let labels = &labels[..labels.len().min(1 << 20)];
+    // 0 stands for data that are not known.
+    sizes.iter().chain(labels).fold(0xcbf2_9ce4_8422_2325, hash).max(1)
 }
 
 pub(super) fn batch_kind(data: &Dataset) -> (usize, bool) {
@@ -558,13 +866,20 @@ pub(super) fn batch_kind(data: &Dataset) -> (usize, bool) {
 }
 
 /// Returns samples and labels, or where they lie on the device, by input name.
-pub(super) fn rows_of(data: &Dataset, source: &Source, rows: &[u32]) -> Result<Vec<(String, HostTensor)>, Error> {
+pub(super) fn rows_of(
+    data: &Dataset,
+    source: &Source,
+    classes: &[bool],
+    rows: &[u32],
+) -> Result<Vec<(String, HostTensor)>, Error> {
     if let Source::Device(_) = source {
         return Ok(vec![(ROWS.to_owned(), HostTensor::u32([rows.len()], rows.to_vec())?)]);
     }
     let mut feeds = vec![(SAMPLES.to_owned(), data.rows(rows)?)];
-    for (k, labels) in data.targets().enumerate() {
-        feeds.push((labels_name(k), data.part_of(labels, rows)?));
+    for (k, (labels, &classes)) in data.targets().zip(classes).enumerate() {
+        let part = data.part_of(labels, rows)?;
+        let part = if classes { part } else { HostTensor::f32(part.shape(), part.to_f32())? };
+        feeds.push((labels_name(k), part));
     }
     Ok(feeds)
 }

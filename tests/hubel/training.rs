@@ -50,9 +50,9 @@ fn bits(trainer: &Trainer) -> Vec<u32> {
 struct Losses(Rc<RefCell<Vec<u64>>>);
 
 impl Callback for Losses {
-    fn step_end(&mut self, at: &Progress) -> Control {
+    fn step_end(&mut self, at: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
         self.0.borrow_mut().extend(at.values.first().map(|v| v.1.to_bits()));
-        Control::Continue
+        Ok(Control::Continue)
     }
 }
 
@@ -128,14 +128,14 @@ struct Counting {
 }
 
 impl Callback for Counting {
-    fn step_end(&mut self, _at: &Progress) -> Control {
+    fn step_end(&mut self, _at: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
         self.step += 1;
         let now = objects(&self.engine);
         if self.step == 1 {
             self.before = Some(now);
         }
         assert_eq!(Some(now), self.before, "step {} created something", self.step);
-        Control::Continue
+        Ok(Control::Continue)
     }
 
     fn epoch_end(&mut self, _at: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
@@ -172,6 +172,157 @@ fn a_partial_batch_counts_as_keras_counts_it() {
     let losses: f64 = (probabilities.chunks(10).zip(&labels)).map(|(p, &l)| -f64::from(p[l as usize]).ln()).sum();
     let difference = whole.get("loss").expect("a loss") - losses / 70.0;
     assert!(difference.abs() < 1e-5, "{difference}");
+}
+
+/// The same pictures in files, from which each step is fed.
+fn fed_from_host(data: &Dataset) -> (tempfile::TempDir, Dataset) {
+    let folder = tempfile::tempdir().expect("a folder");
+    for i in 0..data.len() {
+        let class = folder.path().join(format!("{}", data.labels.to_f32()[i]));
+        std::fs::create_dir_all(&class).expect("a folder");
+        let picture = data.images.rows(i, 1).expect("a picture").reshape([32, 32, 1]).expect("a picture");
+        let picture = hubel::io::image::to_rgb(&picture).expect("a picture");
+        hubel::io::image::save(&picture, class.join(format!("{i:03}.png"))).expect("a file");
+    }
+    let reader = ImageFolder::new(folder.path()).image_size([32, 32]).color_mode(ColorMode::Grayscale);
+    let streamed = reader.shuffle(false).stream(true).load().expect("pictures").train;
+    (folder, Dataset { scale: 1.0 / 255.0, ..streamed })
+}
+
+/// So many pictures by class, the first classes first, so that folders number them alike.
+fn mixed(n: usize) -> Dataset {
+    let all = stripes(n + 200);
+    let labels = all.labels.to_f32();
+    let mut order: Vec<u32> = (0..n as u32 + 200).collect();
+    order.sort_by_key(|&i| {
+        let class = labels[i as usize];
+        (labels[..i as usize].iter().filter(|&&l| l == class).count(), class as u32)
+    });
+    order.truncate(n);
+    order.sort_by_key(|&i| (labels[i as usize] as u32, i));
+    let part = all.select(&order).expect("samples");
+    let bytes = part.images.to_f32().iter().map(|x| (x * 255.0).round() as u8).collect();
+    let images = HostTensor::u8([n, 32, 32, 1], bytes).expect("pixels");
+    Dataset { scale: 1.0 / 255.0, ..Dataset::new(images, part.labels).expect("a data set") }
+}
+
+/// A linear classifier, whose losses are computed here too.
+fn linear(engine: &Engine, rate: f64) -> Trainer {
+    let model = Sequential::new([32, 32, 1]).add(Flatten::new()).add(Dense::new(10).activation(Softmax).name("d"));
+    let how = Compile::new(Sgd::new(rate), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(2);
+    model.build().expect("a model").compile(engine, how).expect("a trainer")
+}
+
+/// Returns the probabilities of each sample by this formula, from weights, in 64 bits.
+fn probabilities(weights: &[(String, HostTensor)], data: &Dataset) -> Vec<[f64; 10]> {
+    let (kernel, bias) = (weights[0].1.to_f32(), weights[1].1.to_f32());
+    let rows = data.rows(&(0..data.len() as u32).collect::<Vec<_>>()).expect("samples").to_f32();
+    let of = |x: &[f32]| {
+        let score = |k: usize| {
+            let products = x.iter().enumerate().map(|(i, x)| f64::from(*x) * f64::from(kernel[i * 10 + k]));
+            products.sum::<f64>() + f64::from(bias[k])
+        };
+        let scores: [f64; 10] = std::array::from_fn(score);
+        let sum: f64 = scores.iter().map(|s| s.exp()).sum();
+        scores.map(|s| s.exp() / sum)
+    };
+    rows.chunks(1024).map(of).collect()
+}
+
+#[test]
+fn no_sample_of_a_partial_batch_is_left_out_in_training() {
+    for n in [1, 7, 32, 39, 65] {
+        let data = mixed(n);
+        let (_folder, streamed) = fed_from_host(&data);
+        for (engine, data) in [(engine(), &data), (engine(), &streamed), (&Engine::reference(), &data)] {
+            let mut trainer = linear(engine, 0.01);
+            let mut wanted = trainer.weights().expect("weights");
+            let history = trainer.fit(data, Fit::epochs(1).batch(32).shuffle(false)).expect("training");
+            assert_eq!(trainer.steps(), n.div_ceil(32) as u64);
+            // Step after step, by the formula of the gradient: xᵀ(p − y) / n.
+            let labels = data.labels.to_f32();
+            let mut loss = 0.0;
+            for start in (0..n).step_by(32) {
+                let rows: Vec<u32> = (start as u32..(start + 32).min(n) as u32).collect();
+                let part = data.select(&rows).expect("samples");
+                let said = probabilities(&wanted, &part);
+                let x = part.images.to_f32();
+                let (mut kernel, mut bias) = (wanted[0].1.to_array().data, wanted[1].1.to_array().data);
+                for (i, p) in said.iter().enumerate() {
+                    let label = labels[start + i] as usize;
+                    loss -= p[label].ln();
+                    for k in 0..10 {
+                        let d = 0.01 * (p[k] - f64::from(u8::from(k == label))) / rows.len() as f64;
+                        bias[k] -= d;
+                        (0..1024).for_each(|j| kernel[j * 10 + k] -= d * f64::from(x[i * 1024 + j]));
+                    }
+                }
+                let f32s = |all: Vec<f64>| all.into_iter().map(|x| x as f32).collect();
+                wanted[0].1 = HostTensor::f32([1024, 10], f32s(kernel)).expect("a kernel");
+                wanted[1].1 = HostTensor::f32([10], f32s(bias)).expect("a bias");
+            }
+            let difference = history.last("loss").expect("a loss") - loss / n as f64;
+            assert!(difference.abs() < 1e-4, "{n}: the loss is off by {difference}");
+            for ((name, got), (_, wanted)) in trainer.weights().expect("weights").iter().zip(&wanted) {
+                let off = got.to_f32().iter().zip(wanted.to_f32()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(off < 2e-5, "{n}: {name} is off by {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_sample_of_a_partial_batch_is_left_out_of_scores_predictions_and_features() {
+    // More than the largest batch of an evaluation, and some.
+    for n in [1, 7, 256, 256 + 39] {
+        let data = mixed(n);
+        let (_folder, streamed) = fed_from_host(&data);
+        for (engine, data) in [(engine(), &data), (engine(), &streamed), (&Engine::reference(), &data)] {
+            let mut trainer = linear(engine, 0.1);
+            let said = probabilities(&trainer.weights().expect("weights"), data);
+            let labels = data.labels.to_f32();
+            let weights: Vec<f32> = (0..n).map(|i| (i % 3) as f32).collect();
+            let (mut loss, mut weighted, mut hits) = (0.0, 0.0, 0);
+            let mut matrix = vec![vec![0; 10]; 10];
+            for (i, p) in said.iter().enumerate() {
+                let label = labels[i] as usize;
+                let best = (0..10).fold(0, |best, k| if p[k] > p[best] { k } else { best });
+                loss -= p[label].ln() / n as f64;
+                weighted -= f64::from(weights[i]) * p[label].ln() / n as f64;
+                hits += usize::from(best == label);
+                matrix[label][best] += 1;
+            }
+            let near = |what: &str, got: Option<f64>, wanted: f64| {
+                assert!(got.is_some_and(|got| (got - wanted).abs() < 1e-5), "{n}: {what} {got:?}, wanted {wanted}");
+            };
+            let scores = trainer.evaluate(data).expect("scores");
+            near("loss", scores.get("loss"), loss);
+            near("accuracy", scores.get("accuracy"), hits as f64 / n as f64);
+            let of_weighted = data.clone().sample_weights(weights).expect("weights");
+            near("weighted loss", trainer.evaluate(&of_weighted).expect("scores").get("loss"), weighted);
+            assert_eq!(trainer.confusion_matrix(data).expect("a matrix"), matrix, "{n}");
+            let rows = data.rows(&(0..n as u32).collect::<Vec<_>>()).expect("samples");
+            let mut net = trainer.inference(Batch::up_to(32), &[]).expect("an inference");
+            let features = net.features(data, |_, _| {}).expect("features");
+            for got in [trainer.predict(&rows), net.predict(&rows), Ok(features.images)] {
+                let got = got.expect("predictions");
+                assert_eq!(got.shape(), [n, 10]);
+                let off = got
+                    .to_array()
+                    .data
+                    .iter()
+                    .zip(said.iter().flatten())
+                    .map(|(a, b)| (a - b).abs())
+                    .fold(0.0, f64::max);
+                assert!(off < 1e-5, "{n}: off by {off}");
+            }
+            // A whole epoch's validation sees them all too.
+            let one = mixed(1);
+            let mut still = linear(engine, 0.0);
+            let history = still.fit(&one, Fit::epochs(1).validation(data)).expect("training");
+            near("val_loss", history.last("val_loss"), loss);
+        }
+    }
 }
 
 #[test]

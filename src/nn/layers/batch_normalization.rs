@@ -1,7 +1,7 @@
 use super::{layer, merge::axis};
 use crate::{
     graph::{Arg, Instr, OpError, Program, Value},
-    nn::{Constraint, Initializer, Mode, Regularizer, Scope},
+    nn::{Bounds, Constraint, Initializer, Mode, Number, Regularizer, Scope},
     ops::{Elementwise, elementary},
 };
 
@@ -53,6 +53,7 @@ impl BatchNormalization {
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let rank = scope.graph.shape(inputs[0]).rank();
+        Number::new(Self::KIND, "momentum", self.momentum, Bounds::Share).check()?;
         let at = axis(self.axis, rank).filter(|&a| a > 0).ok_or_else(|| {
             let wanted = format!("an axis from 1 to {}", rank - 1);
             OpError::new("batch_norm", wanted, self.axis, "channels stand in one of the sample's axes")

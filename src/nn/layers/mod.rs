@@ -5,7 +5,12 @@ mod sizes;
 pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
 pub(crate) use sizes::{groups, image};
 
-use super::{Layer, layer::layer};
+use super::{
+    Constraint, Initializer, Layer, Regularizer,
+    layer::layer,
+    numbers::{Finite, finite},
+};
+use crate::ops::{FillMode, Interpolation, Padding};
 use std::sync::Arc;
 
 type Build = fn(serde_json::Value) -> serde_json::Result<Arc<dyn Layer>>;
@@ -51,6 +56,47 @@ layers! {
     resizing::{Resizing, UpSampling1D, UpSampling2D},
     separable_conv2d::{SeparableConv2D},
     wrappers::{Bidirectional, TimeDistributed},
+}
+
+// Initialisers, regularisers and constraints are checked with the weights that they are for.
+finite!(
+    Activation,
+    Axis,
+    Constraint,
+    DataFormat,
+    Ends,
+    FillMode,
+    FlipMode,
+    Initializer,
+    Interpolation,
+    Padding,
+    Pair,
+    Regularizer,
+    Sides,
+    Single,
+    SingleStrides,
+    Strides,
+    wrappers::Inner,
+    wrappers::MergeMode
+);
+
+impl Finite for Factor {
+    fn not_finite(&self) -> Option<f32> {
+        match self {
+            Factor::Within(x) => x.not_finite(),
+            Factor::Range(range) => range.not_finite(),
+        }
+    }
+}
+
+impl Finite for Numbers {
+    fn not_finite(&self) -> Option<f32> {
+        match self {
+            Numbers::One(x) => x.not_finite(),
+            Numbers::Each(all) => all.not_finite(),
+            Numbers::Nested(parts) => parts.not_finite(),
+        }
+    }
 }
 
 pub use activation::Activation;
