@@ -5,12 +5,14 @@
 
 mod checks;
 mod run;
+mod special;
 
 pub use checks::{
     bad_cases_are_refused, bits, check_case, check_family, faults_are_noticed, gpu_gradients_agree, gradients_agree,
     kernels_agree, keys_are_equal_where_operations_are,
 };
 pub use run::{Run, check_sample, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
+pub use special::{special_values_agree, special_values_agree_on};
 
 use crate::{
     graph::{DeviceClass, DeviceProfile, Family},
