@@ -66,6 +66,9 @@ pub fn read(bytes: &[u8]) -> Result<Contents, FormatError> {
 
 /// Returns what [`read`] returns, of a file that takes what this budget allows.
 pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
+    if bytes.is_empty() {
+        return Err(FormatError { flaw: Flaw::Empty, got: "an empty file".into(), ..unknown() });
+    }
     #[cfg(feature = "weights")]
     if Archive::is(bytes) {
         return archive(bytes, budget);

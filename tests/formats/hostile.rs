@@ -101,6 +101,13 @@ fn a_checkpoint_of_one_state() -> Vec<u8> {
     pth(&[&b"\x80\x02"[..], &name, &state, b"}(", &b"h\x04h\x05".repeat(60_000), b"u."].concat())
 }
 
+fn an_empty_tensor_of_endless_extents() -> Vec<u8> {
+    let name = [&b"("[..], &unicode("storage"), b"ctorch\nFloatStorage\n", &unicode("0"), b"NK\x01tQ"].concat();
+    let extent = [&b"\x8a\x08"[..], &(1u64 << 62).to_le_bytes()].concat();
+    let shape = [b"K\x00", &extent[..], &extent, b"\x87"].concat();
+    pth(&[b"\x80\x02}", &unicode("w")[..], REBUILD, b"(", &name, b"K\x00", &shape, &shape, b"tRs."].concat())
+}
+
 fn entries_of_one_entry() -> Vec<u8> {
     shared_entry(&zip_of(&[("a.npy", &npy(5 << 20))]), (0..1000).map(|i| format!("{i}.npy")))
 }
@@ -294,7 +301,7 @@ fn of_tfjs(bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Each file by its name: what builds it, what reads it, and the flaw that is found.
-const FILES: [(&str, fn() -> Vec<u8>, Read, Option<Flaw>); 19] = [
+const FILES: [(&str, fn() -> Vec<u8>, Read, Option<Flaw>); 20] = [
     ("parameters of one text", parameters_of_one_text, of_weights, Some(Flaw::Type)),
     ("tensors of one storage", tensors_of_one_storage, of_weights, Some(Flaw::Type)),
     ("entries under one long name", entries_under_one_long_name, of_weights, Some(Flaw::TooLarge)),
@@ -313,6 +320,7 @@ const FILES: [(&str, fn() -> Vec<u8>, Read, Option<Flaw>); 19] = [
     ("one data set many times", one_dataset_many_times, of_weights, Some(Flaw::TooLarge)),
     ("one shard many times", one_shard_many_times, of_tfjs, Some(Flaw::Duplicate)),
     ("many small maps", many_small_maps, of_tfjs, Some(Flaw::TooLarge)),
+    ("an empty tensor of endless extents", an_empty_tensor_of_endless_extents, of_weights, Some(Flaw::Overflow)),
     ("a pickle of none", || pth(b"\x80\x02}."), of_weights, Some(Flaw::Type)),
 ];
 

@@ -280,5 +280,5 @@ fn archives_are_bounded() {
     assert_eq!(weights::read_within(&packed, &raised).unwrap_err().flaw, Flaw::Magic);
     assert_eq!(weights::read(&bomb("unknown.txt", 8)).unwrap_err().flaw, Flaw::Magic);
     assert_eq!(weights::read(b"PK\x03\x04").unwrap_err().flaw, Flaw::Syntax);
-    assert_eq!(weights::read(b"").unwrap_err().flaw, Flaw::Magic);
+    assert_eq!(weights::read(b"").unwrap_err().flaw, Flaw::Empty);
 }

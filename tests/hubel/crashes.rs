@@ -86,6 +86,10 @@ fn a_process_killed_at_any_moment_leaves_a_checkpoint_with_every_step_it_called_
         assert!(Some(trainer.steps()) >= last, "kill {kill}: step {} is left of {last:?}", trainer.steps());
         reached = trainer.steps();
     }
+    let mut left: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a folder").map(|f| f.expect("a file").path()).collect();
+    left.sort();
+    assert_eq!(left, [path.clone(), hubel::io::save::previous(&path)], "temporary files are left");
     let (mut resumed, mut straight) = (trainer(), trainer());
     resumed.load_checkpoint(&path).expect("a checkpoint");
     step(&mut straight, &data(), reached);
