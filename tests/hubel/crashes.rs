@@ -128,12 +128,12 @@ fn lose(engine: &Engine) {
 struct LoseAfter<'e>(u64, &'e Engine);
 
 impl Callback for LoseAfter<'_> {
-    fn step_end(&mut self, _: &Progress) -> Control {
+    fn step_end(&mut self, _: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
         self.0 -= 1;
         if self.0 == 0 {
             lose(self.1);
         }
-        Control::Continue
+        Ok(Control::Continue)
     }
 }
 

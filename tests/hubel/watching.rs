@@ -9,7 +9,9 @@ use hubel::{
 
 fn samples(shape: &[usize], seed: u32) -> HostTensor {
     let n: usize = shape.iter().product();
-    let value = |i: usize| ((i as u32 * 2_654_435_761 + seed * 97) >> 8) as f32 / (1 << 24) as f32 + 0.1;
+    let value = |i: usize| {
+        ((i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 8) as f32 / (1 << 24) as f32 + 0.1
+    };
     HostTensor::f32(shape.to_vec(), (0..n).map(value).collect()).expect("a shape")
 }
 
