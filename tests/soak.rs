@@ -160,9 +160,9 @@ struct EachStep<'w> {
 }
 
 impl Callback for EachStep<'_> {
-    fn step_end(&mut self, _: &Progress) -> Control {
+    fn step_end(&mut self, _: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
         self.watch.turn(|| objects(self.engine));
-        Control::Continue
+        Ok(Control::Continue)
     }
 }
 
