@@ -391,7 +391,11 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
 }
 
 /// Returns the pictures below a folder; `root` is what links must not lead out of, and without it they are followed.
-fn pictures(folder: &Path, root: Option<&PathBuf>, skipped: &mut Vec<FormatError>) -> Result<Vec<PathBuf>, FormatError> {
+fn pictures(
+    folder: &Path,
+    root: Option<&PathBuf>,
+    skipped: &mut Vec<FormatError>,
+) -> Result<Vec<PathBuf>, FormatError> {
     let (mut found, mut folders, mut met) = (Vec::new(), vec![folder.to_owned()], HashSet::new());
     while let Some(folder) = folders.pop() {
         // Links may lead in circles.
@@ -512,9 +516,11 @@ mod tests {
         let labels = images.train.labels.to_f32();
         assert!(labels[..10].iter().all(|l| *l == 0.0) && labels[10..].iter().all(|l| *l == 1.0));
         assert_eq!(images.train.rows(&[0, 10]).unwrap().to_f32(), [0.0, 100.0]);
-        for (names, word) in
-            [(&["b"][..], "no `a c`"), (&["b", "a c", "d"], "`d`, which has no folder"), (&["b", "b", "a c"], "`b` twice")]
-        {
+        for (names, word) in [
+            (&["b"][..], "no `a c`"),
+            (&["b", "a c", "d"], "`d`, which has no folder"),
+            (&["b", "b", "a c"], "`b` twice"),
+        ] {
             let error = reader(&root).class_names(names).load().unwrap_err().to_string();
             assert!(error.contains(word) && error.contains("class_names"), "{error}");
         }
@@ -549,7 +555,8 @@ mod tests {
             assert_eq!((a.images.shape(), a.len(), &a.labels), (&[0, 1, 1, 1][..], b.len(), &b.labels));
             let all: Vec<u32> = (0..a.len() as u32).rev().collect();
             assert_eq!(a.select(&all).unwrap(), b.select(&all).unwrap());
-            assert_eq!(a.split(0.5).1.rows(&[0]).unwrap(), b.split(0.5).1.rows(&[0]).unwrap());
+            let second = |d: &Dataset| d.split(0.5).unwrap().1.rows(&[0]).unwrap();
+            assert_eq!(second(a), second(b));
             assert!(a.rows(&[a.len() as u32]).is_err());
         }
         // The cap is for what is in memory, and a file that is gone is named.
