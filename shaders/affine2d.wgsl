@@ -81,6 +81,11 @@ fn main(
     let picture = picture_of(b);
     let start = vec2<f32>(m[b * 6u + 1u], m[b * 6u + 4u]) * f32(p) + vec2<f32>(m[b * 6u + 2u], m[b * 6u + 5u]);
     let along = vec2<f32>(m[b * 6u], m[b * 6u + 3u]);
+    // A map that holds a number that is not finite leads nowhere: NaN, else 0.
+    var nowhere = 0.0;
+    for (var k = 0u; k < 6u; k++) {
+        nowhere = finite_or_nan_f32(m[b * 6u + k], nowhere);
+    }
     let last = min(first + STRIP, Q);
     for (var q = first; q < last; q++) {
         let at = along * f32(q) + start;
@@ -89,12 +94,12 @@ fn main(
             let row = place(nearest(at.y), H);
             let column = place(nearest(at.x), W);
             for (var c = 0u; c < C; c += WIDTH) {
-                store(o + c, pixels(picture, row, column, c));
+                store(o + c, pixels(picture, row, column, c) + nowhere);
             }
             continue;
         }
         let low = floor(at);
-        let share = at - low;
+        let share = at - low + nowhere;
         let corner = vec2<i32>(low);
         let top = place(corner.y, H);
         let bottom = place(corner.y + 1, H);

@@ -1,4 +1,4 @@
-// y[o, i] = the first k with the largest x[o, k, i].
+// y[o, i] = the first k with the largest x[o, k, i]; NaN is the largest.
 // x: (outer, K, INNER), y: (outer, INNER) row-major, K = TERMS + TERMS_PER_SAMPLE · n; one invocation per element of y.
 // Elements of y: ELEMENTS + PER_SAMPLE · n.
 override ELEMENTS: u32 = 1u;
@@ -14,12 +14,12 @@ override INNER: u32 = 1u;
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let o = (id.x + id.y * counts.x) * 64u + lane;
     if (o >= ELEMENTS + PER_SAMPLE * step.n) { return; }
-    let terms = TERMS + TERMS_PER_SAMPLE * step.n;
+    let terms = TERMS + TERMS_PER_SAMPLE * step.n * counts.z;
     let first = o / INNER * INNER * terms + o % INNER;
-    var best = x[first];
+    var best = rank(x[first]);
     var at = 0u;
     for (var k = 1u; k < terms; k++) {
-        let v = x[first + k * INNER];
+        let v = rank(x[first + k * INNER]);
         if (v > best) { best = v; at = k; }
     }
     y[o] = at;

@@ -1,5 +1,5 @@
 // Batch statistics, second launch: the partials of batch_norm_statistics merged in order (Chan et al. 1979) into
-// mean and biased variance, and what the third launch needs: coefficients (3, C) = mean, gamma / sqrt(var + EPSILON), beta.
+// mean and biased variance (both NaN in a channel that holds a number that is not finite), and what the third launch needs: coefficients (3, C) = mean, gamma / sqrt(var + EPSILON), beta.
 // V = f32, or vec4<f32> where C is a multiple of 4; C counts V. S lanes share a channel and merge every S-th chunk;
 // with S > 1 they are merged in order by the first. T partials a chunk, one with GATHER (see batch_norm_statistics).
 // Grid: ceil(C / SPAN) workgroups of LANES = SPAN * S.
@@ -75,7 +75,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
     }
     if (lane < SPAN && c < C) {
-        let variance = deviation / max(total, 1.0);
+        let variance = finite_or_nan(deviation, deviation / max(total, 1.0));
+        mean = finite_or_nan(deviation, mean);
         mean_out[c] = mean;
         variance_out[c] = variance;
         coefficients[c] = mean;

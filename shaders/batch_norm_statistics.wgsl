@@ -55,7 +55,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         let average = sum / f32(n_rows);
         mean = shift + average;
-        deviation = max(deviation - sum * average, V(0.0));
+        deviation = larger(deviation - sum * average, V(0.0));
     }
     if (!GATHER) {
         if (inside) {

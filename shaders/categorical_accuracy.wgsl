@@ -1,5 +1,5 @@
 // y[r] = 1 where fewer than K of x[r, ·] stand before the one where the first largest of labels[r, ·] stands: larger
-// ones, equal ones at its left.
+// ones (NaN is the largest), equal ones at its left. NaN and -infinity are no hits.
 // Layout: x (rows, CLASSES), labels (rows, CLASSES), y (rows).
 // Grid: one invocation per row. Constants: FIXED + PER_SAMPLE·n rows; CLASSES; K.
 override FIXED: u32 = 1u;
@@ -15,19 +15,18 @@ override K: u32 = 1u;
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = (id.x + id.y * counts.x) * 64u + lane;
     if (row >= FIXED + PER_SAMPLE * step.n) { return; }
-    var truth = labels[row * CLASSES];
+    var truth = rank(labels[row * CLASSES]);
     var label = 0u;
     for (var c = 1u; c < CLASSES; c = c + 1u) {
-        let t = labels[row * CLASSES + c];
+        let t = rank(labels[row * CLASSES + c]);
         if (t > truth) { truth = t; label = c; }
     }
-    let own = x[row * CLASSES + label];
+    let own = rank(x[row * CLASSES + label]);
     var before = 0u;
     for (var c = 0u; c < CLASSES; c = c + 1u) {
-        let v = x[row * CLASSES + c];
+        let v = rank(x[row * CLASSES + c]);
         before = before + select(0u, 1u, v > own || (v == own && c < label));
     }
-    // A number that is none is not above the lowest one.
-    let hit = before < K && own >= -3.4028235e38;
+    let hit = before < K && own > LOWEST && own <= -LOWEST;
     y[row] = epilogue(select(0.0, 1.0, hit), row);
 }

@@ -1,10 +1,14 @@
-// Stands in front of every kernel: the step record at binding 0 and the functions that kernels share.
-// Grids are folded into two axes: the linear workgroup number is id.x + id.y * counts.x.
+// Stands in front of every kernel: the step record at binding 0 and the functions that kernels share. `zero` is 0, which
+// no compiler knows: it may take 0.0 * x for 0 even where x is NaN or infinite.
+// Grids are folded into two axes: the linear workgroup number is id.x + id.y * counts.x; counts.z is 1.
+// No branch or loop is decided by uniform buffers alone: lavapipe of Mesa 22 takes their values for constants then,
+// compiles the kernel anew at each launch, and keeps it for ever. `step.n * counts.z` is a number that no driver knows.
 struct Step {
     n: u32,
     step: u32,
     seed: vec2<u32>,
     inv_n: f32,
+    zero: f32,
     scalars: array<vec4<f32>, 4>,
 }
 @group(0) @binding(0) var<uniform> step: Step;
@@ -14,11 +18,52 @@ fn is_nan_f32(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
+// y, or x where that is NaN: for functions whose y is made by comparing or by the driver's own function.
+fn nan_or_f32(x: f32, y: f32) -> f32 {
+    return select(y, x, is_nan_f32(x));
+}
+
+// y, or NaN where x is NaN or infinite.
+fn finite_or_nan_f32(x: f32, y: f32) -> f32 {
+    return select(y, bitcast<f32>(bitcast<u32>(x) | 0x7fc00000u), (bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u);
+}
+
+// The larger of a and b, NaN where one of them is.
+fn max_f32(a: f32, b: f32) -> f32 {
+    return nan_or_f32(a, nan_or_f32(b, max(a, b)));
+}
+
+// The smaller of a and b, NaN where one of them is.
+fn min_f32(a: f32, b: f32) -> f32 {
+    return nan_or_f32(a, nan_or_f32(b, min(a, b)));
+}
+
+// Whether a and b are both numbers, so that comparing them tells something.
+fn ordered_f32(a: f32, b: f32) -> bool {
+    return max(bitcast<u32>(a) & 0x7fffffffu, bitcast<u32>(b) & 0x7fffffffu) <= 0x7f800000u;
+}
+
+// y, or NaN where x is NaN or below 0.
+fn real_or_nan_f32(x: f32, y: f32) -> f32 {
+    let bits = bitcast<u32>(x);
+    return select(y, bitcast<f32>(bits | 0x7fc00000u), bits > 0x7f800000u && bits != 0x80000000u);
+}
+
+// Whether x is above 0; NaN is not.
+fn positive_f32(x: f32) -> bool {
+    return bitcast<u32>(x) - 1u < 0x7f800000u;
+}
+
+// max(x, 0): the bits of numbers below 0 are the lowest as whole numbers, those of NaN of either sign lie above.
+fn relu_f32(x: f32) -> f32 {
+    return select(x, 0.0, bitcast<i32>(x) <= -8388608);
+}
+
 // The row that an index names, a whole number or the bits of a float whose fraction is cut off; `rows` or more for one
 // outside 0 ≤ index < rows (a negative whole number is large unsigned).
 fn index_of(word: u32, rows: u32, floats: bool) -> u32 {
     let number = bitcast<f32>(word);
-    return select(word, select(rows, u32(number), number > -1.0 && number < f32(rows)), floats);
+    return select(word, select(rows, u32(number), !is_nan_f32(number) && number > -1.0 && number < f32(rows)), floats);
 }
 
 // tanh with a relative error below 4e-6 everywhere: an odd series near 0, the clamped exponential elsewhere.
@@ -26,7 +71,7 @@ fn tanh_f32(x: f32) -> f32 {
     let s = x * x;
     let near = x * (1.0 + s * (-0.33333333 + s * (0.13333333 + s * (-0.053968254 + s * 0.021869488))));
     let e = exp(2.0 * clamp(x, -10.0, 10.0));
-    return select((e - 1.0) / (e + 1.0), near, abs(x) < 0.25);
+    return nan_or_f32(x, select((e - 1.0) / (e + 1.0), near, abs(x) < 0.25));
 }
 
 // log within 3 ulp where drivers are not: x = m * 2^e with m around 1, log m an odd series of (m - 1) / (m + 1), log 2 in
@@ -39,7 +84,7 @@ fn log_f32(x: f32) -> f32 {
     let t = s * s;
     let near = 2.0 * s + 2.0 * s * t * (0.33333333 + t * (0.2 + t * (0.14285714 + t * (0.11111111 + t * 0.09090909))));
     let far = f32(e) * 0.693359375 + (near - f32(e) * 0.00021219444);
-    return select(log(x), far, bits >= 0x00800000u && bits < 0x7f800000u);
+    return real_or_nan_f32(x, select(log(x), far, bits >= 0x00800000u && bits < 0x7f800000u));
 }
 
 // sin with an absolute error below 2e-6 for some turns: x less a multiple of pi in two parts, then an odd series.
@@ -48,17 +93,26 @@ fn sin_f32(x: f32) -> f32 {
     let r = (x - turns * 3.140625) - turns * 0.00096765359;
     let s = r * r;
     let sine = r * (1.0 + s * (-0.16666667 + s * (0.0083333333 + s * (-0.00019841270 + s * (2.7557319e-6 + s * -2.5052108e-8)))));
-    return select(sine, -sine, (i32(turns) & 1) == 1);
+    return finite_or_nan_f32(x, select(sine, -sine, (i32(turns) & 1) == 1));
+}
+
+fn exp_f32(x: f32) -> f32 {
+    return nan_or_f32(x, exp(x));
+}
+
+fn pow_f32(a: f32, b: f32) -> f32 {
+    return nan_or_f32(b, real_or_nan_f32(a, pow(a, b)));
 }
 
 fn sigmoid_f32(x: f32) -> f32 {
-    return 1.0 / (1.0 + exp(-clamp(x, -87.0, 87.0)));
+    let y = 1.0 / (1.0 + exp(-clamp(x, -88.0, 88.0)));
+    return nan_or_f32(x, select(y, 0.0, x < -88.0));
 }
 
 // e^x - 1 for x <= 0: a series near 0, where the difference would lose its digits.
 fn expm1_f32(x: f32) -> f32 {
     let near = x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0 * (1.0 + x / 6.0 * (1.0 + x / 7.0 * (1.0 + x / 8.0)))))));
-    return select(exp(x) - 1.0, near, x > -0.5);
+    return nan_or_f32(x, select(exp(x) - 1.0, near, x > -0.5));
 }
 
 // log(1 + e^x) = max(x, 0) + 2 atanh(u / (2 + u)), u = e^-|x|; the series of atanh ends where s < 1/3 needs no more.
@@ -66,7 +120,7 @@ fn softplus_f32(x: f32) -> f32 {
     let u = exp(-abs(x));
     let s = u / (2.0 + u);
     let q = s * s;
-    return max(x, 0.0) + 2.0 * s * (1.0 + q * (0.33333333 + q * (0.2 + q * (0.14285714 + q * (0.11111111 + q * (0.09090909 + q * 0.07692308))))));
+    return relu_f32(x) + 2.0 * s * (1.0 + q * (0.33333333 + q * (0.2 + q * (0.14285714 + q * (0.11111111 + q * (0.09090909 + q * 0.07692308))))));
 }
 
 // tanh(log(1 + e^x)) = (1 + 2u) / (1 + 2u + 2u^2) for x > 0, (u^2 + 2u) / (u^2 + 2u + 2) else, u = e^-|x|.
@@ -83,8 +137,39 @@ fn erf_f32(x: f32) -> f32 {
     let a = min(abs(x), 6.0);
     let t = 1.0 / (1.0 + 0.3275911 * a);
     let p = t * (0.25482959 + t * (-0.28449674 + t * (1.4214137 + t * (-1.453152 + t * 1.0614054))));
-    return select(sign(x) * (1.0 - p * exp(-a * a)), near, abs(x) < 1.0);
+    return nan_or_f32(x, select(sign(x) * (1.0 - p * exp(-a * a)), near, abs(x) < 1.0));
 }
+
+// Floats as whole numbers in their order, of one number or, in kernels whose WIDTH is more, of a vector of so many.
+alias F = f32;
+alias U = u32;
+alias I = i32;
+
+// The larger of a and b, NaN where one of them is.
+fn larger(a: F, b: F) -> F {
+    let bits = max(bitcast<U>(a) & U(0x7fffffffu), bitcast<U>(b) & U(0x7fffffffu));
+    return select(max(a, b), bitcast<F>(bits), bits > U(0x7f800000u));
+}
+
+// y, or NaN where x is NaN or infinite.
+fn finite_or_nan(x: F, y: F) -> F {
+    let bits = bitcast<U>(x);
+    return select(y, bitcast<F>(bits | U(0x7fc00000u)), (bits & U(0x7f800000u)) == U(0x7f800000u));
+}
+
+// A whole number for each float, in their order: both zeros are 0, NaN is the largest whatever its sign.
+fn rank(v: F) -> I {
+    let size = I(min(bitcast<U>(v) & U(0x7fffffffu), U(0x7f800001u)));
+    return select(size, -size, bitcast<I>(v) <= I(-8388608));
+}
+
+// The float of a rank.
+fn of_rank(r: I) -> F {
+    return bitcast<F>(select(r, -r | I(-2147483647 - 1), r < I(0)));
+}
+
+// The rank below which there is none: that of -infinity.
+const LOWEST = -2139095040;
 
 // High and low word of a * b.
 fn mul_wide(a: u32, b: u32) -> vec2<u32> {

@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let row = i / quads;
     let quad = i % quads;
     let words = philox(vec4<u32>(step.step, STREAM, row, quad), vec2<u32>(step.seed.x, step.seed.y ^ PURPOSE));
-    let factors = select(vec4<f32>(0.0), vec4<f32>(SCALE), vec4<f32>(words >> vec4<u32>(8u)) * 5.9604645e-8 >= vec4<f32>(RATE));
+    let factors = select(vec4<f32>(step.zero), vec4<f32>(SCALE), vec4<f32>(words >> vec4<u32>(8u)) * 5.9604645e-8 >= vec4<f32>(RATE));
     let o = row * ROW + quad * 4u;
     y[o] = epilogue(x[o] * factors.x, o);
     if (quad * 4u + 1u < ROW) { y[o + 1u] = epilogue(x[o + 1u] * factors.y, o + 1u); }

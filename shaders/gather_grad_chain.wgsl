@@ -14,7 +14,7 @@ override FLOATS: bool = false;
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let j = (id.x + id.y * counts.x) * 64u + lane;
-    let rows = FIXED + PER_SAMPLE * step.n;
+    let rows = FIXED + PER_SAMPLE * step.n * counts.z;
     if (j >= rows) { return; }
     let row = index_of(indices[j], ROWS, FLOATS);
     var before = 0u;

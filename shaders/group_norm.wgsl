@@ -66,8 +66,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     }
     if (!inside) { return; }
     let average = sum / COUNT;
-    let mean = shift + average;
-    let variance = max(square / COUNT - average * average, 0.0);
+    // Both are NaN in a group that holds a number that is not finite.
+    let mean = finite_or_nan_f32(square, shift + average);
+    let variance = finite_or_nan_f32(square, max(square / COUNT - average * average, 0.0));
     let r = inverseSqrt(variance + EPSILON);
     if (t == 0u) {
         mean_out[group] = mean;

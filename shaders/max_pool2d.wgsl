@@ -1,5 +1,5 @@
 // Max pooling: y[b, p, q, c] = max over taps (i, j) of x[b, p*SH + i - TOP, q*SW + j - LEFT, c]; taps outside
-// the picture do not count. NHWC, V is a vector of WIDTH channels, stored as S.
+// the picture do not count, NaN counts as the largest. NHWC, V is a vector of WIDTH channels, stored as S.
 // Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
 alias V = f32;
 alias S = f32;
@@ -33,15 +33,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let row = i / (C * OW);
     let p = row % OH;
     let picture = row / OH * H;
-    var best = V(-3.4028235e38);
+    var best = I(LOWEST);
     for (var kh = 0u; kh < KH; kh++) {
         let h = p * SH + kh;
         if (PADDED && (h < TOP || h >= H + TOP)) { continue; }
         for (var kw = 0u; kw < KW; kw++) {
             let w = q * SW + kw;
             if (PADDED && (w < LEFT || w >= W + LEFT)) { continue; }
-            best = max(best, unpack(x[((picture + h - TOP) * W + w - LEFT) * C + c]));
+            best = max(best, rank(unpack(x[((picture + h - TOP) * W + w - LEFT) * C + c])));
         }
     }
-    y[i] = pack(epilogue(best, i * WIDTH));
+    y[i] = pack(epilogue(of_rank(best), i * WIDTH));
 }

@@ -1,5 +1,5 @@
 // Gradient of max pooling to its input, for windows that may overlap: each pixel gathers dy from the windows
-// that contain it and whose first maximum, in row-major order of taps, it is.
+// that contain it and whose first maximum, in row-major order of taps, it is; NaN is the largest.
 // dx[b, h, w, c] = sum over windows (p, q) that contain (h, w) of dy[b, p, q, c] where (h, w) is the first tap with
 // x = y[b, p, q, c]. NHWC, V is a vector of WIDTH channels, stored as S; C counts V.
 // Grid: one lane per V of dx in row-major order. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
@@ -41,12 +41,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let line = i / (C * W);
     let row = line % H + TOP;
     let picture = line / H;
-    let here = unpack(x[i]);
+    let here = rank(unpack(x[i]));
     var sum = V(0.0);
     for (var p = first_window(row, KH, SH); p <= min(row / SH, OH - 1u); p++) {
         for (var q = first_window(column, KW, SW); q <= min(column / SW, OW - 1u); q++) {
             let window = ((picture * OH + p) * OW + q) * C + c;
-            let top = unpack(y[window]);
+            let top = rank(unpack(y[window]));
             var hit = select(V(0.0), V(1.0), here == top);
             if (any(hit > V(0.0))) {
                 let taps = (row - p * SH) * KW + column - q * SW;
@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                     let h = p * SH + t / KW;
                     let w = q * SW + t % KW;
                     if (h < TOP || h >= H + TOP || w < LEFT || w >= W + LEFT) { continue; }
-                    hit = select(hit, V(0.0), unpack(x[((picture * H + h - TOP) * W + w - LEFT) * C + c]) == top);
+                    hit = select(hit, V(0.0), rank(unpack(x[((picture * H + h - TOP) * W + w - LEFT) * C + c])) == top);
                 }
                 sum += select(V(0.0), unpack(dy[window]), hit > V(0.0));
             }

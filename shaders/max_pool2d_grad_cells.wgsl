@@ -1,5 +1,5 @@
 // Gradient of max pooling to its input, for windows that do not overlap (KH <= SH, KW <= SW): each lane owns the
-// SH x SW cell of pixels that begins with one window, finds the first maximum in row-major order of taps, and
+// SH x SW cell of pixels that begins with one window, finds the first maximum in row-major order of taps (NaN is the largest), and
 // writes the whole cell; y is not read. Pixels that no window contains get 0.
 // NHWC, V is a vector of WIDTH channels, stored as S; C counts V. CH x CW cells cover a picture; WHOLE: they are all
 // whole and begin with a window. CELL = SH * SW. input0 is x at the pixel being stored, for the epilogue.
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let p = line % CH;
     let picture = line / CH;
     let windowed = WHOLE || (p < OH && q < OW);
-    var best = V(-3.4028235e38);
+    var best = I(LOWEST - 1);
     var first = V(-1.0);
     var gradient = V(0.0);
     if (windowed) {
@@ -57,8 +57,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 let value = unpack(x[((picture * H + h - TOP) * W + w - LEFT) * C + c]);
                 values[kh * SW + kw] = value;
                 if (windowed && kh < KH && kw < KW) {
-                    first = select(first, V(f32(kh * SW + kw)), value > best);
-                    best = max(best, value);
+                    let order = rank(value);
+                    first = select(first, V(f32(kh * SW + kw)), order > best);
+                    best = max(best, order);
                 }
             }
         }

@@ -21,7 +21,7 @@ override Q: u32 = 1u;
 override BILINEAR: bool = false;
 override SCALE: f32 = 1.0;
 
-// The two neighbours of element o of m among n, and the second one's weight over 2m.
+// The two neighbours of element o of m among n, and the second one's weight over 2m; one alone counts half twice.
 fn neighbours(o: u32, m: u32, n: u32) -> vec3<u32> {
     let at = (2u * o + 1u) * n;
     if (!BILINEAR) {
@@ -30,7 +30,7 @@ fn neighbours(o: u32, m: u32, n: u32) -> vec3<u32> {
     }
     let low = (max(at, m) - m) / (2u * m);
     let rest = (max(at, m) - m) % (2u * m);
-    if (low + 1u >= n || rest == 0u) { return vec3<u32>(low, low, 0u); }
+    if (low + 1u >= n || rest == 0u) { return vec3<u32>(low, low, m); }
     return vec3<u32>(low, low + 1u, rest);
 }
 

@@ -1,5 +1,6 @@
 // Softmax over the last axis: y[r, c] = exp(x[r, c] - m) / s with m the largest value of row r and s the sum of
-// exp(x[r, c] - m); with LOG x[r, c] - m - log(s). (rows, C) with V a vector of WIDTH neighbours,
+// exp(x[r, c] - m); with LOG x[r, c] - m - log(s). A row with NaN, or
+// without a finite largest value, is NaN throughout. (rows, C) with V a vector of WIDTH neighbours,
 // stored as S; C counts V. GROUP: a workgroup does a row and its lanes take every LANES-th value (LANES is a power of 2); else a
 // lane does a row. Grid: rows / LANES workgroups, with GROUP rows. Rows: ROWS + ROWS_PER_SAMPLE * n.
 alias V = f32;
@@ -30,9 +31,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let end = select(start, start + C, inside);
     let first = start + select(0u, lane, GROUP);
 
-    var most = V(-3.4028235e38);
+    var most = of_rank(I(LOWEST));
     for (var i = first; i < end; i += stride) {
-        most = max(most, unpack(x[i]));
+        most = larger(most, unpack(x[i]));
     }
     var m = largest(most);
     if (GROUP) {
@@ -40,7 +41,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for (var half = LANES / 2u; half > 0u; half /= 2u) {
             workgroupBarrier();
             if (lane < half) {
-                shared_values[lane] = max(shared_values[lane], shared_values[lane + half]);
+                shared_values[lane] = max_f32(shared_values[lane], shared_values[lane + half]);
             }
         }
         workgroupBarrier();
@@ -64,12 +65,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         s = shared_values[0];
     }
     if (LOG) {
-        let log_s = log(max(s, 1.0));
+        let log_s = finite_or_nan_f32(m, log(max(s, 1.0)));
         for (var i = first; i < end; i += stride) {
             y[i] = pack(epilogue((unpack(x[i]) - V(m)) - V(log_s), i * WIDTH));
         }
     } else {
-        let scale = 1.0 / max(s, 1.0);
+        let scale = finite_or_nan_f32(m, 1.0 / max(s, 1.0));
         for (var i = first; i < end; i += stride) {
             y[i] = pack(epilogue(exp(unpack(x[i]) - V(m)) * scale, i * WIDTH));
         }

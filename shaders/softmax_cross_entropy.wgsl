@@ -1,6 +1,7 @@
 // Cross-entropy of the softmax of logits (rows, C) with labels, and its gradient, in one launch. With m the largest
 // logit of a row, s the sum of exp(x - m) and p = exp(x - m) / s:
 // class labels k:   loss = log(s) - (x[k] - m),           dlogits[c] = p[c] - (c == k); k >= C: loss 0, dlogits 0
+// A row with NaN, or without a finite largest logit, gives NaN throughout.
 // dense labels t:   loss = T log(s) - sum t[c] (x[c] - m), dlogits[c] = p[c] T - t[c] with T = sum t[c]
 // LABELS: 0 class indices of 32 bits, 1 class indices of 8 bits, 2 dense f32 (rows, C).
 // GROUP: a workgroup does a row (LANES a power of 2), else a lane does a row. Grid: rows / LANES workgroups, with
@@ -27,16 +28,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let end = select(start, start + C, inside);
     let first = start + select(0u, lane, GROUP);
 
-    var m = -3.4028235e38;
+    var m = bitcast<f32>(0xff800000u);
     for (var i = first; i < end; i += stride) {
-        m = max(m, x[i]);
+        m = max_f32(m, x[i]);
     }
     if (GROUP) {
         shared_values[lane].x = m;
         for (var half = LANES / 2u; half > 0u; half /= 2u) {
             workgroupBarrier();
             if (lane < half) {
-                shared_values[lane].x = max(shared_values[lane].x, shared_values[lane + half].x);
+                shared_values[lane].x = max_f32(shared_values[lane].x, shared_values[lane + half].x);
             }
         }
         workgroupBarrier();
@@ -66,8 +67,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         sums = shared_values[0];
     }
     if (!inside) { return; }
-    let scale = 1.0 / max(sums.x, 1.0);
-    let log_s = log(max(sums.x, 1.0));
+    let scale = finite_or_nan_f32(m, 1.0 / max(sums.x, 1.0));
+    let log_s = finite_or_nan_f32(m, log(max(sums.x, 1.0)));
     var loss = sums.y * log_s - sums.z;
     var hot = C;
     if (LABELS < 2u) {
@@ -88,6 +89,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
     }
     if (!GROUP || lane == 0u) {
-        losses[row] = loss;
+        losses[row] = finite_or_nan_f32(m, loss);
     }
 }

@@ -1,4 +1,5 @@
-// y[r] = 1 where fewer than K of x[r, ·] stand before the one at labels[r]: larger ones, equal ones at its left.
+// y[r] = 1 where fewer than K of x[r, ·] stand before the one at labels[r]: larger ones (NaN is the largest), equal
+// ones at its left. NaN and -infinity are no hits.
 // Layout: x (rows, CLASSES), labels (rows) as words, or bytes four to a word, lowest first; y (rows).
 // Grid: one invocation per row. Constants: FIXED + PER_SAMPLE·n rows; CLASSES; K; BYTES: the labels
 // are bytes.
@@ -22,13 +23,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     } else {
         label = labels[row];
     }
-    let own = x[row * CLASSES + min(label, CLASSES - 1u)];
+    let own = rank(x[row * CLASSES + min(label, CLASSES - 1u)]);
     var before = 0u;
     for (var c = 0u; c < CLASSES; c = c + 1u) {
-        let v = x[row * CLASSES + c];
+        let v = rank(x[row * CLASSES + c]);
         before = before + select(0u, 1u, v > own || (v == own && c < label));
     }
-    // A number that is none is not above the lowest one.
-    let hit = before < K && own >= -3.4028235e38 && label < CLASSES;
+    let hit = before < K && own > LOWEST && own <= -LOWEST && label < CLASSES;
     y[row] = epilogue(select(0.0, 1.0, hit), row);
 }

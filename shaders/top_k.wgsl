@@ -1,4 +1,4 @@
-// values[r, j] and indices[r, j]: the j-th of row r of x by falling value, equal values by rising index. Each pass
+// values[r, j] and indices[r, j]: the j-th of row r of x by falling value, equal values by rising index; NaN is the largest. Each pass
 // finds the largest of what comes after the one before.
 // x: (rows, COLUMNS), values and indices: (rows, K) row-major; one invocation per row.
 // Rows: ROWS + PER_SAMPLE · n.
@@ -15,14 +15,14 @@ override K: u32 = 1u;
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = (id.x + id.y * counts.x) * 64u + lane;
     if (row >= ROWS + PER_SAMPLE * step.n) { return; }
-    var last = 0.0;
+    var last = 0;
     var last_at = 0u;
     for (var j = 0u; j < K; j++) {
         var found = false;
-        var best = 0.0;
+        var best = 0;
         var at = 0u;
         for (var c = 0u; c < COLUMNS; c++) {
-            let v = x[row * COLUMNS + c];
+            let v = rank(x[row * COLUMNS + c]);
             let open = j == 0u || v < last || (v == last && c > last_at);
             if (open && (!found || v > best)) {
                 found = true;
@@ -30,7 +30,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 at = c;
             }
         }
-        values[row * K + j] = best;
+        values[row * K + j] = x[row * COLUMNS + at];
         indices[row * K + j] = at;
         last = best;
         last_at = at;

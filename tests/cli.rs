@@ -113,6 +113,43 @@ fn arrays_go_through_a_network_and_weights_change_their_type() {
 }
 
 #[test]
+fn outputs_that_would_share_a_file_are_refused() {
+    use hubel::prelude::*;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let relu = |name: &str| ReLU::new().name(name);
+    let model = Sequential::new([2]).add(relu("a/b")).add(relu("a.b")).add(relu("c")).build().expect("a model");
+    let config: Json = serde_json::from_str(&model.to_json().expect("a description")).expect("JSON");
+    let json = serde_json::json!({ "modelTopology": { "model_config": config }, "weightsManifest": [] });
+    fs::write(path("model.json"), json.to_string()).expect("a file");
+    let x = HostTensor::f32([1, 2], vec![-1.0, 2.0]).expect("a tensor");
+    fs::write(path("x.npy"), hubel::io::npy::write(&x)).expect("a file");
+    let (model, input, out) = (path("model.json"), path("x.npy"), path("out"));
+    let run = |taps: &str, out: &str| {
+        refusal(&["run", &model, "--input", &input, "--output", out, "--taps", taps, "--device", "cpu"])
+    };
+    let (status, last) = run("a/b,a.b", &out);
+    assert!(status == 2 && last.contains("`a/b` and `a.b`") && !Path::new(&out).exists(), "{status}: {last}");
+    assert_eq!(run("a/b", &out).0, 0);
+    assert!(Path::new(&out).join("a.b.npy").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_that_is_no_utf_8_is_refused_before_anything_is_written() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    let run = Command::new(env!("CARGO_BIN_EXE_hubel"))
+        .args(["run", "lenet5", "--input", "x.npy", "--output"])
+        .arg(&out)
+        .output()
+        .expect("the command runs");
+    assert!(run.status.code() == Some(2) && text(&run.stderr).contains("no UTF-8"), "{}", text(&run.stderr));
+    assert!(!out.exists());
+}
+
+#[test]
 fn refusals_say_what_to_do() {
     for (arguments, said) in [
         (&["summary", "resnet51"][..], "known networks: LeNet5"),

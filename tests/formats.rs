@@ -1,10 +1,15 @@
-//! Hostile safetensors files, memory taken for them, mutation fuzz of all formats, and exchange with
-//! the safetensors crate.
+//! Hostile files, memory and time taken for them, mutation fuzz of all formats, and exchange with the safetensors crate.
+//!
+//! `HUBEL_FUZZ=10` makes ten times as many mutations: 4.4 million.
 
+#[path = "formats/hostile.rs"]
+mod hostile;
+#[path = "formats/saving.rs"]
+mod saving;
 #[path = "formats/weights.rs"]
 mod weights;
 
-use hubel::io::{Flaw, idx, safetensors as st, save};
+use hubel::io::{Budget, Flaw, idx, safetensors as st, save};
 use hubel::tensor::{HostTensor, Philox, Purpose};
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -45,6 +50,55 @@ fn held<T>(f: impl FnOnce() -> T) -> (T, usize) {
     PEAK.set(0);
     let result = f();
     (result, PEAK.get())
+}
+
+/// What reading any input may last, in seconds; without optimisation longer.
+const MOST_SECONDS: u64 = if cfg!(debug_assertions) { 60 } else { 5 };
+
+/// Returns what `f` makes of a file, having asserted that it took what the file's budget allows, and no longer.
+fn within_budget<T>(name: &str, bytes: &[u8], f: impl FnOnce() -> T) -> T {
+    let start = std::time::Instant::now();
+    let (result, peak) = held(f);
+    let (seconds, most) = (start.elapsed().as_secs_f64(), Budget::new(bytes.len() as u64).bytes());
+    let shown = || {
+        let path = std::env::temp_dir().join("hubel-input");
+        format!("{} bytes, written to {path:?}: {:?}", bytes.len(), std::fs::write(&path, bytes))
+    };
+    assert!(peak as u64 <= most, "{name}: {peak} bytes held, {most} allowed; {}", shown());
+    assert!(seconds < MOST_SECONDS as f64, "{name}: {seconds} s; {}", shown());
+    if std::env::var_os("HUBEL_SHOW_COSTS").is_some() {
+        eprintln!("{name}: {} bytes, {:.1} MiB held, {seconds:.3} s", bytes.len(), peak as f64 / 1048576.0);
+    }
+    result
+}
+
+/// A file that is read, what reads it, and how many mutations of it are tried.
+type Corpus = (&'static str, Vec<u8>, fn(&[u8]) -> bool, usize);
+
+/// Reads mutations of files within their budgets.
+fn fuzz(seed: u64, corpora: impl IntoIterator<Item = Corpus>) {
+    let mut rng = Philox::new(seed, Purpose::Test, 0);
+    let times: usize = std::env::var("HUBEL_FUZZ").map_or(1, |n| n.parse().expect("a number"));
+    for (name, good, read, n) in corpora {
+        let mut fine = 0;
+        for _ in 0..n * times {
+            let mut bytes = good.clone();
+            if rng.below(2) == 0 {
+                share(&mut rng, &mut bytes);
+            }
+            if rng.below(4) > 0 {
+                mutate(&mut rng, &mut bytes);
+            }
+            fine += usize::from(within_budget(name, &bytes, || read(&bytes)));
+        }
+        if times > 1 {
+            eprintln!("{name}: {} mutations, {fine} of them read", n * times);
+        }
+    }
+}
+
+fn golden(name: &str) -> std::path::PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "golden", "files", name].iter().collect()
 }
 
 fn file(header: &str, data: &[u8]) -> Vec<u8> {
@@ -249,35 +303,77 @@ fn mutate(rng: &mut Philox, bytes: &mut Vec<u8>) {
     }
 }
 
+/// Shares and repeats parts of a file: entries, references, elements of lists.
+fn share(rng: &mut Philox, bytes: &mut Vec<u8>) {
+    const MOST_BYTES: usize = 1 << 17;
+    if bytes.len() < 16 {
+        return;
+    }
+    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+    let at = rng.below(bytes.len() - 8);
+    let most = 1 << rng.below(10);
+    let times = 1 + rng.below(most);
+    match rng.below(5) {
+        0 => {
+            let piece = bytes[at..(at + 1 + rng.below(64)).min(bytes.len())].to_vec();
+            let times = times.min(MOST_BYTES / piece.len());
+            drop(bytes.splice(at..at, piece.repeat(times)));
+        }
+        // One reference becomes another: a number that can be an address overwrites the next such.
+        1 | 2 => {
+            let places = bytes.len() as u64;
+            let address =
+                |bytes: &[u8], from: usize| (from..bytes.len() - 7).find(|&at| (1..places).contains(&word(bytes, at)));
+            if let Some(first) = address(bytes, at)
+                && let Some(second) = address(bytes, (first + 8 + rng.below(64)).min(bytes.len() - 8))
+            {
+                bytes.copy_within(first..first + 8, second);
+            }
+        }
+        // An element of a list of JSON.
+        3 => {
+            let open = |b: &u8| matches!(b, b'{' | b'[');
+            if let Some(start) = bytes[at..].iter().position(open).map(|i| at + i) {
+                let mut depth = 0;
+                let end = bytes[start..].iter().position(|b| {
+                    depth += i32::from(open(b)) - i32::from(matches!(b, b'}' | b']'));
+                    depth == 0
+                });
+                if let Some(end) = end.map(|i| start + i + 1) {
+                    let piece = [&bytes[start..end], b","].concat();
+                    let times = times.min(MOST_BYTES / piece.len());
+                    drop(bytes.splice(start..start, piece.repeat(times)));
+                }
+            }
+        }
+        // A count.
+        _ => {
+            if let Some(at) = (at..bytes.len() - 1).find(|&i| bytes[i] > 0 && bytes[i + 1] == 0) {
+                let count = (usize::from(bytes[at]) * times).min(0xffff) as u16;
+                bytes[at..at + 2].copy_from_slice(&count.to_le_bytes());
+            }
+        }
+    }
+}
+
 #[test]
 fn mutated_files_neither_panic_nor_take_memory() {
     use flate2::{Compression, write::GzEncoder};
     use std::io::Write;
-    let mut rng = Philox::new(1, Purpose::Test, 0);
     let plain: Vec<u8> = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4].into_iter().chain(0..24).collect();
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(&plain).unwrap();
     let packed = encoder.finish().unwrap();
     let picture = hubel::io::image::png(&image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 9, y as u8, 3])));
-    type Read = fn(&[u8]) -> bool;
-    let corpora: [(Vec<u8>, Read, usize, usize); 5] = [
-        (sample().2, |b| st::read(b).is_ok(), 60_000, 2),
-        (file(&two("0,2", "2,4"), &[0; 4]), |b| st::read(b).is_ok(), 60_000, 2),
-        (plain, |b| idx::read(b).is_ok(), 30_000, 2),
-        (packed, |b| idx::read(b).is_ok(), 30_000, 1032),
-        (picture.unwrap(), |b| hubel::io::image::read(b).is_ok(), 20_000, 64),
+    let corpora: [Corpus; 5] = [
+        ("safetensors", sample().2, |b| st::read(b).is_ok(), 60_000),
+        ("two tensors", file(&two("0,2", "2,4"), &[0; 4]), |b| st::read(b).is_ok(), 60_000),
+        ("IDX", plain, |b| idx::read(b).is_ok(), 30_000),
+        ("IDX, gzipped", packed, |b| idx::read(b).is_ok(), 30_000),
+        ("PNG", picture.unwrap(), |b| hubel::io::image::read(b).is_ok(), 20_000),
     ];
-    for (good, read, n, times) in corpora {
-        assert!(read(&good));
-        for _ in 0..n {
-            let mut bytes = good.clone();
-            mutate(&mut rng, &mut bytes);
-            let start = std::time::Instant::now();
-            let (_, peak) = held(|| read(&bytes));
-            assert!(peak <= times * bytes.len() + (1 << 20), "{peak} bytes held for {bytes:?}");
-            assert!(start.elapsed().as_secs() < 1, "{bytes:?}");
-        }
-    }
+    assert!(corpora.iter().all(|(_, good, read, _)| read(good)));
+    fuzz(1, corpora);
 }
 
 #[test]

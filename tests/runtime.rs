@@ -2,11 +2,12 @@
 
 use anyhow::{Result, ensure};
 use hubel::{
-    graph::{Io, Op, Slot, Step, TensorType},
-    kernels::Access,
+    graph::{Grid, Io, Op, Slot, Step, TensorType},
+    kernels::{Access, COMMON},
     ops::Elementwise,
     passes::{Binding, BufferRef, Layout, Place, Plan, PlannedDispatch, Port},
-    runtime::{Backend, Engine, RuntimeError, Session, Store},
+    prelude::{Dense, Sequential},
+    runtime::{Backend, Engine, External, RuntimeError, Session, Store},
     tensor::{Batch, DType, HostTensor},
     wgpu,
 };
@@ -322,7 +323,7 @@ fn a_plan_is_recorded_into_the_callers_encoder_with_its_buffers() -> Result<()> 
         let values = input(n, i);
         queue.write_buffer(&x, 0, bytemuck::cast_slice(&values));
         let mut encoder = device.create_command_encoder(&Default::default());
-        let shifted = hubel::runtime::External { buffer: &y, offset: 256 };
+        let shifted = External { buffer: &y, offset: 256 };
         session.record(&mut encoder, n, &[(&x).into(), shifted])?;
         encoder.copy_buffer_to_buffer(&y, 256, &host, 0, bytes);
         let hal = device.get_internal_counters().hal;
@@ -354,6 +355,155 @@ fn a_plan_is_recorded_into_the_callers_encoder_with_its_buffers() -> Result<()> 
     ensure!(fired.load(Ordering::Relaxed) == 1, "the application's own handler is gone");
     engine.notify_lost();
     ensure!(matches!(session.record(&mut encoder, 1, &[]), Err(RuntimeError::DeviceLost { .. })));
+    Ok(())
+}
+
+#[test]
+fn buffers_and_encoders_that_are_not_the_engines_are_refused() -> Result<()> {
+    let (adapter, device, queue) = borrowed()?;
+    let engine = Engine::from_wgpu(&adapter, &device, &queue)?;
+    let mut session = engine.session(scaled(&engine, true), &[weights(&engine)?], None)?;
+    let buffer = |device: &wgpu::Device| {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 160, usage, mapped_at_creation: false })
+    };
+    let text = |result: std::result::Result<(), RuntimeError>| match result {
+        Err(RuntimeError::Mismatch { name, wanted, got }) => Ok(format!("`{name}`: {wanted}, {got}")),
+        other => Err(anyhow::anyhow!("{other:?}")),
+    };
+    let (x, y) = (buffer(&device), buffer(&device));
+    let mut encoder = device.create_command_encoder(&Default::default());
+
+    // Destroyed before the engine has seen it, and after.
+    let gone = buffer(&device);
+    gone.destroy();
+    ensure!(
+        text(session.record(&mut encoder, 1, &[(&x).into(), (&gone).into()]))?
+            == "`y`: a buffer, one that was destroyed"
+    );
+    session.record(&mut encoder, 1, &[(&x).into(), (&y).into()])?;
+    y.destroy();
+    ensure!(text(session.record(&mut encoder, 1, &[(&x).into(), (&y).into()]))?.starts_with("`y`"));
+    drop(encoder);
+
+    // Of another device, and of another instance of wgpu.
+    let (_, other, _other_queue) = borrowed()?;
+    let (second, _second_queue) = pollster::block_on(adapter.request_device(&Default::default()))?;
+    for stranger in [&second, &other] {
+        let y = buffer(&device);
+        let foreign = (0..64).map(|_| buffer(stranger)).last().expect("some");
+        let mut encoder = device.create_command_encoder(&Default::default());
+        let refused = text(session.record(&mut encoder, 1, &[(&x).into(), (&foreign).into()]))?;
+        ensure!(refused.starts_with("`externals`: an encoder and buffers of the engine's own device"), "{refused}");
+        drop(encoder);
+        let scope = stranger.push_error_scope(wgpu::ErrorFilter::Validation);
+        let mut encoder = stranger.create_command_encoder(&Default::default());
+        match session.record(&mut encoder, 1, &[(&x).into(), (&y).into()]) {
+            // wgpu finds out when the encoder is finished.
+            Ok(()) => {
+                encoder.finish();
+                ensure!(pollster::block_on(scope.pop()).is_some());
+            }
+            refused => drop(text(refused)?),
+        }
+    }
+
+    // The engine is as it was.
+    let y = buffer(&device);
+    let mut encoder = device.create_command_encoder(&Default::default());
+    session.record(&mut encoder, 1, &[(&x).into(), (&y).into()])?;
+    queue.submit([encoder.finish()]);
+    ensure!(engine.check().is_ok());
+    Ok(())
+}
+
+#[test]
+fn an_engine_on_the_applications_device_keeps_a_budget_and_a_timeout() -> Result<()> {
+    let (adapter, device, queue) = borrowed()?;
+    let small = Engine::builder().memory_budget(1000).timeout(Duration::ZERO).build_on(&adapter, &device, &queue)?;
+    let layout = |n: usize| Arc::new(Layout::new([("w".to_owned(), TensorType::new([n], DType::F32))], 1 << 20));
+    ensure!(matches!(small.store(layout(1000)), Err(RuntimeError::OutOfMemory { limit: 1000, .. })));
+    let store = small.store(layout(100))?;
+    ensure!(matches!(store.read("w"), Err(RuntimeError::Timeout { .. })));
+    ensure!(small.allocated_bytes() > 0);
+    // Without one, a software adapter has that of the system's memory, as an engine on a device of its own has.
+    let engine = Engine::from_wgpu(&adapter, &device, &queue)?;
+    let refused = engine.store(Arc::new(Layout::new(
+        (0..64).map(|i| (i.to_string(), TensorType::new([1 << 28], DType::F32))),
+        1 << 30,
+    )));
+    ensure!(
+        !engine.info().software || matches!(refused, Err(RuntimeError::OutOfMemory { limit: 1.., .. })),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn whatever_is_called_first_after_a_loss_says_so() -> Result<()> {
+    type Call = (&'static str, fn(&mut Session, &Store) -> std::result::Result<(), RuntimeError>);
+    const X: [f32; ROW] = [0.5; ROW];
+    fn bytes() -> &'static [u8] {
+        bytemuck::cast_slice(&X)
+    }
+    let calls: [Call; 16] = [
+        ("read", |s, _| s.read("y", 1).map(drop)),
+        ("read_async", |s, _| pollster::block_on(s.read_async("y", 1)).map(drop)),
+        ("begin_read", |s, _| s.begin_read("y", 1).and_then(|_| s.try_read("y")).map(drop)),
+        ("run", |s, _| s.run(&Step::of(1), &[("x", bytes())])),
+        ("write_input", |s, _| s.write_input("x", bytes())),
+        ("wait", |s, _| s.wait()),
+        ("wait_async", |s, _| pollster::block_on(s.wait_async())),
+        ("profile", |s, _| s.profile(&Step::of(1), &[("x", bytes())]).map(drop)),
+        ("arena_words", |s, _| s.arena_words(0).map(drop)),
+        ("fill_arenas", |s, _| s.fill_arenas(1)),
+        ("prepare", |s, _| s.prepare()),
+        ("Store::read", |_, w| w.read("w").map(drop)),
+        ("Store::write", |_, w| w.write("w", &HostTensor::f32([ROW], X.to_vec()).expect("numbers"))),
+        ("Store::reset", |_, w| w.reset()),
+        ("store", |_, w| w.engine().store(w.layout().clone()).map(drop)),
+        ("session", |s, w| w.engine().session(s.plan().clone(), std::slice::from_ref(w), None).map(drop)),
+    ];
+    for steps in [0, 5] {
+        for (name, call) in calls {
+            for borrow in [false, true] {
+                let engine = if borrow {
+                    let (adapter, device, queue) = borrowed()?;
+                    Engine::from_wgpu(&adapter, &device, &queue)?
+                } else {
+                    Engine::new()?
+                };
+                let store = weights(&engine)?;
+                let mut session = engine.session(scaled(&engine, false), std::slice::from_ref(&store), None)?;
+                for i in 0..steps {
+                    session.run(&Step::of(2), &[("x", bytemuck::cast_slice(&input(2, i)))])?;
+                }
+                engine.wgpu().map(|(device, _)| device.destroy());
+                let (start, result) = (Instant::now(), call(&mut session, &store));
+                let lost = matches!(result, Err(RuntimeError::DeviceLost { .. }));
+                ensure!(lost, "{name} after {steps} steps, borrowed {borrow}: {result:?}");
+                ensure!(start.elapsed() < Duration::from_secs(5), "{name}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_read_of_a_store_outlives_the_device_until_it_changes() -> Result<()> {
+    let lost = |r: std::result::Result<HostTensor, RuntimeError>| matches!(r, Err(RuntimeError::DeviceLost { .. }));
+    for change in [false, true] {
+        let engine = Engine::new()?;
+        let store = weights(&engine)?;
+        let read = store.read("w")?;
+        if change {
+            store.write("w", &HostTensor::f32([ROW], vec![7.0; ROW])?)?;
+        }
+        engine.wgpu().map(|(device, _)| device.destroy());
+        ensure!(lost(store.read("pad")), "it was never read");
+        ensure!(if change { lost(store.read("w")) } else { store.read("w")? == read });
+        ensure!(pollster::block_on(store.read_async("w")).is_ok() != change);
+    }
     Ok(())
 }
 
@@ -496,6 +646,85 @@ fn a_device_that_is_too_slow_is_a_timeout() -> Result<()> {
     ensure!(matches!(&error, RuntimeError::Timeout { label, .. } if label == "y"), "{error}");
     session.set_timeout(Duration::from_secs(60));
     check(&x, &session.read("y", CAPACITY)?.to_f32())
+}
+
+/// Plans a step whose second kernel takes `groups` workgroups through a long loop.
+fn slow(engine: &Engine, groups: u64) -> Arc<Plan> {
+    let mut plan = (*scaled(engine, false)).clone();
+    let kernel = "
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    var v = x[lane % 5u];
+    for (var i = 0u; i < 60000u; i++) { v = v * 0.9999 + 0.0001; }
+    if (id.x == 0u && id.y == 0u && lane < 40u) { y[lane] = v; }
+}";
+    plan.dispatches[1].source = [COMMON, kernel].concat().into();
+    plan.dispatches[1].grid = Grid::fixed(groups);
+    Arc::new(plan)
+}
+
+#[test]
+fn a_kernel_that_takes_longer_than_the_timeout_is_named_and_the_engine_goes_on() -> Result<()> {
+    let engine = Engine::new()?;
+    let x = input(CAPACITY, 1);
+    let timeout = Duration::from_millis(5);
+    // As many workgroups as it takes on this device.
+    for groups in (6..24).step_by(2).map(|power| 1 << power) {
+        let mut session = engine.session(slow(&engine, groups), &[weights(&engine)?], None)?;
+        session.prepare()?;
+        session.set_timeout(timeout);
+        session.run(&Step::of(CAPACITY), &[("x", bytemuck::cast_slice(&x))])?;
+        let Err(error) = session.wait() else { continue };
+        ensure!(matches!(&error, RuntimeError::Timeout { label, .. } if label == "the steps submitted"), "{error}");
+        session.set_timeout(Duration::from_secs(60));
+        ensure!(session.read("y", CAPACITY)?.to_f32().iter().all(|v| (v - 1.0).abs() < 0.01));
+        let mut other = engine.session(scaled(&engine, false), &[weights(&engine)?], None)?;
+        run_once(&mut other, 2, 2)?;
+        return Ok(());
+    }
+    anyhow::bail!("no kernel took longer than {timeout:?}")
+}
+
+#[test]
+fn a_prepared_session_makes_nothing_but_bind_groups_at_its_first_record() -> Result<()> {
+    let engine = Engine::new()?;
+    let (device, queue) = engine.wgpu().expect("a device");
+    let usage = wgpu::BufferUsages::STORAGE;
+    let buffer =
+        |size| device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+    let counts = || {
+        let hal = device.get_internal_counters().hal;
+        [&hal.compute_pipelines, &hal.shader_modules, &hal.buffers, &hal.memory_allocations].map(|c| c.read())
+    };
+    let record = |net: &mut dyn FnMut(&mut wgpu::CommandEncoder, [External<'_>; 2]) -> Result<()>| -> Result<()> {
+        let (x, y) = (buffer(160), buffer(160));
+        for _ in 0..2 {
+            let before = counts();
+            let mut encoder = device.create_command_encoder(&Default::default());
+            net(&mut encoder, [(&x).into(), (&y).into()])?;
+            ensure!(counts() == before, "{:?} after {before:?}", counts());
+            queue.submit([encoder.finish()]);
+            device.poll(wgpu::PollType::wait_indefinitely())?;
+        }
+        Ok(())
+    };
+    let mut session = engine.session(scaled(&engine, true), &[weights(&engine)?], None)?;
+    session.prepare()?;
+    let bytes = engine.allocated_bytes();
+    record(&mut |encoder, [x, y]| Ok(session.record(encoder, 3, &[x, y])?))?;
+    ensure!(engine.allocated_bytes() == bytes);
+
+    let model = Sequential::new([ROW]).add(Dense::new(ROW)).build()?;
+    let mut net = model.inference(&engine, Batch::up_to(CAPACITY))?;
+    net.prepare()?;
+    record(&mut |encoder, [x, y]| Ok(net.record(encoder, &[x], &[y])?))?;
+
+    // A session on buffers of its own can be prepared too, and computes what it did.
+    let mut own = engine.session(scaled(&engine, false), &[weights(&engine)?], None)?;
+    own.prepare()?;
+    run_once(&mut own, 2, 2).map(|_| ())
 }
 
 #[test]

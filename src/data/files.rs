@@ -32,14 +32,16 @@ impl ColorMode {
         }
     }
 
-    /// Returns the pixels of a PNG or JPEG file in these channels, with their height and width.
-    pub(super) fn decode(self, bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2]), FormatError> {
+    /// Returns the pixels of a PNG or JPEG file in these channels, with their height and width, and what is wrong with a
+    /// file that can be read all the same.
+    pub(super) fn decode(self, bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2], Option<FormatError>), FormatError> {
         if self == ColorMode::Rgba {
-            let picture = image::decode(bytes)?.into_rgba8();
+            let (picture, damage) = image::decode(bytes)?;
+            let picture = picture.into_rgba8();
             let (w, h) = picture.dimensions();
-            return Ok((picture.into_raw(), [h as usize, w as usize]));
+            return Ok((picture.into_raw(), [h as usize, w as usize], damage));
         }
-        let picture = image::read(bytes)?;
+        let (picture, damage) = image::read_damaged(bytes)?;
         let (stored, shape) = (picture.bytes(), picture.shape());
         let grey = |p: &[u8]| (0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])).round();
         let pixels = match (shape[2], self) {
@@ -47,7 +49,7 @@ impl ColorMode {
             (1, ColorMode::Rgb) => stored.iter().flat_map(|&x| [x; 3]).collect(),
             _ => stored.to_vec(),
         };
-        Ok((pixels, [shape[0], shape[1]]))
+        Ok((pixels, [shape[0], shape[1]], damage))
     }
 }
 
@@ -102,7 +104,7 @@ impl Files {
         let mut bytes = vec![0; indices.len() * picture];
         let parts = bytes.par_chunks_exact_mut(picture).zip(indices);
         parts.try_for_each(|(out, &i)| match self.paths.get(i as usize) {
-            Some(path) => self.resizer.read(path, out),
+            Some(path) => self.resizer.read(path, out).map(drop),
             None => Err(FormatError::new(Flaw::Contradiction, "a picture's index", self.paths.len(), i)),
         })?;
         Ok(bytes)
@@ -115,12 +117,12 @@ impl Resizer {
         self.size[0] * self.size[1] * self.mode.channels()
     }
 
-    /// Writes the picture of a file in the wanted size to `out`.
-    pub fn read(&self, path: &Path, out: &mut [u8]) -> Result<(), FormatError> {
+    /// Writes the picture of a file in the wanted size to `out`; returns what is wrong with a file that can be read.
+    pub fn read(&self, path: &Path, out: &mut [u8]) -> Result<Option<FormatError>, FormatError> {
         let file = read_file(path, CAP_BYTES)?;
-        let (pixels, size) = self.mode.decode(&file).map_err(|e| e.of(path))?;
+        let (pixels, size, damage) = self.mode.decode(&file).map_err(|e| e.of(path))?;
         self.resize(&pixels, size, out);
-        Ok(())
+        Ok(damage.map(|e| e.of(path)))
     }
 
     /// Writes a picture in the wanted size to `out`: half-pixel centres, the formulas of `tf.image.resize` and, for the

@@ -46,6 +46,8 @@ pub struct Images {
     pub validation_files: Vec<PathBuf>,
     /// The pictures that were left out, each with its file and the reason.
     pub skipped: Vec<FormatError>,
+    /// The pictures that were read although their files are damaged: JPEGs without their end marker.
+    pub damaged: Vec<FormatError>,
 }
 
 /// Reads pictures from folders, one folder for each class, as Keras's `image_dataset_from_directory` does.
@@ -248,8 +250,10 @@ impl<'a> ImageFolder<'a> {
             let done = progress.0;
             (progress.1)(done, total);
         };
-        let mut failed = Vec::new();
-        let mut part = |samples: &[Sample]| self::part(&resizer, samples, &classes, self.stream, &tell, &mut failed);
+        let (mut failed, mut damaged) = (Vec::new(), Vec::new());
+        let mut part = |samples: &[Sample]| {
+            self::part(&resizer, samples, &classes, self.stream, &tell, [&mut failed, &mut damaged])
+        };
         let (train, train_files) = part(train)?;
         let (validation, validation_files) = part(validation)?;
         let mut readable = vec![false; classes.len()];
@@ -271,7 +275,8 @@ impl<'a> ImageFolder<'a> {
             .advise("replace them, or remove the folder"));
         }
         skipped.extend(failed.into_iter().map(|(_, e)| e));
-        Ok(Images { train, validation, train_files, validation_files, skipped })
+        let damaged = damaged.into_iter().map(|(_, e)| e).collect();
+        Ok(Images { train, validation, train_files, validation_files, skipped, damaged })
     }
 
     fn check(&self) -> Result<(), FormatError> {
@@ -355,7 +360,13 @@ fn list(root: &Path, follow: bool) -> Result<Listing, FormatError> {
             }
             continue;
         }
-        let (name, class) = (path.file_name().unwrap_or_default().to_string_lossy(), listing.classes.len() as u32);
+        let name = path.file_name().unwrap_or_default();
+        let (Some(name), class) = (name.to_str(), listing.classes.len() as u32) else {
+            let got = format!("{name:?}");
+            return Err(FormatError::new(Flaw::Utf8, "a class folder's name", "UTF-8", got)
+                .of(&path)
+                .advise("rename the folder: the class has its name"));
+        };
         let before = listing.skipped.len();
         let mut files = pictures(&path, (!follow).then_some(&real), &mut listing.skipped)?;
         if files.is_empty() {
@@ -428,7 +439,7 @@ fn part(
     classes: &[String],
     stream: bool,
     tell: &(impl Fn() + Sync),
-    failed: &mut Vec<(u32, FormatError)>,
+    [failed, damaged]: [&mut Vec<(u32, FormatError)>; 2],
 ) -> Result<(Dataset, Vec<PathBuf>), FormatError> {
     let ([h, w], c, picture) = (resizer.size, resizer.mode.channels(), resizer.bytes());
     let mut bytes = vec![0; if stream { 0 } else { samples.len() * picture }];
@@ -446,7 +457,8 @@ fn part(
     let (mut files, mut labels) = (Vec::new(), Vec::new());
     for (i, ((path, class), result)) in samples.iter().zip(results).enumerate() {
         match result {
-            Ok(()) => {
+            Ok(damage) => {
+                damaged.extend(damage.map(|e| (*class, e)));
                 if !stream {
                     bytes.copy_within(i * picture..(i + 1) * picture, files.len() * picture);
                 }
@@ -526,6 +538,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_jpeg_without_its_end_is_read_and_an_empty_file_is_called_empty() {
+        let root = two();
+        let jpeg = encode(&[9; 8 * 8 * 3], [8, 8], Colour::Rgb8, ImageFormat::Jpeg);
+        put(&root, "b/cut.jpg", &jpeg[..jpeg.len() - 2]);
+        put(&root, "b/none.png", b"");
+        for stream in [false, true] {
+            let images = reader(&root).stream(stream).load().unwrap();
+            assert_eq!((images.train.len(), names(&images)), (21, vec!["none.png".to_owned()]));
+            assert_eq!(images.skipped[0].flaw, Flaw::Empty);
+            let [damage] = &images.damaged[..] else { panic!("{:?}", images.damaged) };
+            assert!(damage.flaw == Flaw::Truncated && damage.file.as_ref().unwrap().ends_with("b/cut.jpg"), "{damage}");
+        }
+    }
+
     #[cfg(unix)]
     #[test]
     fn links_are_followed_where_that_is_asked_for() {
@@ -542,6 +569,15 @@ mod tests {
         let followed = reader(&root).follow_links(true).load().unwrap();
         assert_eq!(followed.train.classes, ["a c", "b", "c"]);
         assert_eq!((followed.train.len(), names(&followed)), (23, vec!["lost.png".to_owned()]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_class_whose_name_is_no_utf_8_is_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let root = two();
+        fs::create_dir(root.path().join(OsStr::from_bytes(b"caf\xe9"))).unwrap();
+        assert_eq!(reader(&root).load().unwrap_err().flaw, Flaw::Utf8);
     }
 
     #[test]
@@ -715,7 +751,7 @@ mod tests {
         assert_eq!((read.train.len(), names(&read)), (21, expected.iter().map(|s| s.to_string()).collect()));
         assert_eq!(read.train.images.bytes()[10..], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 90]);
         let said = read.skipped.iter().map(|e| e.to_string()).find(|e| e.contains("cut.jpg")).unwrap();
-        assert!(said.contains("an intact one") && said.contains("end"), "{said}");
+        assert!(said.contains("end marker") && said.contains("the file's end"), "{said}");
     }
 
     #[test]
@@ -769,7 +805,7 @@ mod tests {
                     let at = rng.below(end);
                     bad[at] = [0, 255, rng.below(256) as u8][rng.below(3)];
                 }
-                if let Ok((pixels, size)) = resizer.mode.decode(&bad) {
+                if let Ok((pixels, size, _)) = resizer.mode.decode(&bad) {
                     resizer.resize(&pixels, size, &mut [0; 5 * 7 * 3]);
                 }
             }

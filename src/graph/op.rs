@@ -119,7 +119,7 @@ impl Step {
         Step { n, step: 0, seed: 0, scalars: [0.0; Self::N_SCALARS] }
     }
 
-    /// Returns the record as kernels read it: `n`, `step`, the seed's halves, `1/n`, padding, the scalars.
+    /// Returns the record as kernels read it: `n`, `step`, the seed's halves, `1/n`, 0, padding, the scalars.
     pub fn words(&self) -> [u32; 24] {
         let mut words = [0; 24];
         words[0] = self.n as u32;
@@ -218,6 +218,13 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// Returns whether the arithmetic is multiplications and additions of a product: two operations for each pair.
     fn is_product(&self) -> bool {
         false
+    }
+
+    /// Returns the two axes of an input along which its elements may be multiplied by zeros that stand for no element, in
+    /// padding or between strides, if there are any: where the element is NaN or infinite, the result there is NaN, or it
+    /// is what it would be without that product.
+    fn meets_zeros(&self, _input: usize) -> Option<[usize; 2]> {
+        None
     }
 
     /// Returns how many zeros the operation puts around pictures, `[[top, bottom], [left, right]]`, if it does that alone.

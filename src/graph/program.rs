@@ -168,7 +168,8 @@ impl Program {
         for (i, instr) in self.instrs.iter().enumerate() {
             let mut text = instr.f.wgsl.to_owned();
             for (mark, &arg) in ["$a", "$b", "$c"].iter().zip(&instr.args) {
-                text = text.replace(mark, &name(arg));
+                let factor = arg == Arg::Const(0.0) && instr.f.name == "mul";
+                text = text.replace(mark, &if factor { "step.zero".into() } else { name(arg) });
             }
             let _ = writeln!(body, "    let t{i} = {text};");
         }

@@ -1,12 +1,14 @@
 //! Zip archives, read from memory and never unpacked to a folder.
 
-use super::{Flaw, FormatError};
+use super::{Budget, Flaw, FormatError};
 use std::io::{Cursor, Read};
 
 /// The most entries that an archive may have.
 pub const MAX_ENTRIES: usize = 1 << 16;
 /// The most bytes that one entry may unpack to.
 pub const ENTRY_CAP_BYTES: u64 = 8 << 30;
+/// What the directory takes for an entry beside its texts.
+const DIRECTORY_ENTRY_BYTES: u64 = 1024;
 /// How many times an entry's packed size it may unpack to: deflate reaches 1032.
 const MOST_EXPANSION: u64 = 1040;
 
@@ -14,6 +16,7 @@ const MOST_EXPANSION: u64 = 1040;
 pub struct Archive<'a> {
     zip: zip::ZipArchive<Cursor<&'a [u8]>>,
     file_bytes: u64,
+    budget: &'a Budget,
 }
 
 fn broken(what: &str, error: impl std::fmt::Display) -> FormatError {
@@ -26,24 +29,50 @@ impl<'a> Archive<'a> {
         bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06")
     }
 
-    /// Returns the archive, or an error where its directory is broken.
-    pub fn new(bytes: &'a [u8]) -> Result<Self, FormatError> {
-        let zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken("the archive", e))?;
-        if zip.len() > MAX_ENTRIES {
-            let wanted = format!("at most {MAX_ENTRIES} entries");
-            return Err(FormatError::new(Flaw::TooLarge, "the archive", wanted, zip.len()));
+    /// Returns the archive, whose entries draw on the file's budget, or an error where its directory is broken.
+    pub fn new(bytes: &'a [u8], budget: &'a Budget) -> Result<Self, FormatError> {
+        let (what, file_bytes) = ("the archive", bytes.len() as u64);
+        let (mut listed, mut stated) = (0, 0);
+        for (at, signature) in bytes.windows(4).enumerate().filter(|(_, s)| s.starts_with(b"PK")) {
+            let number = |from: usize, n: usize| {
+                let digits = bytes.get(at + from..at + from + n).unwrap_or_default();
+                digits.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b))
+            };
+            match signature {
+                b"PK\x01\x02" => listed += 1,
+                b"PK\x05\x06" => stated = number(10, 2).max(stated),
+                b"PK\x06\x06" => stated = number(32, 8).max(stated),
+                _ => {}
+            }
         }
-        Ok(Archive { zip, file_bytes: bytes.len() as u64 })
+        let too_many = |n: &dyn std::fmt::Display| {
+            FormatError::new(Flaw::TooLarge, what, format!("at most {MAX_ENTRIES} entries"), n)
+        };
+        if stated > MAX_ENTRIES as u64 {
+            return Err(too_many(&stated));
+        }
+        // Memory is taken for as many as are stated.
+        budget.take(what, stated.max(listed) * DIRECTORY_ENTRY_BYTES)?;
+        // Names, comments and extra fields are kept, names twice.
+        budget.take(what, 3 * file_bytes)?;
+        let zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(what, e))?;
+        let directory = file_bytes.saturating_sub(zip.central_directory_start());
+        budget.give(3 * (file_bytes - directory));
+        if zip.len() > MAX_ENTRIES {
+            return Err(too_many(&zip.len()));
+        }
+        Ok(Archive { zip, file_bytes, budget })
     }
 
-    /// Returns the names of the entries in the order of the directory.
+    /// Returns the names of the entries in the order of the directory; [`Archive::new`] has drawn their bytes.
     pub fn names(&self) -> Vec<String> {
         self.zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect()
     }
 
     /// Returns what an entry unpacks to, or `None` where there is none of that name.
     ///
-    /// It may be at most 1040 times as large as packed, and [`ENTRY_CAP_BYTES`].
+    /// It may be at most 1040 times as large as packed, and [`ENTRY_CAP_BYTES`]; its bytes stay drawn on the budget until
+    /// they are given back.
     pub fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, FormatError> {
         let entry = match self.zip.by_name(name) {
             Err(zip::result::ZipError::FileNotFound) => return Ok(None),
@@ -57,6 +86,8 @@ impl<'a> Archive<'a> {
             let (wanted, got) = (format!("at most {most} bytes"), format!("{size} bytes"));
             return Err(FormatError::new(Flaw::TooLarge, format!("`{name}` in the archive"), wanted, got));
         }
+        self.budget.take("the archive's entries", size)?;
+        self.budget.work("the archive's entries", packed)?;
         let mut bytes = Vec::with_capacity(size as usize);
         let end = entry.take(size + 1).read_to_end(&mut bytes);
         end.map_err(|e| FormatError::new(Flaw::Compression, format!("`{name}` in the archive"), "intact contents", e))?;

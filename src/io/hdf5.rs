@@ -2,12 +2,14 @@
 //!
 //! Read are superblocks 0 to 3, object headers 1 and 2, groups with symbol tables or links in their headers, datasets
 //! that lie in one piece, in their header or in chunks (deflate, shuffle), and attributes in headers. Every address and
-//! size is checked against the file, objects are visited once, depth and numbers are bounded.
+//! size is checked against the file, objects are visited once, depth and numbers are bounded, and what is shared in the
+//! file (a text, a name, a block, a chunk) is drawn on the budget for each use. Texts and names stay in the file's bytes.
 
-use super::{Flaw, FormatError, Reader};
-use crate::tensor::{DType, Data, HostTensor};
+use super::{Budget, Flaw, FormatError, Reader};
+use crate::tensor::{DType, HostTensor};
 use std::{
-    collections::{BTreeMap, HashSet},
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
     io::Read,
 };
 
@@ -22,13 +24,23 @@ const MAX_RANK: usize = 32;
 const MAX_CHUNKS: usize = 1 << 20;
 /// How many times its packed size a chunk may unpack to: deflate reaches 1032.
 const MOST_EXPANSION: u64 = 1040;
+/// What a table takes for an entry at most, with the room that it keeps and the one it grows out of.
+const ENTRY_BYTES: u64 = 160;
 const UNDEFINED: u64 = u64::MAX;
 
 /// A file in memory, its tree walked, nothing decoded yet.
 pub struct File<'a> {
     bytes: &'a [u8],
+    budget: &'a Budget,
     objects: BTreeMap<String, Object<'a>>,
     order: Vec<String>,
+}
+
+/// The attributes of an object.
+pub struct Attributes<'f, 'a> {
+    file: &'f File<'a>,
+    /// Type, extents and elements by name.
+    found: HashMap<&'a [u8], [&'a [u8]; 3]>,
 }
 
 /// Messages of an object's header: kind and contents.
@@ -102,6 +114,32 @@ fn extents(bytes: &[u8]) -> Result<Vec<u64>, FormatError> {
     (0..rank).map(|_| number(&mut r, 8, "extents")).collect()
 }
 
+impl<'a> Attributes<'_, 'a> {
+    /// Returns the texts of an attribute, one or a list, or `None` where there is no such attribute.
+    pub fn texts(&self, attribute: &str) -> Result<Option<Vec<&'a str>>, FormatError> {
+        let what = "an attribute";
+        let Some(&[ty, dims, elements]) = self.found.get(attribute.as_bytes()) else { return Ok(None) };
+        let ty = Type::read(ty)?;
+        let count = extents(dims)?.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).unwrap_or(u64::MAX);
+        let mut r = Reader::new(elements);
+        if count > r.left() as u64 / ty.bytes() {
+            let (wanted, got) = (format!("{count} elements"), format!("{} bytes", r.left()));
+            return Err(FormatError::new(Flaw::Truncated, format!("the attribute `{attribute}`"), wanted, got));
+        }
+        let mut texts = Vec::new();
+        for _ in 0..count {
+            let element = r.take(ty.bytes(), what)?;
+            let text = match ty {
+                Type::Text(_) => self.file.text(element.split(|&b| b == 0).next().unwrap_or_default())?,
+                Type::Texts => self.file.heap_text(element)?,
+                _ => return Err(unsupported(what, "numbers where texts should be")),
+            };
+            self.file.budget.push(what, &mut texts, text)?;
+        }
+        Ok(Some(texts))
+    }
+}
+
 /// Where a dataset's bytes lie.
 enum Layout<'a> {
     Inside(&'a [u8]),
@@ -111,8 +149,8 @@ enum Layout<'a> {
 }
 
 impl<'a> File<'a> {
-    /// Returns the file's tree, or an error where it is broken.
-    pub fn new(bytes: &'a [u8]) -> Result<Self, FormatError> {
+    /// Returns the file's tree, which draws on the file's budget, or an error where it is broken.
+    pub fn new(bytes: &'a [u8], budget: &'a Budget) -> Result<Self, FormatError> {
         if !bytes.starts_with(MAGIC) {
             return Err(FormatError::new(Flaw::Magic, "the file", "HDF5", "other bytes"));
         }
@@ -138,25 +176,30 @@ impl<'a> File<'a> {
             return Err(unsupported(what, format!("addresses and lengths of {sizes:?} bytes")));
         }
         let root = number(&mut r, 8, what)?;
-        let mut file = File { bytes, objects: BTreeMap::new(), order: Vec::new() };
+        let what = "the tree";
+        let mut file = File { bytes, budget, objects: BTreeMap::new(), order: Vec::new() };
         let mut visited = HashSet::new();
-        let mut stack = vec![(String::new(), root, 0)];
-        while let Some((path, at, depth)) = stack.pop() {
+        // The group's place in the order, the name in it, the address, the depth.
+        let mut stack = vec![(0, "", root, 0)];
+        while let Some((group, name, at, depth)) = stack.pop() {
             // A second way to an object would let a file name itself without end.
             if !visited.insert(at) {
                 continue;
             }
             if depth > MAX_DEPTH || visited.len() > MAX_OBJECTS {
                 let wanted = format!("at most {MAX_OBJECTS} objects, {MAX_DEPTH} deep");
-                return Err(FormatError::new(Flaw::TooLarge, "the tree", wanted, "more"));
+                return Err(FormatError::new(Flaw::TooLarge, what, wanted, "more"));
             }
+            let group: &str = file.order.get(group).map_or("", String::as_str);
+            // The path is kept twice.
+            budget.take(what, 2 * (group.len() + name.len() + 1) as u64 + ENTRY_BYTES)?;
+            let path = if group.is_empty() { name.to_owned() } else { format!("{group}/{name}") };
             let object = file.header(at)?;
-            let mut children = file.children(&object)?;
-            children.reverse();
-            for (name, at) in children {
-                stack.push((if path.is_empty() { name } else { format!("{path}/{name}") }, at, depth + 1));
-            }
-            file.order.push(path.clone());
+            let children = file.children(&object)?;
+            let own = file.order.len();
+            budget.reserve(what, &mut stack, children.len())?;
+            stack.extend(children.iter().rev().map(|&(name, at)| (own, name, at, depth + 1)));
+            budget.push(what, &mut file.order, path.clone())?;
             file.objects.insert(path, object);
         }
         Ok(file)
@@ -220,9 +263,9 @@ impl<'a> File<'a> {
                         // A signature in front, a checksum behind.
                         block = block.get(4..block.len().saturating_sub(4)).unwrap_or_default();
                     }
-                    blocks.push(block);
+                    self.budget.push(what, &mut blocks, block)?;
                 }
-                messages.push((kind, contents));
+                self.budget.push(what, &mut messages, (kind, contents))?;
                 if messages.len() > MAX_MESSAGES || blocks.len() > MAX_BLOCKS {
                     let wanted = format!("at most {MAX_MESSAGES} messages in {MAX_BLOCKS} blocks");
                     return Err(FormatError::new(Flaw::TooLarge, what, wanted, "more"));
@@ -233,7 +276,7 @@ impl<'a> File<'a> {
     }
 
     /// Returns names and addresses of what a group holds; of a dataset nothing.
-    fn children(&self, object: &Object<'a>) -> Result<Vec<(String, u64)>, FormatError> {
+    fn children(&self, object: &Object<'a>) -> Result<Vec<(&'a str, u64)>, FormatError> {
         let mut children = Vec::new();
         for &(kind, contents) in object {
             let mut r = Reader::new(contents);
@@ -242,7 +285,11 @@ impl<'a> File<'a> {
                     let (tree, heap) = (number(&mut r, 8, "a group")?, number(&mut r, 8, "a group")?);
                     self.symbols(tree, heap, &mut children)?;
                 }
-                0x06 => children.extend(self.link(r)?),
+                0x06 => {
+                    if let Some(link) = self.link(r)? {
+                        self.budget.push("a group", &mut children, link)?;
+                    }
+                }
                 0x02 => {
                     r.take(1, "a group")?;
                     let flags = number(&mut r, 1, "a group")?;
@@ -257,20 +304,20 @@ impl<'a> File<'a> {
         Ok(children)
     }
 
-    fn link(&self, mut r: Reader) -> Result<Option<(String, u64)>, FormatError> {
+    fn link(&self, mut r: Reader<'a>) -> Result<Option<(&'a str, u64)>, FormatError> {
         let what = "a link";
         r.take(1, what)?;
         let flags = number(&mut r, 1, what)?;
         let kind = if flags & 8 != 0 { number(&mut r, 1, what)? } else { 0 };
         r.take(if flags & 4 != 0 { 8 } else { 0 } + if flags & 0x10 != 0 { 1 } else { 0 }, what)?;
         let length = number(&mut r, 1 << (flags & 3), what)?;
-        let name = text(r.take(length, what)?)?;
+        let name = self.text(r.take(length, what)?)?;
         // Soft and external links lead elsewhere; weights have none.
         Ok(if kind == 0 { Some((name, number(&mut r, 8, what)?)) } else { None })
     }
 
     /// Walks a group's tree of symbol tables.
-    fn symbols(&self, tree: u64, heap: u64, out: &mut Vec<(String, u64)>) -> Result<(), FormatError> {
+    fn symbols(&self, tree: u64, heap: u64, out: &mut Vec<(&'a str, u64)>) -> Result<(), FormatError> {
         let what = "a group";
         let mut r = self.at(heap, what)?;
         if r.take(4, what)? != b"HEAP" {
@@ -309,7 +356,7 @@ impl<'a> File<'a> {
                         let name = usize::try_from(name).ok().and_then(|n| names.get(n..));
                         let name = name.ok_or_else(|| broken(what, "a name in the heap", "an offset behind it"))?;
                         let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
-                        out.push((text(&name[..end])?, at));
+                        self.budget.push(what, out, (self.text(&name[..end])?, at))?;
                         if out.len() > MAX_OBJECTS {
                             let wanted = format!("at most {MAX_OBJECTS} objects");
                             return Err(FormatError::new(Flaw::TooLarge, what, wanted, "more"));
@@ -341,10 +388,13 @@ impl<'a> File<'a> {
         self.objects.get(path).ok_or_else(missing)
     }
 
-    /// Returns the texts of an attribute, one or a list, or `None` where the object has no such attribute.
-    pub fn texts(&self, path: &str, attribute: &str) -> Result<Option<Vec<String>>, FormatError> {
+    /// Returns the attributes of an object.
+    pub fn attributes(&self, path: &str) -> Result<Attributes<'_, 'a>, FormatError> {
         let what = "an attribute";
-        for &(kind, contents) in self.object(path)? {
+        let mut found = HashMap::new();
+        let object = self.object(path)?;
+        self.budget.work(what, object.len() as u64)?;
+        for &(kind, contents) in object {
             if kind != 0x0c {
                 continue;
             }
@@ -361,36 +411,28 @@ impl<'a> File<'a> {
             let name = name.split(|&b| b == 0).next().unwrap_or_default();
             let ty = r.take(padded(sizes[1]), what)?;
             let dims = r.take(padded(sizes[2]), what)?;
-            if name != attribute.as_bytes() {
-                continue;
-            }
-            let ty = Type::read(ty)?;
-            let count = extents(dims)?.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).unwrap_or(u64::MAX);
-            if count > r.left() as u64 / ty.bytes() {
-                let (wanted, got) = (format!("{count} elements"), format!("{} bytes", r.left()));
-                return Err(FormatError::new(Flaw::Truncated, format!("the attribute `{attribute}`"), wanted, got));
-            }
-            let mut texts = Vec::new();
-            for _ in 0..count {
-                let element = r.take(ty.bytes(), what)?;
-                texts.push(match ty {
-                    Type::Text(_) => text(element.split(|&b| b == 0).next().unwrap_or_default())?,
-                    Type::Texts => self.heap_text(element)?,
-                    _ => return Err(unsupported(what, "numbers where texts should be")),
-                });
-            }
-            return Ok(Some(texts));
+            let elements = r.take(r.left() as u64, what)?;
+            self.budget.work(what, name.len() as u64)?;
+            self.budget.take(what, ENTRY_BYTES)?;
+            found.entry(name).or_insert([ty, dims, elements]);
         }
-        Ok(None)
+        // They live as long as the caller looks at them.
+        self.budget.give(found.len() as u64 * ENTRY_BYTES);
+        Ok(Attributes { file: self, found })
+    }
+
+    fn text(&self, bytes: &'a [u8]) -> Result<&'a str, FormatError> {
+        self.budget.work("a text", bytes.len() as u64)?;
+        std::str::from_utf8(bytes).map_err(|e| FormatError::new(Flaw::Utf8, "a text", "UTF-8", e))
     }
 
     /// Returns a text out of a global heap: length, address of the collection, number in it.
-    fn heap_text(&self, element: &[u8]) -> Result<String, FormatError> {
+    fn heap_text(&self, element: &[u8]) -> Result<&'a str, FormatError> {
         let what = "a heap of texts";
         let mut e = Reader::new(element);
         let (length, at, wanted) = (number(&mut e, 4, what)?, number(&mut e, 8, what)?, number(&mut e, 4, what)?);
         if length == 0 {
-            return Ok(String::new());
+            return Ok("");
         }
         let mut r = self.at(at, what)?;
         if r.take(4, what)? != b"GCOL" {
@@ -400,11 +442,12 @@ impl<'a> File<'a> {
         let size = number(&mut r, 8, what)?.saturating_sub(16);
         let mut r = Reader::new(r.take(size, what)?);
         while r.left() >= 16 {
+            self.budget.work(what, 16)?;
             let index = number(&mut r, 2, what)?;
             r.take(6, what)?;
             let size = number(&mut r, 8, what)?;
             if index == wanted {
-                return text(r.take(length.min(size), what)?);
+                return self.text(r.take(length.min(size), what)?);
             }
             if index == 0 {
                 break;
@@ -478,6 +521,8 @@ impl<'a> File<'a> {
     pub fn dataset(&self, path: &str) -> Result<HostTensor, FormatError> {
         let what = format!("`{path}`");
         let object = self.object(path)?;
+        // Some messages are looked for, each from the front.
+        self.budget.work(&what, 8 * object.len() as u64)?;
         let part = |kind: u16| Self::message(object, kind).ok_or_else(|| broken(&what, "type and extents", "none"));
         let (ty, dims) = (Type::read(part(0x03)?)?, extents(part(0x01)?)?);
         let layout = Self::layout(object)?;
@@ -487,9 +532,12 @@ impl<'a> File<'a> {
             _ => (self.bytes.len() as u64).saturating_mul(MOST_EXPANSION),
         };
         let size = super::checked_bytes(&what, &dims, ty.bytes(), cap)?;
-        let raw: std::borrow::Cow<[u8]> = match layout {
+        let raw: Cow<[u8]> = match layout {
             Layout::Inside(bytes) => bytes[..size].into(),
-            Layout::Whole { at: UNDEFINED, .. } => vec![0; size].into(),
+            Layout::Whole { at: UNDEFINED, .. } => {
+                self.budget.take(&what, size as u64)?;
+                vec![0; size].into()
+            }
             Layout::Whole { at, size: stored } if stored >= size as u64 => {
                 self.at(at, &what)?.take(size as u64, &what)?.into()
             }
@@ -507,36 +555,47 @@ impl<'a> File<'a> {
                 self.assemble(&what, object, &dims, &chunk, ty.bytes(), vec![(origin, at, stored)])?.into()
             }
         };
+        let count = size as u64 / ty.bytes();
+        self.budget.take(
+            &what,
+            match ty {
+                Type::Float(2) => 2 * count,
+                Type::Int { bytes: 1, signed: false } => count,
+                // Those that must fit are collected in a list that grows.
+                Type::Int { bytes: 8, .. } => 12 * count,
+                _ => 4 * count,
+            },
+        )?;
         let shape: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
         let eight = || raw.chunks_exact(8).map(|c| <[u8; 8]>::try_from(c).unwrap_or_default());
         let integer = |n: Option<i32>| n.ok_or_else(|| unsupported(&what, "integers over 32 bits"));
-        let data = match ty {
-            Type::Float(4) => return whole(&what, HostTensor::from_bytes(shape, DType::F32, &raw)),
-            Type::Float(2) => return whole(&what, HostTensor::from_bytes(shape, DType::F16, &raw)),
-            Type::Float(_) => Data::F32(eight().map(|w| f64::from_le_bytes(w) as f32).collect()),
-            Type::Int { bytes: 1, signed: false } => Data::U8(raw.to_vec()),
-            Type::Int { bytes: 4, signed: true } => {
-                return whole(&what, HostTensor::from_bytes(shape, DType::I32, &raw));
-            }
-            Type::Int { bytes: 4, signed: false } => {
-                return whole(&what, HostTensor::from_bytes(shape, DType::U32, &raw));
-            }
-            Type::Int { bytes: 1, .. } => Data::I32(raw.iter().map(|&b| i32::from(b as i8)).collect()),
+        let i32s = |v: Vec<i32>| HostTensor::i32(shape.clone(), v);
+        let tensor = match ty {
+            Type::Float(4) => HostTensor::from_bytes(shape, DType::F32, &raw),
+            Type::Float(2) => HostTensor::from_bytes(shape, DType::F16, &raw),
+            Type::Float(_) => HostTensor::f32(shape, eight().map(|w| f64::from_le_bytes(w) as f32).collect()),
+            Type::Int { bytes: 1, signed: false } => HostTensor::u8(shape, raw.to_vec()),
+            Type::Int { bytes: 4, signed: true } => HostTensor::from_bytes(shape, DType::I32, &raw),
+            Type::Int { bytes: 4, signed: false } => HostTensor::from_bytes(shape, DType::U32, &raw),
+            Type::Int { bytes: 1, .. } => i32s(raw.iter().map(|&b| i32::from(b as i8)).collect()),
             Type::Int { bytes: 2, signed } => {
                 let words = raw.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]]));
-                Data::I32(words.map(|w| if signed { i32::from(w as i16) } else { i32::from(w) }).collect())
+                i32s(words.map(|w| if signed { i32::from(w as i16) } else { i32::from(w) }).collect())
             }
             Type::Int { signed: true, .. } => {
                 let fit = |w| integer(i32::try_from(i64::from_le_bytes(w)).ok());
-                Data::I32(eight().map(fit).collect::<Result<_, _>>()?)
+                i32s(eight().map(fit).collect::<Result<_, _>>()?)
             }
             Type::Int { .. } => {
                 let fit = |w| integer(i32::try_from(u64::from_le_bytes(w)).ok());
-                Data::I32(eight().map(fit).collect::<Result<_, _>>()?)
+                i32s(eight().map(fit).collect::<Result<_, _>>()?)
             }
             Type::Text(_) | Type::Texts => return Err(unsupported(&what, "texts where numbers should be")),
         };
-        whole(&what, HostTensor::new(shape, data))
+        if let Cow::Owned(_) = raw {
+            self.budget.give(size as u64);
+        }
+        tensor.map_err(|e| FormatError::new(Flaw::ByteCount, what, "elements that fit the extents", e))
     }
 
     /// Returns first element, address and stored bytes of each chunk of a tree.
@@ -563,9 +622,10 @@ impl<'a> File<'a> {
                 r.take(8, what)?;
                 let child = number(&mut r, 8, what)?;
                 if level > 0 {
-                    stack.push(child);
+                    self.budget.push(what, &mut stack, child)?;
                 } else if chunks.len() < MAX_CHUNKS {
-                    chunks.push((origin, child, stored));
+                    self.budget.take(what, 8 * rank as u64)?;
+                    self.budget.push(what, &mut chunks, (origin, child, stored))?;
                 } else {
                     return Err(FormatError::new(Flaw::TooLarge, what, format!("at most {MAX_CHUNKS}"), "more"));
                 }
@@ -594,24 +654,22 @@ impl<'a> File<'a> {
         let most = stored.saturating_mul(expansion);
         let size = super::checked_bytes(what, dims, width, most)?;
         let chunk_bytes = super::checked_bytes(what, chunk, width, most)?;
+        self.budget.take(what, size as u64)?;
         let mut out = vec![0u8; size];
+        let rows = chunk_bytes as u64 / width / chunk.last().copied().unwrap_or(1);
         for (origin, at, stored) in chunks {
             let packed = self.at(at, what)?.take(stored, what)?;
+            // A chunk's bytes before and after a filter; it is copied row by row, each place found by its axes.
+            let held = 3 * (stored + chunk_bytes as u64);
+            self.budget.take(what, held)?;
+            self.budget.work(what, rows.saturating_mul(4 * chunk.len() as u64 + 4))?;
             let bytes = unpack(what, packed, &filters, chunk_bytes, width as usize)?;
             place(&mut out, dims, &bytes, chunk, &origin, width as usize)
                 .ok_or_else(|| broken(what, "chunks inside the dataset", format!("one at {origin:?}")))?;
+            self.budget.give(held);
         }
         Ok(out)
     }
-}
-
-fn whole(what: &str, tensor: Result<HostTensor, crate::tensor::TensorError>) -> Result<HostTensor, FormatError> {
-    tensor.map_err(|e| FormatError::new(Flaw::ByteCount, what, "elements that fit the extents", e))
-}
-
-fn text(bytes: &[u8]) -> Result<String, FormatError> {
-    let text = std::str::from_utf8(bytes).map_err(|e| FormatError::new(Flaw::Utf8, "a text", "UTF-8", e))?;
-    Ok(text.to_owned())
 }
 
 /// Undoes the filters of a chunk.

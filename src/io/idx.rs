@@ -1,6 +1,6 @@
 //! IDX, the format of MNIST: two zero bytes, element type, rank, big-endian extents, elements.
 
-use super::{Flaw, FormatError, Reader, checked_bytes, read_file};
+use super::{Budget, Flaw, FormatError, Reader, checked_bytes, read_file};
 use crate::tensor::HostTensor;
 use flate2::bufread::GzDecoder;
 use std::{io::Read, path::Path};
@@ -13,13 +13,16 @@ const MOST_PER_BYTE: u64 = 1032;
 
 /// Returns the tensor of bytes in an IDX file, plain or gzipped, of 1 to 4 axes.
 ///
-/// Memory taken is at most the stated size, which is checked against [`CAP_BYTES`] and against what
-/// the file's length can hold.
+/// Memory taken is at most the stated size, which is checked against [`CAP_BYTES`], what the file's length can hold, and
+/// its [`Budget`].
 pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
+    let budget = Budget::new(bytes.len() as u64);
     if !bytes.starts_with(&[0x1f, 0x8b]) {
         let mut r = Reader::new(bytes);
         let (shape, n) = header(&mut r)?;
-        let elements = r.take(n as u64, "the elements")?.to_vec();
+        let elements = r.take(n as u64, "the elements")?;
+        budget.take("the elements", n as u64)?;
+        let elements = elements.to_vec();
         r.finish("after the elements")?;
         return tensor(shape, elements);
     }
@@ -34,6 +37,7 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
         let got = format!("a gzip file of {} bytes, which cannot hold them", bytes.len());
         return Err(FormatError::new(Flaw::Truncated, "the elements", format!("{n} bytes"), got));
     }
+    budget.take("the elements", n as u64)?;
     let mut elements = vec![0; n];
     let got = fill(&mut decoder, &mut elements)?;
     if got < n {

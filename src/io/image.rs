@@ -1,8 +1,8 @@
 //! PNG and JPEG pictures to and from tensors.
 
-use super::{Flaw, FormatError, checked_bytes, read_file};
+use super::{Budget, Flaw, FormatError, checked_bytes, read_file};
 use crate::tensor::{Data, HostTensor};
-use image::{DynamicImage, GrayImage, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use std::{io::Cursor, path::Path};
 
 /// The largest width and height of a picture that is decoded, in pixels.
@@ -18,40 +18,63 @@ fn wrong(what: &str, wanted: &str, got: impl std::fmt::Display) -> FormatError {
 /// grey, else (h, w, 3); what is transparent becomes white.
 ///
 /// A picture over [`MAX_SIDE`] or [`CAP_BYTES`] is refused before its pixels are decoded. EXIF's orientation is not
-/// applied.
+/// applied. A JPEG of which nothing but the end marker is missing is read; [`read_damaged`] says that it is.
 pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
-    let picture = decode(bytes)?;
+    Ok(read_damaged(bytes)?.0)
+}
+
+/// Returns what [`read`] returns, and what is wrong with a picture that can be read all the same.
+pub fn read_damaged(bytes: &[u8]) -> Result<(HostTensor, Option<FormatError>), FormatError> {
+    let (picture, damage) = decode(bytes)?;
     let (w, h) = (picture.width() as usize, picture.height() as usize);
-    let picture = if picture.color().has_alpha() { on_white(&picture) } else { picture };
+    let picture = if picture.color().has_alpha() { on_white(picture) } else { picture };
     let result = match picture.color().has_color() {
         true => HostTensor::u8([h, w, 3], picture.into_rgb8().into_raw()),
         false => HostTensor::u8([h, w, 1], picture.into_luma8().into_raw()),
     };
-    result.map_err(|e| wrong("the picture", "as many pixels as its size says", e))
+    Ok((result.map_err(|e| wrong("the picture", "as many pixels as its size says", e))?, damage))
 }
 
-/// Returns the picture in a PNG or JPEG file with the channels that it has, refused as [`read`] refuses.
-pub(crate) fn decode(bytes: &[u8]) -> Result<DynamicImage, FormatError> {
-    let mut reader = ImageReader::new(Cursor::new(bytes));
+/// Returns the picture in a PNG or JPEG file with the channels that it has, refused as [`read`] refuses, and its damage.
+pub(crate) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<FormatError>), FormatError> {
+    if bytes.is_empty() {
+        return Err(FormatError::new(Flaw::Empty, "the picture", "PNG or JPEG", "an empty file"));
+    }
     let format = image::guess_format(bytes)
         .ok()
         .filter(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg))
         .ok_or_else(|| FormatError::new(Flaw::Magic, "the picture", "PNG or JPEG", "other bytes"))?;
-    reader.set_format(format);
+    if format != ImageFormat::Jpeg || has_end(bytes) {
+        return Ok((pixels(bytes, format)?, None));
+    }
+    // What follows the last pixel changes none, and what is read in place of missing pixels does.
+    let [plain, other] = [&[0xFF, 0xD9][..], &[[0x5A; 64], [0xC3; 64]].concat()].map(|end| {
+        // Half of the marker may be there.
+        let whole = bytes.strip_suffix(b"\xFF").unwrap_or(bytes);
+        pixels(&[whole, end, b"\xFF\xD9"].concat(), format)
+    });
+    let truncated = |got| FormatError::new(Flaw::Truncated, "the picture", "a JPEG with its end marker", got);
+    match (plain?, other) {
+        (picture, Ok(other)) if picture == other => Ok((picture, Some(truncated("one without, all pixels there")))),
+        _ => Err(truncated("the file's end before the picture's")),
+    }
+}
+
+fn pixels(bytes: &[u8], format: ImageFormat) -> Result<DynamicImage, FormatError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(CAP_BYTES);
     reader.limits(limits);
-    let wanted = format!("an intact one of at most {MAX_SIDE}×{MAX_SIDE} pixels");
-    let picture = reader.decode().map_err(|e| {
+    let wrong = |e| {
         let flaw = if matches!(e, image::ImageError::Limits(_)) { Flaw::TooLarge } else { Flaw::Picture };
-        FormatError::new(flaw, "the picture", &wanted, e)
-    })?;
-    if format == ImageFormat::Jpeg && !has_end(bytes) {
-        return Err(FormatError::new(Flaw::Truncated, "the picture", wanted, "the file's end before the picture's"));
-    }
-    Ok(picture)
+        let wanted = format!("an intact one of at most {MAX_SIDE}×{MAX_SIDE} pixels");
+        FormatError::new(flaw, "the picture", wanted, e)
+    };
+    let decoder = reader.into_decoder().map_err(wrong)?;
+    Budget::new(bytes.len() as u64).at_least(CAP_BYTES).take("the picture", decoder.total_bytes())?;
+    DynamicImage::from_decoder(decoder).map_err(wrong)
 }
 
 /// Returns whether a JPEG's end marker is there; the decoder paints what is missing grey.
@@ -71,15 +94,24 @@ fn has_end(jpeg: &[u8]) -> bool {
     false
 }
 
-fn on_white(picture: &DynamicImage) -> DynamicImage {
-    let rgba = picture.to_rgba8();
+fn on_white(picture: DynamicImage) -> DynamicImage {
     let over = |x: u8, a: u8| ((u32::from(x) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
-    let pixels = rgba.pixels().map(|p| [over(p[0], p[3]), over(p[1], p[3]), over(p[2], p[3])]);
-    let (w, h) = rgba.dimensions();
+    let (w, h) = (picture.width(), picture.height());
+    // In place: a picture with its opacity may take all the memory that there is for it.
     if picture.color().has_color() {
-        DynamicImage::ImageRgb8(RgbImage::from_raw(w, h, pixels.flatten().collect()).unwrap_or_default())
+        let mut bytes = picture.into_rgba8().into_raw();
+        for i in 0..bytes.len() / 4 {
+            (0..3).for_each(|k| bytes[3 * i + k] = over(bytes[4 * i + k], bytes[4 * i + 3]));
+        }
+        bytes.truncate(bytes.len() / 4 * 3);
+        DynamicImage::ImageRgb8(RgbImage::from_raw(w, h, bytes).unwrap_or_default())
     } else {
-        DynamicImage::ImageLuma8(GrayImage::from_raw(w, h, pixels.map(|p| p[0]).collect()).unwrap_or_default())
+        let mut bytes = picture.into_luma_alpha8().into_raw();
+        for i in 0..bytes.len() / 2 {
+            bytes[i] = over(bytes[2 * i], bytes[2 * i + 1]);
+        }
+        bytes.truncate(bytes.len() / 2);
+        DynamicImage::ImageLuma8(GrayImage::from_raw(w, h, bytes).unwrap_or_default())
     }
 }
 
@@ -118,8 +150,7 @@ pub fn png(picture: &RgbImage) -> Result<Vec<u8>, FormatError> {
 
 /// Returns nothing once the picture lies at `path` as PNG.
 pub fn save(picture: &RgbImage, path: impl AsRef<Path>) -> Result<(), FormatError> {
-    let path = path.as_ref();
-    std::fs::write(path, png(picture)?).map_err(|e| FormatError::io(path, "to write it", &e))
+    super::save::save(path, &png(picture)?, false)
 }
 
 #[cfg(test)]
@@ -152,7 +183,13 @@ mod tests {
             ImageFormat::Jpeg,
         );
         assert!(read(&[&cut[..], b"\xFF\xDA"].concat()).is_ok());
-        assert!((3..cut.len()).all(|n| read(&cut[..n]).is_err()));
+        let whole = read(&cut).unwrap();
+        for n in cut.len() - 2..cut.len() {
+            let (picture, damage) = read_damaged(&cut[..n]).unwrap();
+            assert!(picture == whole && damage.is_some_and(|e| e.flaw == Flaw::Truncated));
+        }
+        assert!((1..cut.len() - 2).all(|n| read(&cut[..n]).is_err()));
+        assert_eq!(read(b"").unwrap_err().flaw, Flaw::Empty);
         let floats = HostTensor::f32([1, 3, 1], vec![-1.0, 0.5, 2.0]).unwrap();
         assert_eq!(to_rgb(&floats).unwrap().as_raw()[..], [0, 0, 0, 128, 128, 128, 255, 255, 255]);
     }

@@ -1,5 +1,5 @@
-//! Files in and out. Every size that a file states goes through one bounded [`Reader`] and is checked
-//! before memory is taken for it.
+//! Files in and out. Every size that a file states goes through one bounded [`Reader`], and all that a file takes is
+//! drawn on one [`Budget`] before it is taken.
 
 #[cfg(feature = "weights")]
 pub mod archive;
@@ -17,7 +17,7 @@ pub mod save;
 pub mod tfjs;
 pub mod weights;
 
-use std::{fmt, path::Path};
+use std::{cell::Cell, fmt, path::Path};
 
 /// What is wrong with a file, for programs that decide by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,12 +144,152 @@ pub fn read_file(path: impl AsRef<Path>, cap_bytes: u64) -> Result<Vec<u8>, Form
     if bytes.len() as u64 > cap_bytes { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
 }
 
+/// What reading one file may take: bytes of memory beside the file's own, and units of work.
+///
+/// Readers draw on it before they take. It allows the greater of 64 MiB and 20 times the file in bytes, and four times
+/// as many units of work, a unit being a byte that is unpacked, copied or compared, or an entry that is looked at. So a
+/// small file that describes endless memory or work ends in an error ([`Flaw::TooLarge`]), however it does so.
+///
+/// ```
+/// use hubel::io::{Budget, Flaw};
+/// let budget = Budget::new(1000);
+/// budget.take("an array", 60 << 20)?;
+/// assert_eq!(budget.take("another", 60 << 20).unwrap_err().flaw, Flaw::TooLarge);
+/// budget.give(60 << 20);
+/// budget.take("another", 60 << 20)?;
+/// assert!(Budget::new(1000).at_least(1 << 30).take("a trusted array", 1 << 30).is_ok());
+/// # Ok::<(), hubel::io::FormatError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Budget {
+    least: u64,
+    file: Cell<u64>,
+    taken: Cell<u64>,
+    worked: Cell<u64>,
+}
+
+impl Budget {
+    /// The bytes that any file may take.
+    pub const LEAST_BYTES: u64 = 64 << 20;
+    /// How many times its size a larger file may take.
+    pub const TIMES: u64 = 20;
+    const WORK: u64 = 4;
+
+    /// Returns the budget of a file of so many bytes.
+    pub fn new(file_bytes: u64) -> Self {
+        let [taken, worked] = [Cell::new(0), Cell::new(0)];
+        Budget { least: Self::LEAST_BYTES, file: Cell::new(file_bytes), taken, worked }
+    }
+
+    /// Returns the budget with at least so many bytes, for a file that is known to need them.
+    pub fn at_least(mut self, bytes: u64) -> Self {
+        self.least = self.least.max(bytes);
+        self
+    }
+
+    /// Returns the bytes that may be taken in all.
+    pub fn bytes(&self) -> u64 {
+        self.least.max(self.file.get().saturating_mul(Self::TIMES))
+    }
+
+    /// Counts a further file of so many bytes that belongs to the first.
+    pub fn add_file(&self, bytes: u64) {
+        self.file.set(self.file.get().saturating_add(bytes));
+    }
+
+    /// Returns nothing where so many bytes may be taken for `what`, and an error where they exceed the budget.
+    pub fn take(&self, what: &str, bytes: u64) -> Result<(), FormatError> {
+        let taken = self.taken.get().saturating_add(bytes);
+        if taken > self.bytes() {
+            return Err(self.exceeded(what, "bytes", self.bytes(), taken));
+        }
+        self.taken.set(taken);
+        self.work(what, bytes)
+    }
+
+    /// Returns bytes that were taken and are free again.
+    pub fn give(&self, bytes: u64) {
+        self.taken.set(self.taken.get().saturating_sub(bytes));
+    }
+
+    /// Returns nothing where so many units of work may be done for `what`, and an error where they exceed the budget.
+    pub fn work(&self, what: &str, units: u64) -> Result<(), FormatError> {
+        let (worked, most) = (self.worked.get().saturating_add(units), self.bytes().saturating_mul(Self::WORK));
+        if worked > most {
+            return Err(self.exceeded(what, "units of work", most, worked));
+        }
+        self.worked.set(worked);
+        Ok(())
+    }
+
+    /// Appends to a list, whose growth is drawn on the budget.
+    pub(crate) fn push<T>(&self, what: &str, list: &mut Vec<T>, item: T) -> Result<(), FormatError> {
+        self.reserve(what, list, 1)?;
+        list.push(item);
+        Ok(())
+    }
+
+    /// Makes room for `n` items more in a list.
+    pub(crate) fn reserve<T>(&self, what: &str, list: &mut Vec<T>, n: usize) -> Result<(), FormatError> {
+        self.work(what, n as u64)?;
+        let (old, needed) = (list.capacity(), list.len() + n);
+        if needed > old {
+            let (new, size) = (needed.max(2 * old).max(4), size_of::<T>() as u64);
+            self.take(what, new as u64 * size)?;
+            list.reserve_exact(new - list.len());
+            self.give(old as u64 * size);
+        }
+        Ok(())
+    }
+
+    /// Draws what serde_json takes at most for a text's values: a map has nodes of eleven entries, a list begins with
+    /// four places and doubles.
+    pub(crate) fn take_json(&self, what: &str, text: &[u8]) -> Result<(), FormatError> {
+        const NODE: u64 = 640;
+        const PLACES: u64 = 128;
+        const DEEPEST: usize = 128;
+        let (mut bytes, mut open, mut quoted, mut escaped) = (text.len() as u64, Vec::new(), false, false);
+        for &b in text {
+            match b {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                _ if quoted => {}
+                b'{' | b'[' => {
+                    bytes += if b == b'{' { NODE } else { PLACES };
+                    open.push((b, 0));
+                    // serde_json goes no deeper.
+                    if open.len() > DEEPEST {
+                        break;
+                    }
+                }
+                b'}' | b']' => drop(open.pop()),
+                b',' => match open.last_mut() {
+                    Some((b'{', n @ 0..10)) | Some((b'[', n @ 0..3)) => *n += 1,
+                    _ => bytes += PLACES,
+                },
+                _ => {}
+            }
+        }
+        self.take(what, bytes)
+    }
+
+    fn exceeded(&self, what: &str, unit: &str, most: u64, got: u64) -> FormatError {
+        let wanted = format!("at most {most} {unit} for a file of {} bytes", self.file.get());
+        FormatError::new(Flaw::TooLarge, what, wanted, format!("{got} and maybe more"))
+            .advise("read it with a larger `io::Budget` where it can be trusted")
+    }
+}
+
 /// Returns the number of bytes of a tensor of `dims` with elements of `element_bytes`, or an error
 /// where the product overflows or exceeds `cap_bytes`.
 pub fn checked_bytes(what: &str, dims: &[u64], element_bytes: u64, cap_bytes: u64) -> Result<usize, FormatError> {
-    let product = dims.iter().try_fold(element_bytes, |p, &d| p.checked_mul(d)).ok_or_else(|| {
+    // An extent of 0 hides no others that overflow.
+    let whole = dims.iter().filter(|&&d| d > 0).try_fold(element_bytes, |p, &d| p.checked_mul(d));
+    let whole = whole.ok_or_else(|| {
         FormatError::new(Flaw::Overflow, what, "a size that fits in 64 bits", format!("extents {dims:?}"))
     })?;
+    let product = if dims.contains(&0) { 0 } else { whole };
     if product > cap_bytes || usize::try_from(product).is_err() {
         return Err(FormatError::new(
             Flaw::TooLarge,

@@ -1,7 +1,7 @@
 //! NumPy's .npy: a magic word, a header that is a Python dictionary of three entries, then the elements.
 
-use super::{Flaw, FormatError, Reader, checked_bytes, read_file};
-use crate::tensor::{DType, Data, HostTensor};
+use super::{Budget, Flaw, FormatError, Reader, checked_bytes, read_file};
+use crate::tensor::{DType, Data, HostTensor, TensorError};
 use std::path::Path;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -128,6 +128,11 @@ impl<'a> Parser<'a> {
 /// # Ok::<(), hubel::Error>(())
 /// ```
 pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
+    read_within(bytes, &Budget::new(bytes.len() as u64))
+}
+
+/// Returns what [`read`] returns, within a file's budget.
+pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<HostTensor, FormatError> {
     let mut r = Reader::new(bytes);
     let magic = r.take(6, "the magic word");
     if !magic.is_ok_and(|m| m == MAGIC) {
@@ -169,6 +174,7 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
     let size = checked_bytes("the array", &header.shape, width, FILE_CAP_BYTES)?;
     let elements = r.take(size as u64, "the elements")?;
     r.finish("the elements")?;
+    budget.take("the elements", size as u64)?;
     let range = |got: String| {
         let wanted = "integers that fit in 32 bits, and bytes from 0 up";
         FormatError::new(Flaw::Type, "an element", wanted, got).advise(advice)
@@ -181,6 +187,7 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
         };
         Ok(Data::I32(words.map(fit).collect::<Result<_, _>>()?))
     };
+    let shape: Vec<usize> = header.shape.iter().map(|&d| d as usize).collect();
     let data = match kind {
         "f8" => {
             let words = elements.chunks_exact(8).map(|c| f64::from_le_bytes(std::array::from_fn(|i| c[i])));
@@ -202,13 +209,14 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
                 "u4" => DType::U32,
                 _ => DType::U8,
             };
-            let whole = HostTensor::from_bytes([size / width as usize], dtype, elements);
-            whole.map_err(|e| FormatError::new(Flaw::ByteCount, "the elements", "whole ones", e))?.data().clone()
+            return fits(HostTensor::from_bytes(shape, dtype, elements));
         }
     };
-    let shape: Vec<usize> = header.shape.iter().map(|&d| d as usize).collect();
-    HostTensor::new(shape, data)
-        .map_err(|e| FormatError::new(Flaw::ByteCount, "the elements", "as many as the shape", e))
+    fits(HostTensor::new(shape, data))
+}
+
+fn fits(tensor: Result<HostTensor, TensorError>) -> Result<HostTensor, FormatError> {
+    tensor.map_err(|e| FormatError::new(Flaw::ByteCount, "the elements", "as many as the shape", e))
 }
 
 /// Returns the array in the file at `path`; errors name the file.

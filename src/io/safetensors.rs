@@ -4,7 +4,7 @@
 //! The header is read by a parser of exactly its grammar: it does not recurse, copies nothing but
 //! names, and refuses everything else by name. Files written here carry a CRC-32 of the whole file.
 
-use super::{Flaw, FormatError, Reader, checked_bytes, read_file};
+use super::{Budget, Flaw, FormatError, Reader, checked_bytes, read_file};
 use crate::tensor::{DType, HostTensor};
 use std::{
     borrow::Cow,
@@ -33,6 +33,12 @@ const NO_CHECKSUM: &[u8] = b"00000000";
 ///
 /// Memory taken is at most twice the file and 1 MiB. Where the file carries a checksum it must hold.
 pub fn read(bytes: &[u8]) -> Result<Vec<(String, HostTensor)>, FormatError> {
+    read_within(bytes, &Budget::new(bytes.len() as u64))
+}
+
+/// Returns what [`read`] returns, within a file's budget.
+pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<Vec<(String, HostTensor)>, FormatError> {
+    budget.take("the tensors", 2 * bytes.len() as u64 + (1 << 20))?;
     let file = File::parse(bytes)?;
     file.check(bytes, false)?;
     let mut tensors = Vec::with_capacity(file.entries.len());

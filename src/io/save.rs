@@ -3,11 +3,17 @@
 
 use super::{Flaw, FormatError, read_file};
 use std::{
-    ffi::OsString,
+    collections::HashSet,
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
+    hash::{DefaultHasher, Hash, Hasher},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 /// The system calls of a save, so that a test can stop between any two.
@@ -49,9 +55,13 @@ impl Disk for System {}
 /// Returns nothing once the bytes lie safely at `path`.
 ///
 /// A temporary file in the same folder is written, synced, read back and compared, then takes the
-/// path's place. With `keep_previous` the file that was there stays reachable at [`previous`].
+/// path's place. With `keep_previous` the file that was there stays reachable at [`previous`]. Temporary files that killed
+/// processes left for this path are removed. A symbolic link stays one, what it leads to is written; a folder or a device
+/// is an error.
 pub fn save(path: impl AsRef<Path>, bytes: &[u8], keep_previous: bool) -> Result<(), FormatError> {
-    save_on(&System, path.as_ref(), bytes, keep_previous)
+    let path = target(path.as_ref())?;
+    sweep(&path);
+    save_on(&System, &path, bytes, keep_previous)
 }
 
 /// Makes the folder that a file will lie in and tries to write there: what could not be saved after hours of work is an
@@ -66,32 +76,118 @@ pub fn save(path: impl AsRef<Path>, bytes: &[u8], keep_previous: bool) -> Result
 /// # Ok::<(), hubel::io::FormatError>(())
 /// ```
 pub fn prepare(path: impl AsRef<Path>) -> Result<(), FormatError> {
-    let path = path.as_ref();
-    if path.is_dir() {
-        return Err(FormatError::new(Flaw::Io, "the file", "a path that a file can have", "a folder's").of(path));
-    }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let path = &target(path.as_ref())?;
+    let (folder, temporary) = (folder(path), temporary(path));
     fs::create_dir_all(folder).map_err(|e| FormatError::io(path, "its folder to be there or to be made", &e))?;
-    let temporary = with_suffix(path, &format!(".{}.try", std::process::id()));
     let tried =
         OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|_| fs::remove_file(&temporary));
     tried.map_err(|e| FormatError::io(path, "a folder that files can be written to", &e))
 }
 
-/// Returns where [`save`] keeps the file before the last one: the same name and `.previous`.
+/// Returns where [`save`] keeps the file before the last one: the same name and `.previous`, of a symbolic link beside
+/// what it leads to.
 pub fn previous(path: impl AsRef<Path>) -> PathBuf {
-    with_suffix(path.as_ref(), ".previous")
+    with_suffix(&followed(path.as_ref()), ".previous")
+}
+
+/// Returns what the symbolic links at a path lead to, be it there or not.
+fn followed(path: &Path) -> PathBuf {
+    // As many as Linux follows.
+    const MOST_LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&path) {
+            Ok(to) => path = path.parent().unwrap_or(Path::new("")).join(to),
+            Err(_) => break,
+        }
+    }
+    path
+}
+
+/// Returns the file that is written where a path is saved to.
+fn target(path: &Path) -> Result<PathBuf, FormatError> {
+    let wanted = "a file, or a path that is free";
+    let error = |got: &str| FormatError::new(Flaw::Io, "the file", wanted, got).of(path);
+    let file = followed(path);
+    match file.symlink_metadata() {
+        Ok(found) if found.is_file() => Ok(file),
+        Ok(found) if found.is_dir() => Err(error("a folder").advise("name a file in it")),
+        Ok(found) if found.is_symlink() => Err(error("links without end")),
+        Ok(_) => Err(error("a device or a pipe").advise("name a file, and copy it there")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && file.file_name().is_some() => Ok(file),
+        Err(e) => Err(FormatError::io(path, wanted, &e)),
+    }
+}
+
+/// The names of temporary files that this process is writing.
+static WRITING: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+
+/// What tells processes of one number apart: the machine since its start, and the container.
+static MACHINE: LazyLock<u64> = LazyLock::new(|| {
+    let boot = fs::read("/proc/sys/kernel/random/boot_id").ok();
+    let container = fs::read_link("/proc/self/ns/pid").ok();
+    let mut hasher = DefaultHasher::new();
+    (boot, container).hash(&mut hasher);
+    hasher.finish()
+});
+
+/// Returns a name for a temporary file of a path, which holds whose it is.
+fn temporary(path: &Path) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    with_suffix(path, &format!(".{:016x}-{}-{count}.tmp", *MACHINE, std::process::id()))
+}
+
+/// Returns machine and process of a temporary file of `path`, or `None` for another name.
+fn owner(path: &Path, name: &OsStr) -> Option<(u64, u32)> {
+    let own = path.file_name()?.as_encoded_bytes();
+    let rest = name.as_encoded_bytes().strip_prefix(own)?.strip_prefix(b".")?;
+    let rest = std::str::from_utf8(rest).ok()?;
+    let rest = rest.strip_suffix(".previous").unwrap_or(rest).strip_suffix(".tmp")?;
+    let mut parts = rest.split('-');
+    let machine = parts.next().filter(|m| m.len() == 16).and_then(|m| u64::from_str_radix(m, 16).ok())?;
+    let process = parts.next()?.parse().ok()?;
+    let count = parts.next()?.parse::<u32>();
+    (count.is_ok() && parts.next().is_none()).then_some((machine, process))
+}
+
+/// Removes temporary files of a path whose writers are no more: processes of this machine that have ended, of others what
+/// is an hour old. What cannot be removed stays.
+fn sweep(path: &Path) {
+    const OLD: Duration = Duration::from_secs(3600);
+    let folder = folder(path);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Some((machine, process)) = owner(path, &entry.file_name()) else { continue };
+        let writes = || {
+            let writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+            writing.as_ref().is_some_and(|all| all.contains(&entry.path()))
+        };
+        let abandoned = match machine == *MACHINE && Path::new("/proc/self").exists() {
+            true if process == std::process::id() => !writes(),
+            true => !Path::new(&format!("/proc/{process}")).exists(),
+            false => entry.metadata().and_then(|m| m.modified()).is_ok_and(|t| t.elapsed().is_ok_and(|age| age > OLD)),
+        };
+        if abandoned {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Returns what `read` makes of the file at `path`, or of the previous one and the error that the
-/// first gave; the first error alone where neither can be read.
+/// first gave; the first error alone where neither can be read. Temporary files of killed processes are removed, as
+/// [`save`] does.
 pub fn load<T>(
     path: impl AsRef<Path>,
     cap_bytes: u64,
     read: impl Fn(&[u8]) -> Result<T, FormatError>,
 ) -> Result<(T, Option<FormatError>), FormatError> {
     let from = |path: &Path| read(&read_file(path, cap_bytes)?).map_err(|e| e.of(path));
-    let path = path.as_ref();
+    let path = &followed(path.as_ref());
+    sweep(path);
     from(path).map(|t| (t, None)).or_else(|e| match from(&previous(path)) {
         Ok(t) => Ok((t, Some(e))),
         Err(_) => Err(e),
@@ -105,19 +201,33 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn save_on(disk: &impl Disk, path: &Path, bytes: &[u8], keep_previous: bool) -> Result<(), FormatError> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let unique = format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let temporary = with_suffix(path, &unique);
-    let result = steps(disk, path, &temporary, bytes, keep_previous);
+    let temporary = temporary(path);
+    let spare = with_suffix(&temporary, ".previous");
+    // As the folder lists them.
+    let names = [&temporary, &spare].map(|name| folder(path).join(name.file_name().unwrap_or_default()));
+    let writing = |change: fn(&mut HashSet<PathBuf>, PathBuf) -> bool| {
+        let mut all = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = all.get_or_insert_default();
+        names.iter().for_each(|name| _ = change(all, name.clone()));
+    };
+    writing(HashSet::insert);
+    let result = steps(disk, path, [&temporary, &spare], bytes, keep_previous);
     if result.is_err() {
         // The first error says more than a failed removal.
         let _ = disk.remove(&temporary);
-        let _ = disk.remove(&with_suffix(&temporary, ".previous"));
+        let _ = disk.remove(&spare);
     }
+    writing(|all, name| all.remove(&name));
     result
 }
 
-fn steps(disk: &impl Disk, path: &Path, temporary: &Path, bytes: &[u8], keep: bool) -> Result<(), FormatError> {
+fn steps(
+    disk: &impl Disk,
+    path: &Path,
+    [temporary, spare]: [&Path; 2],
+    bytes: &[u8],
+    keep: bool,
+) -> Result<(), FormatError> {
     let failed = |wanted: &'static str| move |e: io::Error| FormatError::io(path, wanted, &e);
     let mut file = disk.create_new(temporary).map_err(failed("to create a temporary file beside it"))?;
     for piece in bytes.chunks(1 << 20) {
@@ -132,13 +242,13 @@ fn steps(disk: &impl Disk, path: &Path, temporary: &Path, bytes: &[u8], keep: bo
     drop(file);
     if keep && path.exists() {
         // A link cannot replace a file, a rename can: the previous file is never missing.
-        let spare = with_suffix(temporary, ".previous");
-        disk.link(path, &spare).map_err(failed("to keep the previous file"))?;
-        disk.rename(&spare, &previous(path)).map_err(failed("to keep the previous file"))?;
+        disk.link(path, spare).map_err(failed("to keep the previous file"))?;
+        disk.rename(spare, &previous(path)).map_err(failed("to keep the previous file"))?;
+        // A rename onto another name of the same file does nothing: a save that ended here left both.
+        let _ = disk.remove(spare);
     }
     disk.rename(temporary, path).map_err(failed("to put it in its place"))?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    disk.sync_folder(folder).map_err(failed("to sync its folder"))
+    disk.sync_folder(folder(path)).map_err(failed("to sync its folder"))
 }
 
 fn holds(file: &mut File, bytes: &[u8]) -> io::Result<bool> {

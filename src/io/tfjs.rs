@@ -1,9 +1,12 @@
 //! TensorFlow.js's layers format: `model.json` with the model and a list of weights, and shards of their bytes.
 
-use super::{Flaw, FormatError, Reader, checked_bytes, read_file};
+use super::{Budget, Flaw, FormatError, Reader, checked_bytes, read_file};
 use crate::tensor::{DType, HostTensor};
 use serde::Deserialize;
-use std::path::{Component, Path};
+use std::{
+    collections::HashSet,
+    path::{Component, Path},
+};
 
 /// The largest model.json, in bytes.
 pub const JSON_CAP_BYTES: u64 = 64 << 20;
@@ -56,12 +59,14 @@ fn element_bytes(what: &str, dtype: &str) -> Result<u64, FormatError> {
     })
 }
 
-fn tensor(weight: &Weight, bytes: &mut Reader) -> Result<HostTensor, FormatError> {
+fn tensor(weight: &Weight, bytes: &mut Reader, budget: &Budget) -> Result<HostTensor, FormatError> {
     let what = format!("`{}`", weight.name);
     let stored = weight.quantization.as_ref().map_or(&weight.dtype, |q| &q.dtype);
     let width = element_bytes(&what, stored)?;
     let size = checked_bytes(&what, &weight.shape, width, SHARDS_CAP_BYTES)?;
     let raw = bytes.take(size as u64, &what)?;
+    let whole_numbers = !["float32", "float16", "int32"].contains(&stored.as_str());
+    budget.take(&what, if whole_numbers { size as u64 / width * 4 } else { size as u64 })?;
     let shape: Vec<usize> = weight.shape.iter().map(|&d| d as usize).collect();
     let fits = |t: Result<HostTensor, crate::tensor::TensorError>| {
         t.map_err(|e| FormatError::new(Flaw::ByteCount, &what, "elements that fit the shape", e))
@@ -82,15 +87,20 @@ fn tensor(weight: &Weight, bytes: &mut Reader) -> Result<HostTensor, FormatError
     fits(HostTensor::from_bytes(shape, dtype, raw))
 }
 
-/// Returns what a model.json holds, whose shards `shard` gives by their names.
+/// Returns what a model.json holds, whose shards `shard` gives by their names, each once.
+///
+/// The budget is the model.json's; shards add theirs to it.
 pub fn read(
     json: &[u8],
+    budget: &Budget,
     mut shard: impl FnMut(&str, u64) -> Result<Vec<u8>, FormatError>,
 ) -> Result<Contents, FormatError> {
+    budget.take_json("model.json", json)?;
     let model: Model = serde_json::from_slice(json)
         .map_err(|e| FormatError::new(Flaw::Syntax, "model.json", "a model in TensorFlow.js's layers format", e))?;
     let mut tensors: Vec<(String, HostTensor)> = Vec::new();
     let mut left = SHARDS_CAP_BYTES;
+    let mut read: HashSet<&Path> = HashSet::new();
     for group in &model.manifest {
         let mut bytes = Vec::new();
         for path in &group.paths {
@@ -99,12 +109,22 @@ pub fn read(
                 let got = format!("`{path}`");
                 return Err(FormatError::new(Flaw::Syntax, "a shard's name", "a file beside model.json", got));
             }
-            bytes.extend(shard(path, left)?);
-            left = SHARDS_CAP_BYTES.saturating_sub(bytes.len() as u64);
+            if !read.insert(Path::new(path)) {
+                let got = format!("`{path}` twice");
+                return Err(FormatError::new(Flaw::Duplicate, "the shards", "each shard once", got));
+            }
+            let shard = shard(path, left)?;
+            let size = shard.len() as u64;
+            left = left.saturating_sub(size);
+            budget.add_file(size);
+            budget.take("the shards", size)?;
+            budget.reserve("the shards", &mut bytes, shard.len())?;
+            bytes.extend(shard);
+            budget.give(size);
         }
         let mut reader = Reader::new(&bytes);
         for weight in &group.weights {
-            let tensor = tensor(weight, &mut reader)?;
+            let tensor = tensor(weight, &mut reader, budget)?;
             let name = weight.name.trim_end_matches(":0");
             if tensors.len() >= super::safetensors::MAX_TENSORS {
                 let wanted = format!("at most {} weights", super::safetensors::MAX_TENSORS);
@@ -113,14 +133,16 @@ pub fn read(
             tensors.push((name.to_owned(), tensor));
         }
         reader.finish("the shards")?;
+        budget.give(bytes.capacity() as u64);
     }
     // Keras's own JSON lies under `model_config` where a converter wrote the file.
+    budget.take("model.json", 2 * json.len() as u64)?;
     let config = model.topology.map(|t| t.get("model_config").unwrap_or(&t).to_string());
     Ok(Contents { config, tensors })
 }
 
 /// Returns what the model.json at `path`, and the shards beside it, hold.
-pub fn open(path: &Path) -> Result<Contents, FormatError> {
+pub fn open(path: &Path, budget: &Budget) -> Result<Contents, FormatError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let json = read_file(path, JSON_CAP_BYTES)?;
     let shard = |name: &str, left: u64| {
@@ -133,5 +155,5 @@ pub fn open(path: &Path) -> Result<Contents, FormatError> {
             _ => read_file(&path, left),
         }
     };
-    read(&json, shard).map_err(|e| if e.file.is_none() { e.of(path) } else { e })
+    read(&json, budget, shard).map_err(|e| if e.file.is_none() { e.of(path) } else { e })
 }

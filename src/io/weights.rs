@@ -2,7 +2,7 @@
 
 #[cfg(feature = "weights")]
 use super::archive::Archive;
-use super::{Flaw, FormatError, hdf5, npy, pickle, read_file, safetensors, tfjs};
+use super::{Budget, Flaw, FormatError, hdf5, npy, pickle, read_file, safetensors, tfjs};
 use crate::tensor::{DType, Data, HostTensor};
 use std::path::Path;
 #[cfg(feature = "weights")]
@@ -33,65 +33,87 @@ fn unknown() -> FormatError {
 
 /// Returns what the file of weights at `path` holds; of a folder, its model.json.
 ///
-/// Errors name the file. Elements keep their type where there is one: f64 and i64 become f32 and i32.
+/// Errors name the file. Elements keep their type where there is one: f64 and i64 become f32 and i32. What the file takes
+/// is bounded by its [`Budget`]; [`open_within`] raises that.
 pub fn open(path: impl AsRef<Path>) -> Result<Contents, FormatError> {
-    let path = path.as_ref();
+    open_within(path, 0)
+}
+
+/// Returns what [`open`] returns, of a file that may take at least so many bytes, for arrays that are packed tightly.
+pub fn open_within(path: impl AsRef<Path>, least_bytes: u64) -> Result<Contents, FormatError> {
+    Ok(open_drawn(path.as_ref(), least_bytes)?.0)
+}
+
+/// Returns what [`open_within`] returns, and the file's budget with all of it drawn.
+pub(crate) fn open_drawn(path: &Path, least_bytes: u64) -> Result<(Contents, Budget), FormatError> {
     if path.is_dir() {
-        return open(path.join("model.json"));
+        return open_drawn(&path.join("model.json"), least_bytes);
     }
     let bytes = read_file(path, FILE_CAP_BYTES)?;
+    let budget = Budget::new(bytes.len() as u64).at_least(least_bytes);
     if bytes.first() == Some(&b'{') {
-        let tfjs::Contents { config, tensors } = tfjs::open(path)?;
-        return Ok(Contents { config, tensors });
+        drop(bytes);
+        let tfjs::Contents { config, tensors } = tfjs::open(path, &budget)?;
+        return Ok((Contents { config, tensors }, budget));
     }
-    read(&bytes).map_err(|e| e.of(path))
+    Ok((read_within(&bytes, &budget).map_err(|e| e.of(path))?, budget))
 }
 
 /// Returns what a file of weights in memory holds; a model.json, whose shards lie in other files, needs [`open`].
 pub fn read(bytes: &[u8]) -> Result<Contents, FormatError> {
+    read_within(bytes, &Budget::new(bytes.len() as u64))
+}
+
+/// Returns what [`read`] returns, of a file that takes what this budget allows.
+pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
+    if bytes.is_empty() {
+        return Err(FormatError { flaw: Flaw::Empty, got: "an empty file".into(), ..unknown() });
+    }
     #[cfg(feature = "weights")]
     if Archive::is(bytes) {
-        return archive(bytes);
+        return archive(bytes, budget);
     }
     if bytes.starts_with(hdf5::MAGIC) {
-        return keras(bytes);
+        return keras(bytes, budget);
     }
     if bytes.starts_with(b"\x93NUMPY") {
-        return Ok(vec![("array".to_owned(), npy::read(bytes)?)].into());
+        return Ok(vec![("array".to_owned(), npy::read_within(bytes, budget)?)].into());
     }
     if bytes.starts_with(pickle::LEGACY) {
-        let (described, places) = pickle::read_legacy(bytes)?;
-        return tensors(described, bytes.len() as u64, |what, t| {
-            let place = places.get(&t.key).cloned();
+        let (described, places) = pickle::read_legacy(bytes, budget)?;
+        return tensors(described, budget, |what, t| {
+            let place = places.get(t.key).cloned();
             let missing = || FormatError::new(Flaw::Missing, what, format!("the storage `{}`", t.key), "none");
             place.map(|place| &bytes[place]).ok_or_else(missing)
         });
     }
     // A length of 8 bytes, then JSON.
     if bytes.get(8) == Some(&b'{') {
-        return Ok(safetensors::read(bytes)?.into());
+        return Ok(safetensors::read_within(bytes, budget)?.into());
     }
     Err(unknown())
 }
 
 #[cfg(feature = "weights")]
-fn archive(bytes: &[u8]) -> Result<Contents, FormatError> {
-    let mut archive = Archive::new(bytes)?;
+fn archive(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
+    let mut archive = Archive::new(bytes, budget)?;
     let names = archive.names();
     if let Some(pickle) = names.iter().find(|n| n.ends_with("data.pkl")) {
-        return torch(&mut archive, pickle, bytes.len() as u64);
+        return torch(&mut archive, pickle, budget);
     }
     if let Some(weights) = archive.read("model.weights.h5")? {
         let config = archive.read("config.json")?.map(String::from_utf8).transpose();
         let config = config.map_err(|e| FormatError::new(Flaw::Utf8, "config.json", "UTF-8", e))?;
-        return Ok(Contents { config, ..keras(&weights)? });
+        return Ok(Contents { config, ..keras(&weights, budget)? });
     }
     if !names.is_empty() && names.iter().all(|n| n.ends_with(".npy")) {
         let mut tensors = Vec::new();
         for name in names {
             let bytes = archive.read(&name)?.ok_or_else(unknown)?;
-            let tensor = npy::read(&bytes).map_err(|e| FormatError { what: format!("`{name}`: {}", e.what), ..e })?;
-            tensors.push((name.trim_end_matches(".npy").to_owned(), tensor));
+            let tensor = npy::read_within(&bytes, budget);
+            let tensor = tensor.map_err(|e| FormatError { what: format!("`{name}`: {}", e.what), ..e })?;
+            budget.give(bytes.len() as u64);
+            budget.push("the archive", &mut tensors, (name.trim_end_matches(".npy").to_owned(), tensor))?;
         }
         return Ok(tensors.into());
     }
@@ -99,46 +121,48 @@ fn archive(bytes: &[u8]) -> Result<Contents, FormatError> {
 }
 
 /// Returns an attribute that Keras cuts into several, with numbers behind its name, where it is long.
-fn listed(file: &hdf5::File, path: &str, attribute: &str) -> Result<Option<Vec<String>>, FormatError> {
-    if let Some(texts) = file.texts(path, attribute)? {
+fn listed<'a>(file: &hdf5::File<'a>, path: &str, attribute: &str) -> Result<Option<Vec<&'a str>>, FormatError> {
+    let attributes = file.attributes(path)?;
+    if let Some(texts) = attributes.texts(attribute)? {
         return Ok(Some(texts));
     }
     let mut all = Vec::new();
-    while let Some(texts) = file.texts(path, &format!("{attribute}{}", all.len()))? {
-        all.push(texts);
+    for part in 0.. {
+        match attributes.texts(&format!("{attribute}{part}"))? {
+            Some(texts) => all.extend(texts),
+            None if part == 0 => return Ok(None),
+            None => break,
+        }
     }
-    Ok(if all.is_empty() { None } else { Some(all.concat()) })
+    Ok(Some(all))
 }
 
 /// Returns the weights of one of Keras's HDF5 files: `LAYER/vars/NUMBER` of the layers that a file of `model.save` or
 /// Keras 2 names, and `layers/CLASS/vars/NUMBER` of Keras 3's weights, whose layers are numbered within their class.
-fn keras(bytes: &[u8]) -> Result<Contents, FormatError> {
-    let file = hdf5::File::new(bytes)?;
-    let config = file.texts("", "model_config")?.and_then(|t| t.into_iter().next());
+fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
+    let what = "the weights";
+    let file = hdf5::File::new(bytes, budget)?;
+    let config = file.attributes("")?.texts("model_config")?.and_then(|t| t.into_iter().next());
+    budget.take(what, config.map_or(0, str::len) as u64)?;
+    let config = config.map(str::to_owned);
     let base = if file.has("model_weights") { "model_weights" } else { "" };
-    // Datasets may share bytes; chunks may be packed.
-    let mut left = 64 * bytes.len() as u64 + (1 << 20);
-    let mut dataset = |path: &str| {
-        let tensor = file.dataset(path)?;
-        let size = tensor.bytes().len() as u64;
-        let too_large = || {
-            let wanted = "at most 64 times the file's bytes in all datasets";
-            FormatError::new(Flaw::TooLarge, format!("`{path}`"), wanted, "more")
-        };
-        left = left.checked_sub(size).ok_or_else(too_large)?;
-        Ok::<_, FormatError>(tensor)
-    };
     let mut tensors = Vec::new();
+    let mut add = |name: String, path: &str| {
+        // Beside its elements a tensor has extents.
+        budget.take(what, name.capacity() as u64 + 256)?;
+        budget.push(what, &mut tensors, (name, file.dataset(path)?))
+    };
     if let Some(layers) = listed(&file, base, "layer_names")? {
         for layer in layers {
-            let group = if base.is_empty() { layer.clone() } else { format!("{base}/{layer}") };
+            let group = if base.is_empty() { layer.to_owned() } else { format!("{base}/{layer}") };
             for (i, weight) in listed(&file, &group, "weight_names")?.unwrap_or_default().iter().enumerate() {
-                tensors.push((format!("{layer}/vars/{i}"), dataset(&format!("{group}/{weight}"))?));
+                budget.work(what, (group.len() + weight.len()) as u64)?;
+                add(format!("{layer}/vars/{i}"), &format!("{group}/{weight}"))?;
             }
         }
     } else {
         for path in file.datasets().filter(|p| !p.starts_with("optimizer")) {
-            tensors.push((path.to_owned(), dataset(path)?));
+            add(path.to_owned(), path)?;
         }
     }
     Ok(Contents { config, tensors })
@@ -146,43 +170,42 @@ fn keras(bytes: &[u8]) -> Result<Contents, FormatError> {
 
 /// Returns the tensors of a state dictionary: a pickle that describes them, and their bytes in other entries.
 #[cfg(feature = "weights")]
-fn torch(archive: &mut Archive, pickle: &str, file_bytes: u64) -> Result<Contents, FormatError> {
-    const PICKLE_CAP_BYTES: usize = 64 << 20;
+fn torch(archive: &mut Archive, pickle: &str, budget: &Budget) -> Result<Contents, FormatError> {
     let folder = pickle.trim_end_matches("data.pkl").to_owned();
     let order = archive.read(&format!("{folder}byteorder"))?;
     if order.is_some_and(|o| o != b"little") {
         return Err(FormatError::new(Flaw::Type, "the tensors", "little-endian numbers", "big-endian ones"));
     }
     let described = archive.read(pickle)?.ok_or_else(unknown)?;
-    if described.len() > PICKLE_CAP_BYTES {
-        let (wanted, got) = (format!("at most {PICKLE_CAP_BYTES} bytes"), described.len());
-        return Err(FormatError::new(Flaw::TooLarge, "the pickle", wanted, got));
-    }
     // Tensors of one storage follow each other.
-    let mut last: (String, Arc<[u8]>) = (String::new(), Arc::new([]));
-    tensors(pickle::read(&described)?, file_bytes, |what, t| {
+    let mut last: (&str, Arc<[u8]>) = ("", Arc::new([]));
+    tensors(pickle::read(&described, budget)?, budget, |what, t| {
         if last.0 != t.key {
             let entry = format!("{folder}data/{}", t.key);
             let missing = || FormatError::new(Flaw::Missing, what, format!("`{entry}` in the archive"), "none");
-            last = (t.key.clone(), archive.read(&entry)?.ok_or_else(missing)?.into());
+            budget.give(last.1.len() as u64);
+            last = ("", Arc::new([]));
+            let bytes = archive.read(&entry)?.ok_or_else(missing)?;
+            // For the moment of the copy there are two.
+            budget.take(what, bytes.len() as u64)?;
+            last = (t.key, bytes.into());
+            budget.give(last.1.len() as u64);
         }
         Ok(last.1.clone())
     })
 }
 
 /// Returns the tensors of a state dictionary whose storages `storage` gives.
-fn tensors<B: AsRef<[u8]>>(
-    described: Vec<(String, pickle::Tensor)>,
-    file_bytes: u64,
-    mut storage: impl FnMut(&str, &pickle::Tensor) -> Result<B, FormatError>,
+fn tensors<'a, B: AsRef<[u8]>>(
+    described: Vec<(String, pickle::Tensor<'a>)>,
+    budget: &Budget,
+    mut storage: impl FnMut(&str, &pickle::Tensor<'a>) -> Result<B, FormatError>,
 ) -> Result<Contents, FormatError> {
-    // Tensors may share a storage; all together they may not take much more than the file.
-    let mut left = 2 * file_bytes + (1 << 20);
     let mut tensors = Vec::new();
     for (name, t) in described {
         let what = format!("`{name}`");
-        let width = pickle::element_bytes(&t.storage)?;
-        let dtype = match t.storage.as_str() {
+        let width = pickle::element_bytes(t.storage);
+        let dtype = match t.storage {
             "FloatStorage" => Some(DType::F32),
             "HalfStorage" => Some(DType::F16),
             "BFloat16Storage" => Some(DType::BF16),
@@ -191,12 +214,13 @@ fn tensors<B: AsRef<[u8]>>(
             "DoubleStorage" | "LongStorage" => None,
             other => return Err(FormatError::new(Flaw::Type, what, "floats, bytes, 32- or 64-bit integers", other)),
         };
-        let size = super::checked_bytes(&what, &t.shape, width, left)?;
-        left -= size as u64;
+        let size = super::checked_bytes(&what, &t.shape, width, FILE_CAP_BYTES)? as u64;
+        // The elements as they are stored, then as a tensor.
+        budget.take(&what, 2 * size)?;
         let raw = gather(&what, &t, width, storage(&what, &t)?.as_ref())?;
         let shape: Vec<usize> = t.shape.iter().map(|&d| d as usize).collect();
         let words = || raw.chunks_exact(8).map(|c| <[u8; 8]>::try_from(c).unwrap_or_default());
-        let tensor = match (dtype, t.storage.as_str()) {
+        let tensor = match (dtype, t.storage) {
             (Some(dtype), _) => HostTensor::from_bytes(shape, dtype, &raw),
             (None, "DoubleStorage") => {
                 HostTensor::new(shape, Data::F32(words().map(|w| f64::from_le_bytes(w) as f32).collect()))
@@ -210,7 +234,9 @@ fn tensors<B: AsRef<[u8]>>(
                 HostTensor::new(shape, Data::I32(words().map(fit).collect::<Result<_, _>>()?))
             }
         };
-        tensors.push((name, tensor.map_err(|e| FormatError::new(Flaw::ByteCount, what, "whole elements", e))?));
+        budget.give(size);
+        let tensor = tensor.map_err(|e| FormatError::new(Flaw::ByteCount, what, "whole elements", e))?;
+        budget.push("the tensors", &mut tensors, (name, tensor))?;
     }
     Ok(tensors.into())
 }

@@ -156,14 +156,14 @@ pub enum Slide {
         /// Whether pixels outside the picture count, as zeros.
         padding: bool,
     },
-    /// The largest value.
+    /// The largest value; NaN is the largest.
     Largest,
 }
 
 impl Slide {
     /// Returns what stands outside the picture.
     fn outside(self) -> &'static str {
-        if self == Slide::Largest { "V(-3.4028235e38)" } else { "V(0.0)" }
+        if self == Slide::Largest { "I(LOWEST)" } else { "V(0.0)" }
     }
 }
 
@@ -308,6 +308,7 @@ fn pack(v: V) -> S { return v; }
                 _ => String::new(),
             };
             let value = |index: &str| match whole {
+                _ if how == Slide::Largest => format!("rank(unpack(x[{index}]))"),
                 true => format!("unpack(x[{index}]){share}"),
                 false => format!("V(x[{index}])"),
             };
@@ -473,8 +474,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 Slide::Average { padding: true } if !w.transposed => plan.share(),
                 _ => String::new(),
             };
+            let sum = if how == Slide::Largest { format!("of_rank(a{e}_{o})") } else { format!("a{e}_{o}{share}") };
             let store = format!(
-                "let at{o} = u32(line_out{e} + {}); y[at{o}] = pack(epilogue(a{e}_{o}{share}, at{o} * WIDTH));",
+                "let at{o} = u32(line_out{e} + {}); y[at{o}] = pack(epilogue({sum}, at{o} * WIDTH));",
                 at * vectors
             );
             let _ = match columns.inside(columns.place(), o, to_w) {

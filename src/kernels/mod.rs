@@ -16,7 +16,7 @@ use crate::{
     graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot},
     tensor::Count,
 };
-use std::{fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, fmt::Write as _, sync::Arc};
 
 /// The WGSL that stands in front of every kernel.
 pub const COMMON: &str = include_str!("../../shaders/common.wgsl");
@@ -44,8 +44,8 @@ pub fn width(c: usize, profile: &DeviceProfile) -> usize {
 /// which `unpack` and `pack` turn into V and back: S is 64-bit words where the device has them.
 pub fn widen(source: &str, width: usize, profile: &DeviceProfile) -> String {
     let (largest, total) = match width {
-        2 => ("max(v.x, v.y)", "v.x + v.y"),
-        4 => ("max(max(v.x, v.y), max(v.z, v.w))", "(v.x + v.y) + (v.z + v.w)"),
+        2 => ("max_f32(v.x, v.y)", "v.x + v.y"),
+        4 => ("max_f32(max_f32(v.x, v.y), max_f32(v.z, v.w))", "(v.x + v.y) + (v.z + v.w)"),
         _ => return source.to_owned(),
     };
     let source = source
@@ -100,7 +100,7 @@ pub fn dispatch(
     epilogue: Option<&Epilogue>,
 ) -> Dispatch {
     let mut source = String::with_capacity(COMMON.len() + body.len() + 512);
-    source.push_str(COMMON);
+    source.push_str(&header(body));
     match epilogue {
         None => source.push_str(NO_EPILOGUE),
         Some(epilogue) => {
@@ -115,6 +115,24 @@ pub fn dispatch(
     Dispatch { kernel: kernel.into(), source: Arc::from(source), constants: constants.to_vec(), grid, slots, turns }
 }
 
+/// Returns of how many numbers the vectors of a kernel are.
+fn vector(body: &str) -> usize {
+    [4, 2].into_iter().find(|n| body.contains(&format!("const WIDTH = {n}u;"))).unwrap_or(1)
+}
+
+/// Returns the header with the functions over `F` for the vectors of a kernel.
+fn header(body: &str) -> Cow<'static, str> {
+    match vector(body) {
+        1 => COMMON.into(),
+        n => (["F = f32", "U = u32", "I = i32"].into_iter())
+            .fold(COMMON.to_owned(), |text, alias| {
+                let (name, of) = alias.split_at(4);
+                text.replace(&format!("alias {alias};"), &format!("alias {name}vec{n}<{of}>;"))
+            })
+            .into(),
+    }
+}
+
 /// Returns the variable in which a kernel keeps extra `k` of its epilogue.
 fn at_hand(epilogue: &Epilogue, k: usize, body: &str) -> Option<String> {
     let name = format!("input{}", epilogue.repeats.get(k).copied().flatten()?);
@@ -123,13 +141,7 @@ fn at_hand(epilogue: &Epilogue, k: usize, body: &str) -> Option<String> {
 
 fn epilogue_wgsl(epilogue: &Epilogue, bound: &[usize], first_binding: usize, body: &str) -> String {
     let mut text = String::new();
-    let width = if !body.contains("fn unpack(") {
-        1
-    } else if body.contains("const WIDTH = 4u;") {
-        4
-    } else {
-        1 + usize::from(body.contains("const WIDTH = 2u;"))
-    };
+    let width = if body.contains("fn unpack(") { vector(body) } else { 1 };
     let (mut parameters, mut vectors) = (String::new(), String::new());
     let mut calls = vec![String::new(); width];
     let mut inputs = vec!["v".to_owned()];

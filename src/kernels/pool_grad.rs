@@ -1,5 +1,5 @@
 //! The gradient of max pooling whose windows overlap, in the strips of [`slide`](super::slide): a lane finds the
-//! first largest pixel of each window that touches its strip and adds the window's gradient to it.
+//! first largest pixel of each window, NaN being the largest, that touches its strip and adds the window's gradient to it.
 
 use super::{
     depthwise::{MOST_MADDS, Plan},
@@ -61,7 +61,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 t,
                 "    let there{r}_{i} = h{r} < {h}u && u32(first_x + {i}) < {width}u;
     let at{r}_{i} = select(0u, u32(line{r} + first_x + {i}) * {vectors}u + c, there{r}_{i});
-    {keyword} x{r}_{i} = select(V(-3.4028235e38), unpack(x[at{r}_{i}]), there{r}_{i});"
+    {keyword} x{r}_{i} = select(I(LOWEST - 1), rank(unpack(x[at{r}_{i}])), there{r}_{i});"
             );
         }
         t
@@ -86,7 +86,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             "    let seen{j} = p < {p}u && u32(column_in + {j}) < {q}u;
     let d{j}_at = select(0u, ((picture * {p}u + p) * {q}u + u32(column_in + {j})) * {vectors}u + c, seen{j});
     let d{j} = select(V(0.0), unpack(dy[d{j}_at]), seen{j});
-    var best{j} = V(-3.4028235e38);
+    var best{j} = I(LOWEST - 1);
     var first{j} = V(-1.0);"
         );
         let taps = || (0..kh).flat_map(|r| (0..kw).map(move |s| (r, s)));

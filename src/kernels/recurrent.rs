@@ -7,9 +7,14 @@
 use super::dispatch;
 use crate::{
     graph::{DeviceClass, DeviceProfile, Dispatch, Grid, Slot, UNIFORM_BYTES},
-    tensor::Count,
+    tensor::{Count, maximum},
 };
 use std::fmt::Write as _;
+
+/// Returns 1 where `on` holds, else 0, or NaN where `y` is.
+fn step_at(y: f64, on: bool) -> f64 {
+    if y.is_nan() { y } else { f64::from(on) }
+}
 
 /// A function of a recurrent cell whose slope follows from its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +36,7 @@ impl CellActivation {
     pub fn at(self, x: f64) -> f64 {
         match self {
             CellActivation::Linear => x,
-            CellActivation::Relu => x.max(0.0),
+            CellActivation::Relu => maximum(x, 0.0),
             CellActivation::Tanh => x.tanh(),
             CellActivation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             CellActivation::HardSigmoid => (x / 6.0 + 0.5).clamp(0.0, 1.0),
@@ -42,10 +47,10 @@ impl CellActivation {
     pub fn slope(self, y: f64) -> f64 {
         match self {
             CellActivation::Linear => 1.0,
-            CellActivation::Relu => f64::from(y > 0.0),
+            CellActivation::Relu => step_at(y, y > 0.0),
             CellActivation::Tanh => 1.0 - y * y,
             CellActivation::Sigmoid => y * (1.0 - y),
-            CellActivation::HardSigmoid => f64::from(y > 0.0 && y < 1.0) / 6.0,
+            CellActivation::HardSigmoid => step_at(y, y > 0.0 && y < 1.0) / 6.0,
         }
     }
 
@@ -64,12 +69,13 @@ impl CellActivation {
     fn wgsl(self) -> (&'static str, &'static str) {
         match self {
             CellActivation::Linear => ("v", "1.0"),
-            CellActivation::Relu => ("max(v, 0.0)", "select(0.0, 1.0, v > 0.0)"),
+            CellActivation::Relu => ("relu_f32(v)", "nan_or_f32(v, select(0.0, 1.0, v > 0.0))"),
             CellActivation::Tanh => ("tanh_f32(v)", "1.0 - v * v"),
             CellActivation::Sigmoid => ("sigmoid_f32(v)", "v * (1.0 - v)"),
-            CellActivation::HardSigmoid => {
-                ("clamp(v / 6.0 + 0.5, 0.0, 1.0)", "select(0.0, 1.0 / 6.0, v > 0.0 && v < 1.0)")
-            }
+            CellActivation::HardSigmoid => (
+                "nan_or_f32(v, clamp(v / 6.0 + 0.5, 0.0, 1.0))",
+                "nan_or_f32(v, select(0.0, 1.0 / 6.0, v > 0.0 && v < 1.0))",
+            ),
         }
     }
 }
@@ -394,7 +400,7 @@ pub fn forward(cell: &Cell, extents: &Extents, state: bool, profile: &DeviceProf
     let of = |tile: Tile| {
         let start = |variable: &str, k: usize| match state {
             true => tile.load(variable, "initial", states * u, k * u, false),
-            false => tile.each(&format!("    var {variable}$ = V(0.0);\n")),
+            false => tile.each(&format!("    var {variable}$ = V(step.zero);\n")),
         };
         let x = |g: usize| tile.load(&format!("a{g}"), "x", row, g * u, true);
         let mut text = tile.head(cell, &bindings, vectors) + &tile.own(u) + &start("h", 0);
@@ -486,7 +492,7 @@ pub fn backward(cell: &Cell, extents: &Extents, of_cells: bool, profile: &Device
             tile.product("base", row, (first * u, terms * u), u, &[(variable, 0)])
         };
         let mut text = tile.head(cell, &bindings, vectors) + &tile.own(u);
-        text += &tile.each("    var h$ = V(0.0);\n    var c$ = V(0.0);\n");
+        text += &tile.each("    var h$ = V(step.zero);\n    var c$ = V(step.zero);\n");
         text += "    for (var s = 0u; s < T; s++) {\n    let t = T - 1u - s;\n";
         text += &load("d", "dy");
         let hold = |g: usize| tile.hold(&format!("d{g}"), &format!("base + {}u", g * u), row);

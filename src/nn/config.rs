@@ -1,10 +1,18 @@
 //! Models as Keras's JSON: `model.to_json()` there is [`Model::from_json`] here, and the other way about.
 
-use super::{Input, Layer, LayerError, Model, Tensor, call_all, layers::REGISTRY};
-use crate::tensor::DType;
+use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted, layers::REGISTRY};
+use crate::{
+    graph::TensorType,
+    io::{Budget, FormatError},
+    tensor::DType,
+};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value as Json, json};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::Arc,
+};
 
 /// Returns an object as Keras writes it: module, class, configuration.
 pub(super) fn object<E>(module: &str, named: Result<Json, E>) -> Json {
@@ -90,14 +98,20 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
     Ok(json!({ "module": "keras.layers", "class_name": layer.kind(), "config": config, "registered_name": null }))
 }
 
+/// Classes that are models.
+const MODELS: [&str; 3] = ["Functional", "Model", "Sequential"];
+
 /// Returns the layer that an object of Keras describes.
-pub(super) fn layer_from_json(object: &Json) -> Result<Arc<dyn Layer>, LayerError> {
-    let class = text(object, "class_name")?;
-    let mut config = object.get("config").cloned().unwrap_or_default();
+///
+/// Without a budget it is part of one whose budget counts it.
+pub(super) fn layer_from_json(mut object: Json, budget: Option<&Budget>) -> Result<Arc<dyn Layer>, LayerError> {
+    let mut config = object.get_mut("config").map(Json::take).unwrap_or_default();
+    let class = text(&object, "class_name")?;
     let name = config["name"].as_str().unwrap_or(class).to_owned();
-    if ["Functional", "Model", "Sequential"].contains(&class) {
-        let mut model = model_from(class, &config)?;
-        if config["trainable"] == false {
+    if MODELS.contains(&class) {
+        let frozen = config["trainable"] == false;
+        let mut model = model_from(class, config, budget)?;
+        if frozen {
             model.set_all_trainable(false)?;
         }
         return Ok(Arc::new(model));
@@ -134,8 +148,67 @@ fn text<'j>(object: &'j Json, key: &str) -> Result<&'j str, LayerError> {
     object[key].as_str().ok_or_else(|| broken(&format!("a text `{key}`"), &object[key]))
 }
 
-fn list<'j>(object: &'j Json, key: &str) -> Result<&'j [Json], LayerError> {
-    object[key].as_array().map(Vec::as_slice).ok_or_else(|| broken(&format!("a list `{key}`"), &object[key]))
+fn take_list(object: &mut Json, key: &str) -> Result<Vec<Json>, LayerError> {
+    match object.get_mut(key) {
+        Some(Json::Array(items)) => Ok(std::mem::take(items)),
+        other => Err(broken(&format!("a list `{key}`"), other.map_or(Json::Null, Json::take))),
+    }
+}
+
+/// Draws what a model in a file will take, each use of a model inside it counted, before any of it is built. Returns the
+/// bytes of one use of the object's layer, whose path begins with so many bytes.
+fn draw(object: &Json, path: usize, budget: &Budget) -> Result<u64, FormatError> {
+    let (what, config) = ("the model", &object["config"]);
+    let path = path + 1 + config["name"].as_str().map_or(0, str::len);
+    let node = node_bytes(path);
+    let mut bytes = node;
+    for layer in config["layers"].as_array().into_iter().flatten() {
+        let use_bytes = draw(layer, path, budget)?;
+        let uses = layer["inbound_nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for inbound in uses {
+            bytes = bytes.saturating_add(use_bytes).saturating_add(node.saturating_mul(references(inbound)));
+        }
+        bytes = bytes.saturating_add(if uses.is_empty() { use_bytes } else { 0 });
+    }
+    for inner in ["layer", "backward_layer"].iter().filter_map(|key| config.get(*key)) {
+        // The other direction is a copy of the first.
+        bytes = bytes.saturating_add(draw(inner, path, budget)?.saturating_mul(4));
+    }
+    budget.work(what, bytes.saturating_mul(2))?;
+    Ok(bytes)
+}
+
+/// Returns what a node of a graph takes at most, or a weight, whose path has so many bytes.
+fn node_bytes(path: usize) -> u64 {
+    512 + 2 * path as u64
+}
+
+/// Calls a layer of a file. What it makes over the two nodes that [`draw`] counts is drawn now.
+fn call(layer: &Arc<dyn Layer>, inputs: &[Tensor], budget: Option<&Budget>) -> Result<Vec<Tensor>, LayerError> {
+    let (results, count) = call_counted(layer, inputs)?;
+    if let (Some(budget), None) = (budget, layer.as_model()) {
+        let path = layer.given_name().map_or(0, str::len);
+        budget.take("the model", count.saturating_sub(2) as u64 * node_bytes(path)).map_err(exceeded)?;
+    }
+    Ok(results)
+}
+
+/// Returns how many tensors a use of a layer names, in Keras 3's form or in Keras 2's.
+fn references(inbound: &Json) -> u64 {
+    let (mut count, mut stack) = (0, vec![inbound]);
+    while let Some(value) = stack.pop() {
+        match value {
+            Json::Array(items) if matches!(items.first(), Some(Json::String(_))) => count += 1,
+            Json::Array(items) => stack.extend(items),
+            Json::Object(map) => stack.extend(map.values()),
+            _ => {}
+        }
+    }
+    count
+}
+
+fn exceeded(e: FormatError) -> LayerError {
+    error("model", "JSON", &e.wanted, &format!("{} of {}", e.got, e.what), &e.advice)
 }
 
 /// Writes 32-bit floats with their own digits, not with those of the 64-bit float next to them.
@@ -153,9 +226,10 @@ fn tidy(value: &mut Json) {
     }
 }
 
-fn input_to_json(name: &str, dims: &[usize], dtype: DType) -> Json {
-    let shape: Vec<Json> = std::iter::once(Json::Null).chain(dims.iter().map(|&d| d.into())).collect();
-    let dtype = match dtype {
+/// Returns a tensor's shape, with `null` for the batch, and the name of its type.
+fn type_to_json(ty: &TensorType) -> (Json, &'static str) {
+    let row = ty.shape.dims().iter().skip(1).map(|&d| d.into());
+    let dtype = match ty.dtype {
         DType::F32 => "float32",
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",
@@ -163,6 +237,11 @@ fn input_to_json(name: &str, dims: &[usize], dtype: DType) -> Json {
         DType::U32 => "uint32",
         DType::U8 => "uint8",
     };
+    (std::iter::once(Json::Null).chain(row).collect(), dtype)
+}
+
+fn input_to_json(name: &str, ty: &TensorType) -> Json {
+    let (shape, dtype) = type_to_json(ty);
     let config = json!({ "batch_shape": shape, "dtype": dtype, "sparse": false, "name": name });
     json!({ "module": "keras.layers", "class_name": "InputLayer", "config": config, "registered_name": null })
 }
@@ -201,7 +280,7 @@ impl Model {
     fn config_object(&self) -> Result<Json, LayerError> {
         let mut layers = Vec::new();
         for (name, ty) in self.inputs() {
-            let mut object = input_to_json(name, &ty.shape.dims()[1..], ty.dtype);
+            let mut object = input_to_json(name, ty);
             object["name"] = name.as_str().into();
             object["inbound_nodes"] = json!([]);
             layers.push(object);
@@ -212,7 +291,11 @@ impl Model {
                 .map(|inputs| {
                     let tensors: Vec<Json> = inputs
                         .iter()
-                        .map(|history| json!({ "class_name": "__keras_tensor__", "config": { "keras_history": history } }))
+                        .map(|(history, ty)| {
+                            let (shape, dtype) = type_to_json(ty);
+                            let config = json!({ "shape": shape, "dtype": dtype, "keras_history": history });
+                            json!({ "class_name": "__keras_tensor__", "config": config })
+                        })
                         .collect();
                     let args = if tensors.len() == 1 { json!(tensors) } else { json!([tensors]) };
                     json!({ "args": args, "kwargs": {} })
@@ -242,29 +325,43 @@ impl Model {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn from_json(json: &str) -> Result<Model, LayerError> {
-        let object: Json = serde_json::from_str(json).map_err(|e| broken("JSON", e))?;
-        model_from(text(&object, "class_name")?, &object["config"])
+        Self::from_json_within(json, &Budget::new(json.len() as u64))
+    }
+
+    /// Returns what [`Model::from_json`] returns, within a file's budget.
+    pub(super) fn from_json_within(json: &str, budget: &Budget) -> Result<Model, LayerError> {
+        budget.take_json("the model", json.as_bytes()).map_err(exceeded)?;
+        let mut object: Json = serde_json::from_str(json).map_err(|e| broken("JSON", e))?;
+        draw(&object, 0, budget).and_then(|bytes| budget.take("the model", bytes)).map_err(exceeded)?;
+        let config = object["config"].take();
+        model_from(text(&object, "class_name")?, config, Some(budget))
     }
 }
 
-fn model_from(class: &str, config: &Json) -> Result<Model, LayerError> {
-    let name = config["name"].as_str().unwrap_or("model");
-    if class == "Sequential" { sequential_from(name, config) } else { functional_from(name, config) }
+fn model_from(class: &str, config: Json, budget: Option<&Budget>) -> Result<Model, LayerError> {
+    let name = config["name"].as_str().unwrap_or("model").to_owned();
+    match class {
+        "Sequential" => sequential_from(&name, config, budget),
+        _ => functional_from(&name, config, budget),
+    }
 }
 
-fn sequential_from(name: &str, config: &Json) -> Result<Model, LayerError> {
-    let layers = list(config, "layers")?;
+fn sequential_from(name: &str, mut config: Json, budget: Option<&Budget>) -> Result<Model, LayerError> {
+    let layers = take_list(&mut config, "layers")?;
     let first = layers.first().ok_or_else(|| broken("layers", "none"))?;
     let mut x = input_from_json(&first["config"])?;
     let input = x.clone();
-    for object in layers.iter().filter(|l| l["class_name"] != "InputLayer") {
-        x = x.apply(layer_from_json(object)?)?;
+    for object in layers.into_iter().filter(|l| l["class_name"] != "InputLayer") {
+        x = call(&layer_from_json(object, budget)?, &[x], budget)?.swap_remove(0);
     }
     Model::named(name, &[input], &[x])
 }
 
-/// Returns the tensors of a use of a layer as (layer, use, output): Keras 3's `args`, or Keras 2's list.
-fn histories(layer: &str, node: &Json) -> Result<Vec<(String, usize, usize)>, LayerError> {
+/// A tensor by the layer's name, its use and its output.
+type History = (String, usize, usize);
+
+/// Returns the tensors of a use of a layer: Keras 3's `args`, or Keras 2's list.
+fn histories(layer: &str, node: &Json) -> Result<Vec<History>, LayerError> {
     let mut found = Vec::new();
     let mut stack = vec![node.get("args").unwrap_or(node)];
     while let Some(value) = stack.pop() {
@@ -290,7 +387,7 @@ fn histories(layer: &str, node: &Json) -> Result<Vec<(String, usize, usize)>, La
     Ok(found)
 }
 
-fn history(value: &Json) -> Result<(String, usize, usize), LayerError> {
+fn history(value: &Json) -> Result<History, LayerError> {
     let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
     match items {
         [Json::String(name), Json::Number(node), Json::Number(output), ..] => {
@@ -301,53 +398,78 @@ fn history(value: &Json) -> Result<(String, usize, usize), LayerError> {
     }
 }
 
-fn functional_from(name: &str, config: &Json) -> Result<Model, LayerError> {
-    let mut made: HashMap<(String, usize), Vec<Tensor>> = HashMap::new();
-    let mut waiting: Vec<(String, Arc<dyn Layer>, usize, Vec<(String, usize, usize)>)> = Vec::new();
-    for object in list(config, "layers")? {
+/// A use of a layer in a file: what it comes from, and what it gave.
+struct Use {
+    name: String,
+    layer: Option<Arc<dyn Layer>>,
+    from: Vec<History>,
+    results: Vec<Tensor>,
+}
+
+fn functional_from(name: &str, mut config: Json, budget: Option<&Budget>) -> Result<Model, LayerError> {
+    let mut uses: Vec<Use> = Vec::new();
+    let mut places: HashMap<(String, usize), usize> = HashMap::new();
+    for mut object in take_list(&mut config, "layers")? {
         let name = object["name"].as_str().map_or_else(|| text(&object["config"], "name"), Ok)?.to_owned();
-        if object["class_name"] == "InputLayer" {
-            made.insert((name, 0), vec![input_from_json(&object["config"])?]);
-            continue;
+        let is_input = object["class_name"] == "InputLayer";
+        let nodes = if is_input { Vec::new() } else { take_list(&mut object, "inbound_nodes")? };
+        let input = if is_input { Some(input_from_json(&object["config"])?) } else { None };
+        let layer = if is_input { None } else { Some(layer_from_json(object, budget)?) };
+        if places.contains_key(&(name.clone(), 0)) {
+            let kind = layer.map_or("InputLayer", |l| l.kind());
+            return Err(error(&name, kind, "a name of its own", "a name that another layer has", "rename it"));
         }
-        let layer = layer_from_json(object)?;
-        if made.contains_key(&(name.clone(), 0)) || waiting.iter().any(|w| w.0 == name) {
-            return Err(error(&name, layer.kind(), "a name of its own", "a name that another layer has", "rename it"));
+        if let Some(input) = input {
+            places.insert((name.clone(), 0), uses.len());
+            uses.push(Use { name: name.clone(), layer: None, from: Vec::new(), results: vec![input] });
         }
-        for (at, node) in list(object, "inbound_nodes")?.iter().enumerate() {
-            waiting.push((name.clone(), layer.clone(), at, histories(&name, node)?));
+        for (at, node) in nodes.iter().enumerate() {
+            places.insert((name.clone(), at), uses.len());
+            let from = histories(&name, node)?;
+            uses.push(Use { name: name.clone(), layer: layer.clone(), from, results: Vec::new() });
         }
     }
-    let find = |made: &HashMap<(String, usize), Vec<Tensor>>, (layer, node, output): &(String, usize, usize)| {
-        made.get(&(layer.clone(), *node)).and_then(|t| t.get(*output)).cloned()
-    };
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        let mut later = Vec::new();
-        for (name, layer, at, from) in waiting {
-            match from.iter().map(|h| find(&made, h)).collect::<Option<Vec<_>>>() {
-                None => later.push((name, layer, at, from)),
-                Some(inputs) => {
-                    made.insert((name, at), call_all(layer, &inputs)?);
-                }
+    // Each use is made once all that it comes from is there, the first of the file first.
+    let place = |(layer, node, _): &History| places.get(&(layer.clone(), *node)).copied();
+    let mut open = vec![0usize; uses.len()];
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); uses.len()];
+    for (i, of) in uses.iter().enumerate() {
+        for history in &of.from {
+            open[i] += 1;
+            if let Some(before) = place(history) {
+                users[before].push(i);
             }
         }
-        if later.len() == before {
-            let (name, layer, _, from) = &later[0];
-            let advice = "take a configuration whose layers are all there";
-            return Err(error(name, layer.kind(), "inputs that are computed before", &format!("{from:?}"), advice));
-        }
-        waiting = later;
     }
-    let ends = |key: &str| -> Result<Vec<Tensor>, LayerError> {
+    let find = |uses: &[Use], history: &History| uses[place(history)?].results.get(history.2).cloned();
+    let mut ready: BinaryHeap<Reverse<usize>> = (0..uses.len()).filter(|&i| open[i] == 0).map(Reverse).collect();
+    while let Some(Reverse(i)) = ready.pop() {
+        if let Some(layer) = &uses[i].layer {
+            let inputs = uses[i].from.iter().map(|h| find(&uses, h)).collect::<Option<Vec<_>>>();
+            let Some(inputs) = inputs else { continue };
+            uses[i].results = call(layer, &inputs, budget)?;
+        }
+        for &user in &users[i] {
+            open[user] -= 1;
+            if open[user] == 0 {
+                ready.push(Reverse(user));
+            }
+        }
+    }
+    if let Some(of) = uses.iter().find(|of| of.results.is_empty()) {
+        let advice = "take a configuration whose layers are all there";
+        let kind = of.layer.as_ref().map_or("InputLayer", |l| l.kind());
+        return Err(error(&of.name, kind, "inputs that are computed before", &format!("{:?}", of.from), advice));
+    }
+    let ends = |config: &mut Json, key: &str| -> Result<Vec<Tensor>, LayerError> {
         let histories = match history(&config[key]) {
             Ok(one) => vec![one],
-            Err(_) => list(config, key)?.iter().map(history).collect::<Result<_, _>>()?,
+            Err(_) => take_list(config, key)?.iter().map(history).collect::<Result<_, _>>()?,
         };
-        let tensor = |h: &(String, usize, usize)| {
-            find(&made, h).ok_or_else(|| broken("the name of a layer", format!("{} in `{key}`", h.0)))
-        };
+        let tensor =
+            |h: &History| find(&uses, h).ok_or_else(|| broken("the name of a layer", format!("{} in `{key}`", h.0)));
         histories.iter().map(tensor).collect()
     };
-    Model::named(name, &ends("input_layers")?, &ends("output_layers")?)
+    let inputs = ends(&mut config, "input_layers")?;
+    Model::named(name, &inputs, &ends(&mut config, "output_layers")?)
 }

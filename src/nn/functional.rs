@@ -3,9 +3,13 @@ use crate::{
     graph::{Graph, OpError, TensorType, Value},
     tensor::{DType, Shape},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// A value between layers of a functional model: what Keras calls a `KerasTensor`.
@@ -19,14 +23,21 @@ use std::sync::{
 /// assert_eq!(model.output_shape().to_string(), "(N, 32, 32, 8)");
 /// # Ok::<(), hubel::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tensor {
     pub(super) node: Arc<Node>,
     pub(super) output: usize,
 }
 
+impl fmt::Debug for Tensor {
+    /// Shows the type and the layer, not what the tensor comes from, which has no end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layer = self.node.layer.as_ref().map_or("Input", |l| l.given_name().unwrap_or(l.kind()));
+        write!(f, "{} of {layer}", self.ty())
+    }
+}
+
 /// One use of a layer, or an input.
-#[derive(Debug)]
 pub(super) struct Node {
     /// Nodes have rising numbers in the order of their making.
     pub id: u64,
@@ -41,6 +52,18 @@ pub(super) struct Node {
 pub struct Input;
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl Drop for Node {
+    /// Drops what only this node holds one by one: a chain may be longer than the stack is deep.
+    fn drop(&mut self) {
+        let mut inputs = std::mem::take(&mut self.inputs);
+        while let Some(input) = inputs.pop() {
+            if let Some(mut node) = Arc::into_inner(input.node) {
+                inputs.append(&mut node.inputs);
+            }
+        }
+    }
+}
 
 impl Node {
     fn tensors(self) -> Vec<Tensor> {
@@ -104,6 +127,11 @@ pub fn call(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<Tensor, LayerErr
 
 /// Returns all results of a layer on several tensors, at least one.
 pub fn call_all(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<Vec<Tensor>, LayerError> {
+    Ok(call_counted(layer, inputs)?.0)
+}
+
+/// Returns what [`call_all`] returns, and how many nodes and weights the layer made.
+pub(super) fn call_counted(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<(Vec<Tensor>, usize), LayerError> {
     let layer = layer.into_layer();
     let mut graph = Graph::new();
     let values: Vec<_> = (inputs.iter().enumerate())
@@ -128,13 +156,14 @@ pub fn call_all(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<Vec<Tensor>,
             false => Ok(outputs),
         })
         .map_err(|e| error(&name, layer.as_ref(), e))?;
-    let unused = |v: &&Value| !outputs.contains(v) && graph.nodes().iter().all(|n| !n.inputs.contains(v));
-    if let Some(value) = values.iter().find(unused).filter(|_| layer.as_model().is_none()) {
+    let used: HashSet<&Value> = outputs.iter().chain(graph.nodes().iter().flat_map(|n| &n.inputs)).collect();
+    if let Some(value) = values.iter().find(|v| !used.contains(v)).filter(|_| layer.as_model().is_none()) {
         let (wanted, got) = (format!("no more inputs than {}", value.node), inputs.len().to_string());
         return wrong(&wanted, got, "apply the layer to fewer tensors, or combine them first");
     }
     let outputs = outputs.into_iter().map(|v| graph.ty(v).clone()).collect();
-    Ok(Node { id: id(), layer: Some(layer), name: None, inputs: inputs.to_vec(), outputs }.tensors())
+    let count = graph.nodes().len() - inputs.len() + built.weights.len();
+    Ok((Node { id: id(), layer: Some(layer), name: None, inputs: inputs.to_vec(), outputs }.tensors(), count))
 }
 
 /// Returns an operation's error as one of the layer that made it.

@@ -110,6 +110,8 @@ pub struct Weight {
 #[derive(Debug, Default)]
 pub(super) struct Built {
     pub weights: Vec<Weight>,
+    /// Places of the weights by name.
+    places: HashMap<String, usize>,
     pub penalties: Vec<Value>,
     pub layers: Vec<(String, Value)>,
     logits: HashMap<Value, Value>,
@@ -129,9 +131,13 @@ pub struct Scope<'a> {
     /// Training or inference.
     pub mode: Mode,
     path: String,
+    depth: usize,
     trainable: bool,
     built: &'a mut Built,
 }
+
+/// How deep layers may lie in layers, models among them: files nest three times as deep, and stacks end.
+const MAX_DEPTH: usize = 32;
 
 /// How a weight begins, what it costs, and what it may be: an initialiser alone, or all three.
 #[derive(Debug, Clone, Copy)]
@@ -151,7 +157,7 @@ impl<'o> From<(&'o Initializer, &'o Option<Regularizer>, &'o Option<Constraint>)
 
 impl<'a> Scope<'a> {
     pub(super) fn new(graph: &'a mut Graph, mode: Mode, built: &'a mut Built) -> Self {
-        Scope { graph, mode, path: String::new(), trainable: true, built }
+        Scope { graph, mode, path: String::new(), depth: 0, trainable: true, built }
     }
 
     /// Returns the name of the layer under construction, with those of the models around it in front.
@@ -177,11 +183,15 @@ impl<'a> Scope<'a> {
         inputs: &[Value],
     ) -> Result<Vec<Value>, OpError> {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) };
-        let (mode, trainable) = (self.mode, self.trainable && trainable);
+        let (mode, depth, trainable) = (self.mode, self.depth + 1, self.trainable && trainable);
+        if depth > MAX_DEPTH {
+            let wanted = format!("layers at most {MAX_DEPTH} deep in each other");
+            return Err(OpError::new(layer.kind(), wanted, "more", "put layers behind each other"));
+        }
         let built = &mut *self.built;
         let outputs = self.graph.scoped(name, |graph| {
             let known = built.weights.len();
-            let mut scope = Scope { graph, mode, path: path.clone(), trainable, built };
+            let mut scope = Scope { graph, mode, path: path.clone(), depth, trainable, built };
             let outputs = layer.build(&mut scope, inputs)?;
             check_numbers(scope.built.weights[known..].iter().flat_map(|w| w.initial.numbers()))?;
             Ok::<_, OpError>(outputs)
@@ -249,12 +259,13 @@ impl<'a> Scope<'a> {
         constraint: Option<&Constraint>,
     ) -> Value {
         let name = if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) };
-        if let Some(weight) = self.built.weights.iter().find(|w| w.name == name) {
-            return weight.value;
+        if let Some(&place) = self.built.places.get(&name) {
+            return self.built.weights[place].value;
         }
         let ty = TensorType::f32(Shape::fixed(shape));
         let value = self.graph.state(&name, ty, Some(Arc::new(initial.clone())));
         let (shape, initial, constraint) = (shape.to_vec(), initial.clone(), constraint.cloned());
+        self.built.places.insert(name.clone(), self.built.weights.len());
         self.built.weights.push(Weight { name, shape, initial, trainable, constraint, value });
         value
     }

@@ -8,7 +8,7 @@ use crate::{
     tensor::{DType, HostTensor, Philox, Purpose, Shape, stream_id},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
@@ -90,6 +90,8 @@ struct Placed {
 #[derive(Debug, Clone)]
 struct Call {
     layer: usize,
+    /// Which of the layer's uses it is.
+    at: usize,
     inputs: Vec<usize>,
     outputs: usize,
 }
@@ -107,9 +109,13 @@ pub struct Model {
     name: String,
     inputs: Vec<(String, TensorType)>,
     layers: Vec<Placed>,
+    /// Places of the layers by name.
+    places: HashMap<String, usize>,
     calls: Vec<Call>,
     outputs: Vec<usize>,
     output_types: Vec<TensorType>,
+    /// Types of all values.
+    types: Vec<TensorType>,
     rows: Vec<Row>,
     weights: Vec<Weight>,
     values: HashMap<String, HostTensor>,
@@ -199,17 +205,19 @@ impl Model {
             model_inputs.push((name, input.ty().clone()));
         }
         let mut layers: Vec<Placed> = Vec::new();
+        let mut known: HashMap<*const (), usize> = HashMap::new();
+        let mut uses: Vec<usize> = Vec::new();
         let mut calls = Vec::new();
         let mut next = inputs.len();
         for node in nodes {
             let Some(layer) = &node.layer else { continue };
-            let found = layers.iter().position(|p| Arc::ptr_eq(&p.layer, layer));
-            let at = match found {
-                Some(at) => at,
-                None => {
+            let at = match known.entry(Arc::as_ptr(layer).cast()) {
+                Entry::Occupied(place) => *place.get(),
+                Entry::Vacant(place) => {
                     let name = name_of(layer.given_name(), layer.kind())?;
                     layers.push(Placed { layer: layer.clone(), name, trainable: layer.trainable() });
-                    layers.len() - 1
+                    uses.push(0);
+                    *place.insert(layers.len() - 1)
                 }
             };
             let find = |t: &Tensor| places.get(&(t.node.id, t.output)).copied();
@@ -217,7 +225,8 @@ impl Model {
                 let advice = "list every input that the outputs need";
                 return Err(refused(&layers[at].name, layer.kind(), "inputs of the model", "another tensor", advice));
             };
-            calls.push(Call { layer: at, inputs: from, outputs: next });
+            calls.push(Call { layer: at, at: uses[at], inputs: from, outputs: next });
+            uses[at] += 1;
             for output in 0..node.outputs.len() {
                 places.insert((node.id, output), next + output);
             }
@@ -227,10 +236,12 @@ impl Model {
         let mut model = Model {
             name: name.to_owned(),
             inputs: model_inputs,
+            places: layers.iter().enumerate().map(|(at, p)| (p.name.clone(), at)).collect(),
             layers,
             calls,
             outputs,
             output_types: Vec::new(),
+            types: Vec::new(),
             rows: Vec::new(),
             weights: Vec::new(),
             values: HashMap::new(),
@@ -261,6 +272,8 @@ impl Model {
             (name.as_str(), layer.kind(), names(*call), *end, values.as_slice())
         });
         self.rows = rows(&graph, &inputs, &self.inputs, described.collect(), &assembled.weights);
+        let values = inputs.iter().chain(ends.iter().flat_map(|end| &end.2));
+        self.types = values.map(|&v| graph.ty(v).clone()).collect();
         self.output_types = assembled.outputs.iter().map(|&v| graph.ty(v).clone()).collect();
         let (ranks, mut weights) = (self.ranks(), assembled.weights);
         weights.sort_by_cached_key(|w| w.name.split('/').next().and_then(|layer| ranks.get(layer)).copied());
@@ -271,7 +284,7 @@ impl Model {
     /// Returns the place of each layer in Keras's order: those farthest from the outputs first, equally far ones as a
     /// walk from the outputs meets them (`keras.src.ops.function.map_graph`).
     pub(super) fn ranks(&self) -> HashMap<&str, usize> {
-        let maker = |value: &usize| self.calls.partition_point(|c| c.outputs <= *value).checked_sub(1);
+        let maker = |value: &usize| self.maker(*value);
         let mut met: HashMap<usize, usize> = HashMap::new();
         let mut walked = vec![false; self.calls.len()];
         let mut stack: Vec<usize> = self.outputs.iter().rev().copied().collect();
@@ -296,9 +309,14 @@ impl Model {
         order.into_iter().enumerate().map(|(rank, layer)| (self.layers[layer].name.as_str(), rank)).collect()
     }
 
+    /// Returns the call that gives a value, or `None` for an input.
+    fn maker(&self, value: usize) -> Option<usize> {
+        self.calls.partition_point(|c| c.outputs <= value).checked_sub(1)
+    }
+
     fn name_of_value(&self, value: usize) -> String {
-        let call = self.calls.iter().rev().find(|c| c.outputs <= value);
-        call.map_or_else(|| self.inputs[value].0.clone(), |c| self.layers[c.layer].name.clone())
+        let name = |call: usize| self.layers[self.calls[call].layer].name.clone();
+        self.maker(value).map_or_else(|| self.inputs[value].0.clone(), name)
     }
 
     /// Appends the model to a graph, from its inputs on.
@@ -399,7 +417,7 @@ impl Model {
     /// Returns the layer of this name; layers inside a model in this one by path, `model/layer`.
     pub fn layer(&self, path: &str) -> Result<&Arc<dyn Layer>, LayerError> {
         let (name, rest) = path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)));
-        let placed = self.layers.iter().find(|p| p.name == name).ok_or_else(|| self.unknown(name))?;
+        let placed = self.places.get(name).map(|&at| &self.layers[at]).ok_or_else(|| self.unknown(name))?;
         match (rest, placed.layer.as_model()) {
             (None, _) => Ok(&placed.layer),
             (Some(rest), Some(model)) => model.layer(rest),
@@ -415,14 +433,13 @@ impl Model {
     /// Freezes a layer, or lets an optimiser change it again; layers inside a model in this one by path.
     pub fn set_trainable(&mut self, path: &str, trainable: bool) -> Result<(), LayerError> {
         let (name, rest) = path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)));
-        let unknown = self.unknown(path);
-        let placed = self.layers.iter_mut().find(|p| p.name == name).ok_or_else(|| unknown.clone())?;
+        let at = *self.places.get(name).ok_or_else(|| self.unknown(path))?;
         match rest {
-            None => placed.trainable = trainable,
+            None => self.layers[at].trainable = trainable,
             Some(rest) => {
-                let mut inner = placed.layer.as_model().ok_or(unknown)?.clone();
+                let mut inner = self.layers[at].layer.as_model().ok_or_else(|| self.unknown(path))?.clone();
                 inner.set_trainable(rest, trainable)?;
-                placed.layer = Arc::new(inner);
+                self.layers[at].layer = Arc::new(inner);
             }
         }
         self.refresh()
@@ -453,8 +470,9 @@ impl Model {
         let error = |name: &str, wanted: String, got: String, advice: &str| {
             refused(name.split('/').next().unwrap_or(name), "weights", &wanted, got, advice)
         };
+        let known: HashMap<&str, &Weight> = self.weights.iter().map(|w| (w.name.as_str(), w)).collect();
         for (name, tensor) in tensors {
-            let Some(weight) = self.weights.iter().find(|w| w.name == name) else {
+            let Some(weight) = known.get(name.as_str()) else {
                 let wanted = format!("one of {}", self.weight_names().join(", "));
                 return Err(error(&name, wanted, format!("`{name}`"), "use this model's own weights"));
             };
@@ -476,6 +494,10 @@ impl Model {
         Ok(())
     }
 
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
     /// Returns what Keras's `summary` shows, with costs, as text through `Display` and as rows.
     pub fn summary(&self) -> Summary {
         let trainable = self.weights.iter().filter(|w| w.trainable).map(Weight::count).sum();
@@ -489,43 +511,36 @@ impl Model {
     pub(crate) fn diagram(&self) -> Result<Vec<(String, &'static str, Shape, usize, Vec<usize>)>, LayerError> {
         let inputs = self.inputs.iter().map(|(n, ty)| (n.clone(), "InputLayer", ty.shape.clone(), 0, Vec::new()));
         let mut blocks: Vec<_> = inputs.collect();
+        let params: HashMap<&str, usize> = self.rows.iter().map(|r| (r.name.as_str(), r.params)).collect();
         let mut graph = Graph::new();
         let values: Vec<Value> =
             self.inputs.iter().map(|(name, ty)| graph.input(name, ty.shape.clone(), ty.dtype)).collect();
         self.assemble_with(&mut graph, &values, Mode::Inference, |graph, at, results| {
             let Call { layer, inputs, .. } = &self.calls[at];
             let Placed { layer, name, .. } = &self.layers[*layer];
-            let maker = |&v: &usize| match self.calls.iter().rposition(|c| c.outputs <= v) {
-                Some(call) => self.inputs.len() + call,
-                None => v,
-            };
-            let weights = self.rows.iter().find(|r| r.name == *name).map_or(0, |r| r.params);
+            let maker = |&v: &usize| self.maker(v).map_or(v, |call| self.inputs.len() + call);
+            let weights = params.get(name.as_str()).copied().unwrap_or(0);
             let shape = results.first().map_or_else(Shape::scalar, |&v| graph.shape(v).clone());
             blocks.push((name.clone(), layer.kind(), shape, weights, inputs.iter().map(maker).collect()));
         })?;
         Ok(blocks)
     }
 
-    /// Returns for each layer the inputs of each of its uses, as (layer, use, output).
-    pub(super) fn uses(&self) -> Vec<(&str, &Arc<dyn Layer>, bool, Vec<Vec<(String, usize, usize)>>)> {
-        (self.layers.iter().enumerate())
-            .map(|(at, Placed { layer, name, trainable })| {
-                let own = self.calls.iter().filter(|c| c.layer == at);
-                let inputs = own.map(|c| c.inputs.iter().map(|&v| self.source(v)).collect()).collect();
-                (name.as_str(), layer, *trainable, inputs)
-            })
-            .collect()
+    /// Returns for each layer the inputs of each of its uses, as (layer, use, output) and type.
+    pub(super) fn uses(&self) -> Vec<(&str, &Arc<dyn Layer>, bool, Vec<Vec<((String, usize, usize), &TensorType)>>)> {
+        let mut uses = vec![Vec::new(); self.layers.len()];
+        for call in &self.calls {
+            uses[call.layer].push(call.inputs.iter().map(|&v| (self.source(v), &self.types[v])).collect());
+        }
+        let placed = self.layers.iter().zip(uses);
+        placed.map(|(p, inputs)| (p.name.as_str(), &p.layer, p.trainable, inputs)).collect()
     }
 
     /// Returns the layer, its use and its output that a value is.
     fn source(&self, value: usize) -> (String, usize, usize) {
-        match self.calls.iter().rposition(|c| c.outputs <= value) {
+        match self.maker(value).map(|at| &self.calls[at]) {
             None => (self.inputs[value].0.clone(), 0, 0),
-            Some(at) => {
-                let call = &self.calls[at];
-                let before = self.calls[..at].iter().filter(|c| c.layer == call.layer).count();
-                (self.layers[call.layer].name.clone(), before, value - call.outputs)
-            }
+            Some(call) => (self.layers[call.layer].name.clone(), call.at, value - call.outputs),
         }
     }
 

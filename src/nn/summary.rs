@@ -5,7 +5,10 @@ use crate::{
     graph::{Field, Graph, TensorType, Value},
     tensor::Shape,
 };
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+};
 
 /// One line of a summary.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,6 +116,9 @@ pub(super) fn rows(
             inputs: Vec::new(),
         }));
     }
+    let mut counts: Vec<(&str, usize)> = weights.iter().map(|w| (w.name.as_str(), w.count())).collect();
+    counts.sort_unstable();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     let mut start = inputs.len();
     for (name, kind, from, end, values) in calls {
         let products = graph.nodes()[start..end].iter().filter_map(|n| Some((n, n.op()?)));
@@ -122,19 +128,24 @@ pub(super) fn rows(
             .fold(0, u64::saturating_add);
         let activation_bytes = values.iter().map(|&v| one(graph.ty(v))).sum();
         start = end;
-        if let Some(row) = rows.iter_mut().find(|r| r.name == name) {
-            row.macs = macs.saturating_add(row.macs);
-            row.activation_bytes += activation_bytes;
-            row.inputs.extend(from);
-            continue;
-        }
-        let own = |w: &&Weight| w.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+        match places.entry(name) {
+            Entry::Occupied(place) => {
+                let row = &mut rows[*place.get()];
+                row.macs = macs.saturating_add(row.macs);
+                row.activation_bytes += activation_bytes;
+                row.inputs.extend(from);
+                continue;
+            }
+            Entry::Vacant(place) => place.insert(rows.len()),
+        };
+        let below = format!("{name}/");
+        let first = counts.partition_point(|w| w.0 < below.as_str());
         let sight = values.first().and_then(|v| sights.get(v).copied().flatten());
         rows.push(Row {
             name: name.to_owned(),
             kind,
             output: values.first().map_or_else(Shape::scalar, |&v| graph.shape(v).clone()),
-            params: weights.iter().filter(own).map(Weight::count).sum(),
+            params: counts[first..].iter().take_while(|w| w.0.starts_with(&below)).map(|w| w.1).sum(),
             macs,
             activation_bytes,
             receptive_field: sight.map(|[see, _]| see.map(|s| s.round() as usize)),

@@ -7,9 +7,21 @@ use crate::{
     tensor::HostTensor,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
     path::Path,
 };
+
+/// Returns the keys that are a path or lie below it.
+fn keys_below<'m, K: Ord + std::borrow::Borrow<str>, V>(
+    map: &'m BTreeMap<K, V>,
+    path: &str,
+) -> impl Iterator<Item = (&'m K, &'m V)> + use<'m, K, V> {
+    // `0` comes after `/`.
+    let (first, end) = (format!("{path}/"), format!("{path}0"));
+    let inside = map.range::<str, _>((Bound::Included(first.as_str()), Bound::Excluded(end.as_str())));
+    map.get_key_value(path).into_iter().chain(inside)
+}
 
 /// Returns whether a name is a path or lies below it.
 pub(crate) fn below(name: &str, path: &str) -> bool {
@@ -28,8 +40,8 @@ struct Slot<'m> {
 /// What torchvision's and timm's networks call their classifiers.
 const CLASSIFIERS: [&str; 3] = ["classifier", "fc", "head"];
 
-/// Tensors by the layer that a file names, with their numbers.
-type Groups = Vec<(String, Vec<(usize, HostTensor)>)>;
+/// Tensors by the layer that a file names, with their numbers; each layer with its place in the file.
+type Groups = BTreeMap<String, (usize, Vec<(usize, HostTensor)>)>;
 
 fn error(layer: &str, wanted: String, got: String, advice: &str) -> LayerError {
     LayerError { layer: layer.into(), kind: "weights".into(), wanted, got, advice: advice.into() }
@@ -58,13 +70,13 @@ impl Model {
     /// ```
     pub fn from_keras(path: impl AsRef<Path>) -> Result<Model, Error> {
         let path = path.as_ref();
-        let file = weights::open(path)?;
+        let (file, budget) = weights::open_drawn(path, 0)?;
         let Some(config) = file.config else {
             let advice = "build the model, then load these weights into it; in Keras, `model.save` writes both";
             let error = FormatError::new(Flaw::Missing, "the file", "a model's configuration", "weights alone");
             return Err(error.of(path).advise(advice).into());
         };
-        let mut model = Model::from_json(&config)?;
+        let mut model = Model::from_json_within(&config, &budget)?;
         model.set_weights_from(file.tensors)?;
         Ok(model)
     }
@@ -72,9 +84,11 @@ impl Model {
     /// Returns the layers that have weights, in order.
     fn slots(&self) -> Vec<Slot<'_>> {
         let mut slots: Vec<Slot> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
         for (i, weight) in self.weights().iter().enumerate() {
             let path = weight.name.rsplit_once('/').map_or("", |(path, _)| path);
-            match slots.iter_mut().find(|s| s.path == path) {
+            let place = *places.entry(path).or_insert(slots.len());
+            match slots.get_mut(place) {
                 Some(slot) => slot.weights.push(i),
                 None => slots.push(Slot { path, weights: vec![i] }),
             }
@@ -98,8 +112,8 @@ impl Model {
             return self.set_weights(named);
         }
         let torch = tensors.iter().any(|(name, _)| name.ends_with(".weight"));
-        let own = torch && tensors.iter().all(|(name, _)| self.weights().iter().any(|w| w.name == *name));
-        if !torch || own {
+        let names: HashSet<&str> = self.weight_names().into_iter().collect();
+        if !torch || tensors.iter().all(|(name, _)| names.contains(name.as_str())) {
             return self.set_weights(tensors);
         }
         let renamed = self.from_torch(tensors)?;
@@ -122,27 +136,27 @@ impl Model {
     /// Returns tensors that files give numbers, within layers by name or by class, under the weights' names.
     fn from_numbers(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
         const ROOTS: [&str; 2] = ["layers/", "_layer_checkpoint_dependencies/"];
-        let mut groups: Groups = Vec::new();
+        let mut groups = Groups::new();
         for (name, tensor) in tensors {
             let Some((key, number)) = name.rsplit_once("/vars/") else { continue };
             let number = number.parse().unwrap_or(usize::MAX);
-            match groups.iter_mut().rev().find(|g| g.0 == key) {
-                Some(group) => group.1.push((number, tensor)),
-                None => groups.push((key.to_owned(), vec![(number, tensor)])),
-            }
+            let place = groups.len();
+            groups.entry(key.to_owned()).or_insert((place, Vec::new())).1.push((number, tensor));
         }
-        groups.iter_mut().for_each(|g| g.1.sort_by_key(|(number, _)| *number));
+        groups.values_mut().for_each(|g| g.1.sort_by_key(|(number, _)| *number));
         let mut out = Vec::new();
-        match ROOTS.iter().find(|root| groups.iter().any(|g| g.0.starts_with(*root))) {
+        match ROOTS.iter().find(|root| groups.keys().any(|key| key.starts_with(*root))) {
             Some(root) => self.by_class(root, &mut groups, &mut out)?,
             None => {
-                let keys: Vec<String> = groups.iter().map(|g| g.0.clone()).collect();
-                for key in keys {
-                    self.fill(&key, &key, &mut groups, &mut out)?;
+                let mut keys: Vec<(usize, String)> = groups.iter().map(|(key, g)| (g.0, key.clone())).collect();
+                keys.sort_unstable();
+                let weights = self.weights_by_name();
+                for (_, key) in keys {
+                    self.fill(&key, &key, &weights, &mut groups, &mut out)?;
                 }
             }
         }
-        match groups.iter().find(|g| !g.1.is_empty()) {
+        match groups.iter().min_by_key(|(_, g)| g.0) {
             None => Ok(out),
             Some((key, _)) => {
                 let advice = "take weights of the same network";
@@ -151,10 +165,16 @@ impl Model {
         }
     }
 
+    /// Returns the places of the weights by name.
+    fn weights_by_name(&self) -> BTreeMap<&str, usize> {
+        self.weights().iter().enumerate().map(|(i, w)| (w.name.as_str(), i)).collect()
+    }
+
     /// Assigns what lies under `root`: layers of each class are numbered in Keras's order.
     fn by_class(&self, root: &str, groups: &mut Groups, out: &mut Vec<(String, HostTensor)>) -> Result<(), LayerError> {
         let mut counts: HashMap<String, usize> = HashMap::new();
         let ranks = self.ranks();
+        let weights = self.weights_by_name();
         let mut names = self.layer_names();
         names.sort_by_key(|name| ranks.get(name).copied());
         for name in names {
@@ -170,7 +190,7 @@ impl Model {
             };
             let there = |class: &&String| {
                 let key = format!("{root}{}/", numbered(class));
-                groups.iter().any(|g| g.0.starts_with(&key))
+                groups.range(key.clone()..).next().is_some_and(|(first, _)| first.starts_with(&key))
             };
             let class = classes.iter().find(there).unwrap_or(&classes[0]).clone();
             let numbered = numbered(&class);
@@ -182,7 +202,7 @@ impl Model {
                     model.by_class(&format!("{key}/layers/"), groups, &mut inner)?;
                     out.extend(inner.into_iter().map(|(weight, t)| (format!("{name}/{weight}"), t)));
                 }
-                None => self.fill(&key, name, groups, out)?,
+                None => self.fill(&key, name, &weights, groups, out)?,
             }
         }
         Ok(())
@@ -193,20 +213,23 @@ impl Model {
         &self,
         key: &str,
         path: &str,
+        weights: &BTreeMap<&str, usize>,
         groups: &mut Groups,
         out: &mut Vec<(String, HostTensor)>,
     ) -> Result<(), LayerError> {
-        let mut own: Vec<&mut (String, Vec<(usize, HostTensor)>)> =
-            groups.iter_mut().filter(|g| below(&g.0, key)).collect();
         // A file lists the directions of a bidirectional layer by the alphabet.
-        own.sort_by_key(|g| g.0.contains("/backward_layer"));
-        let tensors = own.into_iter().flat_map(|g| g.1.drain(..)).map(|(_, t)| t);
-        let mut weights: Vec<&super::Weight> = self.weights().iter().filter(|w| below(&w.name, path)).collect();
+        let order = |(key, g): (&String, &(usize, _))| (key.contains("/backward_layer"), g.0, key.clone());
+        let mut own: Vec<_> = keys_below(groups, key).map(order).collect();
+        own.sort_unstable();
+        let tensors = own.iter().filter_map(|(.., key)| groups.remove(key)).flat_map(|g| g.1).map(|(_, t)| t);
+        let tensors: Vec<HostTensor> = tensors.collect();
+        let mut places: Vec<usize> = keys_below(weights, path).map(|(_, &i)| i).collect();
+        places.sort_unstable();
+        let mut weights: Vec<&super::Weight> = places.into_iter().map(|i| &self.weights()[i]).collect();
         if self.layer(path).is_ok_and(|l| l.as_model().is_some()) {
             // A model's trainable weights come first in files of Keras 2.
             weights.sort_by_key(|w| !w.trainable);
         }
-        let tensors: Vec<HostTensor> = tensors.collect();
         let whole = weights.len() == tensors.len() && weights.iter().zip(&tensors).all(|(w, t)| w.shape == t.shape());
         if !whole {
             let wanted: Vec<String> = weights.iter().map(|w| format!("{:?}", w.shape)).collect();
@@ -240,17 +263,20 @@ impl Model {
             return Err(error("model", wanted, got, advice));
         }
         let mut out = Vec::new();
+        let places: HashMap<&str, usize> = slots.iter().enumerate().map(|(i, s)| (s.path, i)).collect();
+        let rows: HashMap<&str, usize> = self.rows().iter().enumerate().map(|(i, r)| (r.name.as_str(), i)).collect();
         for (k, (module, parts)) in modules.into_iter().enumerate() {
-            let named = torchvision_name(&module).and_then(|name| slots.iter().find(|s| s.path == name));
-            out.extend(self.module(named.unwrap_or(&slots[k]), &module, parts)?);
+            let named = torchvision_name(&module).and_then(|name| places.get(&*name));
+            let slot = &slots[named.copied().unwrap_or(k)];
+            let flattened = rows.get(slot.path).and_then(|&row| self.flattened(row));
+            out.extend(self.module(slot, flattened, &module, parts)?);
         }
         Ok(out)
     }
 
-    /// Returns height, width and channels of the map that is flattened in front of a dense layer, if one is.
-    fn flattened(&self, path: &str) -> Option<[usize; 3]> {
-        let rows = self.summary().rows;
-        let before = &rows[..rows.iter().position(|r| r.name == path)?];
+    /// Returns height, width and channels of the map that is flattened in front of the layer of a row, if one is.
+    fn flattened(&self, row: usize) -> Option<[usize; 3]> {
+        let before = &self.rows()[..row];
         let flatten = before.iter().rposition(|r| !["Dropout", "Activation", "ReLU"].contains(&r.kind))?;
         if before[flatten].kind != "Flatten" {
             return None;
@@ -262,6 +288,7 @@ impl Model {
     fn module(
         &self,
         slot: &Slot,
+        flattened: Option<[usize; 3]>,
         module: &str,
         mut parts: HashMap<String, HostTensor>,
     ) -> Result<Vec<(String, HostTensor)>, LayerError> {
@@ -296,7 +323,7 @@ impl Model {
                     _ => tensor.transposed(&[2, 3, 1, 0]),
                 },
                 ("kernel", 3) => tensor.transposed(&[2, 1, 0]),
-                ("kernel", 2) => match self.flattened(slot.path) {
+                ("kernel", 2) => match flattened {
                     // PyTorch flattens (c, h, w).
                     Some([h, w, c]) if tensor.shape() == [weight.shape[1], c * h * w] => {
                         let units = weight.shape[1];

@@ -6,11 +6,11 @@ use crate::{
         Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, rank},
 };
 
 /// Accuracy of classes (Keras): scores (N, C) and labels → f32 (N), 1 where the label's score is among the `k` largest,
-/// equal ones by their place. A score that is no number or −∞ is among none.
+/// equal ones by their place. NaN is the largest score; a label whose own score is NaN or −∞ is among none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CategoricalAccuracy {
     /// Whether labels are class numbers (N) instead of one-hot rows (N, C).
@@ -21,13 +21,13 @@ pub struct CategoricalAccuracy {
 
 /// Returns whether the score at `at` is among the `k` largest of a row.
 fn among(row: &[f64], at: usize, k: usize) -> bool {
-    let v = row[at];
-    let before = row.iter().enumerate().filter(|(c, x)| **x > v || (**x == v && *c < at)).count();
-    v >= f64::from(f32::MIN) && before < k
+    let v = rank(row[at]);
+    let before = row.iter().enumerate().filter(|(c, x)| rank(**x) > v || (rank(**x) == v && *c < at)).count();
+    row[at] >= f64::from(f32::MIN) && before < k
 }
 
 fn first_largest(row: &[f64]) -> usize {
-    (1..row.len()).fold(0, |best, c| if row[c] > row[best] { c } else { best })
+    (1..row.len()).fold(0, |best, c| if rank(row[c]) > rank(row[best]) { c } else { best })
 }
 
 impl Op for CategoricalAccuracy {

@@ -143,6 +143,9 @@ impl Affine2d {
     /// Returns along one axis what a position is made of: the elements of `n` and their shares.
     fn taps(&self, at: f64, n: usize) -> [(Option<usize>, f64); 2] {
         let place = |at: f64| self.fill_mode.place(at as i64, n as i64);
+        if !at.is_finite() {
+            return [(None, f64::NAN); 2];
+        }
         match self.interpolation {
             Interpolation::Nearest => [(place(at.round()), 1.0), (None, 0.0)],
             Interpolation::Bilinear => {
@@ -208,7 +211,7 @@ impl Op for Affine2d {
             for (y, share_y) in rows {
                 for (x_at, share_x) in columns {
                     let there = y.zip(x_at).map_or(fill, |(y, at)| x.data[((b * h + y) * w + at) * c + k]);
-                    sum += share_y * share_x * if share_y * share_x == 0.0 { 0.0 } else { there };
+                    sum += share_y * share_x * there;
                 }
             }
             sum

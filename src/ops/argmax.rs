@@ -7,7 +7,7 @@ use crate::{
         Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, DType, Philox},
+    tensor::{Accuracy, Array, Batch, DType, Philox, rank},
 };
 
 /// Index of the largest element along an axis, the first of equal ones, as u32 (ONNX ArgMax, Keras `ops.argmax`).
@@ -44,7 +44,7 @@ impl Op for Argmax {
         shape.remove(self.axis);
         vec![Array::from_fn(shape, |o| {
             let at = |k: usize| x.data[(o / inner * terms + k) * inner + o % inner];
-            (1..terms).fold(0, |best, k| if at(k) > at(best) { k } else { best }) as f64
+            (1..terms).fold(0, |best, k| if rank(at(k)) > rank(at(best)) { k } else { best }) as f64
         })]
     }
 
@@ -84,7 +84,8 @@ impl Op for Argmax {
 }
 
 impl Graph {
-    /// Returns the index (u32) of the largest element of `x` along `axis`, the first of equal ones; the axis goes.
+    /// Returns the index (u32) of the largest element of `x` along `axis`, the first of equal ones; the axis goes. NaN is the
+    /// largest, as in NumPy and PyTorch.
     pub fn argmax(&mut self, x: Value, axis: usize) -> Result<Value, OpError> {
         self.apply1(Argmax { axis }, &[x])
     }
@@ -108,7 +109,7 @@ fn sample(rng: &mut Philox) -> Sample {
 /// Argmax as a family.
 pub static FAMILY: Family = Family {
     name: "argmax",
-    about: "index of the largest element along any axis, the first of equal ones (ONNX ArgMax, Keras ops.argmax)",
+    about: "index of the largest element along any axis, the first of equal ones; NaN is the largest (ONNX ArgMax, Keras ops.argmax)",
     sample,
     benches: || {
         let x = (TensorType::f32([Batch, 1000]), Fill::Distinct);

@@ -179,6 +179,7 @@ impl Op for BatchNorm {
         let mean: Vec<f64> = channel_sums(&x.shape, |i, _| x.data[i]).iter().map(|s| s / rows).collect();
         let var: Vec<f64> =
             channel_sums(&x.shape, |i, k| (x.data[i] - mean[k]).powi(2)).iter().map(|s| s / rows).collect();
+        let mean: Vec<f64> = mean.iter().zip(&var).map(|(m, v)| if v.is_nan() { *v } else { *m }).collect();
         let y = Array::from_fn(x.shape.clone(), |i| {
             let k = i % c;
             (x.data[i] - mean[k]) / (var[k] + f64::from(self.epsilon)).sqrt() * gamma.data[k] + beta.data[k]

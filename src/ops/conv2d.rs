@@ -272,6 +272,10 @@ impl Op for Conv2d {
         true
     }
 
+    fn meets_zeros(&self, input: usize) -> Option<[usize; 2]> {
+        (input == 1).then_some([0, 1])
+    }
+
     fn field(&self, io: &Io) -> Field {
         let taps = io.inputs[1].shape.dims();
         let extent = [0, 1].map(|axis| (taps[axis] - 1) * self.options.dilation[axis] + 1);

@@ -148,6 +148,10 @@ impl Op for Conv2dGradInput {
         true
     }
 
+    fn meets_zeros(&self, input: usize) -> Option<[usize; 2]> {
+        Some(if input == 0 { [1, 2] } else { [0, 1] })
+    }
+
     fn field(&self, _io: &Io) -> Field {
         let Geometry { kernel, strides, dilation, .. } = self.geometry;
         let extent = [0, 1].map(|axis| ((kernel[axis] - 1) * dilation[axis] + 1).div_ceil(strides[axis]));
@@ -344,6 +348,10 @@ impl Op for Conv2dGradWeight {
 
     fn is_product(&self) -> bool {
         true
+    }
+
+    fn meets_zeros(&self, _input: usize) -> Option<[usize; 2]> {
+        Some([1, 2])
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -57,7 +57,7 @@ impl Op for Dropout {
         vec![Array::from_fn(x.shape.clone(), |i| {
             let (r, e) = (i / row, i % row);
             let word = philox4x32(key, [step.step, self.stream, r as u32, (e / 4) as u32])[e % 4];
-            if unit_f32(word) >= self.rate { x.data[i] * scale } else { 0.0 }
+            x.data[i] * if unit_f32(word) >= self.rate { scale } else { 0.0 }
         })]
     }
 

@@ -9,9 +9,9 @@ use crate::{
         Op, OpError, Program, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, maximum, strides},
 };
-use std::fmt::Write as _;
+use std::{cmp::Ordering, fmt::Write as _};
 
 /// An elementwise program on broadcast inputs; the result is f32.
 #[derive(Debug, Clone, PartialEq)]
@@ -291,6 +291,19 @@ fn erf(x: f64) -> f64 {
     }
 }
 
+/// Returns `b` where `a` is above 0, else `c`, and NaN where `a` is NaN.
+fn chosen(a: f64, b: f64, c: f64) -> f64 {
+    match a.partial_cmp(&0.0) {
+        None => f64::NAN,
+        Some(Ordering::Greater) => b,
+        _ => c,
+    }
+}
+
+fn minimum(a: f64, b: f64) -> f64 {
+    -maximum(-a, -b)
+}
+
 fn logistic(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
@@ -352,31 +365,31 @@ pub static TABLE: &[Elementary] = &[
     row!(
         "sign",
         1,
-        "sign($a)",
+        "nan_or_f32($a, sign($a))",
         |a, _, _| if a == 0.0 { 0.0 } else { a.signum() },
         Accuracy::Exact,
         [AWAY, ANY, ANY],
         |_, _, _, _| { Ok(vec![None]) }
     ),
-    row!(positive "relu", 1, "max($a, 0.0)", |a, _, _| a.max(0.0), Accuracy::Exact, [AWAY, ANY, ANY], |g, _, y, dy| {
+    row!(positive "relu", 1, "relu_f32($a)", |a, _, _| maximum(a, 0.0), Accuracy::Exact, [AWAY, ANY, ANY], |g, _, y, dy| {
         Ok(vec![Some(g.binary("where_positive", dy, y)?)])
     }),
     row!(
         "where_positive",
         2,
-        "select(0.0, $a, $b > 0.0)",
-        |a, b, _| if b > 0.0 { a } else { 0.0 },
+        "nan_or_f32($b, select(0.0, $a, positive_f32($b)))",
+        |a, b, _| chosen(b, a, 0.0),
         Accuracy::Exact,
         [ANY, AWAY, ANY],
         |g, x, _, dy| { Ok(vec![Some(g.binary("where_positive", dy, x[1])?), None]) }
     ),
-    row!("max", 2, "max($a, $b)", |a, b, _| a.max(b), Accuracy::Exact, [OUTER, INNER, ANY], |g, x, _, dy| {
-        split_at(g, x[0], x[1], dy)
+    row!("max", 2, "max_f32($a, $b)", |a, b, _| maximum(a, b), Accuracy::Exact, [OUTER, INNER, ANY], |g, x, _, dy| {
+        Ok(split_at(g, x[0], x[1], dy)?.map(Some).into())
     }),
-    row!("min", 2, "min($a, $b)", |a, b, _| a.min(b), Accuracy::Exact, [OUTER, INNER, ANY], |g, x, _, dy| {
-        split_at(g, x[1], x[0], dy)
+    row!("min", 2, "min_f32($a, $b)", |a, b, _| minimum(a, b), Accuracy::Exact, [OUTER, INNER, ANY], |g, x, _, dy| {
+        Ok(split_at(g, x[1], x[0], dy)?.map(Some).into())
     }),
-    row!(positive "exp", 1, "exp($a)", |a, _, _| a.exp(), Accuracy::Exp, [ANY, ANY, ANY], |g, _, y, dy| Ok(vec![Some(
+    row!(positive "exp", 1, "exp_f32($a)", |a, _, _| a.exp(), Accuracy::Exp, [ANY, ANY, ANY], |g, _, y, dy| Ok(vec![Some(
         g.mul(dy, y)?
     )])),
     row!("log", 1, "log_f32($a)", |a, _, _| a.ln(), Accuracy::Log, [POSITIVE, ANY, ANY], |g, x, _, dy| {
@@ -413,15 +426,23 @@ pub static TABLE: &[Elementary] = &[
         let square = g.mul(d, y)?;
         Ok(vec![Some(g.sub(d, square)?)])
     }),
-    row!("pow", 2, "pow($a, $b)", |a, b, _| a.powf(b), Accuracy::Pow, [POSITIVE, ANY, ANY], |g, x, y, dy| {
-        let less = plus(g, x[1], -1.0)?;
-        let power = g.pow(x[0], less)?;
-        let da = g.mul(x[1], power)?;
-        let log = g.log(x[0])?;
-        let db = g.mul(y, log)?;
-        let db = g.binary("where_positive", db, x[0])?;
-        Ok(vec![Some(g.mul(dy, da)?), Some(g.mul(dy, db)?)])
-    }),
+    row!(
+        "pow",
+        2,
+        "pow_f32($a, $b)",
+        |a, b, _| if a >= 0.0 && !b.is_nan() { a.powf(b) } else { f64::NAN },
+        Accuracy::Pow,
+        [POSITIVE, ANY, ANY],
+        |g, x, y, dy| {
+            let less = plus(g, x[1], -1.0)?;
+            let power = g.pow(x[0], less)?;
+            let da = g.mul(x[1], power)?;
+            let log = g.log(x[0])?;
+            let db = g.mul(y, log)?;
+            let db = g.binary("where_positive", db, x[0])?;
+            Ok(vec![Some(g.mul(dy, da)?), Some(g.mul(dy, db)?)])
+        }
+    ),
     row!("sin", 1, "sin_f32($a)", |a, _, _| a.sin(), Accuracy::Absolute(2e-6), [ANGLES, ANY, ANY], |g, x, _, dy| {
         let cos = g.unary("cos", x[0])?;
         Ok(vec![Some(g.mul(dy, cos)?)])
@@ -446,17 +467,26 @@ pub static TABLE: &[Elementary] = &[
     row!("round", 1, "round($a)", |a, _, _| a.round_ties_even(), Accuracy::Exact, [HALVES, ANY, ANY], |_, _, _, _| Ok(
         vec![None]
     )),
-    compare!("greater", "select(0.0, 1.0, $a > $b)", |a, b, _| flag(a > b)),
-    compare!("greater_equal", "select(0.0, 1.0, $a >= $b)", |a, b, _| flag(a >= b)),
-    compare!("less", "select(0.0, 1.0, $a < $b)", |a, b, _| flag(a < b)),
-    compare!("less_equal", "select(0.0, 1.0, $a <= $b)", |a, b, _| flag(a <= b)),
-    compare!("equal", "select(0.0, 1.0, $a == $b)", |a, b, _| flag(a == b)),
-    compare!("not_equal", "select(0.0, 1.0, $a != $b)", |a, b, _| flag(a != b)),
+    compare!("greater", "select(0.0, 1.0, $a > $b && ordered_f32($a, $b))", |a, b, _| flag(a > b)),
+    compare!("greater_equal", "select(0.0, 1.0, $a >= $b && ordered_f32($a, $b))", |a, b, _| flag(a >= b)),
+    compare!("less", "select(0.0, 1.0, $a < $b && ordered_f32($a, $b))", |a, b, _| flag(a < b)),
+    compare!("less_equal", "select(0.0, 1.0, $a <= $b && ordered_f32($a, $b))", |a, b, _| flag(a <= b)),
+    compare!("equal", "select(0.0, 1.0, $a == $b && ordered_f32($a, $b))", |a, b, _| flag(a == b)),
+    compare!("not_equal", "select(1.0, 0.0, $a == $b && ordered_f32($a, $b))", |a, b, _| flag(a != b)),
+    row!(
+        "at_least",
+        2,
+        "nan_or_f32($a, nan_or_f32($b, select(0.0, 1.0, $a >= $b)))",
+        |a, b, _| a.partial_cmp(&b).map_or(f64::NAN, |order| flag(order != Ordering::Less)),
+        Accuracy::Exact,
+        [INDEX, INDEX, ANY],
+        |_, _, _, _| Ok(vec![None, None])
+    ),
     row!(
         "where",
         3,
-        "select($c, $b, $a > 0.0)",
-        |a, b, c| if a > 0.0 { b } else { c },
+        "nan_or_f32($a, select($c, $b, positive_f32($a)))",
+        |a, b, c| chosen(a, b, c),
         Accuracy::Exact,
         [Fill::Ranges(&[(-1.0, -0.1), (0.0, 0.0), (0.1, 1.0)]), ANY, ANY],
         |g, x, _, dy| {
@@ -467,21 +497,20 @@ pub static TABLE: &[Elementary] = &[
     row!(
         "clip",
         3,
-        "min(max($a, $b), $c)",
-        |a, b, c| a.max(b).min(c),
+        "min_f32(max_f32($a, $b), $c)",
+        |a, b, c| minimum(maximum(a, b), c),
         Accuracy::Exact,
         [Fill::Ranges(&[(-1.0, -0.6), (-0.4, 0.4), (0.6, 1.0)]), Fill::Uniform(-0.6, -0.4), Fill::Uniform(0.4, 0.6)],
-        |g, x, y, dy| {
-            let inside = g.binary("equal", x[0], y)?;
-            let (below, above) = (g.binary("less", x[0], x[1])?, g.binary("greater", x[0], x[2])?);
-            let mut take = |mask| g.binary("where_positive", dy, mask);
-            Ok(vec![Some(take(inside)?), Some(take(below)?), Some(take(above)?)])
+        |g, x, _, dy| {
+            let [above, below] = split_at(g, x[0], x[1], dy)?;
+            let [inside, beyond] = split_at(g, x[2], x[0], above)?;
+            Ok(vec![Some(inside), Some(below), Some(beyond)])
         }
     ),
     row!(
         positive "relu6",
         1,
-        "clamp($a, 0.0, 6.0)",
+        "nan_or_f32($a, clamp($a, 0.0, 6.0))",
         |a, _, _| a.clamp(0.0, 6.0),
         Accuracy::Exact,
         [Fill::Ranges(&[(-2.0, -0.05), (0.05, 5.95), (6.05, 8.0)]), ANY, ANY],
@@ -507,7 +536,7 @@ pub static TABLE: &[Elementary] = &[
     row!(
         "elu",
         2,
-        "select($b * expm1_f32(min($a, 0.0)), $a, $a > 0.0)",
+        "select($b * expm1_f32(min_f32($a, 0.0)), $a, $a > 0.0)",
         |a, b, _| if a > 0.0 { a } else { b * a.exp_m1() },
         Accuracy::Exps { exps: 2.0, ulps: 18.0 },
         [Fill::Away(0.001, 9.0), POSITIVE, ANY],
@@ -520,7 +549,7 @@ pub static TABLE: &[Elementary] = &[
     row!(
         "selu",
         1,
-        "select(1.7580993 * expm1_f32(min($a, 0.0)), 1.050701 * $a, $a > 0.0)",
+        "select(1.7580993 * expm1_f32(min_f32($a, 0.0)), 1.050701 * $a, $a > 0.0)",
         |a, _, _| 1.0507009873554805 * if a > 0.0 { a } else { 1.6732632423543772 * a.exp_m1() },
         Accuracy::Exps { exps: 2.0, ulps: 20.0 },
         [Fill::Away(0.001, 9.0), ANY, ANY],
@@ -625,7 +654,7 @@ pub static TABLE: &[Elementary] = &[
     row!(
         "hard_sigmoid",
         1,
-        "(clamp($a + 3.0, 0.0, 6.0) * 0.16666667)",
+        "nan_or_f32($a, clamp($a + 3.0, 0.0, 6.0) * 0.16666667)",
         |a, _, _| (a + 3.0).clamp(0.0, 6.0) / 6.0,
         Accuracy::Ulp(3.0),
         [THREE, ANY, ANY],
@@ -652,16 +681,16 @@ pub static TABLE: &[Elementary] = &[
 ];
 
 /// Returns `dy` where `a` is at least `b`, else 0, and the rest of it: a tie is the first operand's, as in TensorFlow.
-fn split_at(g: &mut Graph, a: Value, b: Value, dy: Value) -> Result<Vec<Option<Value>>, OpError> {
-    let (left, right) = (g.binary("greater_equal", a, b)?, g.binary("less", a, b)?);
-    Ok(vec![Some(g.binary("where_positive", dy, left)?), Some(g.binary("where_positive", dy, right)?)])
+/// Both are NaN where an operand is.
+fn split_at(g: &mut Graph, a: Value, b: Value, dy: Value) -> Result<[Value; 2], OpError> {
+    let (left, zero) = (g.binary("at_least", a, b)?, g.constant(0.0)?);
+    Ok([g.binary("where_positive", dy, left)?, g.where_(left, zero, dy)?])
 }
 
 /// Returns `dy` where `|x|` is below `limit`, else 0.
 fn within(g: &mut Graph, x: Value, limit: f32, dy: Value) -> Result<Value, OpError> {
     let (size, limit) = (g.abs(x)?, g.constant(limit)?);
-    let inside = g.binary("less", size, limit)?;
-    g.binary("where_positive", dy, inside)
+    Ok(split_at(g, size, limit, dy)?[1])
 }
 
 /// Returns `x + c`.
@@ -726,13 +755,13 @@ methods! {
     sqrt(x);
     /// Returns `|x|`.
     abs(x);
-    /// Returns the larger of `a` and `b`, broadcast; the gradient goes to `a` where they are equal.
+    /// Returns the larger of `a` and `b`, NaN where one is, broadcast; the gradient goes to `a` where they are equal.
     max(a, b);
-    /// Returns the smaller of `a` and `b`, broadcast; the gradient goes to `a` where they are equal.
+    /// Returns the smaller of `a` and `b`, NaN where one is, broadcast; the gradient goes to `a` where they are equal.
     min(a, b);
-    /// Returns `aᵇ` for `a` above 0, broadcast.
+    /// Returns `aᵇ` for `a` above 0, broadcast; NaN for `a` below 0 and where an operand is NaN.
     pow(a, b);
-    /// Returns `a` where `condition` is above 0, else `b`, broadcast.
+    /// Returns `a` where `condition` is above 0, else `b`, broadcast; NaN where the condition is NaN.
     where_(condition, a, b);
     /// Returns `min(max(x, 0), 6)`; at 0 and 6 the gradient is 0.
     relu6(x);

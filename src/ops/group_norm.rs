@@ -181,6 +181,8 @@ impl Op for GroupNorm {
         };
         let mean = average(&|i, _| x.data[i]);
         let variance = average(&|i, k| (x.data[i] - mean.data[k]).powi(2));
+        let lost = |k: usize| variance.data[k].is_nan();
+        let mean = Array::from_fn(mean.shape, |k| if lost(k) { f64::NAN } else { mean.data[k] });
         let y = Array::from_fn(x.shape.clone(), |i| {
             let (k, c) = (sizes.group(i), i % gamma.data.len());
             let r = 1.0 / (variance.data[k] + f64::from(self.epsilon)).sqrt();

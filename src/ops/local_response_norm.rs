@@ -102,7 +102,7 @@ impl LocalResponseNorm {
         let _ = write!(
             t,
             "@group(0) @binding({}) var<storage, read_write> y: array<f32>;
-fn power(s: f32, p: f32) -> f32 {{ return exp(-p * log(s)); }}
+fn power(s: f32, p: f32) -> f32 {{ return nan_or_f32(s, exp(-p * log(s))); }}
 @compute @workgroup_size({lanes})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
     let item = (id.x + id.y * counts.x) * {lanes}u + lane;

@@ -13,13 +13,16 @@ use crate::{
         OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{self, Slide},
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, rank},
 };
 use std::sync::Arc;
 
-/// Returns the index of the first largest value.
+/// Returns the index of the first largest value; NaN is the largest.
 fn first_maximum(x: &Array, taps: &[usize]) -> usize {
-    taps.iter().copied().reduce(|best, tap| if x.data[tap] > x.data[best] { tap } else { best }).unwrap_or(0)
+    taps.iter()
+        .copied()
+        .reduce(|best, tap| if rank(x.data[tap]) > rank(x.data[best]) { tap } else { best })
+        .unwrap_or(0)
 }
 
 fn lanes(profile: &DeviceProfile) -> u32 {
@@ -321,7 +324,7 @@ fn benches_grad() -> Vec<(&'static str, Sample)> {
 /// Max pooling as a family.
 pub static FAMILY: Family = Family {
     name: "max_pool2d",
-    about: "the largest value of each window, padding never wins (Keras MaxPooling2D, ONNX MaxPool)",
+    about: "the largest value of each window, padding never wins, NaN always does (Keras MaxPooling2D, ONNX MaxPool)",
     sample,
     benches,
     bad: &[
@@ -371,7 +374,7 @@ pub static FAMILY: Family = Family {
     faults: &[
         Fault { what: "drops the last column of taps", from: "kw < KW;", to: "kw + 1u < KW;" },
         Fault { what: "swaps the strides", from: "p * SH + kh", to: "p * SW + kh" },
-        Fault { what: "starts at zero", from: "V(-3.4028235e38)", to: "V(0.0)" },
+        Fault { what: "starts at zero", from: "best = I(LOWEST)", to: "best = I(0)" },
         Fault { what: "shifts a column of a strip", from: "u32(line0 + 0)", to: "u32(line0 + 1)" },
         Fault { what: "drops the last row of a strip", from: "t < end_t", to: "t + 1u < end_t" },
         Fault { what: "shifts a row of a strip", from: "row_in + i32(t", to: "row_in + 1 + i32(t" },
@@ -385,7 +388,7 @@ pub static FAMILY: Family = Family {
 /// The gradient of max pooling as a family.
 pub static FAMILY_GRAD: Family = Family {
     name: "max_pool2d_grad",
-    about: "gradient of max_pool2d to its input; the first of equal values in row-major order gets it",
+    about: "gradient of max_pool2d to its input; the first of equal values in row-major order gets it, or the first NaN",
     sample: sample_grad,
     benches: benches_grad,
     bad: &[Bad {
@@ -402,7 +405,7 @@ pub static FAMILY_GRAD: Family = Family {
         Fault { what: "skips the last strip", from: "item >= items", to: "item + 1u >= items" },
         Fault { what: "the last maximum of a strip wins", from: " > best", to: " >= best" },
         Fault { what: "shifts a row of a strip", from: "(row_in + i32(t)) *", to: "(row_in + 1 + i32(t)) *" },
-        Fault { what: "the last maximum wins", from: "value > best)", to: "value >= best)" },
+        Fault { what: "the last maximum wins", from: "order > best)", to: "order >= best)" },
         Fault { what: "every maximum wins", from: "t < taps;", to: "t < 0u;" },
         Fault { what: "misses the first window", from: "/ s + 1u, at >= k)", to: "/ s + 2u, at >= k)" },
         Fault { what: "shifts a tap", from: "V(f32(kh * SW + kw)), value", to: "V(f32(kh * SW + kw + 1u)), value" },

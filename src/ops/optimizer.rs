@@ -9,7 +9,7 @@ use crate::{
         Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, UNIT},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, UNIT, maximum},
 };
 use std::fmt::Write as _;
 
@@ -129,11 +129,9 @@ impl Rule {
     }
 
     /// Returns the rule in WGSL: `after` and `new0`, … from `weight`, `gradient`, `old0`, …, and its constants.
-    ///
-    /// Gaps may hold anything: no square root of a negative number.
     fn wgsl(&self) -> (String, Vec<(&'static str, f64)>) {
         const MOMENTS: &str = "let new0 = BETA1 * old0 + (1.0 - BETA1) * gradient;
-    let new1 = max(BETA2 * old1 + (1.0 - BETA2) * gradient * gradient, V(0.0));";
+    let new1 = BETA2 * old1 + (1.0 - BETA2) * gradient * gradient;";
         let betas = |beta_1: f32, beta_2: f32, epsilon: f32| {
             vec![("BETA1", beta_1.into()), ("BETA2", beta_2.into()), ("EPSILON", epsilon.into())]
         };
@@ -149,7 +147,7 @@ impl Rule {
                 (text, vec![("MOMENTUM", momentum.into())])
             }
             Rule::Adam { beta_1, beta_2, epsilon, amsgrad } => {
-                let (largest, by) = if amsgrad { ("let new2 = max(old2, new1);\n    ", 2) } else { ("", 1) };
+                let (largest, by) = if amsgrad { ("let new2 = larger(old2, new1);\n    ", 2) } else { ("", 1) };
                 let alpha = "(step.scalars[0][1] * FACTOR)";
                 let after = format!("{largest}let after = weight - {alpha} * new0 / (sqrt(new{by}) + EPSILON);");
                 (format!("{MOMENTS}\n    {after}"), betas(beta_1, beta_2, epsilon))
@@ -163,13 +161,13 @@ impl Rule {
                 (text, betas(beta_1, beta_2, epsilon))
             }
             Rule::Rmsprop { rho, momentum, epsilon, centered } => {
-                let mut text = "let new0 = max(RHO * old0 + (1.0 - RHO) * gradient * gradient, V(0.0));".to_owned();
+                let mut text = "let new0 = RHO * old0 + (1.0 - RHO) * gradient * gradient;".to_owned();
                 let mut constants = vec![("RHO", rho.into()), ("EPSILON", epsilon.into())];
                 let mean = self.n_moments() - 1;
                 let mut spread = "new0".to_owned();
                 if centered {
                     let _ = write!(text, "\n    let new{mean} = RHO * old{mean} + (1.0 - RHO) * gradient;");
-                    spread = format!("max(new0 - new{mean} * new{mean}, V(0.0))");
+                    spread = format!("larger(new0 - new{mean} * new{mean}, V(0.0))");
                 }
                 let _ = write!(text, "\n    let drive = rate * gradient / sqrt({spread} + EPSILON);");
                 if momentum != 0.0 {
@@ -181,7 +179,7 @@ impl Rule {
                 (text, constants)
             }
             Rule::Adagrad { epsilon } => {
-                let text = "let new0 = max(old0 + gradient * gradient, V(0.0));
+                let text = "let new0 = old0 + gradient * gradient;
     let after = weight - rate * gradient / sqrt(new0 + EPSILON);";
                 (text.into(), vec![("EPSILON", epsilon.into())])
             }
@@ -208,7 +206,7 @@ impl Optimizer {
         // As the kernel has them.
         let scalar = |i: usize| f64::from(step.scalars[i] * self.factor);
         let (g, rate) = (x[1], scalar(0));
-        let decay = x[0] * f64::from(self.weight_decay) * rate;
+        let decay = if self.weight_decay == 0.0 { 0.0 } else { x[0] * f64::from(self.weight_decay) * rate };
         let w = x[0] - decay;
         let decayed = if decay == 0.0 { 0.0 } else { UNIT * (3.0 * decay.abs() + w.abs()) };
         // A move away from the weight, with its error.
@@ -234,7 +232,7 @@ impl Optimizer {
             Rule::Adam { beta_1, beta_2, epsilon, amsgrad } => {
                 let (m, v) = (mean((beta_1, x[2], g)), mean((beta_2, x[3], g * g)));
                 let alpha = scalar(1);
-                let largest = if amsgrad && x[4] > v.0 { (x[4], v.1) } else { v };
+                let largest = if amsgrad { (maximum(x[4], v.0), v.1) } else { v };
                 let by = over((alpha * m.0, alpha.abs() * m.1), (largest.0.sqrt() + f64::from(epsilon), 0.0));
                 [moved(by), m, v, if amsgrad { largest } else { NONE }]
             }
@@ -251,7 +249,7 @@ impl Optimizer {
                 if centered {
                     average = mean((rho, x[1 + self.rule.n_moments()], g));
                     let (a, error) = average;
-                    spread = ((v.0 - a * a).max(0.0), v.1 + 2.0 * a.abs() * error + UNIT * (v.0 + 2.0 * a * a));
+                    spread = (maximum(v.0 - a * a, 0.0), v.1 + 2.0 * a.abs() * error + UNIT * (v.0 + 2.0 * a * a));
                 }
                 let under = spread.0 + f64::from(epsilon);
                 let drive = over((rate * g, 0.0), (under.sqrt(), spread.1 / under));
@@ -291,6 +289,7 @@ impl Optimizer {
     fn wgsl(&self, body: &str, constants: &[(&str, f64)]) -> String {
         let mut text = "alias V = vec4<f32>;
 alias S = vec4<f32>;
+const WIDTH = 4u;
 fn unpack(s: S) -> V { return s; }
 fn pack(v: V) -> S { return v; }
 override COUNT: u32 = 4u;
@@ -301,6 +300,7 @@ override FACTOR: f32 = 1.0;
 "
         .to_owned();
         let (mut loads, mut stores) = (String::new(), String::new());
+        let weight = if self.weight_decay == 0.0 { "before" } else { "before - before * (DECAY * rate)" };
         for (name, _) in constants {
             let _ = writeln!(text, "override {name}: f32 = 0.5;");
         }
@@ -319,7 +319,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let rate = step.scalars[0][0] * FACTOR;
     let gradient = unpack(g[i]);
     let before = unpack(w[i]);
-    let weight = before - before * (DECAY * rate);
+    let weight = {weight};
 {loads}    {body}
 {stores}    w[i] = pack(select(before, after, inside));
 }}
@@ -738,7 +738,7 @@ pub static RMSPROP: Family = Family {
     faults: &[
         SKIP,
         Fault { what: "adds epsilon outside the root", from: "sqrt(new0 + EPSILON)", to: "(sqrt(new0) + EPSILON)" },
-        Fault { what: "does not centre", from: "max(new0 - new2 * new2, V(0.0))", to: "new0" },
+        Fault { what: "does not centre", from: "larger(new0 - new2 * new2, V(0.0))", to: "new0" },
         Fault { what: "drops the momentum", from: "MOMENTUM * old1", to: "old1" },
     ],
     differentiable: false,

@@ -11,7 +11,7 @@ use crate::{
         Io, Op, OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
     },
     kernels::{self, gemm},
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, strides},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, maximum, strides},
 };
 
 /// How elements are combined.
@@ -21,7 +21,7 @@ pub enum ReduceKind {
     Sum,
     /// Their sum divided by their number.
     Mean,
-    /// The largest of them.
+    /// The largest of them, NaN where one is.
     Max,
     /// The sum of their squares.
     SumSquares,
@@ -133,7 +133,7 @@ impl Op for Reduce {
             let at: usize =
                 (0..from.len()).filter(|k| !self.axes.contains(k)).map(|k| i / from[k] % x.shape[k] * to[k]).sum();
             y.data[at] = match self.kind {
-                ReduceKind::Max => y.data[at].max(v),
+                ReduceKind::Max => maximum(y.data[at], v),
                 ReduceKind::SumSquares => y.data[at] + v * v,
                 ReduceKind::Product => y.data[at] * v,
                 _ => y.data[at] + v,
@@ -320,12 +320,12 @@ impl Problem {
         let Loop { chunks, invocations: group, tree } = l;
         let ty = if self.width == 4 { "vec4<f32>" } else { "f32" };
         let first = match self.kind {
-            ReduceKind::Max => "-3.4028235e38",
+            ReduceKind::Max => "of_rank(I(LOWEST))",
             ReduceKind::Product => "1.0",
             _ => "0.0",
         };
         let combine = |a: &str, b: &str| match self.kind {
-            ReduceKind::Max => format!("max({a}, {b})"),
+            ReduceKind::Max => format!("larger({a}, {b})"),
             ReduceKind::Product => format!("{a} * {b}"),
             _ => format!("{a} + {b}"),
         };
@@ -377,7 +377,8 @@ impl Problem {
             (format!("let t = (id.x + id.y * counts.x) * {group}u + lane;"), guard)
         };
         let text = format!(
-            "@group(0) @binding(1) var<storage, read> x: array<{ty}>;
+            "const WIDTH = {}u;
+@group(0) @binding(1) var<storage, read> x: array<{ty}>;
 @group(0) @binding(2) var<storage, read_write> y: array<{ty}>;
 {memory}@compute @workgroup_size({group})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
@@ -394,6 +395,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     {store}
 }}
 ",
+            self.width,
             outputs = count(self.outputs),
             terms = count(terms),
             round = chunks - 1,
@@ -559,7 +561,7 @@ pub static FAMILY: Family = Family {
         Fault { what: "forgets the batch in a mean", from: "(step.inv_n * ", to: "(1.0 * " },
         Fault { what: "adds in place of multiplying", from: "acc * t", to: "acc + t" },
         Fault { what: "sums without squaring", from: "acc + t * t", to: "acc + t" },
-        Fault { what: "finds the smallest", from: "= max(acc, ", to: "= min(acc, " },
+        Fault { what: "finds the smallest", from: "= larger(acc, ", to: "= min(acc, " },
         Fault { what: "skips the last result", from: "if (t >= outputs * 1u)", to: "if (t + 1u >= outputs * 1u)" },
     ],
     differentiable: true,

@@ -6,7 +6,7 @@ use crate::{
         Sample, Slot, Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, ulp},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, maximum, ulp},
 };
 
 /// Softmax over the last axis, exp(x) / Σ exp(x), or its logarithm (Keras, ONNX Softmax and LogSoftmax).
@@ -25,9 +25,9 @@ pub(super) fn check_rows(op: &str, x: &TensorType) -> Result<(), OpError> {
     Err(OpError::new(op, "f32 with a last axis that is not the batch", x, "pass one row of scores per sample, (N, c)"))
 }
 
-/// Returns the largest value and, relative to it, the sum of exponentials of a row.
+/// Returns the largest value (NaN where one is) and, relative to it, the sum of exponentials of a row.
 pub(super) fn row_sum(row: &[f64]) -> (f64, f64) {
-    let m = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let m = row.iter().copied().fold(f64::NEG_INFINITY, maximum);
     (m, row.iter().map(|x| (x - m).exp()).sum())
 }
 

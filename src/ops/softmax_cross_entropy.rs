@@ -15,7 +15,8 @@ use crate::{
 ///
 /// Inputs logits (…, c) and labels: class indices (…) as u8, u32 or i32, or f32 probabilities (…, c).
 /// Output 0 is the gradient of the losses to the logits (…, c), output 1 the losses (…). A class index of c or more,
-/// like a row of zeros, gives loss 0 and gradient 0. Labels get no gradient.
+/// like a row of zeros, gives loss 0 and gradient 0. A row of logits with NaN, or without a finite largest one, gives
+/// NaN throughout. Labels get no gradient.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SoftmaxCrossEntropy;
 
@@ -65,9 +66,12 @@ impl Op for SoftmaxCrossEntropy {
                 false => f64::from(u8::from(labels.data[r] == k as f64)),
             };
             let total: f64 = (0..c).map(label).sum();
-            losses.data[r] = (0..c).map(|k| label(k) * (s.ln() - (row[k] - m))).sum();
+            let finite = if m.is_finite() { 0.0 } else { f64::NAN };
+            // A class that a class number does not name is no term.
+            let terms = (0..c).filter(|&k| dense || label(k) > 0.0);
+            losses.data[r] = total * s.ln() - terms.map(|k| label(k) * (row[k] - m)).sum::<f64>() + finite;
             for k in 0..c {
-                dlogits.data[r * c + k] = (row[k] - m).exp() / s * total - label(k);
+                dlogits.data[r * c + k] = (row[k] - m).exp() / s * total - label(k) + finite;
             }
         }
         vec![dlogits, losses]

@@ -6,8 +6,9 @@ use crate::{
         Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
+    tensor::{Accuracy, Array, Batch, DType, Philox, Shape, rank},
 };
+use std::cmp::Reverse;
 
 /// The `k` largest along the last axis by falling value, equal ones by rising index: values f32 and indices u32
 /// (ONNX TopK, Keras `ops.top_k`).
@@ -69,7 +70,7 @@ impl Op for TopK {
         let mut indices = Vec::new();
         for row in x.data.chunks(columns) {
             let mut order: Vec<usize> = (0..columns).collect();
-            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            order.sort_by_key(|&i| Reverse(rank(row[i])));
             indices.extend(order[..self.k].iter().map(|&i| i as f64));
         }
         let values = Array::from_fn(shape.clone(), |i| x.data[i / self.k * columns + indices[i] as usize]);
@@ -190,7 +191,7 @@ impl Op for TopKGrad {
 
 impl Graph {
     /// Returns the `k` largest elements of each row of `x` (…, c) by falling value, equal ones by rising index, as
-    /// values f32 (…, k) and indices u32 (…, k).
+    /// values f32 (…, k) and indices u32 (…, k). NaN is the largest, as in PyTorch.
     pub fn top_k(&mut self, x: Value, k: usize) -> Result<[Value; 2], OpError> {
         let outputs = self.apply(TopK { k }, &[x])?;
         Ok([outputs[0], outputs[1]])
@@ -228,7 +229,7 @@ fn sample_grad(rng: &mut Philox) -> Sample {
 /// Top-k as a family.
 pub static FAMILY: Family = Family {
     name: "top_k",
-    about: "the k largest of each row by falling value, equal ones by rising index, and their places (ONNX TopK, Keras ops.top_k)",
+    about: "the k largest of each row by falling value, equal ones by rising index, NaN first, and their places (ONNX TopK, Keras ops.top_k)",
     sample,
     benches: || {
         let x = (TensorType::f32([Batch, 1000]), Fill::Distinct);

@@ -9,7 +9,7 @@ use crate::{
     tensor::{Accuracy, Array, DType},
 };
 use std::{
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -117,6 +117,8 @@ struct Draft<'p> {
     outputs: Vec<(String, Value)>,
     updates: Vec<(Value, Value)>,
     profile: &'p DeviceProfile,
+    /// The nodes' places in an order in which each stands after those it needs.
+    places: Vec<usize>,
 }
 
 /// Returns the graph with elementwise chains, epilogues and column sums fused, in a valid order.
@@ -127,8 +129,10 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
         outputs: graph.outputs().to_vec(),
         updates: graph.updates().to_vec(),
         profile,
+        places: Vec::new(),
     };
     draft.column_sums();
+    draft.arrange();
     draft.chains();
     draft.epilogues();
     draft.finish()
@@ -170,19 +174,24 @@ impl Draft<'_> {
 
     /// Merges a sum over all axes but the last into a node that can give it along with its own result.
     fn column_sums(&mut self) {
+        let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
+        for i in 0..self.nodes.len() {
+            if let Some(&first) = self.inputs(i).first() {
+                readers.entry(first).or_default().push(i);
+            }
+        }
         for i in 0..self.nodes.len() {
             let Some(node) = &self.nodes[i] else { continue };
             let Some((at, op)) = node.op().and_then(|op| op.with_column_sums()) else { continue };
             let summed = self.inputs(i)[at];
-            let found = (0..self.nodes.len()).find(|&k| {
+            let found = readers.get(&summed).into_iter().flatten().copied().find(|&k| {
                 let Some(other) = &self.nodes[k] else { return false };
                 let inputs = self.inputs(k);
-                let Some(first) = inputs.first() else { return false };
                 let io = Io {
                     inputs: inputs.iter().filter_map(|&v| self.ty(v).cloned()).collect(),
                     outputs: other.outputs.clone(),
                 };
-                *first == summed && other.op().is_some_and(|op| op.is_column_sum(&io))
+                other.op().is_some_and(|op| op.is_column_sum(&io))
             });
             let Some(sum) = found else { continue };
             let inputs: Vec<TensorType> = self.inputs(i).iter().filter_map(|&v| self.ty(v).cloned()).collect();
@@ -197,8 +206,26 @@ impl Draft<'_> {
                 node.kind = Kind::Op(op);
                 node.outputs = outputs;
             }
-            self.forward.insert(Value { node: sum as u32, output: 0 }, Value { node: i as u32, output: last });
+            let (old, new) = (Value { node: sum as u32, output: 0 }, Value { node: i as u32, output: last });
+            self.forward.insert(old, new);
+            if let Some(moved) = readers.remove(&old) {
+                readers.insert(new, moved);
+            }
         }
+    }
+
+    /// Finds the nodes' places anew.
+    fn arrange(&mut self) {
+        self.places = vec![0; self.nodes.len()];
+        for (place, i) in self.order().into_iter().enumerate() {
+            self.places[i] = place;
+        }
+    }
+
+    fn order(&self) -> Vec<usize> {
+        let edges: Vec<Vec<usize>> =
+            (0..self.nodes.len()).map(|i| self.inputs(i).iter().map(|v| v.node as usize).collect()).collect();
+        order(&edges, |i| self.nodes[i].is_some())
     }
 
     /// Pulls elementwise producers of one use into their elementwise consumers.
@@ -291,6 +318,9 @@ impl Draft<'_> {
             if !self.fits(&fused, &inputs, &outputs) {
                 continue;
             }
+            // Who reads a further output of the heavy node stands behind it, maybe not behind this one.
+            let place = self.places[v.node as usize];
+            let early = inputs.iter().all(|u| self.places[u.node as usize] < place);
             self.nodes[i] = Some(Node { name, kind: Kind::Op(Arc::new(fused)), inputs, outputs });
             self.nodes[v.node as usize] = None;
             uses.remove(&v);
@@ -300,6 +330,11 @@ impl Draft<'_> {
                 if let Some(n) = uses.remove(&old) {
                     uses.insert(new, n);
                 }
+            }
+            match early {
+                true => self.places[i] = place,
+                false if source.outputs.len() > 1 => self.arrange(),
+                false => {}
             }
         }
     }
@@ -338,13 +373,13 @@ impl Draft<'_> {
 
     /// Returns whether node `from` needs node `to`, directly or through others.
     fn reaches(&self, from: usize, to: usize) -> bool {
-        let mut seen = vec![false; self.nodes.len()];
+        let mut seen = HashSet::new();
         let mut stack = vec![from];
         while let Some(i) = stack.pop() {
             if i == to {
                 return true;
             }
-            if !std::mem::replace(&mut seen[i], true) {
+            if self.places[i] > self.places[to] && seen.insert(i) {
                 stack.extend(self.inputs(i).iter().map(|v| v.node as usize));
             }
         }
@@ -353,10 +388,8 @@ impl Draft<'_> {
 
     fn finish(self) -> Graph {
         let mut graph = Graph::new();
-        let edges: Vec<Vec<usize>> =
-            (0..self.nodes.len()).map(|i| self.inputs(i).iter().map(|v| v.node as usize).collect()).collect();
         let mut map: HashMap<Value, Value> = HashMap::new();
-        for i in order(&edges, |i| self.nodes[i].is_some()) {
+        for i in self.order() {
             let inputs = self.inputs(i).iter().map(|v| map[v]).collect();
             let Some(node) = self.nodes[i].clone() else { continue };
             for (output, value) in graph.push_node(Node { inputs, ..node }).into_iter().enumerate() {

@@ -1,8 +1,8 @@
 //! Memory and launches: a graph becomes a [`Plan`], pure data that a session runs.
 
 use super::{
-    Binding, BufferRef, Layout, Place, Plan, PlannedDispatch, Port,
-    schedule::{root, schedule},
+    Binding, BufferRef, Entry, Layout, Place, Plan, PlannedDispatch, Port,
+    schedule::{homes, schedule},
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Dispatch, Graph, Kind, Node, Program, Slot, TensorType, UNIFORM_BYTES, Value},
@@ -149,6 +149,7 @@ struct Block {
 
 struct Planner<'a> {
     graph: Graph,
+    homes: HashMap<Value, Value>,
     options: &'a PlanOptions<'a>,
     order: Vec<usize>,
     chosen: HashMap<usize, Candidate>,
@@ -168,6 +169,7 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
     let graph = copy_for_callers(&graph, options);
     let order = schedule(&graph)?;
     let mut planner = Planner {
+        homes: homes(&graph, true),
         graph,
         options,
         order,
@@ -190,9 +192,10 @@ fn copy_for_callers(graph: &Graph, options: &PlanOptions) -> Graph {
     let mut copy = graph.clone();
     let mut taken: Vec<Value> = Vec::new();
     let outputs = graph.outputs().to_vec();
+    let roots = homes(graph, false);
     let mut renamed = Vec::new();
     for (name, value) in outputs {
-        let source = root(graph, value);
+        let source = roots[&value];
         let node = graph.node(source);
         let own = node.op().is_some_and(|op| op.in_place(node.inputs.len()).is_empty());
         if options.external_outputs.contains(&name) && (source != value || !own || taken.contains(&value)) {
@@ -302,6 +305,8 @@ impl Planner<'_> {
     }
 
     fn place_leaves(&mut self) -> Result<(), PlanError> {
+        let entries = self.options.layouts.iter().map(|l| l.entries.iter().map(|e| (e.name.as_str(), e)));
+        let stores: Vec<HashMap<&str, &Entry>> = entries.map(Iterator::collect).collect();
         for &i in &self.order {
             let node = &self.graph.nodes()[i];
             let value = Value { node: i as u32, output: 0 };
@@ -312,8 +317,8 @@ impl Planner<'_> {
                     Some(k) => Place { buffer: BufferRef::External(k), offset: 0, bytes: self.bytes(value) },
                 },
                 Kind::State { .. } => {
-                    let found = self.options.layouts.iter().enumerate().find_map(|(store, l)| {
-                        let entry = l.find(&node.name).filter(|e| e.ty == node.outputs[0])?;
+                    let found = stores.iter().enumerate().find_map(|(store, l)| {
+                        let entry = l.get(node.name.as_str()).filter(|e| e.ty == node.outputs[0])?;
                         let buffer = BufferRef::Store { store, chunk: entry.chunk };
                         Some(Place { buffer, offset: entry.offset, bytes: entry.bytes })
                     });
@@ -342,15 +347,7 @@ impl Planner<'_> {
 
     /// Returns the value whose memory this one has, through views and overwriting nodes.
     fn home(&self, v: Value) -> Value {
-        let mut v = root(&self.graph, v);
-        loop {
-            let node = self.graph.node(v);
-            let pairs = node.op().map(|op| op.in_place(node.inputs.len())).unwrap_or_default();
-            match pairs.iter().find(|(k, _)| *k == v.output as usize) {
-                Some(&(_, input)) => v = root(&self.graph, node.inputs[input]),
-                None => return v,
-            }
-        }
+        self.homes[&v]
     }
 
     /// Makes one block for each value, group or scratch that needs memory of the plan's own.
@@ -474,6 +471,7 @@ impl Planner<'_> {
     fn color(&mut self) -> Vec<u64> {
         let mut arenas: Vec<u64> = Vec::new();
         let mut placed: Vec<Vec<usize>> = Vec::new();
+        let forgets = self.options.guard_bytes == 0;
         let mut by_time: Vec<usize> = (0..self.blocks.len()).collect();
         by_time.sort_by_key(|&b| (self.blocks[b].first, std::cmp::Reverse(self.blocks[b].bytes), b));
         for b in by_time {
@@ -486,6 +484,8 @@ impl Planner<'_> {
                     arenas.push(0);
                     placed.push(Vec::new());
                 }
+                // What is no more at this block's start is no more for those that follow.
+                placed[arena].retain(|&p| !forgets || self.blocks[p].last >= self.blocks[b].first);
                 let offset = self.first_fit(b, &placed[arena]);
                 if !taken.contains(&arena) && offset + self.blocks[b].bytes <= limit {
                     break offset;
@@ -501,8 +501,17 @@ impl Planner<'_> {
 
     /// Returns the bytes of the blocks that are alive together at the moment when these are most.
     fn fullest(&self) -> u64 {
-        let alive = |at: usize| self.blocks.iter().filter(move |b| b.first <= at && at <= b.last).map(|b| b.bytes);
-        (0..self.order.len()).map(|at| alive(at).sum()).max().unwrap_or(0)
+        let mut changes = vec![[0u64; 2]; self.order.len() + 1];
+        for block in self.blocks.iter().filter(|b| b.first < self.order.len()) {
+            changes[block.first][0] += block.bytes;
+            changes[block.last.min(self.order.len() - 1) + 1][1] += block.bytes;
+        }
+        let mut alive = 0;
+        let at = |[more, less]: &[u64; 2]| {
+            alive = alive + more - less;
+            alive
+        };
+        changes.iter().map(at).max().unwrap_or(0)
     }
 
     fn first_fit(&self, b: usize, placed: &[usize]) -> u64 {

@@ -21,10 +21,13 @@ pub fn split_rows(graph: &Graph, limit: u64) -> (Graph, HashMap<String, Parts>) 
     let product = |op: &dyn crate::graph::Op| op.name() == "matmul" && matches!(op.key().as_str(), "" | TRANSPOSED);
     let splits = |v: Value| {
         let (node, ty) = (graph.node(v), graph.ty(v));
-        let whole = graph.outputs().iter().all(|o| o.1 != v) && graph.updates().iter().all(|u| u.0 != v && u.1 != v);
-        let users = graph.nodes().iter().filter(|n| n.inputs.contains(&v));
-        matches!(node.kind, Kind::State { .. }) && ty.bytes(1) > limit && ty.shape.rank() == 2 && whole && { users }
-            .all(|n| {
+        let whole = || graph.outputs().iter().all(|o| o.1 != v) && graph.updates().iter().all(|u| u.0 != v && u.1 != v);
+        let mut users = graph.nodes().iter().filter(|n| n.inputs.contains(&v));
+        matches!(node.kind, Kind::State { .. })
+            && ty.bytes(1) > limit
+            && ty.shape.rank() == 2
+            && whole()
+            && users.all(|n| {
                 n.op().is_some_and(|op| product(op.as_ref()))
                     && n.inputs[0] != v
                     && graph.shape(n.inputs[0]).rank() == 2

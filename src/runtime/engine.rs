@@ -170,6 +170,10 @@ impl EngineBuilder {
     }
 
     /// Waits at most this long for the device (60 s without it).
+    ///
+    /// The time counts while Hubel waits for steps that it has submitted, also on lavapipe and SwiftShader, which work on
+    /// threads of their own. A driver that computes inside the submit, or compiles there, keeps the caller that long:
+    /// nothing can end that. What was submitted is not ended either: it still runs when the error comes.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -234,10 +238,35 @@ impl EngineBuilder {
             .request_device(&descriptor)
             .await
             .map_err(|e| RuntimeError::Device { adapter: info.name.clone(), message: e.to_string() })?;
-        let budget = self.memory_budget.or_else(|| host_budget().filter(|_| info.software));
-        let gpu = Gpu::new(device, queue, budget, self.timeout);
+        let gpu = Gpu::new(device, queue, self.budget(&info), self.timeout);
         gpu.install_handlers();
         Ok(Engine::with(gpu, info, &adapter.get_info()))
+    }
+
+    /// Returns an engine on the application's device with this budget and timeout, as [`Engine::from_wgpu`] does; the
+    /// adapter is the application's choice.
+    ///
+    /// ```no_run
+    /// # fn engine(adapter: &hubel::wgpu::Adapter, device: &hubel::wgpu::Device, queue: &hubel::wgpu::Queue) -> Result<(), hubel::Error> {
+    /// use hubel::prelude::*;
+    /// let engine = Engine::builder().memory_budget(64 << 20).build_on(adapter, device, queue)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn build_on(self, adapter: &wgpu::Adapter, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Engine> {
+        let info = AdapterInfo::new(0, adapter);
+        let limits = device.limits();
+        if limits.max_storage_buffers_per_shader_stage < 8 || limits.max_compute_invocations_per_workgroup < 256 {
+            let message = "the device was requested with fewer than 8 storage buffers or 256 invocations; \
+                           request it with Engine::required";
+            return Err(RuntimeError::Device { adapter: info.name, message: message.into() });
+        }
+        let gpu = Gpu::new(device.clone(), queue.clone(), self.budget(&info), self.timeout);
+        Ok(Engine::with(gpu, info, &adapter.get_info()))
+    }
+
+    fn budget(&self, info: &AdapterInfo) -> Option<u64> {
+        self.memory_budget.or_else(|| host_budget().filter(|_| info.software))
     }
 }
 
@@ -319,16 +348,11 @@ impl Engine {
 
     /// Returns an engine on the application's device, or an error where the device cannot compute.
     ///
-    /// Installs no handlers: tell the engine of a lost device by [`Engine::notify_lost`].
+    /// Installs no handlers. A lost device is noticed by the next call that makes a buffer, waits or reads;
+    /// [`Engine::notify_lost`] tells all calls at once. [`EngineBuilder::build_on`] gives the engine a budget of memory
+    /// and a timeout.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Engine> {
-        let info = AdapterInfo::new(0, adapter);
-        let limits = device.limits();
-        if limits.max_storage_buffers_per_shader_stage < 8 || limits.max_compute_invocations_per_workgroup < 256 {
-            let message = "the device was requested with fewer than 8 storage buffers or 256 invocations; \
-                           request it with Engine::required";
-            return Err(RuntimeError::Device { adapter: info.name, message: message.into() });
-        }
-        Ok(Engine::with(Gpu::new(device.clone(), queue.clone(), None, None), info, &adapter.get_info()))
+        Engine::builder().build_on(adapter, device, queue)
     }
 
     fn with(gpu: Gpu, info: AdapterInfo, adapter: &wgpu::AdapterInfo) -> Engine {
@@ -426,6 +450,14 @@ impl Engine {
         on_pipeline: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Session> {
         Session::new(self, plan, stores, arena, on_pipeline)
+    }
+
+    /// Has the buffer number `n` from now on, from 0, refused as a driver does whose memory is full.
+    #[cfg(feature = "testing")]
+    pub(crate) fn refuse_buffer(&self, n: Option<u64>) -> bool {
+        let Some(gpu) = &self.inner.gpu else { return false };
+        let before = std::mem::replace(&mut *gpu.refuses.lock().unwrap_or_else(std::sync::PoisonError::into_inner), n);
+        before.is_some()
     }
 
     pub(super) fn gpu(&self) -> Option<&Arc<Gpu>> {

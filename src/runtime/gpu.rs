@@ -46,6 +46,9 @@ pub(super) struct Gpu {
     pub budget: Option<u64>,
     pub timeout: Duration,
     used: Arc<AtomicU64>,
+    /// How many buffers are still made before one is refused, as by a driver whose memory is full.
+    #[cfg(feature = "testing")]
+    pub refuses: Mutex<Option<u64>>,
 }
 
 /// A buffer that is counted against the budget while it lives.
@@ -95,6 +98,8 @@ impl Gpu {
             budget,
             timeout: timeout.unwrap_or(Duration::from_secs(60)),
             used: Arc::default(),
+            #[cfg(feature = "testing")]
+            refuses: Mutex::default(),
         }
     }
 
@@ -128,9 +133,32 @@ impl Gpu {
         let value = f();
         let errors = [now(internal.pop()), now(validation.pop()), now(memory.pop())];
         match errors.into_iter().flatten().flatten().next() {
-            Some(error) => Err(translate(error, what, bytes)),
+            Some(error) => Err(self.cause(translate(error, what, bytes))),
             None => Ok(value),
         }
+    }
+
+    /// Returns the loss of the device where that is behind an error: wgpu refuses objects of a lost device as invalid.
+    pub fn cause(&self, error: RuntimeError) -> RuntimeError {
+        match error {
+            RuntimeError::OutOfMemory { .. } => error,
+            _ => self.check_alive().err().unwrap_or(error),
+        }
+    }
+
+    /// Returns an error where the device is lost, also where nobody has said so.
+    ///
+    /// wgpu tells it to a callback alone, of which an application has the only one; but no buffer of a lost device is
+    /// mapped as it is made.
+    pub fn check_alive(&self) -> Result<()> {
+        self.poll_once()?;
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        let probe = wgpu::BufferDescriptor { label: Some("a probe"), size: 4, usage, mapped_at_creation: true };
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let mapped = self.device.create_buffer(&probe).get_mapped_range_mut(..).is_ok();
+        let full = [now(validation.pop()), now(memory.pop())].into_iter().flatten().flatten().next().is_some();
+        if mapped || full { Ok(()) } else { Err(self.lost("it makes no buffers any more")) }
     }
 
     /// Returns an error where a buffer of this size cannot be.
@@ -162,13 +190,30 @@ impl Gpu {
             return Err(RuntimeError::OutOfMemory { what: what.into(), bytes: size, limit });
         }
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: mapped };
-        match self.scoped(what, size, || self.device.create_buffer(&descriptor)) {
+        let made =
+            self.grants(what, size).and_then(|()| self.scoped(what, size, || self.device.create_buffer(&descriptor)));
+        match made.and_then(|raw| self.check_alive().map(|()| raw)) {
             Ok(raw) => Ok(DeviceBuffer { raw, used: self.used.clone() }),
             Err(error) => {
                 self.used.fetch_sub(size, Ordering::Relaxed);
                 Err(error)
             }
         }
+    }
+
+    /// Returns an error where a test has this buffer refused.
+    fn grants(&self, what: &str, bytes: u64) -> Result<()> {
+        #[cfg(feature = "testing")]
+        {
+            let mut refuses = self.refuses.lock().unwrap_or_else(PoisonError::into_inner);
+            let counted = *refuses;
+            *refuses = counted.and_then(|left| left.checked_sub(1));
+            if counted.is_some() && refuses.is_none() {
+                return Err(RuntimeError::OutOfMemory { what: what.into(), bytes, limit: 0 });
+            }
+        }
+        let _ = (what, bytes);
+        Ok(())
     }
 
     /// Records commands and submits them; `what` names them in errors.
@@ -222,7 +267,7 @@ impl Gpu {
             offset += piece.len() as u64;
             self.poll_once()?;
         }
-        Ok(())
+        self.check_alive()
     }
 
     /// Returns the error of a lost device and keeps the first reason known.
@@ -272,7 +317,7 @@ impl Gpu {
                 return Err(RuntimeError::Timeout { label: label.into(), seconds: timeout.as_secs_f64() });
             }
         }
-        self.poison.check()
+        self.check_alive()
     }
 
     /// Waits on a thread of its own until the callback that holds the other clone of `sender` has run, since

@@ -53,9 +53,11 @@ impl Readback {
         let (sender, receiver) = signal();
         let done = sender.clone();
         let lost = || RuntimeError::DeviceLost { reason: "a buffer could not be mapped for reading".into() };
-        buffer.map_async(wgpu::MapMode::Read, .., move |result| {
-            let _ = done.send(result.err().map(|_| lost()));
-        });
+        gpu.scoped("a readback", 0, || {
+            buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+                let _ = done.send(result.err().map(|_| lost()));
+            });
+        })?;
         if let Some((label, timeout)) = aside {
             gpu.wait_aside(label, index.clone(), timeout, sender);
         }
@@ -67,7 +69,10 @@ impl Readback {
         let failed = |readback: &mut Self, error: RuntimeError| {
             // Its mapping may still be pending: the next read makes a new buffer.
             readback.buffer = None;
-            Err(gpu.poison.check().err().unwrap_or(error))
+            Err(match error {
+                RuntimeError::DeviceLost { reason } => gpu.lost(&reason),
+                error => gpu.cause(error),
+            })
         };
         if let Some(error) = result {
             return failed(self, error);
@@ -77,8 +82,7 @@ impl Readback {
             Ok(view) => out.extend_from_slice(&view[..bytes as usize]),
             Err(error) => return failed(self, RuntimeError::Validation { message: error.to_string() }),
         }
-        buffer.unmap();
-        Ok(())
+        gpu.scoped("a readback", 0, || buffer.unmap())
     }
 
     /// Returns bytes of a buffer, blocking.

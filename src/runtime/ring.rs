@@ -50,14 +50,13 @@ impl Ring {
         if slot.state.load(Ordering::Acquire) == FAILED {
             return Err(gpu.lost("a staging buffer could not be mapped"));
         }
-        let refused = |e: wgpu::MapRangeError| RuntimeError::Validation { message: e.to_string() };
+        let refused = |e: wgpu::MapRangeError| gpu.cause(RuntimeError::Validation { message: e.to_string() });
         let mut view = slot.buffer.raw.get_mapped_range_mut(..).map_err(refused)?;
         for &(offset, bytes) in parts {
             view.slice(offset as usize..offset as usize + bytes.len()).copy_from_slice(bytes);
         }
         drop(view);
-        slot.buffer.raw.unmap();
-        Ok(())
+        gpu.scoped("a staging buffer", 0, || slot.buffer.raw.unmap())
     }
 
     /// Returns the buffer last written, from which a submission can copy.
@@ -71,11 +70,13 @@ impl Ring {
         slot.submission = Some(submission);
         slot.state.store(PENDING, Ordering::Release);
         let state = slot.state.clone();
-        slot.buffer.raw.map_async(wgpu::MapMode::Write, .., move |result| {
-            state.store(if result.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
+        let mapped = gpu.scoped("a staging buffer", 0, || {
+            slot.buffer.raw.map_async(wgpu::MapMode::Write, .., move |result| {
+                state.store(if result.is_ok() { MAPPED } else { FAILED }, Ordering::Release);
+            });
         });
         let failed = slot.state.load(Ordering::Acquire) == FAILED;
         self.next = (self.next + 1) % self.slots.len();
-        if failed { Err(gpu.lost("a staging buffer could not be mapped")) } else { Ok(()) }
+        mapped.and_then(|()| if failed { Err(gpu.lost("a staging buffer could not be mapped")) } else { Ok(()) })
     }
 }

@@ -15,6 +15,9 @@ use std::{
 };
 
 /// Named tensors in device memory that outlive sessions: weights, moments, data sets. Clones share them.
+///
+/// What was read last is kept on the host until a step or a write changes it, and is what [`Store::read`] returns after
+/// the device was lost: weights that were read after the last step can still be saved.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -28,7 +31,14 @@ struct Inner {
 
 enum Memory {
     Host(Mutex<HashMap<String, HostTensor>>),
-    Device { gpu: Arc<Gpu>, chunks: Vec<DeviceBuffer>, readback: Mutex<Readback> },
+    Device { gpu: Arc<Gpu>, chunks: Vec<DeviceBuffer>, readback: Mutex<Readback>, kept: Mutex<Kept> },
+}
+
+/// What the host has read and nothing has changed since.
+#[derive(Default)]
+struct Kept {
+    changes: u64,
+    tensors: HashMap<String, HostTensor>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -55,7 +65,7 @@ impl Store {
                 let chunks = (layout.chunks.iter().enumerate())
                     .map(|(i, &bytes)| gpu.buffer(&describe(&layout, Some(i)), bytes, usage, false))
                     .collect::<Result<_>>()?;
-                Memory::Device { gpu: gpu.clone(), chunks, readback: Mutex::default() }
+                Memory::Device { gpu: gpu.clone(), chunks, readback: Mutex::default(), kept: Mutex::default() }
             }
         };
         let store = Store { inner: Arc::new(Inner { engine: engine.clone(), layout, memory }) };
@@ -82,6 +92,15 @@ impl Store {
         }
     }
 
+    /// Forgets what was read, since a step or a write is about to change it.
+    pub(super) fn changes(&self) {
+        if let Memory::Device { kept, .. } = &self.inner.memory {
+            let mut kept = lock(kept);
+            kept.changes += 1;
+            kept.tensors.clear();
+        }
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry> {
         self.inner.layout.find(name).ok_or_else(|| RuntimeError::UnknownName {
             kind: "tensor",
@@ -102,7 +121,10 @@ impl Store {
                 lock(tensors).insert(name.to_owned(), tensor.clone());
                 Ok(())
             }
-            Memory::Device { gpu, chunks, .. } => gpu.upload(&chunks[entry.chunk].raw, entry.offset, tensor.bytes()),
+            Memory::Device { gpu, chunks, .. } => {
+                self.changes();
+                gpu.upload(&chunks[entry.chunk].raw, entry.offset, tensor.bytes())
+            }
         }
     }
 
@@ -111,11 +133,11 @@ impl Store {
         let entry = self.entry(name)?;
         match &self.inner.memory {
             Memory::Host(tensors) => host(&lock(tensors), entry),
-            Memory::Device { gpu, chunks, readback } => {
-                gpu.poison.check()?;
+            Memory::Device { gpu, chunks, readback, kept } => {
+                let changes = lock(kept).changes;
                 let range = (entry.offset, readback::exact_bytes(&entry.ty, 1));
-                let bytes = lock(readback).read(gpu, &chunks[entry.chunk].raw, range, name, gpu.timeout)?;
-                readback::tensor(name, &entry.ty, 1, &bytes)
+                let bytes = lock(readback).read(gpu, &chunks[entry.chunk].raw, range, name, gpu.timeout);
+                keep(kept, changes, entry, bytes)
             }
         }
     }
@@ -125,13 +147,13 @@ impl Store {
         let entry = self.entry(name)?;
         match &self.inner.memory {
             Memory::Host(tensors) => host(&lock(tensors), entry),
-            Memory::Device { gpu, chunks, readback } => {
-                gpu.poison.check()?;
+            Memory::Device { gpu, chunks, readback, kept } => {
+                let changes = lock(kept).changes;
                 let range = (entry.offset, readback::exact_bytes(&entry.ty, 1));
                 let mut own = mem::take(&mut *lock(readback));
-                let bytes = own.read_async(gpu, &chunks[entry.chunk].raw, range, name, gpu.timeout).await?;
+                let bytes = own.read_async(gpu, &chunks[entry.chunk].raw, range, name, gpu.timeout).await;
                 *lock(readback) = own;
-                readback::tensor(name, &entry.ty, 1, &bytes)
+                keep(kept, changes, entry, bytes)
             }
         }
     }
@@ -162,7 +184,9 @@ impl Store {
                 *lock(tensors) = all;
             }
             Memory::Device { gpu, chunks, .. } => {
+                self.changes();
                 gpu.submit("a reset", |encoder| chunks.iter().for_each(|c| encoder.clear_buffer(&c.raw, 0, None)))?;
+                gpu.check_alive()?;
             }
         }
         Ok(())
@@ -172,6 +196,22 @@ impl Store {
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Store({})", describe(&self.inner.layout, None))
+    }
+}
+
+/// Keeps a tensor that was read where nothing has changed it since; after the loss of the device, returns what was kept.
+fn keep(kept: &Mutex<Kept>, changes: u64, entry: &Entry, read: Result<Vec<u8>>) -> Result<HostTensor> {
+    let mut kept = lock(kept);
+    match read {
+        Ok(bytes) => {
+            let tensor = readback::tensor(&entry.name, &entry.ty, 1, &bytes)?;
+            if kept.changes == changes {
+                kept.tensors.insert(entry.name.clone(), tensor.clone());
+            }
+            Ok(tensor)
+        }
+        Err(error @ RuntimeError::DeviceLost { .. }) => kept.tensors.get(&entry.name).cloned().ok_or(error),
+        Err(error) => Err(error),
     }
 }
 

@@ -56,6 +56,23 @@ pub fn ulp(x: f64) -> f64 {
     2f64.powi(x.log2().floor() as i32 - 23)
 }
 
+/// Returns the larger of two numbers, NaN where one of them is.
+pub fn maximum(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// Returns a whole number for each float, in their order: both zeros have the same, NaN has the largest.
+pub fn rank(x: f64) -> i64 {
+    let size = (x.to_bits() << 1 >> 1) as i64;
+    if x.is_nan() {
+        i64::MAX
+    } else if x < 0.0 {
+        -size
+    } else {
+        size
+    }
+}
+
 fn exp_ulps(x: f64) -> f64 {
     3.0 + 2.0 * x.abs()
 }

@@ -8,6 +8,7 @@ mod philox;
 mod shape;
 
 pub use accuracy::{Accuracy, Mismatch, UNIT, compare, ulp};
+pub(crate) use accuracy::{maximum, rank};
 pub(crate) use array::gather;
 pub use array::{Array, strides};
 pub use dtype::DType;

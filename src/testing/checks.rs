@@ -1,5 +1,6 @@
 use super::{
-    Failure, Run, check_sample, of, plan_for, profiles, reference, run_graph, sample_graph, sample_inputs, step_of,
+    Failure, Run, check_sample, of, plan_for, profiles, reference, run_graph, sample_graph, sample_inputs,
+    special_values_agree, step_of,
 };
 use crate::{
     graph::{Family, Fault, Graph, Sample, Step, Value},
@@ -14,7 +15,7 @@ const SHAPES: usize = 64;
 /// Samples whose gradients are tried.
 const GRADIENTS: usize = 12;
 
-fn rng(family: &Family, stream: u32) -> Philox {
+pub(super) fn rng(family: &Family, stream: u32) -> Philox {
     Philox::new(u64::from(stream_id(family.name)), Purpose::Test, stream)
 }
 
@@ -31,7 +32,7 @@ fn rng(family: &Family, stream: u32) -> Philox {
 /// # }
 /// ```
 pub fn check_family(engine: &Engine, family: &Family) -> Result<(), Failure> {
-    let on_engine = [kernels_agree, faults_are_noticed];
+    let on_engine = [kernels_agree, faults_are_noticed, special_values_agree];
     let alone = [bad_cases_are_refused, keys_are_equal_where_operations_are];
     on_engine.iter().try_for_each(|check| check(engine, family))?;
     alone.iter().try_for_each(|check| check(family))?;
@@ -133,17 +134,17 @@ pub fn keys_are_equal_where_operations_are(family: &Family) -> Result<(), Failur
 }
 
 /// A scalar loss on an operation's outputs, with gradients to the inputs that have one.
-struct Case {
-    graph: Graph,
-    feeds: Vec<(String, Array)>,
-    step: Step,
+pub(super) struct Case {
+    pub(super) graph: Graph,
+    pub(super) feeds: Vec<(String, Array)>,
+    pub(super) step: Step,
     wrt: Vec<usize>,
-    capacity: usize,
+    pub(super) capacity: usize,
 }
 
 impl Case {
     /// Returns nothing where no input has a gradient.
-    fn new(sample: &Sample, rng: &mut Philox) -> Result<Option<Self>, Failure> {
+    pub(super) fn new(sample: &Sample, rng: &mut Philox) -> Result<Option<Self>, Failure> {
         let (mut g, inputs, outputs) = sample_graph(sample)?;
         let arrays = sample_inputs(sample, rng);
         let step = step_of(sample, rng);
@@ -181,12 +182,17 @@ impl Case {
 
     /// Returns the inputs in their own types.
     fn device_feeds(&self) -> Vec<(String, HostTensor)> {
-        let typed = |(name, array): &(String, Array)| {
-            let dtype = self.graph.find(name).map_or(DType::F32, |v| self.graph.ty(v).dtype);
-            (name.clone(), array.to_host(dtype))
-        };
-        self.feeds.iter().map(typed).collect()
+        device_feeds(&self.graph, &self.feeds)
     }
+}
+
+/// Returns a graph's inputs in their own types.
+pub(super) fn device_feeds(graph: &Graph, feeds: &[(String, Array)]) -> Vec<(String, HostTensor)> {
+    let typed = |(name, array): &(String, Array)| {
+        let dtype = graph.find(name).map_or(DType::F32, |v| graph.ty(v).dtype);
+        (name.clone(), array.to_host(dtype))
+    };
+    feeds.iter().map(typed).collect()
 }
 
 /// Returns the inputs to which the operation gives a gradient.

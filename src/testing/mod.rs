@@ -5,14 +5,19 @@
 
 mod checks;
 mod run;
+mod special;
 
 pub use checks::{
     bad_cases_are_refused, bits, check_case, check_family, faults_are_noticed, gpu_gradients_agree, gradients_agree,
     kernels_agree, keys_are_equal_where_operations_are,
 };
 pub use run::{Run, check_sample, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
+pub use special::{special_values_agree, special_values_agree_on};
 
-use crate::graph::{DeviceClass, DeviceProfile, Family};
+use crate::{
+    graph::{DeviceClass, DeviceProfile, Family},
+    runtime::Engine,
+};
 
 /// Returns the kinds of adapters that kernels are written for, with the limits that each has: a processor, a GPU, and a
 /// processor whose subgroups have 8 lanes.
@@ -20,6 +25,12 @@ pub fn profiles() -> [DeviceProfile; 3] {
     let [cpu, gpu] = [DeviceClass::Cpu, DeviceClass::Gpu].map(DeviceProfile::portable);
     let lanes = DeviceProfile { subgroup_lanes: 8, wide_words: true, ..cpu.clone() };
     [cpu, gpu, lanes]
+}
+
+/// Has the buffer number `n` that is made on the engine's device from now on, from 0, refused as by a driver whose memory
+/// is full; `None` refuses none. Returns whether an earlier refusal was still due.
+pub fn refuse_buffer(engine: &Engine, n: Option<u64>) -> bool {
+    engine.refuse_buffer(n)
 }
 
 /// What an operation did otherwise than it says.

@@ -5,7 +5,7 @@ use crate::{
     graph::{Fault, Graph, Sample, Step, Value, evaluate},
     kernels::Access,
     passes::{BufferRef, Plan, PlanOptions, plan},
-    runtime::Engine,
+    runtime::{Engine, Session},
     tensor::{Array, HostTensor, Philox, compare},
 };
 use std::{collections::HashMap, sync::Arc};
@@ -45,28 +45,47 @@ pub fn run_graph(
     capacity: usize,
     run: &Run,
 ) -> Result<Vec<HostTensor>, Failure> {
-    let mut plan = plan_for(engine, graph, capacity, run)?;
-    if let Some(fault) = run.fault {
-        for dispatch in &mut plan.dispatches {
-            dispatch.source = Arc::from(dispatch.source.replace(fault.from, fault.to));
+    Prepared::new(engine, graph, capacity, run)?.run(feeds, step)
+}
+
+/// A graph that runs many times.
+pub(super) struct Prepared {
+    plan: Arc<Plan>,
+    session: Session,
+    outputs: Vec<String>,
+    guarded: bool,
+}
+
+impl Prepared {
+    pub(super) fn new(engine: &Engine, graph: &Graph, capacity: usize, run: &Run) -> Result<Self, Failure> {
+        let mut plan = plan_for(engine, graph, capacity, run)?;
+        if let Some(fault) = run.fault {
+            for dispatch in &mut plan.dispatches {
+                dispatch.source = Arc::from(dispatch.source.replace(fault.from, fault.to));
+            }
         }
+        let plan = Arc::new(plan);
+        let session = engine.session(plan.clone(), &[], None)?;
+        let outputs = graph.outputs().iter().map(|(name, _)| name.clone()).collect();
+        Ok(Prepared { plan, session, outputs, guarded: run.guarded })
     }
-    let plan = Arc::new(plan);
-    let mut session = engine.session(plan.clone(), &[], None)?;
-    if run.guarded {
-        session.fill_arenas(GUARD_WORD)?;
+
+    /// Returns the outputs; feeds are inputs by name.
+    pub(super) fn run(&mut self, feeds: &[(String, HostTensor)], step: &Step) -> Result<Vec<HostTensor>, Failure> {
+        if self.guarded {
+            self.session.fill_arenas(GUARD_WORD)?;
+        }
+        // Inputs that no output needs are not part of a plan.
+        let needed = |name: &str| self.plan.inputs.iter().any(|p| p.name == name);
+        let inputs: Vec<(&str, &[u8])> =
+            feeds.iter().filter(|(n, _)| needed(n)).map(|(n, t)| (n.as_str(), t.bytes())).collect();
+        self.session.run(step, &inputs)?;
+        let outputs = self.outputs.iter().map(|name| self.session.read(name, step.n)).collect::<Result<Vec<_>, _>>()?;
+        if self.guarded {
+            check_guards(&self.plan, |i| Ok(self.session.arena_words(i)?))?;
+        }
+        Ok(outputs)
     }
-    // Inputs that no output needs are not part of a plan.
-    let needed = |name: &str| plan.inputs.iter().any(|p| p.name == name);
-    let inputs: Vec<(&str, &[u8])> =
-        feeds.iter().filter(|(n, _)| needed(n)).map(|(n, t)| (n.as_str(), t.bytes())).collect();
-    session.run(step, &inputs)?;
-    let outputs =
-        (graph.outputs().iter()).map(|(name, _)| session.read(name, step.n)).collect::<Result<Vec<_>, _>>()?;
-    if run.guarded {
-        check_guards(&plan, |i| Ok(session.arena_words(i)?))?;
-    }
-    Ok(outputs)
 }
 
 /// Every word outside the tensors must be what it was.

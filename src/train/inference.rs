@@ -267,7 +267,8 @@ impl Inference {
     /// Records one run into the caller's encoder: reads samples from `inputs`, writes the outputs and
     /// the taps to `outputs`, all f32 buffers of the caller; nothing crosses the host.
     ///
-    /// `n` samples are computed, at most the capacity. Nothing is created after the first call with the same buffers.
+    /// `n` samples are computed, at most the capacity. Nothing is created after the first call with the same buffers; the
+    /// first call compiles and allocates, unless [`Inference::prepare`] did.
     pub fn record_batch(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -275,15 +276,35 @@ impl Inference {
         inputs: &[External<'_>],
         outputs: &[External<'_>],
     ) -> Result<(), Error> {
-        if self.embedded.is_none() {
-            let plan = self.embedded_plan()?;
-            self.embedded = Some(self.engine.session(Arc::new(plan), std::slice::from_ref(&self.params), None)?);
-        }
         let buffers: Vec<External<'_>> = inputs.iter().chain(outputs).copied().collect();
-        match &mut self.embedded {
-            Some(session) => Ok(session.record(encoder, n, &buffers)?),
-            None => Ok(()),
-        }
+        Ok(self.embedded()?.record(encoder, n, &buffers)?)
+    }
+
+    /// Plans, compiles and allocates ahead of the first [`Inference::record`] all that it needs, and waits until that is
+    /// done: seconds for a large network. A `record` after it makes nothing on the device but bind groups for buffers that
+    /// it has not been given before.
+    ///
+    /// ```no_run
+    /// # fn load(engine: &hubel::prelude::Engine, model: &hubel::nn::Model) -> Result<hubel::train::Inference, hubel::Error> {
+    /// use hubel::prelude::*;
+    /// let mut net = model.inference(engine, Batch::up_to(1))?;
+    /// net.prepare()?;                                  // while the application loads
+    /// # Ok(net)
+    /// # }
+    /// ```
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        Ok(self.embedded()?.prepare()?)
+    }
+
+    fn embedded(&mut self) -> Result<&mut Session, Error> {
+        let session = match self.embedded.take() {
+            Some(session) => session,
+            None => {
+                let plan = self.embedded_plan()?;
+                self.engine.session(Arc::new(plan), std::slice::from_ref(&self.params), None)?
+            }
+        };
+        Ok(self.embedded.insert(session))
     }
 
     /// Records one run of a full batch; see [`Inference::record_batch`].

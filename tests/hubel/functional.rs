@@ -2,12 +2,15 @@
 
 use crate::harness::engine;
 use hubel::{
+    graph::{DeviceClass, DeviceProfile},
     nn::{
+        Mode,
         blocks::{residual, squeeze_excite},
         call,
     },
+    passes::{PlanOptions, plan},
     prelude::*,
-    tensor::{Philox, Purpose, stream_id},
+    tensor::{DType, Philox, Purpose, stream_id},
 };
 
 fn uniform(name: &str, shape: &[usize]) -> HostTensor {
@@ -188,4 +191,75 @@ fn normalisation_adapts_to_samples() {
     for (got, wanted) in y.chunks(2).zip([-1.341_640_8, -0.447_213_6, 0.447_213_6, 1.341_640_8f32]) {
         assert!(got.iter().all(|v| (v - wanted).abs() < 1e-5), "{y:?}");
     }
+}
+
+#[test]
+fn a_chain_of_100_000_layers_is_built_planned_written_and_dropped() {
+    let x = Input::new([1]);
+    let mut y = x.clone();
+    for _ in 0..100_000 {
+        y = y.apply(Relu).unwrap();
+    }
+    assert_eq!(format!("{y:?}"), "f32(N, 1) of Activation");
+    let model = Model::new(&[x], &[y]).unwrap();
+    assert_eq!(model.layer_names().len(), 100_000);
+    let mut graph = Graph::new();
+    let input = graph.input("x", model.input_shape(), DType::F32);
+    let outputs = model.assemble(&mut graph, &[input], Mode::Inference).unwrap().outputs;
+    graph.output("y", outputs[0]);
+    let mut options = PlanOptions::new(1, DeviceProfile::portable(DeviceClass::Cpu));
+    for optimize in [true, false] {
+        options.optimize = optimize;
+        assert!(!plan(&graph, &options).unwrap().dispatches.is_empty());
+    }
+    let again = Model::from_json(&model.to_json().unwrap()).unwrap();
+    assert_eq!(again.layer_names(), model.layer_names());
+    let sum = add(&vec![Input::new([1]); 100_000]).unwrap();
+    drop((model, again, sum));
+}
+
+#[test]
+fn models_lie_in_each_other_as_deep_as_files_hold_them() {
+    let around = |inner: Model| Sequential::new([1]).add(inner).build();
+    let mut model = Sequential::new([1]).add(Relu).build().unwrap();
+    let error = loop {
+        match around(model.clone()) {
+            Ok(deeper) => model = deeper,
+            Err(e) => break e,
+        }
+    };
+    assert!(error.to_string().contains("at most 32 deep"), "{error}");
+    let json = model.to_json().unwrap();
+    assert_eq!(Model::from_json(&json).unwrap().to_json().unwrap(), json);
+}
+
+#[test]
+fn json_says_the_type_of_every_tensor_as_keras_wants_it() {
+    let x = Input::named("x", [8, 8, 3], F32);
+    let y = x.apply(Conv2D::new(4, 3).name("c")).expect("a layer");
+    let z = add(&[y.clone(), y.apply(Relu).expect("a layer")]).expect("a sum");
+    let z = z.apply(Flatten::new()).and_then(|z| z.apply(Dense::new(2))).expect("a head");
+    let model = Model::new(&[x], &[z]).expect("a model");
+    let json: serde_json::Value = serde_json::from_str(&model.to_json().expect("JSON")).expect("JSON");
+    let mut met = Vec::new();
+    for layer in json["config"]["layers"].as_array().expect("layers") {
+        for node in layer["inbound_nodes"].as_array().expect("nodes") {
+            let args = &node["args"];
+            let tensors = if args[0].is_array() { &args[0] } else { args };
+            for tensor in tensors.as_array().expect("tensors") {
+                assert_eq!(
+                    (&tensor["class_name"], &tensor["config"]["dtype"]),
+                    (&"__keras_tensor__".into(), &"float32".into())
+                );
+                met.push((tensor["config"]["keras_history"][0].clone(), tensor["config"]["shape"].clone()));
+            }
+        }
+    }
+    let of =
+        |name: &str| met.iter().find(|m| m.0 == name).unwrap_or_else(|| panic!("no {name} in {met:?}")).1.to_string();
+    assert_eq!(
+        (of("x"), of("c"), of("add"), of("flatten")),
+        ("[null,8,8,3]".into(), "[null,6,6,4]".into(), "[null,6,6,4]".into(), "[null,144]".into())
+    );
+    assert_eq!(met.len(), 6);
 }

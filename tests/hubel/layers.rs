@@ -265,3 +265,37 @@ fn layers_table_is_up_to_date() {
     let found = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
     assert!(found == wanted, "LAYERS.md is stale: run HUBEL_WRITE_DOCS=1 cargo test --release layers_table");
 }
+
+#[test]
+fn activations_and_pooling_of_nan_are_nan_on_the_device_and_in_the_reference() {
+    let numbers = [f32::NAN, 1.0, -2.0, 3.0];
+    let x = HostTensor::f32([1, 2, 2, 1], numbers.to_vec()).expect("a picture");
+    use Activation::*;
+    let activations = [
+        Relu,
+        Relu6,
+        LeakyRelu,
+        Elu,
+        Selu,
+        Sigmoid,
+        HardSigmoid,
+        HardSwish,
+        Swish,
+        Gelu,
+        Softplus,
+        Softsign,
+        Mish,
+        Exponential,
+        Tanh,
+    ];
+    let layers = activations.into_iter().map(|a| (format!("{a:?}"), Activation::into_layer(a)));
+    let pools = [("max", MaxPooling2D::new(2).into_layer()), ("average", AveragePooling2D::new(2).into_layer())];
+    for (name, layer) in layers.chain(pools.map(|(name, layer)| (name.to_owned(), layer))) {
+        let model = Sequential::new([2, 2, 1]).add(&layer).build().expect("a model");
+        for engine in [engine(), &Engine::reference()] {
+            let mut net = model.inference(engine, Batch::up_to(1)).expect("inference");
+            let y = net.predict(&x).expect("a prediction").to_f32();
+            assert!(y[0].is_nan() && y[1..].iter().all(|y| y.is_finite()), "{name}: {y:?}");
+        }
+    }
+}

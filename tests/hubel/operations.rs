@@ -1,11 +1,12 @@
 //! Claims about every operation, derived from the list of operations.
 
-use crate::harness::{Run, bits_printed_by, check_sample, each_family, engine, families};
+use crate::harness::{Run, bits_printed_by, check_sample, each_family, engine, families, reference, run_graph};
 use hubel::{
-    graph::{Fault, Fill},
+    graph::{Fault, Fill, Graph, Step},
     ops::{FAMILIES, TABLE, sample_of},
+    prelude::*,
     tensor::{Philox, Purpose},
-    testing,
+    testing::{self, special_values_agree_on},
 };
 
 #[path = "../../examples/custom_op.rs"]
@@ -58,6 +59,82 @@ fn every_function_of_the_elementwise_table_computes_what_its_definition_says() {
         }
         let sample = sample_of(f, &mut rng);
         testing::check_case(engine(), &sample, &mut rng, 1e-6).unwrap_or_else(|e| panic!("{} {sample:?}: {e}", f.name));
+    }
+}
+
+#[test]
+fn nan_and_infinity_come_out_as_the_reference_says_forward_and_back_fused_and_unfused() {
+    each_family(testing::special_values_agree);
+}
+
+#[test]
+fn nan_and_infinity_come_out_of_every_function_of_the_elementwise_table_as_its_definition_says() {
+    let mut rng = Philox::new(5, Purpose::Test, 1);
+    let check = |f| (0..2).try_for_each(|_| special_values_agree_on(engine(), &sample_of(f, &mut rng), &mut rng, None));
+    let failed: Vec<String> = TABLE.iter().map(check).filter_map(|r| r.err().map(|e| e.0)).collect();
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+#[test]
+fn kernels_that_swallow_nan_or_infinity_are_noticed() {
+    let relu = ("elementwise", "select(x, 0.0, bitcast<i32>(x) <= -8388608)", "max(x, 0.0)");
+    let sigmoid = ("elementwise", "return nan_or_f32(x, select(y, 0.0, x < -88.0));", "return y;");
+    let pool = ("max_pool2d", "U(0x7f800001u)", "U(0x7f800000u)");
+    let pool_back = ("max_pool2d_grad", "bitcast<I>(v) <= I(-8388608)", "bitcast<I>(v) < I(0)");
+    let softmax = ("softmax", "select(max(a, b), bitcast<F>(bits), bits > U(0x7f800000u))", "max(a, b)");
+    let infinite =
+        ("softmax", "let scale = finite_or_nan_f32(m, 1.0 / max(s, 1.0));", "let scale = 1.0 / max(s, 1.0);");
+    let losses = ("softmax_cross_entropy", "losses[row] = finite_or_nan_f32(m, loss);", "losses[row] = loss;");
+    let statistics =
+        ("batch_norm", "finite_or_nan(deviation, deviation / max(total, 1.0))", "deviation / max(total, 1.0)");
+    for (family, from, to) in [relu, sigmoid, pool, pool_back, softmax, infinite, losses, statistics] {
+        let family = FAMILIES.iter().find(|f| f.name == family).expect("a family");
+        let fault = Fault { what: "swallows it", from, to };
+        let mut rng = Philox::new(9, Purpose::Test, 0);
+        let noticed = (0..64).find_map(|_| {
+            let sample = (family.sample)(&mut rng);
+            special_values_agree_on(engine(), &sample, &mut rng, Some(&fault)).err()
+        });
+        let noticed = noticed.unwrap_or_else(|| panic!("{}: `{to}` passed unnoticed", family.name)).0;
+        assert!(noticed.contains("wanted"), "{}: `{to}` is no kernel: {noticed}", family.name);
+    }
+}
+
+#[test]
+fn zero_times_a_number_that_is_not_finite_is_nan_where_the_graph_knows_the_zero() {
+    for number in [f32::NAN, f32::INFINITY, 1.0] {
+        let mut g = Graph::new();
+        let x = g.input("x", [Batch, 3], F32);
+        let y = g.scale(x, 0.0).expect("a product");
+        g.output("y", y);
+        let feeds = [("x".to_owned(), HostTensor::f32([1, 3], vec![2.0, number, -1.0]).expect("three numbers"))];
+        for optimize in [false, true] {
+            let run = Run { optimize, ..Run::default() };
+            let got = run_graph(&g, &feeds, &Step::of(1), 1, &run).expect("the graph runs")[0].to_f32();
+            assert!(got[0] == 0.0 && got[2] == 0.0, "{got:?}");
+            assert_eq!(got[1].is_nan(), number != 1.0, "{number} optimized {optimize}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn nan_is_the_largest_for_argmax_and_top_k_the_first_of_several() {
+    let mut g = Graph::new();
+    let x = g.input("x", [Batch, 4], F32);
+    let (at, [values, places]) = (g.argmax(x, 1).expect("an axis"), g.top_k(x, 3).expect("three of four"));
+    [("at", at), ("values", values), ("places", places)].into_iter().for_each(|(name, v)| g.output(name, v));
+    let rows = [[1.0, f32::NAN, f32::INFINITY, -f32::NAN], [-f32::NAN, 0.0, -0.0, 3.0], [-f32::INFINITY; 4]];
+    let x = HostTensor::f32([3, 4], rows.concat()).expect("three rows");
+    let got = run_graph(&g, &[("x".into(), x.clone())], &Step::of(3), 3, &Run::default()).expect("the graph runs");
+    let exact = reference(&g, &[("x".into(), x.to_array())], &Step::of(3));
+    let wanted = [vec![1.0, 0.0, 0.0], vec![], vec![1.0, 3.0, 2.0, 0.0, 3.0, 1.0, 0.0, 1.0, 2.0]];
+    for k in [0, 2] {
+        assert_eq!(got[k].to_f32(), wanted[k]);
+        assert_eq!(exact[k].data, wanted[k].iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+    }
+    for values in [got[1].to_f32(), exact[1].data.iter().map(|&x| x as f32).collect()] {
+        let text: Vec<String> = values.iter().map(|x| x.to_string()).collect();
+        assert_eq!(text.join(" "), "NaN NaN inf NaN 3 0 -inf -inf -inf");
     }
 }
 

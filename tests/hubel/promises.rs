@@ -1,10 +1,11 @@
 //! What the crate promises of its accuracy, stated a second time and apart from the operations: each
 //! operation's own bounds must keep to it, so that no bound can be widened where the operation lives.
 
-use crate::harness::{sample_graph, sample_inputs, step_of};
+use crate::harness::{reference, sample_graph, sample_inputs, step_of};
 use hubel::{
-    graph::{Elementary, Io, Sample, Step},
-    ops::{FAMILIES, TABLE},
+    graph::{Elementary, Graph, Io, Program, Sample, Step, Value},
+    ops::{Elementwise, FAMILIES, TABLE},
+    prelude::{DType, F32},
     tensor::{Accuracy, Array, Philox, Purpose, stream_id},
 };
 
@@ -200,15 +201,156 @@ fn no_function_allows_itself_more_than_is_promised() {
             "hard_sigmoid" => Accuracy::Ulp(3.0),
             "softsign" | "hard_swish" => Accuracy::Ulp(4.0),
             "floor" | "ceil" | "round" | "less" | "less_equal" | "not_equal" | "clip" | "relu6" | "neg" | "abs"
-            | "sign" | "relu" | "where_positive" | "max" | "min" | "equal" | "greater" | "greater_equal" | "where" => {
-                Accuracy::Exact
-            }
+            | "sign" | "relu" | "where_positive" | "at_least" | "max" | "min" | "equal" | "greater"
+            | "greater_equal" | "where" => Accuracy::Exact,
             _ => return None,
         })
     };
     let failed: Vec<_> =
         TABLE.iter().filter(|f| promised(f) != Some(f.accuracy)).map(|f| (f.name, f.accuracy)).collect();
     assert!(failed.is_empty(), "{failed:?}: other than promised, or not promised here");
+}
+
+/// How NaN in an input is met again.
+#[derive(PartialEq)]
+enum Nan {
+    /// NaN in any element gives NaN in some result.
+    Everywhere,
+    /// There are elements that no result is made of; NaN in all gives NaN.
+    InAll,
+    /// The operation decides by comparing, names places by the input, or chooses another operand.
+    Nowhere,
+}
+
+fn nan_in(op: &str, input: usize, inputs: usize) -> Nan {
+    match (op, input) {
+        ("greater" | "greater_equal" | "less" | "less_equal" | "equal" | "not_equal", _) => Nan::Nowhere,
+        ("argmax" | "categorical_accuracy" | "sparse_categorical_accuracy", _) => Nan::Nowhere,
+        ("prelu" | "elu", 1) | ("where", 1 | 2) | ("where_positive", 0) => Nan::Nowhere,
+        // Numbers of rows.
+        ("gather" | "gather_grad", _) => Nan::Nowhere,
+        ("affine2d", i) if i + 1 < inputs => Nan::Nowhere,
+        // The places of maxima.
+        ("max_pool2d_grad", 0 | 1) => Nan::Nowhere,
+        // The states of a linear cell, and the kernel of a single timestep.
+        ("simple_rnn_grad", 0 | 1) => Nan::Nowhere,
+        // What is cut off, passed over by strides or lies at taps that padding alone meets.
+        ("slice" | "pad2d" | "pad2d_grad" | "resize2d", _) => Nan::InAll,
+        ("conv2d" | "conv2d_grad_input" | "conv2d_grad_weight" | "avg_pool2d" | "max_pool2d", _) => Nan::InAll,
+        _ => Nan::Everywhere,
+    }
+}
+
+#[test]
+fn nan_in_is_nan_out_of_every_operation() {
+    let mut failed = Vec::new();
+    for family in FAMILIES {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 14);
+        'samples: for _ in 0..64 {
+            let sample = (family.sample)(&mut rng);
+            let (arrays, step) = (sample_inputs(&sample, &mut rng), step_of(&sample, &mut rng));
+            let before = sample.op.reference(&arrays.iter().collect::<Vec<_>>(), &step);
+            let padding_alone = before.iter().all(|y| y.data.iter().all(|y| *y == 0.0));
+            for (input, (ty, _)) in sample.inputs.iter().enumerate() {
+                let computed = sample.derived.iter().any(|(i, _)| *i == input);
+                let wanted = nan_in(sample.op.name(), input, arrays.len());
+                if ty.dtype != DType::F32
+                    || computed
+                    || wanted == Nan::Nowhere
+                    || (wanted == Nan::InAll && padding_alone)
+                {
+                    continue;
+                }
+                let mut planted = arrays.clone();
+                let at = rng.below(planted[input].data.len());
+                planted[input].data[at] = f64::NAN;
+                if wanted == Nan::InAll {
+                    planted[input].data.fill(f64::NAN);
+                }
+                let outputs = sample.op.reference(&planted.iter().collect::<Vec<_>>(), &step);
+                if !outputs.iter().any(|y| y.data.iter().any(|y| y.is_nan())) {
+                    failed.push(format!("{} {:?} input {input} at {at}", family.name, sample.op));
+                    break 'samples;
+                }
+            }
+        }
+    }
+    assert!(failed.is_empty(), "NaN is lost in\n{}", failed.join("\n"));
+}
+
+#[test]
+fn functions_at_infinity_are_what_ieee_and_keras_make_of_it() {
+    const INF: f64 = f64::INFINITY;
+    const NAN: f64 = f64::NAN;
+    // At +inf and -inf.
+    let wanted = |name: &str| {
+        Some(match name {
+            "neg" => [-INF, INF],
+            "abs" | "square" => [INF, INF],
+            "sign" | "tanh" | "erf" => [1.0, -1.0],
+            "relu" | "exp" | "softplus" => [INF, 0.0],
+            "relu6" => [6.0, 0.0],
+            "log" | "sqrt" => [INF, NAN],
+            "rsqrt" => [0.0, NAN],
+            "sigmoid" | "hard_sigmoid" => [1.0, 0.0],
+            "sin" | "cos" | "softsign" => [NAN, NAN],
+            "floor" | "ceil" | "round" => [INF, -INF],
+            "selu" => [INF, -1.7580993408473766],
+            // Infinity times 0.
+            "gelu" | "gelu_tanh" | "silu" | "mish" | "hard_swish" => [INF, NAN],
+            _ => return None,
+        })
+    };
+    let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
+    for f in TABLE.iter().filter(|f| f.arity == 1) {
+        let wanted = wanted(f.name).unwrap_or_else(|| panic!("{}: state its limits here", f.name));
+        let got = [INF, -INF].map(|x| (f.eval)(x, 0.0, 0.0));
+        assert!(same(got[0], wanted[0]) && same(got[1], wanted[1]), "{}: {got:?}", f.name);
+        assert!((f.eval)(NAN, 0.0, 0.0).is_nan() && (f.eval)(-NAN, 0.0, 0.0).is_nan(), "{}", f.name);
+    }
+    let at =
+        |name: &str, a: f64, b: f64, c: f64| (TABLE.iter().find(|f| f.name == name).expect("a function").eval)(a, b, c);
+    for (name, on_nan) in [
+        ("greater", 0.0),
+        ("greater_equal", 0.0),
+        ("less", 0.0),
+        ("less_equal", 0.0),
+        ("equal", 0.0),
+        ("not_equal", 1.0),
+    ] {
+        assert!([(NAN, 1.0), (1.0, NAN), (NAN, NAN)].iter().all(|&(a, b)| at(name, a, b, 0.0) == on_nan), "{name}");
+    }
+    assert_eq!(at("equal", INF, INF, 0.0), 1.0);
+    for name in ["max", "min", "at_least", "pow", "add", "sub", "mul", "div"] {
+        assert!(at(name, NAN, 1.0, 0.0).is_nan() && at(name, 0.5, NAN, 0.0).is_nan(), "{name}");
+    }
+    assert!(["clip", "where"].iter().all(|name| at(name, NAN, 0.0, 1.0).is_nan()));
+    assert_eq!([at("clip", INF, 0.0, 1.0), at("clip", -INF, 0.0, 1.0), at("elu", -INF, 2.0, 0.0)], [1.0, 0.0, -2.0]);
+}
+
+#[test]
+fn the_gradient_at_nan_is_nan() {
+    // Functions whose gradient does not depend on where it is taken.
+    let constant = ["add", "sub", "neg"];
+    for f in TABLE.iter().filter(|f| !constant.contains(&f.name)) {
+        for input in 0..f.arity {
+            let mut g = Graph::new();
+            let x: Vec<Value> = (0..f.arity).map(|i| g.input(&format!("x{i}"), [1], F32)).collect();
+            let y = g.apply1(Elementwise::from(Program::of(f)), &x).expect("as many operands as it has");
+            let dy = g.input("dy", [1], F32);
+            let gradients = (f.grad)(&mut g, &x, y, dy).expect("gradients");
+            gradients.iter().flatten().enumerate().for_each(|(i, d)| g.output(&format!("d{i}"), *d));
+            if gradients.iter().flatten().next().is_none() || nan_in(f.name, input, f.arity) == Nan::Nowhere {
+                continue;
+            }
+            let number = |x: f64| Array { shape: vec![1], data: vec![x] };
+            let at = |i: usize| number(if i == input { f64::NAN } else { 0.5 });
+            let mut feeds: Vec<_> = (0..f.arity).map(|i| (format!("x{i}"), at(i))).collect();
+            feeds.push(("dy".into(), number(1.0)));
+            let got = reference(&g, &feeds, &Step::of(1));
+            assert!(got.iter().any(|d| d.data[0].is_nan()), "{} at NaN in operand {input}: {got:?}", f.name);
+        }
+    }
 }
 
 #[test]

@@ -340,6 +340,36 @@ fn gpu_and_reference_engine_learn_alike() {
 }
 
 #[test]
+fn a_pixel_that_is_nan_makes_the_loss_nan_and_ends_training() {
+    let mut pixels = vec![0.5f32; 32];
+    pixels[3] = f32::NAN;
+    let pictures = HostTensor::f32([2, 4, 4, 1], pixels).expect("two pictures");
+    let data = Dataset::new(pictures, HostTensor::u8([2], vec![0, 1]).expect("labels")).expect("a data set");
+    let model = || {
+        (Sequential::new([4, 4, 1]).add(Conv2D::new(4, 3).kernel_initializer(Ones).activation(Relu)))
+            .add(MaxPooling2D::new(2))
+            .add(Flatten::new())
+            .add(Dense::new(2).activation(Softmax))
+            .build()
+            .expect("a model")
+    };
+    for engine in [engine(), &Engine::reference()] {
+        let how = || Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
+        let mut trainer = model().compile(engine, how()).expect("a trainer");
+        let history = trainer.fit(&data, Fit::epochs(1)).expect("training");
+        assert!(history.last("loss").is_some_and(f64::is_nan), "{:?}", history.get("loss"));
+        assert!(trainer.weights().expect("weights")[0].1.to_f32().iter().all(|w| w.is_nan()));
+        if engine.is_reference() {
+            continue;
+        }
+        let mut trainer = model().compile(engine, how()).expect("a trainer");
+        trainer.fit(&data, Fit::epochs(3).callback(TerminateOnNaN::new())).expect("training");
+        assert!(trainer.not_finite().is_some() && trainer.steps() == 0);
+        assert!(trainer.weights().expect("weights").iter().all(|w| w.1.to_f32().iter().all(|x| x.is_finite())));
+    }
+}
+
+#[test]
 fn thirty_two_pictures_are_learned_by_heart() {
     let data = stripes(32);
     let mut trainer = trainer(engine());

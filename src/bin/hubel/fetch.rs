@@ -1,4 +1,4 @@
-use crate::Found;
+use crate::{Found, utf8};
 use anyhow::{Context, Result};
 use hubel::{
     io::fetch::{self, Published},
@@ -28,6 +28,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         format!("no weights of `{name}` are published with a sum; there are {}", known.join(", "))
     })?;
     let folder = arguments.folder.clone().unwrap_or_else(fetch::cache_folder);
+    utf8(&folder)?;
     let style = ProgressStyle::with_template("{bar:24} {bytes}/{total_bytes} {bytes_per_sec}")?;
     let bar = ProgressBar::new(0).with_style(style.progress_chars("━╸ "));
     let path = fetch::fetch(Published { url: &url, md5 }, &folder, |done, total| {
@@ -35,5 +36,6 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    Ok(Found::new(json!({ "model": name, "file": path, "url": url, "md5": md5 }), path.display().to_string()))
+    let path = utf8(&path)?;
+    Ok(Found::new(json!({ "model": name, "file": path, "url": url, "md5": md5 }), path))
 }

@@ -11,10 +11,10 @@ mod run;
 mod summary;
 mod verify;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use hubel::cli::DeviceOptions;
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, path::Path, process::ExitCode};
 
 /// Convolutional networks on any GPU: look at them, run them, check them, time them.
 #[derive(Debug, Parser)]
@@ -76,6 +76,11 @@ fn engine(options: &DeviceOptions) -> Result<hubel::runtime::Engine> {
         None => eprintln!("{}", engine.info()),
     }
     Ok(engine)
+}
+
+/// Returns a path as it is printed, which must not become another.
+fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("the path {path:?} is no UTF-8, which the output is; rename it"))
 }
 
 fn find(options: Options) -> Result<Found> {

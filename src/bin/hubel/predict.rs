@@ -1,4 +1,4 @@
-use crate::{Found, engine, model::ModelOptions};
+use crate::{Found, engine, model::ModelOptions, utf8};
 use anyhow::{Context, Result, bail};
 use hubel::{
     cli::DeviceOptions,
@@ -68,7 +68,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     let mut net = model.inference(&engine, Batch::up_to(1))?;
     let (mut lines, mut objects) = (Vec::new(), Vec::new());
     for path in &arguments.images {
-        let picture = image::open(path)?;
+        let (picture, shown) = (image::open(path)?, utf8(path)?);
         let sample = match preprocessing {
             // Digits as MNIST has them: bright on black, centred, with a border.
             Preprocessing::Mnist => photo::pad(&prepare(&picture)?, [h, w])?,
@@ -81,14 +81,14 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         order.truncate(arguments.top.max(1));
         let name = |i: usize| names.get(i).cloned().unwrap_or_else(|| format!("class {i}"));
         let width = order.iter().map(|&i| name(i).chars().count()).max().unwrap_or(0);
-        lines.push(path.display().to_string());
+        lines.push(shown.to_owned());
         for &i in &order {
             let p = probabilities[i];
             let bar = "█".repeat((p.clamp(0.0, 1.0) * 40.0).round() as usize);
             lines.push(format!("  {:width$} {:5.1}% {bar}", name(i), 100.0 * p));
         }
         let top = order.iter().map(|&i| json!({ "class": i, "name": name(i), "probability": probabilities[i] }));
-        objects.push(json!({ "image": path, "top": top.collect::<Vec<_>>() }));
+        objects.push(json!({ "image": shown, "top": top.collect::<Vec<_>>() }));
     }
     Ok(Found::new(json!({ "model": loaded.name, "images": objects }), lines.join("\n")))
 }

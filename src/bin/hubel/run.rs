@@ -1,8 +1,8 @@
-use crate::{Found, engine, model::ModelOptions};
+use crate::{Found, engine, model::ModelOptions, utf8};
 use anyhow::{Context, Result, bail};
 use hubel::{cli::DeviceOptions, io::npy, prelude::*};
 use serde_json::json;
-use std::path::PathBuf;
+use std::{collections::HashMap, path::PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -26,6 +26,7 @@ pub struct Arguments {
 
 /// Runs a network on arrays and returns the files written.
 pub fn find(arguments: &Arguments) -> Result<Found> {
+    utf8(&arguments.output)?;
     let model = arguments.model.load()?.model;
     let names: Vec<&str> = model.inputs().iter().map(|(name, _)| name.as_str()).collect();
     let mut samples: Vec<Option<HostTensor>> = vec![None; names.len()];
@@ -51,19 +52,28 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     let taps: Vec<&str> = arguments.taps.iter().map(String::as_str).collect();
     let batch = Batch::up_to(n.clamp(1, arguments.batch as usize));
     let results = model.inference_with(&engine, batch, &taps)?.predict_many(&samples)?;
+    // A layer's name may come from a file: it names no folder.
+    let plain = |name: &str| -> String {
+        let name: String =
+            name.chars().map(|c| if c.is_alphanumeric() || "-_".contains(c) { c } else { '.' }).collect();
+        format!("{}.npy", name.trim_start_matches('.'))
+    };
+    let mut taken: HashMap<String, &str> = HashMap::new();
+    for (name, _) in &results {
+        // Some file systems know no capitals.
+        if let Some(other) = taken.insert(plain(name).to_lowercase(), name) {
+            bail!("`{other}` and `{name}` would both be written to {}; take them in two runs", plain(name));
+        }
+    }
     std::fs::create_dir_all(&arguments.output)
         .with_context(|| format!("the folder {} cannot be made", arguments.output.display()))?;
     let mut written = Vec::new();
     for (name, tensor) in results {
-        // A layer's name may come from a file: it names no folder.
-        let plain: String =
-            name.chars().map(|c| if c.is_alphanumeric() || "-_".contains(c) { c } else { '.' }).collect();
-        let path = arguments.output.join(format!("{}.npy", plain.trim_start_matches('.')));
+        let path = arguments.output.join(plain(&name));
         hubel::io::save::save(&path, &npy::write(&tensor), false)?;
-        written.push((name, tensor.shape().to_vec(), path));
+        written.push((name, tensor.shape().to_vec(), utf8(&path)?.to_owned()));
     }
-    let text: Vec<String> =
-        written.iter().map(|(name, shape, path)| format!("{name} {shape:?}: {}", path.display())).collect();
+    let text: Vec<String> = written.iter().map(|(name, shape, path)| format!("{name} {shape:?}: {path}")).collect();
     let json = written.iter().map(|(name, shape, path)| json!({ "name": name, "shape": shape, "file": path }));
     Ok(Found::new(json!({ "outputs": json.collect::<Vec<_>>() }), text.join("\n")))
 }

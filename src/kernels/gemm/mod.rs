@@ -140,6 +140,14 @@ pub fn wgsl_count(count: Count) -> String {
     }
 }
 
+/// Returns the end of a loop as WGSL, one that no driver takes for a constant (see common.wgsl).
+pub fn loop_end(count: Count) -> String {
+    match count.per_sample {
+        0 => wgsl_count(count),
+        _ => format!("{} * counts.z", wgsl_count(count)),
+    }
+}
+
 /// Returns the count of pairs of two counts, of which at most one grows with the batch.
 pub fn count_product(a: Count, b: Count) -> Count {
     let fixed = a.fixed * b.fixed;
@@ -343,7 +351,7 @@ pub(super) fn store_in_turns(
     let turns = outer.div_ceil(each);
     let bits = turns.next_power_of_two().ilog2();
     if turns > 1 {
-        let _ = writeln!(t, "    let end_turn = min({turns}u, {turns}u * step.n);");
+        let _ = writeln!(t, "    let end_turn = {turns}u * counts.z;");
         t.push_str("    for (var turn = 0u; turn < end_turn; turn++) {\n");
         for bit in 0..bits {
             let _ = writeln!(t, "    let turn_{bit} = (turn & {}u) != 0u;", 1 << bit);

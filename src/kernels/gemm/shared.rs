@@ -4,7 +4,7 @@
 //! Indices of a side lie in workgroup memory as vectors of four: vector `v`, component `j` is index `v + j · vectors`, so
 //! that neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
 
-use super::{Finish, LONG_BATCH, Loop, NOMINAL_BATCH, Operand, Product, count_product, wgsl_count};
+use super::{Finish, LONG_BATCH, Loop, NOMINAL_BATCH, Operand, Product, count_product, loop_end, wgsl_count};
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
     tensor::Count,
@@ -239,7 +239,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 part_of(&mut t, var, &wgsl_count(l.to), l.step as u64);
             } else {
                 let from = l.from.as_deref().unwrap_or("0u");
-                let _ = writeln!(t, "    let start_{var} = {from};\n    let end_{var} = {};", wgsl_count(l.to));
+                let _ = writeln!(t, "    let start_{var} = {from};\n    let end_{var} = {};", loop_end(l.to));
             }
             let _ = writeln!(t, "    for (var {var} = start_{var}; {var} < end_{var}; {var} += {}u) {{", l.step);
             open += 1;
@@ -252,7 +252,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if splits > 1 && cut >= inner {
         part_of(&mut t, "terms", "all_terms", tile.terms);
     } else {
-        t.push_str("    let start_terms = 0u;\n    let end_terms = all_terms;\n");
+        let grows = product.loops[inner..].iter().any(|l| l.to.per_sample > 0);
+        let end = if grows { "all_terms * counts.z" } else { "all_terms" };
+        let _ = writeln!(t, "    let start_terms = 0u;\n    let end_terms = {end};");
     }
     let _ = writeln!(t, "    for (var chunk = start_terms; chunk < end_terms; chunk += {}u) {{", tile.terms);
     for side in &sides {

@@ -156,8 +156,8 @@ impl Strip {
             n_rows = "n_rows".into();
             let _ = write!(
                 part,
-                "    let first = part.x * {n}u;\n    if (first >= step.n) {{ return; }}
-    let n_pictures = min(step.n - first, {n}u);\n    let n_rows = n_pictures * {per_picture}u;\n"
+                "    let first = part.x * {n}u;\n    let n_pictures = min(max(step.n, first) - first, {n}u);
+    let n_rows = n_pictures * {per_picture}u;\n"
             );
             // Lanes of one row skip the rows of taps outside the picture together.
             order = "    let picture = strip % n_pictures;\n    let place_in_picture = strip / n_pictures;\n".into();

@@ -3,7 +3,7 @@
 
 use super::{
     BROADCAST, Finish, LEAST_TURNS, LOAD, LONG_BATCH, Loop, MADD, MOST_TURNS, NOMINAL_BATCH, Operand, Product, STORE,
-    Tile, candidate, count_product, lanes_of_eight, sides, store_in_turns, wgsl_count,
+    Tile, candidate, count_product, lanes_of_eight, loop_end, sides, store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
@@ -308,7 +308,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 splits * per_turn
             )
         } else {
-            writeln!(t, "    let start_{var} = {from};\n    let end_{var} = {whole};")
+            writeln!(t, "    let start_{var} = {from};\n    let end_{var} = {};", loop_end(l.to))
         };
         if partial == Some(Partial::Loop(level)) {
             t.push_str(&zeros);

@@ -26,7 +26,7 @@ impl Inner {
         let error = |e: crate::nn::LayerError| OpError::new(&e.kind, e.wanted, e.got, e.advice);
         let mut object = layer_to_json(self.0.as_ref(), &self.name(), self.0.trainable()).map_err(error)?;
         change(&mut object["config"]);
-        Ok(Inner(layer_from_json(&object).map_err(error)?))
+        Ok(Inner(layer_from_json(object, None).map_err(error)?))
     }
 }
 
@@ -39,7 +39,7 @@ impl Serialize for Inner {
 impl<'de> Deserialize<'de> for Inner {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let object = serde_json::Value::deserialize(d)?;
-        Ok(Inner(layer_from_json(&object).map_err(D::Error::custom)?))
+        Ok(Inner(layer_from_json(object, None).map_err(D::Error::custom)?))
     }
 }
 

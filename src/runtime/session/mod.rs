@@ -41,6 +41,8 @@ pub struct Session {
     gpu: Arc<Gpu>,
     plan: Arc<Plan>,
     stores: Vec<Store>,
+    /// The stores that a step writes.
+    changed: Vec<usize>,
     arenas: Vec<Arc<DeviceBuffer>>,
     pipelines: Vec<Arc<Pipeline>>,
     /// One per dispatch, `None` where it touches a buffer of the caller.
@@ -119,7 +121,14 @@ impl Session {
             check_bindings(dispatch, pipeline)?;
         }
         let n_inputs = plan.inputs.len();
+        let mut changed: Vec<usize> = (plan.dispatches.iter().flat_map(|d| &d.bindings))
+            .filter(|b| b.access == Access::ReadWrite)
+            .filter_map(|b| if let BufferRef::Store { store, .. } = b.place.buffer { Some(store) } else { None })
+            .collect();
+        changed.sort_unstable();
+        changed.dedup();
         let mut session = Session {
+            changed,
             engine: engine.clone(),
             timeout: gpu.timeout,
             gpu,
@@ -188,6 +197,11 @@ impl Session {
 
     fn n_externals(&self) -> usize {
         n_externals(&self.plan)
+    }
+
+    /// Tells the stores that a step is about to write that what the host has read of them is no longer theirs.
+    fn changes_stores(&self) {
+        self.changed.iter().for_each(|&i| self.stores[i].changes());
     }
 
     fn resolve<'a>(&'a self, place: &Place, externals: &'a [(wgpu::Buffer, u64)]) -> Option<(&'a wgpu::Buffer, u64)> {
@@ -326,6 +340,7 @@ impl Session {
         }
         self.check_fed(|i| fed.iter().any(|f| f.0 == i))?;
         self.ring.write(&self.gpu, self.timeout, &parts)?;
+        self.changes_stores();
         Ok(fed)
     }
 
@@ -456,20 +471,20 @@ impl Session {
 
     /// Waits until all steps submitted are done.
     pub fn wait(&mut self) -> Result<()> {
-        let Some(index) = self.last.clone() else { return self.gpu.poison.check() };
+        let Some(index) = self.last.clone() else { return self.gpu.check_alive() };
         self.gpu.wait_done("the steps submitted", self.timeout, &index)
     }
 
     /// Returns when all steps submitted are done; the async twin of [`Session::wait`].
     pub async fn wait_async(&mut self) -> Result<()> {
-        let Some(index) = self.last.clone() else { return self.gpu.poison.check() };
+        let Some(index) = self.last.clone() else { return self.gpu.check_alive() };
         let (sender, receiver) = signal();
         let done = sender.clone();
         self.gpu.queue.on_submitted_work_done(move || {
             let _ = done.send(None);
         });
         self.gpu.wait_aside("the steps submitted", index, self.timeout, sender);
-        receiver.receive().await.flatten().map_or(self.gpu.poison.check(), Err)
+        receiver.receive().await.flatten().map_or_else(|| self.gpu.check_alive(), Err)
     }
 }
 

@@ -4,9 +4,12 @@ use super::{STEP_BYTES, Session};
 use crate::{
     graph::Step,
     passes::{BufferRef, Plan, PlannedDispatch, Port},
-    runtime::{Result, RuntimeError},
+    runtime::{Result, RuntimeError, gpu::DeviceBuffer},
 };
-use std::ops::Range;
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// How many sets of the caller's buffers keep their bind groups.
 const EXTERNAL_SETS: usize = 8;
@@ -39,12 +42,44 @@ impl Session {
             let records: Vec<u32> = (1..=self.plan.capacity).flat_map(|n| Step::of(n).words()).collect();
             let bytes: &[u8] = bytemuck::cast_slice(&records);
             let buffer = self.gpu.buffer("the step records", bytes.len() as u64, usage, true)?;
-            let refused = |e: wgpu::MapRangeError| RuntimeError::Validation { message: e.to_string() };
+            let refused = |e: wgpu::MapRangeError| self.gpu.cause(RuntimeError::Validation { message: e.to_string() });
             buffer.raw.get_mapped_range_mut(..).map_err(refused)?.copy_from_slice(bytes);
-            buffer.raw.unmap();
+            self.gpu.scoped("the step records", 0, || buffer.raw.unmap())?;
             self.records = Some(buffer);
         }
         Ok(())
+    }
+
+    /// Does ahead of the first [`Session::record`] or [`Session::run`] what would hold it up, and waits until it is done:
+    /// drivers that compile kernels when they first launch them, as lavapipe does, compile them here.
+    ///
+    /// Every kernel is launched over no workgroups, so nothing is computed and no tensor changes. Bind groups for the
+    /// caller's buffers are made when these are first given to `record`.
+    pub fn prepare(&mut self) -> Result<()> {
+        if self.n_externals() > 0 {
+            self.make_records()?;
+        }
+        let mut sizes = vec![4; self.n_externals()];
+        for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
+            if let BufferRef::External(i) = port.place.buffer {
+                sizes[i] = port.place.offset + port.place.bytes;
+            }
+        }
+        let usage = wgpu::BufferUsages::STORAGE;
+        let stand_ins: Vec<DeviceBuffer> = (sizes.iter())
+            .map(|&bytes| self.gpu.buffer("a stand-in for the caller's buffer", bytes, usage, false))
+            .collect::<Result<_>>()?;
+        let buffers: Vec<_> = stand_ins.iter().map(|b| (b.raw.clone(), 0)).collect();
+        let touching = self.bind(&buffers, true)?;
+        let index = self.gpu.submit("the first launch of each kernel", |encoder| {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for ((pipeline, own), of_caller) in self.pipelines.iter().zip(&self.groups).zip(&touching) {
+                pass.set_pipeline(&pipeline.raw);
+                pass.set_bind_group(0, own.as_ref().or(of_caller.as_ref()), &[]);
+                pass.dispatch_workgroups(0, 0, 0);
+            }
+        })?;
+        self.gpu.wait_done("the first launch of each kernel", self.timeout, &index)
     }
 
     /// Records the plan for `n` samples into the caller's encoder.
@@ -52,6 +87,9 @@ impl Session {
     /// `externals` are the caller's buffers, the plan's external inputs first, then its external outputs; each
     /// needs usage `STORAGE` and room for the plan's capacity. Nothing crosses the host, and nothing is made on
     /// the device when the same buffers come again (the last 8 sets are kept).
+    ///
+    /// An error names a buffer that was destroyed, or says that one is of another device. wgpu lets nobody see which
+    /// device an encoder is of: one of another device ends in wgpu's own error when it is finished.
     pub fn record(&mut self, encoder: &mut wgpu::CommandEncoder, n: usize, externals: &[External<'_>]) -> Result<()> {
         self.record_range(encoder, n, externals, 0..self.plan.dispatches.len())
     }
@@ -75,14 +113,19 @@ impl Session {
             });
         }
         self.check_fed(|_| false)?;
-        let set = self.external_set(externals)?;
         self.make_records()?;
-        if let Some(records) = &self.records {
-            let from = (n as u64 - 1) * STEP_BYTES;
-            encoder.copy_buffer_to_buffer(&records.raw, from, &self.step.raw, 0, STEP_BYTES);
-        }
-        self.encode(encoder, n, range, set.map(|i| &self.external_sets[i]));
-        Ok(())
+        // wgpu panics where an object is of another instance: it has none of that number, or another one.
+        catch_unwind(AssertUnwindSafe(|| {
+            let set = self.external_set(externals)?;
+            if let Some(records) = &self.records {
+                let from = (n as u64 - 1) * STEP_BYTES;
+                encoder.copy_buffer_to_buffer(&records.raw, from, &self.step.raw, 0, STEP_BYTES);
+            }
+            self.encode(encoder, n, range, set.map(|i| &self.external_sets[i]));
+            self.changes_stores();
+            Ok(())
+        }))
+        .unwrap_or_else(|_| Err(foreign("an encoder or a buffer of another instance of wgpu".into())))
     }
 
     /// Returns the kept bind groups of these buffers.
@@ -95,6 +138,14 @@ impl Session {
         }
         if wanted == 0 {
             return Ok(None);
+        }
+        for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
+            let BufferRef::External(i) = port.place.buffer else { continue };
+            if is_destroyed(externals[i].buffer) {
+                self.gpu.check_alive()?;
+                let (wanted, got) = ("a buffer".into(), "one that was destroyed".into());
+                return Err(RuntimeError::Mismatch { name: port.name.clone(), wanted, got });
+            }
         }
         let same = |set: &ExternalSet| {
             set.buffers.iter().zip(externals).all(|((buffer, offset), e)| buffer == e.buffer && *offset == e.offset)
@@ -121,13 +172,26 @@ impl Session {
             }
         }
         let buffers: Vec<_> = externals.iter().map(|e| (e.buffer.clone(), e.offset)).collect();
-        let groups = self.bind(&buffers, true)?;
+        let groups = self.bind(&buffers, true).map_err(|error| match error {
+            RuntimeError::Validation { message } => foreign(message),
+            error => error,
+        })?;
         if self.external_sets.len() == EXTERNAL_SETS {
             self.external_sets.remove(0);
         }
         self.external_sets.push(ExternalSet { buffers, groups });
         Ok(Some(self.external_sets.len() - 1))
     }
+}
+
+fn foreign(got: String) -> RuntimeError {
+    let wanted = "an encoder and buffers of the engine's own device".into();
+    RuntimeError::Mismatch { name: "externals".into(), wanted, got }
+}
+
+/// Returns whether a buffer that is not mapped was destroyed, which only the text of an error tells.
+fn is_destroyed(buffer: &wgpu::Buffer) -> bool {
+    buffer.get_mapped_range(..).is_err_and(|error| error.to_string().contains("destroyed"))
 }
 
 pub(super) fn is_external(port: &Port) -> bool {
