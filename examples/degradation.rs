@@ -1,14 +1,15 @@
 //! Plain networks get harder to train with depth, residual ones do not (He et al. 2016, figures 1 and 6).
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
     data::{self, picture},
+    io::save,
     nn::LayerError,
     prelude::*,
 };
-use std::{cell::RefCell, fs, path::PathBuf, rc::Rc};
+use std::{cell::RefCell, path::PathBuf, rc::Rc};
 
 /// Trains plain and residual nets of several depths on small pictures and draws their losses.
 #[derive(Parser)]
@@ -70,20 +71,21 @@ fn network(depth: usize, filters: usize, residual: bool) -> Result<Model, LayerE
     Model::new(&[x], &[y])
 }
 
-/// Keeps the loss of each step: the running mean of the epoch says the sum so far.
+/// Keeps the loss of each step.
 #[derive(Clone, Default)]
 struct Losses(Rc<RefCell<Vec<f64>>>);
 
 impl Callback for Losses {
-    fn step_end(&mut self, at: &Progress) -> Control {
-        self.0.borrow_mut().extend(at.values.first().map(|v| v.1 * at.seen as f64));
-        Control::Continue
+    fn step_end(&mut self, at: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
+        self.0.borrow_mut().extend(at.recent_loss);
+        Ok(Control::Continue)
     }
 }
 
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(options.out.join("degradation.png"))?;
     let (engine, notice) = options.device.engine()?;
     if let Some(notice) = notice {
         eprintln!("{notice}");
@@ -101,9 +103,7 @@ fn main() -> Result<()> {
             let losses = Losses::default();
             let fit = Fit::epochs(1).batch(32).seed(options.seed).max_steps(options.steps).read_every_step();
             trainer.fit(&train, fit.callback(losses.clone()).callback(ProgressBar::new()))?;
-            let sums = losses.0.borrow();
-            let each: Vec<f64> =
-                (0..sums.len()).map(|i| (sums[i] - if i > 0 { sums[i - 1] } else { 0.0 }) / 32.0).collect();
+            let each = losses.0.borrow();
             // Means of ten steps are easier to look at.
             let smooth: Vec<f64> =
                 each.windows(10.min(each.len()).max(1)).map(|w| w.iter().sum::<f64>() / w.len() as f64).collect();
@@ -112,7 +112,6 @@ fn main() -> Result<()> {
         }
     }
     let series: Vec<(&str, &[f64])> = curves.iter().map(|(name, v)| (name.as_str(), v.as_slice())).collect();
-    fs::create_dir_all(&options.out).with_context(|| format!("{} cannot be made", options.out.display()))?;
     picture::lines("training loss", "step", &series)?.save(options.out.join("degradation.png"))?;
     println!("picture in {}", options.out.display());
     Ok(())

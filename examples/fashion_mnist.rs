@@ -5,6 +5,7 @@ use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
     data::{self, picture},
+    io::save,
     prelude::*,
 };
 use std::{fs, path::PathBuf};
@@ -37,6 +38,7 @@ struct Options {
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(options.out.join("best.safetensors"))?;
     let (engine, notice) = options.device.engine()?;
     notice.iter().for_each(|line| eprintln!("{line}"));
     let clothes = data::mnist(&options.data)
@@ -64,7 +66,6 @@ fn main() -> Result<()> {
         .seed(options.seed);
     let mut trainer = model.compile(&engine, how)?;
     let out = &options.out;
-    fs::create_dir_all(out).with_context(|| format!("the folder {} cannot be made", out.display()))?;
     let best = ModelCheckpoint::new(out.join("best.safetensors")).best_only("val_accuracy").weights_only(true);
     let fit = Fit::epochs(options.epochs)
         .batch(options.batch)

@@ -4,7 +4,13 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use hubel::{cli::DeviceOptions, graph::Initialize, io::image, prelude::*, tensor::Philox};
+use hubel::{
+    cli::DeviceOptions,
+    graph::Initialize,
+    io::{image, save},
+    prelude::*,
+    tensor::Philox,
+};
 use std::{path::PathBuf, time::Instant};
 
 const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/landscape.jpg");
@@ -96,6 +102,7 @@ fn channels(photo: &HostTensor, [top, left]: [usize; 2]) -> Result<HostTensor> {
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(&options.out)?;
     if let Some(list) = options.device.adapters() {
         println!("{list}");
         return Ok(());

@@ -14,7 +14,7 @@ use hubel::{
         photo::{self, Filter},
         picture, prepare,
     },
-    io::image,
+    io::{image, save},
     nn::models::{Options as ModelOptions, Preprocessing, Weights, find},
     prelude::*,
 };
@@ -64,6 +64,7 @@ fn last_map(model: &Model) -> Result<String> {
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(&options.out)?;
     if let Some(adapters) = options.device.adapters() {
         println!("{adapters}");
         return Ok(());

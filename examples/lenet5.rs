@@ -3,17 +3,14 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use hubel::{
-    cli::DeviceOptions,
+    cli::{DeviceOptions, Interrupt},
     data::{self, picture},
+    io::save,
     prelude::*,
 };
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Instant,
 };
 
@@ -35,6 +32,9 @@ struct Options {
     /// Folder of the four MNIST files
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: PathBuf,
+    /// Go on from the checkpoint that Ctrl-C left in the folder
+    #[arg(long)]
+    resume: bool,
     /// Folder for pictures, history and weights
     #[arg(long, default_value = "out/lenet5")]
     out: PathBuf,
@@ -60,6 +60,7 @@ fn main() -> Result<()> {
         println!("{adapters}");
         return Ok(());
     }
+    save::prepare(options.out.join("lenet5.safetensors"))?;
     let (engine, notice) = options.device.engine()?;
     if let Some(notice) = notice {
         eprintln!("{notice}");
@@ -85,23 +86,26 @@ fn main() -> Result<()> {
         eprintln!("expected duration: about {:.0} s", images / REFERENCE_RATE);
     }
 
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = interrupted.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be caught")?;
-    let mut watch = Watch { interrupted: interrupted.clone(), json: options.json, started, cold_ms: None, rate: 0.0 };
-    let mut fit = Fit::epochs(epochs).batch(options.batch).seed(options.seed).validation(&test).callback(&mut watch);
+    let out = &options.out;
+    let checkpoint = out.join("checkpoint.safetensors");
+    if options.resume {
+        trainer.load_checkpoint(&checkpoint)?;
+    }
+    let interrupt = Interrupt::catch()?;
+    let mut watch = Watch { json: options.json, started, cold_ms: None, rate: 0.0 };
+    let mut fit = Fit::until_epoch(epochs).batch(options.batch).seed(options.seed).validation(&test);
+    fit = fit.callback(&mut watch).callback(interrupt.clone());
     if !options.json {
         fit = fit.callback(ProgressBar::new());
     }
     let history = trainer.fit(&train, fit)?;
 
-    let out = &options.out;
-    fs::create_dir_all(out).with_context(|| format!("the folder {} cannot be made", out.display()))?;
     trainer.save_weights(out.join("lenet5.safetensors"))?;
     fs::write(out.join("history.csv"), history.to_csv())?;
-    if interrupted.load(Ordering::Relaxed) {
-        eprintln!("stopped: weights and history so far are in {}", out.display());
-        std::process::exit(130);
+    if interrupt.pressed() {
+        trainer.save_checkpoint(&checkpoint)?;
+        eprintln!("stopped: a checkpoint, weights and history are in {}; --resume goes on", out.display());
+        std::process::exit(Interrupt::STATUS);
     }
     let accuracy = history.last("val_accuracy").unwrap_or(0.0);
     if !reference {
@@ -126,9 +130,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Watches for Ctrl-C, and measures.
+/// Measures, and writes an epoch's values.
 struct Watch {
-    interrupted: Arc<AtomicBool>,
     json: bool,
     started: Instant,
     cold_ms: Option<f64>,
@@ -136,9 +139,9 @@ struct Watch {
 }
 
 impl Callback for &mut Watch {
-    fn step_end(&mut self, _at: &Progress) -> Control {
+    fn step_end(&mut self, _at: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
         self.cold_ms.get_or_insert_with(|| self.started.elapsed().as_secs_f64() * 1e3);
-        if self.interrupted.load(Ordering::Relaxed) { Control::Stop } else { Control::Continue }
+        Ok(Control::Continue)
     }
 
     fn epoch_end(&mut self, at: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {

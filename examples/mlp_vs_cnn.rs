@@ -1,13 +1,14 @@
 //! What shifting the digits does to a dense network and to a convolutional one.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
     data::{self, picture},
+    io::save,
     prelude::*,
 };
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 /// Trains a dense net and a CNN on centred digits and tests both on shifted ones.
 #[derive(Parser)]
@@ -49,6 +50,7 @@ fn shifted(data: &Dataset, by: usize) -> Result<Dataset> {
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(options.out.join("shift.png"))?;
     let (engine, notice) = options.device.engine()?;
     if let Some(notice) = notice {
         eprintln!("{notice}");
@@ -84,7 +86,6 @@ fn main() -> Result<()> {
         println!("{by:>6} {:>7.1}% {:>13.1}%", 100.0 * dense, 100.0 * cnn);
     }
     let series: Vec<(&str, &[f64])> = curves.iter().map(|(name, v)| (*name, v.as_slice())).collect();
-    fs::create_dir_all(&options.out).with_context(|| format!("{} cannot be made", options.out.display()))?;
     picture::lines("accuracy on shifted digits", "pixels to the right", &series)?
         .save(options.out.join("shift.png"))?;
     println!("picture in {}", options.out.display());

@@ -1,10 +1,11 @@
 //! The small CNN of Keras's introduction on MNIST: three convolutions, 93,322 weights.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
     data::{self, picture},
+    io::save,
     prelude::*,
 };
 use std::{fs, path::PathBuf};
@@ -39,6 +40,7 @@ const MAX_RATE: f64 = 3e-3;
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(options.out.join("mnist_cnn.safetensors"))?;
     let (engine, notice) = options.device.engine()?;
     if let Some(notice) = notice {
         eprintln!("{notice}");
@@ -65,7 +67,6 @@ fn main() -> Result<()> {
     let fit = Fit::epochs(options.epochs).batch(options.batch).seed(options.seed).validation(&mnist.test);
     let history = trainer.fit(&train, fit.callback(ProgressBar::new()))?;
     let out = &options.out;
-    fs::create_dir_all(out).with_context(|| format!("the folder {} cannot be made", out.display()))?;
     trainer.save_weights(out.join("mnist_cnn.safetensors"))?;
     fs::write(out.join("history.csv"), history.to_csv())?;
     picture::curves(&history.series)?.save(out.join("curves.png"))?;

@@ -1,14 +1,15 @@
 //! Four remedies against learning a thousand pictures by heart: early stopping, L2, dropout, augmentation.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
     data::{self, picture},
     graph::{OpError, Value},
+    io::save,
     prelude::*,
 };
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 /// Trains the same small CNN five times on few digits and compares what it makes of new ones.
 #[derive(Parser)]
@@ -71,6 +72,7 @@ fn network(dropout: f32, l2: f32, augment: bool) -> Result<Model> {
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(options.out.join("overfit.png"))?;
     let (engine, notice) = options.device.engine()?;
     notice.iter().for_each(|line| eprintln!("{line}"));
     let digits = data::mnist(&options.data)?;
@@ -115,7 +117,6 @@ fn main() -> Result<()> {
         curves.push((remedy, history.get("val_cross_entropy").unwrap_or_default().to_vec()));
     }
     let series: Vec<(&str, &[f64])> = curves.iter().map(|(name, v)| (*name, v.as_slice())).collect();
-    fs::create_dir_all(&options.out).with_context(|| format!("{} cannot be made", options.out.display()))?;
     picture::lines("loss on new digits", "epoch", &series)?.save(options.out.join("overfit.png"))?;
     println!("picture in {}", options.out.display());
     Ok(())

@@ -7,7 +7,7 @@ use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
     data::{picture, prepare},
-    io::image,
+    io::{image, save},
     prelude::*,
 };
 use std::path::PathBuf;
@@ -34,6 +34,7 @@ struct Options {
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(&options.out)?;
     if let Some(adapters) = options.device.adapters() {
         println!("{adapters}");
         return Ok(());

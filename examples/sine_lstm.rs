@@ -1,9 +1,9 @@
 //! An LSTM learns to continue a wave from the last values that it saw.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use hubel::{cli::DeviceOptions, data::picture, prelude::*};
-use std::{fs, path::PathBuf};
+use hubel::{cli::DeviceOptions, data::picture, io::save, prelude::*};
+use std::path::PathBuf;
 
 /// Trains an LSTM to predict the next value of a sum of two sines, then lets it go on by itself.
 #[derive(Parser)]
@@ -41,6 +41,7 @@ const AHEAD: usize = 120;
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(options.out.join("wave.png"))?;
     let (engine, notice) = options.device.engine()?;
     if let Some(notice) = notice {
         eprintln!("{notice}");
@@ -71,7 +72,6 @@ fn main() -> Result<()> {
     let said: Vec<f64> = seen.iter().map(|&x| f64::from(x)).collect();
     let errors = truth.iter().zip(&said).skip(window).map(|(t, s)| (t - s).abs());
     let mean = errors.sum::<f64>() / AHEAD as f64;
-    fs::create_dir_all(&options.out).with_context(|| format!("{} cannot be made", options.out.display()))?;
     picture::lines("a wave and its continuation", "time", &[("wave", &truth), ("LSTM", &said)])?
         .save(options.out.join("wave.png"))?;
     println!(

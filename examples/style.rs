@@ -5,7 +5,7 @@
 //! Without weights a small network with random ones serves: what it sees says little of what is in a picture, but its
 //! Gram matrices hold a texture well enough to transfer it (Ustyuzhaninov et al. 2017).
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
@@ -13,7 +13,7 @@ use hubel::{
         photo::{self, Filter},
         picture,
     },
-    io::image,
+    io::{image, save},
     nn::{
         LayerError,
         models::{Options as ModelOptions, Preprocessing, Weights, find},
@@ -22,10 +22,7 @@ use hubel::{
     train::Style,
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/landscape.jpg");
 
@@ -96,6 +93,7 @@ fn save(picture: &HostTensor, path: &Path) -> Result<()> {
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(options.out.join("stylised.png"))?;
     if let Some(adapters) = options.device.adapters() {
         println!("{adapters}");
         return Ok(());
@@ -125,7 +123,6 @@ fn main() -> Result<()> {
         None => waves(size)?.reshape([1, size, size, 3])?,
     };
     let out = &options.out;
-    fs::create_dir_all(out).with_context(|| format!("the folder {} cannot be made", out.display()))?;
     save(&content, &out.join("content.png"))?;
     save(&style, &out.join("style.png"))?;
 

@@ -1,8 +1,8 @@
 //! Your own pictures in one command: `cargo run --release --example train_folder DIR`, with a folder for each class in DIR.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use hubel::{cli::DeviceOptions, data::picture, nn::FlipMode, prelude::*};
+use hubel::{cli::DeviceOptions, data::picture, io::save, nn::FlipMode, prelude::*};
 use std::{fs, path::PathBuf};
 
 /// Trains a small CNN on pictures in folders, changed at random, until it gets no better.
@@ -22,7 +22,7 @@ struct Options {
     /// Images in a step
     #[arg(long, default_value_t = 32)]
     batch: usize,
-    /// Share of the pictures that are kept for validation
+    /// Share of the pictures that are kept for validation; 0 for none
     #[arg(long, default_value_t = 0.2)]
     validation: f64,
     /// Decode pictures when they are needed, for more than fit in memory
@@ -44,6 +44,7 @@ struct Options {
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(options.out.join("weights.safetensors"))?;
     let (engine, notice) = options.device.engine()?;
     notice.iter().for_each(|line| eprintln!("{line}"));
     let bar = indicatif::ProgressBar::new(0).with_message("pictures");
@@ -96,13 +97,15 @@ fn main() -> Result<()> {
     let how = Compile::new(Adam::new(2e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(options.seed);
     let mut trainer = model.compile(&engine, how)?;
     let out = &options.out;
-    fs::create_dir_all(out).with_context(|| format!("the folder {} cannot be made", out.display()))?;
-    let fit = Fit::epochs(options.epochs)
-        .batch(options.batch)
-        .seed(options.seed)
-        .validation(&validation)
-        .callback(ReduceLROnPlateau::new("val_loss").factor(0.5).patience(options.patience.div_ceil(2)))
-        .callback(EarlyStopping::new("val_loss").patience(options.patience).restore_best_weights(true))
+    let mut fit = Fit::epochs(options.epochs).batch(options.batch).seed(options.seed);
+    let mut watched = "loss";
+    if !validation.is_empty() {
+        fit = fit.validation(&validation);
+        watched = "val_loss";
+    }
+    let fit = fit
+        .callback(ReduceLROnPlateau::new(watched).factor(0.5).patience(options.patience.div_ceil(2)))
+        .callback(EarlyStopping::new(watched).patience(options.patience).restore_best_weights(true))
         .callback(TensorBoard::new(out.join("logs")))
         .callback(TerminateOnNaN::new())
         .callback(ProgressBar::new());
@@ -111,16 +114,20 @@ fn main() -> Result<()> {
         anyhow::bail!("training broke: {found}; try a smaller learning rate");
     }
 
-    let matrix = trainer.confusion_matrix(&validation)?;
-    let right: u64 = (0..classes.len()).map(|k| matrix[k][k]).sum();
     trainer.save_weights(out.join("weights.safetensors"))?;
     fs::write(out.join("classes.txt"), classes.join("\n") + "\n")?;
     fs::write(out.join("history.csv"), history.to_csv())?;
     picture::curves(&history.series)?.save(out.join("curves.png"))?;
+    if validation.is_empty() {
+        println!("no pictures were kept for validation; curves, logs and weights in {}", out.display());
+        return Ok(());
+    }
+    let matrix = trainer.confusion_matrix(&validation)?;
+    let right: u64 = (0..classes.len()).map(|k| matrix[k][k]).sum();
     picture::confusion(&matrix, &classes)?.save(out.join("confusion.png"))?;
     println!(
         "validation accuracy {:.1}%; curves, confusion matrix, logs and weights in {}",
-        100.0 * right as f64 / validation.len().max(1) as f64,
+        100.0 * right as f64 / validation.len() as f64,
         out.display()
     );
     Ok(())

@@ -8,11 +8,12 @@ use clap::{Parser, ValueEnum};
 use hubel::{
     cli::DeviceOptions,
     data::picture,
+    io::save,
     nn::models::{Options as ModelOptions, Pooling, Preprocessing, Weights, find},
     prelude::*,
 };
 use indicatif::ProgressBar as Bar;
-use std::{fs, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 /// Trains a head on a frozen base, then the top of the base too.
 #[derive(Parser)]
@@ -98,6 +99,7 @@ fn head(features: usize, classes: usize) -> Result<Model> {
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
+    save::prepare(options.out.join("transfer.safetensors"))?;
     let (engine, notice) = options.device.engine()?;
     notice.iter().for_each(|line| eprintln!("{line}"));
 
@@ -165,12 +167,11 @@ fn main() -> Result<()> {
     );
 
     let Some((before, learned, mut history)) = last else { return Ok(()) };
-    fs::create_dir_all(&options.out).with_context(|| format!("{} cannot be made", options.out.display()))?;
     if options.fine_epochs > 0 {
         let mut model = pictures().add(Dense::new(classes).activation(Softmax).name("head")).build()?;
         freeze(&mut model, &base, options.freeze)?;
         let test = part(folds - 1);
-        let (train, held) = (data.take(test.start), data.split(test.len() as f64 / data.len() as f64).1);
+        let (train, held) = (data.take(test.start), data.split(test.len() as f64 / data.len() as f64)?.1);
         let how = Compile::new(Adam::new(options.fine_rate), SparseCategoricalCrossentropy::new()).metric(Accuracy);
         let mut trainer = model.compile(&engine, how.seed(options.seed))?;
         trainer.set_weights(&learned)?;

@@ -1,7 +1,15 @@
 //! Command-line options that the examples share.
 
-use crate::runtime::{Backend, Engine, EngineBuilder, RuntimeError};
+use crate::{
+    Error,
+    runtime::{Backend, Engine, EngineBuilder, RuntimeError},
+    train::{Callback, Control, Progress, Trainer},
+};
 use clap::{Args, ValueEnum};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// Returns the milliseconds of processor time that this process has used, where the system tells them.
 pub fn cpu_ms() -> Option<f64> {
@@ -9,6 +17,50 @@ pub fn cpu_ms() -> Option<f64> {
     let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
     // In hundredths of a second.
     Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) * 10.0)
+}
+
+/// Ends training behind the step in which Ctrl-C is pressed, so that a checkpoint can be written; a callback.
+///
+/// ```no_run
+/// use hubel::{cli::Interrupt, prelude::*};
+/// # let data = Dataset::new(HostTensor::f32([1, 1], vec![1.0])?, HostTensor::f32([1, 1], vec![2.0])?)?;
+/// # let model = Sequential::new([1]).add(Dense::new(1)).build()?;
+/// # let mut trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), MeanSquaredError))?;
+/// let interrupt = Interrupt::catch()?;
+/// trainer.fit(&data, Fit::until_epoch(100).callback(interrupt.clone()))?;
+/// if interrupt.pressed() {
+///     trainer.save_checkpoint("checkpoint.safetensors")?;
+///     std::process::exit(Interrupt::STATUS);
+/// }
+/// # Ok::<(), hubel::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// The status with which a program ends that was interrupted: 128 + SIGINT.
+    pub const STATUS: i32 = 130;
+
+    /// Returns the callback, and takes Ctrl-C over from the system; an error where that was done before.
+    pub fn catch() -> Result<Self, Error> {
+        let interrupt = Interrupt(Arc::default());
+        let pressed = interrupt.0.clone();
+        let advice = "catch it once in a program, and clone what that returns";
+        let taken = RuntimeError::Unsupported { what: "Ctrl-C", advice };
+        ctrlc::set_handler(move || pressed.store(true, Ordering::Relaxed)).map_err(|_| taken)?;
+        Ok(interrupt)
+    }
+
+    /// Returns whether Ctrl-C was pressed.
+    pub fn pressed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Callback for Interrupt {
+    fn step_end(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
+        Ok(if self.pressed() { Control::Stop } else { Control::Continue })
+    }
 }
 
 /// What kind of processor runs a model.

@@ -591,7 +591,8 @@ mod tests {
             assert_eq!((a.images.shape(), a.len(), &a.labels), (&[0, 1, 1, 1][..], b.len(), &b.labels));
             let all: Vec<u32> = (0..a.len() as u32).rev().collect();
             assert_eq!(a.select(&all).unwrap(), b.select(&all).unwrap());
-            assert_eq!(a.split(0.5).1.rows(&[0]).unwrap(), b.split(0.5).1.rows(&[0]).unwrap());
+            let second = |d: &Dataset| d.split(0.5).unwrap().1.rows(&[0]).unwrap();
+            assert_eq!(second(a), second(b));
             assert!(a.rows(&[a.len() as u32]).is_err());
         }
         // The cap is for what is in memory, and a file that is gone is named.

@@ -178,11 +178,19 @@ impl Dataset {
         self.range(0, n.min(self.len()))
     }
 
-    /// Returns samples to train on and, of all in their order, the last `share` to validate on (as
-    /// Keras's `validation_split`).
-    pub fn split(&self, share: f64) -> (Dataset, Dataset) {
-        let n = (self.len() as f64 * (1.0 - share.clamp(0.0, 1.0))).floor() as usize;
-        (self.range(0, n), self.range(n, self.len() - n))
+    /// Returns samples to train on and, of all in their order, the last `share` to validate on (as Keras's
+    /// `validation_split`), or an error where that is no number from 0 to 1.
+    pub fn split(&self, share: f64) -> Result<(Dataset, Dataset), FormatError> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(FormatError::new(
+                Flaw::Contradiction,
+                "the share to validate on",
+                "a number from 0 to 1",
+                share,
+            ));
+        }
+        let n = (self.len() as f64 * (1.0 - share)).floor() as usize;
+        Ok((self.range(0, n), self.range(n, self.len() - n)))
     }
 
     fn range(&self, start: usize, n: usize) -> Dataset {
@@ -485,7 +493,8 @@ mod tests {
     #[test]
     fn parts_keep_their_order() {
         let d = tiny();
-        let (train, validation) = d.split(0.34);
+        let (train, validation) = d.split(0.34).unwrap();
+        assert!([f64::NAN, -0.1, 1.1].iter().all(|share| d.split(*share).is_err()));
         assert_eq!((train.labels.bytes(), validation.labels.bytes()), (&[2][..], &[0, 1][..]));
         assert_eq!(d.take(2).images.bytes(), &(0..8).collect::<Vec<u8>>()[..]);
         assert_eq!(d.take(9), d);

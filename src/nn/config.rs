@@ -2,6 +2,7 @@
 
 use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted, layers::REGISTRY};
 use crate::{
+    graph::TensorType,
     io::{Budget, FormatError},
     tensor::DType,
 };
@@ -225,9 +226,10 @@ fn tidy(value: &mut Json) {
     }
 }
 
-fn input_to_json(name: &str, dims: &[usize], dtype: DType) -> Json {
-    let shape: Vec<Json> = std::iter::once(Json::Null).chain(dims.iter().map(|&d| d.into())).collect();
-    let dtype = match dtype {
+/// Returns a tensor's shape, with `null` for the batch, and the name of its type.
+fn type_to_json(ty: &TensorType) -> (Json, &'static str) {
+    let row = ty.shape.dims().iter().skip(1).map(|&d| d.into());
+    let dtype = match ty.dtype {
         DType::F32 => "float32",
         DType::F16 => "float16",
         DType::BF16 => "bfloat16",
@@ -235,6 +237,11 @@ fn input_to_json(name: &str, dims: &[usize], dtype: DType) -> Json {
         DType::U32 => "uint32",
         DType::U8 => "uint8",
     };
+    (std::iter::once(Json::Null).chain(row).collect(), dtype)
+}
+
+fn input_to_json(name: &str, ty: &TensorType) -> Json {
+    let (shape, dtype) = type_to_json(ty);
     let config = json!({ "batch_shape": shape, "dtype": dtype, "sparse": false, "name": name });
     json!({ "module": "keras.layers", "class_name": "InputLayer", "config": config, "registered_name": null })
 }
@@ -273,7 +280,7 @@ impl Model {
     fn config_object(&self) -> Result<Json, LayerError> {
         let mut layers = Vec::new();
         for (name, ty) in self.inputs() {
-            let mut object = input_to_json(name, &ty.shape.dims()[1..], ty.dtype);
+            let mut object = input_to_json(name, ty);
             object["name"] = name.as_str().into();
             object["inbound_nodes"] = json!([]);
             layers.push(object);
@@ -284,7 +291,11 @@ impl Model {
                 .map(|inputs| {
                     let tensors: Vec<Json> = inputs
                         .iter()
-                        .map(|history| json!({ "class_name": "__keras_tensor__", "config": { "keras_history": history } }))
+                        .map(|(history, ty)| {
+                            let (shape, dtype) = type_to_json(ty);
+                            let config = json!({ "shape": shape, "dtype": dtype, "keras_history": history });
+                            json!({ "class_name": "__keras_tensor__", "config": config })
+                        })
                         .collect();
                     let args = if tensors.len() == 1 { json!(tensors) } else { json!([tensors]) };
                     json!({ "args": args, "kwargs": {} })

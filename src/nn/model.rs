@@ -114,6 +114,8 @@ pub struct Model {
     calls: Vec<Call>,
     outputs: Vec<usize>,
     output_types: Vec<TensorType>,
+    /// Types of all values.
+    types: Vec<TensorType>,
     rows: Vec<Row>,
     weights: Vec<Weight>,
     values: HashMap<String, HostTensor>,
@@ -239,6 +241,7 @@ impl Model {
             calls,
             outputs,
             output_types: Vec::new(),
+            types: Vec::new(),
             rows: Vec::new(),
             weights: Vec::new(),
             values: HashMap::new(),
@@ -269,6 +272,8 @@ impl Model {
             (name.as_str(), layer.kind(), names(*call), *end, values.as_slice())
         });
         self.rows = rows(&graph, &inputs, &self.inputs, described.collect(), &assembled.weights);
+        let values = inputs.iter().chain(ends.iter().flat_map(|end| &end.2));
+        self.types = values.map(|&v| graph.ty(v).clone()).collect();
         self.output_types = assembled.outputs.iter().map(|&v| graph.ty(v).clone()).collect();
         let (ranks, mut weights) = (self.ranks(), assembled.weights);
         weights.sort_by_cached_key(|w| w.name.split('/').next().and_then(|layer| ranks.get(layer)).copied());
@@ -521,11 +526,11 @@ impl Model {
         Ok(blocks)
     }
 
-    /// Returns for each layer the inputs of each of its uses, as (layer, use, output).
-    pub(super) fn uses(&self) -> Vec<(&str, &Arc<dyn Layer>, bool, Vec<Vec<(String, usize, usize)>>)> {
+    /// Returns for each layer the inputs of each of its uses, as (layer, use, output) and type.
+    pub(super) fn uses(&self) -> Vec<(&str, &Arc<dyn Layer>, bool, Vec<Vec<((String, usize, usize), &TensorType)>>)> {
         let mut uses = vec![Vec::new(); self.layers.len()];
         for call in &self.calls {
-            uses[call.layer].push(call.inputs.iter().map(|&v| self.source(v)).collect());
+            uses[call.layer].push(call.inputs.iter().map(|&v| (self.source(v), &self.types[v])).collect());
         }
         let placed = self.layers.iter().zip(uses);
         placed.map(|(p, inputs)| (p.name.as_str(), &p.layer, p.trainable, inputs)).collect()

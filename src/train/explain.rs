@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Error,
     graph::{Graph, TensorType},
-    nn::{Mode, Model},
+    nn::{Bounds, Mode, Model, Number},
     ops::Interpolation,
     passes::split_rows,
     runtime::{Engine, Store},
@@ -187,6 +187,7 @@ impl Explainer {
         copies: usize,
         seed: u64,
     ) -> Result<Explained, Error> {
+        Number::new("smooth_grad", "noise", noise, Bounds::AtLeastZero).check().map_err(TrainError::from)?;
         let (_, classes) = self.run(None, pictures, classes)?;
         let (clean, row) = (pictures.to_f32(), self.picture.iter().product());
         let mut rng = Philox::new(seed, Purpose::Noise, stream_id("smooth_grad"));

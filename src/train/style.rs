@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Error,
     graph::{Graph, OpError, Step, TensorType, Value},
-    nn::{self, Adam, Mode, Model, Optimizer, models::Preprocessing},
+    nn::{self, Adam, Bounds, Mode, Model, Number, Optimizer, check_numbers, models::Preprocessing},
     ops::{Elementwise, Part},
     passes::Layout,
     runtime::Engine,
@@ -143,6 +143,11 @@ impl<'c> Style<'c> {
         if self.content.is_none() && self.style.0.is_empty() {
             return Err(TrainError::NoTarget { known: self.model.layer_names().join(", ") }.into());
         }
+        let weight = |option, value: f32| Number::new("Style", option, value, Bounds::AtLeastZero);
+        let content_weight = self.content.as_ref().map_or(0.0, |content| content.1);
+        let weights = [("content", content_weight), ("style", self.style.1), ("variation", self.variation)];
+        let weights = weights.map(|(option, value)| weight(option, value));
+        check_numbers(self.optimizer.numbers().into_iter().chain(weights)).map_err(TrainError::from)?;
         let (shape, input) = (input.shape.at(1), input.clone());
         let start = self.start.as_ref().unwrap_or(content);
         if let Some(wrong) = [content, style, start].into_iter().find(|t| t.shape() != shape) {

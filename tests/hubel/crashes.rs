@@ -2,6 +2,7 @@
 
 use hubel::{
     Error,
+    cli::Interrupt,
     prelude::*,
     runtime::{External, RuntimeError},
     tensor::{Philox, Purpose},
@@ -341,5 +342,60 @@ fn a_buffer_refused_at_any_place_is_a_typed_error_after_which_the_engine_is_as_b
         assert_eq!(engine.allocated_bytes(), 0, "buffer {n}");
         assert!(engine.check().is_ok(), "buffer {n}");
         assert!(run().expect("there is memory again") == wanted, "buffer {n}");
+    }
+}
+
+/// Trains until Ctrl-C is pressed, then writes a checkpoint and ends as an interrupted program does.
+fn train_until_interrupted(path: &Path) -> ! {
+    struct Tell;
+    impl Callback for Tell {
+        fn step_end(&mut self, _: &Progress, trainer: &mut Trainer) -> Result<Control, hubel::Error> {
+            println!("\nstep {}", trainer.steps());
+            std::io::stdout().flush().expect("an answer");
+            Ok(Control::Continue)
+        }
+    }
+    let interrupt = Interrupt::catch().expect("a handler");
+    let mut trainer = trainer();
+    let fit = Fit::epochs(usize::MAX).batch(4).seed(5).callback(Tell).callback(interrupt.clone());
+    trainer.fit(&data(), fit).expect("training");
+    assert!(interrupt.pressed());
+    trainer.save_checkpoint(path).expect("a checkpoint");
+    std::process::exit(Interrupt::STATUS);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_a_checkpoint_from_which_it_goes_on_to_the_same_bits() {
+    if let Some(path) = env::var_os(FILE) {
+        train_until_interrupted(Path::new(&path));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state.safetensors");
+    let name = std::thread::current().name().expect("the test's name").to_owned();
+    let mut rng = Philox::new(7, Purpose::Test, 7);
+    for _ in 0..5 {
+        let mut child = Command::new(env::current_exe().expect("this program"))
+            .args([&name, "--exact", "--nocapture"])
+            .env(FILE, &path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a process");
+        let mut lines = BufReader::new(child.stdout.take().expect("its answers")).lines();
+        // Amid an epoch, as often as not.
+        let wanted = format!("step {}", 2 + rng.below(30));
+        assert!(lines.by_ref().map_while(Result::ok).any(|line| line == wanted), "it took {wanted}");
+        let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("`kill`");
+        assert!(signal.success());
+        let last = lines.map_while(Result::ok).filter_map(|l| l.strip_prefix("step ")?.parse::<u64>().ok()).last();
+        assert_eq!(child.wait().expect("an end").code(), Some(130));
+        let (mut resumed, mut straight) = (trainer(), trainer());
+        resumed.load_checkpoint(&path).expect("a checkpoint");
+        let taken = resumed.steps();
+        assert!(last.is_none_or(|last| last == taken), "{last:?} and {taken}");
+        step(&mut resumed, &data(), 20);
+        step(&mut straight, &data(), taken + 20);
+        assert_eq!(straight.weights().expect("weights"), resumed.weights().expect("weights"), "{taken} steps");
     }
 }

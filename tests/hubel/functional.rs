@@ -232,3 +232,34 @@ fn models_lie_in_each_other_as_deep_as_files_hold_them() {
     let json = model.to_json().unwrap();
     assert_eq!(Model::from_json(&json).unwrap().to_json().unwrap(), json);
 }
+
+#[test]
+fn json_says_the_type_of_every_tensor_as_keras_wants_it() {
+    let x = Input::named("x", [8, 8, 3], F32);
+    let y = x.apply(Conv2D::new(4, 3).name("c")).expect("a layer");
+    let z = add(&[y.clone(), y.apply(Relu).expect("a layer")]).expect("a sum");
+    let z = z.apply(Flatten::new()).and_then(|z| z.apply(Dense::new(2))).expect("a head");
+    let model = Model::new(&[x], &[z]).expect("a model");
+    let json: serde_json::Value = serde_json::from_str(&model.to_json().expect("JSON")).expect("JSON");
+    let mut met = Vec::new();
+    for layer in json["config"]["layers"].as_array().expect("layers") {
+        for node in layer["inbound_nodes"].as_array().expect("nodes") {
+            let args = &node["args"];
+            let tensors = if args[0].is_array() { &args[0] } else { args };
+            for tensor in tensors.as_array().expect("tensors") {
+                assert_eq!(
+                    (&tensor["class_name"], &tensor["config"]["dtype"]),
+                    (&"__keras_tensor__".into(), &"float32".into())
+                );
+                met.push((tensor["config"]["keras_history"][0].clone(), tensor["config"]["shape"].clone()));
+            }
+        }
+    }
+    let of =
+        |name: &str| met.iter().find(|m| m.0 == name).unwrap_or_else(|| panic!("no {name} in {met:?}")).1.to_string();
+    assert_eq!(
+        (of("x"), of("c"), of("add"), of("flatten")),
+        ("[null,8,8,3]".into(), "[null,6,6,4]".into(), "[null,6,6,4]".into(), "[null,144]".into())
+    );
+    assert_eq!(met.len(), 6);
+}

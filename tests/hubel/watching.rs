@@ -155,6 +155,84 @@ fn training_that_breaks_stops_before_the_step_that_broke_it() {
 }
 
 #[test]
+fn a_pixel_that_is_no_number_ends_a_guarded_run_and_is_named() {
+    for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = vec![0.5f32; 64];
+        x[35] = odd;
+        let labels = HostTensor::u8([4], vec![0, 1, 0, 1]).expect("labels");
+        let data = Dataset::new(HostTensor::f32([4, 4, 4, 1], x).expect("pictures"), labels).expect("a data set");
+        let conv = Conv2D::new(4, 3).kernel_initializer(Ones).activation(Relu);
+        let model = Sequential::new([4, 4, 1]).add(conv).add(Flatten::new()).add(Dense::new(2).activation(Softmax));
+        let model = model.build().expect("a model");
+        // At the end of an epoch, of a call, after a step, from an iterator.
+        for way in 0..4 {
+            for engine in [engine().clone(), Engine::reference()] {
+                let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
+                let mut trainer = model.compile(&engine, how).expect("a trainer");
+                let fit = Fit::epochs(3).batch(1).shuffle(false).callback(TerminateOnNaN::new());
+                match way {
+                    0 => drop(trainer.fit(&data, fit)),
+                    1 => drop(trainer.fit(&data, fit.max_steps(3))),
+                    2 => drop(trainer.fit(&data, fit.read_every_step())),
+                    _ => {
+                        let batches = |_| (0..4).map(|i| data.select(&[i]));
+                        let history = trainer.fit_batches(batches, fit).expect("training");
+                        assert!(trainer.not_finite().is_some() && history.epochs.len() == 1);
+                        continue;
+                    }
+                }
+                let found = trainer.not_finite().unwrap_or_else(|| panic!("{odd}, {way}: nothing found"));
+                assert_eq!((found.step, found.node.as_str(), found.op.as_str(), found.index), (2, "x", "input", 3));
+                assert!(found.value.to_bits() == odd.to_bits() || odd.is_nan() && found.value.is_nan());
+                assert_eq!(trainer.steps(), 2);
+                assert!(trainer.weights().expect("weights").iter().all(|w| w.1.to_f32().iter().all(|x| x.is_finite())));
+                // Without a guard the run goes on, as in Keras.
+                let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
+                let mut other = model.compile(&engine, how).expect("a trainer");
+                other.fit(&data, Fit::epochs(3).batch(1)).expect("training");
+                assert_eq!((other.steps(), other.not_finite()), (12, None));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_update_that_breaks_weights_or_moments_is_found_though_the_loss_is_finite() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = Sequential::new([1]).add(Dense::new(1).kernel_initializer(Zeros).name("d")).build().expect("a model");
+    let data = |label: f32| {
+        let labels = HostTensor::f32([2, 1], vec![label; 2]).expect("labels");
+        Dataset::new(HostTensor::f32([2, 1], vec![1.0; 2]).expect("samples"), labels).expect("a data set")
+    };
+    let by_rate = || Compile::new(Sgd::new(1e39), MeanSquaredError);
+    // The square of a gradient of 2e19 is too large.
+    let by_moment = || Compile::new(Adam::new(1e-3), MeanSquaredError);
+    for engine in [engine().clone(), Engine::reference()] {
+        for (how, label, node, op) in
+            [(by_rate(), 1.0, "d/kernel", "weight"), (by_moment(), 1e19, "v/d/kernel", "moment")]
+        {
+            for max in [1, 9] {
+                let mut trainer = model.compile(&engine, how.clone()).expect("a trainer");
+                let path = folder.path().join("last.safetensors");
+                let save = ModelCheckpoint::new(&path);
+                let fit = Fit::epochs(3).batch(4).max_steps(max).callback(save).callback(TerminateOnNaN::new());
+                let history = trainer.fit(&data(label), fit).expect("training");
+                assert!(history.last("loss").is_some_and(f64::is_finite), "{history}");
+                let found = trainer.not_finite().unwrap_or_else(|| panic!("{node}: nothing found"));
+                assert_eq!((found.step, found.node.as_str(), found.op.as_str()), (0, node, op));
+                assert!(trainer.steps() == 0 && !path.exists(), "the broken state is not kept");
+            }
+        }
+        let mut trainer = model.compile(&engine, by_moment()).expect("a trainer");
+        let odd = HostTensor::f32([1], vec![f32::NAN]).expect("a bias");
+        trainer.set_weights(&[("d/bias".into(), odd)]).expect("weights");
+        trainer.fit(&data(1.0), Fit::epochs(3).callback(TerminateOnNaN::new())).expect("no step");
+        let found = trainer.not_finite().expect("a weight").clone();
+        assert_eq!((found.node.as_str(), trainer.steps()), ("d/bias", 0));
+    }
+}
+
+#[test]
 fn tensorboard_gets_scalars_of_training_and_validation_norms_and_histograms() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = Sequential::new([4]).add(Dense::new(2).activation(Softmax)).build().expect("a model");

@@ -7,7 +7,7 @@ use hubel::{
     io::safetensors,
     nn::Curve,
     prelude::*,
-    train::{CallbackState, TrainError},
+    train::{CallbackState, Style, TrainError},
 };
 use serde_json::Value as Json;
 use std::{cell::RefCell, fs, rc::Rc};
@@ -295,7 +295,7 @@ fn three_epochs_of_a_small_network_are_those_of_keras() {
         let y: Vec<u8> = golden.tensor(case, "y").to_f32().into_iter().map(|y| y as u8).collect();
         let labels = HostTensor::u8([y.len()], y).expect("labels");
         let data = Dataset::new(golden.tensor(case, "x"), labels).expect("data");
-        let (mut train, validation) = data.split(0.25);
+        let (mut train, validation) = data.split(0.25).expect("a share");
         if let Some((_, weights)) = golden.tensors.iter().find(|t| t.0 == format!("{name}/weights")) {
             train = train.sample_weights(weights.to_f32()).expect("weights");
         }
@@ -1285,6 +1285,22 @@ fn numbers_out_of_range_are_refused_by_name() {
     let mut trainer = plain(Lost);
     says(trainer.fit(&ones(4), Fit::epochs(9)), &["learning_rate", "NaN"]);
     assert_eq!(trainer.steps(), 2);
+    let pictures = HostTensor::f32([1, 8, 8, 3], vec![1.0; 192]).expect("a picture");
+    let conv = Conv2D::new(4, 3).name("c");
+    let net = Sequential::new([8, 8, 3]).add(conv).add(Flatten::new()).add(Dense::new(2)).build().expect("a model");
+    for noise in [nan, -1.0, inf] {
+        let mut explainer = net.explain(&Engine::reference(), Batch::up_to(1)).expect("an explainer");
+        says(explainer.smooth_grad(&pictures, None, noise, 1, 0), &["noise"]);
+    }
+    let style = || Style::new(&net, hubel::nn::models::Preprocessing::Unit).content("c", 1.0);
+    for (style, option) in [
+        (style().content("c", nan), "content"),
+        (style().style(&["c"], inf), "style"),
+        (style().variation(-1.0), "variation"),
+        (style().optimizer(Adam::new(f64::NAN)), "learning_rate"),
+    ] {
+        says(style.run(&Engine::reference(), &pictures, &pictures), &[&format!("`{option}`")]);
+    }
     for data in [Dataset { scale: nan, ..ones(4) }, Dataset { offset: inf, ..ones(4) }, ones(4).standardize(0.0, 0.0)] {
         says(plain(0.1).fit(&data, Fit::epochs(1)), &["Dataset"]);
         says(plain(0.1).evaluate(&data), &["Dataset"]);
