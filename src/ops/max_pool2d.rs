@@ -408,7 +408,7 @@ pub static FAMILY_GRAD: Family = Family {
         Fault { what: "the last maximum wins", from: "order > best)", to: "order >= best)" },
         Fault { what: "every maximum wins", from: "t < taps;", to: "t < 0u;" },
         Fault { what: "misses the first window", from: "/ s + 1u, at >= k)", to: "/ s + 2u, at >= k)" },
-        Fault { what: "shifts a tap", from: "V(f32(kh * SW + kw)), value", to: "V(f32(kh * SW + kw + 1u)), value" },
+        Fault { what: "shifts a tap", from: "V(f32(kh * SW + kw)), order", to: "V(f32(kh * SW + kw + 1u)), order" },
     ],
     differentiable: false,
     gradcheck: 1e-6,

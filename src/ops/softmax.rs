@@ -223,7 +223,7 @@ pub static FAMILY: Family = Family {
             from: "var s = total(sum);",
             to: "var s = total(sum + exp(unpack(x[first]) - V(m)));",
         },
-        Fault { what: "starts the maximum at 0", from: "V(-3.4028235e38)", to: "V(5.0)" },
+        Fault { what: "starts the maximum at 0", from: "of_rank(I(LOWEST))", to: "V(5.0)" },
         Fault { what: "skips the last row", from: "ROWS_PER_SAMPLE * step.n;", to: "ROWS_PER_SAMPLE * step.n - 1u;" },
     ],
     differentiable: true,

@@ -70,7 +70,9 @@ fn nan_and_infinity_come_out_as_the_reference_says_forward_and_back_fused_and_un
 #[test]
 fn nan_and_infinity_come_out_of_every_function_of_the_elementwise_table_as_its_definition_says() {
     let mut rng = Philox::new(5, Purpose::Test, 1);
-    let check = |f| (0..2).try_for_each(|_| special_values_agree_on(engine(), &sample_of(f, &mut rng), &mut rng, None));
+    let check = |f| {
+        (0..2).try_for_each(|_| special_values_agree_on(engine(), &sample_of(f, &mut rng), &mut rng, &Run::default()))
+    };
     let failed: Vec<String> = TABLE.iter().map(check).filter_map(|r| r.err().map(|e| e.0)).collect();
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }
@@ -90,10 +92,11 @@ fn kernels_that_swallow_nan_or_infinity_are_noticed() {
     for (family, from, to) in [relu, sigmoid, pool, pool_back, softmax, infinite, losses, statistics] {
         let family = FAMILIES.iter().find(|f| f.name == family).expect("a family");
         let fault = Fault { what: "swallows it", from, to };
+        let run = Run { fault: Some(&fault), ..Run::default() };
         let mut rng = Philox::new(9, Purpose::Test, 0);
         let noticed = (0..64).find_map(|_| {
             let sample = (family.sample)(&mut rng);
-            special_values_agree_on(engine(), &sample, &mut rng, Some(&fault)).err()
+            special_values_agree_on(engine(), &sample, &mut rng, &run).err()
         });
         let noticed = noticed.unwrap_or_else(|| panic!("{}: `{to}` passed unnoticed", family.name)).0;
         assert!(noticed.contains("wanted"), "{}: `{to}` is no kernel: {noticed}", family.name);

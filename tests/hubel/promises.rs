@@ -250,7 +250,7 @@ fn nan_in_is_nan_out_of_every_operation() {
             let sample = (family.sample)(&mut rng);
             let (arrays, step) = (sample_inputs(&sample, &mut rng), step_of(&sample, &mut rng));
             let before = sample.op.reference(&arrays.iter().collect::<Vec<_>>(), &step);
-            let padding_alone = before.iter().all(|y| y.data.iter().all(|y| *y == 0.0));
+            let padding_alone = before[0].data.iter().all(|y| *y == 0.0);
             for (input, (ty, _)) in sample.inputs.iter().enumerate() {
                 let computed = sample.derived.iter().any(|(i, _)| *i == input);
                 let wanted = nan_in(sample.op.name(), input, arrays.len());

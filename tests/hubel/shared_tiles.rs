@@ -7,6 +7,7 @@ use hubel::{
     ops::*,
     prelude::*,
     tensor::{Philox, Purpose, stream_id},
+    testing::special_values_agree_on,
 };
 use std::collections::HashSet;
 
@@ -156,6 +157,21 @@ fn epilogues_are_applied_to_products_through_workgroup_memory() {
         }
     }
     assert!(met >= 20, "only {met} products have epilogues");
+}
+
+#[test]
+fn nan_and_infinity_pass_through_tiles_and_rows() {
+    let mut rng = Philox::new(24, Purpose::Test, 0);
+    let mut tried = 0;
+    for (i, sample) in edges().into_iter().enumerate() {
+        let names = ["shared_", "row_"].map(|kind| variants(&sample, engine().profile(), kind)).concat();
+        // The largest take long in 64 bits.
+        let Some(variant) = names.get(i % names.len().max(1)).filter(|_| i % 3 == 0) else { continue };
+        tried += 1;
+        let result = special_values_agree_on(engine(), &sample, &mut rng, &forced(&sample, variant));
+        assert!(result.is_ok(), "{variant}: {result:?}");
+    }
+    assert!(tried >= 10, "only {tried}");
 }
 
 #[test]
