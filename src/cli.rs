@@ -117,7 +117,10 @@ impl DeviceOptions {
             Ok(engine) => Ok((engine, None)),
             Err(error @ RuntimeError::NoAdapter { .. }) if !chosen => Ok((
                 Engine::reference(),
-                Some(format!("running on the reference evaluator, without a device: {error}")),
+                Some(format!(
+                    "running on the reference evaluator, without a device: {error}. A software adapter on the same \
+                     processor trains LeNet-5 many times as fast"
+                )),
             )),
             Err(error) => Err(error),
         }

@@ -149,6 +149,44 @@ fn a_path_that_is_no_utf_8_is_refused_before_anything_is_written() {
     assert!(!out.exists());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_driver_lenet5_trains_draws_its_pictures_and_says_what_a_driver_gives() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (digits, out) = (folder.path().join("digits"), folder.path().join("out"));
+    fs::create_dir(&digits).expect("a folder");
+    let mnist = hubel::data::mnist(Path::new(ROOT).join("examples/data/mnist")).expect("MNIST");
+    for (name, data, n) in [("train", &mnist.train, 320u32), ("t10k", &mnist.test, 250)] {
+        let size = n.to_be_bytes();
+        let images = [&[0, 0, 8, 3][..], &size, &[0, 0, 0, 28, 0, 0, 0, 28], &data.images.bytes()[..n as usize * 784]];
+        fs::write(digits.join(format!("{name}-images-idx3-ubyte")), images.concat()).expect("a file");
+        let labels = [&[0, 0, 8, 1][..], &size, &data.labels.bytes()[..n as usize]];
+        fs::write(digits.join(format!("{name}-labels-idx1-ubyte")), labels.concat()).expect("a file");
+    }
+    let examples = Path::new(env!("CARGO_BIN_EXE_hubel")).with_file_name("examples");
+    let program = examples.join(format!("lenet5{}", std::env::consts::EXE_SUFFIX));
+    let run = Command::new(&program)
+        .arg("--data")
+        .arg(&digits)
+        .arg("--out")
+        .arg(&out)
+        .envs([("VK_DRIVER_FILES", "/nonexistent"), ("VK_ICD_FILENAMES", "/nonexistent")])
+        .output()
+        .unwrap_or_else(|e| panic!("{}: {e}; `cargo build --examples` makes it", program.display()));
+    let said = text(&run.stderr);
+    assert!(run.status.success(), "{said}");
+    for part in ["reference evaluator", "nstall", "times as fast", "expected duration", "test accuracy"] {
+        assert!(said.contains(part), "no `{part}`: {said}");
+    }
+    for name in ["curves.png", "confusion.png", "mistakes.png", "feature_maps.png", "filters.png"] {
+        let picture = hubel::io::image::open(out.join(name)).unwrap_or_else(|e| panic!("{e}: {said}"));
+        assert!(picture.shape()[..2].iter().all(|&side| side > 50), "{name}: {:?}", picture.shape());
+    }
+    for name in ["lenet5.safetensors", "history.csv"] {
+        assert!(out.join(name).exists(), "{name}: {said}");
+    }
+}
+
 #[test]
 fn refusals_say_what_to_do() {
     for (arguments, said) in [

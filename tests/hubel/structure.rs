@@ -1,7 +1,13 @@
 //! The structure of the crate: what imports what, how heavy it is, and the generated documents.
 
 use hubel::ops::FAMILIES;
-use std::{fmt::Write as _, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::Path,
+    process::Command,
+};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const LAYERS: [&str; 9] = ["tensor", "graph", "kernels", "ops", "passes", "runtime", "nn", "io", "data"];
@@ -97,7 +103,7 @@ fn the_library_neither_prints_nor_panics_on_purpose() {
 
 #[test]
 fn an_embedding_application_pays_for_at_most_25_crates_beside_wgpu_and_naga() {
-    let crates = |args: &[&str]| -> std::collections::BTreeSet<String> {
+    let crates = |args: &[&str]| -> BTreeSet<String> {
         let out = Command::new(env!("CARGO"))
             .args(["tree", "--offline", "-e", "normal", "--prefix", "none", "--format", "{p}"])
             .args(args)
@@ -168,4 +174,50 @@ fn operations_table_is_up_to_date() {
         found == operations_table(),
         "OPS.md is stale: run HUBEL_WRITE_DOCS=1 cargo test --release operations_table"
     );
+}
+
+/// Returns the rows of docs/reliability.md: their names and the tests that hold them.
+fn reliability() -> BTreeMap<String, Vec<String>> {
+    let text = fs::read_to_string(Path::new(ROOT).join("docs/reliability.md")).expect("the page is there");
+    let rows = text.lines().map(|l| l.split('|').map(str::trim).collect::<Vec<_>>());
+    rows.filter(|cells| cells.len() == 5 && cells[1].len() < 4 && cells[1].ends_with(|c: char| c.is_ascii_digit()))
+        .map(|cells| (cells[1].to_owned(), cells[3].split('`').skip(1).step_by(2).map(str::to_owned).collect()))
+        .collect()
+}
+
+#[test]
+fn every_demand_of_reliability_is_held_by_tests_that_exist() {
+    let mut files = Vec::new();
+    ["src", "tests"].iter().for_each(|folder| sources(&Path::new(ROOT).join(folder), &mut files));
+    let tests: BTreeSet<&str> = (files.iter())
+        .flat_map(|(_, text)| text.split("#[test]").skip(1))
+        .filter_map(|after| after.split_once("fn ")?.1.split('(').next())
+        .collect();
+    let held = reliability();
+    let unknown: Vec<_> = held
+        .iter()
+        .flat_map(|(row, names)| names.iter().map(move |n| (row, n)))
+        .filter(|(_, name)| !tests.contains(name.as_str()))
+        .collect();
+    assert!(unknown.is_empty(), "no such tests: {unknown:?}");
+    let wanted = [('N', 11), ('F', 13), ('S', 7)];
+    let wanted = wanted.iter().flat_map(|&(kind, n)| (1..=n).map(move |k| format!("{kind}{k}")));
+    // S2 is about ONNX files, which are not read.
+    let missing: Vec<String> = wanted.filter(|row| row != "S2" && held.get(row).is_none_or(Vec::is_empty)).collect();
+    assert!(missing.is_empty(), "held by no test: {missing:?}");
+}
+
+#[test]
+fn every_promise_of_the_readme_is_held_by_rows_of_reliability() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).expect("README.md");
+    let promises = readme.split("## Promises").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let held = reliability();
+    let promises: Vec<&str> = promises.lines().filter(|l| l.starts_with("- ")).collect();
+    let wrong: Vec<&&str> = (promises.iter())
+        .filter(|promise| {
+            let rows = promise.rsplit_once('(').map_or("", |(_, end)| end.trim_end_matches(')'));
+            rows.is_empty() || !rows.split(", ").all(|row| held.contains_key(row))
+        })
+        .collect();
+    assert!(promises.len() > 5 && wrong.is_empty(), "without rows of docs/reliability.md: {wrong:#?}");
 }
