@@ -1,6 +1,6 @@
 //! Runs graphs with guarded memory, and samples against their references.
 
-use super::Failure;
+use super::{Failure, indices::Asserted};
 use crate::{
     graph::{Fault, Graph, Sample, Step, Value, evaluate},
     kernels::Access,
@@ -21,6 +21,8 @@ pub struct Run<'a> {
     pub optimize: bool,
     /// Whether NaN lies around every tensor and must still lie there afterwards.
     pub guarded: bool,
+    /// Whether an index outside its array is an error, in place of guards, which would make arrays longer.
+    pub asserted: bool,
     /// A change to make to all kernels.
     pub fault: Option<&'a Fault>,
     /// Operation and variant to take instead of the first.
@@ -51,6 +53,7 @@ pub fn run_graph(
             dispatch.source = Arc::from(dispatch.source.replace(fault.from, fault.to));
         }
     }
+    let asserted = if run.asserted { Some(Asserted::of(&mut plan)?) } else { None };
     let plan = Arc::new(plan);
     let mut session = engine.session(plan.clone(), &[], None)?;
     if run.guarded {
@@ -65,6 +68,9 @@ pub fn run_graph(
         (graph.outputs().iter()).map(|(name, _)| session.read(name, step.n)).collect::<Result<Vec<_>, _>>()?;
     if run.guarded {
         check_guards(&plan, |i| Ok(session.arena_words(i)?))?;
+    }
+    if let Some(asserted) = asserted {
+        asserted.check(|i| Ok(session.arena_words(i)?))?;
     }
     Ok(outputs)
 }
