@@ -56,9 +56,9 @@ pub enum RuntimeError {
         /// The name of the limit.
         which: &'static str,
     },
-    /// The device did not finish in time.
+    /// The device did not finish in time, counted while Hubel waits: see [`super::EngineBuilder::timeout`].
     #[error(
-        "{label} did not finish within {seconds} s; the device may hang: try a smaller batch, or allow a longer time"
+        "{label} did not finish within {seconds} s of waiting; the device may hang: try a smaller batch, or allow a longer time"
     )]
     Timeout {
         /// What was waited for.

@@ -1,6 +1,6 @@
 use super::{
-    Failure, Run, check_sample, of, plan_for, profiles, reference, run_graph, sample_graph, sample_inputs,
-    special_values_agree, step_of,
+    Failure, Run, check_sample, decided_by_uniforms, of, plan_for, profiles, reference, run_graph, sample_graph,
+    sample_inputs, special_values_agree, step_of,
 };
 use crate::{
     graph::{Family, Fault, Graph, Sample, Step, Value},
@@ -12,6 +12,8 @@ use std::collections::HashSet;
 
 /// Different samples that an operation's kernels are tried on.
 const SHAPES: usize = 64;
+/// Samples on which indices are compared with the lengths of arrays.
+const ASSERTED: usize = 12;
 /// Samples whose gradients are tried.
 const GRADIENTS: usize = 12;
 
@@ -32,8 +34,8 @@ pub(super) fn rng(family: &Family, stream: u32) -> Philox {
 /// # }
 /// ```
 pub fn check_family(engine: &Engine, family: &Family) -> Result<(), Failure> {
-    let on_engine = [kernels_agree, faults_are_noticed, special_values_agree];
-    let alone = [bad_cases_are_refused, keys_are_equal_where_operations_are];
+    let on_engine = [kernels_agree, indices_are_inside, faults_are_noticed, special_values_agree];
+    let alone = [bad_cases_are_refused, keys_are_equal_where_operations_are, branches_are_not_decided_by_uniforms];
     on_engine.iter().try_for_each(|check| check(engine, family))?;
     alone.iter().try_for_each(|check| check(family))?;
     if family.differentiable {
@@ -60,6 +62,40 @@ pub fn kernels_agree(engine: &Engine, family: &Family) -> Result<(), Failure> {
         }
     }
     Err(of(family, Failure(format!("only {} distinct samples", distinct.len()))))
+}
+
+/// Returns nothing where no kernel's index lies outside its array on some samples: beyond its end, or before its start,
+/// where it wraps round.
+pub fn indices_are_inside(engine: &Engine, family: &Family) -> Result<(), Failure> {
+    let run = Run { asserted: true, ..Run::default() };
+    let mut rng = rng(family, 4);
+    for i in 0..ASSERTED {
+        let sample = (family.sample)(&mut rng);
+        check_sample(engine, &sample, &mut rng, &run).map_err(|e| of(family, Failure(format!("sample {i}: {e}"))))?;
+    }
+    Ok(())
+}
+
+/// Returns nothing where no branch or loop of a kernel is decided by uniform buffers alone; see
+/// [`super::decided_by_uniforms`].
+pub fn branches_are_not_decided_by_uniforms(family: &Family) -> Result<(), Failure> {
+    for profile in profiles() {
+        let mut rng = rng(family, 5);
+        for _ in 0..SHAPES {
+            let sample = (family.sample)(&mut rng);
+            let (graph, _, outputs) = sample_graph(&sample)?;
+            let io = graph.io(graph.node(outputs[0]));
+            for candidate in sample.op.lower(&io, &profile, None) {
+                for dispatch in candidate.dispatches {
+                    if let Some(condition) = decided_by_uniforms(&dispatch.source)?.first() {
+                        let text = format!("{} [{}] branches by `{condition}`", dispatch.kernel, candidate.variant);
+                        return Err(of(family, Failure(text)));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns nothing where each of the family's faults makes a sample fail.

@@ -3,13 +3,16 @@
 //! [`check_family`] takes an operation's [`Family`] and holds its kernels against its reference between guards, its
 //! gradients against central differences, and looks whether planted faults are noticed and bad cases refused.
 
+mod branches;
 mod checks;
+mod indices;
 mod run;
 mod special;
 
+pub use branches::decided_by_uniforms;
 pub use checks::{
-    bad_cases_are_refused, bits, check_case, check_family, faults_are_noticed, gpu_gradients_agree, gradients_agree,
-    kernels_agree, keys_are_equal_where_operations_are,
+    bad_cases_are_refused, bits, branches_are_not_decided_by_uniforms, check_case, check_family, faults_are_noticed,
+    gpu_gradients_agree, gradients_agree, indices_are_inside, kernels_agree, keys_are_equal_where_operations_are,
 };
 pub use run::{Run, check_sample, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
 pub use special::{special_values_agree, special_values_agree_on};

@@ -1,6 +1,6 @@
 //! Runs graphs with guarded memory, and samples against their references.
 
-use super::Failure;
+use super::{Failure, indices::Asserted};
 use crate::{
     graph::{Fault, Graph, Sample, Step, Value, evaluate},
     kernels::Access,
@@ -21,6 +21,8 @@ pub struct Run<'a> {
     pub optimize: bool,
     /// Whether NaN lies around every tensor and must still lie there afterwards.
     pub guarded: bool,
+    /// Whether an index outside its array is an error, in place of guards, which would make arrays longer.
+    pub asserted: bool,
     /// A change to make to all kernels.
     pub fault: Option<&'a Fault>,
     /// Operation and variant to take instead of the first.
@@ -54,6 +56,7 @@ pub(super) struct Prepared {
     session: Session,
     outputs: Vec<String>,
     guarded: bool,
+    asserted: Option<Asserted>,
 }
 
 impl Prepared {
@@ -64,10 +67,11 @@ impl Prepared {
                 dispatch.source = Arc::from(dispatch.source.replace(fault.from, fault.to));
             }
         }
+        let asserted = if run.asserted { Some(Asserted::of(&mut plan)?) } else { None };
         let plan = Arc::new(plan);
         let session = engine.session(plan.clone(), &[], None)?;
         let outputs = graph.outputs().iter().map(|(name, _)| name.clone()).collect();
-        Ok(Prepared { plan, session, outputs, guarded: run.guarded })
+        Ok(Prepared { plan, session, outputs, guarded: run.guarded, asserted })
     }
 
     /// Returns the outputs; feeds are inputs by name.
@@ -83,6 +87,9 @@ impl Prepared {
         let outputs = self.outputs.iter().map(|name| self.session.read(name, step.n)).collect::<Result<Vec<_>, _>>()?;
         if self.guarded {
             check_guards(&self.plan, |i| Ok(self.session.arena_words(i)?))?;
+        }
+        if let Some(asserted) = &self.asserted {
+            asserted.check(|i| Ok(self.session.arena_words(i)?))?;
         }
         Ok(outputs)
     }

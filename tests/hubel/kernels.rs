@@ -8,14 +8,13 @@ use hubel::{
     passes::Plan,
     prelude::*,
     tensor::{Philox, Purpose, stream_id},
-    testing::profiles,
+    testing::{decided_by_uniforms, profiles},
 };
 use naga::{
-    AddressSpace, Block, Expression, Function, Handle, LocalVariable, Module, Statement,
     back::{hlsl, msl, pipeline_constants::process_overrides, spv},
     valid::{Capabilities, ValidationFlags, Validator},
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 /// Returns every kernel that samples and benches reach, under portable limits, for both device classes and with
 /// 64-bit words.
@@ -114,156 +113,12 @@ fn every_shader_file_is_reached_and_valid_with_its_default_header() {
     assert!(unreached.is_empty(), "{unreached:#?}");
 }
 
-/// What decides an expression: 0 constants alone, 1 uniform buffers at fixed places too, 2 anything else.
-type Known = u8;
-
-/// Finds the branches and loops of a module that uniform buffers alone decide.
-struct Decided<'m> {
-    module: &'m Module,
-    source: &'m str,
-    arguments: HashMap<Handle<Function>, Vec<Known>>,
-    results: HashMap<Handle<Function>, Known>,
-    found: Vec<String>,
-}
-
-impl Decided<'_> {
-    fn of(source: &str) -> Vec<String> {
-        let module = &naga::front::wgsl::parse_str(source).expect("valid WGSL");
-        let mut all = Decided { module, source, arguments: HashMap::new(), results: HashMap::new(), found: Vec::new() };
-        // Arguments and results of functions are known better in each turn; calls are no deeper than this.
-        for _ in 0..4 {
-            all.found.clear();
-            for (handle, function) in module.functions.iter() {
-                let arguments = all.arguments.get(&handle).cloned().unwrap_or(vec![0; function.arguments.len()]);
-                let result = all.function(function, &arguments);
-                all.results.insert(handle, result);
-            }
-            for entry in &module.entry_points {
-                all.function(&entry.function, &vec![2; entry.function.arguments.len()]);
-            }
-        }
-        all.found
-    }
-
-    /// Returns what decides a function's result.
-    fn function(&mut self, function: &Function, arguments: &[Known]) -> Known {
-        let mut variables: HashMap<Handle<LocalVariable>, Known> = HashMap::new();
-        loop {
-            let known = self.expressions(function, arguments, &variables);
-            let (mut after, mut result) = (variables.clone(), 0);
-            for (handle, variable) in function.local_variables.iter() {
-                let first = variable.init.map_or(0, |init| known[&init]);
-                after.entry(handle).and_modify(|k| *k = first.max(*k)).or_insert(first);
-            }
-            let found = self.found.len();
-            self.block(function, &function.body, &known, &mut after, &mut result);
-            if after == variables {
-                return result;
-            }
-            self.found.truncate(found);
-            variables = after;
-        }
-    }
-
-    fn expressions(
-        &self,
-        function: &Function,
-        arguments: &[Known],
-        variables: &HashMap<Handle<LocalVariable>, Known>,
-    ) -> HashMap<Handle<Expression>, Known> {
-        let mut known: HashMap<Handle<Expression>, Known> = HashMap::new();
-        for (handle, expression) in function.expressions.iter() {
-            let of = |handle: &Handle<Expression>| known[handle];
-            let any = |handles: &[Handle<Expression>]| handles.iter().map(of).max().unwrap_or(0);
-            let is = match expression {
-                Expression::Literal(_) | Expression::Constant(_) | Expression::Override(_) => 0,
-                Expression::ZeroValue(_) => 0,
-                Expression::Compose { components, .. } => any(components),
-                Expression::Splat { value, .. } => of(value),
-                Expression::Swizzle { vector, .. } => of(vector),
-                Expression::AccessIndex { base, .. } => of(base),
-                Expression::Access { base, index } if of(index) == 0 => of(base),
-                Expression::Load { pointer } => of(pointer),
-                Expression::Unary { expr, .. } | Expression::As { expr, .. } => of(expr),
-                Expression::Binary { left, right, .. } => any(&[*left, *right]),
-                Expression::Select { condition, accept, reject } => any(&[*condition, *accept, *reject]),
-                Expression::Relational { argument, .. } => of(argument),
-                Expression::Math { arg, arg1, arg2, arg3, .. } => {
-                    [Some(*arg), *arg1, *arg2, *arg3].iter().flatten().map(of).max().unwrap_or(0)
-                }
-                Expression::GlobalVariable(global) => {
-                    1 + Known::from(self.module.global_variables[*global].space != AddressSpace::Uniform)
-                }
-                Expression::LocalVariable(variable) => variables.get(variable).copied().unwrap_or(0),
-                Expression::FunctionArgument(i) => arguments[*i as usize],
-                Expression::CallResult(function) => self.results.get(function).copied().unwrap_or(0),
-                _ => 2,
-            };
-            known.insert(handle, is);
-        }
-        known
-    }
-
-    fn block(
-        &mut self,
-        function: &Function,
-        block: &Block,
-        known: &HashMap<Handle<Expression>, Known>,
-        variables: &mut HashMap<Handle<LocalVariable>, Known>,
-        result: &mut Known,
-    ) {
-        for statement in block.iter() {
-            let mut decides = |condition: &Handle<Expression>| {
-                if known[condition] == 1 {
-                    let place = function.expressions.get_span(*condition).to_range();
-                    self.found.push(place.and_then(|r| self.source.get(r)).unwrap_or_default().to_owned());
-                }
-            };
-            let mut inside: Vec<&Block> = Vec::new();
-            match statement {
-                Statement::Block(block) => inside.push(block),
-                Statement::If { condition, accept, reject } => {
-                    decides(condition);
-                    inside.extend([accept, reject]);
-                }
-                Statement::Switch { selector, cases } => {
-                    decides(selector);
-                    inside.extend(cases.iter().map(|case| &case.body));
-                }
-                Statement::Loop { body, continuing, break_if } => {
-                    break_if.iter().for_each(decides);
-                    inside.extend([body, continuing]);
-                }
-                Statement::Return { value: Some(value) } => *result = (*result).max(known[value]),
-                Statement::Store { pointer, value } => {
-                    let mut at = *pointer;
-                    while let Expression::Access { base, .. } | Expression::AccessIndex { base, .. } =
-                        function.expressions[at]
-                    {
-                        at = base;
-                    }
-                    if let Expression::LocalVariable(variable) = function.expressions[at] {
-                        variables.entry(variable).and_modify(|k| *k = (*k).max(known[value]));
-                    }
-                }
-                Statement::Call { function: callee, arguments, .. } => {
-                    let before = self.arguments.entry(*callee).or_insert(vec![0; arguments.len()]);
-                    before.iter_mut().zip(arguments).for_each(|(k, argument)| *k = (*k).max(known[argument]));
-                }
-                _ => {}
-            }
-            for block in inside {
-                self.block(function, block, known, variables, result);
-            }
-        }
-    }
-}
-
 #[test]
 fn no_branch_or_loop_is_decided_by_uniform_buffers_alone() {
     let mut failed = BTreeMap::new();
     for (name, dispatch) in reached() {
-        for place in Decided::of(&dispatch.source) {
+        let places = decided_by_uniforms(&dispatch.source).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for place in places {
             failed.entry(place).or_insert_with(Vec::new).push(format!("{name} ({})", dispatch.kernel));
         }
     }

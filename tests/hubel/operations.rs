@@ -18,6 +18,32 @@ fn every_kernel_computes_what_its_reference_says_between_guards() {
 }
 
 #[test]
+fn no_kernel_reaches_outside_an_array() {
+    each_family(testing::indices_are_inside);
+}
+
+#[test]
+fn an_index_outside_an_array_is_named() {
+    let family = FAMILIES.iter().find(|f| f.name == "gather").expect("a family");
+    let mut rng = Philox::new(9, Purpose::Test, 4);
+    // One place too far, and one before the first.
+    let faults = [
+        ("reads past the end", "word = table[at];", "word = table[at + ROWS * ROW];"),
+        (
+            "writes before the start",
+            "y[i] = bitcast<u32>(epilogue(bitcast",
+            "y[0u - 1u - i] = bitcast<u32>(epilogue(bitcast",
+        ),
+    ];
+    for (what, from, to) in faults {
+        let fault = Fault { what, from, to };
+        let run = Run { asserted: true, fault: Some(&fault), ..Run::default() };
+        let errors = (0..30).filter_map(|_| check_sample(&(family.sample)(&mut rng), &mut rng, &run).err());
+        assert!(errors.into_iter().any(|e| e.0.contains("reaches outside an array: ")), "{what}");
+    }
+}
+
+#[test]
 fn planted_faults_are_noticed() {
     each_family(testing::faults_are_noticed);
 }

@@ -184,7 +184,7 @@ impl Session {
         &self.engine
     }
 
-    /// Waits at most this long for the device.
+    /// Waits at most this long for the device; what that covers [`super::EngineBuilder::timeout`] says.
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
