@@ -869,7 +869,7 @@ fn names_of_checkpoints_are_filled_in_or_refused_before_the_first_step() {
         says(plain(0.1).fit(&ones(4), Fit::epochs(1).callback(CsvLogger::new(&lost))), &["file"]);
         says(plain(0.1).fit(&ones(4), Fit::epochs(1).callback(TensorBoard::new(&lost))), &["file"]);
     }
-    says(fit(ModelCheckpoint::new(folder.path())), &["a folder's"]);
+    says(fit(ModelCheckpoint::new(folder.path())), &["folder"]);
     #[cfg(unix)]
     {
         use std::os::unix::ffi::{OsStrExt, OsStringExt};
