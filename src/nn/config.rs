@@ -84,7 +84,7 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
     if let Some(model) = layer.as_model() {
         let mut object = model.config_object()?;
         object["config"]["name"] = name.into();
-        object["config"]["trainable"] = trainable.into();
+        set_trainable(&mut object["config"], trainable);
         return Ok(object);
     }
     let mut config = layer.config();
@@ -94,8 +94,18 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
     }
     tidy(&mut config);
     config["name"] = name.into();
-    config["trainable"] = trainable.into();
+    set_trainable(&mut config, trainable);
     Ok(json!({ "module": "keras.layers", "class_name": layer.kind(), "config": config, "registered_name": null }))
+}
+
+/// Says whether a layer is frozen. That it is not goes without saying: some of Keras's layers have no such option.
+fn set_trainable(config: &mut Json, trainable: bool) {
+    if let Json::Object(map) = config {
+        match trainable {
+            true => drop(map.remove("trainable")),
+            false => drop(map.insert("trainable".into(), false.into())),
+        }
+    }
 }
 
 /// Classes that are models.

@@ -4,11 +4,11 @@ use super::{
 };
 use crate::{
     graph::{Family, Fault, Graph, Sample, Step, Value},
-    passes::{PlanOptions, plan},
+    passes::{PlanOptions, optimize, plan},
     runtime::Engine,
-    tensor::{Array, DType, HostTensor, Philox, Purpose, stream_id},
+    tensor::{Array, DType, HostTensor, Philox, Purpose, compare, stream_id},
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Different samples that an operation's kernels are tried on.
 const SHAPES: usize = 64;
@@ -332,6 +332,7 @@ fn on_device(engine: &Engine, case: &Case) -> Result<(), Failure> {
     let exact = reference(&case.graph, &case.feeds, &case.step)?;
     let feeds = case.device_feeds();
     for optimize in [false, true] {
+        nodes_on_device(engine, case, optimize)?;
         let run = Run { optimize, guarded: !optimize, ..Run::default() };
         let got = run_graph(engine, &case.graph, &feeds, &case.step, case.capacity, &run)?;
         for (k, (got, exact)) in got.iter().zip(&exact).enumerate().skip(1) {
@@ -343,6 +344,43 @@ fn on_device(engine: &Engine, case: &Case) -> Result<(), Failure> {
             if !(worst <= 1e-4 * scale) {
                 return Err(Failure(format!("gradient {k} (optimize {optimize}) is off by {worst:e} of {scale:e}")));
             }
+        }
+    }
+    Ok(())
+}
+
+/// How many times a node's own bound its results may be off amid others.
+const AMID_OTHERS: f64 = 4.0;
+
+/// Returns nothing where each element that each node of a gradient's graph gives lies within its bound of the node's
+/// definition on the numbers that the device had.
+fn nodes_on_device(engine: &Engine, case: &Case, optimized: bool) -> Result<(), Failure> {
+    let mut graph = if optimized { optimize(&case.graph, engine.profile()) } else { case.graph.clone() };
+    let (live, mut kept) = (graph.live(), Vec::new());
+    for (i, node) in graph.nodes().iter().enumerate().filter(|(i, _)| live[*i]) {
+        // What a node overwrites cannot be looked at any more.
+        if node.op().is_some_and(|op| !op.in_place(node.inputs.len()).is_empty()) {
+            return Ok(());
+        }
+        let outputs = (0..node.outputs.len() as u32).map(|output| Value { node: i as u32, output });
+        kept.extend(outputs.filter(|_| node.op().is_some()).map(|v| (format!("{}.{}", node.name, v.output), v)));
+    }
+    graph.set_outputs(kept.clone());
+    let feeds = case.device_feeds();
+    let got = run_graph(engine, &graph, &feeds, &case.step, case.capacity, &Run::default())?;
+    let fed = feeds.iter().filter_map(|(name, tensor)| Some((graph.find(name)?, tensor)));
+    let values: HashMap<Value, &HostTensor> = fed.chain(kept.iter().map(|k| k.1).zip(&got)).collect();
+    for (i, node) in graph.nodes().iter().enumerate().filter(|(i, _)| live[*i]) {
+        let Some(op) = node.op() else { continue };
+        let value = |v: &Value| values.get(v).map(|t| t.to_array()).ok_or_else(|| Failure(format!("no {}", node.name)));
+        let inputs = node.inputs.iter().map(value).collect::<Result<Vec<_>, _>>()?;
+        let inputs: Vec<&Array> = inputs.iter().collect();
+        let exact = op.reference(&inputs, &case.step);
+        let bounds = op.bounds(&graph.io(node), &inputs, &exact, &case.step);
+        for (k, (exact, bound)) in exact.iter().zip(&bounds).enumerate() {
+            let got = values.get(&Value { node: i as u32, output: k as u32 }).map(|t| t.to_f32()).unwrap_or_default();
+            compare(k, &got, exact, &bound.map(|b| AMID_OTHERS * b))
+                .map_err(|e| Failure(format!("`{}` ({}, optimized {optimized}): {e}", node.name, op.name())))?;
         }
     }
     Ok(())
