@@ -322,7 +322,7 @@ impl Model {
         budget.take_json("the model", json.as_bytes()).map_err(exceeded)?;
         let mut object: Json = serde_json::from_str(json).map_err(|e| broken("JSON", e))?;
         draw(&object, 0, budget).and_then(|bytes| budget.take("the model", bytes)).map_err(exceeded)?;
-        let config = object["config"].take();
+        let config = object.get_mut("config").map(Json::take).unwrap_or_default();
         model_from(text(&object, "class_name")?, config, Some(budget))
     }
 }
