@@ -77,9 +77,9 @@ type Corpus = (&'static str, Vec<u8>, fn(&[u8]) -> bool, usize);
 
 /// Reads mutations of files within their budgets.
 fn fuzz(seed: u64, corpora: impl IntoIterator<Item = Corpus>) {
-    let mut rng = Philox::new(seed, Purpose::Test, 0);
     let times: usize = std::env::var("HUBEL_FUZZ").map_or(1, |n| n.parse().expect("a number"));
-    for (name, good, read, n) in corpora {
+    for (stream, (name, good, read, n)) in (0..).zip(corpora) {
+        let mut rng = Philox::new(seed, Purpose::Test, stream);
         let mut fine = 0;
         for _ in 0..n * times {
             let mut bytes = good.clone();

@@ -44,14 +44,15 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<FormatError>)
         .ok()
         .filter(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg))
         .ok_or_else(|| FormatError::new(Flaw::Magic, "the picture", "PNG or JPEG", "other bytes"))?;
+    let budget = Budget::new(bytes.len() as u64).at_least(CAP_BYTES);
     if format != ImageFormat::Jpeg || has_end(bytes) {
-        return Ok((pixels(bytes, format)?, None));
+        return Ok((pixels(bytes, format, &budget)?, None));
     }
     // What follows the last pixel changes none, and what is read in place of missing pixels does.
     let [plain, other] = [&[0xFF, 0xD9][..], &[[0x5A; 64], [0xC3; 64]].concat()].map(|end| {
         // Half of the marker may be there.
         let whole = bytes.strip_suffix(b"\xFF").unwrap_or(bytes);
-        pixels(&[whole, end, b"\xFF\xD9"].concat(), format)
+        pixels(&[whole, end, b"\xFF\xD9"].concat(), format, &budget)
     });
     let truncated = |got| FormatError::new(Flaw::Truncated, "the picture", "a JPEG with its end marker", got);
     match (plain?, other) {
@@ -60,7 +61,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<FormatError>)
     }
 }
 
-fn pixels(bytes: &[u8], format: ImageFormat) -> Result<DynamicImage, FormatError> {
+fn pixels(bytes: &[u8], format: ImageFormat, budget: &Budget) -> Result<DynamicImage, FormatError> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -73,7 +74,7 @@ fn pixels(bytes: &[u8], format: ImageFormat) -> Result<DynamicImage, FormatError
         FormatError::new(flaw, "the picture", wanted, e)
     };
     let decoder = reader.into_decoder().map_err(wrong)?;
-    Budget::new(bytes.len() as u64).at_least(CAP_BYTES).take("the picture", decoder.total_bytes())?;
+    budget.take("the picture", decoder.total_bytes())?;
     DynamicImage::from_decoder(decoder).map_err(wrong)
 }
 

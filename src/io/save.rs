@@ -3,7 +3,7 @@
 
 use super::{Flaw, FormatError, read_file};
 use std::{
-    collections::HashSet,
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
     hash::{DefaultHasher, Hash, Hasher},
@@ -120,7 +120,7 @@ fn target(path: &Path) -> Result<PathBuf, FormatError> {
 }
 
 /// The names of temporary files that this process is writing.
-static WRITING: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+static WRITING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// What tells processes of one number apart: the machine since its start, and the container.
 static MACHINE: LazyLock<u64> = LazyLock::new(|| {
@@ -158,10 +158,7 @@ fn sweep(path: &Path) {
     let folder = folder(path);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Some((machine, process)) = owner(path, &entry.file_name()) else { continue };
-        let writes = || {
-            let writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-            writing.as_ref().is_some_and(|all| all.contains(&entry.path()))
-        };
+        let writes = || WRITING.lock().unwrap_or_else(PoisonError::into_inner).contains(&entry.path());
         let abandoned = match machine == *MACHINE && Path::new("/proc/self").exists() {
             true if process == std::process::id() => !writes(),
             true => !Path::new(&format!("/proc/{process}")).exists(),
@@ -205,12 +202,11 @@ fn save_on(disk: &impl Disk, path: &Path, bytes: &[u8], keep_previous: bool) -> 
     let spare = with_suffix(&temporary, ".previous");
     // As the folder lists them.
     let names = [&temporary, &spare].map(|name| folder(path).join(name.file_name().unwrap_or_default()));
-    let writing = |change: fn(&mut HashSet<PathBuf>, PathBuf) -> bool| {
+    let writing = |change: fn(&mut BTreeSet<PathBuf>, PathBuf) -> bool| {
         let mut all = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = all.get_or_insert_default();
-        names.iter().for_each(|name| _ = change(all, name.clone()));
+        names.iter().for_each(|name| _ = change(&mut all, name.clone()));
     };
-    writing(HashSet::insert);
+    writing(BTreeSet::insert);
     let result = steps(disk, path, [&temporary, &spare], bytes, keep_previous);
     if result.is_err() {
         // The first error says more than a failed removal.

@@ -51,7 +51,7 @@ impl Model {
     /// Gives the model the weights of a file: safetensors, .npz, a Keras file, PyTorch's .pth, TensorFlow.js's model.json.
     ///
     /// Names are the model's own, Keras's or PyTorch's; see [`Model::set_weights_from`]. What the file is is told by its
-    /// contents.
+    /// contents. What it takes is bounded by its size ([`crate::io::Budget`]); [`weights::open_within`] raises that.
     pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
         Ok(self.set_weights_from(weights::open(path)?.tensors)?)
     }

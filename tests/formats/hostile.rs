@@ -3,8 +3,7 @@
 use super::within_budget;
 use flate2::{Compression, write::ZlibEncoder};
 use hubel::{
-    Error,
-    io::{Budget, Flaw, hdf5, tfjs, weights},
+    io::{Budget, Flaw, FormatError, hdf5, tfjs, weights},
     nn::{Dense, Model, Sequential},
 };
 use std::io::Write;
@@ -289,15 +288,14 @@ fn many_small_maps() -> Vec<u8> {
     format!(r#"{{"modelTopology":[{}0]}}"#, r#"{"":0},"#.repeat(300_000)).into_bytes()
 }
 
-type Read = fn(&[u8]) -> Result<(), Error>;
+type Read = fn(&[u8]) -> Option<FormatError>;
 
-fn of_weights(bytes: &[u8]) -> Result<(), Error> {
-    Ok(weights::read(bytes).map(|_| ())?)
+fn of_weights(bytes: &[u8]) -> Option<FormatError> {
+    weights::read(bytes).err()
 }
 
-fn of_tfjs(bytes: &[u8]) -> Result<(), Error> {
-    let budget = Budget::new(bytes.len() as u64);
-    Ok(tfjs::read(bytes, &budget, |_, _| Ok(vec![0; 1 << 20])).map(|_| ())?)
+fn of_tfjs(bytes: &[u8]) -> Option<FormatError> {
+    tfjs::read(bytes, &Budget::new(bytes.len() as u64), |_, _| Ok(vec![0; 1 << 20])).err()
 }
 
 /// Each file by its name: what builds it, what reads it, and the flaw that is found.
@@ -328,13 +326,8 @@ const FILES: [(&str, fn() -> Vec<u8>, Read, Option<Flaw>); 20] = [
 fn files_that_describe_more_than_they_hold_take_what_their_size_allows() {
     for (name, build, read, flaw) in FILES {
         let bytes = build();
-        let result = within_budget(name, &bytes, || read(&bytes));
-        let found = match &result {
-            Ok(()) => None,
-            Err(Error::Format(e)) => Some(e.flaw),
-            Err(other) => panic!("{name}: {other}"),
-        };
-        assert_eq!(found, flaw, "{name} ({} bytes): {result:?}", bytes.len());
+        let error = within_budget(name, &bytes, || read(&bytes));
+        assert_eq!(error.as_ref().map(|e| e.flaw), flaw, "{name} ({} bytes): {error:?}", bytes.len());
     }
 }
 
@@ -419,5 +412,19 @@ fn models_that_describe_more_than_they_hold_take_what_their_text_allows() {
             Ok(_) => assert!(fits, "{name} ({} bytes)", json.len()),
             Err(e) => assert!(!fits && e.to_string().contains("io::Budget"), "{name} ({} bytes): {e}", json.len()),
         }
+    }
+}
+
+#[test]
+fn json_that_is_no_model_is_refused() {
+    for json in [
+        "\"Functional\"",
+        "[]",
+        "3",
+        "{}",
+        r#"{"class_name":"Functional"}"#,
+        r#"{"class_name":"Sequential","config":3}"#,
+    ] {
+        assert!(Model::from_json(json).is_err(), "{json}");
     }
 }
