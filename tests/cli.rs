@@ -149,6 +149,36 @@ fn a_path_that_is_no_utf_8_is_refused_before_anything_is_written() {
     assert!(!out.exists());
 }
 
+/// Returns an example as a command.
+fn example_of(name: &str) -> Command {
+    let folder = Path::new(env!("CARGO_BIN_EXE_hubel")).with_file_name("examples");
+    Command::new(folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Runs an example and returns what it says.
+fn example(command: &mut Command) -> String {
+    let run = command.output();
+    let run = run.unwrap_or_else(|e| panic!("{command:?}: {e}; `cargo build --examples` makes it"));
+    let said = text(&run.stderr);
+    assert!(run.status.success(), "{command:?}: {said}");
+    said
+}
+
+#[test]
+fn a_folder_of_pictures_is_trained_on_without_validation() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (pictures, out) = (folder.path().join("pictures"), folder.path().join("out"));
+    for class in ["dark", "light"] {
+        fs::create_dir_all(pictures.join(class)).expect("a folder");
+        for name in ["1.png", "2.png"] {
+            fs::copy(DIGIT, pictures.join(class).join(name)).expect("a picture");
+        }
+    }
+    let options = ["--validation", "0", "--epochs", "2", "--size", "16", "--device", "cpu"];
+    let said = example(example_of("train_folder").arg(&pictures).args(options).arg("--out").arg(&out));
+    assert!(out.join("weights.safetensors").exists(), "{said}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn without_a_driver_lenet5_trains_draws_its_pictures_and_says_what_a_driver_gives() {
@@ -163,18 +193,8 @@ fn without_a_driver_lenet5_trains_draws_its_pictures_and_says_what_a_driver_give
         let labels = [&[0, 0, 8, 1][..], &size, &data.labels.bytes()[..n as usize]];
         fs::write(digits.join(format!("{name}-labels-idx1-ubyte")), labels.concat()).expect("a file");
     }
-    let examples = Path::new(env!("CARGO_BIN_EXE_hubel")).with_file_name("examples");
-    let program = examples.join(format!("lenet5{}", std::env::consts::EXE_SUFFIX));
-    let run = Command::new(&program)
-        .arg("--data")
-        .arg(&digits)
-        .arg("--out")
-        .arg(&out)
-        .envs([("VK_DRIVER_FILES", "/nonexistent"), ("VK_ICD_FILENAMES", "/nonexistent")])
-        .output()
-        .unwrap_or_else(|e| panic!("{}: {e}; `cargo build --examples` makes it", program.display()));
-    let said = text(&run.stderr);
-    assert!(run.status.success(), "{said}");
+    let none = [("VK_DRIVER_FILES", "/nonexistent"), ("VK_ICD_FILENAMES", "/nonexistent")];
+    let said = example(example_of("lenet5").arg("--data").arg(&digits).arg("--out").arg(&out).envs(none));
     for part in ["reference evaluator", "nstall", "times as fast", "expected duration", "test accuracy"] {
         assert!(said.contains(part), "no `{part}`: {said}");
     }
