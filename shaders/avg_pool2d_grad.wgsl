@@ -45,7 +45,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let picture = item / (C * W * H) * OH;
     let end_p = min(row / SH + 1u, OH);
     let end_q = min(column / SW + 1u, OW);
-    var all = V(0.0);
+    var all = V(step.zero);
     for (var p = first_window(row, KH, SH); p < end_p; p++) {
         var sum = V(0.0);
         for (var q = first_window(column, KW, SW); q < end_q; q++) {

@@ -20,7 +20,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let row = i / ROW;
     let column = i % ROW;
     let rows = FIXED + PER_SAMPLE * step.n * counts.z;
-    var sum = 0.0;
+    var sum = step.zero;
     for (var j = 0u; j < rows; j = j + 1u) {
         if (index_of(indices[j], ROWS, FLOATS) == row) { sum = sum + dy[j * ROW + column]; }
     }

@@ -23,7 +23,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     var j = i / ROW;
     let row = index_of(indices[j], ROWS, FLOATS);
     if (row >= ROWS || chain[j].x != 0u) { return; }
-    var sum = 0.0;
+    var sum = step.zero;
     while (j < rows) {
         sum = sum + dy[j * ROW + column];
         j = chain[j].y;

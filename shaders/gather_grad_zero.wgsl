@@ -9,5 +9,5 @@ override COUNT: u32 = 1u;
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = (id.x + id.y * counts.x) * 64u + lane;
     if (i >= COUNT) { return; }
-    y[i] = epilogue(0.0, i);
+    y[i] = epilogue(step.zero, i);
 }

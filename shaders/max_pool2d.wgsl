@@ -33,15 +33,18 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let row = i / (C * OW);
     let p = row % OH;
     let picture = row / OH * H;
-    var best = I(LOWEST);
+    var best = of_rank(I(LOWEST));
+    var bits = U(0u);
     for (var kh = 0u; kh < KH; kh++) {
         let h = p * SH + kh;
         if (PADDED && (h < TOP || h >= H + TOP)) { continue; }
         for (var kw = 0u; kw < KW; kw++) {
             let w = q * SW + kw;
             if (PADDED && (w < LEFT || w >= W + LEFT)) { continue; }
-            best = max(best, rank(unpack(x[((picture + h - TOP) * W + w - LEFT) * C + c])));
+            let value = unpack(x[((picture + h - TOP) * W + w - LEFT) * C + c]);
+            best = max(best, value);
+            bits = max(bits, bitcast<U>(value) & U(0x7fffffffu));
         }
     }
-    y[i] = pack(epilogue(of_rank(best), i * WIDTH));
+    y[i] = pack(epilogue(select(best, bitcast<V>(bits), bits > U(0x7f800000u)), i * WIDTH));
 }

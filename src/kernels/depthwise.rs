@@ -165,6 +165,11 @@ impl Slide {
     fn outside(self) -> &'static str {
         if self == Slide::Largest { "I(LOWEST)" } else { "V(0.0)" }
     }
+
+    /// Returns what a result begins with: a zero that no compiler knows, since the epilogue may multiply by it.
+    fn start(self) -> &'static str {
+        if self == Slide::Largest { "I(LOWEST)" } else { "V(step.zero)" }
+    }
 }
 
 /// A depthwise kernel in strips.
@@ -414,7 +419,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let (n_open, (reads, closes)) = (rows.open(), rows.steps());
     for e in 0..n_open {
         for o in 0..columns.size {
-            let _ = writeln!(t, "    var a{e}_{o} = {};", how.outside());
+            let _ = writeln!(t, "    var a{e}_{o} = {};", how.start());
         }
     }
     let back = rows.back();
@@ -488,7 +493,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     }
     for e in 0..n_open {
         for o in 0..columns.size {
-            let next = if e + closes < n_open { format!("a{}_{o}", e + closes) } else { how.outside().into() };
+            let next = if e + closes < n_open { format!("a{}_{o}", e + closes) } else { how.start().into() };
             let _ = writeln!(t, "    a{e}_{o} = {next};");
         }
     }

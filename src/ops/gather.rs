@@ -354,7 +354,7 @@ pub static FAMILY: Family = Family {
         Fault { what: "drops the last row of a gradient", from: "j < rows;", to: "j + 1u < rows;" },
         Fault { what: "takes the first row of a chain only", from: "j = chain[j].y;", to: "j = rows;" },
         Fault { what: "misses neighbours of a chain", from: "else if (k > j)", to: "else if (k > j + 1u)" },
-        Fault { what: "fills no rows that are not named", from: "y[i] = epilogue(0.0, i);", to: "y[i] = y[i];" },
+        Fault { what: "fills no rows that are not named", from: "y[i] = epilogue(step.zero, i);", to: "y[i] = y[i];" },
     ],
     differentiable: true,
     gradcheck: 1e-6,

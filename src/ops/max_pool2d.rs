@@ -374,7 +374,7 @@ pub static FAMILY: Family = Family {
     faults: &[
         Fault { what: "drops the last column of taps", from: "kw < KW;", to: "kw + 1u < KW;" },
         Fault { what: "swaps the strides", from: "p * SH + kh", to: "p * SW + kh" },
-        Fault { what: "starts at zero", from: "best = I(LOWEST)", to: "best = I(0)" },
+        Fault { what: "starts at zero", from: "best = of_rank(I(LOWEST))", to: "best = V(0.0)" },
         Fault { what: "shifts a column of a strip", from: "u32(line0 + 0)", to: "u32(line0 + 1)" },
         Fault { what: "drops the last row of a strip", from: "t < end_t", to: "t + 1u < end_t" },
         Fault { what: "shifts a row of a strip", from: "row_in + i32(t", to: "row_in + 1 + i32(t" },

@@ -80,7 +80,7 @@ impl View {
         Ok(View { graph, feeds, step, capacity: sample.capacity, sums: exact.clone(), exact, bounds })
     }
 
-    /// Returns relu(output 0 + a tensor), which fusion makes one launch where it can.
+    /// Returns relu(output 0 · t + t) with a tensor t, which fusion makes one launch where it can.
     fn with_functions_behind(&self, rng: &mut Philox) -> Result<Option<Self>, Failure> {
         let mut graph = self.graph.clone();
         let outputs = graph.outputs().to_vec();
@@ -89,7 +89,8 @@ impl View {
             return Ok(None);
         }
         let more = graph.input("more", ty.shape, DType::F32);
-        let sum = graph.add(outputs[0].1, more)?;
+        let product = graph.mul(outputs[0].1, more)?;
+        let sum = graph.add(product, more)?;
         let y = graph.relu(sum)?;
         graph.set_outputs(Vec::new());
         graph.output("y", y);
