@@ -142,11 +142,7 @@ fn nothing_is_made_over_steps_2_to_50() -> Result<()> {
     let engine = Engine::new()?;
     let store = weights(&engine)?;
     let mut session = engine.session(scaled(&engine, false), std::slice::from_ref(&store), None)?;
-    let counts = || {
-        let hal = engine.wgpu().map(|(device, _)| device.get_internal_counters().hal).unwrap_or_default();
-        [&hal.buffers, &hal.bind_groups, &hal.compute_pipelines, &hal.memory_allocations, &hal.shader_modules]
-            .map(|counter| counter.read())
-    };
+    let counts = || objects(&engine);
     let step = |session: &mut Session, i: usize| -> Result<()> {
         let n = 1 + i % CAPACITY;
         session.run(&Step::of(n), &[("x", bytemuck::cast_slice(&input(n, i)))])?;
@@ -632,6 +628,91 @@ fn launches_are_timed_and_arenas_can_be_filled_with_guards() -> Result<()> {
         ensure!(words.len() == 256 && words[last..].iter().all(|&w| w == 0x7fc0_1234), "arena {i}");
         ensure!(words[..last].iter().all(|&w| w != 0x7fc0_1234), "arena {i}");
     }
+    Ok(())
+}
+
+/// Returns how many objects of each kind there are on a device.
+fn objects(engine: &Engine) -> [isize; 5] {
+    let hal = engine.wgpu().map(|(device, _)| device.get_internal_counters().hal).unwrap_or_default();
+    [&hal.buffers, &hal.bind_groups, &hal.compute_pipelines, &hal.memory_allocations, &hal.shader_modules]
+        .map(|counter| counter.read())
+}
+
+#[test]
+fn profiles_and_reads_that_do_not_block_make_nothing_after_the_first() -> Result<()> {
+    let engine = Engine::new()?;
+    let mut session = engine.session(scaled(&engine, false), &[weights(&engine)?], None)?;
+    let x = input(3, 1);
+    let mut first = None;
+    for _ in 0..3 {
+        if engine.wgpu().is_some_and(|(d, _)| d.features().contains(wgpu::Features::TIMESTAMP_QUERY)) {
+            session.profile(&Step::of(3), &[("x", bytemuck::cast_slice(&x))])?;
+        }
+        session.run(&Step::of(3), &[("x", bytemuck::cast_slice(&x))])?;
+        let made = objects(&engine);
+        pollster::block_on(session.read_async("y", 3))?;
+        session.wait()?;
+        ensure!(objects(&engine) == made, "a read: {:?} after {made:?}", objects(&engine));
+        ensure!(*first.get_or_insert(made) == made, "{made:?} after {first:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn steps_wait_for_a_staging_buffer_that_is_free() -> Result<()> {
+    let engine = Engine::new()?;
+    let mut session = engine.session(slow(&engine, 1 << 8), &[weights(&engine)?], None)?;
+    for _ in 0..8 {
+        session.run(&Step::of(CAPACITY), &[("x", bytemuck::cast_slice(&input(CAPACITY, 1)))])?;
+    }
+    ensure!(session.read("y", CAPACITY)?.to_f32().iter().all(|v| (v - 1.0).abs() < 0.01));
+    Ok(())
+}
+
+#[test]
+fn a_read_that_does_not_block_brings_at_most_16_mib() -> Result<()> {
+    let engine = engine();
+    for (row, fits) in [(1 << 19, true), ((1 << 19) + 1, false)] {
+        let x = TensorType::f32([Batch, row]);
+        let bytes = x.bytes(CAPACITY).next_multiple_of(256);
+        let (from, to) = (place(BufferRef::Arena(0), &x), place(BufferRef::Arena(1), &x));
+        let dispatches = vec![planned(&engine, "neg", &[(&x, from), (&x, to)])];
+        let plan = plan(vec![bytes, bytes], dispatches, vec![port("x", &x, from)], vec![port("y", &x, to)]);
+        let mut session = engine.session(plan, &[], None)?;
+        session.run(&Step::of(CAPACITY), &[("x", bytemuck::cast_slice(&vec![1.0f32; row * CAPACITY]))])?;
+        match session.begin_read("y", CAPACITY) {
+            Ok(begun) => ensure!(fits && begun, "{row}"),
+            Err(error) => ensure!(!fits && matches!(error, RuntimeError::TooLarge { .. }), "{row}: {error}"),
+        }
+        session.wait()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn room_that_was_reserved_is_taken_by_sessions() -> Result<()> {
+    let engine = engine();
+    let arena = engine.arena();
+    arena.reserve(&engine, &[4096, 2048, 1024])?;
+    ensure!(arena.bytes() == [4096, 2048, 1024]);
+    let bytes = engine.allocated_bytes();
+    arena.reserve(&engine, &[1024, 1024, 1024])?;
+    let mut session = engine.session(scaled(&engine, false), &[weights(&engine)?], Some(&arena))?;
+    run_once(&mut session, 2, 1)?;
+    ensure!(arena.bytes() == [4096, 2048, 1024] && engine.allocated_bytes() > bytes);
+    Ok(())
+}
+
+#[test]
+fn an_error_outside_of_any_call_is_one_of_the_next_call() -> Result<()> {
+    let engine = Engine::new()?;
+    let mut session = engine.session(scaled(&engine, false), &[weights(&engine)?], None)?;
+    run_once(&mut session, 2, 1)?;
+    let (device, _) = engine.wgpu().expect("a device");
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
+    device.create_buffer(&wgpu::BufferDescriptor { label: None, size: u64::MAX / 2, usage, mapped_at_creation: false });
+    let error = session.run(&Step::of(2), &[("x", bytemuck::cast_slice(&input(2, 1)))]).unwrap_err();
+    ensure!(matches!(error, RuntimeError::Validation { .. } | RuntimeError::OutOfMemory { .. }), "{error}");
     Ok(())
 }
 

@@ -90,3 +90,22 @@ impl fmt::Display for History {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_have_a_value_for_each_epoch_nan_where_there_was_none() {
+        let mut history = History::default();
+        history.push(0, &[("loss".into(), 2.0)]);
+        history.push(1, &[("accuracy".into(), 0.5)]);
+        history.push(2, &[("loss".into(), 1.0), ("accuracy".into(), 0.75)]);
+        assert_eq!(history.epochs, [0, 1, 2]);
+        let bits = |name: &str| history.get(name).map(|s| s.iter().map(|v| v.to_bits()).collect::<Vec<_>>());
+        let (nan, of) = (f64::NAN.to_bits(), |v: f64| v.to_bits());
+        assert_eq!(bits("loss"), Some(vec![of(2.0), nan, of(1.0)]));
+        assert_eq!(bits("accuracy"), Some(vec![nan, of(0.5), of(0.75)]));
+        assert_eq!(history.last("loss"), Some(1.0));
+    }
+}

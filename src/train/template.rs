@@ -38,9 +38,15 @@ impl Template {
             match c {
                 '{' | '}' if rest.peek() == Some(&c) => plain.extend(rest.next()),
                 '{' => {
-                    let field: String = rest.by_ref().take_while(|c| *c != '}').collect();
+                    let mut closed = false;
+                    let open = |c: &char| {
+                        closed = *c == '}';
+                        !closed
+                    };
+                    let field: String = rest.by_ref().take_while(open).collect();
+                    let piece = field_of(&field, names).filter(|_| closed);
                     pieces.push(Piece::Text(std::mem::take(&mut plain)));
-                    pieces.push(field_of(&field, names).ok_or_else(|| refused(format!("`{{{field}}}`")))?);
+                    pieces.push(piece.ok_or_else(|| refused(format!("`{{{field}}}`")))?);
                 }
                 '}' => return Err(refused("a `}` without a `{`".into())),
                 _ => plain.push(c),

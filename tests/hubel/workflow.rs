@@ -490,8 +490,15 @@ fn checkpoints_of_the_best_epochs_and_rows_of_all_are_written() {
     let fit = Fit::epochs(3)
         .callback(ModelCheckpoint::new(path("epoch{epoch}.safetensors")))
         .callback(ModelCheckpoint::new(path("best.safetensors")).best_only("loss").weights_only(true))
+        .callback(TerminateOnNaN::new())
         .callback(CsvLogger::new(path("log.csv")));
     let history = trainer.fit(&data, fit).expect("training");
+    let names = |file: &str| {
+        let tensors = hubel::io::safetensors::open(path(file)).expect("a file");
+        tensors.into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!((names("best.safetensors").len(), trainer.not_finite()), (2, None));
+    assert!(names("epoch3.safetensors").len() > 2);
     let mut resumed = model.compile(engine(), how()).expect("a trainer");
     resumed.load_checkpoint(path("epoch2.safetensors")).expect("a checkpoint");
     assert_eq!((resumed.steps(), trainer.steps()), (4, 6));
@@ -504,6 +511,27 @@ fn checkpoints_of_the_best_epochs_and_rows_of_all_are_written() {
     assert_eq!((rows[0], rows.len()), ("epoch,accuracy,loss", 5));
     let last = format!("2,{},{}", history.last("accuracy").expect("a value"), history.last("loss").expect("a value"));
     assert_eq!([rows[3], rows[4]], [&last[..], &last[..]]);
+}
+
+#[test]
+fn a_checkpoint_with_more_or_fewer_tensors_than_the_run_is_refused() {
+    use hubel::io::safetensors;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state.safetensors");
+    let model = Sequential::new([1]).add(Dense::new(2).activation(Softmax)).build().expect("a model");
+    let how = Compile::new(Adam::new(0.5), SparseCategoricalCrossentropy::new());
+    let mut trainer = model.compile(engine(), how).expect("a trainer");
+    trainer.save_checkpoint(&path).expect("a checkpoint");
+    let bytes = fs::read(&path).expect("a file");
+    let metadata = safetensors::metadata(&bytes).expect("metadata");
+    let all = safetensors::read(&bytes).expect("tensors");
+    let more = [&all[..], &[("other".to_owned(), HostTensor::f32([1], vec![0.0]).expect("a tensor"))]].concat();
+    for tensors in [&more[..], &all[1..]] {
+        let changed = safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &metadata).expect("a file");
+        fs::write(&path, changed).expect("a file");
+        let error = trainer.load_checkpoint(&path).expect_err("another run's").to_string();
+        assert!(error.contains("does not fit this run"), "{error}");
+    }
 }
 
 #[test]
