@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 /// Different samples that an operation's kernels are tried on.
 const SHAPES: usize = 64;
 /// Samples on which indices are compared with the lengths of arrays.
-const ASSERTED: usize = 12;
+const ASSERTED: usize = 6;
 /// Samples whose gradients are tried.
 const GRADIENTS: usize = 12;
 
