@@ -557,6 +557,9 @@ fn what_does_not_fit_is_refused_with_its_name() -> Result<()> {
     plan.arenas[2] = 99_000;
     let error = engine.session(Arc::new(plan.clone()), &[weights(&engine)?], None).unwrap_err().to_string();
     ensure!(error.contains("activations (largest: `node/mul` 160 B, `node/tanh` 160 B)"), "{error}");
+    plan.arenas[2] = 1 << 60;
+    let error = engine.session(Arc::new(plan.clone()), &[weights(&engine)?], None).unwrap_err().to_string();
+    ensure!(error.starts_with("arena 2 (largest: `node/mul` 160 B) takes"), "{error}");
     plan.arenas[2] = 1024;
     plan.dispatches[0].bindings[0].place.bytes = 1 << 41;
     let error = engine.session(Arc::new(plan.clone()), &[weights(&engine)?], None).unwrap_err().to_string();
@@ -710,7 +713,12 @@ fn an_error_outside_of_any_call_is_one_of_the_next_call() -> Result<()> {
     run_once(&mut session, 2, 1)?;
     let (device, _) = engine.wgpu().expect("a device");
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::STORAGE;
-    device.create_buffer(&wgpu::BufferDescriptor { label: None, size: u64::MAX / 2, usage, mapped_at_creation: false });
+    let _ = device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: u64::MAX / 2,
+        usage,
+        mapped_at_creation: false,
+    });
     let error = session.run(&Step::of(2), &[("x", bytemuck::cast_slice(&input(2, 1)))]).unwrap_err();
     ensure!(matches!(error, RuntimeError::Validation { .. } | RuntimeError::OutOfMemory { .. }), "{error}");
     Ok(())

@@ -8,6 +8,7 @@ use hubel::{
     prelude::*,
     tensor::{Philox, Purpose, stream_id},
 };
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn uniform(name: &str, shape: &[usize]) -> HostTensor {
     let mut rng = Philox::new(1, Purpose::Test, stream_id(name));
@@ -189,7 +190,13 @@ fn verification_names_the_first_wrong_node() {
     let samples: Vec<f32> = (0..2 * 12 * 12 * 3).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
     let samples = [HostTensor::f32([2, 12, 12, 3], samples).expect("a tensor")];
     let net = model.inference(engine(), Batch::up_to(4)).expect("it fits");
-    let right = net.verify(&samples, |done, of| assert!(done <= of)).expect("it runs");
+    let calls = AtomicUsize::new(0);
+    let count = |done: usize, of: usize| {
+        assert!(1 <= done && done <= of);
+        calls.fetch_add(1, Ordering::Relaxed);
+    };
+    let right = net.verify(&samples, count).expect("it runs");
+    assert_eq!(calls.into_inner(), right.nodes.len());
     assert!(right.nodes.len() >= 4 && right.first_wrong().is_none(), "{right}");
     // Either of the kernels that max pooling has.
     let change = |source: &str| {
