@@ -119,7 +119,7 @@ impl DeviceOptions {
                 Engine::reference(),
                 Some(format!(
                     "running on the reference evaluator, without a device: {error}. A software adapter on the same \
-                     processor trains LeNet-5 many times as fast"
+                     processor trains LeNet-5 several times as fast"
                 )),
             )),
             Err(error) => Err(error),
