@@ -11,9 +11,9 @@ use hubel::{
 };
 use std::{
     env,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Lines, Write},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -56,6 +56,20 @@ fn save_for_ever(path: &Path) -> ! {
     }
 }
 
+/// Runs the test of this thread in a process of its own, which finds the path in its environment; returns what it prints.
+fn this_test_again(path: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let name = std::thread::current().name().expect("the test's name").to_owned();
+    let mut child = Command::new(env::current_exe().expect("this program"))
+        .args([&name, "--exact", "--nocapture"])
+        .env(FILE, path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a process");
+    let lines = BufReader::new(child.stdout.take().expect("its answers")).lines();
+    (child, lines)
+}
+
 #[test]
 fn a_process_killed_at_any_moment_leaves_a_checkpoint_with_every_step_it_called_safe() {
     if let Some(path) = env::var_os(FILE) {
@@ -63,18 +77,10 @@ fn a_process_killed_at_any_moment_leaves_a_checkpoint_with_every_step_it_called_
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("state.safetensors");
-    let name = std::thread::current().name().expect("the test's name").to_owned();
     let mut rng = Philox::new(6, Purpose::Test, 6);
     let mut reached = 0;
     for kill in 0..KILLS {
-        let mut child = Command::new(env::current_exe().expect("this program"))
-            .args([&name, "--exact", "--nocapture"])
-            .env(FILE, &path)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a process");
-        let mut lines = BufReader::new(child.stdout.take().expect("its answers")).lines();
+        let (mut child, mut lines) = this_test_again(&path);
         let safe = |line: &str| line.strip_prefix("saved ").and_then(|n| n.parse::<u64>().ok());
         let first = lines.by_ref().find_map(|line| safe(&line.ok()?));
         assert!(first > Some(reached), "kill {kill}: it began at {first:?} behind {reached}");
@@ -372,17 +378,9 @@ fn an_interrupted_run_leaves_a_checkpoint_from_which_it_goes_on_to_the_same_bits
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("state.safetensors");
-    let name = std::thread::current().name().expect("the test's name").to_owned();
     let mut rng = Philox::new(7, Purpose::Test, 7);
     for _ in 0..5 {
-        let mut child = Command::new(env::current_exe().expect("this program"))
-            .args([&name, "--exact", "--nocapture"])
-            .env(FILE, &path)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a process");
-        let mut lines = BufReader::new(child.stdout.take().expect("its answers")).lines();
+        let (mut child, mut lines) = this_test_again(&path);
         // Amid an epoch, as often as not.
         let wanted = format!("step {}", 2 + rng.below(30));
         assert!(lines.by_ref().map_while(Result::ok).any(|line| line == wanted), "it took {wanted}");
