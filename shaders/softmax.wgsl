@@ -32,10 +32,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let first = start + select(0u, lane, GROUP);
 
     var most = of_rank(I(LOWEST));
+    var bits = U(0u);
     for (var i = first; i < end; i += stride) {
-        most = larger(most, unpack(x[i]));
+        let value = unpack(x[i]);
+        most = max(most, value);
+        bits = max(bits, bitcast<U>(value) & U(0x7fffffffu));
     }
-    var m = largest(most);
+    var m = largest(select(most, bitcast<V>(bits), bits > U(0x7f800000u)));
     if (GROUP) {
         shared_values[lane] = m;
         for (var half = LANES / 2u; half > 0u; half /= 2u) {

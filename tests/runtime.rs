@@ -191,6 +191,47 @@ fn pipelines_are_shared_by_the_sessions_of_an_engine() -> Result<()> {
     Ok(())
 }
 
+/// Plans a step of one kernel, which writes x of one half of an arena, added to `plus`, to the other half.
+fn halves(engine: &Engine, plus: &str, offset: u64) -> Arc<Plan> {
+    let kernel = format!(
+        "@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+        @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+        @compute @workgroup_size(64)
+        fn main(@builtin(local_invocation_index) lane: u32) {{ y[lane] = x[lane] + {plus}; }}"
+    );
+    let ty = TensorType::f32([Batch, 64 / CAPACITY]);
+    let (x, y) = (place(BufferRef::Arena(0), &ty), Place { offset, ..place(BufferRef::Arena(0), &ty) });
+    let mut dispatch = planned(engine, "neg", &[(&ty, x), (&ty, y)]);
+    dispatch.source = [COMMON, &kernel].concat().into();
+    dispatch.grid = Grid::fixed(1);
+    dispatch.bindings.iter_mut().for_each(|binding| binding.access = Access::ReadWrite);
+    plan(vec![512], vec![dispatch], vec![port("x", &ty, x)], vec![port("y", &ty, y)])
+}
+
+#[test]
+fn neighbours_in_a_buffer_are_no_clash() -> Result<()> {
+    let engine = engine();
+    let mut session = engine.session(halves(&engine, "0.5", 256), &[], None)?;
+    session.run(&Step::of(CAPACITY), &[("x", bytemuck::cast_slice(&[1.0f32; 64]))])?;
+    ensure!(session.read("y", CAPACITY)?.to_f32() == [1.5; 64]);
+    ensure!(engine.session(halves(&engine, "0.5", 0), &[], None).is_err(), "both are the same");
+    Ok(())
+}
+
+#[test]
+fn pipelines_of_sessions_that_are_gone_are_few() -> Result<()> {
+    let engine = Engine::new()?;
+    let kept = engine.session(halves(&engine, "0.5", 256), &[], None)?;
+    for i in 0..300 {
+        engine.session(halves(&engine, &format!("{i}.25"), 256), &[], None)?;
+    }
+    let made = objects(&engine)[2];
+    ensure!((1..=257).contains(&made), "{made} pipelines");
+    engine.session(kept.plan().clone(), &[], None)?;
+    ensure!(objects(&engine)[2] == made, "the pipeline of a session is kept");
+    Ok(())
+}
+
 #[test]
 fn stores_keep_tensors_of_all_types() -> Result<()> {
     for engine in [engine(), Engine::reference()] {
@@ -410,6 +451,13 @@ fn buffers_and_encoders_that_are_not_the_engines_are_refused() -> Result<()> {
     session.record(&mut encoder, 1, &[(&x).into(), (&y).into()])?;
     queue.submit([encoder.finish()]);
     ensure!(engine.check().is_ok());
+
+    // A buffer that went with its device is not what is wrong.
+    let mut encoder = device.create_command_encoder(&Default::default());
+    y.destroy();
+    device.destroy();
+    let lost = session.record(&mut encoder, 1, &[(&x).into(), (&y).into()]);
+    ensure!(matches!(lost, Err(RuntimeError::DeviceLost { .. })), "{lost:?}");
     Ok(())
 }
 
@@ -623,6 +671,11 @@ fn launches_are_timed_and_arenas_can_be_filled_with_guards() -> Result<()> {
             ensure!(times.len() == 2 && times[1].node == "node/tanh" && times.iter().all(|t| t.ms >= 0.0));
         }
         check(&x, &session.read("y", 3)?.to_f32())?;
+        // A profiled step uses up what was put in place for it, like any other.
+        session.write_input("x", bytemuck::cast_slice(&x))?;
+        session.profile(&Step::of(3), &[])?;
+        let again = session.run(&Step::of(3), &[]);
+        ensure!(matches!(again, Err(RuntimeError::MissingInput { .. })), "{again:?}");
     }
     session.fill_arenas(0x7fc0_1234)?;
     session.run(&Step::of(3), &[("x", bytemuck::cast_slice(&x))])?;

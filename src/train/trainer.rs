@@ -70,8 +70,8 @@ pub struct Trainer {
     fitting: bool,
     /// Names of the classes that were trained on last.
     classes: Vec<String>,
-    /// The step of [`Trainer::train_on_batch`], for at most so many samples, with weights or without.
-    on_batch: Option<(usize, bool, Runner)>,
+    /// The step of [`Trainer::train_on_batch`], for at most so many samples of this kind.
+    on_batch: Option<(usize, Kind, Runner)>,
     /// The step of [`Trainer::evaluate`].
     evaluating: Option<Evaluating>,
     /// The step of [`Trainer::predict`].
@@ -580,9 +580,9 @@ impl Trainer {
 
     /// Returns a step's runner on host samples, kept from call to call for batches that fit into it.
     fn take_batch_runner(&mut self, data: &Dataset) -> Result<Runner, Error> {
-        let weighted = data.weights.is_some();
+        let wanted = Kind::of(data, &Source::Host);
         match self.on_batch.take() {
-            Some((capacity, kind, runner)) if capacity >= data.len() && kind == weighted => Ok(runner),
+            Some((capacity, kind, runner)) if capacity >= data.len() && kind == wanted => Ok(runner),
             _ => {
                 let graph = self.graph(data, &Source::Host, Mode::Training)?;
                 Compiled::new(&self.engine, graph, data.len(), self.stores(&Source::Host))?
@@ -593,7 +593,7 @@ impl Trainer {
 
     fn keep_batch_runner(&mut self, data: &Dataset, runner: Runner) {
         let capacity = runner.capacity().unwrap_or(usize::MAX);
-        self.on_batch = Some((capacity, data.weights.is_some(), runner));
+        self.on_batch = Some((capacity, Kind::of(data, &Source::Host), runner));
     }
 
     /// Trains one step on these samples, in their order, and returns its loss (Keras `train_on_batch`).

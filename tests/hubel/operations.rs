@@ -109,7 +109,7 @@ fn kernels_that_swallow_nan_or_infinity_are_noticed() {
     let sigmoid = ("elementwise", "return nan_or_f32(x, select(y, 0.0, x < -88.0));", "return y;");
     let pool = ("max_pool2d", "U(0x7f800001u)", "U(0x7f800000u)");
     let pool_back = ("max_pool2d_grad", "bitcast<I>(v) <= I(-8388608)", "bitcast<I>(v) < I(0)");
-    let softmax = ("softmax", "select(max(a, b), bitcast<F>(bits), bits > U(0x7f800000u))", "max(a, b)");
+    let softmax = ("softmax", "select(most, bitcast<V>(bits), bits > U(0x7f800000u))", "most");
     let infinite =
         ("softmax", "let scale = finite_or_nan_f32(m, 1.0 / max(s, 1.0));", "let scale = 1.0 / max(s, 1.0);");
     let losses = ("softmax_cross_entropy", "losses[row] = finite_or_nan_f32(m, loss);", "losses[row] = loss;");

@@ -837,6 +837,14 @@ fn a_resumed_run_goes_on_with_what_its_callbacks_remember() {
     resumed.fit(&ones(4), counters(5)).expect("training");
     // A call that follows by itself begins anew, as in Keras.
     resumed.fit(&ones(4), Fit::epochs(3).callback(Counter(0.0))).expect("training");
+    let amid = path("amid.safetensors");
+    let save = AtStep(|_: &Progress, trainer: &mut Trainer| {
+        trainer.save_checkpoint(&amid).expect("a checkpoint");
+        Control::Continue
+    });
+    resumed.fit(&ones(4), Fit::epochs(1).callback(save)).expect("training");
+    let saved = fs::read(&amid).expect("a file");
+    assert!(!String::from_utf8_lossy(&saved).contains("counter"), "what the callbacks of another call remembered");
 }
 
 #[test]
@@ -1098,7 +1106,8 @@ fn predictions_and_evaluations_keep_their_sessions() {
         assert_eq!(objects(&engine), before, "{n} samples made something new");
     }
     // Weights that change are seen.
-    trainer.train_on_batch(&data).expect("a step");
+    trainer.train_on_batch(&data.take(3)).expect("a step");
+    trainer.train_on_batch(&data).expect("a step of more samples");
     let (after, scores) = (trainer.predict(&rows(40)).expect("predictions"), trainer.evaluate(&data).expect("scores"));
     assert!(after != first.0 && scores != first.1);
     let fresh = trainer.trained().expect("a model").inference(&engine, Batch::up_to(40)).expect("an inference");
@@ -1186,6 +1195,10 @@ fn batches_of_an_iterator_train_as_those_of_a_data_set() {
             &["empty"],
         );
         says(two.fit_batches(|_| [data.select(&[99])], Fit::epochs(1)), &["99"]);
+        let wide = HostTensor::f32([1, 2], vec![0.5; 2]).expect("a sample");
+        let wide = Dataset::new(wide, HostTensor::u8([1], vec![0]).expect("a label")).expect("a data set");
+        let refused = two.train_on_batch(&wide).expect_err("two numbers").to_string();
+        says(two.fit_batches(|_| [wide.select(&[0])], Fit::epochs(1)), &[&refused]);
         let odd = HostTensor::f32([1, 1], vec![f32::NAN]).expect("a sample");
         let odd = Dataset::new(odd, HostTensor::u8([1], vec![0]).expect("a label")).expect("a data set");
         let lost = |_| [odd.select(&[0])];
@@ -1236,11 +1249,32 @@ fn layers_are_frozen_and_freed_between_calls_of_fit() {
         let [whole, part] = [whole, part].map(|t| t.weights().expect("weights"));
         near("head", &part[2].1.to_f32(), &whole[2].1.to_f32());
         assert_ne!(part[0], whole[0]);
+        // Evaluations go by the weights of now.
+        trainer.evaluate(&data).expect("scores");
+        trainer.set_trainable("base", false).expect("a layer");
+        trainer.train_on_batch(&data).expect("a step");
+        let mut fresh = trainer.trained().expect("a model").compile(engine, how()).expect("a trainer");
+        assert_eq!(trainer.evaluate(&data).expect("scores"), fresh.evaluate(&data).expect("scores"));
         says(trainer.set_trainable("haed", false), &["haed"]);
         let inside = AtEnd(|_: &Progress, trainer: &mut Trainer| {
             says(trainer.set_trainable("base", false), &["while `fit` runs"]);
         });
         trainer.fit(&data, Fit::epochs(1).callback(inside)).expect("training");
+    }
+}
+
+#[test]
+fn a_confusion_matrix_needs_classes() {
+    says(plain(0.1).confusion_matrix(&ones(4)), &["class indices", "f32"]);
+}
+
+#[test]
+fn labels_with_and_without_an_axis_of_one_may_follow_each_other() {
+    let mut trainer = plain(0.0);
+    let labels = [vec![4, 1], vec![4]];
+    let data = labels.map(|shape| Dataset { labels: HostTensor::f32(shape, vec![1.0; 4]).expect("labels"), ..ones(4) });
+    for data in data.iter().chain(data.iter().rev()) {
+        assert_eq!(trainer.train_on_batch(data).expect("a step"), 1.0);
     }
 }
 
