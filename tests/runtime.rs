@@ -192,7 +192,7 @@ fn pipelines_are_shared_by_the_sessions_of_an_engine() -> Result<()> {
 }
 
 /// Plans a step of one kernel, which writes x of one half of an arena, added to `plus`, to the other half.
-fn halves(engine: &Engine, plus: &str, offset: u64) -> Arc<Plan> {
+fn halves(engine: &Engine, plus: &str, [from, to]: [u64; 2]) -> Arc<Plan> {
     let kernel = format!(
         "@group(0) @binding(1) var<storage, read_write> x: array<f32>;
         @group(0) @binding(2) var<storage, read_write> y: array<f32>;
@@ -200,7 +200,7 @@ fn halves(engine: &Engine, plus: &str, offset: u64) -> Arc<Plan> {
         fn main(@builtin(local_invocation_index) lane: u32) {{ y[lane] = x[lane] + {plus}; }}"
     );
     let ty = TensorType::f32([Batch, 64 / CAPACITY]);
-    let (x, y) = (place(BufferRef::Arena(0), &ty), Place { offset, ..place(BufferRef::Arena(0), &ty) });
+    let [x, y] = [from, to].map(|offset| Place { offset, ..place(BufferRef::Arena(0), &ty) });
     let mut dispatch = planned(engine, "neg", &[(&ty, x), (&ty, y)]);
     dispatch.source = [COMMON, &kernel].concat().into();
     dispatch.grid = Grid::fixed(1);
@@ -211,19 +211,21 @@ fn halves(engine: &Engine, plus: &str, offset: u64) -> Arc<Plan> {
 #[test]
 fn neighbours_in_a_buffer_are_no_clash() -> Result<()> {
     let engine = engine();
-    let mut session = engine.session(halves(&engine, "0.5", 256), &[], None)?;
-    session.run(&Step::of(CAPACITY), &[("x", bytemuck::cast_slice(&[1.0f32; 64]))])?;
-    ensure!(session.read("y", CAPACITY)?.to_f32() == [1.5; 64]);
-    ensure!(engine.session(halves(&engine, "0.5", 0), &[], None).is_err(), "both are the same");
+    for halves_of in [[0, 256], [256, 0]] {
+        let mut session = engine.session(halves(&engine, "0.5", halves_of), &[], None)?;
+        session.run(&Step::of(CAPACITY), &[("x", bytemuck::cast_slice(&[1.0f32; 64]))])?;
+        ensure!(session.read("y", CAPACITY)?.to_f32() == [1.5; 64]);
+    }
+    ensure!(engine.session(halves(&engine, "0.5", [0, 0]), &[], None).is_err(), "both are the same");
     Ok(())
 }
 
 #[test]
 fn pipelines_of_sessions_that_are_gone_are_few() -> Result<()> {
     let engine = Engine::new()?;
-    let kept = engine.session(halves(&engine, "0.5", 256), &[], None)?;
+    let kept = engine.session(halves(&engine, "0.5", [0, 256]), &[], None)?;
     for i in 0..300 {
-        engine.session(halves(&engine, &format!("{i}.25"), 256), &[], None)?;
+        engine.session(halves(&engine, &format!("{i}.25"), [0, 256]), &[], None)?;
     }
     let made = objects(&engine)[2];
     ensure!((1..=257).contains(&made), "{made} pipelines");

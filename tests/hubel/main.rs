@@ -17,6 +17,7 @@ mod networks;
 mod operations;
 mod optimizers;
 mod passes;
+mod plans;
 mod promises;
 mod shared_tiles;
 mod structure;
