@@ -1,7 +1,5 @@
 //! Data sets, pictures of digits, and pictures of results.
 
-#[cfg(feature = "plots")]
-pub(crate) mod diagram;
 #[cfg(feature = "images")]
 mod digit;
 #[cfg(feature = "images")]
@@ -12,7 +10,7 @@ mod mnist;
 #[cfg(feature = "images")]
 pub mod photo;
 #[cfg(feature = "plots")]
-pub mod picture;
+pub mod plots;
 
 #[cfg(feature = "images")]
 pub use digit::prepare;
