@@ -131,6 +131,8 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
     read_within(bytes, &Budget::new(bytes.len() as u64))
 }
 
+const ADVICE: &str = "convert it to float32 with astype";
+
 /// Returns what [`read`] returns, within a file's budget.
 pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<HostTensor, FormatError> {
     let mut r = Reader::new(bytes);
@@ -155,10 +157,9 @@ pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<HostTensor, FormatEr
         let error = FormatError::new(Flaw::Type, "the array", "the last axis fastest", "Fortran order");
         return Err(error.advise("write it with numpy.ascontiguousarray"));
     }
-    let advice = "convert it to float32 with astype";
     let wrong = || {
         let wanted = "little-endian f2, f4, f8, u1, i1, b1, i4, u4, i8 or u8 elements";
-        FormatError::new(Flaw::Type, "the array", wanted, format!("`{}`", header.descr)).advise(advice)
+        FormatError::new(Flaw::Type, "the array", wanted, format!("`{}`", header.descr)).advise(ADVICE)
     };
     let (order, kind) = header.descr.split_at_checked(1).ok_or_else(wrong)?;
     let width = match kind {
@@ -175,9 +176,15 @@ pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<HostTensor, FormatEr
     let elements = r.take(size as u64, "the elements")?;
     r.finish("the elements")?;
     budget.take("the elements", size as u64)?;
+    let shape: Vec<usize> = header.shape.iter().map(|&d| d as usize).collect();
+    decode(kind, shape, elements)
+}
+
+/// Returns the tensor of these little-endian elements; `kind` is NumPy's type without the byte order.
+fn decode(kind: &str, shape: Vec<usize>, elements: &[u8]) -> Result<HostTensor, FormatError> {
     let range = |got: String| {
         let wanted = "integers that fit in 32 bits, and bytes from 0 up";
-        FormatError::new(Flaw::Type, "an element", wanted, got).advise(advice)
+        FormatError::new(Flaw::Type, "an element", wanted, got).advise(ADVICE)
     };
     let wide = |signed: bool| -> Result<Data, FormatError> {
         let words = elements.chunks_exact(8).map(|c| u64::from_le_bytes(std::array::from_fn(|i| c[i])));
@@ -187,7 +194,6 @@ pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<HostTensor, FormatEr
         };
         Ok(Data::I32(words.map(fit).collect::<Result<_, _>>()?))
     };
-    let shape: Vec<usize> = header.shape.iter().map(|&d| d as usize).collect();
     let data = match kind {
         "f8" => {
             let words = elements.chunks_exact(8).map(|c| f64::from_le_bytes(std::array::from_fn(|i| c[i])));

@@ -268,128 +268,147 @@ impl<'a> Machine<'a> {
 
     fn run(&mut self) -> Result<Id, FormatError> {
         for _ in 0..MAX_OPCODES {
-            match self.bytes.take(1, "the pickle")?[0] {
-                0x80 => {
-                    let version = self.number(1)?;
-                    if !(2..=5).contains(&version) {
-                        return Err(wrong("protocol 2 to 5", version));
-                    }
-                }
-                0x95 => {
-                    self.number(8)?;
-                }
-                b'.' => return self.pop(),
-                b'(' => self.push(Value::Mark)?,
-                b'N' => self.push(Value::Nothing)?,
-                0x88 => self.push(Value::Int(1))?,
-                0x89 => self.push(Value::Int(0))?,
-                b'K' => {
-                    let n = self.number(1)?;
-                    self.push(Value::Int(n as i64))?;
-                }
-                b'M' => {
-                    let n = self.number(2)?;
-                    self.push(Value::Int(n as i64))?;
-                }
-                b'J' => {
-                    let n = self.number(4)? as u32 as i32;
-                    self.push(Value::Int(n.into()))?;
-                }
-                0x8a => {
-                    let length = self.number(1)?;
-                    if length > 8 {
-                        // The magic number in front of old files.
-                        self.bytes.take(length, "a number in the pickle")?;
-                        self.push(Value::Nothing)?;
-                        continue;
-                    }
-                    let unused = 64 - 8 * length as u32;
-                    let n = self.number(length)?;
-                    self.push(Value::Int(n.checked_shl(unused).map_or(0, |n| n as i64 >> unused)))?;
-                }
-                b'G' => {
-                    self.number(8)?;
-                    self.push(Value::Nothing)?;
-                }
-                b'X' => {
-                    let length = self.number(4)?;
-                    let text = self.text(length)?;
-                    self.push(Value::Text(text))?;
-                }
-                0x8c => {
-                    let length = self.number(1)?;
-                    let text = self.text(length)?;
-                    self.push(Value::Text(text))?;
-                }
-                b'c' => {
-                    let (module, name) = (self.line()?, self.line()?);
-                    self.global(module, name)?;
-                }
-                0x93 => {
-                    let (name, module) = (self.pop()?, self.pop()?);
-                    let (&Value::Text(module), &Value::Text(name)) = (&self.values[module], &self.values[name]) else {
-                        return Err(wrong("a name of two texts", "other values"));
-                    };
-                    self.global(module, name)?;
-                }
-                b'}' => self.push(Value::Dict(Vec::new()))?,
-                b']' | b')' => self.push(Value::List(Vec::new()))?,
-                b't' => {
-                    let items = self.marked()?;
-                    self.push(Value::List(items))?;
-                }
-                n @ 0x85..=0x87 => {
-                    let count = usize::from(n - 0x84);
-                    if self.stack.len() < count {
-                        return Err(FormatError::new(Flaw::Syntax, "the pickle", "values on the stack", "too few"));
-                    }
-                    let items = self.above(self.stack.len() - count)?;
-                    self.push(Value::List(items))?;
-                }
-                b'a' => {
-                    let item = self.pop()?;
-                    self.append(&[item])?;
-                }
-                b'e' => {
-                    let items = self.marked()?;
-                    self.append(&items)?;
-                    self.budget.give(8 * items.len() as u64);
-                }
-                b's' => {
-                    let (value, key) = (self.pop()?, self.pop()?);
-                    self.set(&[key, value])?;
-                }
-                b'u' => {
-                    let items = self.marked()?;
-                    self.set(&items)?;
-                    self.budget.give(8 * items.len() as u64);
-                }
-                b'R' => self.reduce()?,
-                b'Q' => self.persistent()?,
-                // The attributes of a dictionary: versions of its modules.
-                b'b' => {
-                    self.pop()?;
-                    self.top()?;
-                }
-                b'q' => {
-                    let at = self.number(1)?;
-                    self.keep(at)?;
-                }
-                b'r' => {
-                    let at = self.number(4)?;
-                    self.keep(at)?;
-                }
-                0x94 => self.keep(self.memo.len() as u64)?,
-                code @ (b'h' | b'j') => {
-                    let at = self.number(if code == b'h' { 1 } else { 4 })?;
-                    let known = self.memo.get(&at).copied();
-                    let none = || FormatError::new(Flaw::Syntax, "the pickle", "a value kept before", at);
-                    self.push_known(known.ok_or_else(none)?)?;
-                }
-                code => return Err(wrong("the opcodes of a state dictionary", format!("opcode {code:#04x}"))),
+            let code = self.bytes.take(1, "the pickle")?[0];
+            if code == b'.' {
+                return self.pop();
+            }
+            if !self.literal(code)? && !self.combine(code)? {
+                return Err(wrong("the opcodes of a state dictionary", format!("opcode {code:#04x}")));
             }
         }
         Err(FormatError::new(Flaw::TooLarge, "the pickle", format!("at most {MAX_OPCODES} opcodes"), "more"))
+    }
+
+    /// Runs an opcode that reads a value from the file; false where the opcode is another.
+    fn literal(&mut self, code: u8) -> Result<bool, FormatError> {
+        match code {
+            0x80 => {
+                let version = self.number(1)?;
+                if !(2..=5).contains(&version) {
+                    return Err(wrong("protocol 2 to 5", version));
+                }
+            }
+            0x95 => {
+                self.number(8)?;
+            }
+            b'(' => self.push(Value::Mark)?,
+            b'N' => self.push(Value::Nothing)?,
+            0x88 => self.push(Value::Int(1))?,
+            0x89 => self.push(Value::Int(0))?,
+            b'K' => {
+                let n = self.number(1)?;
+                self.push(Value::Int(n as i64))?;
+            }
+            b'M' => {
+                let n = self.number(2)?;
+                self.push(Value::Int(n as i64))?;
+            }
+            b'J' => {
+                let n = self.number(4)? as u32 as i32;
+                self.push(Value::Int(n.into()))?;
+            }
+            0x8a => {
+                let length = self.number(1)?;
+                if length > 8 {
+                    // The magic number in front of old files.
+                    self.bytes.take(length, "a number in the pickle")?;
+                    self.push(Value::Nothing)?;
+                    return Ok(true);
+                }
+                let unused = 64 - 8 * length as u32;
+                let n = self.number(length)?;
+                self.push(Value::Int(n.checked_shl(unused).map_or(0, |n| n as i64 >> unused)))?;
+            }
+            b'G' => {
+                self.number(8)?;
+                self.push(Value::Nothing)?;
+            }
+            b'X' => {
+                let length = self.number(4)?;
+                let text = self.text(length)?;
+                self.push(Value::Text(text))?;
+            }
+            0x8c => {
+                let length = self.number(1)?;
+                let text = self.text(length)?;
+                self.push(Value::Text(text))?;
+            }
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.global(module, name)?;
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (&Value::Text(module), &Value::Text(name)) = (&self.values[module], &self.values[name]) else {
+                    return Err(wrong("a name of two texts", "other values"));
+                };
+                self.global(module, name)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Runs an opcode that makes a value of those on the stack; false where the opcode is another.
+    fn combine(&mut self, code: u8) -> Result<bool, FormatError> {
+        match code {
+            b'}' => self.push(Value::Dict(Vec::new()))?,
+            b']' | b')' => self.push(Value::List(Vec::new()))?,
+            b't' => {
+                let items = self.marked()?;
+                self.push(Value::List(items))?;
+            }
+            n @ 0x85..=0x87 => {
+                let count = usize::from(n - 0x84);
+                if self.stack.len() < count {
+                    return Err(FormatError::new(Flaw::Syntax, "the pickle", "values on the stack", "too few"));
+                }
+                let items = self.above(self.stack.len() - count)?;
+                self.push(Value::List(items))?;
+            }
+            b'a' => {
+                let item = self.pop()?;
+                self.append(&[item])?;
+            }
+            b'e' => {
+                let items = self.marked()?;
+                self.append(&items)?;
+                self.budget.give(8 * items.len() as u64);
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.set(&[key, value])?;
+            }
+            b'u' => {
+                let items = self.marked()?;
+                self.set(&items)?;
+                self.budget.give(8 * items.len() as u64);
+            }
+            b'R' => self.reduce()?,
+            b'Q' => self.persistent()?,
+            // The attributes of a dictionary: versions of its modules.
+            b'b' => {
+                self.pop()?;
+                self.top()?;
+            }
+            b'q' => {
+                let at = self.number(1)?;
+                self.keep(at)?;
+            }
+            b'r' => {
+                let at = self.number(4)?;
+                self.keep(at)?;
+            }
+            0x94 => self.keep(self.memo.len() as u64)?,
+            code @ (b'h' | b'j') => {
+                let at = self.number(if code == b'h' { 1 } else { 4 })?;
+                let known = self.memo.get(&at).copied();
+                let none = || FormatError::new(Flaw::Syntax, "the pickle", "a value kept before", at);
+                self.push_known(known.ok_or_else(none)?)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Returns the tensors of a dictionary by name, or of the dictionary in it that is the state of a model.

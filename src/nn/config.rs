@@ -1,58 +1,18 @@
 //! Models as Keras's JSON: `model.to_json()` there is [`Model::from_json`] here, and the other way about.
 
+use super::model::as_model;
 use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted, layers::REGISTRY};
 use crate::{
     graph::TensorType,
     io::{Budget, FormatError},
     tensor::DType,
 };
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
     sync::Arc,
 };
-
-/// Returns an object as Keras writes it: module, class, configuration.
-pub(super) fn object<E>(module: &str, named: Result<Json, E>) -> Json {
-    let mut object = named.unwrap_or_default();
-    if let Json::Object(map) = &mut object {
-        map.entry("config").or_insert_with(|| json!({}));
-        map.insert("module".into(), module.into());
-        map.insert("registered_name".into(), Json::Null);
-    }
-    object
-}
-
-/// Returns what `build` makes of an object of Keras, or of its name alone, with defaults by class for what is not said.
-pub(super) fn from_object<'de, D: Deserializer<'de>, T>(
-    d: D,
-    defaults: &[(&str, &str)],
-    build: impl FnOnce(Json) -> serde_json::Result<T>,
-) -> Result<T, D::Error> {
-    let mut value = Json::deserialize(d)?;
-    let class = value.as_str().or(value["class_name"].as_str()).unwrap_or_default();
-    let class: String = class.split('_').flat_map(capitalized).collect();
-    let mut config: Map<String, Json> = match defaults.iter().find(|(name, _)| *name == class) {
-        Some((_, text)) => serde_json::from_str(text).unwrap_or_default(),
-        None => Map::new(),
-    };
-    if let Some(given) = value.get_mut("config").and_then(Json::as_object_mut) {
-        config.extend(std::mem::take(given).into_iter().filter(|(key, value)| key != "seed" && !value.is_null()));
-    }
-    let object = if config.is_empty() {
-        json!({ "class_name": class })
-    } else {
-        json!({ "class_name": class, "config": config })
-    };
-    build(object).map_err(serde::de::Error::custom)
-}
-
-fn capitalized(word: &str) -> impl Iterator<Item = char> {
-    let mut chars = word.chars();
-    chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars.collect::<Vec<_>>())
-}
 
 /// Options of Keras that change nothing here.
 const WITHOUT_EFFECT: [&str; 13] = [
@@ -81,7 +41,7 @@ fn without_effect(key: &str, value: &Json) -> bool {
 
 /// Returns a layer as Keras writes it, or an error for one that no file can describe.
 pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> Result<Json, LayerError> {
-    if let Some(model) = layer.as_model() {
+    if let Some(model) = as_model(&*layer) {
         let mut object = model.config_object()?;
         object["config"]["name"] = name.into();
         set_trainable(&mut object["config"], trainable);
@@ -196,7 +156,7 @@ fn node_bytes(path: usize) -> u64 {
 /// Calls a layer of a file. What it makes over the two nodes that [`draw`] counts is drawn now.
 fn call(layer: &Arc<dyn Layer>, inputs: &[Tensor], budget: Option<&Budget>) -> Result<Vec<Tensor>, LayerError> {
     let (results, count) = call_counted(layer, inputs)?;
-    if let (Some(budget), None) = (budget, layer.as_model()) {
+    if let (Some(budget), None) = (budget, as_model(&**layer)) {
         let path = layer.given_name().map_or(0, str::len);
         budget.take("the model", count.saturating_sub(2) as u64 * node_bytes(path)).map_err(exceeded)?;
     }

@@ -138,7 +138,7 @@ pub(super) fn call_counted(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<(
         .map(|(i, t)| graph.input(&format!("input{i}"), t.shape().clone(), t.ty().dtype))
         .collect();
     let mut built = Built::default();
-    let name = layer.given_name().map_or_else(|| super::model::snake_case(layer.kind()), str::to_owned);
+    let name = layer.given_name().map_or_else(|| super::names::snake_case(layer.kind()), str::to_owned);
     let wrong = |wanted: &str, got: String, advice: &str| {
         Err(error(&name, layer.as_ref(), OpError::new(layer.kind(), wanted, got, advice)))
     };
@@ -157,7 +157,7 @@ pub(super) fn call_counted(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<(
         })
         .map_err(|e| error(&name, layer.as_ref(), e))?;
     let used: HashSet<&Value> = outputs.iter().chain(graph.nodes().iter().flat_map(|n| &n.inputs)).collect();
-    if let Some(value) = values.iter().find(|v| !used.contains(v)).filter(|_| layer.as_model().is_none()) {
+    if let Some(value) = values.iter().find(|v| !used.contains(v)).filter(|_| layer.nested().is_none()) {
         let (wanted, got) = (format!("no more inputs than {}", value.node), inputs.len().to_string());
         return wrong(&wanted, got, "apply the layer to fewer tensors, or combine them first");
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Bounds, Number,
-    config::{from_object, object},
+    keras_object::{from_object, object},
 };
 use crate::{graph::Initialize, tensor::Philox};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

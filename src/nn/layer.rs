@@ -1,8 +1,9 @@
-use super::{Constraint, Initializer, Model, Regularizer, check_numbers};
+use super::{Constraint, Initializer, Regularizer, check_numbers};
 use crate::{
     graph::{Graph, OpError, TensorType, Value},
     tensor::Shape,
 };
+use std::any::Any;
 use std::{collections::HashMap, fmt, sync::Arc};
 
 /// A layer cannot be built on what comes before it.
@@ -55,8 +56,8 @@ pub trait Layer: fmt::Debug + Send + Sync {
         serde_json::Value::Null
     }
 
-    /// Returns the model that this layer is, if it is one.
-    fn as_model(&self) -> Option<&Model> {
+    /// Returns the layer where it is a [`Model`](super::Model), else `None`.
+    fn nested(&self) -> Option<&dyn Any> {
         None
     }
 

@@ -1,6 +1,6 @@
 //! What training makes small.
 
-use super::{Bounds, Metric, Number, layer::setter};
+use super::{Bounds, Metric, Number, layer::setter, metrics::mean_of_sample};
 use crate::{
     graph::{Graph, OpError, Value},
     ops::Elementwise,
@@ -71,12 +71,6 @@ impl Loss for SparseCategoricalCrossentropy {
         let each = g.softmax_cross_entropy(logits, labels)?;
         mean_of_sample(g, each)
     }
-}
-
-/// Returns the mean of each sample's elements, shape (N).
-pub(super) fn mean_of_sample(g: &mut Graph, x: Value) -> Result<Value, OpError> {
-    let axes: Vec<usize> = (1..g.shape(x).rank()).collect();
-    if axes.is_empty() { Ok(x) } else { g.mean_axes(x, &axes, false) }
 }
 
 /// Declares losses of predictions p and labels t of one shape, which are metrics too: the numbers whose mean over a

@@ -1,6 +1,6 @@
 //! What a history shows beside the loss.
 
-use super::{Bounds, Number, layer::setter, losses::mean_of_sample};
+use super::{Bounds, Number, layer::setter};
 use crate::{
     graph::{Graph, OpError, Value},
     ops::Part,
@@ -339,4 +339,10 @@ impl Metric for Auc {
         });
         steps.sum()
     }
+}
+
+/// Returns the mean of each sample's elements, shape (N).
+pub(super) fn mean_of_sample(g: &mut Graph, x: Value) -> Result<Value, OpError> {
+    let axes: Vec<usize> = (1..g.shape(x).rank()).collect();
+    if axes.is_empty() { Ok(x) } else { g.mean_axes(x, &axes, false) }
 }

@@ -1,3 +1,4 @@
+use super::names::{Names, refused};
 use super::{
     Input, IntoLayer, Layer, LayerError, Mode, Scope, Tensor, Weight, functional,
     layer::Built,
@@ -8,6 +9,7 @@ use crate::{
     tensor::{DType, HostTensor, Philox, Purpose, Shape, stream_id},
 };
 use std::{
+    any::Any,
     collections::{HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
@@ -136,9 +138,34 @@ pub struct Assembled {
     pub weights: Vec<Weight>,
 }
 
-fn refused(layer: &str, kind: &str, wanted: &str, got: impl Into<String>, advice: &str) -> LayerError {
-    let (layer, kind) = (layer.to_owned(), kind.to_owned());
-    LayerError { layer, kind, wanted: wanted.into(), got: got.into(), advice: advice.into() }
+/// Returns the calls of layers that the outputs need, in the order in which they were made.
+fn needed<'t>(inputs: &'t [Tensor], outputs: &'t [Tensor]) -> Result<Vec<&'t Arc<functional::Node>>, LayerError> {
+    let mut given: HashSet<(u64, usize)> = HashSet::new();
+    if let Some(twice) = inputs.iter().find(|t| !given.insert((t.node.id, t.output))) {
+        let input = twice.node.name.as_deref().unwrap_or("input");
+        return Err(refused(input, "InputLayer", "each input once", "one that is listed twice", "list it once"));
+    }
+    let (mut seen, mut nodes) = (HashSet::new(), Vec::new());
+    let mut stack: Vec<&Tensor> = outputs.iter().collect();
+    while let Some(Tensor { node, output }) = stack.pop() {
+        if given.contains(&(node.id, *output)) || !seen.insert(node.id) {
+            continue;
+        }
+        if node.layer.is_none() {
+            let input = node.name.as_deref().unwrap_or("input");
+            let advice = "list every `Input` that the outputs need";
+            return Err(refused(input, "InputLayer", "an input of the model", "one that is not listed", advice));
+        }
+        nodes.push(node);
+        stack.extend(&node.inputs);
+    }
+    nodes.sort_by_key(|n| n.id);
+    Ok(nodes)
+}
+
+/// Returns the model that a layer is, if it is one.
+pub(super) fn as_model(layer: &dyn Layer) -> Option<&Model> {
+    layer.nested()?.downcast_ref()
 }
 
 impl Model {
@@ -154,52 +181,15 @@ impl Model {
         if inputs.is_empty() || outputs.is_empty() {
             return Err(refused(name, "Model", "inputs and outputs", "none", "give at least one of each"));
         }
-        let mut seen: HashSet<u64> = HashSet::new();
-        let mut nodes: Vec<&Arc<functional::Node>> = Vec::new();
-        let mut stack: Vec<&Tensor> = outputs.iter().collect();
-        let mut given: HashSet<(u64, usize)> = HashSet::new();
-        if let Some(twice) = inputs.iter().find(|t| !given.insert((t.node.id, t.output))) {
-            let input = twice.node.name.as_deref().unwrap_or("input");
-            return Err(refused(input, "InputLayer", "each input once", "one that is listed twice", "list it once"));
-        }
-        while let Some(Tensor { node, output }) = stack.pop() {
-            if given.contains(&(node.id, *output)) || !seen.insert(node.id) {
-                continue;
-            }
-            if node.layer.is_none() {
-                let input = node.name.as_deref().unwrap_or("input");
-                let advice = "list every `Input` that the outputs need";
-                return Err(refused(input, "InputLayer", "an input of the model", "one that is not listed", advice));
-            }
-            nodes.push(node);
-            stack.extend(&node.inputs);
-        }
-        nodes.sort_by_key(|n| n.id);
-        let mut counts: HashMap<String, usize> = HashMap::new();
-        let mut taken: HashSet<String> = HashSet::new();
-        let mut name_of = |given: Option<&str>, kind: &str| {
-            let name = given.map_or_else(
-                || {
-                    let stem = snake_case(kind);
-                    let count = counts.entry(stem.clone()).or_insert(0);
-                    *count += 1;
-                    if *count == 1 { stem } else { format!("{stem}_{}", *count - 1) }
-                },
-                str::to_owned,
-            );
-            let advice = "rename one of them, or use one layer twice by `&Arc<dyn Layer>`";
-            match taken.insert(name.clone()) {
-                true => Ok(name),
-                false => Err(refused(&name, kind, "a name of its own", "a name that another layer has", advice)),
-            }
-        };
+        let nodes = needed(inputs, outputs)?;
+        let mut names = Names::default();
         let mut places: HashMap<(u64, usize), usize> = HashMap::new();
         let mut model_inputs = Vec::new();
         for (i, input) in inputs.iter().enumerate() {
             let name = match (&input.node.layer, input.node.name.as_deref()) {
-                (None, given) => name_of(given, "InputLayer")?,
+                (None, given) => names.of(given, "InputLayer")?,
                 // An inner tensor as input: the model begins there.
-                (Some(_), _) => name_of(None, "InputLayer")?,
+                (Some(_), _) => names.of(None, "InputLayer")?,
             };
             places.insert((input.node.id, input.output), i);
             model_inputs.push((name, input.ty().clone()));
@@ -214,7 +204,7 @@ impl Model {
             let at = match known.entry(Arc::as_ptr(layer).cast()) {
                 Entry::Occupied(place) => *place.get(),
                 Entry::Vacant(place) => {
-                    let name = name_of(layer.given_name(), layer.kind())?;
+                    let name = names.of(layer.given_name(), layer.kind())?;
                     layers.push(Placed { layer: layer.clone(), name, trainable: layer.trainable() });
                     uses.push(0);
                     *place.insert(layers.len() - 1)
@@ -247,7 +237,7 @@ impl Model {
             values: HashMap::new(),
         };
         for Placed { layer, name, .. } in &model.layers {
-            let inner = layer.as_model().into_iter().flat_map(|m| &m.values);
+            let inner = as_model(&**layer).into_iter().flat_map(|m| &m.values);
             model.values.extend(inner.map(|(weight, value)| (format!("{name}/{weight}"), value.clone())));
         }
         model.refresh()?;
@@ -418,7 +408,7 @@ impl Model {
     pub fn layer(&self, path: &str) -> Result<&Arc<dyn Layer>, LayerError> {
         let (name, rest) = path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)));
         let placed = self.places.get(name).map(|&at| &self.layers[at]).ok_or_else(|| self.unknown(name))?;
-        match (rest, placed.layer.as_model()) {
+        match (rest, as_model(&*placed.layer)) {
             (None, _) => Ok(&placed.layer),
             (Some(rest), Some(model)) => model.layer(rest),
             (Some(_), None) => Err(self.unknown(path)),
@@ -437,7 +427,7 @@ impl Model {
         match rest {
             None => self.layers[at].trainable = trainable,
             Some(rest) => {
-                let mut inner = self.layers[at].layer.as_model().ok_or_else(|| self.unknown(path))?.clone();
+                let mut inner = as_model(&*self.layers[at].layer).ok_or_else(|| self.unknown(path))?.clone();
                 inner.set_trainable(rest, trainable)?;
                 self.layers[at].layer = Arc::new(inner);
             }
@@ -558,7 +548,7 @@ impl Layer for Model {
         Some(&self.name)
     }
 
-    fn as_model(&self) -> Option<&Model> {
+    fn nested(&self) -> Option<&dyn Any> {
         Some(self)
     }
 
@@ -576,18 +566,4 @@ impl Weight {
     pub fn count(&self) -> usize {
         self.shape.iter().product()
     }
-}
-
-/// Returns `max_pooling2d` for `MaxPooling2D`, as Keras does.
-pub(super) fn snake_case(kind: &str) -> String {
-    let chars: Vec<char> = kind.chars().collect();
-    let mut out = String::new();
-    for (i, &c) in chars.iter().enumerate() {
-        let border = i > 0 && (chars[i - 1].is_lowercase() || chars.get(i + 1).is_some_and(|n| n.is_lowercase()));
-        if c.is_uppercase() && border {
-            out.push('_');
-        }
-        out.extend(c.to_lowercase());
-    }
-    out
 }

@@ -1,5 +1,6 @@
 //! Weights from files under other names than a model's own.
 
+use super::model::as_model;
 use super::{LayerError, Model, models::torchvision_name};
 use crate::{
     Error,
@@ -179,10 +180,10 @@ impl Model {
         names.sort_by_key(|name| ranks.get(name).copied());
         for name in names {
             let layer = self.layer(name)?;
-            let classes = match layer.as_model() {
+            let classes = match as_model(&**layer) {
                 // Both are functional models here.
                 Some(_) => vec!["functional".to_owned(), "sequential".into(), "model".into()],
-                None => vec![super::model::snake_case(layer.kind())],
+                None => vec![super::names::snake_case(layer.kind())],
             };
             let numbered = |class: &String| match counts.get(class) {
                 None | Some(0) => class.clone(),
@@ -196,7 +197,7 @@ impl Model {
             let numbered = numbered(&class);
             *counts.entry(class).or_insert(0) += 1;
             let key = format!("{root}{numbered}");
-            match layer.as_model() {
+            match as_model(&**layer) {
                 Some(model) => {
                     let mut inner = Vec::new();
                     model.by_class(&format!("{key}/layers/"), groups, &mut inner)?;
@@ -226,7 +227,7 @@ impl Model {
         let mut places: Vec<usize> = keys_below(weights, path).map(|(_, &i)| i).collect();
         places.sort_unstable();
         let mut weights: Vec<&super::Weight> = places.into_iter().map(|i| &self.weights()[i]).collect();
-        if self.layer(path).is_ok_and(|l| l.as_model().is_some()) {
+        if self.layer(path).is_ok_and(|l| as_model(&**l).is_some()) {
             // A model's trainable weights come first in files of Keras 2.
             weights.sort_by_key(|w| !w.trainable);
         }

@@ -1,12 +1,10 @@
 use super::{
-    Arena, Result, RuntimeError, Session, Store,
+    Result, RuntimeError,
     error::{Bytes, driver_advice},
     gpu::Gpu,
+    pipeline::Pipelines,
 };
-use crate::{
-    graph::{DeviceClass, DeviceProfile},
-    passes::{Layout, Plan},
-};
+use crate::graph::{DeviceClass, DeviceProfile};
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 /// A graphics interface.
@@ -127,6 +125,7 @@ pub struct Engine {
 
 struct Inner {
     gpu: Option<Arc<Gpu>>,
+    pipelines: Pipelines,
     profile: DeviceProfile,
     info: AdapterInfo,
 }
@@ -336,7 +335,14 @@ impl Engine {
             f16: false,
             cooperative_matrix: false,
         };
-        Engine { inner: Arc::new(Inner { gpu: None, profile: DeviceProfile::portable(DeviceClass::Cpu), info }) }
+        Engine {
+            inner: Arc::new(Inner {
+                gpu: None,
+                pipelines: Pipelines::default(),
+                profile: DeviceProfile::portable(DeviceClass::Cpu),
+                info,
+            }),
+        }
     }
 
     /// Returns what an application should request its device with.
@@ -381,7 +387,7 @@ impl Engine {
             Bytes(profile.max_buffer_bytes),
             gpu.budget.map_or("none".to_owned(), |b| Bytes(b).to_string()),
         );
-        Engine { inner: Arc::new(Inner { gpu: Some(Arc::new(gpu)), profile, info }) }
+        Engine { inner: Arc::new(Inner { gpu: Some(Arc::new(gpu)), pipelines: Pipelines::default(), profile, info }) }
     }
 
     /// Returns the adapter.
@@ -409,6 +415,10 @@ impl Engine {
         self.inner.gpu.as_ref().map_or(0, |gpu| gpu.used())
     }
 
+    pub(super) fn pipelines(&self) -> &Pipelines {
+        &self.inner.pipelines
+    }
+
     /// Tells an engine on a borrowed device that the device was lost; every later call returns that error.
     pub fn notify_lost(&self) {
         if let Some(gpu) = &self.inner.gpu {
@@ -419,37 +429,6 @@ impl Engine {
     /// Returns the error that ended this engine, if one did.
     pub fn check(&self) -> Result<()> {
         self.inner.gpu.as_ref().map_or(Ok(()), |gpu| gpu.poison.check())
-    }
-
-    /// Returns zero-filled memory for named tensors, one buffer per chunk, or an error that names the tensor
-    /// that does not fit.
-    pub fn store(&self, layout: Arc<Layout>) -> Result<Store> {
-        Store::new(self, layout)
-    }
-
-    /// Returns an empty arena that sessions can share; it grows as they are made.
-    pub fn arena(&self) -> Arena {
-        Arena::default()
-    }
-
-    /// Returns a session that runs a plan, with its pipelines built and its memory allocated.
-    ///
-    /// `stores` are what the plan's store numbers mean. Sessions that share an arena overwrite each other's
-    /// activations: read the outputs of one before the other runs.
-    pub fn session(&self, plan: Arc<Plan>, stores: &[Store], arena: Option<&Arena>) -> Result<Session> {
-        self.session_with_progress(plan, stores, arena, &|_, _| {})
-    }
-
-    /// Returns a session as [`Engine::session`] does, and calls `on_pipeline(done, total)` as its pipelines are
-    /// built, from the threads that build them.
-    pub fn session_with_progress(
-        &self,
-        plan: Arc<Plan>,
-        stores: &[Store],
-        arena: Option<&Arena>,
-        on_pipeline: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<Session> {
-        Session::new(self, plan, stores, arena, on_pipeline)
     }
 
     /// Has the buffer number `n` from now on, from 0, refused as a driver does whose memory is full.

@@ -1,4 +1,4 @@
-use super::{Result, RuntimeError, pipeline::Pipelines};
+use super::{Result, RuntimeError};
 use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot_channel};
 use std::{
     future::Future,
@@ -42,7 +42,6 @@ pub(super) struct Gpu {
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
     pub poison: Arc<Poison>,
-    pub pipelines: Pipelines,
     pub budget: Option<u64>,
     pub timeout: Duration,
     used: Arc<AtomicU64>,
@@ -94,7 +93,6 @@ impl Gpu {
             device,
             queue,
             poison: Arc::default(),
-            pipelines: Pipelines::default(),
             budget,
             timeout: timeout.unwrap_or(Duration::from_secs(60)),
             used: Arc::default(),

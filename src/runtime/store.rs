@@ -45,6 +45,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Engine {
+    /// Returns zero-filled memory for named tensors, one buffer per chunk, or an error that names the tensor
+    /// that does not fit.
+    pub fn store(&self, layout: Arc<Layout>) -> Result<Store> {
+        Store::new(self, layout)
+    }
+}
+
 impl Store {
     pub(super) fn new(engine: &Engine, layout: Arc<Layout>) -> Result<Self> {
         let memory = match engine.gpu() {

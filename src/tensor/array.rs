@@ -50,6 +50,21 @@ impl Array {
     }
 }
 
+impl HostTensor {
+    /// Returns the elements as 64-bit floats, in which every supported type is exact.
+    pub fn to_array(&self) -> Array {
+        let data = match self.data() {
+            Data::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::F16(v) => v.iter().map(|x| x.to_f64()).collect(),
+            Data::BF16(v) => v.iter().map(|x| x.to_f64()).collect(),
+            Data::U8(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::I32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Data::U32(v) => v.iter().map(|&x| f64::from(x)).collect(),
+        };
+        Array { shape: self.shape().to_vec(), data }
+    }
+}
+
 /// Returns the elements of `width` bytes at `offset + Σ coordinate · stride` for all coordinates of a shape, the last
 /// running fastest; strides and offset count elements. The caller makes sure that they lie inside `bytes`.
 pub(crate) fn gather(bytes: &[u8], width: usize, shape: &[usize], strides: &[usize], offset: usize) -> Vec<u8> {

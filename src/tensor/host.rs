@@ -170,19 +170,6 @@ impl HostTensor {
         }
     }
 
-    /// Returns the elements as 64-bit floats, in which every supported type is exact.
-    pub fn to_array(&self) -> super::Array {
-        let data = match &self.data {
-            Data::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),
-            Data::F16(v) => v.iter().map(|x| x.to_f64()).collect(),
-            Data::BF16(v) => v.iter().map(|x| x.to_f64()).collect(),
-            Data::U8(v) => v.iter().map(|&x| f64::from(x)).collect(),
-            Data::I32(v) => v.iter().map(|&x| f64::from(x)).collect(),
-            Data::U32(v) => v.iter().map(|&x| f64::from(x)).collect(),
-        };
-        super::Array { shape: self.shape.clone(), data }
-    }
-
     /// Returns the rows `start .. start + n` of the first axis, or `None` where there are not so many.
     pub fn rows(&self, start: usize, n: usize) -> Option<HostTensor> {
         let rows = *self.shape.first()?;

@@ -4,6 +4,7 @@
 //! gradients against central differences, and looks whether planted faults are noticed and bad cases refused.
 
 mod branches;
+mod case;
 mod checks;
 mod indices;
 mod run;

@@ -2,7 +2,7 @@
 
 use super::{
     Failure, Run,
-    checks::{Case, device_feeds, rng},
+    case::{Case, device_feeds, rng},
     of, reference,
     run::Prepared,
     sample_graph, sample_inputs, step_of,

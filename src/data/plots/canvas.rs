@@ -1,6 +1,23 @@
 //! Colours, text and tiles on a bitmap.
 
-use super::*;
+use crate::io::{Flaw, FormatError, image::to_rgb};
+use crate::tensor::{Data, HostTensor};
+use image::RgbImage;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::HPos;
+use std::sync::OnceLock;
+
+pub(in crate::data) const INK: RGBColor = RGBColor(38, 42, 51);
+pub(in crate::data) const PALE: RGBColor = RGBColor(120, 126, 138);
+pub(in crate::data) const LINE: RGBColor = RGBColor(226, 229, 234);
+pub(in crate::data) const PAPER: RGBColor = RGBColor(255, 255, 255);
+pub(in crate::data) const BLUE: RGBColor = RGBColor(37, 99, 180);
+pub(in crate::data) const ORANGE: RGBColor = RGBColor(226, 112, 42);
+pub(in crate::data) const FONT: &str = "DejaVu Sans";
+pub(in crate::data) const MARGIN: i32 = 24;
+pub(in crate::data) const TITLE: f64 = 24.0;
+pub(in crate::data) const TEXT: f64 = 17.0;
 
 /// Returns width and height of a tile of w × h pixels that are a whole number of dots, near `target`.
 pub(super) fn fit(h: usize, w: usize, target: i32) -> (i32, i32) {
@@ -200,4 +217,15 @@ impl Canvas {
         RgbImage::from_raw(self.w as u32, self.h as u32, self.rgb)
             .ok_or_else(|| cannot_draw("a buffer of another size"))
     }
+}
+
+/// Returns a picture's colours; floats are spread over the range that they take.
+pub(super) fn shown(picture: &HostTensor) -> Result<RgbImage, FormatError> {
+    if matches!(picture.data(), Data::U8(_)) {
+        return to_rgb(picture);
+    }
+    let values = picture.to_f32();
+    let (low, high) = range(&values);
+    let spread = values.iter().map(|x| (x - low) / (high - low)).collect();
+    to_rgb(&HostTensor::f32(picture.shape(), spread).map_err(cannot_draw)?)
 }

@@ -1,9 +1,6 @@
 //! Boxes joined by arrows, from the top down, as SVG and as pictures.
 
-use super::{
-    BLUE, FONT, INK, LINE, MARGIN, ORANGE, PALE, PAPER, TEXT,
-    canvas::{Canvas, mask},
-};
+use super::canvas::{BLUE, Canvas, FONT, INK, LINE, MARGIN, ORANGE, PALE, PAPER, TEXT, mask};
 use crate::io::FormatError;
 use image::RgbImage;
 use plotters::style::{RGBColor, text_anchor::HPos};

@@ -4,26 +4,17 @@
 mod canvas;
 pub(crate) mod diagram;
 
-use crate::io::{Flaw, FormatError, image::to_rgb};
-use crate::tensor::{Data, HostTensor};
+use crate::io::{Flaw, FormatError};
+use crate::tensor::HostTensor;
 use image::RgbImage;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
-use std::sync::OnceLock;
 
-use canvas::*;
-
-const INK: RGBColor = RGBColor(38, 42, 51);
-const PALE: RGBColor = RGBColor(120, 126, 138);
-const LINE: RGBColor = RGBColor(226, 229, 234);
-const PAPER: RGBColor = RGBColor(255, 255, 255);
-const BLUE: RGBColor = RGBColor(37, 99, 180);
-const ORANGE: RGBColor = RGBColor(226, 112, 42);
-const FONT: &str = "DejaVu Sans";
-const MARGIN: i32 = 24;
-const TITLE: f64 = 24.0;
-const TEXT: f64 = 17.0;
+use canvas::{
+    BLUE, Canvas, FONT, INK, LINE, MARGIN, ORANGE, PALE, PAPER, TEXT, TITLE, cannot_draw, diverging, fit, mix, range,
+    shown, viridis,
+};
 
 /// The most feature maps, or filters, or inputs of filters, that one layer's picture shows.
 const MOST_TILES: usize = 64;
@@ -420,17 +411,6 @@ pub fn heats(picture: &HostTensor, maps: &[(String, HostTensor)]) -> Result<RgbI
         canvas.framed(rgb, x, 56, side);
     }
     canvas.finish()
-}
-
-/// Returns a picture's colours; floats are spread over the range that they take.
-fn shown(picture: &HostTensor) -> Result<RgbImage, FormatError> {
-    if matches!(picture.data(), Data::U8(_)) {
-        return to_rgb(picture);
-    }
-    let values = picture.to_f32();
-    let (low, high) = range(&values);
-    let spread = values.iter().map(|x| (x - low) / (high - low)).collect();
-    to_rgb(&HostTensor::f32(picture.shape(), spread).map_err(cannot_draw)?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::tensor::{Philox, Purpose};
+use std::sync::OnceLock;
 
 /// Keeps a picture where `HUBEL_PICTURES` names a folder, to be looked at.
 fn keep(name: &str, picture: &RgbImage) {

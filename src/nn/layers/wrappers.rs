@@ -4,7 +4,7 @@ use crate::{
     nn::{
         IntoLayer, Layer, Scope,
         config::{layer_from_json, layer_to_json},
-        model::snake_case,
+        names::snake_case,
     },
     ops::Part,
     tensor::Shape,

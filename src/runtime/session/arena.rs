@@ -20,6 +20,13 @@ pub struct Arena {
     buffers: Arc<Mutex<Vec<Arc<DeviceBuffer>>>>,
 }
 
+impl Engine {
+    /// Returns an empty arena that sessions can share; it grows as they are made.
+    pub fn arena(&self) -> Arena {
+        Arena::default()
+    }
+}
+
 impl Arena {
     /// Makes room for arenas of these sizes in bytes, or returns an error where memory is out.
     pub fn reserve(&self, engine: &Engine, arenas: &[u64]) -> Result<()> {

@@ -1,9 +1,9 @@
 //! What tests and tuners look at: the time of each launch, and memory.
 
-use super::{EXTERNAL_IN_RUN, Session};
+use super::{EXTERNAL_IN_RUN, Session, queries::Queries};
 use crate::{
     graph::Step,
-    runtime::{Result, RuntimeError, gpu::DeviceBuffer},
+    runtime::{Result, RuntimeError},
 };
 
 /// The time that one launch took on the device.
@@ -15,11 +15,6 @@ pub struct Timing {
     pub kernel: String,
     /// Milliseconds.
     pub ms: f64,
-}
-
-pub(super) struct Queries {
-    set: wgpu::QuerySet,
-    resolved: DeviceBuffer,
 }
 
 impl Session {

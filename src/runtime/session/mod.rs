@@ -1,13 +1,15 @@
 mod arena;
+mod external;
 mod inspect;
+mod queries;
 mod record;
 
 pub use arena::Arena;
+pub use external::External;
 pub use inspect::Timing;
-pub use record::External;
 
-use inspect::Queries;
-use record::{ExternalSet, is_external, n_externals, touches_external};
+use external::{ExternalSet, is_external, n_externals, touches_external};
+use queries::Queries;
 
 use super::{
     Engine, Result, RuntimeError, Store,
@@ -19,7 +21,7 @@ use super::{
 use crate::{
     graph::Step,
     kernels::Access,
-    passes::{BufferRef, Place, Plan, PlannedDispatch, Port},
+    passes::{Binding, BufferRef, Place, Plan, PlannedDispatch, Port},
     tensor::HostTensor,
 };
 use std::{
@@ -69,10 +71,68 @@ struct Progress {
     pending: Option<(Pending, usize)>,
 }
 
+impl Engine {
+    /// Returns a session that runs a plan, with its pipelines built and its memory allocated.
+    ///
+    /// `stores` are what the plan's store numbers mean. Sessions that share an arena overwrite each other's
+    /// activations: read the outputs of one before the other runs.
+    pub fn session(&self, plan: Arc<Plan>, stores: &[Store], arena: Option<&Arena>) -> Result<Session> {
+        self.session_with_progress(plan, stores, arena, &|_, _| {})
+    }
+
+    /// Returns a session as [`Engine::session`] does, and calls `on_pipeline(done, total)` as its pipelines are
+    /// built, from the threads that build them.
+    pub fn session_with_progress(
+        &self,
+        plan: Arc<Plan>,
+        stores: &[Store],
+        arena: Option<&Arena>,
+        on_pipeline: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<Session> {
+        Session::new(self, plan, stores, arena, on_pipeline)
+    }
+}
+
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Session({} dispatches on {:?})", self.plan.dispatches.len(), self.engine)
     }
+}
+
+/// Returns where each input begins in the staging buffer, behind the step record, and the buffer's size.
+fn staging_layout(plan: &Plan) -> (Vec<u64>, u64) {
+    let mut bytes = STAGING_ALIGN;
+    let offset = |port: &Port| {
+        let at = bytes;
+        if !is_external(port) {
+            bytes += port.ty.bytes(plan.capacity).next_multiple_of(STAGING_ALIGN);
+        }
+        at
+    };
+    let offsets = plan.inputs.iter().map(offset).collect();
+    (offsets, bytes)
+}
+
+/// Returns the buffer that holds the numbers from 0 on, as many as the plan's chunked launches bind.
+fn chunk_indices(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
+    let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.place.buffer == BufferRef::Parts);
+    let n = bound.map(|b| b.place.offset / STAGING_ALIGN + 1).max().unwrap_or(1);
+    let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+    let buffer = gpu.buffer("the numbers of chunks", n * STAGING_ALIGN, uniform, false)?;
+    let mut numbers = vec![0u32; (n * STAGING_ALIGN / 4) as usize];
+    numbers.chunks_mut(STAGING_ALIGN as usize / 4).zip(0..).for_each(|(words, number)| words[0] = number);
+    gpu.upload(&buffer.raw, 0, bytemuck::cast_slice(&numbers))?;
+    Ok(buffer)
+}
+
+/// Returns the stores that a step writes, each once.
+fn written_stores(plan: &Plan) -> Vec<usize> {
+    let written = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.access == Access::ReadWrite);
+    let store = |b: &Binding| if let BufferRef::Store { store, .. } = b.place.buffer { Some(store) } else { None };
+    let mut stores: Vec<usize> = written.filter_map(store).collect();
+    stores.sort_unstable();
+    stores.dedup();
+    stores
 }
 
 impl Session {
@@ -89,46 +149,27 @@ impl Session {
             advice: "evaluate the graph, or make an engine on an adapter",
         })?;
         gpu.poison.check()?;
-        let all = Range { start: 0, end: plan.dispatches.len() };
         check_plan(engine, &gpu, &plan, stores)?;
 
-        let mut staging_offsets = Vec::new();
-        let mut staging_bytes = STAGING_ALIGN;
-        for port in &plan.inputs {
-            staging_offsets.push(staging_bytes);
-            if !is_external(port) {
-                staging_bytes += port.ty.bytes(plan.capacity).next_multiple_of(STAGING_ALIGN);
-            }
-        }
+        let (staging_offsets, staging_bytes) = staging_layout(&plan);
         let names = |ports: &[Port]| ports.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>().join(", ");
         gpu.check_size(|| format!("a step's inputs ({})", names(&plan.inputs)), staging_bytes)?;
         let arenas = arena.cloned().unwrap_or_default().take(&gpu, &plan.arenas, &plan.dispatches)?;
         let ring = Ring::new(&gpu, staging_bytes)?;
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let step = gpu.buffer("the step record", STAGING_ALIGN, uniform, false)?;
-        let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.place.buffer == BufferRef::Parts);
-        let n_parts = bound.map(|b| b.place.offset / STAGING_ALIGN + 1).max().unwrap_or(1);
-        let parts = gpu.buffer("the numbers of parts", n_parts * STAGING_ALIGN, uniform, false)?;
-        let mut numbers = vec![0u32; (n_parts * STAGING_ALIGN / 4) as usize];
-        numbers.chunks_mut(STAGING_ALIGN as usize / 4).zip(0..).for_each(|(words, number)| words[0] = number);
-        gpu.upload(&parts.raw, 0, bytemuck::cast_slice(&numbers))?;
+        let parts = chunk_indices(&gpu, &plan)?;
         let mut readback = Readback::default();
         let output = plan.outputs.iter().filter(|p| !is_external(p)).map(|p| p.ty.bytes(plan.capacity)).max();
         readback.reserve(&gpu, output.unwrap_or(0))?;
 
-        let pipelines = gpu.pipelines.get(&gpu, &plan.dispatches, progress)?;
+        let pipelines = engine.pipelines().get(&gpu, &plan.dispatches, progress)?;
         for (dispatch, pipeline) in plan.dispatches.iter().zip(&pipelines) {
             check_bindings(dispatch, pipeline)?;
         }
         let n_inputs = plan.inputs.len();
-        let mut changed: Vec<usize> = (plan.dispatches.iter().flat_map(|d| &d.bindings))
-            .filter(|b| b.access == Access::ReadWrite)
-            .filter_map(|b| if let BufferRef::Store { store, .. } = b.place.buffer { Some(store) } else { None })
-            .collect();
-        changed.sort_unstable();
-        changed.dedup();
         let mut session = Session {
-            changed,
+            changed: written_stores(&plan),
             engine: engine.clone(),
             timeout: gpu.timeout,
             gpu,
@@ -155,13 +196,7 @@ impl Session {
         if session.n_externals() > 0 {
             session.make_records()?;
         } else {
-            // Recorded once and thrown away, so that whatever the device would refuse is refused here.
-            let gpu = &session.gpu;
-            gpu.scoped("the plan", 0, || {
-                let mut encoder = gpu.device.create_command_encoder(&Default::default());
-                session.encode(&mut encoder, session.plan.capacity, all, None);
-                encoder.finish()
-            })?;
+            session.try_encode()?;
         }
         session.gpu.poison.check()?;
         log::debug!(
@@ -172,6 +207,15 @@ impl Session {
             start.elapsed()
         );
         Ok(session)
+    }
+
+    /// Records the plan once and drops the recording, so that whatever the device would refuse is refused here.
+    fn try_encode(&self) -> Result<()> {
+        self.gpu.scoped("the plan", 0, || {
+            let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+            self.encode(&mut encoder, self.plan.capacity, 0..self.plan.dispatches.len(), None);
+            encoder.finish();
+        })
     }
 
     /// Returns the plan.

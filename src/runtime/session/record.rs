@@ -1,9 +1,12 @@
 //! Steps inside the caller's command encoder, on the caller's buffers.
 
-use super::{STEP_BYTES, Session};
+use super::{
+    STEP_BYTES, Session,
+    external::{External, ExternalSet},
+};
 use crate::{
     graph::Step,
-    passes::{BufferRef, Plan, PlannedDispatch, Port},
+    passes::BufferRef,
     runtime::{Result, RuntimeError, gpu::DeviceBuffer},
 };
 use std::{
@@ -13,27 +16,6 @@ use std::{
 
 /// How many sets of the caller's buffers keep their bind groups.
 const EXTERNAL_SETS: usize = 8;
-
-/// A buffer of the caller that stands for one of a plan's external inputs or outputs.
-#[derive(Debug, Clone, Copy)]
-pub struct External<'a> {
-    /// The buffer, with usage `STORAGE`.
-    pub buffer: &'a wgpu::Buffer,
-    /// Where in it the tensor starts, in bytes: a multiple of the device's storage offset alignment.
-    pub offset: u64,
-}
-
-impl<'a> From<&'a wgpu::Buffer> for External<'a> {
-    fn from(buffer: &'a wgpu::Buffer) -> Self {
-        External { buffer, offset: 0 }
-    }
-}
-
-pub(super) struct ExternalSet {
-    pub buffers: Vec<(wgpu::Buffer, u64)>,
-    /// One per dispatch, `None` where it touches none of them.
-    pub groups: Vec<Option<wgpu::BindGroup>>,
-}
 
 impl Session {
     pub(super) fn make_records(&mut self) -> Result<()> {
@@ -192,20 +174,4 @@ fn foreign(got: String) -> RuntimeError {
 /// Returns whether a buffer that is not mapped was destroyed, which only the text of an error tells.
 fn is_destroyed(buffer: &wgpu::Buffer) -> bool {
     buffer.get_mapped_range(..).is_err_and(|error| error.to_string().contains("destroyed"))
-}
-
-pub(super) fn is_external(port: &Port) -> bool {
-    matches!(port.place.buffer, BufferRef::External(_))
-}
-
-pub(super) fn touches_external(dispatch: &PlannedDispatch) -> bool {
-    dispatch.bindings.iter().any(|b| matches!(b.place.buffer, BufferRef::External(_)))
-}
-
-pub(super) fn n_externals(plan: &Plan) -> usize {
-    let ports = plan.inputs.iter().chain(&plan.outputs);
-    ports
-        .filter_map(|p| if let BufferRef::External(i) = p.place.buffer { Some(i + 1) } else { None })
-        .max()
-        .unwrap_or(0)
 }
