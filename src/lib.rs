@@ -72,10 +72,10 @@ pub mod prelude {
         Bidirectional, CenterCrop, Concatenate, Conv1D, Conv2D, Conv2DTranspose, Cropping1D, Cropping2D,
         CustomScaleLayer, Dense, DepthwiseConv2D, Dropout, ELU, Embedding, Flatten, GRU, GaussianNoise,
         GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D, GlobalMaxPooling2D, GroupNormalization,
-        LSTM, LayerNormalization, LeakyReLU, LocalResponseNormalization, MaxPool2D, MaxPooling1D, MaxPooling2D,
-        Maximum, Minimum, Multiply, Normalization, PReLU, Permute, RandomBrightness, RandomContrast, RandomCrop,
-        RandomFlip, RandomRotation, RandomTranslation, RandomZoom, ReLU, RepeatVector, Rescaling, Reshape, Resizing,
-        SeparableConv2D, SimpleRNN, SoftmaxLayer, SpatialDropout2D, Subtract, TimeDistributed, UpSampling1D,
+        LSTM, LayerNormalization, LeakyReLU, LocalResponseNormalization, LpPooling2D, MaxPool2D, MaxPooling1D,
+        MaxPooling2D, Maximum, Minimum, Multiply, Normalization, PReLU, Permute, RandomBrightness, RandomContrast,
+        RandomCrop, RandomFlip, RandomRotation, RandomTranslation, RandomZoom, ReLU, RepeatVector, Rescaling, Reshape,
+        Resizing, SeparableConv2D, SimpleRNN, SoftmaxLayer, SpatialDropout2D, Subtract, TimeDistributed, UpSampling1D,
         UpSampling2D, ZeroPadding1D, ZeroPadding2D, add, average, concatenate, maximum, minimum, multiply, subtract,
     };
     pub use crate::ops::{
