@@ -19,7 +19,8 @@ use hubel::{
     },
     kernels,
     ops::{
-        Conv2d, Conv2dGradInput, Conv2dGradWeight, Elementwise, FAMILIES, Geometry, Matmul, MaxPool2d, Pool2dOptions,
+        Conv2d, Conv2dGradInput, Conv2dGradWeight, Elementwise, FAMILIES, Geometry, Matmul, Pool2d, Pool2dOptions,
+        Pooling,
     },
     passes::{Plan, PlanOptions, plan},
     prelude::*,
@@ -144,10 +145,6 @@ impl Op for Peak {
         vec![inputs[0].clone()]
     }
 
-    fn vjp(&self, _: &mut Graph, _: &[Value], _: &[Value], _: &[Option<Value>]) -> Result<Vec<Option<Value>>, OpError> {
-        Err(OpError::first_order("peak"))
-    }
-
     fn lower(&self, io: &Io, profile: &DeviceProfile, _: Option<&Epilogue>) -> Vec<Candidate> {
         let lanes = if profile.class == DeviceClass::Cpu { 8 } else { 256 };
         let each = |text: &dyn Fn(usize) -> String| (0..CHAINS).map(text).collect::<String>();
@@ -239,7 +236,7 @@ fn shape_case(line: &str) -> Result<(String, Sample)> {
         ("max_pool2d", [x]) => {
             let pool = key("pool", 2)?;
             let options = Pool2dOptions::new(pool).strides(key("stride", pool)?);
-            Sample::new(MaxPool2d { options }, vec![batched(x)], n)
+            Sample::new(Pool2d { pooling: Pooling::Max, options }, vec![batched(x)], n)
         }
         ("softmax", [x]) => Sample::new(hubel::ops::Softmax { log: false }, vec![batched(x)], n),
         (function, operands) => {

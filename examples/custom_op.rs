@@ -150,10 +150,6 @@ impl Op for SquashGrad {
         vec![dx]
     }
 
-    fn vjp(&self, _: &mut Graph, _: &[Value], _: &[Value], _: &[Option<Value>]) -> Result<Vec<Option<Value>>, OpError> {
-        Err(OpError::first_order("squash_grad"))
-    }
-
     fn lower(&self, io: &Io, _profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         kernel("squash_grad", io, WGSL, vec![Slot::input(0), Slot::input(1), Slot::output(0)])
     }

@@ -154,14 +154,17 @@ pub trait Op: fmt::Debug + Send + Sync {
 
     /// Returns the gradient to each input as graph nodes, `None` where there is none.
     ///
-    /// `dy` holds the gradient to each output; at least one is there.
+    /// `dy` holds the gradient to each output; at least one is there. By default an error: gradients of first order end
+    /// here.
     fn vjp(
         &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError>;
+        _g: &mut Graph,
+        _inputs: &[Value],
+        _outputs: &[Value],
+        _dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        Err(OpError::first_order(self.name()))
+    }
 
     /// Returns ways to run the operation, the one that needs no timing first.
     ///

@@ -3,9 +3,8 @@
 
 use super::{
     depthwise::{MOST_MADDS, Plan},
-    dispatch,
     gemm::{Window, wgsl_count},
-    widen,
+    wgsl::{dispatch, widen},
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot},

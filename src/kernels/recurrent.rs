@@ -4,7 +4,7 @@
 //! states, and on the way back the gradients to the gates, lie in workgroup memory as vectors over the block's samples,
 //! so that one number of the recurrent kernel serves them all. Timesteps are turns of a loop.
 
-use super::dispatch;
+use super::wgsl::dispatch;
 use crate::{
     graph::{DeviceClass, DeviceProfile, Dispatch, Grid, Slot, UNIFORM_BYTES},
     tensor::{Count, maximum},

@@ -1,5 +1,6 @@
 //! Whether the right class is among the likeliest, for each row.
 
+use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
@@ -41,9 +42,7 @@ impl Op for CategoricalAccuracy {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x, labels] = inputs else {
-            return Err(OpError::new(self.name(), "2 inputs", inputs.len(), "pass the scores and the labels"));
-        };
+        let [x, labels] = arity(self.name(), inputs, "pass the scores and the labels")?;
         if x.shape.rank() < 2 || x.dtype != DType::F32 || x.shape.dims().contains(&0) {
             return Err(OpError::new(self.name(), "f32 scores (N, C)", x, "pass a row of scores for each sample"));
         }

@@ -113,10 +113,13 @@ impl Layout {
 
     fn merge(&self, kernel: &str, source: &str, slots: Vec<Slot>, more: &[(&'static str, f64)]) -> Dispatch {
         let mut constants = self.common(self.merge_lanes, self.merge_span);
-        constants.push(("S", (self.merge_lanes / self.merge_span) as f64));
+        let sharers = self.merge_lanes / self.merge_span;
+        constants.push(("S", sharers as f64));
         constants.extend(more);
         let grid = Grid::fixed(self.c.div_ceil(self.merge_span) as u64);
-        kernels::dispatch(kernel, &kernels::widen(source, self.width, &self.profile), &constants, grid, slots, None)
+        let iterations = Count { fixed: (self.partials().div_ceil(sharers) + sharers) as u64, per_sample: 0 };
+        let source = kernels::widen(source, self.width, &self.profile);
+        kernels::dispatch(kernel, &source, &constants, grid, slots, None).turns(iterations, 1)
     }
 
     fn common(&self, lanes: usize, span: usize) -> Vec<(&'static str, f64)> {
@@ -335,16 +338,6 @@ impl Op for BatchNormGrad {
             gamma.data[k] * r[k] * (dy.data[i] - dbeta[k] / rows - normal(i, k) * dgamma[k] / rows)
         });
         vec![dx, Array { shape: vec![c], data: dgamma }, Array { shape: vec![c], data: dbeta }]
-    }
-
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
-        Err(OpError::first_order(self.name()))
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {

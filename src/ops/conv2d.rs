@@ -1,7 +1,7 @@
 //! Two-dimensional convolution (cross-correlation) of NHWC pictures, and its geometry.
 
 use super::{
-    conv2d_grad::{Conv2dGradInput, Conv2dGradWeight},
+    arity::arity,
     matmul::io_bytes,
     window::{Padding, lift, lift_weights, lower_rank},
 };
@@ -173,9 +173,7 @@ impl Op for Conv2d {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x, w] = inputs else {
-            return Err(OpError::new("conv2d", "2 inputs", inputs.len(), "pass pictures and weights"));
-        };
+        let [x, w] = arity("conv2d", inputs, "pass pictures and weights")?;
         let [h, width, c] = picture("conv2d", "pictures", x)?;
         let [r, s, ic, oc] = kernel("conv2d", "weights", w)?;
         let groups = self.options.groups;
@@ -238,9 +236,7 @@ impl Op for Conv2d {
         let Some(dy) = dy[0] else { return Ok(vec![None, None]) };
         let (x, w) = (inputs[0], inputs[1]);
         let Some(geometry) = self.geometry(g.shape(x).dims(), g.shape(w).dims()) else { return Ok(vec![None, None]) };
-        let dx = g.apply1(Conv2dGradInput { geometry }, &[dy, w])?;
-        let dw = g.apply1(Conv2dGradWeight { geometry, column_sums: false }, &[x, dy])?;
-        Ok(vec![Some(dx), Some(dw)])
+        Ok(g.conv2d_gradients(geometry, [x, w, dy])?.map(Some).to_vec())
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {

@@ -1,7 +1,8 @@
 //! The gradients of a convolution to its pictures and to its weights.
 
 use super::{
-    conv2d::{ANY, CORRELATION_FAULTS, Conv2d, Geometry, bench_cases, case, kernel, picture, pictures},
+    arity::arity,
+    conv2d::{ANY, CORRELATION_FAULTS, Geometry, bench_cases, case, kernel, picture, pictures},
     matmul::{column_sums, io_bytes},
 };
 use crate::{
@@ -55,6 +56,50 @@ fn consistent(op: &str, geometry: &Geometry) -> Result<(), OpError> {
     }
 }
 
+/// Returns statements that find a pixel of `c` channels, for the gradient to the weights: at level 0 its tap and channel
+/// from `index`, at level 1 its row, then its column.
+fn enter_pixel(g: &Geometry, c: usize, level: usize, name: &str, index: &str) -> String {
+    let ([h, width], [p, _], [_, s]) = (g.input, g.output, g.kernel);
+    let group = c / g.groups;
+    let [dilation_h, dilation_w] = g.dilation;
+    let [[top, _], [left, _]] = g.pads;
+    let [stride_h, stride_w] = g.strides;
+    match level {
+        0 => {
+            let first = if g.groups > 1 { format!(" + batch * {group}u") } else { String::new() };
+            format!(
+                "    let {name}_c = {index} % {group}u{first};
+    let {name}_h = i32({index} / {}u) * {dilation_h} - {top};
+    let {name}_w = i32(({index} / {group}u) % {s}u) * {dilation_w} - {left};\n",
+                s * group
+            )
+        }
+        1 => format!(
+            "    let {name}_y = u32(i32(row % {p}u) * {stride_h} + {name}_h);
+    let {name}_p = ((row / {p}u) * {h}u + {name}_y) * {};\n",
+            width * c
+        ),
+        _ if g.pads != [[0, 0], [0, 0]] => format!(
+            "    let {name}_x = u32(i32(at) * {stride_w} + {name}_w);
+    let {name}_there = {name}_y < {h}u && {name}_x < {width}u;
+    let {name}_o = select(0u, {name}_p + {name}_x * {c}u + {name}_c, {name}_there);\n"
+        ),
+        _ => format!("    let {name}_o = {name}_p + u32(i32(at) * {stride_w} + {name}_w) * {c}u + {name}_c;\n"),
+    }
+}
+
+impl Graph {
+    /// Returns the gradients of a convolution to its pictures and its weights.
+    pub(super) fn conv2d_gradients(
+        &mut self,
+        geometry: Geometry,
+        [x, w, dy]: [Value; 3],
+    ) -> Result<[Value; 2], OpError> {
+        let dx = self.apply1(Conv2dGradInput { geometry }, &[dy, w])?;
+        Ok([dx, self.apply1(Conv2dGradWeight { geometry, column_sums: false }, &[x, dy])?])
+    }
+}
+
 impl Op for Conv2dGradInput {
     fn name(&self) -> &'static str {
         "conv2d_grad_input"
@@ -65,9 +110,7 @@ impl Op for Conv2dGradInput {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [dy, w] = inputs else {
-            return Err(OpError::new(self.name(), "2 inputs", inputs.len(), "pass gradient and weights"));
-        };
+        let [dy, w] = arity(self.name(), inputs, "pass gradient and weights")?;
         consistent(self.name(), &self.geometry)?;
         let k = output_picture(self.name(), &self.geometry, dy)?;
         let [r, s, ic, oc] = kernel(self.name(), "weights", w)?;
@@ -120,7 +163,7 @@ impl Op for Conv2dGradInput {
         dy: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>, OpError> {
         let Some(d) = dy[0] else { return Ok(vec![None, None]) };
-        let to_dy = g.apply1(Conv2d { options: self.geometry.options() }, &[d, inputs[1]])?;
+        let to_dy = g.conv2d(d, inputs[1], self.geometry.options())?;
         let to_w = g.apply1(Conv2dGradWeight { geometry: self.geometry, column_sums: false }, &[d, inputs[0]])?;
         Ok(vec![Some(to_dy), Some(to_w)])
     }
@@ -183,9 +226,7 @@ impl Op for Conv2dGradWeight {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x, dy] = inputs else {
-            return Err(OpError::new(self.name(), "2 inputs", inputs.len(), "pass pictures and gradient"));
-        };
+        let [x, dy] = arity(self.name(), inputs, "pass pictures and gradient")?;
         consistent(self.name(), &self.geometry)?;
         let [h, w, c] = picture(self.name(), "pictures", x)?;
         let k = output_picture(self.name(), &self.geometry, dy)?;
@@ -248,13 +289,13 @@ impl Op for Conv2dGradWeight {
         }
         let Some(d) = dy[0] else { return Ok(vec![None, None]) };
         let to_x = g.apply1(Conv2dGradInput { geometry: self.geometry }, &[inputs[1], d])?;
-        let to_dy = g.apply1(Conv2d { options: self.geometry.options() }, &[inputs[0], d])?;
+        let to_dy = g.conv2d(inputs[0], d, self.geometry.options())?;
         Ok(vec![Some(to_x), Some(to_dy)])
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let g = &self.geometry;
-        let ([h, width], [p, q], [r, s]) = (g.input, g.output, g.kernel);
+        let ([p, q], [r, s]) = (g.output, g.kernel);
         let (c, k) = (io.inputs[0].shape.last(), io.inputs[1].shape.last());
         let filter = Filter {
             input: g.input,
@@ -276,36 +317,7 @@ impl Op for Conv2dGradWeight {
         let (group, per_group) = (c / groups, k / groups);
         let of_group = |size: usize| if groups > 1 { format!(" + batch * {size}u") } else { String::new() };
         let padded = g.pads != [[0, 0], [0, 0]];
-        let x_enter = |level: usize, name: &str, index: &str| match level {
-            0 => {
-                format!(
-                    "    let {name}_c = {index} % {group}u{};
-    let {name}_h = i32({index} / {}u) * {} - {};
-    let {name}_w = i32(({index} / {group}u) % {s}u) * {} - {};\n",
-                    of_group(group),
-                    s * group,
-                    g.dilation[0],
-                    g.pads[0][0],
-                    g.dilation[1],
-                    g.pads[1][0]
-                )
-            }
-            1 => format!(
-                "    let {name}_y = u32(i32(row % {p}u) * {} + {name}_h);
-    let {name}_p = ((row / {p}u) * {h}u + {name}_y) * {};\n",
-                g.strides[0],
-                width * c
-            ),
-            _ if padded => format!(
-                "    let {name}_x = u32(i32(at) * {} + {name}_w);
-    let {name}_there = {name}_y < {h}u && {name}_x < {width}u;
-    let {name}_o = select(0u, {name}_p + {name}_x * {c}u + {name}_c, {name}_there);\n",
-                g.strides[1]
-            ),
-            _ => {
-                format!("    let {name}_o = {name}_p + u32(i32(at) * {} + {name}_w) * {c}u + {name}_c;\n", g.strides[1])
-            }
-        };
+        let x_enter = |level: usize, name: &str, index: &str| enter_pixel(g, c, level, name, index);
         let x_value = |name: &str, pair| {
             let there = padded.then(|| format!("{name}_there"));
             gemm::read("x", &format!("{name}_o"), there.as_deref(), pair)

@@ -1,5 +1,6 @@
 //! Dropout with a counter-based mask: nothing is stored for the gradient, which applies the same mask again.
 
+use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
@@ -38,9 +39,7 @@ impl Op for Dropout {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x] = inputs else {
-            return Err(OpError::new("dropout", "1 input", inputs.len(), "pass the tensor to mask"));
-        };
+        let [x] = arity("dropout", inputs, "pass the tensor to mask")?;
         if x.dtype != DType::F32 {
             return Err(OpError::new("dropout", "f32 elements", x, "convert the input to f32"));
         }

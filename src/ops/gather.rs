@@ -1,5 +1,6 @@
 //! Rows of a table by their numbers: how a batch is taken from a data set on the device.
 
+use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
@@ -50,9 +51,7 @@ impl Op for Gather {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [table, indices] = inputs else {
-            return Err(OpError::new("gather", "2 inputs", inputs.len(), "pass the table and the indices"));
-        };
+        let [table, indices] = arity("gather", inputs, "pass the table and the indices")?;
         check_indices("gather", indices)?;
         let fits = match self.dtype {
             DType::F32 => matches!(table.dtype, DType::F32 | DType::U8),
@@ -147,9 +146,7 @@ impl Op for GatherGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [indices, dy] = inputs else {
-            return Err(OpError::new("gather_grad", "2 inputs", inputs.len(), "pass the indices and the gradient"));
-        };
+        let [indices, dy] = arity("gather_grad", inputs, "pass the indices and the gradient")?;
         check_indices("gather_grad", indices)?;
         let row = dy.shape.dims().get(1..).unwrap_or_default();
         if dy.dtype != DType::F32 || dy.shape != indices.shape.with_row(row) || row.contains(&0) || self.rows == 0 {

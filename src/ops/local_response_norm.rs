@@ -1,6 +1,6 @@
 //! Local response normalisation across channels and its gradient.
 
-use super::conv2d::ANY;
+use super::{arity::arity, conv2d::ANY};
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError,
@@ -162,9 +162,7 @@ impl Op for LocalResponseNorm {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x] = inputs else {
-            return Err(OpError::new(self.name(), "1 input", inputs.len(), "pass the tensor to normalise"));
-        };
+        let [x] = arity(self.name(), inputs, "pass the tensor to normalise")?;
         self.check(self.name(), x)?;
         Ok(vec![x.clone()])
     }
@@ -253,9 +251,7 @@ impl Op for LocalResponseNormGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x, dy] = inputs else {
-            return Err(OpError::new(self.name(), "2 inputs", inputs.len(), "pass x and dy"));
-        };
+        let [x, dy] = arity(self.name(), inputs, "pass x and dy")?;
         self.norm.check(self.name(), x)?;
         match x == dy {
             true => Ok(vec![x.clone()]),
@@ -270,16 +266,6 @@ impl Op for LocalResponseNormGrad {
             let sum: f64 = self.seen_by(i, c).map(|j| terms[j][1]).sum();
             terms[i][0] - self.factor() * x.data[i] * sum
         })]
-    }
-
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
-        Err(OpError::first_order(self.name()))
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {

@@ -1,5 +1,6 @@
 //! Matrix products, plain and batched, with either operand transposed.
 
+use super::arity::arity;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Sample, Slot, Step,
@@ -87,9 +88,7 @@ impl Op for Matmul {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [a, b] = inputs else {
-            return Err(OpError::new("matmul", "2 inputs", inputs.len(), "pass both matrices"));
-        };
+        let [a, b] = arity("matmul", inputs, "pass both matrices")?;
         if a.dtype != DType::F32 || b.dtype != DType::F32 {
             return Err(OpError::new("matmul", "f32 operands", format!("{a} and {b}"), "convert them"));
         }

@@ -1,121 +1,74 @@
-//! The operations: one file per family, one line each in [`FAMILIES`].
+//! The operations: one file or folder per operation, one line each in `families!`.
+//!
+//! An operation is a struct of its attributes that implements [`Op`](crate::graph::Op). It states once what everything
+//! else follows from: the types of its results (`infer`), its definition in f64 (`reference`), its gradient as graph nodes
+//! (`vjp`), the kernels that compute it (`lower`) and how exact they are (`accuracy`). A method of
+//! [`Graph`](crate::graph::Graph) in the same file builds it. Its [`Family`] states random samples, benches, constructions
+//! that must be refused and faults of the kernels that tests must notice.
+//!
+//! What comes in: types of inputs, f64 arrays for the definition, a device profile for kernels. What goes out: types,
+//! arrays, and kernels as data, of which the planner takes the first that fits the device. No operation knows a device,
+//! a buffer or another operation's kernels.
+//!
+//! Invariants:
+//! - The batch is the outermost axis. A kernel is built for any batch up to the capacity and reads the batch as `step.n`.
+//! - NaN in an input is NaN in the result, by bits (`shaders/common.wgsl`); infinity gives what the formula gives.
+//! - A loop whose length depends on sizes states its iterations with the launch, since some drivers end long loops.
+//! - Errors are [`OpError`](crate::graph::OpError): what was wanted, what came, what to do.
+//!
+//! Start with `reshape.rs` (no kernel), `transpose.rs` (one kernel), then `pool2d/` (one description for three reductions,
+//! a gradient, fast kernels from [`kernels`](crate::kernels)).
+//!
+//! ```
+//! let names: Vec<&str> = hubel::ops::FAMILIES.iter().map(|family| family.name).collect();
+//! assert!(names.contains(&"conv2d") && names.contains(&"lp_pool2d"));
+//! ```
 
-mod accumulate;
-mod accuracy;
-mod affine2d;
-mod argmax;
-mod avg_pool2d;
-mod batch_norm;
-mod concat;
-mod conv2d;
-mod conv2d_grad;
-mod conv2d_transpose;
-mod dropout;
-mod elementwise;
-mod gather;
-mod group_norm;
-mod literal;
-mod local_response_norm;
-mod matmul;
-mod max_pool2d;
-mod optimizer;
-mod pad2d;
-mod pool2d;
-mod random;
-mod recurrent;
-mod reduce;
-mod reshape;
-mod resize2d;
-mod slice;
-mod softmax;
-mod softmax_cross_entropy;
-mod top_k;
-mod transpose;
+mod arity;
 mod window;
 
-pub use accumulate::Accumulate;
-pub use accuracy::CategoricalAccuracy;
-pub use affine2d::{Affine2d, FillMode};
-pub use argmax::Argmax;
-pub use avg_pool2d::{AvgPool2d, AvgPool2dGrad};
-pub use batch_norm::{BatchNorm, BatchNormGrad};
-pub use concat::Concat;
-pub use conv2d::{Conv2d, Conv2dOptions, Geometry};
-pub use conv2d_grad::{Conv2dGradInput, Conv2dGradWeight};
-pub use dropout::Dropout;
-pub use elementwise::{Elementwise, TABLE, elementary, sample_of};
-pub use gather::{Gather, GatherGrad};
-pub use group_norm::{GroupNorm, GroupNormGrad};
-pub use literal::Literal;
-pub use local_response_norm::{LocalResponseNorm, LocalResponseNormGrad};
-pub use matmul::{Matmul, MatmulOptions};
-pub use max_pool2d::{MaxPool2d, MaxPool2dGrad};
-pub use optimizer::{Optimizer, Rule};
-pub use pad2d::{Pad2d, Pad2dGrad, PadMode};
-pub use pool2d::Pool2dOptions;
-pub use random::{Draw, Random};
-pub use recurrent::{Cell, CellActivation, CellKind, Recurrent, RecurrentGrad};
-pub use reduce::{Reduce, ReduceKind};
-pub use reshape::Reshape;
-pub use resize2d::{Interpolation, Resize2d, Resize2dGrad};
-pub use slice::{Part, Slice, SliceGrad};
-pub use softmax::Softmax;
-pub use softmax_cross_entropy::SoftmaxCrossEntropy;
-pub use top_k::{TopK, TopKGrad};
-pub use transpose::Transpose;
 pub use window::Padding;
 
 use crate::graph::Family;
 
-/// Every operation family of the crate.
-pub static FAMILIES: &[&Family] = &[
-    &accumulate::FAMILY,
-    &accuracy::FAMILY,
-    &affine2d::FAMILY,
-    &argmax::FAMILY,
-    &avg_pool2d::FAMILY,
-    &avg_pool2d::FAMILY_GRAD,
-    &batch_norm::FAMILY,
-    &batch_norm::FAMILY_GRAD,
-    &concat::FAMILY,
-    &conv2d::FAMILY,
-    &conv2d_grad::INPUT_FAMILY,
-    &conv2d_grad::WEIGHT_FAMILY,
-    &conv2d_transpose::FAMILY,
-    &dropout::FAMILY,
-    &elementwise::FAMILY,
-    &gather::FAMILY,
-    &group_norm::FAMILY,
-    &group_norm::FAMILY_GRAD,
-    &literal::FAMILY,
-    &local_response_norm::FAMILY,
-    &local_response_norm::FAMILY_GRAD,
-    &matmul::FAMILY,
-    &max_pool2d::FAMILY,
-    &max_pool2d::FAMILY_GRAD,
-    &optimizer::ADAGRAD,
-    &optimizer::ADAM,
-    &optimizer::NADAM,
-    &optimizer::RMSPROP,
-    &optimizer::SGD,
-    &pad2d::FAMILY,
-    &pad2d::FAMILY_GRAD,
-    &random::FAMILY,
-    &recurrent::GRU,
-    &recurrent::GRU_GRAD,
-    &recurrent::LSTM,
-    &recurrent::LSTM_GRAD,
-    &recurrent::SIMPLE,
-    &recurrent::SIMPLE_GRAD,
-    &reduce::FAMILY,
-    &reshape::FAMILY,
-    &resize2d::FAMILY,
-    &resize2d::FAMILY_GRAD,
-    &slice::FAMILY,
-    &slice::FAMILY_GRAD,
-    &softmax::FAMILY,
-    &softmax_cross_entropy::FAMILY,
-    &top_k::FAMILY,
-    &top_k::FAMILY_GRAD,
-    &transpose::FAMILY,
-];
+/// Declares the files of the operations and lists their families: `file::{names for users} [families]`.
+macro_rules! families {
+    ($($file:ident $(::{$($name:ident),*})? [$($family:ident),*],)*) => {
+        $(mod $file; $(pub use $file::{$($name),*};)?)*
+
+        /// Every operation family of the crate.
+        pub static FAMILIES: &[&Family] = &[$($(&$file::$family),*),*];
+    };
+}
+
+families! {
+    accumulate::{Accumulate} [FAMILY],
+    accuracy::{CategoricalAccuracy} [FAMILY],
+    affine2d::{Affine2d, FillMode} [FAMILY],
+    argmax::{Argmax} [FAMILY],
+    batch_norm::{BatchNorm, BatchNormGrad} [FAMILY, FAMILY_GRAD],
+    concat::{Concat} [FAMILY],
+    conv2d::{Conv2d, Conv2dOptions, Geometry} [FAMILY],
+    conv2d_grad::{Conv2dGradInput, Conv2dGradWeight} [INPUT_FAMILY, WEIGHT_FAMILY],
+    conv2d_transpose [FAMILY],
+    dropout::{Dropout} [FAMILY],
+    elementwise::{Elementwise, TABLE, elementary, sample_of} [FAMILY],
+    gather::{Gather, GatherGrad} [FAMILY],
+    group_norm::{GroupNorm, GroupNormGrad} [FAMILY, FAMILY_GRAD],
+    literal::{Literal} [FAMILY],
+    local_response_norm::{LocalResponseNorm, LocalResponseNormGrad} [FAMILY, FAMILY_GRAD],
+    matmul::{Matmul, MatmulOptions} [FAMILY],
+    optimizer::{Optimizer, Rule} [ADAGRAD, ADAM, NADAM, RMSPROP, SGD],
+    pad2d::{Pad2d, Pad2dGrad, PadMode} [FAMILY, FAMILY_GRAD],
+    pool2d::{Pool2d, Pool2dGrad, Pool2dOptions, Pooling} [AVERAGE, AVERAGE_GRAD, L2, L2_GRAD, MAX, MAX_GRAD],
+    random::{Draw, Random} [FAMILY],
+    recurrent::{Cell, CellActivation, CellKind, Recurrent, RecurrentGrad} [GRU, GRU_GRAD, LSTM, LSTM_GRAD, SIMPLE, SIMPLE_GRAD],
+    reduce::{Reduce, ReduceKind} [FAMILY],
+    reshape::{Reshape} [FAMILY],
+    resize2d::{Interpolation, Resize2d, Resize2dGrad} [FAMILY, FAMILY_GRAD],
+    slice::{Part, Slice, SliceGrad} [FAMILY, FAMILY_GRAD],
+    softmax::{Softmax} [FAMILY],
+    softmax_cross_entropy::{SoftmaxCrossEntropy} [FAMILY],
+    top_k::{TopK, TopKGrad} [FAMILY, FAMILY_GRAD],
+    transpose::{Transpose} [FAMILY],
+}

@@ -7,7 +7,7 @@ use crate::{
         TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 
 /// What stands around a picture.
@@ -178,6 +178,16 @@ impl Op for Pad2d {
     }
 }
 
+impl Pad2dGrad {
+    /// Returns the most rows and columns of the result that are copies of one pixel.
+    fn cells(&self) -> [u64; 2] {
+        self.pad.pads.map(|[before, after]| match self.pad.mode {
+            PadMode::Replicate => (1 + before + after) as u64,
+            _ => 3,
+        })
+    }
+}
+
 impl Op for Pad2dGrad {
     fn name(&self) -> &'static str {
         "pad2d_grad"
@@ -247,15 +257,14 @@ impl Op for Pad2dGrad {
         let source = kernels::widen(shader!("pad2d_grad.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
         let kernel = kernels::dispatch("pad2d_grad", &source, &constants, Grid::new(elements, 64), slots, epilogue);
-        vec![Candidate::single(format!("width{width}"), kernel)]
+        let [rows, columns] = self.cells();
+        let iterations = Count { fixed: rows * (columns + 1), per_sample: 0 };
+        vec![Candidate::single(format!("width{width}"), kernel.turns(iterations, 1))]
     }
 
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
-        let side = |[before, after]: [isize; 2]| match self.pad.mode {
-            PadMode::Replicate => (1 + before + after) as u64,
-            _ => 3,
-        };
-        vec![Accuracy::Products { terms: side(self.pad.pads[0]) * side(self.pad.pads[1]) }]
+        let [rows, columns] = self.cells();
+        vec![Accuracy::Products { terms: rows * columns }]
     }
 
     fn epilogue(&self) -> bool {

@@ -5,6 +5,7 @@
 //! scratch and are combined in order by a second launch. The order of a sum depends on shape, batch and device
 //! class alone.
 
+use super::arity::arity;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Graph, Grid,
@@ -102,9 +103,7 @@ impl Op for Reduce {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x] = inputs else {
-            return Err(OpError::new(self.name(), "1 input", inputs.len(), "pass the tensor to reduce"));
-        };
+        let [x] = arity(self.name(), inputs, "pass the tensor to reduce")?;
         if x.dtype != DType::F32 {
             return Err(OpError::new(self.name(), "f32", x, "cast or gather the tensor to f32 first"));
         }
@@ -313,6 +312,32 @@ struct Problem {
 }
 
 impl Problem {
+    fn combine(&self, a: &str, b: &str) -> String {
+        match self.kind {
+            ReduceKind::Max => format!("larger({a}, {b})"),
+            ReduceKind::Product => format!("{a} * {b}"),
+            _ => format!("{a} + {b}"),
+        }
+    }
+
+    /// Returns the workgroup memory and the statements by which a workgroup combines what its invocations have, then
+    /// `store`.
+    fn tree(&self, ty: &str, Loop { chunks, invocations, .. }: Loop, store: &str) -> (String, String) {
+        let joined = self.combine("part[lane]", "part[lane + width]");
+        let loops = format!(
+            "part[lane] = acc;
+    for (var width = {}u; width > 0u; width = width / 2u) {{
+        workgroupBarrier();
+        if (lane < width) {{ part[lane] = {joined}; }}
+    }}
+    if (lane > 0u || t >= outputs * {chunks}u) {{ return; }}
+    acc = part[0];
+    {store}",
+            invocations / 2
+        );
+        (format!("var<workgroup> part: array<{ty}, {invocations}>;\n"), loops)
+    }
+
     /// Returns the launch that reduces what `from` binds.
     ///
     /// With `finish` the results go to output 0, scaled and through the epilogue; else to scratch.
@@ -324,11 +349,6 @@ impl Problem {
             ReduceKind::Product => "1.0",
             _ => "0.0",
         };
-        let combine = |a: &str, b: &str| match self.kind {
-            ReduceKind::Max => format!("larger({a}, {b})"),
-            ReduceKind::Product => format!("{a} * {b}"),
-            _ => format!("{a} + {b}"),
-        };
         let count = |c: Count| match (c.fixed, c.per_sample) {
             (fixed, 0) => format!("{fixed}u"),
             (_, per_sample) => format!("({per_sample}u * step.n)"),
@@ -337,7 +357,7 @@ impl Problem {
         let squares = self.kind == ReduceKind::SumSquares && from == Slot::input(0);
         let (load, term) =
             (format!("let t = x[base + {}];", index(runs, true, "r")), if squares { "t * t" } else { "t" });
-        let term = combine("acc", term);
+        let term = self.combine("acc", term);
         let (begin, stride) = if tree { (" + lane", group) } else { ("", 1) };
         let split = match chunks {
             1 => "let o = t;\n    let s = 0u;".to_owned(),
@@ -353,23 +373,7 @@ impl Problem {
             (_, 1) => format!("y[o] = epilogue(acc{scale}, o);"),
             _ => format!("y[o] = epilogue4(acc{scale}, o * 4u);"),
         };
-        let (memory, store) = if tree {
-            let joined = combine("part[lane]", "part[lane + width]");
-            let loops = format!(
-                "part[lane] = acc;
-    for (var width = {}u; width > 0u; width = width / 2u) {{
-        workgroupBarrier();
-        if (lane < width) {{ part[lane] = {joined}; }}
-    }}
-    if (lane > 0u || t >= outputs * {chunks}u) {{ return; }}
-    acc = part[0];
-    {store}",
-                group / 2
-            );
-            (format!("var<workgroup> part: array<{ty}, {group}>;\n"), loops)
-        } else {
-            (String::new(), store)
-        };
+        let (memory, store) = if tree { self.tree(ty, l, &store) } else { (String::new(), store) };
         let (number, guard) = if tree {
             ("let t = id.x + id.y * counts.x;".to_owned(), String::new())
         } else {

@@ -1,5 +1,6 @@
 //! The same elements under another shape: no kernel, the planner gives both the same memory.
 
+use super::arity::arity;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Graph, Io, Op, OpError, Sample, Step, TensorType,
@@ -25,9 +26,7 @@ impl Op for Reshape {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x] = inputs else {
-            return Err(OpError::new("reshape", "1 input", inputs.len(), "pass the tensor to reshape"));
-        };
+        let [x] = arity("reshape", inputs, "pass the tensor to reshape")?;
         if x.shape.elements() != self.shape.elements() {
             let advice = "choose extents with the same product";
             return Err(OpError::new("reshape", format!("as many elements as {}", self.shape), &x.shape, advice));

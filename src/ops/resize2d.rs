@@ -4,11 +4,11 @@ use super::pad2d::pictures;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op,
+        OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 
 /// How a pixel between others is made.
@@ -95,7 +95,7 @@ fn launch(
     [small, large]: [&Shape; 2],
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
-) -> Vec<Candidate> {
+) -> (String, Dispatch) {
     let width = kernels::width(of.last(), profile);
     let elements = of.elements().over(width as u64);
     let (x, y) = (small.dims(), large.dims());
@@ -113,7 +113,7 @@ fn launch(
     let source = kernels::widen(source, width, profile);
     let slots = vec![Slot::input(0), Slot::output(0)];
     let launch = kernels::dispatch(kernel, &source, &constants, Grid::new(elements, 64), slots, epilogue);
-    vec![Candidate::single(format!("width{width}"), launch)]
+    (format!("width{width}"), launch)
 }
 
 impl Op for Resize2d {
@@ -156,7 +156,8 @@ impl Op for Resize2d {
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let (x, y) = (&io.inputs[0].shape, &io.outputs[0].shape);
         let kernel = ("resize2d", shader!("resize2d.wgsl"));
-        launch(kernel, self.interpolation, y, [x, y], profile, epilogue)
+        let (variant, launch) = launch(kernel, self.interpolation, y, [x, y], profile, epilogue);
+        vec![Candidate::single(variant, launch)]
     }
 
     fn field(&self, io: &Io) -> Field {
@@ -180,6 +181,17 @@ impl Op for Resize2d {
 
     fn epilogue(&self) -> bool {
         true
+    }
+}
+
+impl Resize2dGrad {
+    /// Returns the most rows and columns of the result that read one pixel: at the edge up to one and a half pixels' breadth
+    /// of them, inside two.
+    fn readers(&self, dy: &Shape) -> [u64; 2] {
+        [0, 1].map(|axis| {
+            let results = dy.dims()[axis + 1];
+            ((2 * results).div_ceil(self.size[axis]) + 1).min(results) as u64
+        })
     }
 }
 
@@ -223,7 +235,10 @@ impl Op for Resize2dGrad {
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let (dy, dx) = (&io.inputs[0].shape, &io.outputs[0].shape);
         let kernel = ("resize2d_grad", shader!("resize2d_grad.wgsl"));
-        launch(kernel, self.interpolation, dx, [dx, dy], profile, epilogue)
+        let [rows, columns] = self.readers(dy);
+        let iterations = Count { fixed: rows * (columns + 1), per_sample: 0 };
+        let (variant, launch) = launch(kernel, self.interpolation, dx, [dx, dy], profile, epilogue);
+        vec![Candidate::single(variant, launch.turns(iterations, 1))]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -232,12 +247,8 @@ impl Op for Resize2dGrad {
     }
 
     fn accuracy(&self, io: &Io, _n: usize) -> Vec<Accuracy> {
-        // A pixel at the edge is read from up to one and a half pixels' breadth of results, one inside from two.
-        let readers = |axis: usize| {
-            let results = io.inputs[0].shape.dims()[axis];
-            ((2 * results).div_ceil(self.size[axis - 1]) + 1).min(results) as u64
-        };
-        vec![Accuracy::Products { terms: readers(1) * readers(2) }]
+        let [rows, columns] = self.readers(&io.inputs[0].shape);
+        vec![Accuracy::Products { terms: rows * columns }]
     }
 
     fn epilogue(&self) -> bool {

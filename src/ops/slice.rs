@@ -1,6 +1,9 @@
 //! Parts of a tensor, every so many elements along each axis, and the gradient, which puts them back among zeros.
 
-use super::transpose::{MAX_RUNS, strided_copy};
+use super::{
+    arity::arity,
+    transpose::{MAX_RUNS, strided_copy},
+};
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
@@ -112,9 +115,7 @@ impl Op for Slice {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x] = inputs else {
-            return Err(OpError::new("slice", "1 input", inputs.len(), "pass the tensor to slice"));
-        };
+        let [x] = arity("slice", inputs, "pass the tensor to slice")?;
         if x.dtype.bytes() != 4 {
             return Err(OpError::new("slice", "a type of 32 bits", x, "gather or cast the tensor to f32 first"));
         }

@@ -1,5 +1,6 @@
 //! Softmax and its logarithm over the last axis.
 
+use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
@@ -73,9 +74,7 @@ impl Op for Softmax {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x] = inputs else {
-            return Err(OpError::new(self.name(), "1 input", inputs.len(), "pass the tensor of scores"));
-        };
+        let [x] = arity(self.name(), inputs, "pass the tensor of scores")?;
         check_rows(self.name(), x)?;
         Ok(vec![x.clone()])
     }

@@ -1,6 +1,9 @@
 //! Cross-entropy of the softmax of logits, with its gradient, in one launch.
 
-use super::softmax::{any_scores, check_rows, log_sum_bound, row_layouts, row_sum};
+use super::{
+    arity::arity,
+    softmax::{any_scores, check_rows, log_sum_bound, row_layouts, row_sum},
+};
 use crate::kernels::shader;
 use crate::{
     graph::{
@@ -36,9 +39,7 @@ impl Op for SoftmaxCrossEntropy {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x, labels] = inputs else {
-            return Err(OpError::new(self.name(), "2 inputs", inputs.len(), "pass logits and labels"));
-        };
+        let [x, labels] = arity(self.name(), inputs, "pass logits and labels")?;
         check_rows(self.name(), x)?;
         let losses = without_last(&x.shape);
         let agrees = match labels.dtype {

@@ -7,7 +7,7 @@ use crate::{
         Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, DType, Philox, Shape, rank},
+    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, rank},
 };
 use std::cmp::Reverse;
 
@@ -99,10 +99,9 @@ impl Op for TopK {
         ];
         let slots = vec![Slot::input(0), Slot::output(0), Slot::output(1)];
         let source = shader!("top_k.wgsl");
-        vec![Candidate::single(
-            "passes",
-            kernels::dispatch("top_k", source, &constants, Grid::new(rows, 64), slots, None),
-        )]
+        let kernel = kernels::dispatch("top_k", source, &constants, Grid::new(rows, 64), slots, None);
+        let iterations = Count { fixed: (self.k * (io.inputs[0].shape.last() + 1)) as u64, per_sample: 0 };
+        vec![Candidate::single("passes", kernel.turns(iterations, 1))]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -153,16 +152,6 @@ impl Op for TopKGrad {
         vec![dx]
     }
 
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
-        Err(OpError::first_order("top_k_grad"))
-    }
-
     fn lower(&self, io: &Io, _profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let elements = io.outputs[0].shape.elements();
         let constants = [
@@ -174,7 +163,8 @@ impl Op for TopKGrad {
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
         let source = shader!("top_k_grad.wgsl");
         let kernel = kernels::dispatch("top_k_grad", source, &constants, Grid::new(elements, 64), slots, epilogue);
-        vec![Candidate::single("elements", kernel)]
+        let iterations = Count { fixed: io.inputs[0].shape.last() as u64, per_sample: 0 };
+        vec![Candidate::single("elements", kernel.turns(iterations, 1))]
     }
 
     fn cost(&self, io: &Io) -> Cost {

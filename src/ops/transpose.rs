@@ -1,5 +1,6 @@
 //! The axes of a tensor in another order.
 
+use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
@@ -99,9 +100,7 @@ impl Op for Transpose {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         let error = |wanted: String, got: String, advice: &str| Err(OpError::new("transpose", wanted, got, advice));
-        let [x] = inputs else {
-            return error("1 input".into(), inputs.len().to_string(), "pass the tensor to transpose");
-        };
+        let [x] = arity("transpose", inputs, "pass the tensor to transpose")?;
         let rank = x.shape.rank();
         let mut sorted = self.permutation.clone();
         sorted.sort_unstable();

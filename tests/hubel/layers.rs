@@ -1,6 +1,6 @@
 //! Every layer with every option against what Keras computes: tests/golden/layers.py says what the files hold.
 
-use crate::harness::engine;
+use crate::harness::{Run, engine, reference, run_graph};
 use hubel::{
     graph::{Graph, Kind, Step, TensorType, Value, evaluate},
     layers::*,
@@ -19,6 +19,12 @@ use std::{
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Layers of which there is no golden case: the class, and the test in tests/hubel that holds its numbers.
+const NAMED_TESTS: [(&str, &str); 2] = [
+    ("LpPooling2D", "l2_pooling_is_the_root_of_the_sum_of_squares_and_its_gradient_x_over_y"),
+    ("RandomFlip", "flips_are_mirror_images_and_as_likely_as_not"),
+];
 
 struct Cases {
     cases: Vec<Json>,
@@ -252,6 +258,10 @@ fn table(cases: &Cases, augmentation: &[Json]) -> String {
         let options: Vec<String> = options.into_iter().map(|o| format!("`{o}`")).collect();
         let _ = writeln!(text, "| {layer} | {} | {count} |", options.join(", "));
     }
+    text.push_str("\n## Held by a test without Keras\n\n| layer | test |\n|---|---|\n");
+    for (layer, test) in NAMED_TESTS {
+        let _ = writeln!(text, "| {layer} | `{test}` |");
+    }
     text
 }
 
@@ -265,6 +275,55 @@ fn layers_table_is_up_to_date() {
     }
     let found = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
     assert!(found == wanted, "LAYERS.md is stale: run HUBEL_WRITE_DOCS=1 cargo test --release layers_table");
+}
+
+#[test]
+fn every_layer_that_files_may_name_has_a_golden_case_or_a_named_test() {
+    let augmentation = fs::read(format!("{ROOT}/tests/golden/augmentation.json")).expect("a file");
+    let augmentation: Vec<Json> = serde_json::from_slice(&augmentation).expect("cases");
+    let golden = cases().cases;
+    let of_augmentation = augmentation.iter().filter_map(|case| case["class"].as_str());
+    let covered: BTreeSet<&str> =
+        golden.iter().filter_map(|case| case["layer"].as_str()).chain(of_augmentation).collect();
+    let tests = fs::read_dir(format!("{ROOT}/tests/hubel")).expect("the tests");
+    let tests: String = (tests.filter_map(|entry| fs::read_to_string(entry.expect("a file").path()).ok())).collect();
+    let named = |class: &str| {
+        NAMED_TESTS.iter().any(|(c, test)| *c == class && tests.contains(&format!("#[test]\nfn {test}()")))
+    };
+    let missing: Vec<&str> =
+        hubel::nn::layer_classes().filter(|class| !covered.contains(class) && !named(class)).collect();
+    assert!(missing.is_empty(), "no case in tests/golden/layers.py and no line in NAMED_TESTS: {missing:?}");
+    let idle = NAMED_TESTS.iter().find(|(class, _)| covered.contains(class));
+    assert!(idle.is_none(), "{idle:?} has golden cases");
+}
+
+#[test]
+fn l2_pooling_is_the_root_of_the_sum_of_squares_and_its_gradient_x_over_y() {
+    // Rows 3 4 0 0 0, 0 12 0 0 -5: windows of 2 × 2 side by side hold 3, 4, 0, 12, then zeros, and by Same padding -5 alone.
+    let pixels = vec![3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 12.0, 0.0, 0.0, -5.0];
+    let model = Sequential::new([2, 5, 1]).add(LpPooling2D::new(2).padding(Same)).build().expect("a model");
+    assert_eq!(model.output_shape().to_string(), "(N, 1, 3, 1)");
+    let x = HostTensor::f32([1, 2, 5, 1], pixels).expect("a picture");
+    for engine in [engine(), &Engine::reference()] {
+        let mut net = model.inference(engine, Batch::up_to(1)).expect("inference");
+        assert_eq!(net.predict(&x).expect("a prediction").to_f32(), [13.0, 0.0, 5.0]);
+    }
+    let mut g = Graph::new();
+    let value = g.input("x", model.input_shape(), F32);
+    let y = model.assemble(&mut g, &[value], Mode::Inference).expect("a graph").outputs[0];
+    let sum = g.sum(y, &[1, 2, 3], false).expect("a sum");
+    let loss = g.sum(sum, &[0], false).expect("a sum");
+    let dx = g.gradients(loss, &[value]).expect("a gradient")[0];
+    g.output("dx", dx);
+    let wanted = [3.0 / 13.0, 4.0 / 13.0, 0.0, 0.0, 0.0, 0.0, 12.0 / 13.0, 0.0, 0.0, -1.0];
+    let got = run_graph(&g, &[("x".into(), x.clone())], &Step::of(1), 1, &Run::default()).expect("the graph runs");
+    let exact = reference(&g, &[("x".into(), x.to_array())], &Step::of(1));
+    for (k, wanted) in wanted.into_iter().enumerate() {
+        assert!((f64::from(got[0].to_f32()[k]) - wanted).abs() < 1e-6, "{k}: {:?}", got[0]);
+        assert!((exact[0].data[k] - wanted).abs() < 1e-12, "{k}: {:?}", exact[0]);
+    }
+    let text = model.to_json().expect("JSON");
+    assert_eq!(Model::from_json(&text).and_then(|m| m.to_json()).expect("the same model"), text);
 }
 
 #[test]
@@ -290,7 +349,11 @@ fn activations_and_pooling_of_nan_are_nan_on_the_device_and_in_the_reference() {
         Tanh,
     ];
     let layers = activations.into_iter().map(|a| (format!("{a:?}"), Activation::into_layer(a)));
-    let pools = [("max", MaxPooling2D::new(2).into_layer()), ("average", AveragePooling2D::new(2).into_layer())];
+    let pools = [
+        ("max", MaxPooling2D::new(2).into_layer()),
+        ("average", AveragePooling2D::new(2).into_layer()),
+        ("L2", LpPooling2D::new(2).into_layer()),
+    ];
     for (name, layer) in layers.chain(pools.map(|(name, layer)| (name.to_owned(), layer))) {
         let model = Sequential::new([2, 2, 1]).add(&layer).build().expect("a model");
         for engine in [engine(), &Engine::reference()] {

@@ -6,8 +6,10 @@ use hubel::{
     ops::*,
     passes::{PlanError, PlanOptions, plan},
     prelude::*,
-    tensor::{Philox, Purpose},
+    tensor::{Count, Philox, Purpose, stream_id},
+    testing::profiles,
 };
+use std::collections::BTreeSet;
 
 const LONG: usize = 200_003;
 const NEARLY: usize = 64_525;
@@ -22,21 +24,29 @@ fn sample(op: impl Op + 'static, inputs: &[(&[usize], Fill)], n: usize) -> Sampl
     Sample::new(op, inputs.iter().map(typed).collect(), n)
 }
 
-#[test]
-fn sums_of_very_many_terms_are_complete_or_refused() {
+/// Returns pictures of so many channels.
+fn picture(side: usize, c: usize) -> [usize; 4] {
+    [Batch, side, side, c]
+}
+
+fn reduce(kind: ReduceKind, axes: &[usize]) -> Reduce {
+    Reduce { kind, axes: axes.to_vec(), keep_dims: false }
+}
+
+fn matmul(transpose_a: bool) -> Matmul {
+    Matmul { options: MatmulOptions { transpose_a, transpose_b: false }, column_sums: false }
+}
+
+/// Returns sums that are cut so that every loop is short enough, or whose loops a driver just runs.
+fn complete() -> Vec<Sample> {
     let geometry = |input, kernel, strides: usize, pad: usize| {
         let options = Conv2dOptions::explicit([[pad, pad]; 2]).strides([strides; 2]);
         Geometry::new([input; 2], [kernel; 2], options).expect("the kernel fits")
     };
-    let reduce = |kind, axes: &[usize]| Reduce { kind, axes: axes.to_vec(), keep_dims: false };
     let weight = |geometry, column_sums| Conv2dGradWeight { geometry, column_sums };
-    let (matmul_plain, transposed) =
-        (MatmulOptions::default(), MatmulOptions { transpose_a: true, transpose_b: false });
-    let matmul = |options| Matmul { options, column_sums: false };
     let depthwise = Geometry { groups: 2, ..geometry(320, 3, 1, 1) };
     let grouped = |groups| GroupNorm { groups, epsilon: 1e-3 };
-    let picture = |side: usize, c: usize| [Batch, side, side, c];
-    let complete = [
+    vec![
         sample(BatchNorm { epsilon: 1e-3 }, &[(&picture(320, 1), ANY), (&[1], ANY), (&[1], ANY)], 3),
         sample(BatchNorm { epsilon: 1e-3 }, &[(&[Batch, 3, 9], ANY), (&[9], ANY), (&[9], ANY)], LONG),
         sample(weight(geometry(320, 3, 1, 1), false), &[(&picture(320, 1), ANY), (&picture(320, 1), ANY)], 2),
@@ -58,27 +68,79 @@ fn sums_of_very_many_terms_are_complete_or_refused() {
             ],
             2,
         ),
-        sample(matmul(matmul_plain), &[(&[3, LONG], ANY), (&[LONG, 2], ANY)], 1),
+        sample(matmul(false), &[(&[3, LONG], ANY), (&[LONG, 2], ANY)], 1),
         // As many turns as a driver runs, but for those that store the sums.
-        sample(matmul(matmul_plain), &[(&[32, NEARLY], ANY), (&[NEARLY, 64], ANY)], 1),
+        sample(matmul(false), &[(&[32, NEARLY], ANY), (&[NEARLY, 64], ANY)], 1),
         sample(reduce(ReduceKind::Sum, &[0, 1]), &[(&[Batch, 2000, 3], ANY)], 100),
         sample(reduce(ReduceKind::Mean, &[1, 2]), &[(&picture(500, 2), ANY)], 2),
         sample(reduce(ReduceKind::Max, &[1]), &[(&[Batch, LONG], ANY)], 2),
         sample(hubel::ops::Softmax { log: false }, &[(&[Batch, LONG], ANY)], 2),
         sample(SoftmaxCrossEntropy, &[(&[Batch, LONG], ANY), (&[Batch], Fill::Index(LONG))], 2),
-    ];
-    let refused = [
+        sample(
+            BatchNormGrad { epsilon: 1e-3 },
+            &[(&[Batch, 9], ANY), (&[9], ANY), (&[9], ANY), (&[9], BETWEEN), (&[Batch, 9], ANY)],
+            LONG,
+        ),
+        sample(
+            Conv2dGradInput { geometry: geometry(1, 1, 1, 0) },
+            &[(&[Batch, 1, 1, LONG], ANY), (&[1, 1, 2, LONG], ANY)],
+            2,
+        ),
+    ]
+}
+
+/// Returns sums that one invocation adds up alone.
+fn refused() -> Vec<Sample> {
+    let pool = |pooling, pool, strides| Pool2d {
+        pooling,
+        options: Pool2dOptions { strides: [strides; 2], ..Pool2dOptions::new(pool) },
+    };
+    let average = Pooling::Average { count_padding: false };
+    let (whole, narrow) = (|pooling| pool(pooling, 300, 300), |pooling| pool(pooling, 300, 1));
+    let (large, small) = (picture(600, 1), picture(301, 1));
+    let gradient = |pooling| Pool2dGrad { pool: narrow(pooling), input: [600; 2] };
+    let of_x_and_y = |pooling| sample(gradient(pooling), &[(&large, ANY), (&small, ANY), (&small, ANY)], 2);
+    let pad = Pad2d { pads: [[300, 300]; 2], mode: PadMode::Replicate };
+    let interpolation = Interpolation::Bilinear;
+    let affine = Affine2d { size: [1, 1], interpolation, fill_mode: FillMode::Constant, fill_value: 0.0 };
+    let mut refused = vec![
         sample(Accumulate, &[(&[2], ANY), (&[Batch], ANY)], LONG),
         sample(GatherGrad { rows: 3 }, &[(&[Batch], Fill::Index(3)), (&[Batch, 2], ANY)], LONG),
-        sample(matmul(transposed), &[(&[Batch, 9], ANY), (&[Batch, 7], ANY)], LONG),
-        sample(MaxPool2d { options: Pool2dOptions::new(300) }, &[(&picture(300, 1), ANY)], 2),
+        sample(matmul(true), &[(&[Batch, 9], ANY), (&[Batch, 7], ANY)], LONG),
         sample(reduce(ReduceKind::Sum, &[0]), &[(&[Batch, 3], ANY)], LONG),
+        sample(whole(Pooling::Max), &[(&picture(300, 1), ANY)], 2),
+        sample(whole(average), &[(&picture(300, 1), ANY)], 2),
+        sample(whole(Pooling::L2), &[(&picture(300, 1), ANY)], 2),
+        of_x_and_y(Pooling::Max),
+        of_x_and_y(Pooling::L2),
+        sample(gradient(average), &[(&small, ANY)], 2),
+        sample(Pad2dGrad { pad }, &[(&picture(601, 1), ANY)], 1),
+        sample(Resize2dGrad { size: [1, 1], interpolation }, &[(&picture(300, 1), ANY)], 2),
+        sample(affine, &[(&picture(1, LONG), ANY), (&[Batch, 6], ANY)], 2),
+        sample(Argmax { axis: 1 }, &[(&[Batch, LONG], ANY)], 2),
+        sample(TopK { k: 2 }, &[(&[Batch, LONG], ANY)], 2),
+        sample(TopKGrad { columns: LONG }, &[(&[Batch, LONG], Fill::Index(LONG)), (&[Batch, LONG], ANY)], 2),
+        sample(CategoricalAccuracy { sparse: true, k: 1 }, &[(&[Batch, LONG], ANY), (&[Batch], Fill::Index(LONG))], 2),
     ];
+    for kind in [CellKind::Simple, CellKind::Lstm, CellKind::GruBefore] {
+        let gate = if kind == CellKind::Simple { CellActivation::Linear } else { CellActivation::Sigmoid };
+        let cell = Cell { kind, activation: CellActivation::Tanh, gate };
+        let (narrow, wide) = ([Batch, LONG, 1], [Batch, LONG, cell.gates()]);
+        refused.push(sample(Recurrent { cell }, &[(&wide, ANY), (&[1, cell.gates()], ANY)], 1));
+        let (gates, kernel, dy) = ((&wide[..], ANY), (&[cell.gates(), 1][..], ANY), (&narrow[..], ANY));
+        let inputs = if kind == CellKind::Simple { vec![dy, kernel, dy] } else { vec![gates, kernel, dy, dy] };
+        refused.push(sample(RecurrentGrad { cell }, &inputs, 1));
+    }
+    refused
+}
+
+#[test]
+fn sums_of_very_many_terms_are_complete_or_refused() {
     let mut rng = Philox::new(11, Purpose::Test, 0);
     let failed: Vec<String> =
-        complete.iter().filter_map(|s| check_sample(s, &mut rng, &Run::default()).err().map(|e| e.0)).collect();
+        complete().iter().filter_map(|s| check_sample(s, &mut rng, &Run::default()).err().map(|e| e.0)).collect();
     assert!(failed.is_empty(), "\n{}", failed.join("\n"));
-    for sample in refused {
+    for sample in refused() {
         let (graph, ..) = sample_graph(&sample);
         let options = PlanOptions::new(sample.capacity, engine().profile().clone());
         let limit = options.profile.max_turns;
@@ -88,4 +150,25 @@ fn sums_of_very_many_terms_are_complete_or_refused() {
             other => panic!("{}: {other:?}", sample.op.name()),
         }
     }
+}
+
+#[test]
+fn every_operation_whose_kernels_have_loops_is_among_the_long_sums() {
+    let samples: Vec<Sample> = complete().into_iter().chain(refused()).collect();
+    let long: BTreeSet<&str> = samples.iter().map(|sample| sample.op.name()).collect();
+    let has_loops = |sample: &Sample| {
+        let (graph, _, outputs) = sample_graph(sample);
+        let io = graph.io(graph.node(outputs[0]));
+        let candidates = profiles().into_iter().flat_map(|profile| sample.op.lower(&io, &profile, None));
+        candidates.flat_map(|c| c.dispatches).any(|d| d.turns.0 != Count::default())
+    };
+    let missing = FAMILIES.iter().filter(|family| {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 3);
+        let samples: Vec<Sample> = (0..16).map(|_| (family.sample)(&mut rng)).collect();
+        let benches = (family.benches)().into_iter().map(|(_, sample)| sample);
+        let looped: Vec<Sample> = samples.into_iter().chain(benches).filter(has_loops).collect();
+        !looped.is_empty() && !looped.iter().any(|sample| long.contains(sample.op.name()))
+    });
+    let missing: Vec<&str> = missing.map(|family| family.name).collect();
+    assert!(missing.is_empty(), "no sample in `complete` or `refused`: {missing:?}");
 }

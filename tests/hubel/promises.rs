@@ -48,6 +48,9 @@ fn promise(family: &str) -> Option<Promise> {
         | "pad2d" | "reshape" | "transpose" => Exact,
         // A window has at most 72 pixels.
         "avg_pool2d" | "avg_pool2d_grad" => Sums(|_, _| 72),
+        "lp_pool2d" => Composed(32.0 * UNIT),
+        // A quotient may be off by as much as two products.
+        "lp_pool2d_grad" => Sums(|_, _| 3 * 72),
         "batch_norm" | "group_norm" => Composed(1e-4),
         "batch_norm_grad" | "group_norm_grad" => NormalizationGradient,
         "conv2d" => Sums(|io, _| fixed(io, 1, &[0, 1, 2])),
@@ -237,6 +240,7 @@ fn nan_in(op: &str, input: usize, inputs: usize) -> Nan {
         // What is cut off, passed over by strides or lies at taps that padding alone meets.
         ("slice" | "pad2d" | "pad2d_grad" | "resize2d", _) => Nan::InAll,
         ("conv2d" | "conv2d_grad_input" | "conv2d_grad_weight" | "avg_pool2d" | "max_pool2d", _) => Nan::InAll,
+        ("lp_pool2d" | "lp_pool2d_grad", _) => Nan::InAll,
         _ => Nan::Everywhere,
     }
 }

@@ -1,13 +1,13 @@
 //! The tile core for gradients to small kernels: lanes are output channels, and a workgroup slides down strips of
 //! pictures with a window of rows in registers, so that one load serves all rows of taps.
 
-use super::{
-    BROADCAST, Finish, LOAD, LONG_BATCH, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, declare, split_sum, store_in_turns,
-    wgsl_count,
+use super::product::{
+    BROADCAST, Finish, LOAD, LONG_BATCH, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, declare, lanes_of_eight, split_sum,
+    store_in_turns, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Grid, Slot},
-    kernels::{depthwise, dispatch},
+    kernels::wgsl::dispatch,
     tensor::{Count, DType},
 };
 use std::fmt::Write as _;
@@ -77,7 +77,7 @@ impl Filter {
     }
 
     fn choose(&self, profile: &DeviceProfile) -> Option<(f64, Block)> {
-        if !super::lanes_of_eight(profile) || self.strides != [1, 1] || self.dilation != [1, 1] || self.groups > 1 {
+        if !lanes_of_eight(profile) || self.strides != [1, 1] || self.dilation != [1, 1] || self.groups > 1 {
             return None;
         }
         let mut best: Option<(f64, Block)> = None;
@@ -99,12 +99,6 @@ impl Filter {
             }
         }
         best
-    }
-
-    /// Returns the launches for a convolution of each channel alone, where its taps fit into one loop body.
-    pub fn depthwise(&self, profile: &DeviceProfile) -> Option<Candidate> {
-        let few = self.kernel[0] * self.kernel[1] <= depthwise::MOST_TAPS;
-        (few && self.groups > 1 && self.groups == self.from_channels).then(|| depthwise::filter(self, profile))
     }
 
     /// Returns the estimated nanoseconds and the launches, where this core can do the gradient.

@@ -2,12 +2,15 @@
 //! pixels of one row, of which a load brings eight source columns that all lanes get from one another.
 
 use super::{
-    BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_uniform, read,
-    store_in_turns, wgsl_count,
+    product::{
+        BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare, declare_uniform, fastest,
+        lanes_of_eight, read, store_in_turns, wgsl_count,
+    },
+    window::Window,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
-    kernels::dispatch,
+    kernels::wgsl::dispatch,
     tensor::DType,
 };
 use std::fmt::Write as _;
@@ -48,7 +51,7 @@ impl Row {
     /// Returns the best tile and its time, where rows can do the window.
     pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Row)> {
         let weights = w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels * 4;
-        if !super::lanes_of_eight(profile)
+        if !lanes_of_eight(profile)
             || (w.transposed && w.strides != [1, 1])
             || w.groups > 1
             || weights as u64 > UNIFORM_BYTES
@@ -59,7 +62,7 @@ impl Row {
             .flat_map(|vectors| (1..=w.to[1]).map(move |tiles| Row { pixels: w.to[1].div_ceil(tiles), vectors }));
         let sums = |row: &Row| row.pixels * row.vectors;
         let rows = rows.filter(|row| sums(row) <= MOST_SUMS && sums(row) * w.kernel[1] <= MOST_MADDS);
-        super::fastest(rows, |row| row.time(w))
+        fastest(rows, |row| row.time(w))
     }
 
     /// Returns the launch of the window in such tiles.

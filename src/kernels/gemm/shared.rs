@@ -4,7 +4,9 @@
 //! Indices of a side lie in workgroup memory as vectors of four: vector `v`, component `j` is index `v + j · vectors`, so
 //! that neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
 
-use super::{Finish, LONG_BATCH, Loop, NOMINAL_BATCH, Operand, Product, count_product, loop_end, wgsl_count};
+use super::product::{
+    self, Finish, LONG_BATCH, Loop, NOMINAL_BATCH, Operand, Product, candidate, count_product, loop_end, wgsl_count,
+};
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
     tensor::Count,
@@ -158,7 +160,7 @@ pub(super) fn add(
         let inner = all(product.loops[split_level(product) + 1..].iter().map(extent)).fixed + 2;
         let rest = if splits > 1 { 2 * inner * splits } else { 0 };
         let turns = Count { fixed: whole.fixed + rest, ..whole };
-        let as_grid = super::Tile {
+        let as_grid = product::Tile {
             lanes: 1,
             lane_rows: true,
             shared: columns,
@@ -169,7 +171,7 @@ pub(super) fn add(
             pairs: [false; 2],
         };
         let kernel = |finish: &Finish, split| kernel(product, tile, splits, finish, split);
-        let candidate = super::candidate(product, variant, as_grid, turns, epilogue, kernel);
+        let candidate = candidate(product, variant, as_grid, turns, epilogue, kernel);
         let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
         candidates.insert(at, candidate);
     }

@@ -5,12 +5,15 @@
 //! there is such a tap.
 
 use super::{
-    BROADCAST, Finish, LOAD, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare, declare_pair,
-    declare_uniform, read, store_in_turns, wgsl_count,
+    product::{
+        BROADCAST, Finish, LOAD, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare, declare_pair,
+        declare_uniform, fastest, lanes_of_eight, read, store_in_turns, wgsl_count,
+    },
+    window::Window,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
-    kernels::dispatch,
+    kernels::wgsl::dispatch,
     tensor::{Count, DType},
 };
 use std::{collections::BTreeSet, fmt::Write as _, ops::RangeInclusive};
@@ -96,12 +99,7 @@ impl Spread {
 
     /// Returns the best strip and its time, where strips can do the window.
     pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Spread)> {
-        if !super::lanes_of_eight(profile)
-            || !w.transposed
-            || w.strides == [1, 1]
-            || w.dilation != [1, 1]
-            || w.groups > 1
-        {
+        if !lanes_of_eight(profile) || !w.transposed || w.strides == [1, 1] || w.dilation != [1, 1] || w.groups > 1 {
             return None;
         }
         let terms = if profile.wide_words && w.from_channels.is_multiple_of(2) { 2 } else { 1 };
@@ -114,7 +112,7 @@ impl Spread {
         });
         let madds = |s: &Spread| w.strides[0] * w.kernel[1] * s.channels * s.blocks * terms;
         let spreads = spreads.filter(|s| s.sums(w) <= MOST_SUMS && madds(s) <= MOST_MADDS);
-        super::fastest(spreads, |spread| spread.time(w))
+        fastest(spreads, |spread| spread.time(w))
     }
 
     /// Returns the launch of the window in such strips.

@@ -2,12 +2,15 @@
 //! taps of a row of the kernel.
 
 use super::{
-    BROADCAST, Finish, LAUNCH, LEAST_TURNS, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, Window, declare,
-    declare_uniform, store_in_turns, wgsl_count,
+    product::{
+        BROADCAST, Finish, LAUNCH, LEAST_TURNS, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare,
+        declare_uniform, fastest, lanes_of_eight, store_in_turns, wgsl_count,
+    },
+    window::Window,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
-    kernels::dispatch,
+    kernels::wgsl::dispatch,
     tensor::{Count, DType},
 };
 use std::{collections::BTreeMap, fmt::Write as _};
@@ -102,7 +105,7 @@ impl Strip {
 
     /// Returns the best strip of each way to read, and its time, where strips can do the window.
     pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Vec<(f64, Strip)> {
-        if !super::lanes_of_eight(profile) || (w.transposed && w.strides != [1, 1]) {
+        if !lanes_of_eight(profile) || (w.transposed && w.strides != [1, 1]) {
             return Vec::new();
         }
         Reads::all(w).into_iter().filter_map(|reads| Self::best(w, reads)).collect()
@@ -117,7 +120,7 @@ impl Strip {
         });
         let tile = |s: &Strip| s.pixels * s.channels;
         let strips = strips.filter(|s| tile(s) <= 256 && tile(s) * w.kernel[1] <= most);
-        super::fastest(strips, |strip| strip.time(w))
+        fastest(strips, |strip| strip.time(w))
     }
 
     /// Returns the launch of the window in such strips.

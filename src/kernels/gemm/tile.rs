@@ -1,7 +1,7 @@
 //! The tile core without workgroup memory: each lane keeps a tile of sums in registers, of which the lane side has one
 //! index for each lane and the shared side is the same for all lanes.
 
-use super::{
+use super::product::{
     BROADCAST, Finish, LEAST_TURNS, LOAD, LONG_BATCH, Loop, MADD, MOST_TURNS, NOMINAL_BATCH, Operand, Product, STORE,
     Tile, candidate, count_product, lanes_of_eight, loop_end, sides, store_in_turns, wgsl_count,
 };

@@ -72,11 +72,15 @@ impl BatchNormalization {
     fn normalize(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let c = [scope.graph.shape(x).last()];
         let gamma = match self.scale {
-            true => scope.weight("gamma", &c, (&self.gamma_initializer, &self.gamma_regularizer, &self.gamma_constraint))?,
+            true => {
+                scope.weight("gamma", &c, (&self.gamma_initializer, &self.gamma_regularizer, &self.gamma_constraint))?
+            }
             false => scope.filled(&c, 1.0)?,
         };
         let beta = match self.center {
-            true => scope.weight("beta", &c, (&self.beta_initializer, &self.beta_regularizer, &self.beta_constraint))?,
+            true => {
+                scope.weight("beta", &c, (&self.beta_initializer, &self.beta_regularizer, &self.beta_constraint))?
+            }
             false => scope.filled(&c, 0.0)?,
         };
         let mean = scope.state("moving_mean", &c, &self.moving_mean_initializer);

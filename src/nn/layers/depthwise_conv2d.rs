@@ -62,7 +62,8 @@ impl DepthwiseConv2D {
     fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let channels = image(scope.graph, "depthwise_conv2d", x)?.last();
         let options = (&self.depthwise_initializer, &self.depthwise_regularizer, &self.depthwise_constraint);
-        let kernel = scope.weight("kernel", &kernel_shape(self.kernel_size, channels, self.depth_multiplier), options)?;
+        let kernel =
+            scope.weight("kernel", &kernel_shape(self.kernel_size, channels, self.depth_multiplier), options)?;
         let options = Conv2dOptions {
             padding: self.padding,
             strides: self.strides.0,

@@ -38,7 +38,8 @@ impl Dropout {
                     && noise.iter().zip(dims).skip(1).all(|(n, d)| n.is_none_or(|n| n == 1 || n == *d))
                     && noise[0].is_none();
                 if !fits {
-                    let wanted = format!("an entry for each axis of {shape}: None, 1 or the extent, None for the batch");
+                    let wanted =
+                        format!("an entry for each axis of {shape}: None, 1 or the extent, None for the batch");
                     return Err(OpError::new("dropout", wanted, format!("{noise:?}"), "as in [None, 1, 1, channels]"));
                 }
                 let row: Vec<usize> = noise.iter().zip(dims).skip(1).map(|(n, d)| n.unwrap_or(*d)).collect();

@@ -57,11 +57,17 @@ impl GroupNormalization {
         let x = if at == rank - 1 { inputs[0] } else { scope.graph.transpose(inputs[0], &order)? };
         let c = scope.graph.shape(x).last();
         let gamma = match self.scale {
-            true => scope.weight("gamma", &[c], (&self.gamma_initializer, &self.gamma_regularizer, &self.gamma_constraint))?,
+            true => scope.weight(
+                "gamma",
+                &[c],
+                (&self.gamma_initializer, &self.gamma_regularizer, &self.gamma_constraint),
+            )?,
             false => scope.filled(&[c], 1.0)?,
         };
         let beta = match self.center {
-            true => scope.weight("beta", &[c], (&self.beta_initializer, &self.beta_regularizer, &self.beta_constraint))?,
+            true => {
+                scope.weight("beta", &[c], (&self.beta_initializer, &self.beta_regularizer, &self.beta_constraint))?
+            }
             false => scope.filled(&[c], 0.0)?,
         };
         let groups = if self.groups == -1 { c } else { usize::try_from(self.groups).unwrap_or(0) };

@@ -46,8 +46,7 @@ impl LayerNormalization {
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let shape = scope.graph.shape(inputs[0]).clone();
         let rank = shape.rank();
-        let axes: Option<Vec<usize>> =
-            self.axis.list().iter().map(|&a| axis(a, rank).filter(|&a| a > 0)).collect();
+        let axes: Option<Vec<usize>> = self.axis.list().iter().map(|&a| axis(a, rank).filter(|&a| a > 0)).collect();
         let mut axes = axes.ok_or_else(|| {
             let (wanted, got) = (format!("axes from 1 to {}", rank - 1), format!("{:?}", self.axis.list()));
             OpError::new("layer_normalization", wanted, got, "choose axes of the sample")

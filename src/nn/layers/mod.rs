@@ -15,6 +15,15 @@ use std::sync::Arc;
 
 type Build = fn(serde_json::Value) -> serde_json::Result<Arc<dyn Layer>>;
 
+/// Returns the Keras class of every layer that can be read from a file, in the order of the layers' files.
+///
+/// ```
+/// assert!(hubel::nn::layer_classes().any(|class| class == "Conv2D"));
+/// ```
+pub fn layer_classes() -> impl Iterator<Item = &'static str> {
+    REGISTRY.iter().map(|(class, _)| *class)
+}
+
 /// Declares the files of the layers and lists their classes for files.
 macro_rules! layers {
     ($($file:ident::{$($Layer:ident),*},)*) => {
@@ -48,7 +57,7 @@ layers! {
     merge::{Add, Average, Concatenate, CustomScaleLayer, Maximum, Minimum, Multiply, Subtract},
     padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
-    pooling2d::{AveragePooling2D, MaxPooling2D},
+    pooling2d::{AveragePooling2D, LpPooling2D, MaxPooling2D},
     preprocessing::{Normalization, Rescaling},
     recurrent::{GRU, LSTM, SimpleRNN},
     rectifiers::{ELU, LeakyReLU, PReLU, ReLU},

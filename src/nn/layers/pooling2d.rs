@@ -61,3 +61,16 @@ pooling! {
     /// ```
     AveragePooling2D "AveragePooling2D" avg_pool2d
 }
+
+pooling! {
+    /// Root of the sum of squares of each window, y = √Σx² (ONNX LpPool with p = 2; Keras has none): the strides are the
+    /// window's size unless given, padding counts as zeros, and the gradient of a window of zeros is 0.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([28, 28, 6]).add(LpPooling2D::new(2)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 14, 14, 6)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    LpPooling2D "LpPooling2D" lp_pool2d
+}

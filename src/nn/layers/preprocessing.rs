@@ -123,7 +123,10 @@ impl Normalization {
     fn kept(&self, rank: usize) -> Result<Vec<usize>, OpError> {
         let listed = self.axis.iter().flat_map(|a| a.list()).map(|&a| axis(a, rank).filter(|&a| a > 0));
         let mut kept = listed.collect::<Option<Vec<_>>>().ok_or_else(|| {
-            let (wanted, got) = (format!("axes from 1 to {}", rank - 1), format!("{:?}", self.axis.as_ref().map_or(&[][..], |a| a.list())));
+            let (wanted, got) = (
+                format!("axes from 1 to {}", rank - 1),
+                format!("{:?}", self.axis.as_ref().map_or(&[][..], |a| a.list())),
+            );
             OpError::new("normalization", wanted, got, "choose axes of the sample")
         })?;
         kept.sort_unstable();

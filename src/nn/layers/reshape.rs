@@ -27,8 +27,11 @@ impl Reshape {
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let shape = scope.graph.shape(inputs[0]).clone();
         let elements: usize = shape.dims()[1..].iter().product();
-        let known: Option<usize> =
-            self.target_shape.iter().filter(|&&d| d != -1).try_fold(1usize, |p, &d| p.checked_mul(usize::try_from(d).ok()?));
+        let known: Option<usize> = self
+            .target_shape
+            .iter()
+            .filter(|&&d| d != -1)
+            .try_fold(1usize, |p, &d| p.checked_mul(usize::try_from(d).ok()?));
         let open = self.target_shape.iter().filter(|&&d| d == -1).count();
         let fits = known.filter(|&k| match open {
             0 => k == elements,

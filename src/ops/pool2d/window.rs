@@ -1,9 +1,9 @@
-//! What pooling operations share: windows and their sizes.
+//! The windows of pooling and their sizes.
 
-use super::Padding;
 use crate::{
     graph::{OpError, TensorType},
     kernels::gemm::Window,
+    ops::window::Padding,
     tensor::{Batch, Count, DType, Philox},
 };
 

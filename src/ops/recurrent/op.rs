@@ -1,22 +1,14 @@
-//! Recurrent layers' cells over all timesteps: simple, LSTM and GRU, and their gradients through time.
-//!
-//! The input's product is taken outside, for all timesteps at once ([`Graph::project`]); a cell adds its state's product
-//! in one launch. On the way back one launch gives the gradient to what was added; what that means for the recurrent
-//! kernel are products over all timesteps.
+//! The cells over all timesteps, forward and back through time.
 
-pub use crate::kernels::recurrent::{Cell, CellActivation, CellKind};
-
-use super::{
-    conv2d::{ANY, pictures},
+use crate::ops::{
+    conv2d::pictures,
+    matmul::MatmulOptions,
     slice::{Part, SliceGrad},
 };
 use crate::{
-    graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Sample, Step,
-        TensorType, Value,
-    },
-    kernels::recurrent::{self, Extents, MOST_UNITS},
-    tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
+    graph::{Candidate, Cost, DeviceProfile, Epilogue, Graph, Io, Op, OpError, Step, TensorType, Value},
+    kernels::recurrent::{self, Cell, CellActivation, CellKind, Extents, MOST_UNITS},
+    tensor::{Accuracy, Array, DType, Shape},
 };
 
 /// A cell over all timesteps (Keras `SimpleRNN`, `LSTM`, `GRU`).
@@ -216,23 +208,12 @@ impl Op for Recurrent {
             states.push(before(g, output, initial)?);
         }
         let h = states[0];
-        let flat = |g: &mut Graph, v: Value| {
-            let shape = g.shape(v);
-            let rows = shape.dims()[0] * steps;
-            let last = shape.last();
-            let shape = if shape.is_batched() { Shape::batched(rows, &[last]) } else { Shape::fixed([rows, last]) };
-            g.reshape(v, shape)
-        };
         // What the state before each step gives: all timesteps are rows of one product.
         let product = |g: &mut Graph, state: Value, kernel: Value| {
             let rows = flat(g, state)?;
             let product = g.matmul(rows, kernel)?;
             let shape = sequence.with_row(&[steps, g.shape(kernel).last()]);
             g.reshape(product, shape)
-        };
-        let outer = |g: &mut Graph, state: Value, d: Value| {
-            let (state, d) = (flat(g, state)?, flat(g, d)?);
-            g.matmul_with(state, d, super::MatmulOptions { transpose_a: true, transpose_b: false })
         };
         let mut grads = match self.cell.kind {
             CellKind::Simple => {
@@ -301,7 +282,21 @@ impl Op for Recurrent {
     }
 }
 
-fn two(values: Vec<Value>) -> [Value; 2] {
+/// Returns sequences (N, T, k) as rows (N · T, k).
+fn flat(g: &mut Graph, v: Value) -> Result<Value, OpError> {
+    let shape = g.shape(v);
+    let (rows, last) = (shape.dims()[0] * shape.dims()[1], shape.last());
+    let shape = if shape.is_batched() { Shape::batched(rows, &[last]) } else { Shape::fixed([rows, last]) };
+    g.reshape(v, shape)
+}
+
+/// Returns the gradient to a kernel: the states times the gradient to their product, summed over all timesteps.
+fn outer(g: &mut Graph, state: Value, d: Value) -> Result<Value, OpError> {
+    let (state, d) = (flat(g, state)?, flat(g, d)?);
+    g.matmul_with(state, d, MatmulOptions { transpose_a: true, transpose_b: false })
+}
+
+pub(super) fn two(values: Vec<Value>) -> [Value; 2] {
     [values[0], values[1]]
 }
 
@@ -466,16 +461,6 @@ impl Op for RecurrentGrad {
         if kind == CellKind::GruAfter { vec![gates, products, initial] } else { vec![gates, initial] }
     }
 
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
-        Err(OpError::first_order(self.name()))
-    }
-
     fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Ok(extents) = self.extents(&io.inputs) else { return Vec::new() };
         let of_cells = io.inputs.len() > self.places()[1] + 1;
@@ -496,324 +481,8 @@ impl Op for RecurrentGrad {
         bounds(inputs, exact)
     }
 }
-
-impl Graph {
-    /// Returns `x` (N, …, k) times `kernel` (k, m), plus `bias` (m) if there is one: (N, …, m), one product whose rows are
-    /// all but the last axis.
-    ///
-    /// ```
-    /// use hubel::{layers::*, prelude::*};
-    /// let mut g = Graph::new();
-    /// let x = g.input("x", [Batch, 20, 5], F32);
-    /// let kernel = g.parameter("kernel", [5, 32], GlorotUniform);
-    /// let y = g.project(x, kernel, None)?;
-    /// assert_eq!(g.ty(y).to_string(), "f32(N, 20, 32)");
-    /// # Ok::<(), hubel::Error>(())
-    /// ```
-    pub fn project(&mut self, x: Value, kernel: Value, bias: Option<Value>) -> Result<Value, OpError> {
-        let (shape, width) = (self.shape(x).clone(), self.shape(kernel).last());
-        let Some((last, outer)) = shape.dims().split_last() else {
-            return Err(OpError::new("matmul", "a tensor of rank 1 or more", &shape, "reshape it"));
-        };
-        let rows = outer.iter().product();
-        let flat = if shape.is_batched() { Shape::batched(rows, &[*last]) } else { Shape::fixed([rows, *last]) };
-        let x = self.reshape(x, flat)?;
-        let mut y = self.matmul(x, kernel)?;
-        if let Some(bias) = bias {
-            y = self.add(y, bias)?;
-        }
-        let inner: Vec<usize> = outer.iter().skip(1).copied().chain([width]).collect();
-        self.reshape(y, if outer.is_empty() { Shape::fixed([width]) } else { shape.with_row(&inner) })
-    }
-
-    /// Returns the states (N, T, u) of a simple recurrent cell, h = tanh(x + h·kernel): `x` (N, T, u) is the projected
-    /// input with its bias, `kernel` (u, u) the recurrent kernel, `initial` (N, u) the state before the first step, zeros
-    /// where it is none.
-    ///
-    /// [`Recurrent`] takes other functions than tanh.
-    pub fn simple_rnn(&mut self, x: Value, kernel: Value, initial: Option<Value>) -> Result<Value, OpError> {
-        let operands: Vec<Value> = [x, kernel].into_iter().chain(initial).collect();
-        Ok(self.apply(Recurrent { cell: keras(CellKind::Simple) }, &operands)?[0])
-    }
-
-    /// Returns the states h and c, each (N, T, u), of an LSTM with gates in the order i, f, c, o: `x` (N, T, 4u) is the
-    /// projected input with its bias, `kernel` (u, 4u) the recurrent kernel, `initial` h and c (N, u) before the first
-    /// step, zeros where they are none.
-    ///
-    /// ```
-    /// use hubel::{layers::*, prelude::*};
-    /// let mut g = Graph::new();
-    /// let x = g.input("x", [Batch, 20, 5], F32);
-    /// let kernel = g.parameter("kernel", [5, 4 * 32], GlorotUniform);
-    /// let recurrent = g.parameter("recurrent", [32, 4 * 32], GlorotUniform);
-    /// let bias = g.parameter("bias", [4 * 32], Zeros);
-    /// let x = g.project(x, kernel, Some(bias))?;
-    /// let [h, _] = g.lstm(x, recurrent, None)?;
-    /// assert_eq!(g.ty(h).to_string(), "f32(N, 20, 32)");
-    /// # Ok::<(), hubel::Error>(())
-    /// ```
-    pub fn lstm(&mut self, x: Value, kernel: Value, initial: Option<[Value; 2]>) -> Result<[Value; 2], OpError> {
-        let initial = initial.map(|states| self.concat(&states, 1)).transpose()?;
-        let operands: Vec<Value> = [x, kernel].into_iter().chain(initial).collect();
-        Ok(two(self.apply(Recurrent { cell: keras(CellKind::Lstm) }, &operands)?))
-    }
-
-    /// Returns the states (N, T, u) of a GRU with gates in the order z, r, h: `x` (N, T, 3u) is the projected input with
-    /// its bias, `kernel` (u, 3u) the recurrent kernel, `bias` (3u) what is added to the state's product before the reset
-    /// gate acts on it (Keras `reset_after = true`; zeros for a layer without bias), none where the gate acts before the
-    /// product, `initial` (N, u) the state before the first step, zeros where it is none.
-    pub fn gru(
-        &mut self,
-        x: Value,
-        kernel: Value,
-        bias: Option<Value>,
-        initial: Option<Value>,
-    ) -> Result<Value, OpError> {
-        let kind = if bias.is_some() { CellKind::GruAfter } else { CellKind::GruBefore };
-        let operands: Vec<Value> = [x, kernel].into_iter().chain(bias).chain(initial).collect();
-        Ok(self.apply(Recurrent { cell: keras(kind) }, &operands)?[0])
-    }
-}
-
 /// Returns a cell with the functions that Keras gives it.
-fn keras(kind: CellKind) -> Cell {
+pub(super) fn keras(kind: CellKind) -> Cell {
     let gate = if kind == CellKind::Simple { CellActivation::Linear } else { CellActivation::Sigmoid };
     Cell { kind, activation: CellActivation::Tanh, gate }
 }
-
-fn of(cell: Cell, sequence: Shape, initial: bool, capacity: usize) -> Sample {
-    let (steps, u) = (sequence.dims()[1], sequence.last());
-    let row = cell.gates() * u;
-    // So that no state grows from step to step.
-    let bound = 0.8 / (u as f64).sqrt();
-    let mut inputs = vec![
-        (TensorType::f32(sequence.with_row(&[steps, row])), ANY),
-        (TensorType::f32(Shape::fixed([u, row])), Fill::Uniform(-bound, bound)),
-    ];
-    if cell.kind == CellKind::GruAfter {
-        inputs.push((TensorType::f32(Shape::fixed([row])), ANY));
-    }
-    if initial {
-        inputs.push((TensorType::f32(sequence.with_row(&[cell.states() * u])), ANY));
-    }
-    Sample::new(Recurrent { cell }, inputs, capacity)
-}
-
-fn grad_of(cell: Cell, sequence: Shape, of_cells: bool, capacity: usize) -> Sample {
-    let (steps, u) = (sequence.dims()[1], sequence.last());
-    let row = cell.gates() * u;
-    let bound = 0.8 / (u as f64).sqrt();
-    let narrow = (TensorType::f32(sequence.clone()), ANY);
-    let wide = (TensorType::f32(sequence.with_row(&[steps, row])), ANY);
-    let kernel = (TensorType::f32(Shape::fixed([row, u])), Fill::Uniform(-bound, bound));
-    let mut inputs = match cell.kind {
-        CellKind::Simple => vec![narrow.clone(), kernel],
-        CellKind::Lstm | CellKind::GruBefore => vec![wide, kernel, narrow.clone()],
-        CellKind::GruAfter => vec![wide.clone(), wide, kernel, narrow.clone()],
-    };
-    inputs.push(narrow.clone());
-    if of_cells && cell.kind == CellKind::Lstm {
-        inputs.push(narrow);
-    }
-    Sample::new(RecurrentGrad { cell }, inputs, capacity)
-}
-
-type Make = fn(Cell, Shape, bool, usize) -> Sample;
-
-fn random(rng: &mut Philox, kinds: &[CellKind], make: Make) -> Sample {
-    let u = rng.pick(&[1, 2, 3, 4, 7, 8, 15, 16, 17, 33, 63, 64, 65, 260]);
-    let steps = if u > 65 { rng.pick(&[1, 2]) } else { rng.pick(&[1, 2, 3, 4, 7, 16]) };
-    let capacity = if u > 65 { 2 } else { rng.pick(&[1, 2, 3, 5, 9, 17]) };
-    let mut cell = keras(rng.pick(kinds));
-    if rng.below(4) == 0 {
-        use CellActivation::{HardSigmoid, Linear, Relu, Sigmoid};
-        cell.activation = rng.pick(&[Linear, Relu, Sigmoid]);
-        cell.gate = if cell.kind == CellKind::Simple { Linear } else { rng.pick(&[Sigmoid, HardSigmoid]) };
-    }
-    let first = if rng.below(5) == 0 { rng.pick(&[1, 3, 9]) } else { Batch };
-    let more = rng.below(2) == 0;
-    let n = 1 + rng.below(capacity);
-    make(cell, Shape::from([first, steps, u]), more, capacity).with_n(n)
-}
-
-fn benches(kind: CellKind, make: Make) -> Vec<(&'static str, Sample)> {
-    let case = |u, steps| make(keras(kind), Shape::from([Batch, steps, u]), false, 32);
-    vec![
-        ("n32_t50_u16", case(16, 50)),
-        ("n32_t50_u64", case(64, 50)),
-        ("n32_t50_u128", case(128, 50)),
-        ("n32_t20_u256", case(256, 20)),
-    ]
-}
-
-const GRUS: &[CellKind] = &[CellKind::GruBefore, CellKind::GruAfter];
-
-/// What every cell's kernels can get wrong.
-macro_rules! faults {
-    ($loop:literal, $wrong_loop:literal $(, $fault:expr)*) => {
-        &[
-            Fault { what: "skips a timestep", from: $loop, to: $wrong_loop },
-            Fault { what: "drops the last terms", from: "u; k += ", to: "u - 4u; k += " },
-            Fault { what: "takes the next number of the kernel", from: "let at = i;", to: "let at = i ^ 1u;" },
-            Fault { what: "skips the last sample", from: "< samples;", to: "+ 1u < samples;" },
-            $($fault),*
-        ]
-    };
-}
-
-/// The simple recurrent cell as a family.
-pub static SIMPLE: Family = Family {
-    name: "simple_rnn",
-    about: "all timesteps of a simple recurrent cell in one launch (Keras SimpleRNN; Elman 1990)",
-    sample: |rng| random(rng, &[CellKind::Simple], of),
-    benches: || benches(CellKind::Simple, of),
-    bad: &[
-        Bad {
-            what: "a kernel that is not square",
-            build: |g| {
-                let (x, kernel) = (g.input("x", [Batch, 5, 8], DType::F32), g.input("kernel", [8, 9], DType::F32));
-                g.simple_rnn(x, kernel, None)
-            },
-        },
-        Bad {
-            what: "no timesteps",
-            build: |g| {
-                let (x, kernel) = (g.input("x", [Batch, 8], DType::F32), g.input("kernel", [8, 8], DType::F32));
-                g.simple_rnn(x, kernel, None)
-            },
-        },
-        Bad {
-            what: "more units than workgroup memory holds",
-            build: |g| {
-                let x = g.input("x", [Batch, 5, 1025], DType::F32);
-                let kernel = g.input("kernel", [1025, 1025], DType::F32);
-                g.simple_rnn(x, kernel, None)
-            },
-        },
-    ],
-    faults: faults!("t < T;", "t + 1u < T;"),
-    differentiable: true,
-    gradcheck: 1e-6,
-};
-
-/// The LSTM as a family.
-pub static LSTM: Family = Family {
-    name: "lstm",
-    about: "all timesteps of a long short-term memory in one launch (Keras LSTM; Hochreiter and Schmidhuber 1997)",
-    sample: |rng| random(rng, &[CellKind::Lstm], of),
-    benches: || benches(CellKind::Lstm, of),
-    bad: &[
-        Bad {
-            what: "the projection of another number of gates",
-            build: |g| {
-                let (x, kernel) = (g.input("x", [Batch, 5, 24], DType::F32), g.input("kernel", [8, 32], DType::F32));
-                Ok(g.lstm(x, kernel, None)?[0])
-            },
-        },
-        Bad {
-            what: "initial states of other units",
-            build: |g| {
-                let (x, kernel) = (g.input("x", [Batch, 5, 32], DType::F32), g.input("kernel", [8, 32], DType::F32));
-                let h = g.input("h", [Batch, 9], DType::F32);
-                Ok(g.lstm(x, kernel, Some([h, h]))?[0])
-            },
-        },
-    ],
-    faults: faults!(
-        "t < T;",
-        "t + 1u < T;",
-        Fault { what: "takes the input gate for the forget gate", from: "gate(a1_0_0) * c", to: "gate(a0_0_0) * c" }
-    ),
-    differentiable: true,
-    gradcheck: 1e-6,
-};
-
-/// The gated recurrent unit as a family.
-pub static GRU: Family = Family {
-    name: "gru",
-    about: "all timesteps of a gated recurrent unit in one launch, the reset gate before or after the product (Keras GRU; Cho et al. 2014)",
-    sample: |rng| random(rng, GRUS, of),
-    benches: || benches(CellKind::GruAfter, of),
-    bad: &[
-        Bad {
-            what: "a recurrent bias of another length",
-            build: |g| {
-                let (x, kernel) = (g.input("x", [Batch, 5, 24], DType::F32), g.input("kernel", [8, 24], DType::F32));
-                let bias = g.input("bias", [8], DType::F32);
-                g.gru(x, kernel, Some(bias), None)
-            },
-        },
-        Bad {
-            what: "an initial state with timesteps",
-            build: |g| {
-                let (x, kernel) = (g.input("x", [Batch, 5, 24], DType::F32), g.input("kernel", [8, 24], DType::F32));
-                let h = g.input("h", [Batch, 1, 8], DType::F32);
-                g.gru(x, kernel, None, Some(h))
-            },
-        },
-    ],
-    faults: faults!(
-        "t < T;",
-        "t + 1u < T;",
-        Fault { what: "forgets the reset gate before the product", from: "gate(a1_0_0) * h", to: "h" },
-        Fault { what: "forgets the reset gate after the product", from: "gate(a1_0_0 + m1_0_0) * m2", to: "m2" }
-    ),
-    differentiable: true,
-    gradcheck: 1e-6,
-};
-
-fn grad_bad(g: &mut Graph, kind: CellKind, rest: usize) -> Result<Value, OpError> {
-    let (wide, kernel) = (g.input("gates", [Batch, 5, 24], DType::F32), g.input("kernel", [8, 24], DType::F32));
-    let narrow = g.input("before", [Batch, 5, 8], DType::F32);
-    let mut operands = vec![wide, kernel];
-    operands.extend(vec![narrow; rest]);
-    Ok(g.apply(RecurrentGrad { cell: keras(kind) }, &operands)?[0])
-}
-
-/// The gradient of the simple recurrent cell as a family.
-pub static SIMPLE_GRAD: Family = Family {
-    name: "simple_rnn_grad",
-    about: "gradient of simple_rnn through all timesteps in one launch",
-    sample: |rng| random(rng, &[CellKind::Simple], grad_of),
-    benches: || benches(CellKind::Simple, grad_of),
-    bad: &[Bad { what: "a kernel that is not transposed", build: |g| grad_bad(g, CellKind::Simple, 1) }],
-    faults: faults!("s < T;", "s + 1u < T;"),
-    differentiable: false,
-    gradcheck: 1e-6,
-};
-
-/// The gradient of the LSTM as a family.
-pub static LSTM_GRAD: Family = Family {
-    name: "lstm_grad",
-    about: "gradient of lstm through all timesteps in one launch",
-    sample: |rng| random(rng, &[CellKind::Lstm], grad_of),
-    benches: || benches(CellKind::Lstm, grad_of),
-    bad: &[Bad { what: "a kernel that is not transposed", build: |g| grad_bad(g, CellKind::Lstm, 2) }],
-    faults: faults!(
-        "s < T;",
-        "s + 1u < T;",
-        Fault { what: "forgets the gradient to the cells", from: "c_0_0 += e_0_0;", to: "" }
-    ),
-    differentiable: false,
-    gradcheck: 1e-6,
-};
-
-/// The gradient of the gated recurrent unit as a family.
-pub static GRU_GRAD: Family = Family {
-    name: "gru_grad",
-    about: "gradient of gru through all timesteps in one launch",
-    sample: |rng| random(rng, GRUS, grad_of),
-    benches: || benches(CellKind::GruAfter, grad_of),
-    bad: &[Bad { what: "a kernel that is not transposed", build: |g| grad_bad(g, CellKind::GruBefore, 2) }],
-    faults: faults!(
-        "s < T;",
-        "s + 1u < T;",
-        Fault {
-            what: "forgets the state that passes the cell",
-            from: "h_0_0 = dh_0_0 * z_0_0",
-            to: "h_0_0 = dh_0_0 * 0.0"
-        }
-    ),
-    differentiable: false,
-    gradcheck: 1e-6,
-};

@@ -1,0 +1,47 @@
+// L2 pooling for windows of many pixels: y[b, p, q, c] = square root of the sum over taps (i, j) inside the picture of
+// x[b, p*SH + i - TOP, q*SW + j - LEFT, c]^2. NHWC, V is a vector of WIDTH channels, stored as S.
+// Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
+alias V = f32;
+alias S = f32;
+const WIDTH = 1u;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
+override LANES: u32 = 64u;
+override ITEMS: u32;
+override ITEMS_PER_SAMPLE: u32;
+override H: u32;
+override W: u32;
+override C: u32;
+override OH: u32;
+override OW: u32;
+override KH: u32;
+override KW: u32;
+override SH: u32;
+override SW: u32;
+override TOP: u32;
+override LEFT: u32;
+@group(0) @binding(1) var<storage, read> x: array<S>;
+@group(0) @binding(2) var<storage, read_write> y: array<S>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let item = (id.x + id.y * counts.x) * LANES + lane;
+    if (item >= ITEMS + ITEMS_PER_SAMPLE * step.n) { return; }
+    let c = item % C;
+    let row = item / (C * OW);
+    let picture = row / OH * H;
+    let first_h = max(row % OH * SH, TOP) - TOP;
+    let first_w = max(item / C % OW * SW, LEFT) - LEFT;
+    let end_h = min(row % OH * SH + KH - TOP, H);
+    let end_w = min(item / C % OW * SW + KW - LEFT, W);
+    var all = V(step.zero);
+    for (var h = first_h; h < end_h; h++) {
+        var sum = V(0.0);
+        for (var w = first_w; w < end_w; w++) {
+            let value = unpack(x[((picture + h) * W + w) * C + c]);
+            sum += value * value;
+        }
+        all += sum;
+    }
+    y[item] = pack(epilogue(sqrt(all), item * WIDTH));
+}

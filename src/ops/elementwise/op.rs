@@ -1,0 +1,259 @@
+//! The operation: its broadcasting, its kernel and its gradient.
+
+use super::table::TABLE;
+use crate::{
+    graph::{
+        Arg, Candidate, Cost, DeviceProfile, Elementary, Epilogue, Graph, Grid, Instr, Io, Op, OpError, Program, Slot,
+        Step, TensorType, Value,
+    },
+    kernels,
+    tensor::{Accuracy, Array, Count, Shape, strides},
+};
+use std::fmt::Write as _;
+
+/// An elementwise program on broadcast inputs; the result is f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Elementwise {
+    /// What is computed for each element.
+    pub program: Program,
+    /// A shape that the result is broadcast to, where the inputs alone do not give it.
+    pub shape: Option<Shape>,
+    /// Whether the result overwrites input 0.
+    pub in_place: bool,
+}
+
+impl Elementwise {
+    /// Returns the operation of one row of the table, by its name.
+    pub fn named(name: &str) -> Result<Self, OpError> {
+        Ok(Program::of(elementary(name)?).into())
+    }
+}
+
+/// Returns a row of the table by its name.
+pub fn elementary(name: &str) -> Result<&'static Elementary, OpError> {
+    TABLE.iter().find(|f| f.name == name).ok_or_else(|| {
+        let advice = "see OPS.md for the functions there are";
+        OpError::new(name, "a function of the elementwise table", name, advice)
+    })
+}
+
+impl From<Program> for Elementwise {
+    fn from(program: Program) -> Self {
+        Elementwise { program, shape: None, in_place: false }
+    }
+}
+
+const STORAGE: &str = "alias V = f32;
+alias S = f32;
+fn unpack(s: S) -> V { return s; }
+fn pack(v: V) -> S { return v; }
+";
+
+impl Op for Elementwise {
+    fn name(&self) -> &'static str {
+        match &self.program.instrs[..] {
+            [one] => one.f.name,
+            _ => "elementwise",
+        }
+    }
+
+    fn key(&self) -> String {
+        let shape = self.shape.as_ref().map(|s| format!(" to={s}")).unwrap_or_default();
+        format!("{}{shape}{}", self.program, if self.in_place { " in_place" } else { "" })
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        if inputs.len() != self.program.n_inputs {
+            let advice = "pass as many operands as the function has";
+            return Err(OpError::new(self.name(), format!("{} inputs", self.program.n_inputs), inputs.len(), advice));
+        }
+        let mut shape = self.shape.clone().unwrap_or_else(Shape::scalar);
+        for input in inputs {
+            shape = shape.broadcast(&input.shape).ok_or_else(|| {
+                let got: Vec<String> = inputs.iter().map(|t| t.shape.to_string()).collect();
+                OpError::new(
+                    self.name(),
+                    "shapes that broadcast (equal extents or 1, aligned at the last axis)",
+                    got.join(" and "),
+                    "reshape an operand or give it axes of extent 1",
+                )
+            })?;
+        }
+        Ok(vec![TensorType::f32(shape)])
+    }
+
+    fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        let shape = result_shape(self.shape.as_ref().map(|s| s.at(step.n)), inputs);
+        let maps: Vec<Option<Vec<usize>>> = inputs.iter().map(|a| broadcast_strides(&shape, &a.shape)).collect();
+        let out_strides = strides(&shape);
+        let mut operands = vec![0.0; inputs.len()];
+        let len: usize = shape.iter().product();
+        let mut data = Vec::with_capacity(len);
+        for i in 0..len {
+            for ((operand, input), map) in operands.iter_mut().zip(inputs).zip(&maps) {
+                *operand = input.data[map.as_ref().map_or(i, |map| index_at(i, &shape, &out_strides, map))];
+            }
+            data.push(self.program.eval(&operands, step));
+        }
+        vec![Array { shape, data }]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let Some(dy) = dy[0] else { return Ok(vec![None; inputs.len()]) };
+        let mut grads: Vec<Option<Value>> = vec![None; inputs.len()];
+        let mut add = |g: &mut Graph, i: usize, d: Value| -> Result<(), OpError> {
+            let d = g.sum_to(d, &g.shape(inputs[i]).clone())?;
+            grads[i] = Some(match grads[i] {
+                None => d,
+                Some(other) => g.add(other, d)?,
+            });
+            Ok(())
+        };
+        match &self.program.instrs[..] {
+            [] => {
+                if let Arg::Input(i) = self.program.result {
+                    add(g, i, dy)?;
+                }
+            }
+            [Instr { f, args }] => {
+                let mut operands = Vec::with_capacity(args.len());
+                for &arg in args {
+                    operands.push(match arg {
+                        Arg::Input(i) => inputs[i],
+                        other => g.apply1(
+                            Elementwise::from(Program { n_inputs: 0, instrs: Vec::new(), result: other }),
+                            &[],
+                        )?,
+                    });
+                }
+                let partial = (f.grad)(g, &operands, outputs[0], dy)?;
+                for (&arg, d) in args.iter().zip(partial) {
+                    if let (Arg::Input(i), Some(d)) = (arg, d) {
+                        add(g, i, d)?;
+                    }
+                }
+            }
+            _ => {
+                let advice = "take gradients before fusion";
+                return Err(OpError::new("elementwise", "a single function", &self.program, advice));
+            }
+        }
+        Ok(grads)
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let out = &io.outputs[0].shape;
+        let elements = out.elements();
+        let width = kernels::width((elements.fixed | elements.per_sample) as usize % 4, profile);
+        let mut text = STORAGE.to_owned();
+        let mut values = String::new();
+        let mut slots = Vec::new();
+        let mut loads = vec![String::new(); width * io.inputs.len()];
+        for (k, input) in io.inputs.iter().enumerate() {
+            let in_place = self.in_place && k == 0;
+            let name = if in_place { "y".to_owned() } else { format!("x{k}") };
+            let at = if width > 1 { format!("(i * {width}u)") } else { "i".into() };
+            let read = kernels::neighbours(&name, &format!("v{k}"), input, out, width, [&at, "i"]);
+            if !in_place {
+                slots.push(Slot::input(k));
+                let (binding, element) = (slots.len(), read.storage);
+                let _ = writeln!(text, "@group(0) @binding({binding}) var<storage, read> {name}: array<{element}>;");
+            }
+            values.push_str(&read.head);
+            for (lane, value) in read.values.into_iter().enumerate() {
+                loads[lane * io.inputs.len() + k] = value;
+            }
+        }
+        slots.push(if self.in_place { Slot::InOut { inputs: 0..1, outputs: 0..1 } } else { Slot::output(0) });
+        let _ = writeln!(text, "@group(0) @binding({}) var<storage, read_write> y: array<S>;", slots.len());
+        let names: Vec<String> = (0..io.inputs.len()).map(|k| format!("a{k}")).collect();
+        let parameters: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
+        let (body, result) = self.program.wgsl(&names);
+        let _ = writeln!(text, "fn f({}) -> f32 {{\n{body}    return {result};\n}}", parameters.join(", "));
+        let calls: Vec<String> =
+            loads.chunks(io.inputs.len().max(1)).take(width).map(|l| format!("f({})", l.join(", "))).collect();
+        let value = if io.inputs.is_empty() { "V(f())".into() } else { format!("V({})", calls.join(", ")) };
+        let (fixed, per_sample) = (elements.fixed / width as u64, elements.per_sample / width as u64);
+        let _ = write!(
+            text,
+            "@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
+    let i = (id.x + id.y * counts.x) * 64u + lane;
+    if (i >= {fixed}u + {per_sample}u * step.n) {{ return; }}
+{values}    y[i] = pack({value});
+}}
+"
+        );
+        let grid = Grid::new(Count { fixed, per_sample }, 64);
+        let kernel = kernels::dispatch("elementwise", &kernels::widen(&text, width, profile), &[], grid, slots, None);
+        vec![Candidate::single(format!("width{width}"), kernel)]
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let elements = io.outputs[0].shape.elements();
+        let bytes = io.inputs.iter().chain(&io.outputs).fold(Count::default(), |sum, t| {
+            let b = t.shape.elements().times(t.dtype.bytes() as u64);
+            Count { fixed: sum.fixed + b.fixed, per_sample: sum.per_sample + b.per_sample }
+        });
+        Cost { flops: elements.times(self.program.instrs.len() as u64), bytes }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        vec![self.program.instrs.last().map_or(Accuracy::Exact, |i| i.f.accuracy)]
+    }
+
+    fn bounds(&self, _io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
+        let shape = &exact[0].shape;
+        let maps: Vec<Option<Vec<usize>>> = inputs.iter().map(|a| broadcast_strides(shape, &a.shape)).collect();
+        let out_strides = strides(shape);
+        vec![Array::from_fn(shape.clone(), |i| {
+            let operands: Vec<f64> = (inputs.iter().zip(&maps))
+                .map(|(a, map)| a.data[map.as_ref().map_or(i, |map| index_at(i, shape, &out_strides, map))])
+                .collect();
+            self.program.error_bound(&operands, step) + f64::from(f32::MIN_POSITIVE)
+        })]
+    }
+
+    fn pointwise(&self) -> Option<&Program> {
+        (!self.in_place).then_some(&self.program)
+    }
+
+    fn in_place(&self, _n_inputs: usize) -> Vec<(usize, usize)> {
+        if self.in_place { vec![(0, 0)] } else { Vec::new() }
+    }
+}
+
+fn result_shape(target: Option<Vec<usize>>, inputs: &[&Array]) -> Vec<usize> {
+    let mut shape = target.unwrap_or_default();
+    for input in inputs {
+        let rank = shape.len().max(input.shape.len());
+        let axis = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |k| s[k]);
+        shape = (0..rank)
+            .map(|i| match (axis(&shape, i), axis(&input.shape, i)) {
+                (1, b) => b,
+                (a, _) => a,
+            })
+            .collect();
+    }
+    shape
+}
+
+/// Returns the stride of each axis of `to` in `from`, or `None` where the shapes are equal.
+fn broadcast_strides(to: &[usize], from: &[usize]) -> Option<Vec<usize>> {
+    if to == from {
+        return None;
+    }
+    let skip = to.len() - from.len();
+    let inner = strides(from);
+    Some((0..to.len()).map(|i| if i < skip || from[i - skip] == 1 { 0 } else { inner[i - skip] }).collect())
+}
+
+fn index_at(i: usize, shape: &[usize], out_strides: &[usize], map: &[usize]) -> usize {
+    (0..shape.len()).map(|k| (i / out_strides[k] % shape[k]) * map[k]).sum()
+}

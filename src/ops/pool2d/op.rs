@@ -1,0 +1,390 @@
+//! The operation and its gradient.
+
+use super::window::{Geometry, Pool2dOptions};
+use crate::kernels::shader;
+use crate::{
+    graph::{
+        Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Graph, Grid, Io, Op, OpError, Slot, Step,
+        TensorType, Value,
+    },
+    kernels::{self, Slide},
+    ops::{
+        arity::arity,
+        conv2d::{picture, pictures},
+        window::Padding,
+    },
+    tensor::{Accuracy, Array, Count, Shape, UNIT, rank},
+};
+use std::sync::Arc;
+
+/// What a pooling makes of the pixels of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pooling {
+    /// The largest value; NaN is the largest.
+    Max,
+    /// The sum divided by the number of pixels.
+    Average {
+        /// Whether pixels outside the picture count, as zeros (ONNX `count_include_pad`); in Keras they do not.
+        count_padding: bool,
+    },
+    /// The square root of the sum of squares, √Σx². Squares are f32: above 1.8·10¹⁹ they are infinite, below 10⁻²³ zero.
+    L2,
+}
+
+impl Pooling {
+    /// Returns the names of the pooling and of its gradient.
+    fn names(self) -> [&'static str; 2] {
+        match self {
+            Pooling::Max => ["max_pool2d", "max_pool2d_grad"],
+            Pooling::Average { .. } => ["avg_pool2d", "avg_pool2d_grad"],
+            Pooling::L2 => ["lp_pool2d", "lp_pool2d_grad"],
+        }
+    }
+
+    /// Returns the result for the pixels `taps` of a window that has `size` with those outside the picture.
+    fn reduce(self, x: &Array, taps: &[usize], size: usize) -> f64 {
+        match self {
+            Pooling::Max => x.data[first_maximum(x, taps)],
+            Pooling::Average { .. } => taps.iter().map(|&tap| x.data[tap]).sum::<f64>() / self.count(taps, size),
+            Pooling::L2 => taps.iter().map(|&tap| x.data[tap] * x.data[tap]).sum::<f64>().sqrt(),
+        }
+    }
+
+    /// Returns what an average divides by.
+    fn count(self, taps: &[usize], size: usize) -> f64 {
+        (if self == (Pooling::Average { count_padding: true }) { size } else { taps.len() }) as f64
+    }
+
+    /// Returns what the kernel that slides over strips makes of a window.
+    fn slide(self) -> Slide {
+        match self {
+            Pooling::Max => Slide::Largest,
+            Pooling::Average { count_padding } => Slide::Average { padding: count_padding },
+            Pooling::L2 => Slide::Root,
+        }
+    }
+
+    /// Returns the shader for windows of many pixels, and the constant that it has beside the sizes.
+    fn shader(self, padded: bool) -> (&'static str, Option<(&'static str, bool)>) {
+        match self {
+            Pooling::Max => (shader!("max_pool2d.wgsl"), Some(("PADDED", padded))),
+            Pooling::Average { count_padding } => (shader!("avg_pool2d.wgsl"), Some(("PADDING", count_padding))),
+            Pooling::L2 => (shader!("lp_pool2d.wgsl"), None),
+        }
+    }
+
+    fn lanes(self, profile: &DeviceProfile) -> u32 {
+        if self == Pooling::Max && profile.class == DeviceClass::Cpu { 256 } else { 64 }
+    }
+}
+
+/// Returns the index of the first largest value; NaN is the largest.
+fn first_maximum(x: &Array, taps: &[usize]) -> usize {
+    taps.iter()
+        .copied()
+        .reduce(|best, tap| if rank(x.data[tap]) > rank(x.data[best]) { tap } else { best })
+        .unwrap_or(0)
+}
+
+/// Pooling of windows (Keras `MaxPooling2D` and `AveragePooling2D`, ONNX MaxPool, AveragePool and LpPool with p = 2):
+/// (N, h, w, c) → (N, h', w', c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pool2d {
+    /// What it makes of a window.
+    pub pooling: Pooling,
+    /// The windows.
+    pub options: Pool2dOptions,
+}
+
+impl Pool2d {
+    /// Returns the pixels of a window.
+    fn size(&self) -> usize {
+        self.options.pool[0] * self.options.pool[1]
+    }
+
+    /// Returns the most windows that have a pixel in common.
+    fn overlap(&self) -> usize {
+        let Pool2dOptions { pool: [kh, kw], strides: [sh, sw], .. } = self.options;
+        kh.div_ceil(sh) * kw.div_ceil(sw)
+    }
+}
+
+impl Op for Pool2d {
+    fn name(&self) -> &'static str {
+        self.pooling.names()[0]
+    }
+
+    fn key(&self) -> String {
+        let counted = self.pooling == Pooling::Average { count_padding: true };
+        format!("{:?}{}", self.options, if counted { " count_padding" } else { "" })
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let [x] = arity(self.name(), inputs, "pass the tensor to pool")?;
+        let g = self.options.geometry(self.name(), x)?;
+        Ok(vec![TensorType::f32(x.shape.with_row(&[g.oh, g.ow, g.c]))])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let x = inputs[0];
+        let Ok(g) = self.options.geometry(self.name(), &TensorType::f32(Shape::fixed(x.shape.clone()))) else {
+            return Vec::new();
+        };
+        let mut y = Array::zeros([x.shape[0], g.oh, g.ow, g.c]);
+        g.windows(x.shape[0], |window, taps| y.data[window] = self.pooling.reduce(x, taps, self.size()));
+        vec![y]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        inputs: &[Value],
+        outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        let Some(dy) = dy[0] else { return Ok(vec![None]) };
+        let [h, w, _] = picture(self.name(), "pictures", g.ty(inputs[0]))?;
+        let gradient = Pool2dGrad { pool: *self, input: [h, w] };
+        let all = [inputs[0], outputs[0], dy];
+        Ok(vec![Some(g.apply1(gradient, if gradient.is_linear() { &all[2..] } else { &all })?)])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let Ok(g) = self.options.geometry(self.name(), &io.inputs[0]) else { return Vec::new() };
+        let (shader, flag) = self.pooling.shader(g.pads != [[0; 2]; 2]);
+        let (width, lanes) = (kernels::width(g.c, profile), self.pooling.lanes(profile));
+        let items = io.outputs[0].shape.elements().over(width as u64);
+        let mut constants = g.constants(items, width, lanes);
+        constants.extend(flag.map(|(name, on)| (name, f64::from(u8::from(on)))));
+        let slots = vec![Slot::input(0), Slot::output(0)];
+        let source = kernels::widen(shader, width, profile);
+        let each = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
+        let iterations = Count { fixed: (self.size() + self.options.pool[0]) as u64, per_sample: 0 };
+        let each = Candidate::single(format!("width{width}"), each.turns(iterations, 1));
+        if !g.unrolls() || (self.pooling == Pooling::Max && !g.overlaps()) {
+            return vec![each];
+        }
+        let window = g.window(self.name(), false, pictures(&io.inputs[0].shape));
+        vec![kernels::slide(&window, self.pooling.slide(), profile, epilogue), each]
+    }
+
+    fn with_padding(&self, pads: [[usize; 2]; 2], positive: bool) -> Option<Arc<dyn Op>> {
+        let padding = self.options.padding.and(pads)?;
+        // Every window sees a pixel, which is no smaller than a zero.
+        let Padding::Explicit(sides) = padding else { return None };
+        let seen = sides.iter().zip(self.options.pool).all(|(side, n)| side.iter().all(|&p| p < n));
+        let options = Pool2dOptions { padding, ..self.options };
+        (self.pooling == Pooling::Max && positive && seen).then(|| Arc::new(Pool2d { options, ..*self }) as _)
+    }
+
+    fn field(&self, _io: &Io) -> Field {
+        Field::Window { extent: self.options.pool, strides: self.options.strides }
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.outputs[0].shape.elements().times(self.size() as u64), bytes: io.bytes() }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        let terms = self.size() as u64;
+        vec![match self.pooling {
+            Pooling::Max => Accuracy::Exact,
+            Pooling::Average { .. } => Accuracy::Products { terms },
+            // The root halves the error of the sum and adds up to five units in the last place.
+            Pooling::L2 => Accuracy::Relative(((terms as f64).sqrt().max(4.0) + 10.0) * UNIT),
+        }]
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}
+
+/// Gradient of [`Pool2d`] to its input x. Inputs are x, the result y and the gradient dy to it, of an average dy alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pool2dGrad {
+    /// The pooling.
+    pub pool: Pool2d,
+    /// Height and width of its input.
+    pub input: [usize; 2],
+}
+
+impl Pool2dGrad {
+    /// Returns whether the gradient depends on dy alone.
+    pub(super) fn is_linear(&self) -> bool {
+        matches!(self.pool.pooling, Pooling::Average { .. })
+    }
+
+    /// Returns which input is dy, the last.
+    fn dy(&self) -> usize {
+        if self.is_linear() { 0 } else { 2 }
+    }
+
+    /// Returns the sizes for the shape of dy.
+    fn geometry(&self, dy: &Shape) -> Result<Geometry, OpError> {
+        let [h, w] = self.input;
+        self.pool.options.geometry(self.name(), &TensorType::f32(dy.with_row(&[h, w, dy.last()])))
+    }
+
+    /// Returns the kernel of one lane for each pixel: its name, text, slots and loops.
+    fn gather(&self, g: &Geometry, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
+        let pooling = self.pool.pooling;
+        let (width, lanes) = (kernels::width(g.c, profile), pooling.lanes(profile));
+        let items = io.outputs[0].shape.elements().over(width as u64);
+        let mut constants = g.constants(items, width, lanes);
+        let windows = self.pool.overlap();
+        let by_rows = windows + self.pool.options.pool[0];
+        let (shader, iterations) = match pooling {
+            // Each window that may have its maximum here is searched for an earlier one.
+            Pooling::Max => (shader!("max_pool2d_grad.wgsl"), windows * (self.pool.size() + 2)),
+            Pooling::Average { count_padding } => {
+                constants.push(("PADDING", f64::from(u8::from(count_padding))));
+                (shader!("avg_pool2d_grad.wgsl"), by_rows)
+            }
+            Pooling::L2 => (shader!("lp_pool2d_grad.wgsl"), by_rows),
+        };
+        let iterations = Count { fixed: iterations as u64, per_sample: 0 };
+        let variant = if self.is_linear() { "width" } else { "gather_width" };
+        let mut slots: Vec<Slot> = (0..=self.dy()).map(Slot::input).collect();
+        slots.push(Slot::output(0));
+        let source = kernels::widen(shader, width, profile);
+        let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
+        Candidate::single(format!("{variant}{width}"), dispatch.turns(iterations, 1))
+    }
+
+    /// Returns the kernel of one lane for each window and the pixels around it, for maxima of windows that do not overlap.
+    fn cells(&self, g: &Geometry, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
+        let (width, lanes) = (kernels::width(g.c, profile), self.pool.pooling.lanes(profile));
+        let [sh, sw] = g.strides;
+        let cells = [(g.h + g.top).div_ceil(sh).max(g.oh), (g.w + g.left).div_ceil(sw).max(g.ow)];
+        let items = io.inputs[0].shape.with_row(&[cells[0], cells[1], g.c / width]).elements();
+        let whole = g.pads == [[0; 2]; 2] && [g.oh * sh, g.ow * sw] == [g.h, g.w] && cells == [g.oh, g.ow];
+        let mut constants = g.constants(items, width, lanes);
+        constants.extend([("CH", cells[0] as f64), ("CW", cells[1] as f64)]);
+        constants.push(("WHOLE", f64::from(u8::from(whole))));
+        let source = kernels::widen(shader!("max_pool2d_grad_cells.wgsl"), width, profile)
+            .replace("const CELL = 4u;", &format!("const CELL = {}u;", sh * sw));
+        let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
+        let grid = Grid::new(items, lanes);
+        let dispatch = kernels::dispatch("max_pool2d_grad_cells", &source, &constants, grid, slots, epilogue);
+        let iterations = Count { fixed: (2 * sh * (sw + 1)) as u64, per_sample: 0 };
+        Candidate::single(format!("cells_width{width}"), dispatch.turns(iterations, 1))
+    }
+}
+
+impl Op for Pool2dGrad {
+    fn name(&self) -> &'static str {
+        self.pool.pooling.names()[1]
+    }
+
+    fn key(&self) -> String {
+        format!("{} input={:?}", self.pool.key(), self.input)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        if self.is_linear() {
+            let [dy] = arity(self.name(), inputs, "pass the gradient to the result")?;
+            let [p, q, c] = picture(self.name(), "the gradient to the result", dy)?;
+            let g = self.geometry(&dy.shape)?;
+            if [p, q] != [g.oh, g.ow] {
+                let wanted = format!("a gradient of {}×{} pixels", g.oh, g.ow);
+                return Err(OpError::new(self.name(), wanted, &dy.shape, "pass the gradient to the result"));
+            }
+            return Ok(vec![TensorType::f32(dy.shape.with_row(&[g.h, g.w, c]))]);
+        }
+        let [x, y, dy] = arity(self.name(), inputs, "pass x, y and dy")?;
+        let g = self.pool.options.geometry(self.name(), x)?;
+        let wanted = TensorType::f32(x.shape.with_row(&[g.oh, g.ow, g.c]));
+        match [y, dy].into_iter().find(|t| **t != wanted) {
+            None => Ok(vec![x.clone()]),
+            Some(got) => {
+                Err(OpError::new(self.name(), wanted.to_string(), got, "y and dy have the shape of the pooled x"))
+            }
+        }
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let dy = inputs[self.dy()];
+        let Ok(g) = self.geometry(&Shape::fixed(dy.shape.clone())) else { return Vec::new() };
+        let mut dx = Array::zeros([dy.shape[0], g.h, g.w, g.c]);
+        g.windows(dy.shape[0], |window, taps| match (self.pool.pooling, inputs) {
+            (Pooling::Max, [x, ..]) => dx.data[first_maximum(x, taps)] += dy.data[window],
+            (Pooling::L2, [x, y, ..]) => taps.iter().for_each(|&tap| {
+                let slope = if y.data[window] == 0.0 { 0.0 } else { x.data[tap] / y.data[window] };
+                dx.data[tap] += slope * dy.data[window];
+            }),
+            (pooling, _) => {
+                let share = dy.data[window] / pooling.count(taps, self.pool.size());
+                taps.iter().for_each(|&tap| dx.data[tap] += share);
+            }
+        });
+        vec![dx]
+    }
+
+    fn vjp(
+        &self,
+        g: &mut Graph,
+        _inputs: &[Value],
+        _outputs: &[Value],
+        dy: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>, OpError> {
+        if !self.is_linear() {
+            return Err(OpError::first_order(self.name()));
+        }
+        let Some(d) = dy[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(g.apply1(self.pool, &[d])?)])
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let Ok(g) = self.geometry(&io.inputs[self.dy()].shape) else { return Vec::new() };
+        let window = g.window(self.name(), true, pictures(&io.inputs[0].shape));
+        let fast = match self.pool.pooling {
+            // A lane keeps its cell in registers.
+            Pooling::Max if !g.overlaps() && g.strides[0] * g.strides[1] <= 64 => {
+                Some(self.cells(&g, io, profile, epilogue))
+            }
+            Pooling::Max if g.overlaps() && g.unrolls() && profile.long_texts() => {
+                Some(kernels::largest_back(&window, profile, epilogue))
+            }
+            Pooling::Average { .. } if g.unrolls() => {
+                Some(kernels::slide(&window, self.pool.pooling.slide(), profile, epilogue))
+            }
+            _ => None,
+        };
+        fast.into_iter().chain([self.gather(&g, io, profile, epilogue)]).collect()
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let flops = match self.is_linear() {
+            true => io.outputs[0].shape.elements().times(self.pool.overlap() as u64),
+            false => io.inputs[2].shape.elements().times(self.pool.size() as u64),
+        };
+        Cost { flops, bytes: io.bytes() }
+    }
+
+    fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
+        let terms = self.pool.overlap() as u64;
+        vec![match self.pool.pooling {
+            Pooling::Max if terms == 1 => Accuracy::Exact,
+            // A quotient may be off by as much as two products.
+            Pooling::L2 => Accuracy::Products { terms: 3 * terms },
+            _ => Accuracy::Products { terms },
+        }]
+    }
+
+    fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
+        let accuracy = self.accuracy(io, step.n)[0];
+        // Magnitudes of x would have another maximum.
+        let kept = if self.pool.pooling == Pooling::Max { 2 } else { 0 };
+        let magnitudes: Vec<Array> =
+            inputs.iter().enumerate().map(|(i, &a)| if i < kept { a.clone() } else { a.map(f64::abs) }).collect();
+        let magnitudes = self.reference(&magnitudes.iter().collect::<Vec<_>>(), step);
+        (exact.iter().zip(&magnitudes))
+            .map(|(e, m)| Array::from_fn(e.shape.clone(), |i| accuracy.bound(&[], e.data[i], m.data[i])))
+            .collect()
+    }
+
+    fn epilogue(&self) -> bool {
+        true
+    }
+}

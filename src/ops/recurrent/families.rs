@@ -1,0 +1,246 @@
+//! Samples, benches, mistakes and faults of each cell.
+
+use super::op::{Recurrent, RecurrentGrad, keras};
+use crate::ops::conv2d::ANY;
+use crate::{
+    graph::{Bad, Family, Fault, Fill, Graph, OpError, Sample, TensorType, Value},
+    kernels::recurrent::{Cell, CellActivation, CellKind},
+    tensor::{Batch, DType, Philox, Shape},
+};
+
+fn of(cell: Cell, sequence: Shape, initial: bool, capacity: usize) -> Sample {
+    let (steps, u) = (sequence.dims()[1], sequence.last());
+    let row = cell.gates() * u;
+    // So that no state grows from step to step.
+    let bound = 0.8 / (u as f64).sqrt();
+    let mut inputs = vec![
+        (TensorType::f32(sequence.with_row(&[steps, row])), ANY),
+        (TensorType::f32(Shape::fixed([u, row])), Fill::Uniform(-bound, bound)),
+    ];
+    if cell.kind == CellKind::GruAfter {
+        inputs.push((TensorType::f32(Shape::fixed([row])), ANY));
+    }
+    if initial {
+        inputs.push((TensorType::f32(sequence.with_row(&[cell.states() * u])), ANY));
+    }
+    Sample::new(Recurrent { cell }, inputs, capacity)
+}
+
+fn grad_of(cell: Cell, sequence: Shape, of_cells: bool, capacity: usize) -> Sample {
+    let (steps, u) = (sequence.dims()[1], sequence.last());
+    let row = cell.gates() * u;
+    let bound = 0.8 / (u as f64).sqrt();
+    let narrow = (TensorType::f32(sequence.clone()), ANY);
+    let wide = (TensorType::f32(sequence.with_row(&[steps, row])), ANY);
+    let kernel = (TensorType::f32(Shape::fixed([row, u])), Fill::Uniform(-bound, bound));
+    let mut inputs = match cell.kind {
+        CellKind::Simple => vec![narrow.clone(), kernel],
+        CellKind::Lstm | CellKind::GruBefore => vec![wide, kernel, narrow.clone()],
+        CellKind::GruAfter => vec![wide.clone(), wide, kernel, narrow.clone()],
+    };
+    inputs.push(narrow.clone());
+    if of_cells && cell.kind == CellKind::Lstm {
+        inputs.push(narrow);
+    }
+    Sample::new(RecurrentGrad { cell }, inputs, capacity)
+}
+
+type Make = fn(Cell, Shape, bool, usize) -> Sample;
+
+fn random(rng: &mut Philox, kinds: &[CellKind], make: Make) -> Sample {
+    let u = rng.pick(&[1, 2, 3, 4, 7, 8, 15, 16, 17, 33, 63, 64, 65, 260]);
+    let steps = if u > 65 { rng.pick(&[1, 2]) } else { rng.pick(&[1, 2, 3, 4, 7, 16]) };
+    let capacity = if u > 65 { 2 } else { rng.pick(&[1, 2, 3, 5, 9, 17]) };
+    let mut cell = keras(rng.pick(kinds));
+    if rng.below(4) == 0 {
+        use CellActivation::{HardSigmoid, Linear, Relu, Sigmoid};
+        cell.activation = rng.pick(&[Linear, Relu, Sigmoid]);
+        cell.gate = if cell.kind == CellKind::Simple { Linear } else { rng.pick(&[Sigmoid, HardSigmoid]) };
+    }
+    let first = if rng.below(5) == 0 { rng.pick(&[1, 3, 9]) } else { Batch };
+    let more = rng.below(2) == 0;
+    let n = 1 + rng.below(capacity);
+    make(cell, Shape::from([first, steps, u]), more, capacity).with_n(n)
+}
+
+fn benches(kind: CellKind, make: Make) -> Vec<(&'static str, Sample)> {
+    let case = |u, steps| make(keras(kind), Shape::from([Batch, steps, u]), false, 32);
+    vec![
+        ("n32_t50_u16", case(16, 50)),
+        ("n32_t50_u64", case(64, 50)),
+        ("n32_t50_u128", case(128, 50)),
+        ("n32_t20_u256", case(256, 20)),
+    ]
+}
+
+const GRUS: &[CellKind] = &[CellKind::GruBefore, CellKind::GruAfter];
+
+/// What every cell's kernels can get wrong.
+macro_rules! faults {
+    ($loop:literal, $wrong_loop:literal $(, $fault:expr)*) => {
+        &[
+            Fault { what: "skips a timestep", from: $loop, to: $wrong_loop },
+            Fault { what: "drops the last terms", from: "u; k += ", to: "u - 4u; k += " },
+            Fault { what: "takes the next number of the kernel", from: "let at = i;", to: "let at = i ^ 1u;" },
+            Fault { what: "skips the last sample", from: "< samples;", to: "+ 1u < samples;" },
+            $($fault),*
+        ]
+    };
+}
+
+/// The simple recurrent cell as a family.
+pub static SIMPLE: Family = Family {
+    name: "simple_rnn",
+    about: "all timesteps of a simple recurrent cell in one launch (Keras SimpleRNN; Elman 1990)",
+    sample: |rng| random(rng, &[CellKind::Simple], of),
+    benches: || benches(CellKind::Simple, of),
+    bad: &[
+        Bad {
+            what: "a kernel that is not square",
+            build: |g| {
+                let (x, kernel) = (g.input("x", [Batch, 5, 8], DType::F32), g.input("kernel", [8, 9], DType::F32));
+                g.simple_rnn(x, kernel, None)
+            },
+        },
+        Bad {
+            what: "no timesteps",
+            build: |g| {
+                let (x, kernel) = (g.input("x", [Batch, 8], DType::F32), g.input("kernel", [8, 8], DType::F32));
+                g.simple_rnn(x, kernel, None)
+            },
+        },
+        Bad {
+            what: "more units than workgroup memory holds",
+            build: |g| {
+                let x = g.input("x", [Batch, 5, 1025], DType::F32);
+                let kernel = g.input("kernel", [1025, 1025], DType::F32);
+                g.simple_rnn(x, kernel, None)
+            },
+        },
+    ],
+    faults: faults!("t < T;", "t + 1u < T;"),
+    differentiable: true,
+    gradcheck: 1e-6,
+};
+
+/// The LSTM as a family.
+pub static LSTM: Family = Family {
+    name: "lstm",
+    about: "all timesteps of a long short-term memory in one launch (Keras LSTM; Hochreiter and Schmidhuber 1997)",
+    sample: |rng| random(rng, &[CellKind::Lstm], of),
+    benches: || benches(CellKind::Lstm, of),
+    bad: &[
+        Bad {
+            what: "the projection of another number of gates",
+            build: |g| {
+                let (x, kernel) = (g.input("x", [Batch, 5, 24], DType::F32), g.input("kernel", [8, 32], DType::F32));
+                Ok(g.lstm(x, kernel, None)?[0])
+            },
+        },
+        Bad {
+            what: "initial states of other units",
+            build: |g| {
+                let (x, kernel) = (g.input("x", [Batch, 5, 32], DType::F32), g.input("kernel", [8, 32], DType::F32));
+                let h = g.input("h", [Batch, 9], DType::F32);
+                Ok(g.lstm(x, kernel, Some([h, h]))?[0])
+            },
+        },
+    ],
+    faults: faults!(
+        "t < T;",
+        "t + 1u < T;",
+        Fault { what: "takes the input gate for the forget gate", from: "gate(a1_0_0) * c", to: "gate(a0_0_0) * c" }
+    ),
+    differentiable: true,
+    gradcheck: 1e-6,
+};
+
+/// The gated recurrent unit as a family.
+pub static GRU: Family = Family {
+    name: "gru",
+    about: "all timesteps of a gated recurrent unit in one launch, the reset gate before or after the product (Keras GRU; Cho et al. 2014)",
+    sample: |rng| random(rng, GRUS, of),
+    benches: || benches(CellKind::GruAfter, of),
+    bad: &[
+        Bad {
+            what: "a recurrent bias of another length",
+            build: |g| {
+                let (x, kernel) = (g.input("x", [Batch, 5, 24], DType::F32), g.input("kernel", [8, 24], DType::F32));
+                let bias = g.input("bias", [8], DType::F32);
+                g.gru(x, kernel, Some(bias), None)
+            },
+        },
+        Bad {
+            what: "an initial state with timesteps",
+            build: |g| {
+                let (x, kernel) = (g.input("x", [Batch, 5, 24], DType::F32), g.input("kernel", [8, 24], DType::F32));
+                let h = g.input("h", [Batch, 1, 8], DType::F32);
+                g.gru(x, kernel, None, Some(h))
+            },
+        },
+    ],
+    faults: faults!(
+        "t < T;",
+        "t + 1u < T;",
+        Fault { what: "forgets the reset gate before the product", from: "gate(a1_0_0) * h", to: "h" },
+        Fault { what: "forgets the reset gate after the product", from: "gate(a1_0_0 + m1_0_0) * m2", to: "m2" }
+    ),
+    differentiable: true,
+    gradcheck: 1e-6,
+};
+
+fn grad_bad(g: &mut Graph, kind: CellKind, rest: usize) -> Result<Value, OpError> {
+    let (wide, kernel) = (g.input("gates", [Batch, 5, 24], DType::F32), g.input("kernel", [8, 24], DType::F32));
+    let narrow = g.input("before", [Batch, 5, 8], DType::F32);
+    let mut operands = vec![wide, kernel];
+    operands.extend(vec![narrow; rest]);
+    Ok(g.apply(RecurrentGrad { cell: keras(kind) }, &operands)?[0])
+}
+
+/// The gradient of the simple recurrent cell as a family.
+pub static SIMPLE_GRAD: Family = Family {
+    name: "simple_rnn_grad",
+    about: "gradient of simple_rnn through all timesteps in one launch",
+    sample: |rng| random(rng, &[CellKind::Simple], grad_of),
+    benches: || benches(CellKind::Simple, grad_of),
+    bad: &[Bad { what: "a kernel that is not transposed", build: |g| grad_bad(g, CellKind::Simple, 1) }],
+    faults: faults!("s < T;", "s + 1u < T;"),
+    differentiable: false,
+    gradcheck: 1e-6,
+};
+
+/// The gradient of the LSTM as a family.
+pub static LSTM_GRAD: Family = Family {
+    name: "lstm_grad",
+    about: "gradient of lstm through all timesteps in one launch",
+    sample: |rng| random(rng, &[CellKind::Lstm], grad_of),
+    benches: || benches(CellKind::Lstm, grad_of),
+    bad: &[Bad { what: "a kernel that is not transposed", build: |g| grad_bad(g, CellKind::Lstm, 2) }],
+    faults: faults!(
+        "s < T;",
+        "s + 1u < T;",
+        Fault { what: "forgets the gradient to the cells", from: "c_0_0 += e_0_0;", to: "" }
+    ),
+    differentiable: false,
+    gradcheck: 1e-6,
+};
+
+/// The gradient of the gated recurrent unit as a family.
+pub static GRU_GRAD: Family = Family {
+    name: "gru_grad",
+    about: "gradient of gru through all timesteps in one launch",
+    sample: |rng| random(rng, GRUS, grad_of),
+    benches: || benches(CellKind::GruAfter, grad_of),
+    bad: &[Bad { what: "a kernel that is not transposed", build: |g| grad_bad(g, CellKind::GruBefore, 2) }],
+    faults: faults!(
+        "s < T;",
+        "s + 1u < T;",
+        Fault {
+            what: "forgets the state that passes the cell",
+            from: "h_0_0 = dh_0_0 * z_0_0",
+            to: "h_0_0 = dh_0_0 * 0.0"
+        }
+    ),
+    differentiable: false,
+    gradcheck: 1e-6,
+};
