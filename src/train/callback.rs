@@ -1,6 +1,5 @@
-use super::Trainer;
-use crate::{Error, tensor::HostTensor};
-use std::sync::Arc;
+use super::{state::CallbackState, trainer::Trainer};
+use crate::Error;
 
 /// Whether training goes on after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,24 +36,6 @@ impl Progress {
     /// Returns the value of this name.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.values.iter().find(|(n, _)| n == name).map(|v| v.1)
-    }
-}
-
-/// What a callback remembers from epoch to epoch, as a checkpoint keeps it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct CallbackState {
-    /// The callback's type and what it watches; empty where there is nothing to keep.
-    pub name: String,
-    /// Numbers by name.
-    pub numbers: Vec<(String, f64)>,
-    /// Weights, where it keeps some.
-    pub weights: Option<Arc<Vec<(String, HostTensor)>>>,
-}
-
-impl CallbackState {
-    /// Returns the number of this name.
-    pub fn get(&self, name: &str) -> Option<f64> {
-        self.numbers.iter().find(|(n, _)| n == name).map(|v| v.1)
     }
 }
 
