@@ -1,7 +1,9 @@
+//! What happens beside training: the trait of callbacks, and what they are told.
+
 use super::{state::CallbackState, trainer::Trainer};
 use crate::Error;
 
-/// Whether training goes on after a callback.
+/// Whether training continues after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     /// Go on.
@@ -10,7 +12,7 @@ pub enum Control {
     Stop,
 }
 
-/// Where training stands.
+/// The progress of training.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Progress {
     /// Epoch, from 0.
@@ -39,7 +41,7 @@ impl Progress {
     }
 }
 
-/// What happens beside training; every method may be left out.
+/// Code that runs at fixed points of training; every method has a default.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -51,8 +53,8 @@ impl Progress {
 /// }
 /// ```
 pub trait Callback {
-    /// Returns whether training should keep what it needs to find the first value that is no finite number, should the
-    /// loss, a weight or a moment become one: a copy of weights and moments for each epoch.
+    /// Returns whether training should find the first value that is not finite, once the loss, a weight or a moment is not
+    /// finite. It then keeps a copy of weights and moments from the start of each epoch. False by default.
     fn finite(&self) -> bool {
         false
     }
@@ -67,7 +69,7 @@ pub trait Callback {
         Ok(())
     }
 
-    /// Called after every step; `values` are those of the last time they were read. An error ends training.
+    /// Called after every step; `values` are those last read from the device. An error ends training.
     fn step_end(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
         Ok(Control::Continue)
     }
@@ -86,12 +88,12 @@ pub trait Callback {
         Ok(())
     }
 
-    /// Called after the last step, whatever ended training but an error.
+    /// Called after the last step, unless an error ended training.
     fn end(&mut self, _trainer: &mut Trainer) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Returns what a checkpoint should keep of the callback, so that a resumed run goes on with it.
+    /// Returns what a checkpoint should keep of the callback, so that a resumed run continues with it.
     fn state(&self) -> CallbackState {
         CallbackState::default()
     }

@@ -17,7 +17,7 @@ const RATE: &str = "rate";
 /// What callbacks remember: their names and numbers as JSON.
 const CALLBACKS: &str = "callbacks";
 
-/// Returns where the weights that a callback keeps lie among the tensors.
+/// Returns the tensor name of a weight that a callback keeps.
 fn kept(callback: &str, weight: &str) -> String {
     format!("{CALLBACKS}/{callback}:{weight}")
 }
@@ -63,11 +63,11 @@ impl Trainer {
         Ok(save::save(path, &bytes, true)?)
     }
 
-    /// Takes over the state of a checkpoint; the next [`Trainer::fit`] goes on from there.
+    /// Restores the state of a checkpoint; the next [`Trainer::fit`] continues from there.
     ///
-    /// Names and shapes must be those of this model and optimiser. Bits are the same only where plan,
-    /// adapter and driver are; a step of another plan is said in the log. A damaged file gives way to the
-    /// checkpoint before it, which is said there too.
+    /// Names and shapes must be those of this model and optimiser. Results are the same to the bit only where plan, adapter
+    /// and driver are the same; a change of plan is logged. Where the file is damaged, the previous checkpoint is read, which
+    /// is logged too.
     pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
         let read = |bytes: &[u8]| {
             safetensors::verify(bytes)?;

@@ -1,3 +1,5 @@
+//! How a model is trained: the options of `Model::compile`.
+
 use super::error::TrainError;
 use crate::{
     graph::{Graph, OpError, Value},

@@ -14,8 +14,8 @@ use crate::{Error, data::Dataset};
 impl Trainer {
     /// Trains for the epochs that are asked for and returns the history of all epochs.
     ///
-    /// A trainer that was stopped or resumed amid an epoch goes on there; where the epoch was begun on other data, it
-    /// begins anew, which is said in the log.
+    /// A trainer that was stopped or resumed in the middle of an epoch continues there. Where the epoch began on other data,
+    /// it restarts, and the log says so.
     pub fn fit(&mut self, data: &Dataset, fit: Fit) -> Result<History, Error> {
         self.during_fit(|trainer| {
             trainer.check(data)?;
@@ -28,9 +28,9 @@ impl Trainer {
         })
     }
 
-    /// Trains on batches that an iterator gives (Keras `fit` of a generator). `batches` is asked for those of each epoch, by
-    /// its number from 0; the epoch ends with them. [`Fit::batch`], [`Fit::shuffle`] and the order of [`Fit::seed`] are the
-    /// iterator's own affair, and a call that ends amid an epoch leaves it: the next begins it anew.
+    /// Trains on batches from an iterator (Keras `fit` of a generator). `batches` is called with the number of each epoch, from
+    /// 0, and returns its batches. [`Fit::batch`], [`Fit::shuffle`] and the order of [`Fit::seed`] have no effect here. A call
+    /// that ends in the middle of an epoch leaves it: the next call restarts it.
     ///
     /// ```
     /// use hubel::prelude::*;
@@ -75,13 +75,13 @@ impl Trainer {
         let mut ended = observers.steps_left == 0;
         while !ended && self.position.epoch < observers.progress.epochs {
             observers.epoch_begin(self)?;
-            batches.begin_epoch(self, trace)?;
             if trace {
                 self.not_finite = self.state.find_not_finite(self.position.step)?;
                 if self.not_finite.is_some() {
                     break;
                 }
             }
+            batches.begin_epoch(self, trace)?;
             while !ended && batches.step(self)? {
                 ended = observers.step_end(self, batches.runner()?)?;
             }

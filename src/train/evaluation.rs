@@ -40,7 +40,7 @@ fn batch_for(n: usize, max: usize) -> usize {
 impl Trainer {
     /// Returns loss and metrics over a whole data set, without dropout and with moving statistics.
     ///
-    /// What it takes is kept on the device for the next call with data of the same kind: shapes, types and number of samples.
+    /// The compiled step is cached for the next call with data of the same shapes, types and number of samples.
     pub fn evaluate(&mut self, data: &Dataset) -> Result<Scores, Error> {
         self.check(data)?;
         same_classes(&self.classes, &data.classes)?;
@@ -86,13 +86,13 @@ impl Trainer {
 
     /// Returns the model's output for f32 samples (n, …), any number of them; an error where the batch axis n is missing.
     ///
-    /// What it takes is kept on the device for the next call; weights are always those of now.
+    /// The compiled step is cached for the next call, and always uses the current weights.
     pub fn predict(&self, samples: &HostTensor) -> Result<HostTensor, Error> {
         let n = samples.shape().first().copied().unwrap_or(1);
         self.predicted(n, |net| net.predict(samples))
     }
 
-    /// Returns what `run` makes of the model, ready for batches of a size that fits `n` samples and the device.
+    /// Returns the result of `run` on the model, ready for batches of a size that fits `n` samples and the device.
     fn predicted<T>(&self, n: usize, run: impl FnOnce(&mut Inference) -> Result<T, Error>) -> Result<T, Error> {
         let mut kept = self.cache.prediction.lock().unwrap_or_else(PoisonError::into_inner);
         let mut net = match kept.take() {

@@ -1,3 +1,5 @@
+//! How long a call of `Trainer::fit` trains, and on what.
+
 use super::callback::Callback;
 use crate::data::Dataset;
 use std::time::Duration;
@@ -71,38 +73,38 @@ impl<'a> Fit<'a> {
         }
     }
 
-    /// Returns the call with batches of `batch` samples, of all samples where there are fewer; the last of an epoch may
-    /// be smaller.
+    /// Sets the batch size, at most the number of samples; the last batch of an epoch may be smaller. 32 by default.
     pub fn batch(mut self, batch: usize) -> Self {
         self.batch = batch.max(1);
         self
     }
 
-    /// Returns the call with an evaluation on this data after every epoch.
+    /// Evaluates on this data after every epoch; none by default.
     pub fn validation(mut self, data: &'a Dataset) -> Self {
         self.validation = Some(data);
         self
     }
 
-    /// Returns the call with this seed of order and dropout.
+    /// Sets the seed of order and dropout; 0 by default.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Returns the call with or without a new random order in each epoch.
+    /// Shuffles the samples in each epoch; true by default.
     pub fn shuffle(mut self, shuffle: bool) -> Self {
         self.shuffle = shuffle;
         self
     }
 
-    /// Returns the call stopped after so many steps, mid-epoch where they end there; the next call goes on. 0 takes none.
+    /// Stops after this number of steps, in the middle of an epoch if need be, where the next call continues. 0 takes none;
+    /// unlimited by default.
     pub fn max_steps(mut self, steps: u64) -> Self {
         self.max_steps = Some(steps);
         self
     }
 
-    /// Returns the call with values read from the device after every step, not a few times a second.
+    /// Reads values from the device after every step, instead of a few times a second.
     ///
     /// Each step is then waited for.
     pub fn read_every_step(mut self) -> Self {
@@ -110,7 +112,7 @@ impl<'a> Fit<'a> {
         self
     }
 
-    /// Returns the call with a callback more.
+    /// Adds a callback.
     pub fn callback(mut self, callback: impl Callback + 'a) -> Self {
         self.callbacks.push(Box::new(callback));
         self

@@ -1,3 +1,5 @@
+//! A model ready to predict, alone or inside an application's commands.
+
 use super::{
     TrainError,
     runner::{Compiled, Runner},

@@ -15,21 +15,21 @@ use std::time::{Duration, Instant};
 /// The callbacks of a call of fit.
 pub(super) struct Observers<'f> {
     callbacks: Vec<Box<dyn Callback + 'f>>,
-    /// Where training stands.
+    /// What callbacks are told.
     pub progress: Progress,
     read_every: Duration,
-    /// Steps that may still be taken.
+    /// Steps until [`Fit::max_steps`].
     pub steps_left: u64,
     began: Instant,
-    /// Samples of the epoch that were seen before the call.
+    /// Samples of the epoch seen before this call.
     from: usize,
     shown: Instant,
-    /// Samples and the sum of their losses when they were read before.
+    /// Samples and the sum of their losses at the previous read.
     sums: [f64; 2],
 }
 
 impl<'f> Observers<'f> {
-    /// Tells callbacks that training begins, and hands back to them what a checkpoint kept.
+    /// Tells callbacks that training begins, and restores what a checkpoint kept of them.
     pub fn begin(trainer: &mut Trainer, fit: Fit<'f>, samples: usize) -> Result<Self, Error> {
         let names = value_names(trainer, fit.validation.is_some());
         let epochs = fit.until(trainer.position.epoch);
@@ -57,7 +57,7 @@ impl<'f> Observers<'f> {
         Ok(own)
     }
 
-    /// Returns what each callback that remembers something does, under names of their own.
+    /// Returns the states of callbacks that have one, under distinct names.
     fn states(&self) -> Vec<(usize, CallbackState)> {
         let states = self.callbacks.iter().map(|c| c.state()).enumerate();
         let mut states: Vec<_> = states.filter(|(_, state)| !state.name.is_empty()).collect();
@@ -75,7 +75,7 @@ impl<'f> Observers<'f> {
         self.callbacks.iter().any(|c| c.finite())
     }
 
-    /// Tells that an epoch begins, or goes on.
+    /// Tells callbacks that an epoch begins; nothing where it continues.
     pub fn epoch_begin(&mut self, trainer: &mut Trainer) -> Result<(), Error> {
         let now = Instant::now();
         (self.began, self.shown, self.from, self.sums) = (now, now, trainer.position.cursor, [0.0; 2]);
@@ -86,7 +86,7 @@ impl<'f> Observers<'f> {
         }
     }
 
-    /// Tells that a step was taken, and returns whether training ends with it.
+    /// Tells callbacks that a step is done, and returns whether training ends.
     pub fn step_end(&mut self, trainer: &mut Trainer, runner: &mut Runner) -> Result<bool, Error> {
         self.steps_left = self.steps_left.saturating_sub(1);
         (self.progress.epoch, self.progress.seen) = (trainer.position.epoch, trainer.position.cursor);
@@ -102,7 +102,7 @@ impl<'f> Observers<'f> {
         Ok(stop)
     }
 
-    /// Reads the values of the epoch so far; the steps so far are then on the device for certain.
+    /// Reads the values of the epoch so far, which waits for its steps.
     pub fn read(&mut self, trainer: &Trainer, runner: &mut Runner) -> Result<(), Error> {
         let progress = &mut self.progress;
         progress.values = metrics::read(&trainer.metrics, runner)?;
@@ -116,7 +116,7 @@ impl<'f> Observers<'f> {
         Ok(())
     }
 
-    /// Tells that an epoch is done, and returns whether training ends with it. Nothing is saved of a broken one.
+    /// Tells callbacks that an epoch is done, and returns whether training ends. A `broken` epoch is not saved.
     pub fn epoch_end(&mut self, trainer: &mut Trainer, broken: bool) -> Result<bool, Error> {
         trainer.history.push(trainer.position.epoch, &self.progress.values);
         (trainer.position.epoch, trainer.position.cursor) = (trainer.position.epoch + 1, 0);
@@ -132,7 +132,7 @@ impl<'f> Observers<'f> {
         Ok(stop)
     }
 
-    /// Tells that training ends.
+    /// Tells callbacks that training ends.
     pub fn end(mut self, trainer: &mut Trainer) -> Result<(), Error> {
         self.callbacks.iter_mut().try_for_each(|c| c.end(trainer))
     }

@@ -27,14 +27,14 @@ pub(super) struct Position {
     pub data: u64,
 }
 
-/// What a callback remembers from epoch to epoch, as a checkpoint keeps it.
+/// The state of a callback between epochs, as a checkpoint stores it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CallbackState {
-    /// The callback's type and what it watches; empty where there is nothing to keep.
+    /// The callback's type and the value it watches; empty where the callback has no state.
     pub name: String,
     /// Numbers by name.
     pub numbers: Vec<(String, f64)>,
-    /// Weights, where it keeps some.
+    /// Weights, if it keeps any.
     pub weights: Option<Arc<Vec<(String, HostTensor)>>>,
 }
 

@@ -66,9 +66,8 @@ pub struct Trainer {
 impl Model {
     /// Returns a trainer with this model's weights on the engine's device.
     ///
-    /// Weights that were set keep their values, the others get those of their initialisers. The trainer has a model of its
-    /// own: what is done to this one afterwards does not change it; see [`Trainer::set_trainable`] and
-    /// [`Trainer::set_weights`].
+    /// Weights that were set keep their values, the others are initialised. The trainer has a copy of the model: later changes
+    /// to this one do not affect it; see [`Trainer::set_trainable`] and [`Trainer::set_weights`].
     pub fn compile(&self, engine: &Engine, config: Compile) -> Result<Trainer, Error> {
         config.check()?;
         let trained = |prefix: &str| self.weights().iter().any(|w| w.trainable && below(&w.name, prefix));
@@ -118,8 +117,8 @@ impl Trainer {
         self.position.rate.unwrap_or_else(|| self.config.optimizer.rate(self.position.step))
     }
 
-    /// Takes this learning rate from the next step on, instead of the optimiser's own; an error where it is no finite
-    /// number of at least 0, or the optimiser's rate is a schedule (Keras).
+    /// Uses this learning rate from the next step on, instead of the optimiser's own. An error where it is not a finite
+    /// number of at least 0, or where the optimiser's rate is a schedule (Keras).
     pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), TrainError> {
         self.check_settable("set_learning_rate")?;
         self.position.rate = Some(Self::checked_rate(rate)?);
@@ -137,9 +136,9 @@ impl Trainer {
         Ok(rate)
     }
 
-    /// Freezes a layer, or lets the optimiser change it again, from the next [`Trainer::fit`] or
-    /// [`Trainer::train_on_batch`] on; layers inside a model in this one by path. Weights stay, and so do the moments of
-    /// those that were trained and will be. An error where there is no such layer, or where `fit` runs.
+    /// Freezes a layer, or trains it again, from the next [`Trainer::fit`] or [`Trainer::train_on_batch`] on; layers of nested
+    /// models by path. Weights are kept, and so are the moments of weights that stay trainable. An error where there is no
+    /// such layer, or while `fit` runs.
     ///
     /// ```
     /// use hubel::prelude::*;
@@ -192,12 +191,12 @@ impl Trainer {
         self.plan.as_deref()
     }
 
-    /// Takes these values for weights of the model by name; those not named keep theirs.
+    /// Sets weights of the model by name; the others are unchanged.
     pub fn set_weights(&mut self, tensors: &[(String, HostTensor)]) -> Result<(), Error> {
         tensors.iter().try_for_each(|(name, tensor)| Ok(self.state.params.write(name, tensor)?))
     }
 
-    /// Returns the model with the weights that it has learned.
+    /// Returns the model with its trained weights.
     pub fn trained(&self) -> Result<Model, Error> {
         let mut model = self.model.clone();
         model.set_weights(self.weights()?)?;

@@ -26,12 +26,12 @@ pub(crate) struct MetricSlot {
 enum Sums {
     /// One number, which the loss's kernel adds up too.
     WithLoss,
-    /// So many numbers in a state of their own.
+    /// `len` numbers in a state of their own.
     Own { state: String, len: usize },
 }
 
 impl MetricSlot {
-    /// Returns the slots of all metrics.
+    /// Returns the slots of all metrics, whose shapes come from a graph built for that alone.
     pub fn all(model: &Model, config: &Compile) -> Result<Vec<Self>, Error> {
         let mut g = Graph::new();
         let mut pairs = Vec::new();
