@@ -22,6 +22,7 @@ impl EpochOrder<'_> {
 
     /// Returns the part of an epoch's rows that the step at this position takes.
     pub fn batch_at<'o>(&self, order: &'o [u32], position: &Position) -> &'o [u32] {
-        &order[position.cursor..(position.cursor + self.batch).min(order.len())]
+        let rest = order.get(position.cursor..).unwrap_or_default();
+        &rest[..self.batch.min(rest.len())]
     }
 }

@@ -1,8 +1,8 @@
 //! Training, evaluation and prediction as in Keras, and what else is done with a trained model: explanations, style
 //! transfer, verification of its kernels.
 //!
-//! Goes in: a [`Model`](crate::nn::Model), a [`Compile`] (optimiser, losses, metrics), an
-//! [`Engine`](crate::runtime::Engine), data sets or iterators of batches, and a [`Fit`] with callbacks. Comes out: a
+//! It takes a [`Model`](crate::nn::Model), a [`Compile`] (optimiser, losses, metrics), an
+//! [`Engine`](crate::runtime::Engine), data sets or iterators of batches, and a [`Fit`] with callbacks, and returns a
 //! [`History`], [`Scores`], predictions, checkpoints, and the trained weights.
 //!
 //! Where to start: `trainer.rs` is the [`Trainer`] and what it owns. A step is built in `step_graph/` by functions that
@@ -12,7 +12,8 @@
 //! `state.rs` is everything that a checkpoint stores.
 //!
 //! The invariants:
-//! - Files import downwards only: the step graph knows no `Trainer`, the `Trainer` neither callbacks nor the epoch loop.
+//! - Files import downwards only: the step graph does not know the `Trainer`, which knows neither callbacks nor the
+//!   epoch loop.
 //! - Everything that training changes is in `DeviceState` and `Position`. A checkpoint that holds both, loaded into a
 //!   trainer of the same model, continues to the same bits.
 //! - The order of samples depends on seed and epoch alone, random numbers on seed and step: a step can be replayed.

@@ -4,9 +4,10 @@
 //! the model computes its outputs, [`losses`] compares them with the labels, [`metrics`] sums losses and metrics on the
 //! device, and in training [`update`] turns gradients into new weights, while [`activation_stats`] sums their norms.
 //!
-//! Goes in: a model, its `Compile` options, the kind of data (shapes, types, in device memory or fed from the host) and
-//! the layouts of the weights and moments. Comes out: a `Graph` whose inputs [`feed_tensors`] fills, whose states are the
-//! trainer's stores, whose outputs are sums, and whose updates overwrite those states. Nothing here touches a device.
+//! It takes a model, its `Compile` options, the kind of data (shapes, types, in device memory or fed from the host) and
+//! the layouts of the weights and moments, and returns a `Graph` whose inputs [`feed_tensors`] fills, whose states are the
+//! trainer's stores, whose outputs are sums, and whose updates overwrite those states. Only `Source` and the
+//! functions called `read` touch a device.
 
 pub(crate) mod activation_stats;
 pub(crate) mod feeds;
