@@ -1,8 +1,9 @@
-use super::Trainer;
-use crate::{Error, tensor::HostTensor};
-use std::sync::Arc;
+//! What happens beside training: the trait of callbacks, and what they are told.
 
-/// Whether training goes on after a callback.
+use super::{state::CallbackState, trainer::Trainer};
+use crate::Error;
+
+/// Whether training continues after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     /// Go on.
@@ -11,7 +12,7 @@ pub enum Control {
     Stop,
 }
 
-/// Where training stands.
+/// The progress of training.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Progress {
     /// Epoch, from 0.
@@ -40,25 +41,7 @@ impl Progress {
     }
 }
 
-/// What a callback remembers from epoch to epoch, as a checkpoint keeps it.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct CallbackState {
-    /// The callback's type and what it watches; empty where there is nothing to keep.
-    pub name: String,
-    /// Numbers by name.
-    pub numbers: Vec<(String, f64)>,
-    /// Weights, where it keeps some.
-    pub weights: Option<Arc<Vec<(String, HostTensor)>>>,
-}
-
-impl CallbackState {
-    /// Returns the number of this name.
-    pub fn get(&self, name: &str) -> Option<f64> {
-        self.numbers.iter().find(|(n, _)| n == name).map(|v| v.1)
-    }
-}
-
-/// What happens beside training; every method may be left out.
+/// Code that runs at fixed points of training; every method has a default.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -70,8 +53,8 @@ impl CallbackState {
 /// }
 /// ```
 pub trait Callback {
-    /// Returns whether training should keep what it needs to find the first value that is no finite number, should the
-    /// loss, a weight or a moment become one: a copy of weights and moments for each epoch.
+    /// Returns whether training should find the first value that is not finite, once the loss, a weight or a moment is not
+    /// finite. It then keeps a copy of weights and moments from the start of each epoch. False by default.
     fn finite(&self) -> bool {
         false
     }
@@ -86,7 +69,7 @@ pub trait Callback {
         Ok(())
     }
 
-    /// Called after every step; `values` are those of the last time they were read. An error ends training.
+    /// Called after every step; `values` are those last read from the device. An error ends training.
     fn step_end(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<Control, Error> {
         Ok(Control::Continue)
     }
@@ -105,12 +88,12 @@ pub trait Callback {
         Ok(())
     }
 
-    /// Called after the last step, whatever ended training but an error.
+    /// Called after the last step, unless an error ended training.
     fn end(&mut self, _trainer: &mut Trainer) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Returns what a checkpoint should keep of the callback, so that a resumed run goes on with it.
+    /// Returns what a checkpoint should keep of the callback, so that a resumed run continues with it.
     fn state(&self) -> CallbackState {
         CallbackState::default()
     }

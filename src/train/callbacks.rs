@@ -54,10 +54,10 @@ impl Watch {
     }
 
     setter!(set
-        /// Returns the watch over a value that should fall or rise.
+        /// Sets whether the value should fall or rise; [`Direction::Auto`] by default.
         direction: Direction);
 
-    /// Returns the watch for which only a change by more than this is a better value.
+    /// Sets the smallest change that counts as an improvement.
     pub fn min_delta(self, min_delta: f64) -> Self {
         Watch { min_delta: Some(min_delta), ..self }
     }
@@ -137,7 +137,7 @@ pub struct EarlyStopping {
 }
 
 impl EarlyStopping {
-    /// Returns the callback that watches this value and has no patience.
+    /// Watches this value, with a patience of 0.
     pub fn new(watch: impl Into<Watch>) -> Self {
         EarlyStopping {
             watch: watch.into(),
@@ -151,20 +151,20 @@ impl EarlyStopping {
     }
 
     setter!(set
-        /// Returns the callback that waits for so many epochs without a better value.
+        /// Sets the number of epochs without improvement before it acts (Keras `patience`).
         patience: usize);
 
-    /// Returns the callback that waits on for as long as values are not better than this.
+    /// Restarts the patience only for values better than this (Keras `baseline`).
     pub fn baseline(mut self, baseline: f64) -> Self {
         self.baseline = Some(baseline);
         self
     }
 
     setter!(set
-        /// Returns the callback that looks at nothing before this epoch, from 0.
+        /// Ignores the epochs before this one, from 0; 0 by default.
         start_from_epoch: usize);
 
-    /// Returns the callback that gives the model the weights of the best epoch at the end, or not.
+    /// Restores the weights of the best epoch at the end; false by default.
     pub fn restore_best_weights(mut self, restore: bool) -> Self {
         self.restore = restore;
         self
@@ -231,7 +231,7 @@ pub struct ReduceLROnPlateau {
 }
 
 impl ReduceLROnPlateau {
-    /// Returns the callback with Keras's defaults: a tenth of the rate after 10 epochs without a change by 1e-4.
+    /// Watches this value with Keras's defaults: a tenth of the rate after 10 epochs without an improvement by 1e-4.
     pub fn new(watch: impl Into<Watch>) -> Self {
         let mut watch = watch.into();
         watch.min_delta.get_or_insert(1e-4);
@@ -239,19 +239,19 @@ impl ReduceLROnPlateau {
     }
 
     setter!(set
-        /// Returns the callback that multiplies the rate with this.
+        /// Sets the factor that the rate is multiplied by.
         factor: f64);
 
     setter!(set
-        /// Returns the callback that waits for so many epochs without a better value.
+        /// Sets the number of epochs without improvement before it acts (Keras `patience`).
         patience: usize);
 
     setter!(set
-        /// Returns the callback that does not count so many epochs after it has lowered the rate.
+        /// Sets the number of epochs after a reduction that are not counted; 0 by default.
         cooldown: usize);
 
     setter!(set
-        /// Returns the callback that goes no lower than this rate.
+        /// Sets the lowest learning rate; 0 by default.
         min_lr: f64);
 }
 
@@ -305,7 +305,7 @@ impl Callback for ReduceLROnPlateau {
 pub struct LearningRateScheduler<F>(F);
 
 impl<F: FnMut(usize, f64) -> f64> LearningRateScheduler<F> {
-    /// Returns the callback that asks `schedule` for a rate from the epoch, from 0, and the rate so far.
+    /// Sets the rate that `schedule` returns for the epoch, from 0, and the current rate.
     pub fn new(schedule: F) -> Self {
         LearningRateScheduler(schedule)
     }
@@ -344,7 +344,7 @@ pub struct ModelCheckpoint {
 }
 
 impl ModelCheckpoint {
-    /// Returns the callback that writes all that training needs to go on after each epoch.
+    /// Writes everything that training needs to continue, after each epoch.
     ///
     /// In the path `{epoch}` becomes the epoch's number, from 1, and the name of a value in braces that value, in Keras's
     /// formats: `out/{epoch:02d}-{val_loss:.2f}.safetensors`. What cannot be filled in so is refused before the first step,
@@ -354,12 +354,12 @@ impl ModelCheckpoint {
         ModelCheckpoint { path, watch: None, threshold: None, weights_only: false, template: None, due: false }
     }
 
-    /// Returns the callback that writes only where this value is better than ever before. NaN never is.
+    /// Writes only where this value is better than ever before. NaN never is.
     pub fn best_only(self, watch: impl Into<Watch>) -> Self {
         ModelCheckpoint { watch: Some(watch.into()), ..self }
     }
 
-    /// Returns the callback that writes only what is better than this, with [`ModelCheckpoint::best_only`].
+    /// Writes only values better than this, with [`ModelCheckpoint::best_only`].
     ///
     /// ```
     /// use hubel::callbacks::*;
@@ -371,7 +371,7 @@ impl ModelCheckpoint {
     }
 
     setter!(set
-        /// Returns the callback that writes the model's weights alone, or the whole state of training.
+        /// Writes the model's weights alone; false by default, which writes the whole state of training.
         weights_only: bool);
 }
 
@@ -435,13 +435,13 @@ pub struct CsvLogger {
 }
 
 impl CsvLogger {
-    /// Returns the callback that writes a new file.
+    /// Writes a new file.
     pub fn new(path: impl AsRef<Path>) -> Self {
         CsvLogger { path: path.as_ref().into(), append: false, names: Vec::new(), text: String::new() }
     }
 
     setter!(set
-        /// Returns the callback that adds rows to a file that is there, or not.
+        /// Appends to an existing file; false by default.
         append: bool);
 }
 
@@ -482,8 +482,8 @@ impl Callback for CsvLogger {
 /// the loss whenever values are read, at all of them at the end of an epoch and before [`Trainer::fit`] returns.
 ///
 /// The steps of the epoch are then taken again to find the first value that is no finite number, which
-/// [`Trainer::not_finite`] names, and the trainer stands before the step that made it. Batches of an iterator cannot be
-/// taken again: there the trainer stands behind the last step, and the first such value of it is named.
+/// [`Trainer::not_finite`] names, and the trainer is left before the step that computed it. Batches of an iterator cannot be
+/// taken again: there the trainer is left after the last step, and the first such value of that step is named.
 ///
 /// ```
 /// use hubel::{callbacks::*, layers::*, losses::*, optimizers::*, prelude::*};

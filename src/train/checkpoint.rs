@@ -1,10 +1,13 @@
 //! Weights and whole training states as safetensors files.
 
-use super::{CallbackState, TrainError, Trainer, trainer::Position};
+use super::{
+    error::TrainError,
+    state::{CallbackState, Position},
+    trainer::Trainer,
+};
 use crate::{
     Error,
     io::{safetensors, save},
-    runtime::Store,
     tensor::HostTensor,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -14,7 +17,7 @@ const RATE: &str = "rate";
 /// What callbacks remember: their names and numbers as JSON.
 const CALLBACKS: &str = "callbacks";
 
-/// Returns where the weights that a callback keeps lie among the tensors.
+/// Returns the tensor name of a weight that a callback keeps.
 fn kept(callback: &str, weight: &str) -> String {
     format!("{CALLBACKS}/{callback}:{weight}")
 }
@@ -36,19 +39,19 @@ impl Trainer {
     ///
     /// In a callback, those before it have told what they remember of the epoch; in [`super::Callback::checkpoint`] all have.
     pub fn save_checkpoint(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let mut tensors = self.state()?;
+        let mut tensors = self.state.tensors()?;
         let fields = [
-            ("step", self.at.step),
-            ("epoch", self.at.epoch as u64),
-            ("cursor", self.at.cursor as u64),
-            ("seed", self.at.seed),
-            ("plan", self.at.plan),
-            ("data", self.at.data),
+            ("step", self.position.step),
+            ("epoch", self.position.epoch as u64),
+            ("cursor", self.position.cursor as u64),
+            ("seed", self.position.seed),
+            ("plan", self.position.plan),
+            ("data", self.position.data),
         ];
         let mut metadata: BTreeMap<String, String> = fields.map(|(k, v)| (k.to_owned(), v.to_string())).into();
-        metadata.extend(self.at.rate.map(|rate| (RATE.to_owned(), rate.to_string())));
+        metadata.extend(self.position.rate.map(|rate| (RATE.to_owned(), rate.to_string())));
         let mut callbacks = serde_json::Map::new();
-        for CallbackState { name, numbers, weights } in &self.remembered {
+        for CallbackState { name, numbers, weights } in &self.callback_states {
             // As text: JSON has no NaN.
             let numbers = numbers.iter().map(|(name, x)| (name.clone(), x.to_string().into()));
             callbacks.insert(name.clone(), serde_json::Value::Object(numbers.collect()));
@@ -60,11 +63,11 @@ impl Trainer {
         Ok(save::save(path, &bytes, true)?)
     }
 
-    /// Takes over the state of a checkpoint; the next [`Trainer::fit`] goes on from there.
+    /// Restores the state of a checkpoint; the next [`Trainer::fit`] continues from there.
     ///
-    /// Names and shapes must be those of this model and optimiser. Bits are the same only where plan,
-    /// adapter and driver are; a step of another plan is said in the log. A damaged file gives way to the
-    /// checkpoint before it, which is said there too.
+    /// Names and shapes must be those of this model and optimiser. Results are the same to the bit only where plan, adapter
+    /// and driver are the same; a change of plan is logged. Where the file is damaged, the previous checkpoint is read, which
+    /// is logged too.
     pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
         let read = |bytes: &[u8]| {
             safetensors::verify(bytes)?;
@@ -78,7 +81,7 @@ impl Trainer {
             let text = metadata.get(name).cloned().unwrap_or_default();
             text.parse().map_err(|_| mismatch(name, "a whole number", format!("`{text}`")))
         };
-        let at = Position {
+        let position = Position {
             step: field("step")?,
             epoch: field("epoch")? as usize,
             cursor: field("cursor")? as usize,
@@ -87,14 +90,14 @@ impl Trainer {
             data: if metadata.contains_key("data") { field("data")? } else { 0 },
             rate: match metadata.get(RATE) {
                 None => None,
-                Some(text) if self.how.optimizer.has_schedule() => {
+                Some(text) if self.config.optimizer.has_schedule() => {
                     return Err(mismatch(RATE, "none that was set, as the rate is a schedule", text).into());
                 }
                 Some(text) => Some(text.parse().map_err(|_| mismatch(RATE, "a number", format!("`{text}`")))?),
             },
         };
         let remembered = remembered(metadata.get(CALLBACKS).map(String::as_str).unwrap_or("{}"), &mut tensors)?;
-        let wanted: Vec<_> = self.changing().flat_map(|s| s.layout().entries.clone()).collect();
+        let wanted: Vec<_> = self.state.stores().flat_map(|s| s.layout().entries.clone()).collect();
         for entry in &wanted {
             let found = tensors.iter().find(|(name, _)| *name == entry.name);
             let fits = found.is_some_and(|(_, t)| t.shape() == entry.ty.shape.dims() && t.dtype() == entry.ty.dtype);
@@ -107,31 +110,8 @@ impl Trainer {
             let (wanted, got) = (format!("{} tensors", wanted.len()), tensors.len().to_string());
             return Err(mismatch("its tensors", wanted, got).into());
         }
-        self.set_state(&tensors)?;
-        (self.at, self.remembered, self.resumed) = (at, remembered, true);
-        Ok(())
-    }
-
-    pub(super) fn changing(&self) -> impl Iterator<Item = &Store> {
-        [Some(&self.params), Some(&self.metrics), self.moments.as_ref()].into_iter().flatten()
-    }
-
-    /// Returns everything on the device that training changes, by name.
-    pub(super) fn state(&self) -> Result<Vec<(String, HostTensor)>, Error> {
-        let mut tensors = Vec::new();
-        for store in self.changing() {
-            tensors.extend(store.read_all()?);
-        }
-        Ok(tensors)
-    }
-
-    /// Takes over what [`Trainer::state`] gave.
-    pub(super) fn set_state(&self, tensors: &[(String, HostTensor)]) -> Result<(), Error> {
-        for (name, tensor) in tensors {
-            for store in self.changing().filter(|s| s.layout().find(name).is_some()) {
-                store.write(name, tensor)?;
-            }
-        }
+        self.state.set_tensors(&tensors)?;
+        (self.position, self.callback_states, self.resumed) = (position, remembered, true);
         Ok(())
     }
 }

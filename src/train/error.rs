@@ -1,3 +1,5 @@
+//! Errors of training, evaluation and prediction.
+
 use crate::nn::NumberError;
 
 /// Training was asked for something that cannot be.

@@ -2,7 +2,8 @@
 
 use super::{
     Inference, TrainError,
-    inference::{Assembled, INPUT, tap_map, with_weights},
+    inference::{Assembled, INPUT, tap_map},
+    weights::with_weights,
 };
 use crate::{
     Error,

@@ -1,3 +1,5 @@
+//! Losses and metrics of the epochs.
+
 use std::fmt::{self, Write as _};
 
 /// Loss and metrics of each epoch (Keras `History`).

@@ -1,14 +1,16 @@
+//! A model ready to predict, alone or inside an application's commands.
+
 use super::{
     TrainError,
     runner::{Compiled, Runner},
-    trainer::params_layout,
+    weights::with_weights,
 };
 use crate::{
     Error,
     data::Dataset,
     graph::{Graph, Step, TensorType, Value},
     nn::{self, Mode, Model},
-    passes::{Entry, Layout, Plan, PlanOptions, plan, split_rows},
+    passes::{Plan, PlanOptions, plan},
     runtime::{Engine, External, RuntimeError, Session, Store},
     tensor::{Batch, HostTensor},
 };
@@ -54,35 +56,6 @@ impl Model {
         let (graph, params) = with_weights(self, engine, &assembled.graph)?;
         Ok(Inference::of(Assembled { graph, ..assembled }, engine, params, batch))
     }
-}
-
-/// Returns the graph with each matrix larger than one binding of this adapter cut by rows, and the model's weights for
-/// it.
-pub(super) fn with_weights(model: &Model, engine: &Engine, graph: &Graph) -> Result<(Graph, Store), Error> {
-    let limit = engine.profile().max_binding_bytes;
-    let (graph, split) = split_rows(graph, limit);
-    let mut tensors = Vec::new();
-    for Entry { name, ty, .. } in params_layout(model, limit).entries {
-        match split.get(&name) {
-            None => tensors.push((name, ty)),
-            Some(parts) => tensors.extend(
-                parts.iter().map(|(part, rows)| (part.clone(), TensorType::f32([rows.len(), ty.shape.last()]))),
-            ),
-        }
-    }
-    let params = engine.store(Arc::new(Layout::new(tensors, limit)))?;
-    for weight in model.weights() {
-        let value = model.initial_value(weight, 0);
-        match split.get(&weight.name) {
-            None => params.write(&weight.name, &value)?,
-            Some(parts) => {
-                for (name, rows) in parts {
-                    value.rows(rows.start, rows.len()).map_or(Ok(()), |part| params.write(name, &part))?;
-                }
-            }
-        }
-    }
-    Ok((graph, params))
 }
 
 /// A model's graph for use, its results under their names.
@@ -225,7 +198,7 @@ impl Inference {
                 };
                 let feeds: Vec<(&str, &[u8])> =
                     self.inputs.iter().zip(&all).map(|((name, _), t)| (name.as_str(), &t.bytes()[part(t)])).collect();
-                runner.run(&Step::of(count), &feeds)?;
+                runner.run_bytes(&Step::of(count), &feeds)?;
                 for (name, (shape, data)) in self.names.iter().zip(&mut results) {
                     let part = runner.read(name, count)?;
                     *shape = part.shape().to_vec();

@@ -1,3 +1,5 @@
+//! Pictures of a model's graph.
+
 use crate::{
     Error,
     data::plots::diagram::{Block, Diagram},

@@ -1,3 +1,5 @@
+//! A progress bar in the terminal.
+
 use super::{Callback, Control, Progress, Trainer};
 use crate::Error;
 use indicatif::ProgressStyle;

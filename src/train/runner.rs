@@ -1,8 +1,10 @@
+//! Runs a graph: on a device, or by reference evaluation.
+
 use crate::{
     Error,
     graph::{Graph, Kind, Step, Value, evaluate},
     passes::{Plan, PlanError, PlanOptions, plan},
-    runtime::{Arena, Engine, RuntimeError, Session, Store},
+    runtime::{Arena, Engine, RuntimeError, Session, Store, Timing},
     tensor::{Array, HostTensor},
 };
 use std::{collections::HashMap, sync::Arc};
@@ -79,17 +81,17 @@ impl Compiled {
     }
 }
 
-/// The most samples of a step that nobody gave a size.
-const MOST_SAMPLES: u64 = 256;
-/// The most bytes that the largest value of such a step takes.
-const MOST_BYTES: u64 = 64 << 20;
+/// The largest batch of a step whose batch nobody chose.
+const MAX_SAMPLES: u64 = 256;
+/// The size of the largest value of such a step.
+const MAX_VALUE_BYTES: u64 = 64 << 20;
 
 /// Returns for how many samples each of a graph's values is small and fits into a binding.
 pub(super) fn largest_batch(engine: &Engine, graph: &Graph) -> usize {
     let values = graph.nodes().iter().flat_map(|node| &node.outputs);
     let row = values.map(|ty| 4 * ty.shape.elements().per_sample).max().unwrap_or(0);
-    let most = engine.profile().max_binding_bytes.min(MOST_BYTES);
-    (most / row.max(1)).clamp(1, MOST_SAMPLES) as usize
+    let most = engine.profile().max_binding_bytes.min(MAX_VALUE_BYTES);
+    (most / row.max(1)).clamp(1, MAX_SAMPLES) as usize
 }
 
 /// Makes room in `arena` for the largest of each of these graphs' arenas.
@@ -103,19 +105,24 @@ pub(super) fn reserve(engine: &Engine, arena: &Arena, graphs: &[&Compiled]) -> R
 }
 
 impl Runner {
-    /// Returns the most samples of a step; the reference has no limit of its own.
-    pub fn capacity(&self) -> Option<usize> {
-        match self {
-            Runner::Device(session) => Some(session.plan().capacity),
-            Runner::Reference(_) => None,
-        }
+    /// Runs one step; `feeds` are tensors by input name.
+    pub fn run(&mut self, step: &Step, feeds: &[(String, HostTensor)]) -> Result<(), Error> {
+        self.run_bytes(step, &as_bytes(feeds))
     }
 
     /// Runs one step; `feeds` are raw elements by input name.
-    pub fn run(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<(), Error> {
+    pub fn run_bytes(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<(), Error> {
         match self {
             Runner::Device(session) => Ok(session.run(step, feeds)?),
             Runner::Reference(reference) => reference.run(step, feeds),
+        }
+    }
+
+    /// Runs one step and returns the time of each launch in milliseconds; none where there is no device.
+    pub fn profile(&mut self, step: &Step, feeds: &[(String, HostTensor)]) -> Result<Vec<Timing>, Error> {
+        match self {
+            Runner::Device(session) => Ok(session.profile(step, &as_bytes(feeds))?),
+            Runner::Reference(_) => Ok(Vec::new()),
         }
     }
 
@@ -138,6 +145,10 @@ impl Runner {
             }
         }
     }
+}
+
+fn as_bytes(feeds: &[(String, HostTensor)]) -> Vec<(&str, &[u8])> {
+    feeds.iter().map(|(name, tensor)| (name.as_str(), tensor.bytes())).collect()
 }
 
 impl Reference {

@@ -2,8 +2,9 @@
 
 use super::{
     Control, Inference, TrainError,
-    inference::{Assembled, INPUT, tap, tap_map, with_weights},
+    inference::{Assembled, INPUT, tap, tap_map},
     runner::Compiled,
+    weights::with_weights,
 };
 use crate::{
     Error,

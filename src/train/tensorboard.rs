@@ -1,3 +1,5 @@
+//! Logs for TensorBoard.
+
 use super::{Callback, Control, Progress, Trainer};
 use crate::{Error, data::Dataset, io::events::EventWriter, nn::setter};
 use std::path::PathBuf;
@@ -20,13 +22,13 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// Returns the callback that writes below this folder, without histograms.
+    /// Writes below this folder, without histograms.
     pub fn new(log_dir: impl Into<PathBuf>) -> Self {
         TensorBoard { log_dir: log_dir.into(), histogram_freq: 0, samples: None, train: None, validation: None }
     }
 
     setter!(set
-        /// Returns the callback that writes histograms of all weights after each so many epochs; 0 for none.
+        /// Writes histograms of all weights every `histogram_freq` epochs; 0, the default, for none.
         histogram_freq: usize);
     setter!(into
         /// Returns the callback that writes, wherever it writes histograms of weights, those of the activations and gradients

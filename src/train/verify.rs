@@ -1,7 +1,9 @@
+//! Compares each kernel of a model with its definition.
+
 use super::{Inference, TrainError, runner::Compiled};
 use crate::{
     Error,
-    graph::{Kind, Node, Step, Value},
+    graph::{Graph, Kind, Node, Step, Value},
     passes::{PlanOptions, optimize, plan},
     runtime::RuntimeError,
     tensor::{Array, HostTensor, Mismatch, compare},
@@ -135,20 +137,7 @@ impl Inference {
             .collect();
         session.run(&step, &feeds)?;
 
-        let mut values: HashMap<Value, HostTensor> = HashMap::new();
-        for (i, node) in graph.nodes().iter().enumerate() {
-            let at = Value { node: i as u32, output: 0 };
-            match &node.kind {
-                Kind::Input => {
-                    let fed = self.inputs.iter().zip(&samples).find(|((name, _), _)| *name == node.name);
-                    values.extend(fed.map(|(_, tensor)| (at, tensor.clone())));
-                }
-                Kind::State { .. } => {
-                    values.insert(at, self.params.read(&node.name)?);
-                }
-                Kind::Op(_) => {}
-            }
-        }
+        let mut values = self.fed_values(&graph, &samples)?;
         for (name, value) in &kept {
             values.insert(*value, session.read(name, n)?);
         }
@@ -172,5 +161,24 @@ impl Inference {
             Some(Checked { node: node.name.clone(), op: op.name(), kernels, mismatch })
         });
         Ok(Verification { nodes: checked.collect() })
+    }
+
+    /// Returns the values of a graph's inputs and weights.
+    fn fed_values(&self, graph: &Graph, samples: &[HostTensor]) -> Result<HashMap<Value, HostTensor>, Error> {
+        let mut values = HashMap::new();
+        for (i, node) in graph.nodes().iter().enumerate() {
+            let at = Value { node: i as u32, output: 0 };
+            match &node.kind {
+                Kind::Input => {
+                    let fed = self.inputs.iter().zip(samples).find(|((name, _), _)| *name == node.name);
+                    values.extend(fed.map(|(_, tensor)| (at, tensor.clone())));
+                }
+                Kind::State { .. } => {
+                    values.insert(at, self.params.read(&node.name)?);
+                }
+                Kind::Op(_) => {}
+            }
+        }
+        Ok(values)
     }
 }

@@ -1,10 +1,6 @@
 //! Mixtures of samples and of their labels, to train on (Zhang et al. 2018).
 
-use super::{
-    Trainer,
-    step::{ROWS, Source, fed, gathered},
-    trainer::rows_of,
-};
+use super::feeds::{Samples, Source, labelled, labelled_tensors};
 use crate::{
     Error,
     data::Dataset,
@@ -12,37 +8,44 @@ use crate::{
     tensor::{Batch, DType, HostTensor, Philox, Purpose, Shape, stream_id},
 };
 
-/// In front of the names of what is mixed in.
-const MARK: &str = "mix_up/";
+/// Begins the names of the inputs that are mixed in.
+const PREFIX: &str = "mix_up/";
 const SHARE: &str = "mix_up/share";
 
 /// Returns samples and labels mixed with those of other rows.
-pub(super) fn build(
-    g: &mut Graph,
-    source: &Source,
-    data: &Dataset,
-    x: Value,
-    ys: &[Value],
-) -> Result<(Value, Vec<Value>), OpError> {
-    let classes = vec![false; ys.len()];
-    let (other, other_ys) = match source {
-        Source::Host => fed(g, data, &classes, MARK),
-        Source::Device(store) => {
-            let rows = g.input(&format!("{MARK}{ROWS}"), [Batch], DType::U32);
-            gathered(g, store, data, &classes, rows)?
-        }
-    };
+pub(super) fn build(g: &mut Graph, data: &Dataset, source: &Source, samples: Samples) -> Result<Samples, OpError> {
+    let classes = vec![false; samples.labels.len()];
+    let (other, other_labels) = labelled(g, data, source, &classes, PREFIX)?;
     let share = g.input(SHARE, [Batch], DType::F32);
     let mut mix = |a: Value, b: Value| {
         let axes = vec![1; g.shape(a).rank() - 1];
         let share = g.reshape(share, Shape::batched(1, &axes))?;
         let distance = g.sub(a, b)?;
-        let part = g.mul(distance, share)?;
-        g.add(b, part)
+        let weighted = g.mul(distance, share)?;
+        g.add(b, weighted)
     };
-    let x = mix(x, other)?;
-    let ys = ys.iter().zip(other_ys).map(|(&y, other)| mix(y, other)).collect::<Result<_, _>>()?;
-    Ok((x, ys))
+    let x = mix(samples.x, other)?;
+    let labels = samples.labels.iter().zip(other_labels).map(|(&y, other)| mix(y, other)).collect::<Result<_, _>>()?;
+    Ok(Samples { x, labels, ..samples })
+}
+
+/// Returns what a training step is fed beside its own samples: the neighbour of each, and each sample's share.
+pub(super) fn tensors(
+    alpha: f32,
+    step: &Step,
+    data: &Dataset,
+    source: &Source,
+    rows: &[u32],
+) -> Result<Vec<(String, HostTensor)>, Error> {
+    let mut others = rows.to_vec();
+    others.rotate_left(1.min(rows.len()));
+    let classes = vec![false; data.targets().count()];
+    let mut feeds = labelled_tensors(data, source, &classes, &others)?;
+    feeds.iter_mut().for_each(|feed| feed.0.insert_str(0, PREFIX));
+    let mut rng = Philox::new(step.seed, Purpose::Noise, stream_id(PREFIX).wrapping_add(step.step));
+    let shares = rows.iter().map(|_| beta(&mut rng, f64::from(alpha)) as f32).collect();
+    feeds.push((SHARE.to_owned(), HostTensor::f32([rows.len()], shares)?));
+    Ok(feeds)
 }
 
 /// Returns a number of the Gamma distribution of this shape (Marsaglia and Tsang 2000).
@@ -64,27 +67,6 @@ fn gamma(rng: &mut Philox, shape: f64) -> f64 {
 fn beta(rng: &mut Philox, alpha: f64) -> f64 {
     let (a, b) = (gamma(rng, alpha), gamma(rng, alpha));
     if a + b > 0.0 { a / (a + b) } else { 0.5 }
-}
-
-impl Trainer {
-    /// Returns what a training step is fed beside its own samples: each one's neighbour, and the samples' shares.
-    pub(super) fn mixed_in(
-        &self,
-        data: &Dataset,
-        source: &Source,
-        rows: &[u32],
-        step: &Step,
-    ) -> Result<Vec<(String, HostTensor)>, Error> {
-        let Some(alpha) = self.how.mix_up else { return Ok(Vec::new()) };
-        let mut others = rows.to_vec();
-        others.rotate_left(1.min(rows.len()));
-        let mut feeds = rows_of(data, source, &self.how.takes_classes(), &others)?;
-        feeds.iter_mut().for_each(|feed| feed.0.insert_str(0, MARK));
-        let mut rng = Philox::new(step.seed, Purpose::Noise, stream_id(MARK).wrapping_add(step.step));
-        let shares = rows.iter().map(|_| beta(&mut rng, f64::from(alpha)) as f32).collect();
-        feeds.push((SHARE.to_owned(), HostTensor::f32([rows.len()], shares)?));
-        Ok(feeds)
-    }
 }
 
 #[cfg(test)]
