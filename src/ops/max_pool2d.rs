@@ -4,18 +4,18 @@
 use super::{
     Padding,
     conv2d::{picture, pictures},
+    pad2d::zero_padded_input,
     pool2d::{Geometry, Pool2dOptions, any_options},
     window::{lift, lower_rank},
 };
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op,
-        OpError, Sample, Slot, Step, TensorType, Value,
+        OpError, Patch, Program, RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{self, Slide},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, rank},
 };
-use std::sync::Arc;
 
 /// Returns the index of the first largest value; NaN is the largest.
 fn first_maximum(x: &Array, taps: &[usize]) -> usize {
@@ -101,12 +101,15 @@ impl Op for MaxPool2d {
         vec![kernels::slide(&window, Slide::Largest, profile, epilogue), each]
     }
 
-    fn with_padding(&self, pads: [[usize; 2]; 2], positive: bool) -> Option<Arc<dyn Op>> {
-        let padding = self.options.padding.and(pads)?;
+    fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
+        let (x, zeros) = zero_padded_input(cx)?;
+        let positive = cx.graph().node(x).op()?.pointwise().is_some_and(Program::is_positive);
+        let padding = self.options.padding.and(zeros)?;
         // Every window sees a pixel, which is no smaller than a zero.
         let Padding::Explicit(sides) = padding else { return None };
         let seen = sides.iter().zip(self.options.pool).all(|(side, n)| side.iter().all(|&p| p < n));
-        (positive && seen).then(|| Arc::new(MaxPool2d { options: Pool2dOptions { padding, ..self.options } }) as _)
+        let op = MaxPool2d { options: Pool2dOptions { padding, ..self.options } };
+        if positive && seen { cx.patch(op, &[x], &[cx.output(0)]) } else { None }
     }
 
     fn field(&self, _io: &Io) -> Field {

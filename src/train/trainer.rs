@@ -439,7 +439,9 @@ impl Trainer {
         reserve(&self.engine, &self.arena, &graphs)?;
         if let Some(plan) = training.plan() {
             if self.at.plan != 0 && self.at.plan != plan.hash {
-                log::warn!("this run takes its steps by another plan than before: it will not end in the same bits");
+                log::warn!(
+                    "the training step's plan differs from the checkpoint's: results may differ in their last bits"
+                );
             }
             self.at.plan = plan.hash;
             self.plan = Some(plan.clone());

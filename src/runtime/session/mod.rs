@@ -19,7 +19,7 @@ use super::{
 use crate::{
     graph::Step,
     kernels::Access,
-    passes::{BufferRef, Place, Plan, PlannedDispatch, Port},
+    passes::{ALIGN_BYTES, BufferRef, Place, Plan, PlannedDispatch, Port},
     tensor::HostTensor,
 };
 use std::{
@@ -31,7 +31,6 @@ use std::{
 };
 
 const STEP_BYTES: u64 = 96;
-const STAGING_ALIGN: u64 = 256;
 
 /// A plan with its memory, pipelines and bind groups: runs steps.
 ///
@@ -49,7 +48,7 @@ pub struct Session {
     groups: Vec<Option<wgpu::BindGroup>>,
     external_sets: Vec<ExternalSet>,
     step: DeviceBuffer,
-    /// The numbers from 0 on, each at a multiple of [`STAGING_ALIGN`].
+    /// The numbers from 0 on, each at a multiple of [`ALIGN_BYTES`].
     parts: DeviceBuffer,
     records: Option<DeviceBuffer>,
     ring: Ring,
@@ -93,11 +92,11 @@ impl Session {
         check_plan(engine, &gpu, &plan, stores)?;
 
         let mut staging_offsets = Vec::new();
-        let mut staging_bytes = STAGING_ALIGN;
+        let mut staging_bytes = ALIGN_BYTES;
         for port in &plan.inputs {
             staging_offsets.push(staging_bytes);
             if !is_external(port) {
-                staging_bytes += port.ty.bytes(plan.capacity).next_multiple_of(STAGING_ALIGN);
+                staging_bytes += port.ty.bytes(plan.capacity).next_multiple_of(ALIGN_BYTES);
             }
         }
         let names = |ports: &[Port]| ports.iter().map(|p| format!("`{}`", p.name)).collect::<Vec<_>>().join(", ");
@@ -105,12 +104,12 @@ impl Session {
         let arenas = arena.cloned().unwrap_or_default().take(&gpu, &plan.arenas, &plan.dispatches)?;
         let ring = Ring::new(&gpu, staging_bytes)?;
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let step = gpu.buffer("the step record", STAGING_ALIGN, uniform, false)?;
+        let step = gpu.buffer("the step record", ALIGN_BYTES, uniform, false)?;
         let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.place.buffer == BufferRef::Parts);
-        let n_parts = bound.map(|b| b.place.offset / STAGING_ALIGN + 1).max().unwrap_or(1);
-        let parts = gpu.buffer("the numbers of parts", n_parts * STAGING_ALIGN, uniform, false)?;
-        let mut numbers = vec![0u32; (n_parts * STAGING_ALIGN / 4) as usize];
-        numbers.chunks_mut(STAGING_ALIGN as usize / 4).zip(0..).for_each(|(words, number)| words[0] = number);
+        let n_parts = bound.map(|b| b.place.offset / ALIGN_BYTES + 1).max().unwrap_or(1);
+        let parts = gpu.buffer("the numbers of parts", n_parts * ALIGN_BYTES, uniform, false)?;
+        let mut numbers = vec![0u32; (n_parts * ALIGN_BYTES / 4) as usize];
+        numbers.chunks_mut(ALIGN_BYTES as usize / 4).zip(0..).for_each(|(words, number)| words[0] = number);
         gpu.upload(&parts.raw, 0, bytemuck::cast_slice(&numbers))?;
         let mut readback = Readback::default();
         let output = plan.outputs.iter().filter(|p| !is_external(p)).map(|p| p.ty.bytes(plan.capacity)).max();
