@@ -70,7 +70,9 @@ fn patched(graph: &Graph, patches: &[(usize, Patch)]) -> Option<Graph> {
         made.insert(i, out.push_node(Node { inputs, ..draft.nodes[i].clone() }));
     }
     results.iter().try_for_each(|&(name, v)| value(&made, v).map(|v| out.output(name, v)))?;
-    updates.iter().try_for_each(|&[s, v]| Some(out.update(value(&made, s)?, value(&made, v)?)))?;
+    for [state, v] in updates {
+        out.update(value(&made, state)?, value(&made, v)?);
+    }
     Some(out)
 }
 

@@ -56,7 +56,7 @@ pub enum Violation {
         /// The range it writes.
         written: Place,
     },
-    /// A range does not lie inside its buffer, or a value not inside the range that binds it.
+    /// A range is not inside its buffer, or a value not inside the range that binds it.
     #[error("launch {launch} (`{node}`): {place} ends after {end} bytes at most")]
     OutOfBounds {
         /// The launch.
