@@ -46,6 +46,7 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, Place)]) ->
     };
     PlannedDispatch {
         node: format!("node/{function}"),
+        op: function.into(),
         kernel: dispatch.kernel,
         variant: candidate.variant,
         source: dispatch.source,
@@ -57,7 +58,6 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, Place)]) ->
 }
 
 fn plan(arenas: Vec<u64>, dispatches: Vec<PlannedDispatch>, inputs: Vec<Port>, outputs: Vec<Port>) -> Arc<Plan> {
-    let text = dispatches.iter().map(|d| format!("{} {}\n", d.node, d.kernel)).collect();
     Arc::new(Plan {
         capacity: CAPACITY,
         arenas,
@@ -67,7 +67,6 @@ fn plan(arenas: Vec<u64>, dispatches: Vec<PlannedDispatch>, inputs: Vec<Port>, o
         peak_bytes: 0,
         lower_bound_bytes: 0,
         hash: 1,
-        text,
     })
 }
 

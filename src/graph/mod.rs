@@ -1,9 +1,32 @@
 //! The graph: values, nodes, the [`Op`] trait, and kernels as plain data. No device is named here.
+//!
+//! **What comes in**: layers ([`crate::nn`]), the training step ([`crate::train`]) and applications call the methods that
+//! operations add to [`Graph`], such as `conv2d` or `add`. Each is one [`Graph::apply`] of an [`Op`] to [`Value`]s.
+//!
+//! **What goes out**: a [`Graph`] of [`Node`]s with named outputs and the updates of its states. [`crate::passes`] rewrites
+//! it and makes it a plan; [`evaluate`] computes it in 64-bit floats from each operation's [`Op::reference`].
+//!
+//! A node is an input, which each step gives, a state, which persists under its name (a weight, a moment, a data set), or an
+//! operation. An operation lowers itself to [`Candidate`]s: [`Dispatch`]es of WGSL with [`Slot`]s for what they bind and a
+//! [`Grid`] for how many workgroups they need, chosen for a [`DeviceProfile`]. An elementwise operation is a [`Program`],
+//! which fusion composes and which becomes the [`Epilogue`] of another operation's kernel.
+//!
+//! Invariants, which every method and pass keeps:
+//! - a node comes after the nodes whose values it reads;
+//! - a node's output types are what its operation infers from its input types;
+//! - the batch is the outermost axis of a tensor or none: every size is a `Count`, fixed plus a part per sample;
+//! - names of nodes are unique, since states are found by theirs;
+//! - an operation that overwrites an input in place says so by [`Op::in_place`], and every other reader runs before it.
+//!
+//! Where to start: [`Graph::apply`] here, then the [`Op`] trait in `op.rs`, then one operation such as
+//! `src/ops/reshape.rs`. `kernel.rs` has the data that describes kernels, `rewrite.rs` how an operation changes the graph
+//! around itself.
 
 mod evaluate;
 mod kernel;
 mod op;
 mod program;
+mod rewrite;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use kernel::{
@@ -11,6 +34,7 @@ pub use kernel::{
 };
 pub use op::{Bad, Cost, Family, Fault, Field, Fill, Io, Op, OpError, Sample, Step, TensorType};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
+pub use rewrite::{Patch, Readers, RewriteCx};
 
 use crate::tensor::{DType, Philox, Shape};
 use std::{collections::HashMap, fmt, sync::Arc};

@@ -1,6 +1,6 @@
-use super::{Candidate, DeviceProfile, Epilogue, Graph, Program, Value};
+use super::{Candidate, DeviceProfile, Epilogue, Graph, Patch, Program, RewriteCx, Value};
 use crate::tensor::{Accuracy, Array, Count, DType, Philox, Shape};
-use std::{fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
 /// The shape and element type of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -137,7 +137,7 @@ impl Step {
 /// One operation with its attributes: everything that the crate knows about it is stated here once.
 ///
 /// An operation from outside the crate implements the same trait.
-pub trait Op: fmt::Debug + Send + Sync {
+pub trait Op: Any + fmt::Debug + Send + Sync {
     /// Returns the operation's name in snake case; its file, shader, tests and benches carry it too.
     fn name(&self) -> &'static str;
 
@@ -206,21 +206,18 @@ pub trait Op: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Returns the input whose sum over all axes but the last this operation can give as a further output,
-    /// and the operation that does so.
-    fn with_column_sums(&self) -> Option<(usize, Arc<dyn Op>)> {
+    /// Returns a change of the graph around the operation's node that computes the same values with less work or memory,
+    /// if there is one.
+    ///
+    /// An operation may look for others by [`Op::downcast`]. A pass applies the patch where no other has replaced one of
+    /// its values.
+    fn rewrite(&self, _cx: &RewriteCx) -> Option<Patch> {
         None
     }
 
-    /// Returns the input that the result is the column sum of, if this operation is a sum over all axes but
-    /// the last of it.
-    fn is_column_sum(&self, _io: &Io) -> bool {
-        false
-    }
-
-    /// Returns whether the arithmetic is multiplications and additions of a product: two operations for each pair.
-    fn is_product(&self) -> bool {
-        false
+    /// Returns the multiply-accumulate operations of a matrix product or convolution, for summaries; by default none.
+    fn macs(&self, _io: &Io) -> Count {
+        Count::default()
     }
 
     /// Returns the two axes of an input along which its elements may be multiplied by zeros that stand for no element, in
@@ -228,28 +225,6 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// is what it would be without that product.
     fn meets_zeros(&self, _input: usize) -> Option<[usize; 2]> {
         None
-    }
-
-    /// Returns how many zeros the operation puts around pictures, `[[top, bottom], [left, right]]`, if it does that alone.
-    fn zero_padding(&self) -> Option<[[usize; 2]; 2]> {
-        None
-    }
-
-    /// Returns the operation that gives on pictures what this one gives on them with zeros around, if there is one;
-    /// `positive` says that no pixel is below 0.
-    fn with_padding(&self, _pads: [[usize; 2]; 2], _positive: bool) -> Option<Arc<dyn Op>> {
-        None
-    }
-
-    /// Returns whether result 0 is the rows of input 0 that input 1 names, as numbers of f32.
-    fn gathers(&self) -> bool {
-        false
-    }
-
-    /// Returns whether the operation on `inputs` inputs gives for a table and the numbers of its rows, in place of input
-    /// 0, what it gives for those rows.
-    fn reads_rows(&self, _inputs: usize) -> bool {
-        false
     }
 
     /// Returns what part of input 0, a picture, one pixel of output 0 depends on.
@@ -260,6 +235,14 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// Returns the outputs that overwrite an input in place, as (output, input).
     fn in_place(&self, _n_inputs: usize) -> Vec<(usize, usize)> {
         Vec::new()
+    }
+}
+
+impl dyn Op {
+    /// Returns the operation as a type of its own, if it is of that type.
+    pub fn downcast<T: Op>(&self) -> Option<&T> {
+        let op: &dyn Any = self;
+        op.downcast_ref()
     }
 }
 

@@ -121,10 +121,8 @@ pub(super) fn rows(
     let mut places: HashMap<&str, usize> = HashMap::new();
     let mut start = inputs.len();
     for (name, kind, from, end, values) in calls {
-        let products = graph.nodes()[start..end].iter().filter_map(|n| Some((n, n.op()?)));
-        let macs = products
-            .filter(|(_, op)| op.is_product())
-            .map(|(n, op)| op.cost(&graph.io(n)).flops.at(1) / 2)
+        let macs = (graph.nodes()[start..end].iter())
+            .filter_map(|n| Some(n.op()?.macs(&graph.io(n)).at(1)))
             .fold(0, u64::saturating_add);
         let activation_bytes = values.iter().map(|&v| one(graph.ty(v))).sum();
         start = end;

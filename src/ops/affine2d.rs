@@ -4,8 +4,8 @@ use super::{Gather, Interpolation, pad2d::pictures};
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op, OpError, Patch,
+        RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT},
@@ -308,8 +308,11 @@ impl Op for Affine2d {
         true
     }
 
-    fn reads_rows(&self, inputs: usize) -> bool {
-        inputs == 2
+    fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
+        let [_, maps] = cx.node().inputs[..] else { return None };
+        let gather = cx.sole_producer(0)?;
+        gather.op()?.downcast::<Gather>().filter(|g| g.dtype == DType::F32)?;
+        cx.patch(*self, &[gather.inputs[0], gather.inputs[1], maps], &[cx.output(0)])
     }
 }
 

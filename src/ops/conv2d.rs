@@ -3,18 +3,18 @@
 use super::{
     arity::arity,
     matmul::io_bytes,
+    pad2d::zero_padded_input,
     window::{Padding, lift, lift_weights, lower_rank},
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Io, Op, OpError, Sample,
-        Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Io, Op, OpError, Patch,
+        RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::gemm::{self, Window},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// How a kernel slides over a picture.
 ///
@@ -259,13 +259,14 @@ impl Op for Conv2d {
         gemm::window(&window, profile, epilogue)
     }
 
-    fn with_padding(&self, pads: [[usize; 2]; 2], _positive: bool) -> Option<Arc<dyn Op>> {
-        let options = Conv2dOptions { padding: self.options.padding.and(pads)?, ..self.options };
-        Some(Arc::new(Conv2d { options }))
+    fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
+        let (x, zeros) = zero_padded_input(cx)?;
+        let options = Conv2dOptions { padding: self.options.padding.and(zeros)?, ..self.options };
+        cx.patch(Conv2d { options }, &[x, cx.node().inputs[1]], &[cx.output(0)])
     }
 
-    fn is_product(&self) -> bool {
-        true
+    fn macs(&self, io: &Io) -> Count {
+        self.cost(io).flops.over(2)
     }
 
     fn meets_zeros(&self, input: usize) -> Option<[usize; 2]> {

@@ -4,17 +4,17 @@ use super::{
     arity::arity,
     conv2d::{ANY, CORRELATION_FAULTS, Geometry, bench_cases, case, kernel, picture, pictures},
     matmul::{column_sums, io_bytes},
+    reduce::column_sums_of,
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Graph, Io, Op, OpError, Sample, Slot,
-        Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Graph, Io, Op, OpError, Patch, RewriteCx,
+        Sample, Slot, Step, TensorType, Value,
     },
     kernels::gemm::{self, Filter, Loop, Operand, Product, Window},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
 };
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// Gradient of a convolution to its pictures: dy (N, P, Q, K), w (R, S, C, K) → (N, H, W, C).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,8 +187,8 @@ impl Op for Conv2dGradInput {
         gemm::window(&window, profile, epilogue)
     }
 
-    fn is_product(&self) -> bool {
-        true
+    fn macs(&self, io: &Io) -> Count {
+        self.cost(io).flops.over(2)
     }
 
     fn meets_zeros(&self, input: usize) -> Option<[usize; 2]> {
@@ -358,8 +358,8 @@ impl Op for Conv2dGradWeight {
         gemm::lower_with(filter.lower(profile), &product, profile, epilogue)
     }
 
-    fn is_product(&self) -> bool {
-        true
+    fn macs(&self, io: &Io) -> Count {
+        self.cost(io).flops.over(2)
     }
 
     fn meets_zeros(&self, _input: usize) -> Option<[usize; 2]> {
@@ -377,8 +377,9 @@ impl Op for Conv2dGradWeight {
         vec![Accuracy::Products { terms }; io.outputs.len()]
     }
 
-    fn with_column_sums(&self) -> Option<(usize, Arc<dyn Op>)> {
-        (!self.column_sums).then(|| (1, Arc::new(Conv2dGradWeight { column_sums: true, ..*self }) as Arc<dyn Op>))
+    fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
+        let sums = column_sums_of(cx, 1).filter(|_| !self.column_sums)?;
+        cx.patch(Conv2dGradWeight { column_sums: true, ..*self }, &cx.node().inputs, &[cx.output(0), sums])
     }
 }
 

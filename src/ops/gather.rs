@@ -130,10 +130,6 @@ impl Op for Gather {
     fn epilogue(&self) -> bool {
         self.dtype == DType::F32
     }
-
-    fn gathers(&self) -> bool {
-        self.dtype == DType::F32
-    }
 }
 
 impl Op for GatherGrad {

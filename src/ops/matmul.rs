@@ -1,16 +1,15 @@
 //! Matrix products, plain and batched, with either operand transposed.
 
-use super::arity::arity;
+use super::{Part, arity::arity, reduce::column_sums_of};
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Sample, Slot, Step,
-        TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Patch, RewriteCx,
+        Sample, Slot, Step, TensorType, Value,
     },
     kernels::gemm::{self, Loop, Operand, Product},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// Which operands of a matrix product are transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -228,8 +227,8 @@ impl Op for Matmul {
         gemm::lower(&product, profile, epilogue)
     }
 
-    fn is_product(&self) -> bool {
-        true
+    fn macs(&self, io: &Io) -> Count {
+        self.cost(io).flops.over(2)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -247,10 +246,41 @@ impl Op for Matmul {
         !self.column_sums
     }
 
-    fn with_column_sums(&self) -> Option<(usize, Arc<dyn Op>)> {
-        let plain = self.options.transpose_a && !self.options.transpose_b && !self.column_sums;
-        plain.then(|| (1, Arc::new(Matmul { column_sums: true, ..*self }) as Arc<dyn Op>))
+    fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
+        let MatmulOptions { transpose_a, transpose_b } = self.options;
+        if let Some(shards) = cx.shards(1).filter(|_| !transpose_a && !self.column_sums) {
+            let mut patch = Patch::default();
+            let x = patch.tap(cx.graph(), cx.node().inputs[0]);
+            let shards: Vec<Value> = shards.iter().map(|&w| patch.tap(cx.graph(), w)).collect();
+            let y = sharded(&mut patch.graph, x, &shards, transpose_b).ok()?;
+            patch.replace(cx.output(0), y);
+            return Some(patch);
+        }
+        let sums = column_sums_of(cx, 1).filter(|_| transpose_a && !transpose_b && !self.column_sums)?;
+        cx.patch(Matmul { column_sums: true, ..*self }, &cx.node().inputs, &[cx.output(0), sums])
     }
+}
+
+/// Returns x · W = Σ x\[columns of shard i\] · shard i, in order, for W cut by rows; transposed, x · Wᵀ has x · (shard i)ᵀ
+/// as its columns.
+fn sharded(g: &mut Graph, x: Value, shards: &[Value], transposed: bool) -> Result<Value, OpError> {
+    if transposed {
+        let options = MatmulOptions { transpose_a: false, transpose_b: true };
+        let columns = shards.iter().map(|&w| g.matmul_with(x, w, options)).collect::<Result<Vec<_>, _>>()?;
+        return g.concat(&columns, 1);
+    }
+    let (mut sum, mut start) = (None, 0);
+    for &w in shards {
+        let rows = g.shape(w).dims()[0];
+        let columns = g.slice_axis(x, 1, Part::new(start, rows))?;
+        let y = g.matmul(columns, w)?;
+        sum = Some(match sum {
+            None => y,
+            Some(before) => g.add(before, y)?,
+        });
+        start += rows;
+    }
+    sum.ok_or_else(|| OpError::new("matmul", "at least one shard", "none", "give the weight rows"))
 }
 
 /// Returns the sum over all axes but the last.

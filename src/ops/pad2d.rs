@@ -3,8 +3,8 @@
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot, Step,
-        TensorType, Value,
+        Bad, Candidate, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, RewriteCx, Sample,
+        Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -96,6 +96,15 @@ pub(super) fn pictures(op: &str, inputs: &[TensorType]) -> Result<[usize; 4], Op
     })
 }
 
+/// Returns the image, and the zeros that surround it as `[[top, bottom], [left, right]]`, that input 0 of a node consists
+/// of, if only that node reads them together.
+pub(super) fn zero_padded_input(cx: &RewriteCx) -> Option<(Value, [[usize; 2]; 2])> {
+    let node = cx.sole_producer(0)?;
+    let pad = node.op()?.downcast::<Pad2d>()?;
+    let zeros = pad.mode == PadMode::Constant(0.0) && pad.pads.iter().flatten().all(|&p| p >= 0);
+    zeros.then(|| (node.inputs[0], pad.pads.map(|side| side.map(|p| p as usize))))
+}
+
 impl Op for Pad2d {
     fn name(&self) -> &'static str {
         "pad2d"
@@ -162,11 +171,6 @@ impl Op for Pad2d {
         let slots = vec![Slot::input(0), Slot::output(0)];
         let kernel = kernels::dispatch("pad2d", &source, &constants, Grid::new(elements, 64), slots, epilogue);
         vec![Candidate::single(format!("width{width}"), kernel)]
-    }
-
-    fn zero_padding(&self) -> Option<[[usize; 2]; 2]> {
-        let zeros = self.mode == PadMode::Constant(0.0) && self.pads.iter().flatten().all(|&p| p >= 0);
-        zeros.then(|| self.pads.map(|side| side.map(|p| p as usize)))
     }
 
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {

@@ -9,7 +9,7 @@ use super::arity::arity;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Graph, Grid,
-        Io, Op, OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
+        Io, Node, Op, OpError, RewriteCx, Sample, Slot, Step, TensorType, Value, wgsl_f32,
     },
     kernels::{self, gemm},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, maximum, strides},
@@ -285,11 +285,19 @@ impl Op for Reduce {
     fn epilogue(&self) -> bool {
         true
     }
+}
 
-    fn is_column_sum(&self, io: &Io) -> bool {
-        let rank = io.inputs[0].shape.rank();
-        self.kind == ReduceKind::Sum && !self.keep_dims && rank >= 2 && self.axes.iter().copied().eq(0..rank - 1)
-    }
+/// Returns the sum of a node's input over all axes but the last, if the graph has it.
+pub(super) fn column_sums_of(cx: &RewriteCx, input: usize) -> Option<Value> {
+    let x = cx.node().inputs[input];
+    let rank = cx.graph().shape(x).rank();
+    let is_sum = |node: &Node| {
+        node.op().and_then(|op| op.downcast::<Reduce>()).is_some_and(|reduce| {
+            let all_but_last = rank >= 2 && reduce.axes.iter().copied().eq(0..rank - 1);
+            reduce.kind == ReduceKind::Sum && !reduce.keep_dims && all_but_last
+        })
+    };
+    cx.readers(x).find(|(_, node)| is_sum(node)).map(|(sum, _)| sum)
 }
 
 /// How the terms of a result are spread over invocations.

@@ -1,6 +1,7 @@
-//! Fusion: chains of elementwise functions, elementwise epilogues of heavy kernels, and bias gradients that
-//! come with weight gradients. Asks operations for their traits, never for their names.
+//! Fusion: chains of elementwise functions become one program, programs become epilogues of the compute-heavy kernels that
+//! make their input. Asks operations for their traits, never for their names.
 
+use super::schedule::topological;
 use crate::{
     graph::{
         Candidate, Cost, DeviceProfile, Epilogue, Graph, Io, Kind, Node, Op, OpError, Program, Step, TensorType, Value,
@@ -9,7 +10,7 @@ use crate::{
     tensor::{Accuracy, Array, DType},
 };
 use std::{
-    collections::{BinaryHeap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
@@ -121,7 +122,7 @@ struct Draft<'p> {
     places: Vec<usize>,
 }
 
-/// Returns the graph with elementwise chains, epilogues and column sums fused, in a valid order.
+/// Returns the graph with elementwise chains and epilogues fused, in a valid order.
 pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
     let mut draft = Draft {
         nodes: graph.nodes().iter().zip(graph.live()).map(|(n, live)| live.then(|| n.clone())).collect(),
@@ -131,7 +132,6 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
         profile,
         places: Vec::new(),
     };
-    draft.column_sums();
     draft.arrange();
     draft.chains();
     draft.epilogues();
@@ -172,49 +172,7 @@ impl Draft<'_> {
         self.nodes[i].as_ref()?.op()?.pointwise().cloned()
     }
 
-    /// Merges a sum over all axes but the last into a node that can give it along with its own result.
-    fn column_sums(&mut self) {
-        let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
-        for i in 0..self.nodes.len() {
-            if let Some(&first) = self.inputs(i).first() {
-                readers.entry(first).or_default().push(i);
-            }
-        }
-        for i in 0..self.nodes.len() {
-            let Some(node) = &self.nodes[i] else { continue };
-            let Some((at, op)) = node.op().and_then(|op| op.with_column_sums()) else { continue };
-            let summed = self.inputs(i)[at];
-            let found = readers.get(&summed).into_iter().flatten().copied().find(|&k| {
-                let Some(other) = &self.nodes[k] else { return false };
-                let inputs = self.inputs(k);
-                let io = Io {
-                    inputs: inputs.iter().filter_map(|&v| self.ty(v).cloned()).collect(),
-                    outputs: other.outputs.clone(),
-                };
-                other.op().is_some_and(|op| op.is_column_sum(&io))
-            });
-            let Some(sum) = found else { continue };
-            let inputs: Vec<TensorType> = self.inputs(i).iter().filter_map(|&v| self.ty(v).cloned()).collect();
-            let Ok(outputs) = op.infer(&inputs) else { continue };
-            let Some(old) = self.nodes[sum].take() else { continue };
-            if outputs.last() != old.outputs.first() {
-                self.nodes[sum] = Some(old);
-                continue;
-            }
-            let last = outputs.len() as u32 - 1;
-            if let Some(node) = &mut self.nodes[i] {
-                node.kind = Kind::Op(op);
-                node.outputs = outputs;
-            }
-            let (old, new) = (Value { node: sum as u32, output: 0 }, Value { node: i as u32, output: last });
-            self.forward.insert(old, new);
-            if let Some(moved) = readers.remove(&old) {
-                readers.insert(new, moved);
-            }
-        }
-    }
-
-    /// Finds the nodes' places anew.
+    /// Updates the nodes' places.
     fn arrange(&mut self) {
         self.places = vec![0; self.nodes.len()];
         for (place, i) in self.order().into_iter().enumerate() {
@@ -225,7 +183,7 @@ impl Draft<'_> {
     fn order(&self) -> Vec<usize> {
         let edges: Vec<Vec<usize>> =
             (0..self.nodes.len()).map(|i| self.inputs(i).iter().map(|v| v.node as usize).collect()).collect();
-        order(&edges, |i| self.nodes[i].is_some())
+        topological(&edges, |i| self.nodes[i].is_some())
     }
 
     /// Pulls elementwise producers of one use into their elementwise consumers.
@@ -269,27 +227,31 @@ impl Draft<'_> {
             let once = uses.get(v) == Some(&1) && inputs.iter().filter(|u| *u == v).count() == 1;
             let cheap = !widened || producer.instrs.len() <= 4;
             let fits = consumer.instrs.len() + producer.instrs.len() <= 48;
-            let last = || self.ends_before(*v, &inputs, uses);
-            (once && cheap && fits && !last()).then_some((at, v.node as usize, producer))
+            let separate = || self.keeps_own_epilogue(*v, &inputs, uses);
+            (once && cheap && fits && !separate()).then_some((at, v.node as usize, producer))
         })
     }
 
-    /// Returns whether the producer of an operand can be the last step of a heavy node while its consumer becomes that
-    /// of a later one: then both branches end without a launch of their own.
-    fn ends_before(&self, v: Value, operands: &[Value], uses: &HashMap<Value, usize>) -> bool {
-        let heavy = |u: Value| self.nodes[u.node as usize].as_ref()?.op().filter(|op| op.epilogue());
-        let end = |u: Value| match self.pointwise(u.node as usize) {
-            Some(_) => self.anchor(u.node as usize, uses).map(|(_, a)| a),
-            None => Some(u).filter(|u| heavy(*u).is_some()),
-        };
-        let same = |u: &Value| uses.get(u) == Some(&1) && self.ty(*u).map(|t| &t.shape) == self.ty(v).map(|t| &t.shape);
-        let own = if same(&v) { end(v) } else { None };
-        own.is_some_and(|own| {
-            let node = own.node as usize;
-            let outputs = self.nodes[node].as_ref().map_or(0, |n| n.outputs.len());
-            self.inputs(v.node as usize).len() - 1 + self.inputs(node).len() + outputs <= self.max_slots()
-                && operands.iter().any(|u| *u != v && same(u) && end(*u).is_some_and(|other| other.node > own.node))
-        })
+    /// Returns the value of the compute-heavy node whose kernel can store `v`, as its result or through an epilogue.
+    fn stored_by(&self, v: Value, uses: &HashMap<Value, usize>) -> Option<Value> {
+        let node = v.node as usize;
+        match self.pointwise(node) {
+            Some(_) => self.anchor(node, uses).map(|(_, heavy)| heavy),
+            None => self.nodes[node].as_ref()?.op().filter(|op| op.epilogue()).map(|_| v),
+        }
+    }
+
+    /// Returns whether the producer of operand `v` should become the epilogue of its own compute-heavy node instead of a
+    /// part of its consumer: where the consumer can be the epilogue of a later one, neither needs a launch of its own.
+    fn keeps_own_epilogue(&self, v: Value, operands: &[Value], uses: &HashMap<Value, usize>) -> bool {
+        let shape = |u: Value| self.ty(u).map(|t| &t.shape);
+        let merges = |u: Value| uses.get(&u) == Some(&1) && shape(u) == shape(v);
+        let Some(own) = Some(v).filter(|&v| merges(v)).and_then(|v| self.stored_by(v, uses)) else { return false };
+        let heavy = own.node as usize;
+        let n_outputs = self.nodes[heavy].as_ref().map_or(0, |n| n.outputs.len());
+        let slots = self.inputs(v.node as usize).len() - 1 + self.inputs(heavy).len() + n_outputs;
+        let ends_later = |&u: &Value| u != v && merges(u) && self.stored_by(u, uses).is_some_and(|o| o.node > own.node);
+        slots <= self.max_slots() && operands.iter().any(ends_later)
     }
 
     /// Applies an elementwise node as the last step of the heavy node that feeds it.
@@ -404,31 +366,6 @@ impl Draft<'_> {
         }
         graph
     }
-}
-
-/// Returns an order of the nodes in which each stands after those it needs, smallest index first.
-pub(super) fn order(needs: &[Vec<usize>], exists: impl Fn(usize) -> bool) -> Vec<usize> {
-    let mut open: Vec<usize> = vec![0; needs.len()];
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); needs.len()];
-    for (i, list) in needs.iter().enumerate() {
-        for &k in list {
-            users[k].push(i);
-            open[i] += 1;
-        }
-    }
-    let mut ready: BinaryHeap<std::cmp::Reverse<usize>> =
-        (0..needs.len()).filter(|&i| open[i] == 0 && exists(i)).map(std::cmp::Reverse).collect();
-    let mut result = Vec::new();
-    while let Some(std::cmp::Reverse(i)) = ready.pop() {
-        result.push(i);
-        for &user in &users[i] {
-            open[user] -= 1;
-            if open[user] == 0 && exists(user) {
-                ready.push(std::cmp::Reverse(user));
-            }
-        }
-    }
-    result
 }
 
 fn unique_inputs(inputs: Vec<Value>, program: &Program) -> (Vec<Value>, Program) {

@@ -1,23 +1,59 @@
-//! Graph to graph to plan: gradients, simplification, fusion, order, memory. Pure data, no device.
+//! From a graph to a [`Plan`]: gradients, rewriting, fusion, order, memory. Pure data, no device.
+//!
+//! **What comes in**: a [`Graph`](crate::graph::Graph) and [`PlanOptions`]: the largest batch, what the adapter can do, where
+//! states are ([`Layout`]), and which inputs and outputs are the caller's buffers.
+//!
+//! **What goes out**: a [`Plan`]: launches in order, each with its WGSL, its grid and the ranges of buffers that it binds,
+//! which [`crate::runtime`] runs for any batch up to the largest. [`plan`] runs these passes:
+//!
+//! | file | from → to |
+//! |---|---|
+//! | `grad.rs` | a loss → the graph with its gradients, [`Graph::gradients`](crate::graph::Graph::gradients), before all others |
+//! | `split.rs` | weights too large for one binding → several states ([`split_rows`]), before all others |
+//! | `rewrite.rs` | patches that operations offer ([`Op::rewrite`](crate::graph::Op::rewrite)) are applied |
+//! | `simplify.rs` | constants fold, repeated and idle nodes go ([`simplify`]) |
+//! | `fuse.rs` | elementwise chains → programs → epilogues ([`fuse`], [`Fused`]) |
+//! | `schedule.rs` | a graph → an order of its nodes |
+//! | `select.rs` | an operation's candidates → the kernels that run |
+//! | `alias.rs`, `fixed.rs`, `liveness.rs` | values → blocks of memory and how long each is needed |
+//! | `arenas.rs` | blocks → offsets in arenas |
+//! | `emit.rs` | all of it → the plan; `hash.rs` and `text.rs` say what it is |
+//!
+//! Invariants, which `verify.rs` checks after each pass in builds with debug assertions ([`verify_graph`], [`verify`]):
+//! - a value is computed before it is read, and its memory holds it until its last reader has run;
+//! - a node that overwrites an input runs after every other reader of it;
+//! - no launch binds one buffer for reading and for writing, since wgpu tracks whole buffers;
+//! - each range starts at a multiple of [`ALIGN_BYTES`] and is inside its buffer; each slot of a kernel is bound;
+//! - passes ask operations for their traits, never for their names, and change no result.
+//!
+//! Where to start: [`plan`] in `plan.rs`, which calls the passes in order, and `plan_types.rs`.
 
+mod alias;
+mod arenas;
+mod emit;
+mod error;
+mod fixed;
 mod fuse;
 mod grad;
+mod hash;
+mod liveness;
+mod options;
 mod plan;
 mod plan_types;
+mod rewrite;
 mod schedule;
+mod scheduled;
+mod select;
 mod simplify;
 mod split;
+mod text;
+mod verify;
 
+pub use error::PlanError;
 pub use fuse::{Fused, fuse};
-pub use plan::{PlanError, PlanOptions, plan};
+pub use options::PlanOptions;
+pub use plan::{optimize, plan, traced_plan};
 pub use plan_types::{ALIGN_BYTES, Binding, BufferRef, Entry, Layout, Place, Plan, PlannedDispatch, Port};
 pub use simplify::simplify;
 pub use split::{Parts, split_rows};
-
-use crate::graph::{DeviceProfile, Graph};
-
-/// Returns the graph as it is planned: simplified, then fused for an adapter.
-pub fn optimize(graph: &Graph, profile: &DeviceProfile) -> Graph {
-    // What the first round takes away lets the second see further.
-    fuse(&simplify(&simplify(graph)), profile)
-}
+pub use verify::{Content, Held, Trace, Traffic, Violation, verify, verify_graph};

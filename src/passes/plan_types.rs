@@ -2,7 +2,7 @@ use crate::{
     graph::{Grid, TensorType},
     kernels::Access,
 };
-use std::{fmt, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 
 /// Alignment of every tensor in device memory, in bytes: the largest offset alignment that an adapter may ask for.
 pub const ALIGN_BYTES: u64 = 256;
@@ -106,6 +106,8 @@ pub struct Binding {
 pub struct PlannedDispatch {
     /// The node that it computes, or a part of it.
     pub node: String,
+    /// The operation with its attributes, as text.
+    pub op: String,
     /// Name of the kernel.
     pub kernel: String,
     /// Name of the variant.
@@ -150,16 +152,8 @@ pub struct Plan {
     pub peak_bytes: u64,
     /// Bytes that stores and the values alive at the fullest moment take together: no layout can take less.
     pub lower_bound_bytes: u64,
-    /// Equal for plans that compute the same in the same way.
+    /// Equal for plans that run the same kernels on the same ranges, whatever their names.
     pub hash: u64,
-    /// The plan as text.
-    pub text: String,
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
 }
 
 #[cfg(test)]

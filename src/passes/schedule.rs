@@ -1,15 +1,15 @@
 //! The order of nodes: after their operands, and overwriting nodes after all other readers.
 
-use super::{PlanError, fuse::order};
+use super::{alias::roots, error::PlanError};
 use crate::graph::{Graph, Value};
-use std::collections::HashMap;
+use std::collections::{BinaryHeap, HashMap};
 
 /// Returns the indices of the live nodes in the order in which they run.
 pub(super) fn schedule(graph: &Graph) -> Result<Vec<usize>, PlanError> {
     let live = graph.live();
     let mut needs: Vec<Vec<usize>> =
         graph.nodes().iter().map(|node| node.inputs.iter().map(|v| v.node as usize).collect()).collect();
-    let roots = homes(graph, false);
+    let roots = roots(graph, false);
     let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
     for (k, node) in graph.nodes().iter().enumerate().filter(|(k, _)| live[*k]) {
         for v in &node.inputs {
@@ -25,27 +25,35 @@ pub(super) fn schedule(graph: &Graph) -> Result<Vec<usize>, PlanError> {
             needs[i].extend(readers[&roots[&node.inputs[input]]].iter().filter(|&&k| k != i));
         }
     }
-    let result = order(&needs, |i| live[i]);
+    let result = topological(&needs, |i| live[i]);
     match live.iter().filter(|&&l| l).count() == result.len() {
         true => Ok(result),
         false => Err(PlanError::Overwritten),
     }
 }
 
-/// Returns for each value the one whose memory it shares through views and, where `in_place`, through overwriting nodes.
-pub(super) fn homes(graph: &Graph, in_place: bool) -> HashMap<Value, Value> {
-    let mut homes = HashMap::new();
-    for (i, node) in graph.nodes().iter().enumerate() {
-        let pairs: HashMap<usize, usize> = match node.op() {
-            Some(op) if op.view() => HashMap::from([(0, 0)]),
-            Some(op) if in_place => op.in_place(node.inputs.len()).into_iter().collect(),
-            _ => HashMap::new(),
-        };
-        for output in 0..node.outputs.len() {
-            let value = Value { node: i as u32, output: output as u32 };
-            let home = pairs.get(&output).map_or(value, |&input| homes[&node.inputs[input]]);
-            homes.insert(value, home);
+/// Returns an order of the nodes in which each comes after those it needs, smallest index first; nodes that need each other
+/// are left out.
+pub(super) fn topological(needs: &[Vec<usize>], exists: impl Fn(usize) -> bool) -> Vec<usize> {
+    let mut open: Vec<usize> = vec![0; needs.len()];
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); needs.len()];
+    for (i, list) in needs.iter().enumerate() {
+        for &k in list {
+            users[k].push(i);
+            open[i] += 1;
         }
     }
-    homes
+    let mut ready: BinaryHeap<std::cmp::Reverse<usize>> =
+        (0..needs.len()).filter(|&i| open[i] == 0 && exists(i)).map(std::cmp::Reverse).collect();
+    let mut result = Vec::new();
+    while let Some(std::cmp::Reverse(i)) = ready.pop() {
+        result.push(i);
+        for &user in &users[i] {
+            open[user] -= 1;
+            if open[user] == 0 && exists(user) {
+                ready.push(std::cmp::Reverse(user));
+            }
+        }
+    }
+    result
 }

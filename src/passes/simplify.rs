@@ -1,7 +1,7 @@
 //! Common subexpressions, constants, identities: graph in, smaller graph out, the same numbers.
 
 use crate::{
-    graph::{Arg, Graph, Instr, Kind, Node, Op, Program, Value},
+    graph::{Arg, Graph, Instr, Kind, Node, Program, Value},
     ops::Elementwise,
 };
 use std::{collections::HashMap, sync::Arc};
@@ -10,24 +10,8 @@ use std::{collections::HashMap, sync::Arc};
 pub fn simplify(graph: &Graph) -> Graph {
     let mut seen: HashMap<(String, Vec<Value>), Vec<Value>> = HashMap::new();
     let mut constants: HashMap<Value, Arg> = HashMap::new();
-    let mut uses: HashMap<Value, usize> = HashMap::new();
-    for value in graph.nodes().iter().flat_map(|n| &n.inputs).chain(graph.outputs().iter().map(|o| &o.1)) {
-        *uses.entry(*value).or_insert(0) += 1;
-    }
-    graph.rebuild(|out, i, mut node| {
+    graph.rebuild(|out, _, mut node| {
         let Some(mut op) = node.op().cloned() else { return out.push_node(node) };
-        let once = graph.nodes()[i].inputs.first().is_some_and(|v| uses.get(v) == Some(&1));
-        if let Some((source, padded)) = unpadded(out, &node).filter(|_| once) {
-            node.inputs[0] = source;
-            node.kind = Kind::Op(padded.clone());
-            op = padded;
-        }
-        if let (true, true, Some(&x)) = (once, op.reads_rows(node.inputs.len()), node.inputs.first())
-            && out.node(x).op().is_some_and(|op| op.gathers())
-        {
-            let rows = out.node(x).inputs.clone();
-            node.inputs.splice(..1, rows);
-        }
         // A number under another shape is the same number.
         if let (true, Some(&constant)) = (op.view(), node.inputs.first().and_then(|v| constants.get(v))) {
             let program = Program { n_inputs: 0, instrs: Vec::new(), result: constant };
@@ -76,15 +60,6 @@ pub fn simplify(graph: &Graph) -> Graph {
         seen.insert(key, values.clone());
         values
     })
-}
-
-/// Returns the picture inside the zeros that a node reads, and the operation that puts them there itself.
-fn unpadded(graph: &Graph, node: &Node) -> Option<(Value, Arc<dyn Op>)> {
-    let pad = graph.node(*node.inputs.first()?);
-    let pads = pad.op()?.zero_padding()?;
-    let source = pad.inputs[0];
-    let positive = graph.node(source).op().and_then(|op| op.pointwise()).is_some_and(Program::is_positive);
-    Some((source, node.op()?.with_padding(pads, positive)?))
 }
 
 fn inline_constants(inputs: &[Value], program: &Program, constants: &HashMap<Value, Arg>) -> (Vec<Value>, Program) {

@@ -4,7 +4,7 @@ use super::{Failure, indices::Asserted};
 use crate::{
     graph::{Fault, Graph, Sample, Step, Value, evaluate},
     kernels::Access,
-    passes::{BufferRef, Plan, PlanOptions, plan},
+    passes::{BufferRef, Plan, PlanOptions, optimize, traced_plan, verify, verify_graph},
     runtime::{Engine, Session},
     tensor::{Array, HostTensor, Philox, compare},
 };
@@ -29,13 +29,19 @@ pub struct Run<'a> {
     pub variant: Option<(String, String)>,
 }
 
-/// Returns the plan of a graph for an engine.
+/// Returns the plan of a graph for an engine, with its invariants checked.
 pub fn plan_for(engine: &Engine, graph: &Graph, capacity: usize, run: &Run) -> Result<Plan, Failure> {
     let mut options = PlanOptions::new(capacity, engine.profile().clone());
     options.optimize = run.optimize;
     options.guard_bytes = if run.guarded { GUARD_BYTES } else { 0 };
     options.force = run.variant.clone();
-    Ok(plan(graph, &options)?)
+    if run.optimize {
+        let graph = optimize(graph, engine.profile());
+        verify_graph(&graph).map_err(|e| Failure(format!("{e}\n{graph}")))?;
+    }
+    let (plan, trace) = traced_plan(graph, &options)?;
+    verify(&plan, &trace).map_err(|e| Failure(format!("{e}\n{plan}")))?;
+    Ok(plan)
 }
 
 /// Returns the graph's outputs on the GPU; feeds are inputs by name.

@@ -64,7 +64,9 @@ impl<'d> DatasetBatches<'d> {
         reserve(&trainer.engine, &trainer.arena, &graphs)?;
         if let Some(plan) = training.compiled.plan() {
             if trainer.position.plan != 0 && trainer.position.plan != plan.hash {
-                log::warn!("this run takes its steps by another plan than before: it will not end in the same bits");
+                log::warn!(
+                    "the training step's plan differs from the checkpoint's: results may differ in their last bits"
+                );
             }
             trainer.position.plan = plan.hash;
             trainer.plan = Some(plan.clone());

@@ -6,6 +6,7 @@ use crate::{
 };
 use hubel::{
     callbacks::*,
+    io::safetensors,
     layers::*,
     losses::*,
     metrics::*,
@@ -15,7 +16,13 @@ use hubel::{
     tensor::{Philox, Purpose},
     wgpu,
 };
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::RefCell,
+    fs,
+    io::Write,
+    rc::Rc,
+    sync::{Arc, Mutex},
+};
 
 /// Pictures of ten kinds of stripes with noise: learnable, and made here.
 fn stripes(n: usize) -> Dataset {
@@ -116,6 +123,50 @@ fn a_resumed_run_ends_in_the_same_bits() {
     assert_eq!(rest.steps(), 100);
     rest.fit(&data, fit(100)).expect("training runs");
     assert!(bits(&rest) == bits(&whole), "100 steps, a checkpoint and 100 steps differ from 200");
+}
+
+/// What the log says, of all tests of this process.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_plan_is_loaded_and_the_log_says_so() {
+    let said = Said::default();
+    env_logger::Builder::new()
+        .parse_filters("hubel::train=warn")
+        .target(env_logger::Target::Pipe(Box::new(said.clone())))
+        .init();
+    let data = stripes(64);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state.safetensors");
+    let fit = || Fit::epochs(99).batch(32).seed(1).max_steps(2);
+    let mut first = trainer(engine());
+    first.fit(&data, fit()).expect("training runs");
+    first.save_checkpoint(&path).expect("a checkpoint is written");
+    let bytes = fs::read(&path).expect("a file");
+    let (mut metadata, tensors) =
+        (safetensors::metadata(&bytes).expect("metadata"), safetensors::read(&bytes).expect("tensors"));
+    for (plan, warned) in [(metadata["plan"].clone(), false), ("17446744073709551557".to_owned(), true)] {
+        metadata.insert("plan".into(), plan);
+        let changed = safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &metadata).expect("a file");
+        fs::write(&path, changed).expect("a file");
+        let mut resumed = trainer(engine());
+        resumed.load_checkpoint(&path).expect("a checkpoint");
+        assert_eq!(resumed.steps(), 2);
+        resumed.fit(&data, fit()).expect("training goes on");
+        let log = String::from_utf8(said.0.lock().expect("no panic").clone()).expect("text");
+        assert_eq!(log.contains("plan differs from the checkpoint's"), warned, "{log}");
+    }
 }
 
 /// Counts wgpu's live objects of this process's device.

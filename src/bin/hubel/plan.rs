@@ -34,5 +34,5 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         "hash": format!("{:016x}", plan.hash),
         "kernels": plan.dispatches.iter().map(|d| json!({"node": d.node, "kernel": d.kernel, "variant": d.variant})).collect::<Vec<_>>(),
     });
-    Ok(Found::new(json, format!("{}hash {:016x}", plan.text, plan.hash)))
+    Ok(Found::new(json, format!("{plan}hash {:016x}", plan.hash)))
 }

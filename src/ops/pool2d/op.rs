@@ -4,18 +4,18 @@ use super::window::{Geometry, Pool2dOptions};
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Graph, Grid, Io, Op, OpError, Slot, Step,
-        TensorType, Value,
+        Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Graph, Grid, Io, Op, OpError, Patch, Program,
+        RewriteCx, Slot, Step, TensorType, Value,
     },
     kernels::{self, Slide},
     ops::{
         arity::arity,
         conv2d::{picture, pictures},
+        pad2d::zero_padded_input,
         window::Padding,
     },
     tensor::{Accuracy, Array, Count, Shape, UNIT, rank},
 };
-use std::sync::Arc;
 
 /// What a pooling makes of the pixels of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -168,13 +168,15 @@ impl Op for Pool2d {
         vec![kernels::slide(&window, self.pooling.slide(), profile, epilogue), each]
     }
 
-    fn with_padding(&self, pads: [[usize; 2]; 2], positive: bool) -> Option<Arc<dyn Op>> {
-        let padding = self.options.padding.and(pads)?;
+    fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
+        let (x, zeros) = zero_padded_input(cx).filter(|_| self.pooling == Pooling::Max)?;
+        let positive = cx.graph().node(x).op()?.pointwise().is_some_and(Program::is_positive);
+        let padding = self.options.padding.and(zeros)?;
         // Every window sees a pixel, which is no smaller than a zero.
         let Padding::Explicit(sides) = padding else { return None };
         let seen = sides.iter().zip(self.options.pool).all(|(side, n)| side.iter().all(|&p| p < n));
-        let options = Pool2dOptions { padding, ..self.options };
-        (self.pooling == Pooling::Max && positive && seen).then(|| Arc::new(Pool2d { options, ..*self }) as _)
+        let op = Pool2d { options: Pool2dOptions { padding, ..self.options }, ..*self };
+        if positive && seen { cx.patch(op, &[x], &[cx.output(0)]) } else { None }
     }
 
     fn field(&self, _io: &Io) -> Field {

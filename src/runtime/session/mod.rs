@@ -21,7 +21,7 @@ use super::{
 use crate::{
     graph::Step,
     kernels::Access,
-    passes::{Binding, BufferRef, Place, Plan, PlannedDispatch, Port},
+    passes::{ALIGN_BYTES, Binding, BufferRef, Place, Plan, PlannedDispatch, Port},
     tensor::HostTensor,
 };
 use std::{
@@ -33,7 +33,6 @@ use std::{
 };
 
 const STEP_BYTES: u64 = 96;
-const STAGING_ALIGN: u64 = 256;
 
 /// A plan with its memory, pipelines and bind groups: runs steps.
 ///
@@ -51,7 +50,7 @@ pub struct Session {
     groups: Vec<Option<wgpu::BindGroup>>,
     external_sets: Vec<ExternalSet>,
     step: DeviceBuffer,
-    /// The numbers from 0 on, each at a multiple of [`STAGING_ALIGN`].
+    /// The numbers from 0 on, each at a multiple of [`ALIGN_BYTES`].
     parts: DeviceBuffer,
     records: Option<DeviceBuffer>,
     ring: Ring,
@@ -101,11 +100,11 @@ impl std::fmt::Debug for Session {
 
 /// Returns where each input begins in the staging buffer, behind the step record, and the buffer's size.
 fn staging_layout(plan: &Plan) -> (Vec<u64>, u64) {
-    let mut bytes = STAGING_ALIGN;
+    let mut bytes = ALIGN_BYTES;
     let offset = |port: &Port| {
         let at = bytes;
         if !is_external(port) {
-            bytes += port.ty.bytes(plan.capacity).next_multiple_of(STAGING_ALIGN);
+            bytes += port.ty.bytes(plan.capacity).next_multiple_of(ALIGN_BYTES);
         }
         at
     };
@@ -116,11 +115,11 @@ fn staging_layout(plan: &Plan) -> (Vec<u64>, u64) {
 /// Returns the buffer that holds the numbers from 0 on, as many as the plan's chunked launches bind.
 fn chunk_indices(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
     let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.place.buffer == BufferRef::Parts);
-    let n = bound.map(|b| b.place.offset / STAGING_ALIGN + 1).max().unwrap_or(1);
+    let n = bound.map(|b| b.place.offset / ALIGN_BYTES + 1).max().unwrap_or(1);
     let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-    let buffer = gpu.buffer("the numbers of chunks", n * STAGING_ALIGN, uniform, false)?;
-    let mut numbers = vec![0u32; (n * STAGING_ALIGN / 4) as usize];
-    numbers.chunks_mut(STAGING_ALIGN as usize / 4).zip(0..).for_each(|(words, number)| words[0] = number);
+    let buffer = gpu.buffer("the numbers of chunks", n * ALIGN_BYTES, uniform, false)?;
+    let mut numbers = vec![0u32; (n * ALIGN_BYTES / 4) as usize];
+    numbers.chunks_mut(ALIGN_BYTES as usize / 4).zip(0..).for_each(|(words, number)| words[0] = number);
     gpu.upload(&buffer.raw, 0, bytemuck::cast_slice(&numbers))?;
     Ok(buffer)
 }
@@ -157,7 +156,7 @@ impl Session {
         let arenas = arena.cloned().unwrap_or_default().take(&gpu, &plan.arenas, &plan.dispatches)?;
         let ring = Ring::new(&gpu, staging_bytes)?;
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let step = gpu.buffer("the step record", STAGING_ALIGN, uniform, false)?;
+        let step = gpu.buffer("the step record", ALIGN_BYTES, uniform, false)?;
         let parts = chunk_indices(&gpu, &plan)?;
         let mut readback = Readback::default();
         let output = plan.outputs.iter().filter(|p| !is_external(p)).map(|p| p.ty.bytes(plan.capacity)).max();

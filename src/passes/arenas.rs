@@ -1,0 +1,132 @@
+//! Memory: an arena and an offset for each block.
+
+use super::{
+    liveness::Blocks,
+    plan_types::{BufferRef, Place},
+    scheduled::{Scheduled, Selected},
+    select::access,
+};
+use crate::{
+    graph::{Slot, Value},
+    kernels::Access,
+};
+use std::{cmp::Reverse, collections::HashMap};
+
+/// Where everything is.
+pub(super) struct Memory {
+    /// Bytes of each arena.
+    pub arenas: Vec<u64>,
+    /// Bytes of the blocks that are alive together at the moment when these are most.
+    pub peak_live_bytes: u64,
+    blocks: Blocks,
+    /// Arena and offset of each block.
+    offsets: Vec<(usize, u64)>,
+    fixed: HashMap<Value, Place>,
+}
+
+impl Memory {
+    /// Returns the range of a value.
+    pub fn range(&self, s: &Scheduled, v: Value) -> Option<Place> {
+        let (root, bytes) = (s.root(v), s.bytes(v));
+        if let Some(place) = self.fixed.get(&root).or_else(|| self.fixed.get(&v)) {
+            return Some(Place { bytes, ..*place });
+        }
+        let &(block, inner) = self.blocks.of_value.get(&root)?;
+        let (arena, offset) = self.offsets[block];
+        Some(Place { buffer: BufferRef::Arena(arena), offset: offset + inner, bytes })
+    }
+
+    /// Returns the range of the whole block of scratch buffer `k` of node `i`.
+    pub fn scratch(&self, i: usize, k: usize) -> Option<Place> {
+        let &block = self.blocks.of_scratch.get(&(i, k))?;
+        let (arena, offset) = self.offsets[block];
+        Some(Place { buffer: BufferRef::Arena(arena), offset, bytes: self.blocks.blocks[block].bytes })
+    }
+}
+
+/// Gives every block an arena that none of its conflicts has, and a range that no block has that is alive at the same time.
+pub(super) fn arrange(s: &Scheduled, selected: &Selected, blocks: Blocks, fixed: HashMap<Value, Place>) -> Memory {
+    let conflicts = conflicts(s, selected, &blocks);
+    let all = &blocks.blocks;
+    // Guards around tensors are checked after the step: nothing may be reused then.
+    let reuse = s.options.guard_bytes == 0;
+    let mut arenas: Vec<u64> = Vec::new();
+    let mut placed: Vec<Vec<usize>> = Vec::new();
+    let mut offsets: Vec<Option<(usize, u64)>> = vec![None; all.len()];
+    let mut by_time: Vec<usize> = (0..all.len()).collect();
+    by_time.sort_by_key(|&b| (all[b].first, Reverse(all[b].bytes), b));
+    for b in by_time {
+        let block = &all[b];
+        let taken: Vec<usize> = conflicts[b].iter().filter_map(|&c| offsets[c].map(|o| o.0)).collect();
+        let limit = s.options.profile.max_buffer_bytes.max(block.bytes);
+        let mut arena = 0;
+        let offset = loop {
+            if arena == arenas.len() {
+                arenas.push(0);
+                placed.push(Vec::new());
+            }
+            // Blocks come in the order of their first node: what has ended stays ended.
+            placed[arena].retain(|&p| !reuse || all[p].last >= block.first);
+            let alive = placed[arena].iter().filter(|&&p| !reuse || all[p].first <= block.last);
+            let busy = alive.filter_map(|&p| offsets[p].map(|(_, offset)| (offset, offset + all[p].bytes)));
+            let offset = first_fit(busy.collect(), block.bytes);
+            if !taken.contains(&arena) && offset + block.bytes <= limit {
+                break offset;
+            }
+            arena += 1;
+        };
+        arenas[arena] = arenas[arena].max(offset + block.bytes);
+        placed[arena].push(b);
+        offsets[b] = Some((arena, offset));
+    }
+    let peak_live_bytes = peak_live_bytes(&blocks, s.order.len());
+    Memory { arenas, peak_live_bytes, blocks, offsets: offsets.into_iter().flatten().collect(), fixed }
+}
+
+/// Returns the first offset at which so many bytes are free between busy ranges.
+fn first_fit(mut busy: Vec<(u64, u64)>, bytes: u64) -> u64 {
+    busy.sort_unstable();
+    let mut at = 0;
+    for (start, end) in busy {
+        if at + bytes <= start {
+            break;
+        }
+        at = at.max(end);
+    }
+    at
+}
+
+/// Returns for each block those that must not be in its arena, since one launch reads one and writes the other: wgpu tracks
+/// whole buffers.
+fn conflicts(s: &Scheduled, selected: &Selected, blocks: &Blocks) -> Vec<Vec<usize>> {
+    let mut conflicts = vec![Vec::new(); blocks.blocks.len()];
+    for (&i, candidate) in selected {
+        for (k, dispatch) in candidate.dispatches.iter().enumerate() {
+            let side = |write: bool| -> Vec<usize> {
+                let is_write = |s: &&Slot| (access(candidate, k, s) == Access::ReadWrite) == write;
+                dispatch.slots.iter().filter(is_write).filter_map(|slot| blocks.of_slot(s, i, slot)).collect()
+            };
+            let (reads, writes) = (side(false), side(true));
+            for (&r, &w) in reads.iter().flat_map(|r| writes.iter().map(move |w| (r, w))).filter(|(r, w)| r != w) {
+                conflicts[r].push(w);
+                conflicts[w].push(r);
+            }
+        }
+    }
+    conflicts
+}
+
+/// Returns the bytes of the blocks that are alive together at the moment when these are most.
+fn peak_live_bytes(blocks: &Blocks, n_nodes: usize) -> u64 {
+    let mut changes = vec![[0u64; 2]; n_nodes + 1];
+    for block in blocks.blocks.iter().filter(|b| b.first < n_nodes) {
+        changes[block.first][0] += block.bytes;
+        changes[block.last.min(n_nodes - 1) + 1][1] += block.bytes;
+    }
+    let mut alive = 0;
+    let at = |[more, less]: &[u64; 2]| {
+        alive = alive + more - less;
+        alive
+    };
+    changes.iter().map(at).max().unwrap_or(0)
+}

@@ -1,0 +1,208 @@
+//! Launches: each chosen kernel with the ranges that it binds.
+
+use super::{
+    alias::roots,
+    arenas::Memory,
+    error::PlanError,
+    hash::hash,
+    plan_types::{ALIGN_BYTES, Binding, BufferRef, Place, Plan, PlannedDispatch, Port},
+    scheduled::{Scheduled, Selected},
+    select::{access, chunks},
+    verify::{Content, Held, Trace, Traffic},
+};
+use crate::{
+    graph::{Dispatch, Kind, Node, Slot, UNIFORM_BYTES, Value},
+    kernels::Access,
+};
+use std::collections::HashMap;
+
+/// Returns the plan, and what its ranges hold.
+pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Result<(Plan, Trace), PlanError> {
+    let emitter = Emitter { s, memory, views: roots(&s.graph, false) };
+    let mut arenas = memory.arenas.clone();
+    let (mut dispatches, mut launches) = (Vec::new(), Vec::new());
+    for &i in &s.order {
+        let Some(candidate) = selected.get(&i) else { continue };
+        for (k, dispatch) in candidate.dispatches.iter().enumerate() {
+            let modes: Vec<Access> = dispatch.slots.iter().map(|slot| access(candidate, k, slot)).collect();
+            for (chunk, samples) in chunks(dispatch, s.options.capacity).into_iter().enumerate() {
+                let bindings = emitter.bindings(i, dispatch, &modes, chunk)?;
+                for Binding { place, .. } in &bindings {
+                    // The last chunk of a uniform buffer may be longer than the tensor.
+                    if let BufferRef::Arena(a) = place.buffer {
+                        arenas[a] = arenas[a].max(place.offset + place.bytes);
+                    }
+                }
+                launches
+                    .push(dispatch.slots.iter().zip(&modes).map(|(slot, &m)| emitter.traffic(i, slot, m)).collect());
+                dispatches.push(PlannedDispatch {
+                    node: s.node(i).name.clone(),
+                    op: describe(s.node(i)),
+                    kernel: dispatch.kernel.clone(),
+                    variant: candidate.variant.clone(),
+                    source: dispatch.source.clone(),
+                    constants: dispatch.constants.clone(),
+                    grid: dispatch.grid,
+                    samples,
+                    bindings,
+                });
+            }
+        }
+    }
+    let (inputs, input_contents) = emitter.inputs();
+    let (outputs, output_contents) = emitter.outputs();
+    let kept: u64 = s.options.layouts.iter().flat_map(|l| &l.chunks).sum();
+    let mut plan = Plan {
+        capacity: s.options.capacity,
+        peak_bytes: arenas.iter().sum::<u64>() + kept,
+        lower_bound_bytes: memory.peak_live_bytes + kept,
+        arenas,
+        dispatches,
+        inputs,
+        outputs,
+        hash: 0,
+    };
+    plan.hash = hash(&plan);
+    let stores = s.options.layouts.iter().map(|l| l.chunks.clone()).collect();
+    let states = emitter.states();
+    Ok((plan, Trace { launches, inputs: input_contents, outputs: output_contents, states, stores }))
+}
+
+struct Emitter<'a> {
+    s: &'a Scheduled<'a>,
+    memory: &'a Memory,
+    /// For each value the one that it is a view of.
+    views: HashMap<Value, Value>,
+}
+
+impl Emitter<'_> {
+    /// Returns what a launch of node `i` binds, or an error where the adapter cannot bind it.
+    fn bindings(
+        &self,
+        i: usize,
+        dispatch: &Dispatch,
+        modes: &[Access],
+        chunk: usize,
+    ) -> Result<Vec<Binding>, PlanError> {
+        let node = self.s.node(i);
+        let bind = |(slot, &access): (&Slot, &Access)| {
+            let group = || PlanError::Group { node: node.name.clone() };
+            Ok(Binding { place: self.range(i, slot, chunk).ok_or_else(group)?, access })
+        };
+        let bindings: Vec<Binding> = dispatch.slots.iter().zip(modes).map(bind).collect::<Result<_, _>>()?;
+        let got = bindings.iter().filter(|b| b.access != Access::Uniform).count();
+        let limit = self.s.options.profile.max_storage_buffers as usize;
+        if got > limit {
+            let (node, kernel) = (node.name.clone(), dispatch.kernel.clone());
+            return Err(PlanError::Bindings { node, kernel, got, limit });
+        }
+        let largest = bindings.iter().map(|b| b.place.bytes).max().unwrap_or(0);
+        self.s.check_binding(&node.name, largest)?;
+        Ok(bindings)
+    }
+
+    /// Returns the range that a slot of node `i` binds, or `None` where its values are not next to each other.
+    fn range(&self, i: usize, slot: &Slot, chunk: usize) -> Option<Place> {
+        let guard = self.s.options.guard_bytes.next_multiple_of(ALIGN_BYTES);
+        match *slot {
+            Slot::Scratch(k) => {
+                let block = self.memory.scratch(i, k)?;
+                Some(Place { offset: block.offset + guard, bytes: block.bytes - guard, ..block })
+            }
+            Slot::Part => Some(Place { buffer: BufferRef::Parts, offset: chunk as u64 * ALIGN_BYTES, bytes: 16 }),
+            Slot::Uniform { input, samples } => {
+                let mut place = self.values_range(&self.s.slot_values(i, slot), guard)?;
+                place.bytes = place.bytes.min(UNIFORM_BYTES);
+                if let Some(samples) = samples {
+                    place.bytes = self.s.graph.ty(self.s.node(i).inputs[input]).bytes(samples);
+                    place.offset += chunk as u64 * place.bytes;
+                }
+                Some(place)
+            }
+            _ => self.values_range(&self.s.slot_values(i, slot), guard),
+        }
+    }
+
+    /// Returns the one range of values that are next to each other, with a guard after it.
+    fn values_range(&self, values: &[Value], guard: u64) -> Option<Place> {
+        let places: Vec<Place> = values.iter().filter_map(|&v| self.memory.range(self.s, v)).collect();
+        let mut range = *places.first()?;
+        let mut end = range.offset;
+        for next in &places {
+            if next.buffer != range.buffer || next.offset != end {
+                return None;
+            }
+            end = next.offset + next.bytes.next_multiple_of(ALIGN_BYTES);
+        }
+        if places.len() > 1 {
+            range.bytes = end - range.offset;
+        } else if !matches!(range.buffer, BufferRef::External(_)) {
+            // Kernels may see the tensor as an array of vec4.
+            range.bytes = range.bytes.next_multiple_of(16);
+        }
+        if guard > 0 && matches!(range.buffer, BufferRef::Arena(_)) {
+            range.bytes = range.bytes.next_multiple_of(ALIGN_BYTES) + guard;
+        }
+        Some(range)
+    }
+
+    /// Returns what a slot of node `i` holds, before the launch and after it.
+    fn traffic(&self, i: usize, slot: &Slot, access: Access) -> Traffic {
+        let held = |values: &[Value]| -> Vec<Held> {
+            let held = |&v: &Value| Held { content: self.content(v), bytes: self.s.bytes(v) };
+            values.iter().map(held).collect()
+        };
+        let all = held(&self.s.slot_values(i, slot));
+        match slot {
+            Slot::Scratch(k) => {
+                let bytes = self
+                    .memory
+                    .scratch(i, *k)
+                    .map_or(0, |block| block.bytes - 2 * self.s.options.guard_bytes.next_multiple_of(ALIGN_BYTES));
+                let scratch = vec![Held { content: Content::Scratch { node: i, number: *k }, bytes }];
+                match access {
+                    Access::ReadWrite => Traffic { reads: Vec::new(), writes: scratch },
+                    _ => Traffic { reads: scratch, writes: Vec::new() },
+                }
+            }
+            Slot::InOut { outputs, .. } => {
+                Traffic { reads: all, writes: held(&self.s.slot_values(i, &Slot::Out(outputs.clone()))) }
+            }
+            Slot::Out(_) => Traffic { reads: Vec::new(), writes: all },
+            _ => Traffic { reads: all, writes: Vec::new() },
+        }
+    }
+
+    fn content(&self, v: Value) -> Content {
+        Content::Value(self.views[&v])
+    }
+
+    fn port(&self, name: &str, v: Value) -> Option<(Port, Content)> {
+        let place = self.memory.range(self.s, v)?;
+        Some((Port { name: name.to_owned(), ty: self.s.graph.ty(v).clone(), place }, self.content(v)))
+    }
+
+    /// Returns the inputs of the graph.
+    fn inputs(&self) -> (Vec<Port>, Vec<Content>) {
+        let nodes = self.s.graph.nodes().iter().enumerate().filter(|(_, n)| matches!(n.kind, Kind::Input));
+        nodes.filter_map(|(i, n)| self.port(&n.name, Value { node: i as u32, output: 0 })).unzip()
+    }
+
+    /// Returns the results of the graph.
+    fn outputs(&self) -> (Vec<Port>, Vec<Content>) {
+        self.s.graph.outputs().iter().filter_map(|(name, v)| self.port(name, *v)).unzip()
+    }
+
+    /// Returns the states of the graph with their ranges.
+    fn states(&self) -> Vec<(Content, Place)> {
+        let nodes = self.s.graph.nodes().iter().enumerate().filter(|(_, n)| matches!(n.kind, Kind::State { .. }));
+        let values = nodes.map(|(i, _)| Value { node: i as u32, output: 0 });
+        values.filter_map(|v| Some((self.content(v), self.memory.range(self.s, v)?))).collect()
+    }
+}
+
+fn describe(node: &Node) -> String {
+    let Some(op) = node.op() else { return String::new() };
+    let key = op.key();
+    if key.is_empty() { op.name().to_owned() } else { format!("{}({key})", op.name()) }
+}

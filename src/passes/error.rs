@@ -1,0 +1,81 @@
+use crate::graph::TensorType;
+
+/// A graph cannot become a plan.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// A tensor does not fit one binding.
+    #[error(
+        "{tensor} takes {bytes} bytes for {capacity} samples, but this adapter binds at most {limit}; use a smaller batch \
+         or picture"
+    )]
+    TooLarge {
+        /// The node that makes it.
+        tensor: String,
+        /// The plan's batch.
+        capacity: usize,
+        /// Its size.
+        bytes: u64,
+        /// The adapter's limit.
+        limit: u64,
+    },
+    /// A state of the graph is in none of the stores.
+    #[error("state `{name}` ({ty}) is in none of the stores; add it to a layout")]
+    UnknownState {
+        /// The state's name.
+        name: String,
+        /// Its type.
+        ty: TensorType,
+    },
+    /// An update does not overwrite its state.
+    #[error("the update of `{name}` must come from an operation that overwrites it in place")]
+    Update {
+        /// The state's name.
+        name: String,
+    },
+    /// Nodes overwrite values that others still need.
+    #[error("a value is overwritten by two nodes, or before its last reader")]
+    Overwritten,
+    /// Values that one binding must cover do not lie one behind the other.
+    #[error("node `{node}`: its operands do not lie one behind the other; keep them in layout order")]
+    Group {
+        /// The node.
+        node: String,
+    },
+    /// An operation offers no kernel.
+    #[error("node `{node}` ({op}) has no kernel for this adapter")]
+    NoKernel {
+        /// The node.
+        node: String,
+        /// The operation.
+        op: String,
+    },
+    /// A loop is longer than the driver runs it.
+    #[error(
+        "node `{node}` ({op}): its loops take {turns} turns for {capacity} samples, and this adapter's driver ends \
+         them after {limit}; use a smaller batch or picture"
+    )]
+    TooLong {
+        /// The node.
+        node: String,
+        /// The operation.
+        op: String,
+        /// Turns of one invocation's loops.
+        turns: u64,
+        /// The plan's batch.
+        capacity: usize,
+        /// The adapter's limit.
+        limit: u64,
+    },
+    /// A kernel binds more buffers than the adapter allows.
+    #[error("node `{node}`: kernel {kernel} binds {got} storage buffers, the adapter allows {limit}")]
+    Bindings {
+        /// The node.
+        node: String,
+        /// The kernel.
+        kernel: String,
+        /// Buffers bound.
+        got: usize,
+        /// The adapter's limit.
+        limit: usize,
+    },
+}

@@ -1,0 +1,120 @@
+//! How long each value is alive, and which values need one range of memory together.
+
+use super::{
+    error::PlanError,
+    plan_types::{ALIGN_BYTES, Place},
+    scheduled::{Scheduled, Selected},
+};
+use crate::graph::{Kind, Slot, Value};
+use std::collections::{BTreeMap, HashMap};
+
+/// Memory that is needed from one scheduled node to another, both included.
+pub(super) struct Block {
+    pub bytes: u64,
+    /// Positions in the schedule.
+    pub first: usize,
+    pub last: usize,
+}
+
+/// All memory that a plan needs of its own.
+#[derive(Default)]
+pub(super) struct Blocks {
+    pub blocks: Vec<Block>,
+    /// For each alias root its block and its offset in it.
+    pub of_value: HashMap<Value, (usize, u64)>,
+    /// For each scratch buffer, as (node, number), its block.
+    pub of_scratch: HashMap<(usize, usize), usize>,
+}
+
+impl Blocks {
+    /// Returns the block that a slot of node `i` binds, if it is one of the plan's own.
+    pub fn of_slot(&self, s: &Scheduled, i: usize, slot: &Slot) -> Option<usize> {
+        if let Slot::Scratch(k) = slot {
+            return self.of_scratch.get(&(i, *k)).copied();
+        }
+        let v = *s.slot_values(i, slot).first()?;
+        self.of_value.get(&s.root(v)).map(|b| b.0)
+    }
+
+    fn push(&mut self, bytes: u64, [first, last]: [usize; 2]) -> usize {
+        self.blocks.push(Block { bytes, first, last });
+        self.blocks.len() - 1
+    }
+}
+
+/// Returns a block for each group of values that one slot binds, each other value and each scratch buffer.
+pub(super) fn blocks(s: &Scheduled, selected: &Selected, fixed: &HashMap<Value, Place>) -> Result<Blocks, PlanError> {
+    let spans = spans(s);
+    let guard = s.options.guard_bytes.next_multiple_of(ALIGN_BYTES);
+    let mut blocks = Blocks::default();
+    for (i, members) in groups(s, selected, fixed) {
+        if members.iter().all(|v| blocks.of_value.contains_key(v)) {
+            continue;
+        }
+        if members.iter().any(|v| blocks.of_value.contains_key(v)) {
+            return Err(PlanError::Group { node: s.node(i).name.clone() });
+        }
+        let alive = members.iter().filter_map(|v| spans.get(v));
+        let first = alive.clone().map(|span| span[0]).min().unwrap_or(0);
+        let last = alive.map(|span| span[1]).max().unwrap_or(usize::MAX);
+        let bytes: u64 = members.iter().map(|&v| s.bytes(v).next_multiple_of(ALIGN_BYTES)).sum();
+        let block = blocks.push(bytes + 2 * guard, [first, last]);
+        let mut offset = guard;
+        for v in members {
+            blocks.of_value.insert(v, (block, offset));
+            offset += s.bytes(v).next_multiple_of(ALIGN_BYTES);
+        }
+    }
+    for (v, span) in spans {
+        if !fixed.contains_key(&v) && !blocks.of_value.contains_key(&v) {
+            let block = blocks.push(s.bytes(v).next_multiple_of(ALIGN_BYTES) + 2 * guard, span);
+            blocks.of_value.insert(v, (block, guard));
+        }
+    }
+    for (at, &i) in s.order.iter().enumerate() {
+        let scratch = selected.get(&i).map_or(&[][..], |c| &c.scratch_bytes);
+        for (k, bytes) in scratch.iter().enumerate() {
+            let bytes = bytes.at(s.options.capacity);
+            s.check_binding(&s.node(i).name, bytes)?;
+            let block = blocks.push(bytes.next_multiple_of(ALIGN_BYTES) + 2 * guard, [at, at]);
+            blocks.of_scratch.insert((i, k), block);
+        }
+    }
+    Ok(blocks)
+}
+
+/// Returns for each alias root the positions in the schedule of the first node that writes it and the last that needs it.
+///
+/// Inputs and states are there from the start; results of the graph are needed for ever.
+fn spans(s: &Scheduled) -> BTreeMap<Value, [usize; 2]> {
+    let mut spans: BTreeMap<Value, [usize; 2]> = BTreeMap::new();
+    for (at, &i) in s.order.iter().enumerate() {
+        let node = s.node(i);
+        let first = if matches!(node.kind, Kind::Op(_)) { at } else { 0 };
+        for output in 0..node.outputs.len() as u32 {
+            spans.entry(s.root(Value { node: i as u32, output })).or_insert([first, at]);
+        }
+        for &v in &node.inputs {
+            spans.entry(s.root(v)).and_modify(|span| span[1] = at);
+        }
+    }
+    for (_, v) in s.graph.outputs() {
+        spans.entry(s.root(*v)).and_modify(|span| span[1] = usize::MAX);
+    }
+    spans
+}
+
+/// Returns the alias roots that one slot of a node binds together, where the plan chooses their memory.
+fn groups(s: &Scheduled, selected: &Selected, fixed: &HashMap<Value, Place>) -> Vec<(usize, Vec<Value>)> {
+    let mut groups = Vec::new();
+    for &i in &s.order {
+        let Some(candidate) = selected.get(&i) else { continue };
+        for slot in candidate.dispatches.iter().flat_map(|d| &d.slots) {
+            let members: Vec<Value> = s.slot_values(i, slot).into_iter().map(|v| s.root(v)).collect();
+            if members.len() > 1 && !members.iter().any(|v| fixed.contains_key(v)) {
+                groups.push((i, members));
+            }
+        }
+    }
+    groups
+}

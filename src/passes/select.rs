@@ -1,0 +1,118 @@
+//! Which kernels compute each node: first what is legal on the adapter, then what is preferred.
+
+use super::{
+    error::PlanError,
+    scheduled::{Scheduled, Selected},
+};
+use crate::{
+    graph::{Candidate, Dispatch, Kind, Op, Slot},
+    kernels::Access,
+};
+use std::{cmp::Reverse, ops::Range};
+
+/// Returns the kernels of each node.
+pub(super) fn select(s: &Scheduled) -> Result<Selected, PlanError> {
+    let mut selected = Selected::new();
+    let mut unchunked: Vec<(usize, Candidate)> = Vec::new();
+    for &i in &s.order {
+        let Some(op) = s.node(i).op().filter(|op| !op.view()) else { continue };
+        let candidates = legal(s, i, op.as_ref())?;
+        let (preferred, alternative) = prefer(s, op.name(), candidates);
+        let none = || PlanError::NoKernel { node: s.node(i).name.clone(), op: op.name().into() };
+        selected.insert(i, preferred.ok_or_else(none)?);
+        unchunked.extend(alternative.map(|candidate| (i, candidate)));
+    }
+    limit_launches(s, &mut selected, unchunked);
+    Ok(selected)
+}
+
+/// Returns the candidates of node `i` that the adapter can run.
+fn legal(s: &Scheduled, i: usize, op: &dyn Op) -> Result<Vec<Candidate>, PlanError> {
+    let (capacity, profile) = (s.options.capacity, &s.options.profile);
+    let mut candidates = op.lower(&s.graph.io(s.node(i)), profile, None);
+    candidates.retain(|c| can_bind_uniforms(s, i, c));
+    let fits = |c: &Candidate| c.dispatches.iter().all(|d| d.n_storage() <= profile.max_storage_buffers as usize);
+    // Without one that fits, the plan names the kernel that binds too many.
+    if candidates.iter().any(fits) {
+        candidates.retain(fits);
+    }
+    let iterations = |c: &Candidate| c.dispatches.iter().map(|d| d.turns_at(capacity)).max().unwrap_or(0);
+    let (fewest, limit) = (candidates.iter().map(iterations).min().unwrap_or(0), profile.max_turns);
+    if fewest > limit {
+        let (node, op) = (s.node(i).name.clone(), op.name().into());
+        return Err(PlanError::TooLong { node, op, turns: fewest, capacity, limit });
+    }
+    candidates.retain(|c| iterations(c) <= limit);
+    Ok(candidates)
+}
+
+/// Returns whether the plan can bind what a candidate reads as uniform buffers.
+fn can_bind_uniforms(s: &Scheduled, i: usize, candidate: &Candidate) -> bool {
+    candidate.dispatches.iter().flat_map(|d| &d.slots).all(|slot| {
+        let Slot::Uniform { input, samples } = *slot else { return true };
+        let root = s.root(s.node(i).inputs[input]);
+        let node = s.graph.node(root);
+        match node.kind {
+            Kind::Input => !s.options.external_inputs.contains(&node.name),
+            Kind::State { .. } => samples.is_none(),
+            Kind::Op(_) => {
+                let mut outputs = s.graph.outputs().iter();
+                !outputs.any(|(name, v)| s.options.external_outputs.contains(name) && s.root(*v) == root)
+            }
+        }
+    })
+}
+
+/// Returns the variant that the options force, or else the operation's first; and, where that one has several launches for
+/// chunks of the batch, the first candidate that has not.
+fn prefer(s: &Scheduled, op: &str, mut candidates: Vec<Candidate>) -> (Option<Candidate>, Option<Candidate>) {
+    let is_chunked = |c: &Candidate| launches(s, c) > c.dispatches.len();
+    let forced = s.options.force.as_ref().filter(|(name, _)| name == op);
+    let forced = forced.and_then(|(_, variant)| candidates.iter().position(|c| c.variant == *variant));
+    let unchunked = candidates.iter().find(|c| !is_chunked(c)).cloned();
+    if candidates.is_empty() {
+        return (None, None);
+    }
+    let preferred = candidates.swap_remove(forced.unwrap_or(0));
+    let unchunked = unchunked.filter(|_| forced.is_none() && is_chunked(&preferred));
+    (Some(preferred), unchunked)
+}
+
+/// Puts candidates without chunks in place of those of most launches, until the plan has few enough.
+fn limit_launches(s: &Scheduled, selected: &mut Selected, mut unchunked: Vec<(usize, Candidate)>) {
+    let mut all: usize = selected.values().map(|c| launches(s, c)).sum();
+    unchunked.sort_by_key(|(i, _)| (Reverse(launches(s, &selected[i])), *i));
+    for (i, candidate) in unchunked {
+        if all > s.options.max_launches {
+            all = all - launches(s, &selected[&i]) + candidate.dispatches.len();
+            selected.insert(i, candidate);
+        }
+    }
+}
+
+/// Returns the launches of a candidate, counting those of each chunk of the batch.
+fn launches(s: &Scheduled, candidate: &Candidate) -> usize {
+    candidate.dispatches.iter().map(|d| chunks(d, s.options.capacity).len()).sum()
+}
+
+/// Returns the samples of each launch of a dispatch.
+pub(super) fn chunks(dispatch: &Dispatch, capacity: usize) -> Vec<Range<usize>> {
+    let samples = dispatch.slots.iter().find_map(|s| match s {
+        Slot::Uniform { samples, .. } => *samples,
+        _ => None,
+    });
+    match samples {
+        None => vec![Range { start: 0, end: usize::MAX }],
+        Some(samples) => (0..capacity).step_by(samples.max(1)).map(|start| start..start + samples).collect(),
+    }
+}
+
+/// Returns how dispatch `k` of a candidate accesses a slot: the first that binds scratch memory writes it, those after read.
+pub(super) fn access(candidate: &Candidate, k: usize, slot: &Slot) -> Access {
+    match slot {
+        Slot::In(_) => Access::Read,
+        Slot::Uniform { .. } | Slot::Part => Access::Uniform,
+        Slot::Scratch(_) if candidate.dispatches[..k].iter().any(|d| d.slots.contains(slot)) => Access::Read,
+        _ => Access::ReadWrite,
+    }
+}

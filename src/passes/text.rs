@@ -1,0 +1,50 @@
+//! Plans as text: a line for each input, output and launch.
+
+use super::plan_types::{BufferRef, Place, Plan, PlannedDispatch};
+use crate::kernels::Access;
+use std::fmt;
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.buffer {
+            BufferRef::Arena(i) => write!(f, "arena{i}")?,
+            BufferRef::Store { store, chunk } => write!(f, "store{store}.{chunk}")?,
+            BufferRef::External(i) => write!(f, "external{i}")?,
+            BufferRef::Parts => write!(f, "parts")?,
+        }
+        write!(f, "[{}..{}]", self.offset, self.offset + self.bytes)
+    }
+}
+
+/// Writes a launch with its workgroups for the largest batch; ranges that it writes are marked `*`.
+fn launch(f: &mut fmt::Formatter<'_>, d: &PlannedDispatch, capacity: usize) -> fmt::Result {
+    let [groups, _] = d.grid.at(d.samples.len().min(capacity), u32::MAX);
+    write!(f, "{} = {} [{}] {groups} workgroups", d.node, d.op, d.variant)?;
+    for b in &d.bindings {
+        write!(f, " {}{}", if b.access == Access::ReadWrite { "*" } else { "" }, b.place)?;
+    }
+    writeln!(f)
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let activations: u64 = self.arenas.iter().sum();
+        let (n, peak) = (self.dispatches.len(), self.peak_bytes);
+        writeln!(
+            f,
+            "plan for up to {} samples: {n} dispatches, {peak} bytes ({activations} activations, {} kept)",
+            self.capacity,
+            peak.saturating_sub(activations)
+        )?;
+        for (kind, ports) in [("input", &self.inputs), ("output", &self.outputs)] {
+            for port in ports {
+                writeln!(f, "{kind} {}: {} at {}", port.name, port.ty, port.place)?;
+            }
+        }
+        for (i, dispatch) in self.dispatches.iter().enumerate() {
+            write!(f, "{i:3} ")?;
+            launch(f, dispatch, self.capacity)?;
+        }
+        Ok(())
+    }
+}
