@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use hubel::{
     cli::cpu_ms,
     graph::Step,
+    layers::*,
     ops::Pool2dOptions,
     passes::{Layout, PlanOptions, plan},
     prelude::*,

@@ -6,7 +6,10 @@ use hubel::{
     cli::DeviceOptions,
     data::{self, picture},
     io::save,
+    layers::*,
+    losses::*,
     nn::LayerError,
+    optimizers::*,
     prelude::*,
 };
 use std::{cell::RefCell, path::PathBuf, rc::Rc};

@@ -3,9 +3,14 @@
 use anyhow::{Context, Result};
 use clap::Parser;
 use hubel::{
+    callbacks::*,
     cli::DeviceOptions,
     data::{self, picture},
     io::save,
+    layers::*,
+    losses::*,
+    metrics::*,
+    optimizers::*,
     prelude::*,
 };
 use std::{fs, path::PathBuf};

@@ -8,6 +8,7 @@ use hubel::{
     cli::DeviceOptions,
     graph::Initialize,
     io::{image, save},
+    layers::*,
     prelude::*,
     tensor::Philox,
 };

@@ -6,6 +6,9 @@ use hubel::{
     cli::{DeviceOptions, Interrupt},
     data::{self, picture},
     io::save,
+    losses::*,
+    metrics::*,
+    optimizers::*,
     prelude::*,
 };
 use std::{

@@ -6,6 +6,10 @@ use hubel::{
     cli::DeviceOptions,
     data::{self, picture},
     io::save,
+    layers::*,
+    losses::*,
+    metrics::*,
+    optimizers::*,
     prelude::*,
 };
 use std::path::PathBuf;

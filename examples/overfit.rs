@@ -3,10 +3,15 @@
 use anyhow::Result;
 use clap::Parser;
 use hubel::{
+    callbacks::*,
     cli::DeviceOptions,
     data::{self, picture},
     graph::{OpError, Value},
     io::save,
+    layers::*,
+    losses::*,
+    metrics::*,
+    optimizers::*,
     prelude::*,
 };
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use hubel::{cli::DeviceOptions, data::picture, io::save, prelude::*};
+use hubel::{cli::DeviceOptions, data::picture, io::save, layers::*, losses::*, optimizers::*, prelude::*};
 use std::path::PathBuf;
 
 /// Trains an LSTM to predict the next value of a sum of two sines, then lets it go on by itself.

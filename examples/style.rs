@@ -14,6 +14,7 @@ use hubel::{
         picture,
     },
     io::{image, save},
+    layers::*,
     nn::{
         LayerError,
         models::{Options as ModelOptions, Preprocessing, Weights, find},

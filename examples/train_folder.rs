@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 use clap::Parser;
-use hubel::{cli::DeviceOptions, data::picture, io::save, nn::FlipMode, prelude::*};
+use hubel::{
+    callbacks::*, cli::DeviceOptions, data::picture, io::save, layers::*, losses::*, metrics::*, nn::FlipMode,
+    optimizers::*, prelude::*,
+};
 use std::{fs, path::PathBuf};
 
 /// Trains a small CNN on pictures in folders, changed at random, until it gets no better.

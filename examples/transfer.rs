@@ -9,7 +9,11 @@ use hubel::{
     cli::DeviceOptions,
     data::picture,
     io::save,
+    layers::*,
+    losses::*,
+    metrics::*,
     nn::models::{Options as ModelOptions, Pooling, Preprocessing, Weights, find},
+    optimizers::*,
     prelude::*,
 };
 use indicatif::ProgressBar as Bar;

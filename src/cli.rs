@@ -22,7 +22,7 @@ pub fn cpu_ms() -> Option<f64> {
 /// Ends training behind the step in which Ctrl-C is pressed, so that a checkpoint can be written; a callback.
 ///
 /// ```no_run
-/// use hubel::{cli::Interrupt, prelude::*};
+/// use hubel::{cli::Interrupt, layers::*, losses::*, optimizers::*, prelude::*};
 /// # let data = Dataset::new(HostTensor::f32([1, 1], vec![1.0])?, HostTensor::f32([1, 1], vec![2.0])?)?;
 /// # let model = Sequential::new([1]).add(Dense::new(1)).build()?;
 /// # let mut trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), MeanSquaredError))?;

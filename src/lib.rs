@@ -44,52 +44,66 @@ pub enum Error {
     Train(#[from] train::TrainError),
 }
 
-/// What most programs need.
+/// What every program needs. Layers, losses, metrics, optimizers and callbacks have modules of their own.
 pub mod prelude {
     pub use crate::data::{self, Dataset};
     #[cfg(feature = "images")]
     pub use crate::data::{ColorMode, ImageFolder};
     pub use crate::graph::{Graph, Value};
-    pub use crate::nn::Activation::{
-        self, Elu, Exponential, Gelu, HardSigmoid, HardSwish, LeakyRelu, Linear, LogSoftmax, Mish, Relu, Relu6, Selu,
-        Sigmoid, Softmax, Softplus, Softsign, Swish, Tanh,
-    };
-    pub use crate::nn::DataFormat::{self, ChannelsFirst, ChannelsLast};
-    pub use crate::nn::Initializer::{
-        self, GlorotNormal, GlorotUniform, HeNormal, HeUniform, LecunNormal, LecunUniform, Ones, Zeros,
-    };
     pub use crate::nn::{
-        Accuracy, Adagrad, Adam, AdamW, Auc, BinaryAccuracy, BinaryCrossentropy, CategoricalCrossentropy,
-        CategoricalHinge, Constraint, CosineDecay, CosineDecayRestarts, CosineSimilarity, ExponentialDecay, Hinge,
-        Huber, Input, IntoLayer, InverseTimeDecay, KLDivergence, L1, L1L2, L2, Layer, LayerError, LearningRate,
-        LogCosh, Loss, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError,
-        Metric, Model, Nadam, OneCycle, Optimizer, PiecewiseConstantDecay, Poisson, PolynomialDecay, Precision, Recall,
-        Regularizer, RmsProp, RootMeanSquaredError, Sequential, Sgd, SparseCategoricalCrossentropy, SquaredHinge,
-        Tensor, TopKAccuracy, models,
+        Activation, DataFormat, Initializer, Input, IntoLayer, Layer, LayerError, LearningRate, Loss, Metric, Model,
+        Optimizer, Sequential, Tensor, models,
     };
-    pub use crate::nn::{
-        ActivationLayer, Add, Average, AveragePooling1D, AveragePooling2D, AvgPool2D, BatchNormalization,
-        Bidirectional, CenterCrop, Concatenate, Conv1D, Conv2D, Conv2DTranspose, Cropping1D, Cropping2D,
-        CustomScaleLayer, Dense, DepthwiseConv2D, Dropout, ELU, Embedding, Flatten, GRU, GaussianNoise,
-        GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D, GlobalMaxPooling2D, GroupNormalization,
-        LSTM, LayerNormalization, LeakyReLU, LocalResponseNormalization, MaxPool2D, MaxPooling1D, MaxPooling2D,
-        Maximum, Minimum, Multiply, Normalization, PReLU, Permute, RandomBrightness, RandomContrast, RandomCrop,
-        RandomFlip, RandomRotation, RandomTranslation, RandomZoom, ReLU, RepeatVector, Rescaling, Reshape, Resizing,
-        SeparableConv2D, SimpleRNN, SoftmaxLayer, SpatialDropout2D, Subtract, TimeDistributed, UpSampling1D,
-        UpSampling2D, ZeroPadding1D, ZeroPadding2D, add, average, concatenate, maximum, minimum, multiply, subtract,
-    };
-    pub use crate::ops::{
-        Conv2dOptions,
-        Padding::{self, Same, Valid},
-    };
+    pub use crate::ops::{Conv2dOptions, Padding};
     pub use crate::runtime::Engine;
     pub use crate::tensor::{Batch, DType, DType::F32, HostTensor, Shape};
     #[cfg(feature = "cli")]
     pub use crate::train::ProgressBar;
+    pub use crate::train::{Callback, Compile, Control, Fit, History, Inference, NotFinite, Progress, Scores, Trainer};
+}
+
+/// Layers, and the values that their options take: activations, padding, initializers, regularizers, constraints.
+pub mod layers {
+    pub use crate::nn::Activation::{
+        Elu, Exponential, Gelu, HardSigmoid, HardSwish, LeakyRelu, Linear, LogSoftmax, Mish, Relu, Relu6, Selu,
+        Sigmoid, Softmax, Softplus, Softsign, Swish, Tanh,
+    };
+    pub use crate::nn::DataFormat::{ChannelsFirst, ChannelsLast};
+    pub use crate::nn::Initializer::{
+        GlorotNormal, GlorotUniform, HeNormal, HeUniform, LecunNormal, LecunUniform, Ones, Zeros,
+    };
+    pub use crate::nn::layers::*;
+    pub use crate::nn::{Constraint, L1, L1L2, L2, Regularizer};
+    pub use crate::ops::Padding::{Same, Valid};
+}
+
+/// Losses of [`train::Compile`](crate::train::Compile).
+pub mod losses {
+    pub use crate::nn::{
+        BinaryCrossentropy, CategoricalCrossentropy, CategoricalHinge, CosineSimilarity, Hinge, Huber, KLDivergence,
+        LogCosh, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError,
+        Poisson, SparseCategoricalCrossentropy, SquaredHinge,
+    };
+}
+
+/// Metrics of [`train::Compile`](crate::train::Compile).
+pub mod metrics {
+    pub use crate::nn::{Accuracy, Auc, BinaryAccuracy, Precision, Recall, RootMeanSquaredError, TopKAccuracy};
+}
+
+/// Optimizers and learning-rate schedules.
+pub mod optimizers {
+    pub use crate::nn::{
+        Adagrad, Adam, AdamW, CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, Nadam, OneCycle,
+        PiecewiseConstantDecay, PolynomialDecay, RmsProp, Sgd,
+    };
+}
+
+/// Callbacks of [`train::Fit`](crate::train::Fit).
+pub mod callbacks {
     pub use crate::train::{
-        Callback, Compile, Control, CsvLogger, Direction, EarlyStopping, Fit, History, Inference,
-        LearningRateScheduler, ModelCheckpoint, NotFinite, Progress, ReduceLROnPlateau, Scores, TensorBoard,
-        TerminateOnNaN, Trainer, Watch,
+        CallbackState, CsvLogger, Direction, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau,
+        TensorBoard, TerminateOnNaN, Watch,
     };
 }
 

@@ -114,7 +114,7 @@ fn arrays_go_through_a_network_and_weights_change_their_type() {
 
 #[test]
 fn outputs_that_would_share_a_file_are_refused() {
-    use hubel::prelude::*;
+    use hubel::{layers::*, prelude::*};
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let relu = |name: &str| ReLU::new().name(name);

@@ -4,9 +4,10 @@ use anyhow::{Result, ensure};
 use hubel::{
     graph::{Grid, Io, Op, Slot, Step, TensorType},
     kernels::{Access, COMMON},
+    layers::Dense,
     ops::Elementwise,
     passes::{Binding, BufferRef, Layout, Place, Plan, PlannedDispatch, Port},
-    prelude::{Dense, Sequential},
+    prelude::Sequential,
     runtime::{Backend, Engine, External, RuntimeError, Session, Store},
     tensor::{Batch, DType, HostTensor},
     wgpu,

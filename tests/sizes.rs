@@ -3,7 +3,11 @@
 
 use hubel::{
     data::{photo, to_categorical},
+    layers::*,
+    losses::*,
+    metrics::*,
     nn::models::Options,
+    optimizers::*,
     passes::PlanError,
     prelude::*,
 };

@@ -3,7 +3,7 @@
 //! `tests/soak` runs it in full, minutes long; `cargo test` runs the same in seconds. One test at a time, since memory is
 //! the process's.
 
-use hubel::prelude::*;
+use hubel::{layers::*, losses::*, metrics::*, optimizers::*, prelude::*};
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,

@@ -10,6 +10,7 @@ mod networks;
 use harness::engine;
 use hubel::{
     io::safetensors,
+    layers::*,
     nn::models::{Options, all, find},
     prelude::*,
     wgpu,

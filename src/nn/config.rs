@@ -328,7 +328,7 @@ impl Model {
     /// there is not here.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([8, 8, 3]).add(Conv2D::new(4, 3)).add(Relu).build()?;
     /// let again = Model::from_json(&model.to_json()?)?;
     /// assert_eq!(again.to_json()?, model.to_json()?);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// A condition that weights are projected onto after each change.
 ///
 /// ```
-/// use hubel::{nn::Constraint, prelude::*};
+/// use hubel::{nn::Constraint, layers::*};
 /// let layer = Dense::new(4).kernel_constraint(Constraint::max_norm(2.0)).bias_constraint(Constraint::NonNeg);
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use std::{
 /// A value between layers of a functional model: what Keras calls a `KerasTensor`.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{layers::*, prelude::*};
 /// let x = Input::new([32, 32, 3]);
 /// let y = x.apply(Conv2D::new(8, 3).padding(Same))?.apply(BatchNormalization::new())?.apply(Relu)?;
 /// let shortcut = x.apply(Conv2D::new(8, 1).name("shortcut"))?;
@@ -114,7 +114,7 @@ impl Tensor {
 /// Returns the first result of a layer on several tensors.
 ///
 /// ```
-/// use hubel::{nn::{Layer, call}, prelude::*};
+/// use hubel::{nn::{Layer, call}, layers::*, prelude::*};
 /// let (a, b) = (Input::new([4]), Input::new([4]));
 /// let shared = Dense::new(2).into_layer();
 /// let sum = call(Add::new().name("sum"), &[a.apply(&shared)?, b.apply(&shared)?])?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// How a weight begins, with Keras's names and defaults.
 ///
 /// ```
-/// use hubel::{nn::Initializer, prelude::*};
+/// use hubel::{nn::Initializer, layers::*, prelude::*};
 /// let layer = Dense::new(4).kernel_initializer(HeNormal).bias_initializer(Initializer::Constant { value: 0.1 });
 /// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -32,7 +32,7 @@ pub trait Loss: fmt::Debug + Send + Sync {
 /// (Keras `SparseCategoricalCrossentropy`), computed from logits in one stable kernel where they are known.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::losses::*;
 /// let loss = SparseCategoricalCrossentropy::new();
 /// assert_eq!(loss.name(), "sparse_categorical_crossentropy");
 /// ```
@@ -178,7 +178,7 @@ losses! {
     /// Mean of the squared differences (Keras `MeanSquaredError`), as a loss or a metric.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{losses::*, optimizers::*, prelude::*};
     /// let how = Compile::new(Adam::new(1e-3), MeanSquaredError).metric(MeanAbsoluteError);
     /// ```
     MeanSquaredError "mean_squared_error" {} |o, g, p, t| {
@@ -212,7 +212,7 @@ losses! {
     /// Half the squared difference, but a straight line beyond `delta` (Huber 1964; Keras `Huber`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{losses::*, optimizers::*, prelude::*};
     /// let how = Compile::new(Adam::new(1e-3), Huber::new().delta(0.5));
     /// ```
     Huber "huber_loss" {
@@ -294,7 +294,7 @@ fn smoothed(g: &mut Graph, labels: Value, share: f32, parts: usize) -> Result<Va
 /// [1e-7, 1 − 1e-7].
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{losses::*, optimizers::*, prelude::*};
 /// let how = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new());
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
@@ -351,7 +351,7 @@ impl Loss for BinaryCrossentropy {
 /// (Keras `CategoricalCrossentropy`), computed from logits in one stable kernel where they are known.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{losses::*, optimizers::*, prelude::*};
 /// let how = Compile::new(Adam::new(1e-3), CategoricalCrossentropy::new());
 /// ```
 #[derive(Debug, Clone, Copy, Default)]

@@ -36,7 +36,7 @@ pub trait Metric: fmt::Debug + Send + Sync {
 /// with a single number for each sample of those on its side of 0.5.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::metrics::*;
 /// assert_eq!(Accuracy.name(), "accuracy");
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,7 +64,7 @@ impl Metric for Accuracy {
 /// `SparseTopKCategoricalAccuracy`).
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
 /// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(TopKAccuracy::new(5));
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +199,7 @@ ratio! {
     /// Share of what is predicted positive that is (Keras `Precision`), labels 0 and 1 of the output's shape.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
     /// let how = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new()).metric(Precision::new()).metric(Recall::new());
     /// ```
     Precision "precision", |seen, labels| seen
@@ -267,7 +267,7 @@ const MOST_THRESHOLDS: usize = 1 << 16;
 /// Area under a curve of thresholds, 200 by default, labels 0 and 1 of the output's shape (Keras `AUC`).
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
 /// let how = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new()).metric(Auc::new());
 /// ```
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@ mod constraints;
 mod functional;
 mod initializers;
 mod layer;
-mod layers;
+pub(crate) mod layers;
 mod losses;
 mod metrics;
 mod model;

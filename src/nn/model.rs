@@ -15,7 +15,7 @@ use std::{
 /// Layers one behind the other (Keras `Sequential`).
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{layers::*, prelude::*};
 /// let model = Sequential::new([28, 28, 1])
 ///     .add(Conv2D::new(8, 3).activation(Relu))
 ///     .add(Flatten::new())
@@ -99,7 +99,7 @@ struct Call {
 /// A checked network: layers, shapes, names of weights; it holds no device memory. A model is a layer, too.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{layers::*, prelude::*};
 /// let model = Sequential::new([4]).add(Dense::new(2).name("head")).build()?;
 /// assert_eq!(model.weight_names(), ["head/kernel", "head/bias"]);
 /// # Ok::<(), hubel::Error>(())

@@ -50,7 +50,7 @@ impl fmt::Display for Bounds {
 /// A number among the options of an optimiser, a schedule, a loss, a metric or a callback.
 ///
 /// ```
-/// use hubel::{nn::{Bounds, Number}, prelude::*};
+/// use hubel::{nn::{Bounds, Number}, optimizers::*};
 /// assert_eq!(Number::new("Adam", "beta_1", 0.9f32, Bounds::BelowOne).check(), Ok(()));
 /// assert!(Adam::new(1e-3).beta_1(1.5).numbers().iter().any(|n| n.check().is_err()));
 /// ```

@@ -197,7 +197,7 @@ optimizer! {
     /// Stochastic gradient descent (Keras `SGD`): v = μv − lr·g, w += v; Nesterov w += μv − lr·g.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::optimizers::*;
     /// let optimizer = Sgd::new(0.01).momentum(0.9).nesterov(true);
     /// assert_eq!(optimizer.slots(), ["velocity"]);
     /// ```
@@ -216,7 +216,7 @@ optimizer! {
     /// Adam (Kingma and Ba 2015; Keras `Adam`): α = lr·√(1−β₂ᵗ)/(1−β₁ᵗ), w −= α·m/(√v + ε), ε = 1e-7.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::optimizers::*;
     /// assert_eq!(Adam::new(1e-3).slots(), ["m", "v"]);
     /// assert_eq!(Adam::new(1e-3).amsgrad(true).global_clipnorm(1.0).slots(), ["m", "v", "largest_v"]);
     /// ```
@@ -224,7 +224,7 @@ optimizer! {
     /// Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019; Keras `AdamW`), 0.004 at first.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::optimizers::*;
     /// let optimizer = AdamW::new(CosineDecay::new(1e-3, 1000)).weight_decay(0.05);
     /// assert!(optimizer.rate(999) < 1e-5);
     /// ```
@@ -248,7 +248,7 @@ optimizer! {
     /// Adam with Nesterov's momentum (Dozat 2016; Keras `Nadam`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::optimizers::*;
     /// assert_eq!(Nadam::new(1e-3).slots(), ["m", "v"]);
     /// ```
     Nadam decay 0.0,
@@ -269,7 +269,7 @@ optimizer! {
     /// The gradient over the root of its mean square (Tieleman and Hinton 2012; Keras `RMSprop`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::optimizers::*;
     /// assert_eq!(RmsProp::new(1e-3).momentum(0.9).slots(), ["velocity", "momentum"]);
     /// ```
     RmsProp decay 0.0,
@@ -293,7 +293,7 @@ optimizer! {
     /// The gradient over the root of the sum of all its squares (Duchi et al. 2011; Keras `Adagrad`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::optimizers::*;
     /// assert_eq!(Adagrad::new(1e-2).initial_accumulator_value(0.5).initial(), 0.5);
     /// ```
     Adagrad decay 0.0,

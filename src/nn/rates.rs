@@ -86,7 +86,7 @@ decay! {
     /// rate · decay^(step / steps) (Keras `ExponentialDecay`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::optimizers::*;
     /// let rate = ExponentialDecay::new(0.1, 100, 0.5);
     /// assert_eq!((rate.at(0), rate.at(200)), (0.1, 0.025));
     /// ```
@@ -97,7 +97,7 @@ decay! {
     /// rate / (1 + decay · step / steps) (Keras `InverseTimeDecay`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::optimizers::*;
     /// assert_eq!(InverseTimeDecay::new(0.1, 100, 1.0).at(100), 0.05);
     /// ```
     InverseTimeDecay |rate, decay, times| rate / (1.0 + decay * times)
@@ -107,7 +107,7 @@ decay! {
 /// Hutter 2017; Keras `CosineDecay`).
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::optimizers::*;
 /// let rate = CosineDecay::new(0.0, 900).warmup(1e-2, 100);
 /// assert_eq!((rate.at(0), rate.at(50), rate.at(100)), (0.0, 5e-3, 1e-2));
 /// assert!(rate.at(1000) < 1e-9);
@@ -240,7 +240,7 @@ impl LearningRate for PolynomialDecay {
 /// One rate after the other (Keras `PiecewiseConstantDecay`).
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::optimizers::*;
 /// let rate = PiecewiseConstantDecay::new(0.1, [(100, 0.01), (150, 0.001)]);
 /// assert_eq!([100, 101, 150, 151].map(|step| rate.at(step)), [0.1, 0.01, 0.01, 0.001]);
 /// ```
@@ -273,7 +273,7 @@ impl LearningRate for PiecewiseConstantDecay {
 /// (Smith and Topin 2018, *Super-convergence*; the form of PyTorch's `OneCycleLR`).
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::optimizers::*;
 /// let rate = OneCycle::new(4e-3, 1000);
 /// assert!(rate.at(0) < rate.at(300) && rate.at(999) < rate.at(0));
 /// ```

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// l1·Σ|w| + l2·Σw² (Keras `L1L2`; no ½).
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::layers::*;
 /// let layer = Dense::new(4).kernel_regularizer(L2(1e-4)).activity_regularizer(L1(1e-5));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

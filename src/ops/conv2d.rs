@@ -309,7 +309,7 @@ impl Graph {
     /// With as many groups as channels it is depthwise: weights (R, S, 1, C · multiplier) are Keras' (R, S, C, multiplier).
     ///
     /// ```
-    /// use hubel::{ops::Conv2dOptions, prelude::*};
+    /// use hubel::{ops::Conv2dOptions, layers::*, prelude::*};
     /// let mut g = Graph::new();
     /// let x = g.input("x", [Batch, 28, 28, 32], F32);
     /// let w = g.parameter("w", [3, 3, 1, 64], GlorotUniform);
@@ -326,7 +326,7 @@ impl Graph {
     /// Of the options, those along the width count.
     ///
     /// ```
-    /// use hubel::{ops::Conv2dOptions, prelude::*};
+    /// use hubel::{ops::Conv2dOptions, layers::*, prelude::*};
     /// let mut g = Graph::new();
     /// let x = g.input("x", [Batch, 100, 3], F32);
     /// let w = g.parameter("w", [5, 3, 8], GlorotUniform);

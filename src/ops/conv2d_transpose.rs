@@ -58,7 +58,7 @@ impl Graph {
     /// (H − 1) · stride + extent mod 2 + padding and (H − 1) · stride + extent + padding.
     ///
     /// ```
-    /// use hubel::{ops::Conv2dOptions, prelude::*};
+    /// use hubel::{ops::Conv2dOptions, layers::*, prelude::*};
     /// let mut g = Graph::new();
     /// let x = g.input("x", [Batch, 14, 14, 64], F32);
     /// let w = g.parameter("w", [3, 3, 32, 64], GlorotUniform);

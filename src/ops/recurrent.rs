@@ -502,7 +502,7 @@ impl Graph {
     /// all but the last axis.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let mut g = Graph::new();
     /// let x = g.input("x", [Batch, 20, 5], F32);
     /// let kernel = g.parameter("kernel", [5, 32], GlorotUniform);
@@ -541,7 +541,7 @@ impl Graph {
     /// step, zeros where they are none.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let mut g = Graph::new();
     /// let x = g.input("x", [Batch, 20, 5], F32);
     /// let kernel = g.parameter("kernel", [5, 4 * 32], GlorotUniform);

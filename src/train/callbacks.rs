@@ -29,7 +29,7 @@ pub enum Direction {
 /// A value that a callback watches, of those of an epoch; a name alone will do.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{callbacks::*, prelude::*};
 /// let watch = Watch::new("val_score").direction(Direction::Max).min_delta(0.01);
 /// let fit = Fit::epochs(100).callback(EarlyStopping::new(watch)).callback(ReduceLROnPlateau::new("val_loss"));
 /// ```
@@ -121,7 +121,7 @@ impl Watch {
 /// Ends training when a value has not become better for some epochs (Keras `EarlyStopping`).
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{callbacks::*, prelude::*};
 /// let stop = EarlyStopping::new("val_loss").patience(3).restore_best_weights(true);
 /// let fit = Fit::epochs(100).callback(stop);
 /// ```
@@ -216,7 +216,7 @@ impl Callback for EarlyStopping {
 /// whose rate is a schedule is refused, as in Keras.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{callbacks::*, prelude::*};
 /// let fit = Fit::epochs(100).callback(ReduceLROnPlateau::new("val_loss").factor(0.5).patience(3));
 /// ```
 #[derive(Debug, Clone)]
@@ -298,7 +298,7 @@ impl Callback for ReduceLROnPlateau {
 /// as in Keras.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{callbacks::*, prelude::*};
 /// let fit = Fit::epochs(20).callback(LearningRateScheduler::new(|epoch, rate| if epoch < 10 { rate } else { rate * 0.9 }));
 /// ```
 #[derive(Debug, Clone)]
@@ -328,7 +328,7 @@ impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateScheduler<F> {
 /// the weights of it alone.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{callbacks::*, prelude::*};
 /// let fit = Fit::epochs(20).callback(ModelCheckpoint::new("out/last.safetensors"))
 ///     .callback(ModelCheckpoint::new("out/best.safetensors").best_only("val_accuracy").weights_only(true));
 /// ```
@@ -362,7 +362,7 @@ impl ModelCheckpoint {
     /// Returns the callback that writes only what is better than this, with [`ModelCheckpoint::best_only`].
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::callbacks::*;
     /// let best = ModelCheckpoint::new("out/best.safetensors").best_only("val_accuracy").initial_value_threshold(0.9);
     /// ```
     pub fn initial_value_threshold(mut self, value: f64) -> Self {
@@ -423,7 +423,7 @@ impl Callback for ModelCheckpoint {
 /// Writes a row for each epoch to a CSV file, values by the alphabet (Keras `CSVLogger`).
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{callbacks::*, prelude::*};
 /// let fit = Fit::epochs(20).callback(CsvLogger::new("out/history.csv"));
 /// ```
 #[derive(Debug, Clone)]
@@ -486,7 +486,7 @@ impl Callback for CsvLogger {
 /// taken again: there the trainer stands behind the last step, and the first such value of it is named.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{callbacks::*, layers::*, losses::*, optimizers::*, prelude::*};
 /// let model = Sequential::new([1]).add(Dense::new(1).kernel_initializer(Ones)).build()?;
 /// let mut trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(1e30), MeanSquaredError))?;
 /// let data = Dataset::new(HostTensor::f32([8, 1], vec![2.0; 8])?, HostTensor::f32([8, 1], vec![1.0; 8])?)?;

@@ -25,7 +25,7 @@ const RESULT: &str = "result";
 /// A class's score is what softmax takes, where the model ends in one, else the model's output.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{layers::*, prelude::*};
 /// let conv = Conv2D::new(4, 3).activation(Relu).name("conv");
 /// let model = Sequential::new([8, 8, 1]).add(conv).add(Flatten::new()).add(Dense::new(3).activation(Softmax)).build()?;
 /// let mut explainer = model.explain(&Engine::reference(), Batch::up_to(2))?;

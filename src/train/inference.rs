@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// A model ready to run, on host samples or inside an application's own command encoder.
 ///
 /// ```no_run
-/// use hubel::prelude::*;
+/// use hubel::{layers::*, prelude::*};
 /// let engine = Engine::new()?;
 /// let model = Sequential::new([4]).add(Dense::new(2)).build()?;
 /// let mut net = model.inference(&engine, Batch::up_to(8))?;
@@ -168,7 +168,7 @@ impl Inference {
     /// without running it again. `progress` gets the number of samples done, of how many.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let base = Sequential::new([4]).add(Dense::new(2)).build()?;
     /// let data = Dataset::new(HostTensor::u8([3, 4], vec![7; 12])?, HostTensor::u8([3], vec![0, 1, 0])?)?;
     /// let features = base.inference(&Engine::reference(), Batch::up_to(2))?.features(&data, |_, _| {})?;
@@ -199,7 +199,7 @@ impl Inference {
     /// A single output is `output`, several are `output_0`, `output_1`, ….
     ///
     /// ```no_run
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let (a, b) = (Input::new([2]), Input::new([2]));
     /// let model = Model::new(&[a.clone(), b.clone()], &[add(&[a.clone(), b])?, a.apply(Relu)?])?;
     /// let x = HostTensor::f32([1, 2], vec![1.0, 2.0])?;

@@ -97,7 +97,7 @@ impl Trainer {
     /// many samples.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let model = Sequential::new([2]).add(Dense::new(1).name("head")).build()?;
     /// let mut trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), MeanSquaredError))?;
     /// let data = Dataset::new(HostTensor::f32([1, 2], vec![0.0, 1.0])?, HostTensor::f32([1, 1], vec![1.0])?)?;

@@ -153,7 +153,7 @@ impl Trainer {
     /// learned. Every node is computed by a kernel of its own, and all values are kept on the device together.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let model = Sequential::new([2]).add(Dense::new(1)).build()?;
     /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), MeanSquaredError))?;
     /// let data = Dataset::new(HostTensor::f32([1, 2], vec![0.0, f32::INFINITY])?, HostTensor::f32([1, 1], vec![1.0])?)?;

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 /// How a model is trained: optimiser, loss, metrics, seed of the first weights.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
 /// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(1);
 /// ```
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ impl Compile {
     /// Returns the way with a metric more, of the output named last, under this name in the history.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
     /// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new())
     ///     .metric(Accuracy)
     ///     .metric_named("top3", TopKAccuracy::new(3));
@@ -66,7 +66,7 @@ impl Compile {
     /// A history then has `loss`, and for each output `output_0_loss`, `output_0_accuracy` and so on.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
     /// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new())
     ///     .metric(Accuracy)
     ///     .output(MeanSquaredError)
@@ -139,7 +139,7 @@ impl Compile {
     /// learning rate; the last call that names a weight's layer counts.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{losses::*, optimizers::*, prelude::*};
     /// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).rate_factor("base", 0.1);
     /// ```
     pub fn rate_factor(mut self, layer: impl Into<String>, factor: f32) -> Self {
@@ -160,7 +160,7 @@ impl Compile {
     /// which has 0.2). Labels must be numbers, as [`Dataset::to_categorical`] makes them.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{losses::*, optimizers::*, prelude::*};
     /// let how = Compile::new(Adam::new(1e-3), CategoricalCrossentropy::new()).mix_up(0.2);
     /// ```
     pub fn mix_up(mut self, alpha: f32) -> Self {
@@ -244,7 +244,7 @@ impl<'a> Fit<'a> {
     /// that goes on from a checkpoint.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{callbacks::*, layers::*, losses::*, optimizers::*, prelude::*};
     /// # let folder = tempfile::tempdir().expect("a folder");
     /// # let path = folder.path().join("last.safetensors");
     /// let data = Dataset::new(HostTensor::f32([4, 1], vec![1.0; 4])?, HostTensor::f32([4, 1], vec![2.0; 4])?)?;

@@ -28,7 +28,7 @@ const LOSSES: &str = "losses";
 /// first two are 1 where the features are 0, whatever the network, so that weights can be kept from network to network.
 ///
 /// ```
-/// use hubel::{nn::models::Preprocessing, prelude::*, train::Style};
+/// use hubel::{nn::models::Preprocessing, train::Style, layers::*, prelude::*};
 /// let base = Sequential::new([8, 8, 3])
 ///     .add(Conv2D::new(4, 3).padding(Same).activation(Relu).name("low"))
 ///     .add(Conv2D::new(4, 3).padding(Same).activation(Relu).name("high"))

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// activations and gradients on samples of one's choice.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{callbacks::*, prelude::*};
 /// let fit = Fit::epochs(20).callback(TensorBoard::new("out/logs").histogram_freq(1));
 /// ```
 #[derive(Debug)]

@@ -35,7 +35,7 @@ impl Scores {
 /// A model with weights on a device, an optimiser and what it remembers.
 ///
 /// ```no_run
-/// use hubel::prelude::*;
+/// use hubel::{layers::*, losses::*, metrics::*, optimizers::*, prelude::*};
 /// let engine = Engine::new()?;
 /// let mnist = data::mnist("examples/data/mnist")?;
 /// let model = Sequential::new([28, 28, 1])
@@ -226,7 +226,7 @@ impl Trainer {
     /// those that were trained and will be. An error where there is no such layer, or where `fit` runs.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let model = Sequential::new([1]).add(Dense::new(2).name("base")).add(Dense::new(1).name("head")).build()?;
     /// let mut trainer = model.compile(&Engine::reference(), Compile::new(Adam::new(0.1), MeanSquaredError))?;
     /// let data = Dataset::new(HostTensor::f32([1, 1], vec![1.0])?, HostTensor::f32([1, 1], vec![2.0])?)?;
@@ -393,7 +393,7 @@ impl Trainer {
     /// iterator's own affair, and a call that ends amid an epoch leaves it: the next begins it anew.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let x = HostTensor::f32([6, 1], (0..6).map(|i| i as f32).collect())?;
     /// let data = Dataset::new(x.clone(), x)?;
     /// let model = Sequential::new([1]).add(Dense::new(1)).build()?;
@@ -612,7 +612,7 @@ impl Trainer {
     /// Returns the plan of a training step on up to `batch` samples like these, fed from the host.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let model = Sequential::new([4]).add(Dense::new(2).activation(Softmax)).build()?;
     /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new()))?;
     /// let data = Dataset::new(HostTensor::f32([1, 4], vec![0.0; 4])?, HostTensor::u8([1], vec![1])?)?;
@@ -745,7 +745,7 @@ impl Trainer {
     /// each class of the model's first output; or an error where labels are no class indices.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let model = Sequential::new([1]).add(Dense::new(2).kernel_initializer(Zeros)).build()?;
     /// let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new().from_logits(true));
     /// let trainer = model.compile(&Engine::reference(), how)?;

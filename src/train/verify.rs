@@ -68,7 +68,7 @@ impl Inference {
     /// device there is nothing to verify, which is an error.
     ///
     /// ```no_run
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([28, 28, 1]).add(Conv2D::new(8, 3).activation(Relu)).build()?;
     /// let net = model.inference(&Engine::new()?, Batch::up_to(1))?;
     /// let found = net.verify(&[HostTensor::f32([1, 28, 28, 1], vec![0.5; 784])?], |_, _| {})?;

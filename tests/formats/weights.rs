@@ -3,6 +3,7 @@
 use super::{Corpus, fuzz, golden, held, hostile};
 use hubel::{
     io::{Budget, Flaw, FormatError, archive::Archive, hdf5, npy, pickle, safetensors, tfjs, weights},
+    layers::*,
     prelude::*,
 };
 use std::fs;

@@ -4,7 +4,11 @@ use crate::harness::{Run, engine, plan_for, run_graph};
 use hubel::{
     graph::Step,
     io::safetensors,
+    layers::*,
+    losses::*,
+    metrics::*,
     nn::{Factor, FlipMode, Mode},
+    optimizers::*,
     prelude::*,
 };
 use serde_json::{Value as Json, json};

@@ -3,6 +3,10 @@
 use hubel::{
     Error,
     cli::Interrupt,
+    layers::*,
+    losses::*,
+    metrics::*,
+    optimizers::*,
     prelude::*,
     runtime::{External, RuntimeError},
     tensor::{Philox, Purpose},

@@ -3,6 +3,7 @@
 use crate::harness::engine;
 use hubel::{
     Error,
+    layers::*,
     nn::{call, call_all},
     prelude::*,
 };

@@ -3,11 +3,14 @@
 use crate::harness::engine;
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Value},
+    layers::*,
+    losses::*,
     nn::{
         Mode, Tensor,
         blocks::{residual, squeeze_excite},
         call,
     },
+    optimizers::*,
     passes::{Layout, Plan, PlanOptions, plan},
     prelude::*,
     tensor::{DType, Philox, Purpose, stream_id},

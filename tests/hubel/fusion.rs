@@ -2,6 +2,7 @@
 
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Graph, Value},
+    layers::*,
     nn::{
         Mode,
         blocks::{bottleneck, residual, squeeze_excite},

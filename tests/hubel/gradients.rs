@@ -3,6 +3,7 @@
 use crate::harness::reference;
 use hubel::{
     graph::{Fill, Step},
+    layers::*,
     nn::Mode,
     prelude::*,
     tensor::{Array, Philox, Purpose, stream_id},

@@ -4,6 +4,7 @@ use crate::harness::{engine, reference};
 use hubel::{
     Error,
     graph::{DeviceClass, DeviceProfile, Kind, Step, TensorType},
+    layers::*,
     nn::{Mode, models::Preprocessing},
     passes::{Layout, PlanOptions, plan, split_rows},
     prelude::*,

@@ -4,7 +4,11 @@ use crate::harness::engine;
 use hubel::{
     graph::Dispatch,
     kernels::reflect,
+    layers::*,
+    losses::*,
+    metrics::*,
     ops::FAMILIES,
+    optimizers::*,
     passes::Plan,
     prelude::*,
     tensor::{Philox, Purpose, stream_id},

@@ -3,6 +3,7 @@
 use crate::harness::engine;
 use hubel::{
     graph::{Graph, Kind, Step, TensorType, Value, evaluate},
+    layers::*,
     nn::{Mode, Weight},
     passes::{Layout, PlanOptions, plan},
     prelude::*,

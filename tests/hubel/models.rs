@@ -3,6 +3,7 @@
 use crate::harness::{Run, engine, run_graph};
 use hubel::{
     graph::{Graph, Step, TensorType},
+    layers::*,
     nn::Mode,
     ops::Conv2dOptions,
     prelude::*,

@@ -2,7 +2,9 @@
 
 use crate::harness::engine;
 use hubel::{
+    losses::*,
     nn::models::{Application, Options},
+    optimizers::*,
     prelude::*,
     tensor::{Philox, Purpose, stream_id},
 };

@@ -4,7 +4,9 @@ use crate::harness::engine;
 use hubel::{
     graph::{OpError, Value},
     io::safetensors,
+    layers::*,
     nn::Scope,
+    optimizers::*,
     prelude::*,
 };
 use serde_json::Value as Json;

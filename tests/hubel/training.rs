@@ -5,6 +5,11 @@ use crate::{
     worked_examples::lenet5,
 };
 use hubel::{
+    callbacks::*,
+    layers::*,
+    losses::*,
+    metrics::*,
+    optimizers::*,
     prelude::*,
     runtime::External,
     tensor::{Philox, Purpose},

@@ -2,8 +2,13 @@
 
 use crate::harness::engine;
 use hubel::{
+    callbacks::*,
     graph::{OpError, Value},
+    layers::*,
+    losses::*,
+    metrics::*,
     nn::Scope,
+    optimizers::*,
     prelude::*,
 };
 

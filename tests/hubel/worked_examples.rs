@@ -3,7 +3,11 @@
 use crate::harness::{Run, engine, run_graph};
 use hubel::{
     graph::{Graph, Step, Value},
+    layers::*,
+    losses::*,
+    metrics::*,
     ops::{Conv2dOptions, Padding, Pool2dOptions},
+    optimizers::*,
     prelude::*,
     tensor::{Philox, Purpose},
 };

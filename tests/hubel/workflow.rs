@@ -3,9 +3,14 @@
 use crate::harness::{Run, engine, run_graph};
 use hubel::{
     Error,
+    callbacks::*,
     graph::Step,
     io::safetensors,
+    layers::*,
+    losses::*,
+    metrics::*,
     nn::Curve,
+    optimizers::*,
     prelude::*,
     train::{CallbackState, Style, TrainError},
 };

@@ -3,7 +3,9 @@ use hubel::{
     cli::DeviceOptions,
     data::DATASET_CAP_BYTES,
     io::{checked_bytes, fetch, weights},
+    losses::*,
     nn::models::{self, Application},
+    optimizers::*,
     prelude::*,
     tensor::{Philox, Purpose},
 };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// An elementwise non-linearity or softmax, as a layer or as an option of one.
 ///
 /// ```
-/// use hubel::prelude::*;
+/// use hubel::{layers::*, prelude::*};
 /// let model = Sequential::new([4]).add(Dense::new(8)).add(Relu).add(Dense::new(3).activation(Softmax)).build()?;
 /// assert_eq!(model.output_shape().to_string(), "(N, 3)");
 /// # Ok::<(), hubel::Error>(())
@@ -126,7 +126,7 @@ layer! {
     /// An activation as a layer of its own (Keras `Activation`); [`Activation`] itself serves where it needs no name.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([4]).add(Dense::new(2)).add(Relu.name("out")).build()?;
     /// assert_eq!(model.layer_names(), ["dense", "out"]);
     /// # Ok::<(), hubel::Error>(())

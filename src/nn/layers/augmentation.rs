@@ -121,7 +121,7 @@ layer! {
     /// Mirrors each picture with a chance of one half in training (Keras `RandomFlip`).
     ///
     /// ```
-    /// use hubel::{nn::FlipMode, prelude::*};
+    /// use hubel::{nn::FlipMode, layers::*, prelude::*};
     /// let model = Sequential::new([32, 32, 3]).add(RandomFlip::new(FlipMode::Horizontal)).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())
@@ -165,7 +165,7 @@ layer! {
     /// positive (Keras `RandomRotation`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([32, 32, 3]).add(RandomRotation::new(0.1)).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())
@@ -218,7 +218,7 @@ layer! {
     /// (Keras `RandomTranslation`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([32, 32, 3]).add(RandomTranslation::new(0.1, [0.0, 0.2])).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())
@@ -265,7 +265,7 @@ layer! {
     /// it grows (Keras `RandomZoom`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([32, 32, 3]).add(RandomZoom::new(0.2)).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())
@@ -339,7 +339,7 @@ layer! {
     /// smaller pictures are enlarged.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([36, 36, 3]).add(RandomCrop::new(32, 32)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 32, 32, 3)");
     /// # Ok::<(), hubel::Error>(())
@@ -392,7 +392,7 @@ layer! {
     /// (Keras `CenterCrop`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([36, 36, 3]).add(CenterCrop::new(32, 32)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 32, 32, 3)");
     /// # Ok::<(), hubel::Error>(())
@@ -429,7 +429,7 @@ layer! {
     /// the upper one, the lower one is then 0.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([32, 32, 3]).add(RandomContrast::new([0.3, 0.3])).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())
@@ -477,7 +477,7 @@ layer! {
     /// (Keras `RandomBrightness`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([32, 32, 3]).add(RandomBrightness::new(0.2)).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())

@@ -10,7 +10,7 @@ layer! {
     /// momentum 0.99, epsilon 1e-3, moving statistics of the biased batch variance.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([8, 8, 4]).add(BatchNormalization::new()).build()?;
     /// assert_eq!(model.count_params(), 16);
     /// # Ok::<(), hubel::Error>(())

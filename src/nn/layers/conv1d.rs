@@ -9,7 +9,7 @@ layer! {
     /// Convolution along sequences (N, length, channels) (Keras `Conv1D`): kernel (k, in / groups, out).
     ///
     /// ```
-    /// use hubel::{ops::Padding::Causal, prelude::*};
+    /// use hubel::{ops::Padding::Causal, layers::*, prelude::*};
     /// let model = Sequential::new([100, 3]).add(Conv1D::new(8, 5).padding(Causal).activation(Relu)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 100, 8)");
     /// # Ok::<(), hubel::Error>(())

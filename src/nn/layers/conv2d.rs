@@ -9,7 +9,7 @@ layer! {
     /// Two-dimensional convolution (Keras `Conv2D`): kernel (kh, kw, in / groups, out), stride 1, `Valid`, with bias.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([28, 28, 1]).add(Conv2D::new(32, 3).padding(Same).activation(Relu)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 28, 28, 32)");
     /// # Ok::<(), hubel::Error>(())

@@ -9,7 +9,7 @@ layer! {
     /// Transposed convolution (Keras `Conv2DTranspose`): kernel (kh, kw, **out, in**).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([14, 14, 8]).add(Conv2DTranspose::new(4, 3).strides(2).padding(Same)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 28, 28, 4)");
     /// # Ok::<(), hubel::Error>(())

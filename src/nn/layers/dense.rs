@@ -8,7 +8,7 @@ layer! {
     /// Fully connected layer (Keras `Dense`) along the last axis: x · kernel + bias, kernel (in, out).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([784]).add(Dense::new(128).activation(Relu)).build()?;
     /// assert_eq!(model.count_params(), 100_480);
     /// # Ok::<(), hubel::Error>(())

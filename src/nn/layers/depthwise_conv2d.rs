@@ -9,7 +9,7 @@ layer! {
     /// Convolution of each channel alone (Keras `DepthwiseConv2D`): kernel (kh, kw, in, multiplier).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([28, 28, 4]).add(DepthwiseConv2D::new(3).depth_multiplier(2)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 26, 26, 8)");
     /// # Ok::<(), hubel::Error>(())

@@ -10,7 +10,7 @@ layer! {
     /// (Srivastava et al. 2014; Keras `Dropout`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([10]).add(Dropout::new(0.2)).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())
@@ -84,7 +84,7 @@ layer! {
     /// Drops whole channels of pictures in training (Tompson et al. 2015; Keras `SpatialDropout2D`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([8, 8, 4]).add(SpatialDropout2D::new(0.2)).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())

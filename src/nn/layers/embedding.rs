@@ -10,7 +10,7 @@ layer! {
     /// Numbers outside `0..input_dim` give zeros.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([10]).add(Embedding::new(1000, 16)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 10, 16)");
     /// # Ok::<(), hubel::Error>(())

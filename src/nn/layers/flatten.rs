@@ -8,7 +8,7 @@ layer! {
     /// Puts all axes of a sample into one (Keras `Flatten`), row-major over (H, W, C).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([5, 5, 16]).add(Flatten::new()).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 400)");
     /// # Ok::<(), hubel::Error>(())

@@ -9,7 +9,7 @@ layer! {
     /// Adds normal noise in training (Keras `GaussianNoise`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([10]).add(GaussianNoise::new(0.1)).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())

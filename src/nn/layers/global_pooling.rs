@@ -43,7 +43,7 @@ pooling! {
     /// Mean of each channel of a picture (Keras `GlobalAveragePooling2D`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([7, 7, 512]).add(GlobalAveragePooling2D::new()).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 512)");
     /// # Ok::<(), hubel::Error>(())

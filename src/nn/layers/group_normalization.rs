@@ -9,7 +9,7 @@ layer! {
     /// epsilon 1e-3.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([8, 8, 64]).add(GroupNormalization::new()).build()?;
     /// assert_eq!(model.count_params(), 128);
     /// # Ok::<(), hubel::Error>(())

@@ -8,7 +8,7 @@ layer! {
     /// Normalises each sample along axes (Ba et al. 2016; Keras `LayerNormalization`): epsilon 1e-3.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([10, 8]).add(LayerNormalization::new()).build()?;
     /// assert_eq!(model.count_params(), 16);
     /// # Ok::<(), hubel::Error>(())

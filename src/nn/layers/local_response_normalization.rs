@@ -10,7 +10,7 @@ layer! {
     /// with the names, defaults and meaning of PyTorch's `LocalResponseNorm`, whose k is `bias`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([27, 27, 96]).add(LocalResponseNormalization::new(5).bias(2.0)).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())

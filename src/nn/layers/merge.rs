@@ -40,7 +40,7 @@ merging! {
     /// Sum of tensors (Keras `Add`); axes of extent 1 are repeated.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let x = Input::new([8, 8, 4]);
     /// let y = x.apply(Conv2D::new(4, 3).padding(Same))?;
     /// assert_eq!(add(&[x, y])?.shape().to_string(), "(N, 8, 8, 4)");
@@ -77,7 +77,7 @@ layer! {
     /// The first tensor plus `scale` times the second: the residual sum of Keras's `InceptionResNetV2`.
     ///
     /// ```
-    /// use hubel::{nn::{CustomScaleLayer, call}, prelude::*};
+    /// use hubel::{nn::{CustomScaleLayer, call}, layers::*, prelude::*};
     /// let x = Input::new([8, 8, 4]);
     /// let y = call(CustomScaleLayer::new(0.17), &[x.clone(), x.apply(Conv2D::new(4, 1))?])?;
     /// assert_eq!(y.shape().to_string(), "(N, 8, 8, 4)");
@@ -108,7 +108,7 @@ layer! {
     /// Tensors one behind the other along an axis (Keras `Concatenate`), by default the last.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let (a, b) = (Input::new([8, 8, 4]), Input::new([8, 8, 2]));
     /// assert_eq!(concatenate(&[a, b])?.shape().to_string(), "(N, 8, 8, 6)");
     /// # Ok::<(), hubel::Error>(())

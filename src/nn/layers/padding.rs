@@ -111,7 +111,7 @@ padding! {
     /// Zeros around pictures (Keras `ZeroPadding2D`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([5, 5, 3]).add(ZeroPadding2D::new([[0, 1], [2, 3]])).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 6, 10, 3)");
     /// # Ok::<(), hubel::Error>(())

@@ -41,7 +41,7 @@ pooling! {
     /// Largest value of each window of a sequence (N, length, channels) (Keras `MaxPooling1D`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([28, 6]).add(MaxPooling1D::new(2)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 14, 6)");
     /// # Ok::<(), hubel::Error>(())
@@ -53,7 +53,7 @@ pooling! {
     /// Mean of each window of a sequence (N, length, channels) (Keras `AveragePooling1D`), padding not counted.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([28, 6]).add(AveragePooling1D::new(2)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 14, 6)");
     /// # Ok::<(), hubel::Error>(())

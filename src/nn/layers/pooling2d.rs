@@ -41,7 +41,7 @@ pooling! {
     /// Largest value of each window (Keras `MaxPooling2D`): the strides are the window's size unless given.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([28, 28, 6]).add(MaxPooling2D::new(2)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 14, 14, 6)");
     /// # Ok::<(), hubel::Error>(())
@@ -54,7 +54,7 @@ pooling! {
     /// given.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([28, 28, 6]).add(AveragePooling2D::new(2)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 14, 14, 6)");
     /// # Ok::<(), hubel::Error>(())

@@ -63,7 +63,7 @@ layer! {
     /// x · scale + offset (Keras `Rescaling`), numbers for all or for each channel.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([224, 224, 3]).add(Rescaling::new(1.0 / 127.5).offset(-1.0)).build()?;
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())
@@ -94,7 +94,7 @@ layer! {
     /// (x − mean) / max(√variance, 1e-7) (Keras `Normalization`), of what [`Normalization::adapt`] or a file says.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let samples = HostTensor::f32([2, 3], vec![0.0, 2.0, 4.0, 2.0, 4.0, 8.0])?;
     /// let layer = Normalization::new().adapt(&samples)?;
     /// let model = Sequential::new([3]).add(layer).build()?;

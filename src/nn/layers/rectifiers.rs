@@ -9,7 +9,7 @@ layer! {
     /// `negative_slope` · (x − `threshold`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([4]).add(ReLU::new().max_value(6.0)).build()?;
     /// assert_eq!(model.layer_names(), ["re_lu"]);
     /// # Ok::<(), hubel::Error>(())
@@ -59,7 +59,7 @@ layer! {
     /// x, or a small share of it below 0 (Keras `LeakyReLU`; Maas et al. 2013).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([4]).add(LeakyReLU::new(0.1)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 4)");
     /// # Ok::<(), hubel::Error>(())
@@ -84,7 +84,7 @@ layer! {
     /// x, or `alpha` · (eˣ − 1) below 0 (Keras `ELU`; Clevert et al. 2016).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([4]).add(ELU::new(1.0)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 4)");
     /// # Ok::<(), hubel::Error>(())
@@ -110,7 +110,7 @@ layer! {
     /// axes share.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([8, 8, 4]).add(PReLU::new().shared_axes([1, 2])).build()?;
     /// assert_eq!(model.count_params(), 4);
     /// # Ok::<(), hubel::Error>(())

@@ -11,7 +11,7 @@ layer! {
     /// sequences (N, T, features).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([20, 8]).add(SimpleRNN::new(16)).build()?;
     /// assert_eq!(model.count_params(), 8 * 16 + 16 * 16 + 16);
     /// # Ok::<(), hubel::Error>(())
@@ -87,7 +87,7 @@ layer! {
     /// Further inputs are the first states h and c (N, units); with `return_state` the last ones are further results.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([20, 8]).add(LSTM::new(16).return_sequences(true)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 20, 16)");
     /// # Ok::<(), hubel::Error>(())
@@ -166,7 +166,7 @@ layer! {
     /// Gated recurrent unit (Cho et al. 2014; Keras `GRU`), gates in the order z, r, h, over sequences (N, T, features).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([20, 8]).add(GRU::new(16)).build()?;
     /// assert_eq!(model.count_params(), 3 * 16 * (8 + 16 + 2));
     /// # Ok::<(), hubel::Error>(())

@@ -8,7 +8,7 @@ layer! {
     /// A sample under another shape (Keras `Reshape`); one extent may be −1 and follows from the others.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([12]).add(Reshape::new([2, -1, 3])).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 2, 2, 3)");
     /// # Ok::<(), hubel::Error>(())
@@ -49,7 +49,7 @@ layer! {
     /// A sample's axes in another order (Keras `Permute`), counted from 1.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([10, 64]).add(Permute::new([2, 1])).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 64, 10)");
     /// # Ok::<(), hubel::Error>(())
@@ -75,7 +75,7 @@ layer! {
     /// Each sample repeated to a sequence (Keras `RepeatVector`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([8]).add(RepeatVector::new(3)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 3, 8)");
     /// # Ok::<(), hubel::Error>(())

@@ -9,7 +9,7 @@ layer! {
     /// Pictures enlarged by whole numbers (Keras `UpSampling2D`), pixels repeated or between their neighbours.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([4, 5, 3]).add(UpSampling2D::new([2, 3])).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 8, 15, 3)");
     /// # Ok::<(), hubel::Error>(())
@@ -43,7 +43,7 @@ layer! {
     /// Sequences with each place repeated (Keras `UpSampling1D`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([4, 3]).add(UpSampling1D::new(2)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 8, 3)");
     /// # Ok::<(), hubel::Error>(())
@@ -77,7 +77,7 @@ layer! {
     /// Pictures in another size (Keras `Resizing`), with half-pixel centres and no smoothing.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([100, 80, 3]).add(Resizing::new(32, 32)).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 32, 32, 3)");
     /// # Ok::<(), hubel::Error>(())

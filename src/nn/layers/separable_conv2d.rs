@@ -14,7 +14,7 @@ layer! {
     /// (kh, kw, in, multiplier), pointwise kernel (1, 1, in · multiplier, out), one bias.
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([28, 28, 4]).add(SeparableConv2D::new(8, 3)).build()?;
     /// assert_eq!(model.count_params(), 9 * 4 + 4 * 8 + 8);
     /// # Ok::<(), hubel::Error>(())

@@ -51,7 +51,7 @@ layer! {
     /// A layer applied to each timestep with the same weights (Keras `TimeDistributed`): (N, T, …) → (N, T, …).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([10, 8, 8, 3]).add(TimeDistributed::new(Conv2D::new(4, 3))).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 10, 6, 6, 4)");
     /// # Ok::<(), hubel::Error>(())
@@ -103,7 +103,7 @@ layer! {
     /// A recurrent layer and its copy that runs backwards (Schuster and Paliwal 1997; Keras `Bidirectional`).
     ///
     /// ```
-    /// use hubel::prelude::*;
+    /// use hubel::{layers::*, prelude::*};
     /// let model = Sequential::new([20, 8]).add(Bidirectional::new(LSTM::new(16))).build()?;
     /// assert_eq!(model.output_shape().to_string(), "(N, 32)");
     /// # Ok::<(), hubel::Error>(())

@@ -111,7 +111,7 @@ impl Preprocessing {
 /// Pictures from 0 to 255 come in, what the network wants goes out; no file can describe it.
 ///
 /// ```
-/// use hubel::{nn::models::{Options, Preprocessing}, prelude::*};
+/// use hubel::{nn::models::{Options, Preprocessing}, layers::*, prelude::*};
 /// let base = models::mobilenet_v2(&Options::no_top().input_shape([32, 32, 3]).alpha(0.35))?;
 /// let model = Sequential::new([32, 32, 3]).add(Preprocessing::Tf).add(base).add(GlobalAveragePooling2D::new()).build()?;
 /// assert_eq!(model.output_shape().to_string(), "(N, 1280)");
