@@ -1,4 +1,15 @@
 //! The graph: values, nodes, the [`Op`] trait, and kernels as plain data. No device is named here.
+//!
+//! **In**: methods of [`Graph`] (those of operations are in [`ops`](crate::ops)) append nodes. Shapes are inferred at once, and a mistake
+//! is an [`OpError`] that names the node.
+//! **Out**: a list of nodes in which each reads only nodes before it, with named inputs, states, outputs and updates.
+//!
+//! - [`Op`] is what an operation states: start there. [`Family`] lists it for tests and benches.
+//! - [`Program`] is a straight-line elementwise computation, alone or as an [`Epilogue`].
+//! - [`Candidate`], [`Dispatch`], [`Slot`] and [`Grid`] are kernels as data; [`DeviceProfile`] is what they are chosen for.
+//! - [`evaluate`] computes a graph by its references, without a device.
+//!
+//! Invariants: nodes are in topological order. A node's types are those that its operation infers. States are changed by updates only.
 
 mod evaluate;
 mod kernel;
