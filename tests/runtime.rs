@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use hubel::{
     graph::{Grid, Io, Op, Slot, Step, TensorType},
-    kernels::{Access, COMMON},
+    kernels::{Access, common},
     layers::Dense,
     ops::Elementwise,
     passes::{Binding, BufferRef, Layout, Place, Plan, PlannedDispatch, Port},
@@ -203,7 +203,7 @@ fn halves(engine: &Engine, plus: &str, [from, to]: [u64; 2]) -> Arc<Plan> {
     let ty = TensorType::f32([Batch, 64 / CAPACITY]);
     let [x, y] = [from, to].map(|offset| Place { offset, ..place(BufferRef::Arena(0), &ty) });
     let mut dispatch = planned(engine, "neg", &[(&ty, x), (&ty, y)]);
-    dispatch.source = [COMMON, &kernel].concat().into();
+    dispatch.source = [common(), &kernel].concat().into();
     dispatch.grid = Grid::fixed(1);
     dispatch.bindings.iter_mut().for_each(|binding| binding.access = Access::ReadWrite);
     plan(vec![512], vec![dispatch], vec![port("x", &ty, x)], vec![port("y", &ty, y)])
@@ -805,7 +805,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     for (var i = 0u; i < 60000u; i++) { v = v * 0.9999 + 0.0001; }
     if (id.x == 0u && id.y == 0u && lane < 40u) { y[lane] = v; }
 }";
-    plan.dispatches[1].source = [COMMON, kernel].concat().into();
+    plan.dispatches[1].source = [common(), kernel].concat().into();
     plan.dispatches[1].grid = Grid::fixed(groups);
     Arc::new(plan)
 }

@@ -18,8 +18,29 @@ use crate::{
 };
 use std::{borrow::Cow, fmt::Write as _, sync::Arc};
 
-/// The WGSL that stands in front of every kernel.
-pub const COMMON: &str = include_str!("../../shaders/common.wgsl");
+/// Returns the text of a file of `shaders/`: the copy in the binary or, with feature `live-shaders`, the file itself.
+#[cfg(not(feature = "live-shaders"))]
+macro_rules! shader {
+    ($file:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file))
+    };
+}
+#[cfg(feature = "live-shaders")]
+macro_rules! shader {
+    ($file:literal) => {{
+        static TEXT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $file);
+            std::fs::read_to_string(path).unwrap_or_else(|error| format!("cannot read {path}: {error}"))
+        });
+        TEXT.as_str()
+    }};
+}
+pub(crate) use shader;
+
+/// Returns the WGSL at the head of every kernel: the step record and the functions that kernels share.
+pub fn common() -> &'static str {
+    shader!("common.wgsl")
+}
 
 /// The epilogue of a kernel that has none: it stores what was computed.
 pub const NO_EPILOGUE: &str = "
@@ -99,7 +120,7 @@ pub fn dispatch(
     mut slots: Vec<Slot>,
     epilogue: Option<&Epilogue>,
 ) -> Dispatch {
-    let mut source = String::with_capacity(COMMON.len() + body.len() + 512);
+    let mut source = String::with_capacity(common().len() + body.len() + 512);
     source.push_str(&header(body));
     match epilogue {
         None => source.push_str(NO_EPILOGUE),
@@ -123,9 +144,9 @@ fn vector(body: &str) -> usize {
 /// Returns the header with the functions over `F` for the vectors of a kernel.
 fn header(body: &str) -> Cow<'static, str> {
     match vector(body) {
-        1 => COMMON.into(),
+        1 => common().into(),
         n => (["F = f32", "U = u32", "I = i32"].into_iter())
-            .fold(COMMON.to_owned(), |text, alias| {
+            .fold(common().to_owned(), |text, alias| {
                 let (name, of) = alias.split_at(4);
                 text.replace(&format!("alias {alias};"), &format!("alias {name}vec{n}<{of}>;"))
             })

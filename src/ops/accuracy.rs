@@ -1,5 +1,6 @@
 //! Whether the right class is among the likeliest, for each row.
 
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
@@ -94,9 +95,9 @@ impl Op for CategoricalAccuracy {
         ];
         let source = if self.sparse {
             constants.push(("BYTES", f64::from(u8::from(io.inputs[1].dtype == DType::U8))));
-            include_str!("../../shaders/sparse_categorical_accuracy.wgsl")
+            shader!("sparse_categorical_accuracy.wgsl")
         } else {
-            include_str!("../../shaders/categorical_accuracy.wgsl")
+            shader!("categorical_accuracy.wgsl")
         };
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
         let grid = Grid::new(rows, 64);

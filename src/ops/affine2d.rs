@@ -1,6 +1,7 @@
 //! Pictures resampled by an affine map of their own: turned, moved, enlarged, mirrored, cut.
 
 use super::{Gather, Interpolation, pad2d::pictures};
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op, OpError,
@@ -247,7 +248,7 @@ impl Op for Affine2d {
             ("FILL", f64::from(self.fill_value)),
             ("BILINEAR", f64::from(u8::from(self.interpolation == Interpolation::Bilinear))),
         ];
-        let source = include_str!("../../shaders/affine2d.wgsl");
+        let source = shader!("affine2d.wgsl");
         let mut texts: Vec<&str> = source.split("// --\n").collect();
         let variant = match (x.dtype, *c) {
             (DType::U8, 3) => {

@@ -1,6 +1,7 @@
 //! Where the largest element along an axis stands.
 
 use super::reduce::{Reduce, ReduceKind};
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
@@ -69,7 +70,7 @@ impl Op for Argmax {
             ("INNER", shape.dims()[self.axis + 1..].iter().product::<usize>() as f64),
         ];
         let slots = vec![Slot::input(0), Slot::output(0)];
-        let source = include_str!("../../shaders/argmax.wgsl");
+        let source = shader!("argmax.wgsl");
         let kernel = kernels::dispatch("argmax", source, &constants, Grid::new(elements, 64), slots, None);
         vec![Candidate::single("serial", kernel)]
     }

@@ -5,6 +5,7 @@ use super::{
     pool2d::{Geometry, Pool2dOptions, any_options},
     window::{lift, lower_rank},
 };
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Graph, Grid, Io, Op, OpError, Sample,
@@ -59,9 +60,9 @@ impl AvgPool2d {
         epilogue: Option<&Epilogue>,
     ) -> Vec<Candidate> {
         let (name, source) = if transposed {
-            ("avg_pool2d_grad", include_str!("../../shaders/avg_pool2d_grad.wgsl"))
+            ("avg_pool2d_grad", shader!("avg_pool2d_grad.wgsl"))
         } else {
-            ("avg_pool2d", include_str!("../../shaders/avg_pool2d.wgsl"))
+            ("avg_pool2d", shader!("avg_pool2d.wgsl"))
         };
         let (width, lanes) = (kernels::width(g.c, profile), 64);
         let items = io.outputs[0].shape.elements().over(width as u64);

@@ -1,6 +1,7 @@
 //! Batch normalisation over all axes but the last: training with batch statistics, its gradient, and inference
 //! with given statistics.
 
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op,
@@ -230,9 +231,9 @@ impl Op for BatchNorm {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let candidate = |l: &Layout| {
-            let statistics = include_str!("../../shaders/batch_norm_statistics.wgsl");
-            let merge = include_str!("../../shaders/batch_norm_merge.wgsl");
-            let apply = include_str!("../../shaders/batch_norm_apply.wgsl");
+            let statistics = shader!("batch_norm_statistics.wgsl");
+            let merge = shader!("batch_norm_merge.wgsl");
+            let apply = shader!("batch_norm_apply.wgsl");
             let slots = vec![Slot::Scratch(0), Slot::input(1), Slot::input(2)];
             let slots = [slots, vec![Slot::output(1), Slot::output(2), Slot::Scratch(1)]].concat();
             let more = [
@@ -348,9 +349,9 @@ impl Op for BatchNormGrad {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let candidate = |l: &Layout| {
-            let sums = include_str!("../../shaders/batch_norm_grad_sums.wgsl");
-            let merge = include_str!("../../shaders/batch_norm_grad_merge.wgsl");
-            let apply = include_str!("../../shaders/batch_norm_grad_apply.wgsl");
+            let sums = shader!("batch_norm_grad_sums.wgsl");
+            let merge = shader!("batch_norm_grad_merge.wgsl");
+            let apply = shader!("batch_norm_grad_apply.wgsl");
             let from = vec![Slot::Scratch(0), Slot::input(1), Slot::input(2), Slot::input(3)];
             let more = [("PARTIALS", l.partials() as f64), ("EPSILON", f64::from(self.epsilon))];
             let inputs = [Slot::input(0), Slot::input(2), Slot::input(4), Slot::Scratch(0)];

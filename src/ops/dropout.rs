@@ -1,5 +1,6 @@
 //! Dropout with a counter-based mask: nothing is stored for the gradient, which applies the same mask again.
 
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
@@ -84,7 +85,7 @@ impl Op for Dropout {
             ("RATE", f64::from(self.rate)),
             ("SCALE", f64::from(self.scale())),
         ];
-        let source = include_str!("../../shaders/dropout.wgsl");
+        let source = shader!("dropout.wgsl");
         let slots = vec![Slot::input(0), Slot::output(0)];
         let dispatch = kernels::dispatch("dropout", source, &constants, Grid::new(items, 64), slots, epilogue);
         vec![Candidate::single("quads", dispatch)]

@@ -1,5 +1,6 @@
 //! Rows of a table by their numbers: how a batch is taken from a data set on the device.
 
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
@@ -104,10 +105,10 @@ impl Op for Gather {
         constants.push(("FLOATS", flag(io.inputs[1].dtype == DType::F32)));
         let (kernel, source, width) = if self.dtype == DType::F32 && row.is_multiple_of(4) {
             constants.push(("QUADS", (row / 4) as f64));
-            ("gather4", include_str!("../../shaders/gather4.wgsl"), 4)
+            ("gather4", shader!("gather4.wgsl"), 4)
         } else {
             constants.extend([("ROW", row as f64), ("WHOLE", flag(self.dtype == DType::U32))]);
-            ("gather", include_str!("../../shaders/gather.wgsl"), 1)
+            ("gather", shader!("gather.wgsl"), 1)
         };
         let items = Count { fixed: elements.fixed / width, per_sample: elements.per_sample / width };
         constants.extend([("FIXED", items.fixed as f64), ("PER_SAMPLE", items.per_sample as f64)]);
@@ -196,19 +197,19 @@ impl Op for GatherGrad {
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
         let elements = {
             let constants = [&of_rows[..], &[count, ("ROW", row as f64)]].concat();
-            let source = include_str!("../../shaders/gather_grad.wgsl");
+            let source = shader!("gather_grad.wgsl");
             let grid = Grid::new(y.elements(), 64);
             let dispatch = kernels::dispatch("gather_grad", source, &constants, grid, slots.clone(), epilogue);
             Candidate::single("elements", dispatch.turns(rows, 1))
         };
         // Places of equal indices are linked, so that only rows that an index names take sums.
-        let source = include_str!("../../shaders/gather_grad_chain.wgsl");
+        let source = shader!("gather_grad_chain.wgsl");
         let chain_slots = vec![Slot::input(0), Slot::Scratch(0)];
         let chain = kernels::dispatch("gather_grad_chain", source, &of_rows, Grid::new(rows, 64), chain_slots, None);
-        let source = include_str!("../../shaders/gather_grad_zero.wgsl");
+        let source = shader!("gather_grad_zero.wgsl");
         let (grid, zero_slots) = (Grid::new(y.elements(), 64), vec![Slot::output(0)]);
         let zero = kernels::dispatch("gather_grad_zero", source, &[count], grid, zero_slots, epilogue);
-        let source = include_str!("../../shaders/gather_grad_rows.wgsl");
+        let source = shader!("gather_grad_rows.wgsl");
         let constants = [&of_rows[..], &[("ROW", row as f64)]].concat();
         let slots = slots.into_iter().chain([Slot::Scratch(0)]).collect();
         let grid = Grid::new(rows.times(row), 64);

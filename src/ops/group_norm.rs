@@ -1,6 +1,7 @@
 //! Group normalisation of channels-last tensors and its gradient; layer normalisation is that of one group per row.
 
 use super::conv2d::{ANY, pictures};
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op,
@@ -235,7 +236,7 @@ impl Op for GroupNorm {
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let mut slots: Vec<Slot> = (0..3).map(Slot::input).collect();
         slots.extend((0..3).map(Slot::output));
-        let kernel = ("group_norm", include_str!("../../shaders/group_norm.wgsl"));
+        let kernel = ("group_norm", shader!("group_norm.wgsl"));
         let by_channel = [("gamma", 1), ("beta", 2)];
         let dispatch = self.dispatch(kernel, &io.inputs[0].shape, slots, &by_channel, profile, epilogue);
         vec![Candidate::single("groups", dispatch)]
@@ -352,7 +353,7 @@ impl Op for GroupNormGrad {
         let x = &io.inputs[0].shape;
         let mut slots: Vec<Slot> = (0..5).map(Slot::input).collect();
         slots.push(Slot::output(0));
-        let kernel = ("group_norm_grad", include_str!("../../shaders/group_norm_grad.wgsl"));
+        let kernel = ("group_norm_grad", shader!("group_norm_grad.wgsl"));
         let to_x = self.norm.dispatch(kernel, x, slots, &[("gamma", 1)], profile, epilogue);
         let sizes = self.norm.sizes(x);
         let width = kernels::width(sizes.channels, profile);
@@ -379,7 +380,7 @@ impl Op for GroupNormGrad {
             ("EPSILON", f64::from(self.norm.epsilon)),
         ];
         let slots = [0, 2, 3, 4].into_iter().map(Slot::input).chain([Slot::Scratch(0)]).collect();
-        let source = kernels::widen(include_str!("../../shaders/group_norm_grad_sums.wgsl"), width, profile);
+        let source = kernels::widen(shader!("group_norm_grad_sums.wgsl"), width, profile);
         let grid = Grid::new(Count { fixed: (parts * channels) as u64, per_sample: 0 }, lanes as u32);
         let rest = (over_samples * (sizes.pixels.div_ceil(over_pixels) + 1)) as u64;
         let turns = Count { fixed: long.fixed + rest, ..long };
@@ -387,7 +388,7 @@ impl Op for GroupNormGrad {
             .turns(turns, over_samples as u64);
         let constants = [("LANES", lanes as f64), ("CHANNELS", channels as f64), ("PARTS", parts as f64)];
         let slots = vec![Slot::Scratch(0), Slot::output(1), Slot::output(2)];
-        let source = kernels::widen(include_str!("../../shaders/group_norm_grad_merge.wgsl"), width, profile);
+        let source = kernels::widen(shader!("group_norm_grad_merge.wgsl"), width, profile);
         let grid = Grid::new(Count { fixed: 2 * channels as u64, per_sample: 0 }, lanes as u32);
         let merge = kernels::dispatch("group_norm_grad_merge", &source, &constants, grid, slots, None)
             .turns(Count { fixed: parts as u64, per_sample: 0 }, 1);

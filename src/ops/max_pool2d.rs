@@ -7,6 +7,7 @@ use super::{
     pool2d::{Geometry, Pool2dOptions, any_options},
     window::{lift, lower_rank},
 };
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op,
@@ -88,7 +89,7 @@ impl Op for MaxPool2d {
         let items = io.outputs[0].shape.elements().over(width as u64);
         let mut constants = geometry.constants(items, width, lanes);
         constants.push(("PADDED", if geometry.pads == [[0; 2]; 2] { 0.0 } else { 1.0 }));
-        let source = kernels::widen(include_str!("../../shaders/max_pool2d.wgsl"), width, profile);
+        let source = kernels::widen(shader!("max_pool2d.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
         let [kh, kw] = self.options.pool;
         let turns = Count { fixed: (kh * (kw + 1)) as u64, per_sample: 0 };
@@ -194,7 +195,7 @@ impl Op for MaxPool2dGrad {
             let mut constants = geometry.constants(items, width, lanes);
             constants.extend([("CH", cells[0] as f64), ("CW", cells[1] as f64)]);
             constants.push(("WHOLE", f64::from(u8::from(whole))));
-            let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad_cells.wgsl"), width, profile)
+            let source = kernels::widen(shader!("max_pool2d_grad_cells.wgsl"), width, profile)
                 .replace("const CELL = 4u;", &format!("const CELL = {}u;", sh * sw));
             let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
             let grid = Grid::new(items, lanes);
@@ -206,7 +207,7 @@ impl Op for MaxPool2dGrad {
             candidates.push(kernels::largest_back(&window, profile, epilogue));
         }
         let items = x.shape.elements().over(width as u64);
-        let source = kernels::widen(include_str!("../../shaders/max_pool2d_grad.wgsl"), width, profile);
+        let source = kernels::widen(shader!("max_pool2d_grad.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::input(1), Slot::input(2), Slot::output(0)];
         let constants = geometry.constants(items, width, lanes);
         let Pool2dOptions { pool, strides, .. } = self.options;

@@ -1,5 +1,6 @@
 //! Numbers, mirror images or edges around pictures, and their gradients; that of a number around crops.
 
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot, Step,
@@ -157,7 +158,7 @@ impl Op for Pad2d {
         if let PadMode::Constant(value) = self.mode {
             constants.push(("VALUE", f64::from(value)));
         }
-        let source = kernels::widen(include_str!("../../shaders/pad2d.wgsl"), width, profile);
+        let source = kernels::widen(shader!("pad2d.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
         let kernel = kernels::dispatch("pad2d", &source, &constants, Grid::new(elements, 64), slots, epilogue);
         vec![Candidate::single(format!("width{width}"), kernel)]
@@ -243,7 +244,7 @@ impl Op for Pad2dGrad {
             ("RIGHT", right as f64),
             ("MODE", self.pad.mode.number()),
         ];
-        let source = kernels::widen(include_str!("../../shaders/pad2d_grad.wgsl"), width, profile);
+        let source = kernels::widen(shader!("pad2d_grad.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
         let kernel = kernels::dispatch("pad2d_grad", &source, &constants, Grid::new(elements, 64), slots, epilogue);
         vec![Candidate::single(format!("width{width}"), kernel)]

@@ -1,5 +1,6 @@
 //! Random numbers by counters: functions of seed, step, stream, row and element.
 
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Graph, Grid, Io, Op, OpError, Sample, Slot, Step,
@@ -125,7 +126,7 @@ impl Op for Random {
             ("LOW", f64::from(low)),
             ("SCALE", f64::from(scale)),
         ];
-        let source = include_str!("../../shaders/random.wgsl");
+        let source = shader!("random.wgsl");
         let dispatch =
             kernels::dispatch("random", source, &constants, Grid::new(items, 64), vec![Slot::output(0)], epilogue);
         vec![Candidate::single("quads", dispatch)]

@@ -1,6 +1,7 @@
 //! Pictures in another size, and the gradient, which each pixel gathers from the results that read it.
 
 use super::pad2d::pictures;
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op, OpError,
@@ -154,7 +155,7 @@ impl Op for Resize2d {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let (x, y) = (&io.inputs[0].shape, &io.outputs[0].shape);
-        let kernel = ("resize2d", include_str!("../../shaders/resize2d.wgsl"));
+        let kernel = ("resize2d", shader!("resize2d.wgsl"));
         launch(kernel, self.interpolation, y, [x, y], profile, epilogue)
     }
 
@@ -221,7 +222,7 @@ impl Op for Resize2dGrad {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let (dy, dx) = (&io.inputs[0].shape, &io.outputs[0].shape);
-        let kernel = ("resize2d_grad", include_str!("../../shaders/resize2d_grad.wgsl"));
+        let kernel = ("resize2d_grad", shader!("resize2d_grad.wgsl"));
         launch(kernel, self.interpolation, dx, [dx, dy], profile, epilogue)
     }
 

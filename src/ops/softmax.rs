@@ -1,5 +1,6 @@
 //! Softmax and its logarithm over the last axis.
 
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError,
@@ -116,7 +117,7 @@ impl Op for Softmax {
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let shape = &io.inputs[0].shape;
         let width = kernels::width(shape.last(), profile);
-        let source = kernels::widen(include_str!("../../shaders/softmax.wgsl"), width, profile);
+        let source = kernels::widen(shader!("softmax.wgsl"), width, profile);
         let candidate = |(variant, mut constants, grid, turns): (&str, Vec<(&'static str, f64)>, Grid, Count)| {
             constants.push(("LOG", f64::from(u8::from(self.log))));
             let slots = vec![Slot::input(0), Slot::output(0)];

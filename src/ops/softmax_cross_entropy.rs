@@ -1,6 +1,7 @@
 //! Cross-entropy of the softmax of logits, with its gradient, in one launch.
 
 use super::softmax::{any_scores, check_rows, log_sum_bound, row_layouts, row_sum};
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Sample, Slot, Step,
@@ -129,7 +130,7 @@ impl Op for SoftmaxCrossEntropy {
             .into_iter()
             .map(|(variant, mut constants, grid, turns)| {
                 constants.push(("LABELS", labels));
-                let source = include_str!("../../shaders/softmax_cross_entropy.wgsl");
+                let source = shader!("softmax_cross_entropy.wgsl");
                 let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0), Slot::output(1)];
                 let dispatch =
                     kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue).turns(turns, 1);

@@ -1,5 +1,6 @@
 //! The largest elements of each row, sorted, with their places.
 
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
@@ -97,7 +98,7 @@ impl Op for TopK {
             ("K", self.k as f64),
         ];
         let slots = vec![Slot::input(0), Slot::output(0), Slot::output(1)];
-        let source = include_str!("../../shaders/top_k.wgsl");
+        let source = shader!("top_k.wgsl");
         vec![Candidate::single(
             "passes",
             kernels::dispatch("top_k", source, &constants, Grid::new(rows, 64), slots, None),
@@ -171,7 +172,7 @@ impl Op for TopKGrad {
             ("K", io.inputs[0].shape.last() as f64),
         ];
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
-        let source = include_str!("../../shaders/top_k_grad.wgsl");
+        let source = shader!("top_k_grad.wgsl");
         let kernel = kernels::dispatch("top_k_grad", source, &constants, Grid::new(elements, 64), slots, epilogue);
         vec![Candidate::single("elements", kernel)]
     }

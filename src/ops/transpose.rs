@@ -1,5 +1,6 @@
 //! The axes of a tensor in another order.
 
+use crate::kernels::shader;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
@@ -64,7 +65,7 @@ pub(super) fn strided_copy(
         (_, true) => "vec2<u64>",
         _ => "vec4<u32>",
     };
-    let source = include_str!("../../shaders/transpose.wgsl").replace("alias S = u32;", &format!("alias S = {word};"));
+    let source = shader!("transpose.wgsl").replace("alias S = u32;", &format!("alias S = {word};"));
     let slots = vec![Slot::input(0), Slot::output(0)];
     let launch = kernels::dispatch(kernel, &source, &constants, Grid::new(elements, 64), slots, None);
     Candidate::single(format!("width{width}"), launch)

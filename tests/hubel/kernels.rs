@@ -106,7 +106,7 @@ fn every_shader_file_is_reached_and_valid_with_its_default_header() {
         if path.file_name().is_some_and(|n| n == "common.wgsl") {
             continue;
         }
-        let source = format!("{}{}{text}", hubel::kernels::COMMON, hubel::kernels::NO_EPILOGUE);
+        let source = format!("{}{}{text}", hubel::kernels::common(), hubel::kernels::NO_EPILOGUE);
         if let Err(e) = naga::front::wgsl::parse_str(&source) {
             unreached.insert(path.clone(), e.emit_to_string(&source));
         }

@@ -7,7 +7,7 @@
 use crate::{harness::sample_graph, networks::build};
 use hubel::{
     graph::{DeviceProfile, Graph, Kind, Node},
-    kernels::{Access, COMMON},
+    kernels::{Access, common},
     nn::{
         Mode,
         models::{Application, Options, all},
@@ -124,7 +124,7 @@ fn line(what: &str, class: &str, plans: &[Plan], folder: Option<&Path>) -> Strin
         names += &called;
         let _ = writeln!(text, "{plan}");
         for dispatch in &plan.dispatches {
-            let own = dispatch.source.strip_prefix(COMMON).unwrap_or(&dispatch.source);
+            let own = dispatch.source.strip_prefix(common()).unwrap_or(&dispatch.source);
             if !known.contains_key(own) {
                 let _ = writeln!(text, "// {} {}\n{own}", dispatch.kernel, dispatch.variant);
             }
@@ -223,12 +223,12 @@ fn plans_and_kernels_are_those_of_the_file() {
         CLASSES[..2].iter().copied().zip(profiles()).flat_map(of).collect()
     }));
     if let Some(folder) = folder {
-        fs::write(folder.join("common"), COMMON).expect("the folder takes files");
+        fs::write(folder.join("common"), common()).expect("the folder takes files");
     }
     let text = format!(
         "# what device launches plan wgsl names: see tests/hubel/plans.rs\n{}\ncommon - - - {} -\n",
         all_lines.join("\n"),
-        short(without_names(COMMON).0)
+        short(without_names(common()).0)
     );
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plans.txt");
     if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
