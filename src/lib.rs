@@ -56,6 +56,7 @@
 //! | `fetch` | published weights over HTTPS | no |
 //! | `cli` | the command `hubel`, the progress bar, options that command lines share | no |
 //! | `testing` | what operations of other crates are tested with | no |
+//! | `live-shaders` | WGSL is read from the source folder at run time; for work on Hubel itself | no |
 //!
 //! # Limits
 //!
@@ -177,7 +178,7 @@ pub mod callbacks {
     };
 }
 
-/// Compiles and runs the Rust blocks of documents.
+/// Documents whose Rust blocks are compiled and run as doctests.
 #[cfg(doctest)]
 mod documents {
     macro_rules! documents {
