@@ -275,7 +275,7 @@ impl Budget {
                 }
                 b'}' | b']' => drop(open.pop()),
                 b',' => match open.last_mut() {
-                    Some((b'{', n @ 0..10)) | Some((b'[', n @ 0..3)) => *n += 1,
+                    Some((b'{', n @ 0..10) | (b'[', n @ 0..3)) => *n += 1,
                     _ => bytes += PLACES,
                 },
                 _ => {}

@@ -485,7 +485,7 @@ impl Graph {
     /// Returns new weights, then new means `m`, then new mean squares `v`, of Adam at the rate α in host number 1.
     ///
     /// All are changed in place: pass each result to [`Graph::update`] with its state.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "the groups of operands that Adam has")]
     pub fn adam(
         &mut self,
         weights: &[Value],
