@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
-    data::{self, picture},
+    data::{self, plots},
     io::save,
     layers::*,
     losses::*,
@@ -115,7 +115,7 @@ fn main() -> Result<()> {
         }
     }
     let series: Vec<(&str, &[f64])> = curves.iter().map(|(name, v)| (name.as_str(), v.as_slice())).collect();
-    picture::lines("training loss", "step", &series)?.save(options.out.join("degradation.png"))?;
+    plots::lines("training loss", "step", &series)?.save(options.out.join("degradation.png"))?;
     println!("picture in {}", options.out.display());
     Ok(())
 }

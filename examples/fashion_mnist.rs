@@ -5,7 +5,7 @@ use clap::Parser;
 use hubel::{
     callbacks::*,
     cli::DeviceOptions,
-    data::{self, picture},
+    data::{self, plots},
     io::save,
     layers::*,
     losses::*,
@@ -81,7 +81,7 @@ fn main() -> Result<()> {
         .callback(ProgressBar::new());
     let history = trainer.fit(&train, fit)?;
     fs::write(out.join("history.csv"), history.to_csv())?;
-    picture::curves(&history.series)?.save(out.join("curves.png"))?;
+    plots::curves(&history.series)?.save(out.join("curves.png"))?;
     let accuracy = history.last("val_accuracy").unwrap_or(0.0);
     println!("test accuracy {:.2}%, curves, logs and weights in {}", 100.0 * accuracy, out.display());
     Ok(())

@@ -99,7 +99,7 @@ fn main() -> Result<()> {
         let smooth = explainer.smooth_grad(&sample, Some(&heat.classes), 0.15, options.smooth, 0)?;
         maps.push((format!("SmoothGrad, {} copies", options.smooth), smooth.maps));
     }
-    picture::heats(&seen, &maps)?
+    plots::heats(&seen, &maps)?
         .save(&options.out)
         .with_context(|| format!("{} cannot be written", options.out.display()))?;
     let class = heat.classes[0];

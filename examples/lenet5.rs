@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use hubel::{
     cli::{DeviceOptions, Interrupt},
-    data::{self, picture},
+    data::{self, plots},
     io::save,
     losses::*,
     metrics::*,
@@ -179,7 +179,7 @@ fn classify(trainer: &Trainer, test: &Dataset, limit: Option<Duration>) -> Resul
 /// Draws curves, the confusion matrix, the worst mistakes, the filters, and one digit's way through the net; returns of
 /// how many test digits.
 fn draw(trainer: &Trainer, history: &History, test: &Dataset, out: &Path, limit: Option<Duration>) -> Result<usize> {
-    picture::curves(&history.series)?.save(out.join("curves.png"))?;
+    plots::curves(&history.series)?.save(out.join("curves.png"))?;
     let probabilities = classify(trainer, test, limit)?;
     let rows: Vec<u32> = (0..probabilities.len() as u32 / 10).collect();
     let labels = test.labels_of(&rows)?.to_f32();
@@ -193,19 +193,19 @@ fn draw(trainer: &Trainer, history: &History, test: &Dataset, out: &Path, limit:
             wrong.push((i as u32, best, label, p[best]));
         }
     }
-    picture::confusion(&confusion, &test.classes)?.save(out.join("confusion.png"))?;
+    plots::confusion(&confusion, &test.classes)?.save(out.join("confusion.png"))?;
     wrong.sort_by(|a, b| b.3.total_cmp(&a.3));
     let mistakes = wrong
         .iter()
         .take(25)
         .map(|&(i, best, label, p)| Ok((test.images.rows(i as usize, 1).context("a test image")?, best, label, p)))
         .collect::<Result<Vec<_>>>()?;
-    picture::mistakes(&mistakes, &test.classes)?.save(out.join("mistakes.png"))?;
+    plots::mistakes(&mistakes, &test.classes)?.save(out.join("mistakes.png"))?;
     let digit = test.rows(&[0])?;
     let maps = trainer.inference(Batch::up_to(1), &["conv1", "conv2"])?.predict_all(&digit)?;
-    picture::feature_maps(&digit, &maps[1..])?.save(out.join("feature_maps.png"))?;
+    plots::feature_maps(&digit, &maps[1..])?.save(out.join("feature_maps.png"))?;
     let weights = trainer.weights()?;
     let kernels: Vec<_> = weights.into_iter().filter(|(_, t)| t.shape().len() == 4).collect();
-    picture::filters(&kernels)?.save(out.join("filters.png"))?;
+    plots::filters(&kernels)?.save(out.join("filters.png"))?;
     Ok(rows.len())
 }

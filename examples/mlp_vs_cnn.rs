@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
-    data::{self, picture},
+    data::{self, plots},
     io::save,
     layers::*,
     losses::*,
@@ -90,8 +90,7 @@ fn main() -> Result<()> {
         println!("{by:>6} {:>7.1}% {:>13.1}%", 100.0 * dense, 100.0 * cnn);
     }
     let series: Vec<(&str, &[f64])> = curves.iter().map(|(name, v)| (*name, v.as_slice())).collect();
-    picture::lines("accuracy on shifted digits", "pixels to the right", &series)?
-        .save(options.out.join("shift.png"))?;
+    plots::lines("accuracy on shifted digits", "pixels to the right", &series)?.save(options.out.join("shift.png"))?;
     println!("picture in {}", options.out.display());
     Ok(())
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
-    data::{self, picture},
+    data::{self, plots},
     io::save,
     layers::*,
     losses::*,
@@ -73,7 +73,7 @@ fn main() -> Result<()> {
     let out = &options.out;
     trainer.save_weights(out.join("mnist_cnn.safetensors"))?;
     fs::write(out.join("history.csv"), history.to_csv())?;
-    picture::curves(&history.series)?.save(out.join("curves.png"))?;
+    plots::curves(&history.series)?.save(out.join("curves.png"))?;
     let accuracy = history.last("val_accuracy").unwrap_or(0.0);
     println!("test accuracy {:.2}%, curves and weights in {}", 100.0 * accuracy, out.display());
     Ok(())

@@ -5,7 +5,7 @@ use clap::Parser;
 use hubel::{
     callbacks::*,
     cli::DeviceOptions,
-    data::{self, picture},
+    data::{self, plots},
     graph::{OpError, Value},
     io::save,
     layers::*,
@@ -122,7 +122,7 @@ fn main() -> Result<()> {
         curves.push((remedy, history.get("val_cross_entropy").unwrap_or_default().to_vec()));
     }
     let series: Vec<(&str, &[f64])> = curves.iter().map(|(name, v)| (*name, v.as_slice())).collect();
-    picture::lines("loss on new digits", "epoch", &series)?.save(options.out.join("overfit.png"))?;
+    plots::lines("loss on new digits", "epoch", &series)?.save(options.out.join("overfit.png"))?;
     println!("picture in {}", options.out.display());
     Ok(())
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
-    data::{picture, prepare},
+    data::{plots, prepare},
     io::{image, save},
     prelude::*,
 };
@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     let probabilities = model.inference(&engine, Batch::up_to(1))?.predict(&sample)?.to_f32();
 
     let classes: Vec<String> = (0..10).map(|d| d.to_string()).collect();
-    picture::prediction(&digit, &classes, &probabilities)?
+    plots::prediction(&digit, &classes, &probabilities)?
         .save(&options.out)
         .with_context(|| format!("{} cannot be written", options.out.display()))?;
     let best = (0..10).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use hubel::{cli::DeviceOptions, data::picture, io::save, layers::*, losses::*, optimizers::*, prelude::*};
+use hubel::{cli::DeviceOptions, data::plots, io::save, layers::*, losses::*, optimizers::*, prelude::*};
 use std::path::PathBuf;
 
 /// Trains an LSTM to predict the next value of a sum of two sines, then lets it go on by itself.
@@ -72,7 +72,7 @@ fn main() -> Result<()> {
     let said: Vec<f64> = seen.iter().map(|&x| f64::from(x)).collect();
     let errors = truth.iter().zip(&said).skip(window).map(|(t, s)| (t - s).abs());
     let mean = errors.sum::<f64>() / AHEAD as f64;
-    picture::lines("a wave and its continuation", "time", &[("wave", &truth), ("LSTM", &said)])?
+    plots::lines("a wave and its continuation", "time", &[("wave", &truth), ("LSTM", &said)])?
         .save(options.out.join("wave.png"))?;
     println!(
         "loss {:.6}; {AHEAD} values ahead, each from its own ones before: mean error {mean:.4}; picture in {}",

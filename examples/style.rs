@@ -11,7 +11,7 @@ use hubel::{
     cli::DeviceOptions,
     data::{
         photo::{self, Filter},
-        picture,
+        plots,
     },
     io::{image, save},
     layers::*,
@@ -147,8 +147,7 @@ fn main() -> Result<()> {
     let curve =
         |of: fn(&hubel::train::StyleStep) -> f32| result.history.iter().map(|at| f64::from(of(at))).collect::<Vec<_>>();
     let (total, style) = (curve(|at| at.total.log10()), curve(|at| at.style.log10()));
-    picture::lines("log10 of the loss", "step", &[("total", &total), ("style", &style)])?
-        .save(out.join("losses.png"))?;
+    plots::lines("log10 of the loss", "step", &[("total", &total), ("style", &style)])?.save(out.join("losses.png"))?;
     if let (Some(first), Some(last)) = (result.history.first(), result.history.last()) {
         println!(
             "loss {:.3} to {:.3}, style {:.3} to {:.3}: {}",

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Parser;
 use hubel::{
-    callbacks::*, cli::DeviceOptions, data::picture, io::save, layers::*, losses::*, metrics::*, nn::FlipMode,
+    callbacks::*, cli::DeviceOptions, data::plots, io::save, layers::*, losses::*, metrics::*, nn::FlipMode,
     optimizers::*, prelude::*,
 };
 use std::{fs, path::PathBuf};
@@ -120,14 +120,14 @@ fn main() -> Result<()> {
     trainer.save_weights(out.join("weights.safetensors"))?;
     fs::write(out.join("classes.txt"), classes.join("\n") + "\n")?;
     fs::write(out.join("history.csv"), history.to_csv())?;
-    picture::curves(&history.series)?.save(out.join("curves.png"))?;
+    plots::curves(&history.series)?.save(out.join("curves.png"))?;
     if validation.is_empty() {
         println!("no pictures were kept for validation; curves, logs and weights in {}", out.display());
         return Ok(());
     }
     let matrix = trainer.confusion_matrix(&validation)?;
     let right: u64 = (0..classes.len()).map(|k| matrix[k][k]).sum();
-    picture::confusion(&matrix, &classes)?.save(out.join("confusion.png"))?;
+    plots::confusion(&matrix, &classes)?.save(out.join("confusion.png"))?;
     println!(
         "validation accuracy {:.1}%; curves, confusion matrix, logs and weights in {}",
         100.0 * right as f64 / validation.len() as f64,

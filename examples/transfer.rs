@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use hubel::{
     cli::DeviceOptions,
-    data::picture,
+    data::plots,
     io::save,
     layers::*,
     losses::*,
@@ -194,7 +194,7 @@ fn main() -> Result<()> {
         );
         trainer.save_weights(options.out.join("transfer.safetensors"))?;
     }
-    picture::curves(&history.series)?.save(options.out.join("curves.png"))?;
+    plots::curves(&history.series)?.save(options.out.join("curves.png"))?;
     println!("curves and weights in {}", options.out.display());
     Ok(())
 }

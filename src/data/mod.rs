@@ -8,8 +8,6 @@
 //!
 //! Invariants: samples and labels have the same number; the order of an epoch is a function of seed and epoch ([`shuffled`]).
 
-#[cfg(feature = "plots")]
-pub(crate) mod diagram;
 #[cfg(feature = "images")]
 mod digit;
 #[cfg(feature = "images")]
@@ -20,7 +18,7 @@ mod mnist;
 #[cfg(feature = "images")]
 pub mod photo;
 #[cfg(feature = "plots")]
-pub mod picture;
+pub mod plots;
 
 #[cfg(feature = "images")]
 pub use digit::prepare;

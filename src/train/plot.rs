@@ -1,6 +1,6 @@
 use crate::{
     Error,
-    data::diagram::{Block, Diagram},
+    data::plots::diagram::{Block, Diagram},
     io::{Flaw, FormatError, image},
     nn::Model,
 };

@@ -1,6 +1,9 @@
 //! Pictures of results: learning curves, confusion matrix, mistakes, feature maps, filters, a
 //! prediction, heat maps.
 
+mod canvas;
+pub(crate) mod diagram;
+
 use crate::io::{Flaw, FormatError, image::to_rgb};
 use crate::tensor::{Data, HostTensor};
 use image::RgbImage;
@@ -9,16 +12,18 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 use std::sync::OnceLock;
 
-pub(super) const INK: RGBColor = RGBColor(38, 42, 51);
-pub(super) const PALE: RGBColor = RGBColor(120, 126, 138);
-pub(super) const LINE: RGBColor = RGBColor(226, 229, 234);
-pub(super) const PAPER: RGBColor = RGBColor(255, 255, 255);
-pub(super) const BLUE: RGBColor = RGBColor(37, 99, 180);
-pub(super) const ORANGE: RGBColor = RGBColor(226, 112, 42);
-pub(super) const FONT: &str = "DejaVu Sans";
-pub(super) const MARGIN: i32 = 24;
+use canvas::*;
+
+const INK: RGBColor = RGBColor(38, 42, 51);
+const PALE: RGBColor = RGBColor(120, 126, 138);
+const LINE: RGBColor = RGBColor(226, 229, 234);
+const PAPER: RGBColor = RGBColor(255, 255, 255);
+const BLUE: RGBColor = RGBColor(37, 99, 180);
+const ORANGE: RGBColor = RGBColor(226, 112, 42);
+const FONT: &str = "DejaVu Sans";
+const MARGIN: i32 = 24;
 const TITLE: f64 = 24.0;
-pub(super) const TEXT: f64 = 17.0;
+const TEXT: f64 = 17.0;
 
 /// The most feature maps, or filters, or inputs of filters, that one layer's picture shows.
 const MOST_TILES: usize = 64;
@@ -376,10 +381,10 @@ pub fn prediction(image: &HostTensor, classes: &[String], probabilities: &[f32])
 /// largest value (viridis). A batch of one is taken too.
 ///
 /// ```
-/// use hubel::{data::picture, prelude::*};
+/// use hubel::{data::plots, prelude::*};
 /// let photo = HostTensor::u8([2, 2, 3], vec![90; 12])?;
 /// let map = HostTensor::f32([2, 2], vec![0.0, 0.0, 0.0, 1.0])?;
-/// let shown = picture::heat(&photo, &map)?;
+/// let shown = plots::heat(&photo, &map)?;
 /// assert!(shown.get_pixel(1, 1)[1] > shown.get_pixel(0, 0)[1]);
 /// # Ok::<(), hubel::Error>(())
 /// ```
@@ -428,307 +433,5 @@ fn shown(picture: &HostTensor) -> Result<RgbImage, FormatError> {
     to_rgb(&HostTensor::f32(picture.shape(), spread).map_err(cannot_draw)?)
 }
 
-/// Returns width and height of a tile of w × h pixels that are a whole number of dots, near `target`.
-fn fit(h: usize, w: usize, target: i32) -> (i32, i32) {
-    let scale = (target / h.max(w).max(1) as i32).max(1);
-    (w as i32 * scale, h as i32 * scale)
-}
-
-fn range(values: &[f32]) -> (f32, f32) {
-    let finite = values.iter().filter(|x| x.is_finite());
-    let (low, high) = finite.fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
-    if low < high { (low, high) } else { (low.min(0.0), low.min(0.0) + 1.0) }
-}
-
-fn mix(a: RGBColor, b: RGBColor, t: f64) -> RGBColor {
-    let channel = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * t.clamp(0.0, 1.0)).round() as u8;
-    RGBColor(channel(a.0, b.0), channel(a.1, b.1), channel(a.2, b.2))
-}
-
-/// Returns the colour of a value from −1 (blue) over 0 (white) to 1 (orange).
-fn diverging(x: f32) -> RGBColor {
-    let end = if x < 0.0 { RGBColor(24, 72, 148) } else { RGBColor(206, 84, 16) };
-    mix(PAPER, end, f64::from(x.abs()))
-}
-
-/// Returns viridis (Smith and van der Walt), of which every eighth is kept, at a value from 0 to 1.
-fn viridis(x: f32) -> RGBColor {
-    const STOPS: [RGBColor; 9] = [
-        RGBColor(68, 1, 84),
-        RGBColor(71, 44, 122),
-        RGBColor(59, 81, 139),
-        RGBColor(44, 113, 142),
-        RGBColor(33, 144, 141),
-        RGBColor(39, 173, 129),
-        RGBColor(92, 200, 99),
-        RGBColor(170, 220, 50),
-        RGBColor(253, 231, 37),
-    ];
-    let at = if x.is_finite() { f64::from(x.clamp(0.0, 1.0)) * 8.0 } else { 0.0 };
-    let i = (at as usize).min(7);
-    mix(STOPS[i], STOPS[i + 1], at - i as f64)
-}
-
-fn cannot_draw(why: impl std::fmt::Display) -> FormatError {
-    FormatError::new(Flaw::Picture, "the picture", "to draw it", why)
-}
-
-/// Returns a line of text as coverage with its width and height, the capitals in the middle of the height.
-///
-/// The backend puts each letter at a whole dot; drawing four times as large and averaging spaces them evenly.
-pub(super) fn mask(text: &str, size: f64) -> Result<(Vec<u8>, i32, i32), FormatError> {
-    const TIMES: i32 = 4;
-    if !register_font() {
-        return Err(cannot_draw("no font"));
-    }
-    let large = size * f64::from(TIMES);
-    let face = if size >= TITLE { FontStyle::Bold } else { FontStyle::Normal };
-    let font = (FONT, large, face).into_font().color(&BLACK);
-    let (w, _) = font.font.box_size(text).map_err(cannot_draw)?;
-    let (w, h) = (w as i32 / TIMES + 2, (size * 1.6) as i32);
-    let mut canvas = Canvas { w: w * TIMES, h: h * TIMES, rgb: vec![255; (w * h * TIMES * TIMES * 3) as usize] };
-    // The backend's baseline lies half a size below the position; capitals are 0.63 sizes high.
-    let y = h * TIMES / 2 - (0.187 * large) as i32;
-    canvas.area().draw_text(text, &font, (0, y)).map_err(cannot_draw)?;
-    let dark = |x: i32, y: i32| 255 - u32::from(canvas.rgb[((y * canvas.w + x) * 3) as usize]);
-    let average = |i: i32| {
-        let dots = (0..TIMES * TIMES).map(|k| dark(i % w * TIMES + k % TIMES, i / w * TIMES + k / TIMES));
-        (dots.sum::<u32>() / (TIMES * TIMES) as u32) as u8
-    };
-    Ok(((0..w * h).map(average).collect(), w, h))
-}
-
-fn register_font() -> bool {
-    static REGISTERED: OnceLock<bool> = OnceLock::new();
-    *REGISTERED.get_or_init(|| {
-        let plain: &[u8] = include_bytes!("font/DejaVuSans-ascii.ttf");
-        let bold: &[u8] = include_bytes!("font/DejaVuSans-Bold-ascii.ttf");
-        plotters::style::register_font(FONT, FontStyle::Normal, plain).is_ok()
-            && plotters::style::register_font(FONT, FontStyle::Bold, bold).is_ok()
-    })
-}
-
-pub(super) struct Canvas {
-    w: i32,
-    h: i32,
-    rgb: Vec<u8>,
-}
-
-impl Canvas {
-    pub(super) fn new(w: i32, h: i32) -> Result<Self, FormatError> {
-        let most = i64::from(crate::io::image::MAX_SIDE);
-        let fits = w > 0 && h > 0 && i64::from(w) * i64::from(h) <= most * most / 2;
-        if !register_font() || !fits {
-            return Err(cannot_draw(format!("{w}×{h} pixels")));
-        }
-        Ok(Canvas { w, h, rgb: vec![255; w as usize * h as usize * 3] })
-    }
-
-    fn area(&mut self) -> DrawingArea<BitMapBackend<'_>, Shift> {
-        BitMapBackend::with_buffer(&mut self.rgb, (self.w as u32, self.h as u32)).into_drawing_area()
-    }
-
-    /// Writes one line whose capitals are centred at `y`; titles are bold.
-    pub(super) fn text(
-        &mut self,
-        text: &str,
-        x: i32,
-        y: i32,
-        size: f64,
-        ink: RGBColor,
-        h: HPos,
-    ) -> Result<(), FormatError> {
-        let (mask, w, height) = mask(text, size)?;
-        let x = match h {
-            HPos::Left => x,
-            HPos::Center => x - w / 2,
-            HPos::Right => x - w,
-        };
-        self.ink(&mask, (w, height), (x, y - height / 2), ink);
-        Ok(())
-    }
-
-    /// Writes one line from bottom to top whose capitals are centred at `x`, its middle at `y`.
-    fn turned_text(&mut self, text: &str, x: i32, y: i32, size: f64, ink: RGBColor) -> Result<(), FormatError> {
-        let (mask, w, h) = mask(text, size)?;
-        let turned: Vec<u8> = (0..w * h).map(|i| mask[(i % h * w + (w - 1 - i / h)) as usize]).collect();
-        self.ink(&turned, (h, w), (x - h / 2, y - w / 2), ink);
-        Ok(())
-    }
-
-    /// Mixes a colour in by a mask of `w` × `h` shares of 255.
-    pub(super) fn ink(&mut self, mask: &[u8], (w, h): (i32, i32), (x, y): (i32, i32), ink: RGBColor) {
-        for i in 0..w * h {
-            let (dx, dy) = (x + i % w, y + i / w);
-            if mask[i as usize] > 0 && (0..self.w).contains(&dx) && (0..self.h).contains(&dy) {
-                let at = ((dy * self.w + dx) * 3) as usize;
-                let under = RGBColor(self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]);
-                self.fill(dx, dy, 1, 1, mix(under, ink, f64::from(mask[i as usize]) / 255.0));
-            }
-        }
-    }
-
-    pub(super) fn fill(&mut self, x: i32, y: i32, w: i32, h: i32, colour: RGBColor) {
-        for row in y.max(0)..(y + h).min(self.h) {
-            let at = |x: i32| ((row * self.w + x.clamp(0, self.w)) * 3) as usize;
-            for dot in self.rgb[at(x)..at(x + w.max(0))].chunks_exact_mut(3) {
-                dot.copy_from_slice(&[colour.0, colour.1, colour.2]);
-            }
-        }
-    }
-
-    /// Fills a tile with `h` × `w` pixels whose colours `colour` gives by row-major index.
-    fn tile(
-        &mut self,
-        x: i32,
-        y: i32,
-        (tile_w, tile_h): (i32, i32),
-        (h, w): (usize, usize),
-        colour: impl Fn(usize) -> RGBColor,
-    ) {
-        let edge = |i: usize, n: usize, size: i32| (i as i64 * i64::from(size) / n as i64) as i32;
-        for i in 0..h {
-            for j in 0..w {
-                let (top, left) = (edge(i, h, tile_h), edge(j, w, tile_w));
-                let (bottom, right) = (edge(i + 1, h, tile_h), edge(j + 1, w, tile_w));
-                self.fill(x + left, y + top, right - left, bottom - top, colour(i * w + j));
-            }
-        }
-    }
-
-    /// Draws a picture into a framed square of `side` dots, its aspect kept.
-    fn picture(&mut self, picture: &HostTensor, x: i32, y: i32, side: i32) -> Result<(), FormatError> {
-        self.framed(&shown(picture)?, x, y, side);
-        Ok(())
-    }
-
-    fn framed(&mut self, rgb: &RgbImage, x: i32, y: i32, side: i32) {
-        let (w, h) = (rgb.width().max(1) as usize, rgb.height().max(1) as usize);
-        let scale = f64::from(side) / w.max(h) as f64;
-        let scale = if scale >= 1.0 { scale.floor() } else { scale };
-        let size = ((w as f64 * scale) as i32, (h as f64 * scale) as i32);
-        let (left, top) = (x + (side - size.0) / 2, y + (side - size.1) / 2);
-        self.fill(left - 1, top - 1, size.0 + 2, size.1 + 2, LINE);
-        self.tile(left, top, size, (h, w), |i| {
-            let p = rgb.get_pixel((i % w) as u32, (i / w) as u32);
-            RGBColor(p[0], p[1], p[2])
-        });
-    }
-
-    pub(super) fn finish(self) -> Result<RgbImage, FormatError> {
-        RgbImage::from_raw(self.w as u32, self.h as u32, self.rgb)
-            .ok_or_else(|| cannot_draw("a buffer of another size"))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tensor::{Philox, Purpose};
-
-    /// Keeps a picture where `HUBEL_PICTURES` names a folder, to be looked at.
-    fn keep(name: &str, picture: &RgbImage) {
-        if let Some(folder) = std::env::var_os("HUBEL_PICTURES") {
-            crate::io::image::save(picture, std::path::Path::new(&folder).join(name)).unwrap();
-        }
-        let first = picture.get_pixel(0, 0);
-        assert!(picture.pixels().filter(|p| *p != first).count() > 500, "{name} is blank");
-    }
-
-    fn noise(rng: &mut Philox, shape: &[usize]) -> HostTensor {
-        let n = shape.iter().product();
-        HostTensor::f32(shape, (0..n).map(|_| rng.normal() as f32).collect()).unwrap()
-    }
-
-    fn digit(i: usize) -> HostTensor {
-        static DIGITS: OnceLock<Option<HostTensor>> = OnceLock::new();
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist/t10k-images-idx3-ubyte.gz");
-        match DIGITS.get_or_init(|| crate::io::idx::open(file).ok()) {
-            Some(m) => m.rows(i, 1).unwrap().reshape([28, 28, 1]).unwrap(),
-            None => HostTensor::u8([28, 28, 1], (0..784).map(|x| (x * (i + 7)) as u8).collect()).unwrap(),
-        }
-    }
-
-    fn names(n: usize) -> Vec<String> {
-        (0..n).map(|i| i.to_string()).collect()
-    }
-
-    #[test]
-    fn curves_of_many_one_and_no_epochs() {
-        let mut rng = Philox::new(1, Purpose::Test, 1);
-        let falling: Vec<f64> = (0..5).map(|i| 0.4 * 0.5f64.powi(i) + 0.02 * rng.unit()).collect();
-        let history = [
-            ("loss".to_string(), falling.clone()),
-            ("accuracy".into(), falling.iter().map(|x| 1.0 - x / 4.0).collect()),
-            ("val_loss".into(), falling.iter().map(|x| x * 0.8 + 0.02).collect()),
-            ("val_accuracy".into(), falling.iter().map(|x| 1.0 - x / 5.0).collect()),
-            ("learning_rate".into(), vec![1e-3; 5]),
-        ];
-        keep("curves.png", &curves(&history).unwrap());
-        let one: Vec<_> = history.iter().map(|(n, v)| (n.clone(), v[..1].to_vec())).collect();
-        keep("curves_one.png", &curves(&one).unwrap());
-        let many = [("loss".to_string(), (0..120).map(|i| 2.3 / (1.0 + f64::from(i) / 9.0)).collect())];
-        keep("curves_many.png", &curves(&many).unwrap());
-        curves(&[("loss".to_string(), vec![f64::NAN])]).unwrap();
-        curves(&[]).unwrap();
-    }
-
-    #[test]
-    fn confusion_matrices_small_and_large() {
-        let mut rng = Philox::new(1, Purpose::Test, 2);
-        let mut count = |i: usize, j: usize| if i == j { 950 + rng.below(60) } else { rng.below(9).saturating_sub(4) };
-        let m: Vec<Vec<u64>> = (0..10).map(|i| (0..10).map(|j| count(i, j) as u64).collect()).collect();
-        keep("confusion.png", &confusion(&m, &names(10)).unwrap());
-        let animals = ["cat", "dog", "a very long class name"].map(String::from);
-        keep("confusion_names.png", &confusion(&[vec![9, 1, 2], vec![0, 5, 5], vec![4, 4, 1]], &animals).unwrap());
-        confusion(&vec![vec![1; 300]; 300], &names(300)).unwrap();
-        assert!(confusion(&[vec![1, 2]], &names(1)).is_err() && confusion(&[], &[]).is_err());
-    }
-
-    #[test]
-    fn mistakes_and_predictions_show_the_picture() {
-        let mistake = |i: usize| (digit(i), i % 10, i * 3 % 10, 0.5 + i as f32 / 60.0);
-        keep("mistakes.png", &mistakes(&(0..25).map(mistake).collect::<Vec<_>>(), &names(10)).unwrap());
-        mistakes(&[], &[]).unwrap();
-        let p = [0.001, 0.0, 0.02, 0.012, 0.0, 0.0, 0.0, 0.96, 0.002, 0.005];
-        keep("prediction.png", &prediction(&digit(0), &names(10), &p).unwrap());
-        assert!(prediction(&digit(0), &names(3), &p).is_err());
-        assert!(prediction(&HostTensor::u8([4], vec![0; 4]).unwrap(), &names(10), &p).is_err());
-    }
-
-    #[test]
-    fn heat_lies_over_pictures_of_its_size_only() {
-        let ramp = HostTensor::f32([1, 28, 28], (0..784).map(|i| i as f32).collect()).unwrap();
-        keep("heats.png", &heats(&digit(0), &[("a ramp".into(), ramp.clone())]).unwrap());
-        let black = HostTensor::u8([28, 28, 3], vec![0; 28 * 28 * 3]).unwrap();
-        let lit = heat(&black, &ramp).unwrap();
-        assert_eq!((lit.get_pixel(0, 0).0, lit.get_pixel(27, 27).0), ([34, 1, 42], [127, 116, 19]));
-        let none = HostTensor::f32([28, 28], vec![0.0; 784]).unwrap();
-        assert_eq!(heat(&black, &none).unwrap().get_pixel(27, 27).0, [34, 1, 42]);
-        assert!(heat(&black, &HostTensor::f32([7, 7], vec![0.0; 49]).unwrap()).is_err());
-    }
-
-    #[test]
-    fn feature_maps_and_filters_of_any_layer() {
-        let mut rng = Philox::new(1, Purpose::Test, 3);
-        let mut layer = |name: &str, shape: &[usize]| (name.to_string(), noise(&mut rng, shape));
-        let layers = [
-            layer("conv2d", &[1, 28, 28, 6]),
-            layer("max_pooling2d", &[1, 14, 14, 6]),
-            layer("conv2d_1", &[1, 10, 10, 16]),
-            layer("wide", &[1, 7, 7, 100]),
-            layer("dense", &[1, 84]),
-            layer("softmax", &[1, 10]),
-        ];
-        keep("feature_maps.png", &feature_maps(&digit(0), &layers).unwrap());
-        let kernels = [
-            layer("conv2d", &[5, 5, 1, 6]),
-            layer("conv2d_1", &[5, 5, 6, 16]),
-            layer("colour", &[7, 7, 3, 64]),
-            layer("large", &[3, 3, 64, 128]),
-        ];
-        keep("filters.png", &filters(&kernels).unwrap());
-        assert!(feature_maps(&digit(0), &[layer("x", &[1, 2, 3])]).is_err());
-        assert!(filters(&[layer("x", &[3, 3])]).is_err());
-    }
-}
+mod tests;

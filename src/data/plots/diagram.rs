@@ -1,6 +1,9 @@
 //! Boxes joined by arrows, from the top down, as SVG and as pictures.
 
-use super::picture::{BLUE, Canvas, FONT, INK, LINE, MARGIN, ORANGE, PALE, PAPER, TEXT, mask};
+use super::{
+    BLUE, FONT, INK, LINE, MARGIN, ORANGE, PALE, PAPER, TEXT,
+    canvas::{Canvas, mask},
+};
 use crate::io::FormatError;
 use image::RgbImage;
 use plotters::style::{RGBColor, text_anchor::HPos};
