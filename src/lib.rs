@@ -154,7 +154,7 @@ pub mod layers {
     pub use crate::ops::Padding::{Same, Valid};
 }
 
-/// Losses of [`train::Compile`](crate::train::Compile).
+/// Losses of [`train::Compile`].
 pub mod losses {
     pub use crate::nn::{
         BinaryCrossentropy, CategoricalCrossentropy, CategoricalHinge, CosineSimilarity, Hinge, Huber, KLDivergence,
@@ -163,7 +163,7 @@ pub mod losses {
     };
 }
 
-/// Metrics of [`train::Compile`](crate::train::Compile).
+/// Metrics of [`train::Compile`].
 pub mod metrics {
     pub use crate::nn::{Accuracy, Auc, BinaryAccuracy, Precision, Recall, RootMeanSquaredError, TopKAccuracy};
 }
@@ -176,7 +176,7 @@ pub mod optimizers {
     };
 }
 
-/// Callbacks of [`train::Fit`](crate::train::Fit).
+/// Callbacks of [`train::Fit`].
 pub mod callbacks {
     pub use crate::train::{
         CallbackState, CsvLogger, Direction, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau,

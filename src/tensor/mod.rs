@@ -1,6 +1,6 @@
 //! Tensors on the host: shapes, element types, random numbers, comparison. Depends on nothing else here.
 //!
-//! - [`Shape`]: extents with a symbolic batch in front ([`Batch`]); a [`Count`] is a number with a fixed part and a part per
+//! - [`Shape`]: extents with a symbolic batch in front ([`struct@Batch`]); a [`Count`] is a number with a fixed part and a part per
 //!   sample, which any batch can be put into.
 //! - [`HostTensor`]: elements of a [`DType`] in row-major order, as files and devices hold them.
 //! - [`Array`]: the same in `f64`, which references are evaluated on.
