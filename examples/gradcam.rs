@@ -12,7 +12,7 @@ use hubel::{
     cli::DeviceOptions,
     data::{
         photo::{self, Filter},
-        picture, prepare,
+        plots, prepare,
     },
     io::{image, save},
     nn::models::{Options as ModelOptions, Preprocessing, Weights, find},
