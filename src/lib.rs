@@ -1,5 +1,79 @@
+//! Convolutional networks on any GPU: training, fine-tuning and inference on Vulkan, Metal and DirectX 12 through
+//! [`wgpu`], with Keras's layers, defaults and file formats.
+//!
+//! ```no_run
+//! use hubel::{layers::*, losses::*, metrics::*, optimizers::*, prelude::*};
+//!
+//! let model = Sequential::new([28, 28, 1])
+//!     .add(Conv2D::new(32, 3).activation(Relu))
+//!     .add(MaxPooling2D::new(2))
+//!     .add(Flatten::new())
+//!     .add(Dense::new(10).activation(Softmax))
+//!     .build()?;
+//! let mnist = data::mnist("examples/data/mnist")?;
+//! let config = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+//! let mut trainer = model.compile(&Engine::new()?, config)?;
+//! trainer.fit(&mnist.train, Fit::epochs(5).validation(&mnist.test))?;
+//! # Ok::<(), hubel::Error>(())
+//! ```
+//!
+//! # Where to start
+//!
+//! - **Train or learn**: [`nn::Sequential`] and [`nn::Input`] build a model, [`nn::Model`]'s `compile` makes a
+//!   [`train::Trainer`]. The repository's `docs/learn` is a course, `docs/guide.md` goes through the API by task.
+//! - **Embed**: [`runtime::Engine::from_wgpu`] takes the application's device, [`train::Inference::record`] records a
+//!   network into its command encoder (`docs/embedding.md`, `examples/embed.rs`).
+//! - **Go below the layers**: [`graph::Graph`] has operations and gradients, [`passes::plan()`] turns a graph into a plan,
+//!   [`runtime::Session`] runs it. An operation of another crate implements [`graph::Op`] (`examples/custom_op.rs`).
+//!
+//! # Modules
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`prelude`], [`layers`], [`losses`], [`metrics`], [`optimizers`], [`callbacks`] | what programs import |
+//! | [`nn`] | layers, models, their files, and the known networks ([`nn::models`]) |
+//! | [`train`] | compile, fit, evaluate, predict; inference, explanations, style transfer |
+//! | [`data`] | data sets, images, and drawings of results |
+//! | [`io`] | readers and writers of files, each within a budget of memory and work |
+//! | [`runtime`] | engines, and the stores and sessions that hold tensors and run plans |
+//! | [`tensor`] | shapes, element types, tensors on the host, random numbers, accuracies |
+//! | [`graph`], [`ops`], [`kernels`], [`passes`] | from an operation's definition to a plan; less stable than the rest |
+//!
+//! # How it works
+//!
+//! A training step (forward, loss, gradients, metrics, optimizer) is one graph. It becomes a [`passes::Plan`] once: operations
+//! are fused, each gets a kernel, each tensor a range of memory. A step then records one command encoder with one
+//! compute pass; nothing is created on the device after the first. The same binary, adapter, driver, plan and seed give the
+//! same bits.
+//!
+//! # Features
+//!
+//! | feature | what it adds | default |
+//! |---|---|---|
+//! | `images` | PNG and JPEG images to and from tensors | yes |
+//! | `weights` | weights in archives: `.keras`, `.npz` and PyTorch's `.pth` | yes |
+//! | `plots` | curves, confusion matrices and feature maps as PNG, plots of models | no |
+//! | `fetch` | published weights over HTTPS | no |
+//! | `cli` | the command `hubel`, the progress bar, options that command lines share | no |
+//! | `testing` | what operations of other crates are tested with | no |
+//! | `live-shaders` | WGSL is read from the source folder at run time; for work on Hubel itself | no |
+//!
+//! # Limits
+//!
+//! Numbers are `f32`. `fit`, `evaluate` and `predict` block, so browsers are not supported. Training takes one input. ONNX files
+//! are not read. No GPU has been measured yet: all tests run on software Vulkan drivers, and the kernels for GPUs are
+//! checked for their results and their validity, not for speed.
+//!
+//! # Errors and panics
+//!
+//! Every fallible call returns [`Error`] or one of its parts. Errors name the layer, node, file or option, say what was
+//! wanted and what came, and what to do. A panic is a bug in Hubel.
+
 #![deny(missing_docs)]
-#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+// No input makes the library panic, and only the progress bar prints.
+#![cfg_attr(not(test), deny(clippy::dbg_macro, clippy::panic, clippy::print_stdout, clippy::todo))]
+#![cfg_attr(not(test), deny(clippy::expect_used, clippy::unimplemented, clippy::unwrap_used))]
 
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -77,7 +151,7 @@ pub mod layers {
     pub use crate::ops::Padding::{Same, Valid};
 }
 
-/// Losses of [`train::Compile`](crate::train::Compile).
+/// Losses of [`train::Compile`].
 pub mod losses {
     pub use crate::nn::{
         BinaryCrossentropy, CategoricalCrossentropy, CategoricalHinge, CosineSimilarity, Hinge, Huber, KLDivergence,
@@ -86,7 +160,7 @@ pub mod losses {
     };
 }
 
-/// Metrics of [`train::Compile`](crate::train::Compile).
+/// Metrics of [`train::Compile`].
 pub mod metrics {
     pub use crate::nn::{Accuracy, Auc, BinaryAccuracy, Precision, Recall, RootMeanSquaredError, TopKAccuracy};
 }
@@ -99,7 +173,7 @@ pub mod optimizers {
     };
 }
 
-/// Callbacks of [`train::Fit`](crate::train::Fit).
+/// Callbacks of [`train::Fit`].
 pub mod callbacks {
     pub use crate::train::{
         CallbackState, CsvLogger, Direction, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau,
@@ -107,6 +181,34 @@ pub mod callbacks {
     };
 }
 
+/// Documents whose Rust blocks are compiled and run as doctests.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/surface.md")]
-struct Surface;
+mod documents {
+    macro_rules! documents {
+        ($($name:ident $path:literal,)*) => {
+            $(#[doc = include_str!(concat!("../", $path))] struct $name;)*
+        };
+    }
+
+    documents! {
+        Readme "README.md",
+        Embedding "docs/embedding.md",
+        Guide "docs/guide.md",
+        DevLayers "docs/dev/layers.md",
+        DevOps "docs/dev/ops.md",
+        DevPlan "docs/dev/plan.md",
+        Convolution "docs/learn/01_convolution.md",
+        LeNet "docs/learn/02_lenet.md",
+        Pooling "docs/learn/03_pooling.md",
+        BatchNorm "docs/learn/04_batch_norm.md",
+        Vgg "docs/learn/05_vgg.md",
+        ResNet "docs/learn/06_resnet.md",
+        SqueezeExcitation "docs/learn/07_squeeze_excitation.md",
+        Overfitting "docs/learn/08_overfitting.md",
+        Augmentation "docs/learn/09_augmentation.md",
+        Transfer "docs/learn/10_transfer.md",
+        LookingInside "docs/learn/11_looking_inside.md",
+        Style "docs/learn/12_style.md",
+        Recurrent "docs/learn/13_recurrent.md",
+    }
+}

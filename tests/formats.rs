@@ -33,10 +33,12 @@ unsafe impl GlobalAlloc for Counting {
         if now < usize::MAX / 2 {
             PEAK.set(PEAK.get().max(now));
         }
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which is also the system's.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
         NOW.set(NOW.get().wrapping_sub(layout.size()));
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which is also the system's.
         unsafe { System.dealloc(p, layout) }
     }
 }

@@ -26,18 +26,22 @@ struct Refusing;
 // SAFETY: every call is passed on to the system's allocator, or answered as one that failed.
 unsafe impl GlobalAlloc for Refusing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which is also the system's.
         if layout.size() > MOST { ptr::null_mut() } else { unsafe { System.alloc(layout) } }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which is also the system's.
         if layout.size() > MOST { ptr::null_mut() } else { unsafe { System.alloc_zeroed(layout) } }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which is also the system's.
         if size > MOST { ptr::null_mut() } else { unsafe { System.realloc(at, layout, size) } }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`, which is also the system's.
         unsafe { System.dealloc(at, layout) }
     }
 }

@@ -2,7 +2,7 @@
 //! `tests/zoo` runs, in minutes for each.
 
 #[path = "hubel/harness.rs"]
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, reason = "the harness is shared, and this test needs a part of it")]
 mod harness;
 #[path = "hubel/networks.rs"]
 mod networks;

@@ -1,4 +1,12 @@
-//! Data sets, pictures of digits, and pictures of results.
+//! Data sets, folders of images, and drawings of results.
+//!
+//! **In**: files and host tensors. **Out**: a [`Dataset`], which is images (or any samples) and labels of the same number, with classes and
+//! weights; [`Trainer`](crate::train::Trainer) takes it.
+//!
+//! - [`mnist()`] reads the digits, `ImageFolder` (feature `images`) a folder for each class, into memory or as a stream.
+//! - `photo` and `prepare` bring single photos to a network's size, `plots` (feature `plots`) draws curves, maps and confusion matrices.
+//!
+//! Invariants: samples and labels have the same number; the order of an epoch is a function of seed and epoch ([`shuffled`]).
 
 #[cfg(feature = "images")]
 mod digit;

@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(crc32c(&[0; 32]), 0x8A91_36AA);
         assert_eq!(crc32c(&[0xFF; 32]), 0x62A8_AB43);
         assert_eq!(crc32c(&(0..32).collect::<Vec<u8>>()), 0x46DD_794E);
-        let noise: Vec<u8> = (0..1000u32).map(|i| (i * i >> 3) as u8).collect();
+        let noise: Vec<u8> = (0..1000u32).map(|i| ((i * i) >> 3) as u8).collect();
         assert!((0..1000).all(|n| crc32c(&noise[..n]) == by_division(&noise[..n])));
         // The first record of every event file of TensorFlow is 24 bytes long, which has this checksum.
         assert_eq!(masked(crc32c(&24u64.to_le_bytes())).to_le_bytes(), [0xA3, 0x7F, 0x4B, 0x22]);

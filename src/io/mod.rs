@@ -1,5 +1,15 @@
 //! Files in and out. Every size that a file states goes through one bounded [`Reader`], and all that a file takes is
 //! drawn on one [`Budget`] before it is taken.
+//!
+//! **In**: bytes that may be hostile. **Out**: host tensors by name, or a [`FormatError`] that names the file, the place, what was wanted
+//! and what came.
+//!
+//! - [`weights`] reads every format and tells them apart by their first bytes; [`safetensors`] also writes.
+//! - [`save`] replaces a file so that the old or the new one survives a crash.
+//! - `image` (feature `images`) decodes PNG and JPEG, `fetch` (feature `fetch`) downloads published weights.
+//!
+//! Invariants: no panic on any input; nothing in a file is executed; no file names another one outside its folder; memory and work are
+//! bounded before they are spent.
 
 #[cfg(feature = "weights")]
 pub mod archive;
@@ -265,7 +275,7 @@ impl Budget {
                 }
                 b'}' | b']' => drop(open.pop()),
                 b',' => match open.last_mut() {
-                    Some((b'{', n @ 0..10)) | Some((b'[', n @ 0..3)) => *n += 1,
+                    Some((b'{', n @ 0..10) | (b'[', n @ 0..3)) => *n += 1,
                     _ => bytes += PLACES,
                 },
                 _ => {}

@@ -253,7 +253,7 @@ fn gather(what: &str, t: &pickle::Tensor, width: u64, storage: &[u8]) -> Result<
     let reach =
         t.shape.iter().zip(&t.strides).try_fold(t.offset, |at, (d, s)| at.checked_add((d - 1).checked_mul(*s)?));
     let end = reach.and_then(|last| last.checked_add(1)?.checked_mul(width));
-    if !end.is_some_and(|end| end <= storage.len() as u64) {
+    if end.is_none_or(|end| end > storage.len() as u64) {
         return Err(outside());
     }
     let count: u64 = t.shape.iter().product();

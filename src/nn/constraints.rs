@@ -144,6 +144,6 @@ impl<'de> Deserialize<'de> for Constraint {
             ("UnitNorm", r#"{"axis":0}"#),
             ("MinMaxNorm", r#"{"min_value":0,"max_value":1,"rate":1,"axis":0}"#),
         ];
-        from_object(d, &defaults, |v| Constraint::deserialize(v))
+        from_object(d, &defaults, Constraint::deserialize)
     }
 }

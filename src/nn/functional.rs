@@ -78,7 +78,7 @@ fn id() -> u64 {
 
 impl Input {
     /// Returns an input of f32 samples of this shape, NHWC without the batch.
-    #[allow(clippy::new_ret_no_self)]
+    #[expect(clippy::new_ret_no_self, reason = "Keras's Input is a function that gives a tensor")]
     pub fn new(shape: impl Into<Vec<usize>>) -> Tensor {
         Self::of(None, &shape.into(), DType::F32)
     }

@@ -118,7 +118,7 @@ impl<'de> Deserialize<'de> for Initializer {
             ("VarianceScaling", r#"{"scale":1,"mode":"fan_in","distribution":"truncated_normal"}"#),
             ("Orthogonal", r#"{"gain":1}"#),
         ];
-        from_object(d, &defaults, |v| Initializer::deserialize(v))
+        from_object(d, &defaults, Initializer::deserialize)
     }
 }
 

@@ -82,7 +82,7 @@ macro_rules! losses {
 
         impl $Loss {
             fn each(&self, $g: &mut Graph, $p: Value, $t: Value) -> Result<Value, OpError> {
-                #[allow(unused_variables)]
+                #[allow(unused_variables, reason = "not every expression that the macro takes uses it")]
                 let $o = self;
                 $each
             }

@@ -44,7 +44,7 @@ impl Sequential {
     }
 
     /// Returns the model with a layer more.
-    #[allow(clippy::should_implement_trait)]
+    #[expect(clippy::should_implement_trait, reason = "Keras's name")]
     pub fn add(mut self, layer: impl IntoLayer) -> Self {
         self.layers.push(layer.into_layer());
         self

@@ -140,13 +140,13 @@ macro_rules! optimizer {
 
         impl Optimizer for $Name {
             fn slots(&self) -> Vec<&'static str> {
-                #[allow(unused_variables)]
+                #[allow(unused_variables, reason = "not every expression that the macro takes uses it")]
                 let $this = self;
                 $slots
             }
 
             fn initial(&self) -> f32 {
-                #[allow(unused_variables)]
+                #[allow(unused_variables, reason = "not every expression that the macro takes uses it")]
                 let $this = self;
                 $initial
             }

@@ -23,19 +23,19 @@ pub struct Regularizer {
 }
 
 /// Returns l1·Σ|w|.
-#[allow(non_snake_case)]
+#[expect(non_snake_case, reason = "Keras's name")]
 pub const fn L1(l1: f32) -> Regularizer {
     Regularizer { l1, l2: 0.0 }
 }
 
 /// Returns l2·Σw².
-#[allow(non_snake_case)]
+#[expect(non_snake_case, reason = "Keras's name")]
 pub const fn L2(l2: f32) -> Regularizer {
     Regularizer { l1: 0.0, l2 }
 }
 
 /// Returns l1·Σ|w| + l2·Σw².
-#[allow(non_snake_case)]
+#[expect(non_snake_case, reason = "Keras's name")]
 pub const fn L1L2(l1: f32, l2: f32) -> Regularizer {
     Regularizer { l1, l2 }
 }

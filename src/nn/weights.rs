@@ -109,7 +109,7 @@ impl Model {
             tensors.retain(|(name, _)| own.contains(name.as_str()));
         }
         if tensors.iter().any(|(name, _)| name.contains("/vars/")) {
-            let named = self.from_numbers(tensors)?;
+            let named = self.named_by_numbers(tensors)?;
             return self.set_weights(named);
         }
         let torch = tensors.iter().any(|(name, _)| name.ends_with(".weight"));
@@ -117,7 +117,7 @@ impl Model {
         if !torch || tensors.iter().all(|(name, _)| names.contains(name.as_str())) {
             return self.set_weights(tensors);
         }
-        let renamed = self.from_torch(tensors)?;
+        let renamed = self.named_by_torch(tensors)?;
         self.set_weights(renamed)
     }
 
@@ -135,7 +135,7 @@ impl Model {
     }
 
     /// Returns tensors that files give numbers, within layers by name or by class, under the weights' names.
-    fn from_numbers(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
+    fn named_by_numbers(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
         const ROOTS: [&str; 2] = ["layers/", "_layer_checkpoint_dependencies/"];
         let mut groups = Groups::new();
         for (name, tensor) in tensors {
@@ -242,7 +242,7 @@ impl Model {
         Ok(())
     }
 
-    fn from_torch(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
+    fn named_by_torch(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
         let mut modules: Vec<(String, HashMap<String, HostTensor>)> = Vec::new();
         for (name, tensor) in tensors {
             let (module, part) = name.rsplit_once('.').unwrap_or(("", &name));

@@ -202,7 +202,7 @@ impl Op for Matmul {
         let columns = format!("{n}u");
         let b_value =
             |name: &str, pair| gemm::read("b", &format!("{name}_o + {}", term(!transpose_b, &columns)), None, pair);
-        let even = |c: Count| c.per_sample == 0 && c.fixed % 2 == 0;
+        let even = |c: Count| c.per_sample == 0 && c.fixed.is_multiple_of(2);
         let a_pairs = even(if transpose_a { e.m } else { e.k }).then_some("a");
         let b_pairs = even(if transpose_b { e.k } else { fixed(n) }).then_some("b");
         let product = Product {

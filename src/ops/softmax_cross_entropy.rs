@@ -72,8 +72,8 @@ impl Op for SoftmaxCrossEntropy {
             // A class that a class number does not name is no term.
             let terms = (0..c).filter(|&k| dense || label(k) > 0.0);
             losses.data[r] = total * s.ln() - terms.map(|k| label(k) * (row[k] - m)).sum::<f64>() + finite;
-            for k in 0..c {
-                dlogits.data[r * c + k] = (row[k] - m).exp() / s * total - label(k) + finite;
+            for (k, x) in row.iter().enumerate() {
+                dlogits.data[r * c + k] = (x - m).exp() / s * total - label(k) + finite;
             }
         }
         vec![dlogits, losses]

@@ -185,7 +185,7 @@ impl HostTensor {
         let strides = super::strides(&self.shape);
         let shape: Vec<usize> = order.iter().map(|&axis| self.shape[axis]).collect();
         let strides: Vec<usize> = order.iter().map(|&axis| strides[axis]).collect();
-        let width = self.dtype().bytes() as usize;
+        let width = self.dtype().bytes();
         let bytes = super::gather(self.bytes(), width, &shape, &strides, 0);
         HostTensor::from_bytes(shape, self.dtype(), &bytes).unwrap_or_else(|_| self.clone())
     }

@@ -4,7 +4,7 @@ use std::fmt;
 ///
 /// Only the outermost axis may be symbolic. The type of the same name, [`struct@Batch`], says how
 /// many samples a plan is built for.
-#[allow(non_upper_case_globals)]
+#[allow(non_upper_case_globals, reason = "named as the type that says how large the batch is")]
 pub const Batch: usize = usize::MAX;
 
 /// How many samples at most one run of a plan takes.

@@ -1,7 +1,10 @@
 //! The test kit: what the crate's own operations must pass, for operations of other crates too (feature `testing`).
 //!
-//! [`check_family`] takes an operation's [`Family`] and holds its kernels against its reference between guards, its
-//! gradients against central differences, and looks whether planted faults are noticed and bad cases refused.
+//! [`check_family`] takes an operation's [`Family`] and compares its kernels with its reference between guards and its gradients with
+//! central differences, and checks that planted faults are noticed and bad cases refused. The crate's tests call its parts one by one.
+//!
+//! A [`Failure`] says which sample, output and element is off, and by how much. [`Run`] says how a graph is run: guarded, with asserted
+//! indices, with a fault, by another variant.
 
 mod branches;
 mod case;

@@ -2,6 +2,7 @@
 
 mod augmentation;
 mod crashes;
+mod documents;
 mod errors;
 mod functional;
 mod fusion;

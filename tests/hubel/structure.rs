@@ -91,13 +91,13 @@ fn the_library_neither_prints_nor_panics_on_purpose() {
     let mut files = Vec::new();
     sources(&Path::new(ROOT).join("src"), &mut files);
     let marks = ["println!", "print!(", "dbg!", "todo!", "unimplemented!", ".unwrap()", ".expect(\"", "panic!("];
-    let wrong: Vec<String> =
-        (files.iter().filter(|(name, _)| !name.contains("progress_bar") && !name.contains("src/bin")))
-            .flat_map(|(name, text)| {
-                let lines = code(text).filter(|l| marks.iter().any(|m| l.contains(m))).map(str::trim);
-                lines.map(|l| format!("{name}: {l}")).collect::<Vec<_>>()
-            })
-            .collect();
+    let exempt = ["progress_bar", "src/bin", "/tests.rs"];
+    let wrong: Vec<String> = (files.iter().filter(|(name, _)| !exempt.iter().any(|part| name.contains(part))))
+        .flat_map(|(name, text)| {
+            let lines = code(text).filter(|l| marks.iter().any(|m| l.contains(m))).map(str::trim);
+            lines.map(|l| format!("{name}: {l}")).collect::<Vec<_>>()
+        })
+        .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

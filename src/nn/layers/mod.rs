@@ -1,4 +1,7 @@
 //! The layers, one file for each or for each family; fields are the configuration, defaults are Keras's.
+//!
+//! Each file declares its layer with `layer!`, which makes the setters and the configuration for files, and adds `new` and `call`.
+//! `layers!` below lists the classes that files can name. Layers compose methods of [`Graph`](crate::graph::Graph) and have no kernels.
 
 mod sizes;
 

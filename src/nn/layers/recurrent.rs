@@ -222,7 +222,7 @@ impl GRU {
         let kind = if self.reset_after { CellKind::GruAfter } else { CellKind::GruBefore };
         let run = Run {
             cell: "gru_cell",
-            kind: kind,
+            kind,
             units: self.units,
             activation: self.activation,
             gate: self.recurrent_activation,
