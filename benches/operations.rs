@@ -24,6 +24,7 @@ use hubel::{
     },
     passes::{Plan, PlanOptions, plan},
     prelude::*,
+    runtime::AdapterInfo,
     tensor::{Array, Philox, Purpose, compare},
 };
 use std::{fs, path::PathBuf, sync::Arc, time::Instant};
@@ -247,10 +248,8 @@ fn shape_case(line: &str) -> Result<(String, Sample)> {
     Ok((format!("{op}/{}", line.split_whitespace().skip(1).collect::<Vec<_>>().join("_")), sample))
 }
 
-fn main() -> Result<()> {
-    env_logger::init();
-    let (flags, filters): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
-    let json = flags.iter().any(|f| f == "--json");
+/// Returns the cases of all operations and of `HUBEL_SHAPES` whose names have each of the filters.
+fn cases(filters: &[String]) -> Result<Vec<(String, Sample)>> {
     let mut cases: Vec<(String, Sample)> = Vec::new();
     for family in FAMILIES {
         cases.extend((family.benches)().into_iter().map(|(name, s)| (format!("{}/{name}", family.name), s)));
@@ -262,27 +261,10 @@ fn main() -> Result<()> {
         }
     }
     cases.retain(|(name, _)| filters.iter().all(|f| name.contains(f.as_str())));
-    // `cargo test --benches` and a filter for another target run nothing here.
-    if cases.is_empty() || !flags.iter().any(|f| f == "--bench") && filters.is_empty() {
-        return Ok(());
-    }
-    let variable = |name: &str| std::env::var(name).ok();
-    let variant = match variable("HUBEL_VARIANT") {
-        None => None,
-        Some(text) => {
-            let (op, name) = text.split_once(':').context("HUBEL_VARIANT: wanted op:name")?;
-            Some((op.to_owned(), name.to_owned()))
-        }
-    };
-    let bench = Bench {
-        engine: Engine::new()?,
-        variant,
-        dump: variable("HUBEL_DUMP").map(PathBuf::from),
-        shaders: variable("HUBEL_SHADERS").map(PathBuf::from),
-        budget_s: variable("BUDGET_S").and_then(|s| s.parse().ok()).unwrap_or(0.5),
-    };
-    let info = bench.engine.info();
-    let [peak, copy] = limits(&bench)?;
+    Ok(cases)
+}
+
+fn print_device(info: &AdapterInfo, [peak, copy]: [f64; 2], json: bool) {
     if json {
         let line = serde_json::json!({
             "adapter": info.name, "backend": info.backend, "driver": info.driver, "subgroup": info.subgroup_lanes,
@@ -304,6 +286,59 @@ fn main() -> Result<()> {
             "case", "gpu ms", "wall ms", "GFLOP/s", "GB/s", "roofline"
         );
     }
+}
+
+fn print_case(name: &str, m: &Measured, [peak, copy]: [f64; 2], json: bool) {
+    let ms = m.gpu.unwrap_or(m.wall);
+    let (gflops, gbs) = (m.flops / ms / 1e6, m.bytes / ms / 1e6);
+    let roofline = (m.flops / peak / 1e6).max(m.bytes / copy / 1e6) / ms;
+    let mut variants: Vec<&str> = m.plan.dispatches.iter().map(|d| d.variant.as_str()).collect();
+    variants.dedup();
+    let passes = m.plan.dispatches.len();
+    if json {
+        let line = serde_json::json!({
+            "case": name, "gpu_ms": m.gpu, "passes": passes, "wall_ms": m.wall, "gflops": gflops,
+            "gb_per_s": gbs, "roofline": roofline, "variant": variants.join("+"),
+        });
+        println!("{line}");
+    } else {
+        let gpu = m.gpu.map_or("-".into(), |ms| format!("{ms:.3}{}", if passes > 1 { "*" } else { " " }));
+        println!(
+            "{name:48} {gpu:>10} {:>10.3} {gflops:>9.2} {gbs:>8.2} {:>7.0}%  {}",
+            m.wall,
+            100.0 * roofline,
+            variants.join("+")
+        );
+    }
+}
+
+fn main() -> Result<()> {
+    env_logger::init();
+    let (flags, filters): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
+    let json = flags.iter().any(|f| f == "--json");
+    let cases = cases(&filters)?;
+    // `cargo test --benches` and a filter for another target run nothing here.
+    if cases.is_empty() || !flags.iter().any(|f| f == "--bench") && filters.is_empty() {
+        return Ok(());
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    let variant = match variable("HUBEL_VARIANT") {
+        None => None,
+        Some(text) => {
+            let (op, name) = text.split_once(':').context("HUBEL_VARIANT: wanted op:name")?;
+            Some((op.to_owned(), name.to_owned()))
+        }
+    };
+    let bench = Bench {
+        engine: Engine::new()?,
+        variant,
+        dump: variable("HUBEL_DUMP").map(PathBuf::from),
+        shaders: variable("HUBEL_SHADERS").map(PathBuf::from),
+        budget_s: variable("BUDGET_S").and_then(|s| s.parse().ok()).unwrap_or(0.5),
+    };
+    let info = bench.engine.info();
+    let [peak, copy] = limits(&bench)?;
+    print_device(info, [peak, copy], json);
     let mut failed = 0;
     for (name, sample) in &cases {
         let m = match bench.measure(name, sample) {
@@ -314,27 +349,7 @@ fn main() -> Result<()> {
                 continue;
             }
         };
-        let ms = m.gpu.unwrap_or(m.wall);
-        let (gflops, gbs) = (m.flops / ms / 1e6, m.bytes / ms / 1e6);
-        let roofline = (m.flops / peak / 1e6).max(m.bytes / copy / 1e6) / ms;
-        let mut variants: Vec<&str> = m.plan.dispatches.iter().map(|d| d.variant.as_str()).collect();
-        variants.dedup();
-        let passes = m.plan.dispatches.len();
-        if json {
-            let line = serde_json::json!({
-                "case": name, "gpu_ms": m.gpu, "passes": passes, "wall_ms": m.wall, "gflops": gflops,
-                "gb_per_s": gbs, "roofline": roofline, "variant": variants.join("+"),
-            });
-            println!("{line}");
-        } else {
-            let gpu = m.gpu.map_or("-".into(), |ms| format!("{ms:.3}{}", if passes > 1 { "*" } else { " " }));
-            println!(
-                "{name:48} {gpu:>10} {:>10.3} {gflops:>9.2} {gbs:>8.2} {:>7.0}%  {}",
-                m.wall,
-                100.0 * roofline,
-                variants.join("+")
-            );
-        }
+        print_case(name, &m, [peak, copy], json);
     }
     if !json && cases.len() > failed {
         println!("\n* one pass for each of several launches");

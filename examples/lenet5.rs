@@ -55,6 +55,13 @@ const MAX_RATE: f64 = 4e-3;
 /// How long test digits are classified for the pictures where there is no device.
 const DRAWING_LIMIT: Duration = Duration::from_secs(10);
 
+/// Returns how long so many evaluations of a digit take.
+fn duration(trainer: &mut Trainer, test: &Dataset, evaluations: usize) -> Result<Duration> {
+    let (few, began) = (test.clone().take(100), Instant::now());
+    trainer.evaluate(&few)?;
+    Ok(began.elapsed().mul_f64(evaluations as f64 / few.len() as f64))
+}
+
 fn main() -> Result<()> {
     let started = Instant::now();
     env_logger::init();
@@ -84,11 +91,8 @@ fn main() -> Result<()> {
         .seed(options.seed);
     let mut trainer = model.compile(&engine, how)?;
     if reference {
-        let (few, began) = (test.clone().take(100), Instant::now());
-        trainer.evaluate(&few)?;
         // Training on a digit costs about three evaluations of it.
-        let evaluations = epochs * (3 * train.len() + test.len());
-        let expected = began.elapsed().mul_f64(evaluations as f64 / few.len() as f64);
+        let expected = duration(&mut trainer, &test, epochs * (3 * train.len() + test.len()))?;
         eprintln!("expected duration: about {:.0} s", expected.as_secs_f64());
     }
 

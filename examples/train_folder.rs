@@ -44,6 +44,32 @@ struct Options {
     device: DeviceOptions,
 }
 
+/// Returns a small convolutional network on images of this size, which are changed at random if `augmented`.
+fn network(size: usize, augmented: bool, classes: usize) -> Result<Model> {
+    let mut net = Sequential::new([size, size, 3]);
+    if augmented {
+        net = net
+            .add(RandomFlip::new(FlipMode::Horizontal))
+            .add(RandomRotation::new(0.05))
+            .add(RandomZoom::new(0.15))
+            .add(RandomContrast::new([0.2, 0.2]));
+    }
+    net = net.add(Rescaling::new(1.0 / 127.5).offset(-1.0));
+    for filters in [16, 32, 64] {
+        net = net
+            .add(Conv2D::new(filters, 3).padding(Same).use_bias(false))
+            .add(BatchNormalization::new().momentum(0.9))
+            .add(Relu)
+            .add(MaxPooling2D::new(2));
+    }
+    Ok(net
+        .add(Conv2D::new(64, 3).padding(Same).activation(Relu))
+        .add(GlobalAveragePooling2D::new())
+        .add(Dropout::new(0.3))
+        .add(Dense::new(classes).activation(Softmax))
+        .build()?)
+}
+
 fn main() -> Result<()> {
     env_logger::init();
     let options = Options::parse();
@@ -74,28 +100,7 @@ fn main() -> Result<()> {
         classes.join(", ")
     );
 
-    let mut net = Sequential::new([options.size, options.size, 3]);
-    if !options.plain {
-        net = net
-            .add(RandomFlip::new(FlipMode::Horizontal))
-            .add(RandomRotation::new(0.05))
-            .add(RandomZoom::new(0.15))
-            .add(RandomContrast::new([0.2, 0.2]));
-    }
-    net = net.add(Rescaling::new(1.0 / 127.5).offset(-1.0));
-    for filters in [16, 32, 64] {
-        net = net
-            .add(Conv2D::new(filters, 3).padding(Same).use_bias(false))
-            .add(BatchNormalization::new().momentum(0.9))
-            .add(Relu)
-            .add(MaxPooling2D::new(2));
-    }
-    let model = net
-        .add(Conv2D::new(64, 3).padding(Same).activation(Relu))
-        .add(GlobalAveragePooling2D::new())
-        .add(Dropout::new(0.3))
-        .add(Dense::new(classes.len()).activation(Softmax))
-        .build()?;
+    let model = network(options.size, !options.plain, classes.len())?;
     eprintln!("{}\n{}", engine.info(), model.summary());
     let how = Compile::new(Adam::new(2e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(options.seed);
     let mut trainer = model.compile(&engine, how)?;

@@ -100,13 +100,23 @@ fn head(features: usize, classes: usize) -> Result<Model> {
     Ok(Sequential::new([features]).add(Dense::new(classes).activation(Softmax).name("head")).build()?)
 }
 
-fn main() -> Result<()> {
-    env_logger::init();
-    let options = Options::parse();
-    save::prepare(options.out.join("transfer.safetensors"))?;
-    let (engine, notice) = options.device.engine()?;
-    notice.iter().for_each(|line| eprintln!("{line}"));
+/// Returns the network that was trained before, without its classifier, and what its inputs are.
+fn pretrained(options: &Options) -> Result<(Model, Preprocessing)> {
+    let application = find(&options.model).with_context(|| format!("no network is called {}", options.model))?;
+    let weights = match options.weights.as_os_str() == "random" {
+        true => Weights::Random,
+        false => Weights::File(options.weights.clone()),
+    };
+    let torchvision = !options.keras && weights != Weights::Random;
+    let how = ModelOptions::no_top().pooling(Pooling::Avg).input_shape([options.size, options.size, 3]);
+    let base = (application.build)(&how.weights(weights).torchvision(torchvision))
+        .context("`examples/fetch mobilenet` fetches weights for MobileNetV2; or give some with --weights")?;
+    let preprocessing = if torchvision { Preprocessing::Torch } else { application.preprocessing };
+    Ok((base, preprocessing))
+}
 
+/// Returns the images of the folder with their classes.
+fn images(options: &Options) -> Result<Dataset> {
     let bar = Bar::new(0).with_message("pictures");
     let images = ImageFolder::new(&options.pictures)
         .image_size([options.size; 2])
@@ -121,19 +131,21 @@ fn main() -> Result<()> {
     bar.finish_and_clear();
     images.skipped.iter().for_each(|e| eprintln!("left out: {e}"));
     let data = images.train;
-    let classes = data.classes.len();
     eprintln!("{} pictures of {}; {} left out", data.len(), data.classes.join(", "), images.skipped.len());
+    Ok(data)
+}
 
-    let application = find(&options.model).with_context(|| format!("no network is called {}", options.model))?;
-    let weights = match options.weights.as_os_str() == "random" {
-        true => Weights::Random,
-        false => Weights::File(options.weights.clone()),
-    };
-    let torchvision = !options.keras && weights != Weights::Random;
-    let how = ModelOptions::no_top().pooling(Pooling::Avg).input_shape([options.size, options.size, 3]);
-    let base = (application.build)(&how.weights(weights).torchvision(torchvision))
-        .context("`examples/fetch mobilenet` fetches weights for MobileNetV2; or give some with --weights")?;
-    let preprocessing = if torchvision { Preprocessing::Torch } else { application.preprocessing };
+fn main() -> Result<()> {
+    env_logger::init();
+    let options = Options::parse();
+    save::prepare(options.out.join("transfer.safetensors"))?;
+    let (engine, notice) = options.device.engine()?;
+    notice.iter().for_each(|line| eprintln!("{line}"));
+
+    let data = images(&options)?;
+    let classes = data.classes.len();
+
+    let (base, preprocessing) = pretrained(&options)?;
     let pictures = || Sequential::new([options.size, options.size, 3]).add(preprocessing).add(base.clone());
 
     // The base's features, once; then the head learns from them in seconds.

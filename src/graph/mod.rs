@@ -19,22 +19,22 @@
 //! - an operation that overwrites an input in place says so by [`Op::in_place`], and every other reader runs before it.
 //!
 //! Where to start: [`Graph::apply`] here, then the [`Op`] trait in `op.rs`, then one operation such as
-//! `src/ops/reshape.rs`. `kernel.rs` has the data that describes kernels, `rewrite.rs` how an operation changes the graph
+//! `src/ops/reshape.rs`. `kernel.rs` has the data that describes kernels, `op.rs` also how an operation changes the graph
 //! around itself.
 
 mod evaluate;
 mod kernel;
 mod op;
 mod program;
-mod rewrite;
+mod types;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use kernel::{
     Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, SOFTWARE_TURNS, Slot, UNIFORM_BYTES,
 };
-pub use op::{Bad, Cost, Family, Fault, Field, Fill, Io, Op, OpError, Sample, Step, TensorType};
+pub use op::{Bad, Cost, Family, Fault, Field, Io, Op, Patch, Readers, RewriteCx, Sample};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
-pub use rewrite::{Patch, Readers, RewriteCx};
+pub use types::{Fill, OpError, Step, TensorType};
 
 use crate::tensor::{DType, Philox, Shape};
 use std::{collections::HashMap, fmt, sync::Arc};

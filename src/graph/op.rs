@@ -1,73 +1,9 @@
-use super::{Candidate, DeviceProfile, Epilogue, Graph, Patch, Program, RewriteCx, Value};
-use crate::tensor::{Accuracy, Array, Count, DType, Philox, Shape};
-use std::{any::Any, fmt, sync::Arc};
+//! The [`Op`] trait and what goes with it: samples, planted faults, local rewrites.
 
-/// The shape and element type of a value.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TensorType {
-    /// Extents, with a symbolic batch in front where there is one.
-    pub shape: Shape,
-    /// Type of the elements.
-    pub dtype: DType,
-}
-
-impl TensorType {
-    /// Returns the type of a tensor of 32-bit floats.
-    pub fn f32(shape: impl Into<Shape>) -> Self {
-        TensorType { shape: shape.into(), dtype: DType::F32 }
-    }
-
-    /// Returns the type of a tensor of these elements.
-    pub fn new(shape: impl Into<Shape>, dtype: DType) -> Self {
-        TensorType { shape: shape.into(), dtype }
-    }
-
-    /// Returns the bytes that a batch of `n` takes, rounded up to whole words; `u64::MAX` where they cannot be counted.
-    pub fn bytes(&self, n: usize) -> u64 {
-        let bytes = self.shape.elements().at(n).saturating_mul(self.dtype.bytes() as u64);
-        bytes.checked_next_multiple_of(4).unwrap_or(u64::MAX)
-    }
-}
-
-impl fmt::Display for TensorType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.dtype, self.shape)
-    }
-}
-
-/// An operation cannot be built on these inputs.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{op}{}: wanted {wanted}, got {got}; {advice}", if .node.is_empty() { String::new() } else { format!(" `{}`", .node) })]
-pub struct OpError {
-    /// The operation's name.
-    pub op: String,
-    /// The node's name.
-    pub node: String,
-    /// What the operation needs.
-    pub wanted: String,
-    /// What it was given.
-    pub got: String,
-    /// What to do.
-    pub advice: String,
-}
-
-impl OpError {
-    /// Returns an error of an operation whose node is not known yet; the graph fills it in.
-    pub fn new(op: &str, wanted: impl Into<String>, got: impl fmt::Display, advice: impl Into<String>) -> Self {
-        OpError {
-            op: op.into(),
-            node: String::new(),
-            wanted: wanted.into(),
-            got: got.to_string(),
-            advice: advice.into(),
-        }
-    }
-
-    /// Returns the error of a gradient operation that has no gradient of its own.
-    pub fn first_order(op: &str) -> Self {
-        OpError::new(op, "a gradient of first order", "one of second order", "differentiate only once through it")
-    }
-}
+use super::types::{Fill, OpError, Step, TensorType};
+use super::{Candidate, DeviceProfile, Epilogue, Graph, Node, Program, Value};
+use crate::tensor::{Accuracy, Array, Count, Philox};
+use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
 /// The types of a node's inputs and outputs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -95,43 +31,6 @@ pub struct Cost {
     pub flops: Count,
     /// Bytes read and written when each value crosses memory once.
     pub bytes: Count,
-}
-
-/// What changes from step to step, as an operation sees it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Step {
-    /// Samples in this batch.
-    pub n: usize,
-    /// The number of the step, from 0.
-    pub step: u32,
-    /// The seed of all random numbers.
-    pub seed: u64,
-    /// Numbers that the host sets anew for each step (learning rate and the like).
-    pub scalars: [f32; Step::N_SCALARS],
-}
-
-impl Step {
-    /// How many host numbers a step carries.
-    pub const N_SCALARS: usize = 16;
-
-    /// Returns step 0 of seed 0 for a batch of `n`.
-    pub fn of(n: usize) -> Self {
-        Step { n, step: 0, seed: 0, scalars: [0.0; Self::N_SCALARS] }
-    }
-
-    /// Returns the record as kernels read it: `n`, `step`, the seed's halves, `1/n`, 0, padding, the scalars.
-    pub fn words(&self) -> [u32; 24] {
-        let mut words = [0; 24];
-        words[0] = self.n as u32;
-        words[1] = self.step;
-        words[2] = self.seed as u32;
-        words[3] = (self.seed >> 32) as u32;
-        words[4] = (1.0 / self.n.max(1) as f32).to_bits();
-        for (word, scalar) in words[8..].iter_mut().zip(self.scalars) {
-            *word = scalar.to_bits();
-        }
-        words
-    }
 }
 
 /// One operation with its attributes: everything that the crate knows about it is stated here once.
@@ -269,55 +168,6 @@ pub enum Field {
     Whole,
 }
 
-/// How a sample's input is filled.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Fill {
-    /// Uniform in [low, high).
-    Uniform(f64, f64),
-    /// Magnitude uniform in [low, high) with a random sign: keeps away from a kink at zero.
-    Away(f64, f64),
-    /// All different, at least `1e-3` apart, in random order: no ties.
-    Distinct,
-    /// Whole numbers in 0..k.
-    Index(usize),
-    /// Rows of the last axis that are one-hot.
-    OneHot,
-    /// Uniform in one of these ranges, each as likely: keeps away from kinks between them, or hits ties.
-    Ranges(&'static [(f64, f64)]),
-}
-
-impl Fill {
-    /// Returns an array of this kind.
-    pub fn array(self, shape: &[usize], rng: &mut Philox) -> Array {
-        let len: usize = shape.iter().product();
-        let data: Vec<f64> = match self {
-            Fill::Uniform(low, high) => (0..len).map(|_| f64::from(rng.uniform(low, high) as f32)).collect(),
-            Fill::Away(low, high) => (0..len)
-                .map(|_| f64::from(rng.uniform(low, high) as f32) * if rng.next_u32() & 1 == 0 { 1.0 } else { -1.0 })
-                .collect(),
-            Fill::Distinct => {
-                let order = rng.permutation(len);
-                let gap = (2.0 / len.max(1) as f64).max(2e-3);
-                order.iter().map(|&i| f64::from((f64::from(i) * gap - gap * len as f64 / 2.0) as f32)).collect()
-            }
-            Fill::Index(k) => (0..len).map(|_| rng.below(k) as f64).collect(),
-            Fill::OneHot => {
-                let last = shape.last().copied().unwrap_or(1).max(1);
-                let mut data = vec![0.0; len];
-                data.chunks_mut(last).for_each(|row| row[rng.below(last)] = 1.0);
-                data
-            }
-            Fill::Ranges(ranges) => (0..len)
-                .map(|_| {
-                    let (low, high) = rng.pick(ranges);
-                    f64::from(rng.uniform(low, high) as f32)
-                })
-                .collect(),
-        };
-        Array { shape: shape.to_vec(), data }
-    }
-}
-
 /// An operation on random inputs: from it follow correctness tests, gradient checks and benches.
 #[derive(Debug, Clone)]
 pub struct Sample {
@@ -401,4 +251,148 @@ pub struct Family {
     pub differentiable: bool,
     /// The relative error allowed in the 64-bit gradient check.
     pub gradcheck: f64,
+}
+
+/// The live nodes that read each value, in order, once for each operand; a result of the graph counts as
+/// [`Readers::RESULT`].
+#[derive(Debug, Clone, Default)]
+pub struct Readers(HashMap<Value, Vec<usize>>);
+
+impl Readers {
+    /// The reader of a value that is a result of the graph.
+    pub const RESULT: usize = usize::MAX;
+
+    /// Returns the readers of a graph's values.
+    pub fn of(graph: &Graph) -> Self {
+        let live = graph.live();
+        let nodes = graph.nodes().iter().enumerate().filter(|(i, _)| live[*i]);
+        let operands = nodes.flat_map(|(i, node)| node.inputs.iter().map(move |&v| (v, i)));
+        let mut readers: HashMap<Value, Vec<usize>> = HashMap::new();
+        for (v, i) in operands.chain(graph.outputs().iter().map(|(_, v)| (*v, Self::RESULT))) {
+            readers.entry(v).or_default().push(i);
+        }
+        Readers(readers)
+    }
+
+    /// Returns the readers of a value.
+    pub fn of_value(&self, v: Value) -> &[usize] {
+        self.0.get(&v).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The graph around the node of an operation, for [`Op::rewrite`].
+#[derive(Debug, Clone, Copy)]
+pub struct RewriteCx<'a> {
+    graph: &'a Graph,
+    readers: &'a Readers,
+    node: usize,
+    shards: Option<(Value, &'a [Value])>,
+}
+
+impl<'a> RewriteCx<'a> {
+    /// Returns the surroundings of node number `node`.
+    pub fn new(graph: &'a Graph, readers: &'a Readers, node: usize) -> Self {
+        RewriteCx { graph, readers, node, shards: None }
+    }
+
+    /// Returns the same surroundings where the matrix `whole` exists only as these matrices of some of its rows each.
+    pub fn with_shards(self, whole: Value, shards: &'a [Value]) -> Self {
+        RewriteCx { shards: Some((whole, shards)), ..self }
+    }
+
+    /// Returns the graph.
+    pub fn graph(&self) -> &'a Graph {
+        self.graph
+    }
+
+    /// Returns the node to rewrite.
+    pub fn node(&self) -> &'a Node {
+        &self.graph.nodes()[self.node]
+    }
+
+    /// Returns a result of the node.
+    pub fn output(&self, k: usize) -> Value {
+        Value { node: self.node as u32, output: k as u32 }
+    }
+
+    /// Returns the node that computes an input, if nothing else reads that input.
+    pub fn sole_producer(&self, input: usize) -> Option<&'a Node> {
+        let v = *self.node().inputs.get(input)?;
+        (self.readers.of_value(v) == [self.node]).then(|| self.graph.node(v))
+    }
+
+    /// Returns the nodes that read a value, with result 0 of each.
+    pub fn readers(&self, v: Value) -> impl Iterator<Item = (Value, &'a Node)> {
+        let nodes = self.readers.of_value(v).iter().filter(|&&i| i != Readers::RESULT);
+        nodes.map(|&i| (Value { node: i as u32, output: 0 }, &self.graph.nodes()[i]))
+    }
+
+    /// Returns the matrices of some rows each, in order, that an input has to be read from, where it is too large for one
+    /// binding.
+    pub fn shards(&self, input: usize) -> Option<&'a [Value]> {
+        let v = self.node().inputs.get(input)?;
+        self.shards.filter(|(whole, _)| whole == v).map(|(_, shards)| shards)
+    }
+
+    /// Returns the patch of one operation on values of the graph, whose results take the place of `replaced`, in order.
+    ///
+    /// `None` where the operation refuses its inputs.
+    pub fn patch(&self, op: impl Op, inputs: &[Value], replaced: &[Value]) -> Option<Patch> {
+        let mut patch = Patch::default();
+        let inputs: Vec<Value> = inputs.iter().map(|&v| patch.tap(self.graph, v)).collect();
+        let outputs = patch.graph.apply(op, &inputs).ok()?;
+        replaced.iter().zip(outputs).for_each(|(&old, new)| patch.replace(old, new));
+        Some(patch)
+    }
+}
+
+/// A change of a graph around one node: new nodes, and the values that they take the place of.
+///
+/// ```
+/// use hubel::{graph::Patch, prelude::*};
+/// let mut g = Graph::new();
+/// let x = g.input("x", [Batch, 4], F32);
+/// let y = g.scale(x, 1.0)?;
+/// let mut patch = Patch::default();
+/// let tap = patch.tap(&g, x);
+/// patch.replace(y, tap);
+/// assert_eq!(patch.replaced().len(), 1);
+/// # Ok::<(), hubel::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Patch {
+    /// The new nodes. Its inputs are the values that [`Patch::tap`] reads from the graph around it.
+    pub graph: Graph,
+    taps: HashMap<Value, Value>,
+    replaced: Vec<(Value, Value)>,
+}
+
+impl Patch {
+    /// Returns the value of [`Patch::graph`] that is the value `v` of the graph to change.
+    pub fn tap(&mut self, graph: &Graph, v: Value) -> Value {
+        let ty = graph.ty(v);
+        let tap = self.graph.input("tap", ty.shape.clone(), ty.dtype);
+        self.taps.insert(tap, v);
+        tap
+    }
+
+    /// Puts `new`, a value of [`Patch::graph`], in the place of `old`, a value of the graph to change.
+    pub fn replace(&mut self, old: Value, new: Value) {
+        self.replaced.push((old, new));
+    }
+
+    /// Returns the taps, as (value of [`Patch::graph`], value of the graph to change).
+    pub fn taps(&self) -> impl Iterator<Item = (Value, Value)> {
+        self.taps.iter().map(|(&tap, &source)| (tap, source))
+    }
+
+    /// Returns whether the patch reads a value of the graph to change.
+    pub fn reads(&self, v: Value) -> bool {
+        self.taps.values().any(|&tapped| tapped == v)
+    }
+
+    /// Returns the values replaced, as (value of the graph to change, value of [`Patch::graph`]).
+    pub fn replaced(&self) -> &[(Value, Value)] {
+        &self.replaced
+    }
 }

@@ -64,29 +64,3 @@ impl HostTensor {
         Array { shape: self.shape().to_vec(), data }
     }
 }
-
-/// Returns the elements of `width` bytes at `offset + Σ coordinate · stride` for all coordinates of a shape, the last
-/// running fastest; strides and offset count elements. The caller makes sure that they lie inside `bytes`.
-pub(crate) fn gather(bytes: &[u8], width: usize, shape: &[usize], strides: &[usize], offset: usize) -> Vec<u8> {
-    let count: usize = shape.iter().product();
-    let mut out = Vec::with_capacity(count * width);
-    for i in 0..count {
-        let mut rest = i;
-        let at = shape.iter().zip(strides).rev().fold(offset, |at, (&extent, &stride)| {
-            let step = rest % extent * stride;
-            rest /= extent;
-            at + step
-        });
-        out.extend_from_slice(&bytes[at * width..(at + 1) * width]);
-    }
-    out
-}
-
-/// Returns the row-major strides of a shape.
-pub fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut strides = vec![1; shape.len()];
-    for i in (0..shape.len().saturating_sub(1)).rev() {
-        strides[i] = strides[i + 1] * shape[i + 1];
-    }
-    strides
-}

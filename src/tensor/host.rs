@@ -1,4 +1,4 @@
-use super::DType;
+use super::{DType, strides};
 use half::{bf16, f16};
 
 /// A tensor in host memory could not be made or read as asked.
@@ -182,11 +182,11 @@ impl HostTensor {
 
     /// Returns the tensor with its axes in this order, which names each once.
     pub(crate) fn transposed(&self, order: &[usize]) -> HostTensor {
-        let strides = super::strides(&self.shape);
+        let strides = strides(&self.shape);
         let shape: Vec<usize> = order.iter().map(|&axis| self.shape[axis]).collect();
         let strides: Vec<usize> = order.iter().map(|&axis| strides[axis]).collect();
         let width = self.dtype().bytes();
-        let bytes = super::gather(self.bytes(), width, &shape, &strides, 0);
+        let bytes = gather(self.bytes(), width, &shape, &strides, 0);
         HostTensor::from_bytes(shape, self.dtype(), &bytes).unwrap_or_else(|_| self.clone())
     }
 
@@ -194,4 +194,21 @@ impl HostTensor {
     pub fn reshape(self, shape: impl Into<Vec<usize>>) -> Result<HostTensor, TensorError> {
         Self::new(shape, self.data)
     }
+}
+
+/// Returns the elements of `width` bytes at `offset + Σ coordinate · stride` for all coordinates of a shape, the last
+/// running fastest; strides and offset count elements. The caller makes sure that they lie inside `bytes`.
+pub(crate) fn gather(bytes: &[u8], width: usize, shape: &[usize], strides: &[usize], offset: usize) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut out = Vec::with_capacity(count * width);
+    for i in 0..count {
+        let mut rest = i;
+        let at = shape.iter().zip(strides).rev().fold(offset, |at, (&extent, &stride)| {
+            let step = rest % extent * stride;
+            rest /= extent;
+            at + step
+        });
+        out.extend_from_slice(&bytes[at * width..(at + 1) * width]);
+    }
+    out
 }

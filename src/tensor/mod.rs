@@ -18,9 +18,9 @@ mod shape;
 
 pub use accuracy::{Accuracy, Mismatch, UNIT, compare, ulp};
 pub(crate) use accuracy::{maximum, rank};
-pub(crate) use array::gather;
-pub use array::{Array, strides};
+pub use array::Array;
 pub use dtype::DType;
+pub(crate) use host::gather;
 pub use host::{Data, HostTensor, TensorError};
 pub use philox::{Philox, Purpose, philox_key, philox4x32, stream_id, unit_f32};
-pub use shape::{Batch, Count, Shape};
+pub use shape::{Batch, Count, Shape, strides};

@@ -214,3 +214,12 @@ impl<const R: usize> From<[usize; R]> for Shape {
         Shape::from(dims.as_slice())
     }
 }
+
+/// Returns the row-major strides of a shape.
+pub fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for i in (0..shape.len().saturating_sub(1)).rev() {
+        strides[i] = strides[i + 1] * shape[i + 1];
+    }
+    strides
+}

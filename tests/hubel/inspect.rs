@@ -138,6 +138,10 @@ fn heat_and_saliency_are_what_central_differences_say() {
     let smooth = explainer.smooth_grad(&pictures, None, 0.0, 3, 1).expect("a map");
     near("smooth", &smooth.maps.to_f32(), &plain.maps.to_array().data, 1e-5);
     let noisy = explainer.smooth_grad(&pictures, None, 0.2, 3, 1).expect("a map");
+    // The noise is a share of an image's range: one colour has none.
+    let grey = HostTensor::f32(pictures.shape(), vec![0.5; pictures.to_f32().len()]).expect("images");
+    let [with, without] = [0.2, 0.0].map(|noise| explainer.smooth_grad(&grey, None, noise, 1, 1).expect("a map"));
+    assert_eq!(with, without);
     assert!(noisy.maps != plain.maps && noisy.classes == plain.classes);
     assert_eq!(noisy, explainer.smooth_grad(&pictures, None, 0.2, 3, 1).expect("a map"), "one seed, one map");
 }

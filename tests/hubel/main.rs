@@ -21,6 +21,7 @@ mod passes;
 mod plans;
 mod promises;
 mod shared_tiles;
+mod sources;
 mod structure;
 mod training;
 mod watching;

@@ -17,7 +17,7 @@ fn sources(folder: &Path, out: &mut Vec<(String, String)>) {
         let path = entry.expect("a readable folder").path();
         if path.is_dir() {
             sources(&path, out);
-        } else if path.extension().is_some_and(|e| e == "rs") && path.file_name().is_some_and(|n| n != "tests.rs") {
+        } else if path.extension().is_some_and(|e| e == "rs") {
             let name = path.strip_prefix(ROOT).expect("inside the crate").to_string_lossy().replace('\\', "/");
             out.push((name, fs::read_to_string(&path).expect("sources are text")));
         }
