@@ -128,7 +128,7 @@ impl Bench {
 /// Multiply-adds on registers alone: what the adapter computes at most.
 #[derive(Debug)]
 struct Peak {
-    turns: usize,
+    iterations: usize,
 }
 
 const CHAINS: usize = 16;
@@ -164,7 +164,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 }}
 ",
             each(&|c| format!("    var c{c} = a + {c}.0;\n")),
-            self.turns,
+            self.iterations,
             each(&|c| format!("        c{c} = c{c} * a + b;\n").repeat(4)),
             (0..CHAINS).map(|c| format!("c{c}")).collect::<Vec<_>>().join(" + "),
         );
@@ -181,16 +181,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 /// Returns GFLOP/s of registers and GB/s of a copy.
 fn limits(bench: &Bench) -> Result<[f64; 2]> {
     let software = bench.engine.profile().class == DeviceClass::Cpu;
-    let (lanes, turns, floats) = if software { (256, 2_000, 2 << 20) } else { (1 << 20, 1_000, 16 << 20) };
+    let (lanes, iterations, floats) = if software { (256, 2_000, 2 << 20) } else { (1 << 20, 1_000, 16 << 20) };
     let input = |n: usize| vec![(TensorType::f32([Batch]), Fill::Uniform(0.1, 0.9), n)];
     let typed = |n: usize| input(n).into_iter().map(|(ty, fill, _)| (ty, fill)).collect();
     let time = |name: &str, sample: Sample| -> Result<f64> {
         let m = bench.measure(name, &sample)?;
         Ok(m.gpu.unwrap_or(m.wall) / 1e3)
     };
-    let peak = time("peak/multiply_add", Sample::new(Peak { turns }, typed(lanes), lanes))?;
+    let peak = time("peak/multiply_add", Sample::new(Peak { iterations }, typed(lanes), lanes))?;
     let copy = time("peak/copy", Sample::new(Elementwise::named("neg")?, typed(floats), floats))?;
-    Ok([(lanes * turns * CHAINS * 4 * 2) as f64 / peak / 1e9, (floats * 8) as f64 / copy / 1e9])
+    Ok([(lanes * iterations * CHAINS * 4 * 2) as f64 / peak / 1e9, (floats * 8) as f64 / copy / 1e9])
 }
 
 fn extents(text: &str) -> Result<Vec<usize>> {

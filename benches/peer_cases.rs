@@ -1,7 +1,7 @@
 //! One case at a time, in a process of its own, with the numbers that other engines get.
 //!
 //! `cargo bench --bench peer_cases -- CASE` prints one JSON line; `list` names the cases. Inputs and weights
-//! come from a hash of (seed, index) that runs over NCHW pictures, OIHW kernels and (out, in) matrices.
+//! come from a hash of (seed, index) that runs over NCHW images, OIHW kernels and (out, in) matrices.
 //!
 //! `check` is Σ|y|, backward Σ|gradients| for an output gradient of ones; `check2` is Σ y·fill(seed 9), backward
 //! Σ|gradients| for the output gradient fill(seed 10). Of training they are the losses of the fourth and the second
@@ -72,7 +72,7 @@ fn kernel(seed: u32, k: usize, ic: usize, oc: usize) -> Result<HostTensor> {
     Ok(HostTensor::f32([k, k, ic, oc], data)?)
 }
 
-/// A matrix hashed as (out, in); its input is a picture flattened as (c, pixels) where `channels` says so.
+/// A matrix hashed as (out, in); its input is an image flattened as (c, pixels) where `channels` says so.
 fn dense(seed: u32, input: usize, output: usize, channels: usize) -> Result<HostTensor> {
     let hashed = fill(seed, input * output, he(input));
     let pixels = input / channels;
@@ -177,8 +177,8 @@ fn to_nchw(data: &[f32], shape: &[usize]) -> Vec<f32> {
     out
 }
 
-/// A picture hashed as NCHW, stored as NHWC.
-fn picture(seed: u32, [n, h, w, c]: [usize; 4]) -> Result<HostTensor> {
+/// An image hashed as NCHW, stored as NHWC.
+fn image(seed: u32, [n, h, w, c]: [usize; 4]) -> Result<HostTensor> {
     let hashed = fill(seed, n * h * w * c, 1.0);
     let mut data = Vec::with_capacity(hashed.len());
     for (i, p, k) in (0..n).flat_map(|i| (0..h * w).flat_map(move |p| (0..c).map(move |k| (i, p, k)))) {
@@ -194,7 +194,7 @@ fn operation(name: &str) -> Result<Option<Case>> {
         let mut case = Case::new(n);
         let out = (side + 2 * p - r) / s + 1;
         case.flops = 2.0 * (n * k * out * out * (c / g) * r * r) as f64;
-        let x = case.input("x", picture(1, [n, side, side, c])?);
+        let x = case.input("x", image(1, [n, side, side, c])?);
         let w = case.weight("w", kernel(2, r, c / g, k)?);
         let options = Conv2dOptions::explicit([[p, p]; 2]).strides([s, s]).groups(g);
         let y = case.graph.conv2d(x, w, options)?;
@@ -218,14 +218,14 @@ fn operation(name: &str) -> Result<Option<Case>> {
         }
         "maxpool2_n8_c64_112" => {
             let mut case = Case::new(8);
-            let x = case.input("x", picture(1, [8, 112, 112, 64])?);
+            let x = case.input("x", image(1, [8, 112, 112, 64])?);
             let y = case.graph.max_pool2d(x, Pool2dOptions::new(2))?;
             case.result(y, backward.then_some(&[x]))?
         }
         "bn_train_n8_c64_56" => {
             let mut case = Case::new(8);
-            let x = case.input("x", picture(1, [8, 56, 56, 64])?);
-            let factor = case.input("factor", picture(2, [8, 56, 56, 64])?);
+            let x = case.input("x", image(1, [8, 56, 56, 64])?);
+            let factor = case.input("factor", image(2, [8, 56, 56, 64])?);
             let channel = |v: f32| HostTensor::f32([64], vec![v; 64]);
             let (gamma, beta) = (case.weight("gamma", channel(1.0)?), case.weight("beta", channel(0.0)?));
             let [y, ..] = case.graph.batch_norm(x, gamma, beta, 1e-5)?;
@@ -279,7 +279,7 @@ impl Net {
         Ok(self.case.graph.relu(x)?)
     }
 
-    /// `channels` says that the input is a picture flattened as (h, w, channels).
+    /// `channels` says that the input is an image flattened as (h, w, channels).
     fn dense(&mut self, x: Value, units: usize, channels: usize) -> Result<Value> {
         self.seed += 1;
         let inputs = self.case.graph.shape(x).last();
@@ -360,7 +360,7 @@ fn network(name: &str) -> Result<Option<Case>> {
     };
     let mut net = Net { case: Case::new(n), seed: 100, training, trained: Vec::new() };
     net.case.images = n;
-    let x = net.case.input("x", picture(1, [n, side, side, channels])?);
+    let x = net.case.input("x", image(1, [n, side, side, channels])?);
     let logits = match name.split('_').next() {
         Some("lenet5") => net.lenet5(x)?,
         Some("resnet18c") => net.resnet(x, [2, 2, 2, 2], false)?,
@@ -477,8 +477,8 @@ fn run(name: &str, start: Instant, engine: &Engine, case: &Case) -> Result<serde
     line["check"] = sum()?.into();
     if case.backward {
         let i = inputs.iter().position(|p| p.name == "dy").context("an output gradient")?;
-        let shape: [usize; 4] = inputs[i].ty.shape.at(case.n).try_into().ok().context("a picture")?;
-        queue.write_buffer(&buffers[i], 0, picture(10, shape)?.bytes());
+        let shape: [usize; 4] = inputs[i].ty.shape.at(case.n).try_into().ok().context("an image")?;
+        queue.write_buffer(&buffers[i], 0, image(10, shape)?.bytes());
         iterate(0)?;
         line["check2"] = sum()?.into();
     } else {

@@ -63,8 +63,9 @@ fn kernel(name: &str, io: &Io, source: &str, slots: Vec<Slot>) -> Vec<Candidate>
     let rows = shape.rows();
     let constants =
         [("C", shape.last() as f64), ("ROWS", rows.fixed as f64), ("ROWS_PER_SAMPLE", rows.per_sample as f64)];
-    let turns = Count { fixed: 2 * shape.last() as u64, per_sample: 0 };
-    let dispatch = kernels::dispatch(name, source, &constants, Grid::new(rows, 64), slots, None).turns(turns, 1);
+    let iterations = Count { fixed: 2 * shape.last() as u64, per_sample: 0 };
+    let dispatch =
+        kernels::dispatch(name, source, &constants, Grid::new(rows, 64), slots, None).iterations(iterations, 1);
     vec![Candidate::single("rows", dispatch)]
 }
 
@@ -243,9 +244,9 @@ fn main() -> Result<()> {
         .add(Dense::new(10).activation(Softmax))
         .build()?;
     println!("{}", model.summary());
-    let how = Compile::new(Adam::new(3e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy);
-    let mut trainer = model.compile(&engine, how)?;
+    let config = Compile::new(Adam::new(3e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+    let mut trainer = model.compile(&engine, config)?;
     let history = trainer.fit(&mnist.train.take(10_000), Fit::epochs(2).batch(64).validation(&mnist.test))?;
-    println!("accuracy on the test pictures: {:.1}%", 100.0 * history.last("val_accuracy").unwrap_or_default());
+    println!("accuracy on the test images: {:.1}%", 100.0 * history.last("val_accuracy").unwrap_or_default());
     Ok(())
 }

@@ -14,7 +14,7 @@ use hubel::{
 };
 use std::{cell::RefCell, path::PathBuf, rc::Rc};
 
-/// Trains plain and residual nets of several depths on small pictures and draws their losses.
+/// Trains plain and residual nets of several depths on small images and draws their losses.
 #[derive(Parser)]
 struct Options {
     /// Layers with weights: 6n + 2
@@ -23,7 +23,7 @@ struct Options {
     /// Filters of the first stage; the others have twice and four times as many
     #[arg(long, default_value_t = 8)]
     filters: usize,
-    /// Steps of 32 pictures
+    /// Steps of 32 images
     #[arg(long, default_value_t = 200)]
     steps: u64,
     /// Seed of weights and order
@@ -32,7 +32,7 @@ struct Options {
     /// Folder of the four MNIST files
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: PathBuf,
-    /// Folder for the picture
+    /// Folder for the image
     #[arg(long, default_value = "out/degradation")]
     out: PathBuf,
     #[command(flatten)]
@@ -100,9 +100,9 @@ fn main() -> Result<()> {
             let name = format!("{} {depth}", if residual { "residual" } else { "plain" });
             let model = network(depth, options.filters, residual)?;
             eprintln!("{name}: {} weights", model.count_params());
-            let how =
+            let config =
                 Compile::new(Sgd::new(0.05).momentum(0.9), SparseCategoricalCrossentropy::new()).seed(options.seed);
-            let mut trainer = model.compile(&engine, how)?;
+            let mut trainer = model.compile(&engine, config)?;
             let losses = Losses::default();
             let fit = Fit::epochs(1).batch(32).seed(options.seed).max_steps(options.steps).read_every_step();
             trainer.fit(&train, fit.callback(losses.clone()).callback(ProgressBar::new()))?;
@@ -116,6 +116,6 @@ fn main() -> Result<()> {
     }
     let series: Vec<(&str, &[f64])> = curves.iter().map(|(name, v)| (name.as_str(), v.as_slice())).collect();
     plots::lines("training loss", "step", &series)?.save(options.out.join("degradation.png"))?;
-    println!("picture in {}", options.out.display());
+    println!("image in {}", options.out.display());
     Ok(())
 }

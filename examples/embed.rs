@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     let output = buffer(BATCH * 10, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC);
     let shown = buffer(BATCH * 10, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
 
-    // In an application the pictures come from its own passes; here from the test set.
+    // In an application the images come from its own passes; here from the test set.
     let test = data::mnist(format!("{ROOT}/mnist"))?.test.pad(2)?.standardize(0.1307, 0.3081);
     let rows: Vec<u32> = (0..BATCH as u32).collect();
     queue.write_buffer(&input, 0, test.rows(&rows)?.bytes());

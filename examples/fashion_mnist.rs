@@ -15,7 +15,7 @@ use hubel::{
 };
 use std::{fs, path::PathBuf};
 
-/// Trains a small CNN on pictures of clothes.
+/// Trains a small CNN on images of clothes.
 #[derive(Parser)]
 struct Options {
     /// Epochs
@@ -66,10 +66,10 @@ fn main() -> Result<()> {
         .build()?;
     eprintln!("{}\n{}", engine.info(), model.summary());
     let steps = (options.epochs * train.len().div_ceil(options.batch)) as u64;
-    let how = Compile::new(Adam::new(OneCycle::new(4e-3, steps)), SparseCategoricalCrossentropy::new())
+    let config = Compile::new(Adam::new(OneCycle::new(4e-3, steps)), SparseCategoricalCrossentropy::new())
         .metric(Accuracy)
         .seed(options.seed);
-    let mut trainer = model.compile(&engine, how)?;
+    let mut trainer = model.compile(&engine, config)?;
     let out = &options.out;
     let best = ModelCheckpoint::new(out.join("best.safetensors")).best_only("val_accuracy").weights_only(true);
     let fit = Fit::epochs(options.epochs)

@@ -84,7 +84,7 @@ impl Taps {
 
 /// Returns the photo's channels as a batch, (c, h + 2·top, w + 2·left, 1) from 0 to 1, its rim repeated outwards.
 fn channels(photo: &HostTensor, [top, left]: [usize; 2]) -> Result<HostTensor> {
-    let [h, w, c] = *photo.shape() else { anyhow::bail!("wanted a picture (h, w, c)") };
+    let [h, w, c] = *photo.shape() else { anyhow::bail!("wanted an image (h, w, c)") };
     let (ho, wo) = (h + 2 * top, w + 2 * left);
     let pixels = photo.bytes();
     let mut values = Vec::with_capacity(c * ho * wo);
@@ -110,7 +110,7 @@ fn main() -> Result<()> {
     }
     let taps = Taps::new(&options.kernel)?;
     let photo = image::open(options.photo.as_deref().unwrap_or(PHOTO.as_ref()))?;
-    let [h, w, c] = *photo.shape() else { anyhow::bail!("wanted a picture (h, w, c)") };
+    let [h, w, c] = *photo.shape() else { anyhow::bail!("wanted an image (h, w, c)") };
     let (engine, notice) = options.device.engine()?;
     eprintln!("{}", engine.info());
     notice.iter().for_each(|line| eprintln!("{line}"));

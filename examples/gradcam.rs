@@ -1,4 +1,4 @@
-//! Which parts of a picture speak for a class: Grad-CAM and saliency.
+//! Which parts of an image speak for a class: Grad-CAM and saliency.
 //!
 //! `cargo run --release --example gradcam` asks LeNet-5 about a digit; with a network of photos
 //! `cargo run --release --example gradcam -- --model ResNet50 --weights resnet50.h5 cat.jpg`.
@@ -11,8 +11,8 @@ use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
     data::{
-        photo::{self, Filter},
         plots, prepare,
+        preprocess::{self, Filter},
     },
     io::{image, save},
     nn::models::{Options as ModelOptions, Preprocessing, Weights, find},
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 const WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/lenet5.safetensors");
 const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/seven.png");
 
-/// Draws what in a picture speaks for a class.
+/// Draws what in an image speaks for a class.
 #[derive(Parser)]
 struct Options {
     /// PNG or JPEG [default: a handwritten digit]
@@ -75,15 +75,15 @@ fn main() -> Result<()> {
         (None, "LeNet5") => WEIGHTS.into(),
         (None, name) => bail!("{name} needs weights: --weights FILE; `hubel fetch {name}` downloads published ones"),
     };
-    let how = ModelOptions::default().weights(Weights::File(weights)).torchvision(options.torchvision);
-    let model = (application.build)(&how)?;
+    let config = ModelOptions::default().weights(Weights::File(weights)).torchvision(options.torchvision);
+    let model = (application.build)(&config)?;
     let preprocessing = if options.torchvision { Preprocessing::Torch } else { application.preprocessing };
 
     let photo = image::open(options.photo.as_deref().unwrap_or(PHOTO.as_ref()))?;
-    let [_, h, w, c] = model.input_shape().dims()[..] else { bail!("the network takes no pictures") };
+    let [_, h, w, c] = model.input_shape().dims()[..] else { bail!("the network takes no images") };
     let seen = match preprocessing {
-        Preprocessing::Mnist => photo::pad(&prepare(&photo)?, [h, w])?,
-        _ => photo::crop(&photo, [h, w, c], Filter::Bilinear)?,
+        Preprocessing::Mnist => preprocess::pad(&prepare(&photo)?, [h, w])?,
+        _ => preprocess::crop(&photo, [h, w, c], Filter::Bilinear)?,
     };
     let sample = preprocessing.apply(&seen)?;
     let layer = options.layer.map_or_else(|| last_map(&model), Ok)?;

@@ -38,7 +38,7 @@ struct Options {
     /// Go on from the checkpoint that Ctrl-C left in the folder
     #[arg(long)]
     resume: bool,
-    /// Folder for pictures, history and weights
+    /// Folder for images, history and weights
     #[arg(long, default_value = "out/lenet5")]
     out: PathBuf,
     /// One JSON object per line on standard output
@@ -52,7 +52,7 @@ struct Options {
 const MEAN: f32 = 0.1307;
 const DEVIATION: f32 = 0.3081;
 const MAX_RATE: f64 = 4e-3;
-/// How long test digits are classified for the pictures where there is no device.
+/// How long test digits are classified for the images where there is no device.
 const DRAWING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Returns how long so many evaluations of a digit take.
@@ -86,10 +86,10 @@ fn main() -> Result<()> {
     eprintln!("{}", engine.info());
     eprintln!("{}", model.summary());
     let steps = (epochs * train.len().div_ceil(options.batch)) as u64;
-    let how = Compile::new(Adam::new(OneCycle::new(MAX_RATE, steps)), SparseCategoricalCrossentropy::new())
+    let config = Compile::new(Adam::new(OneCycle::new(MAX_RATE, steps)), SparseCategoricalCrossentropy::new())
         .metric(Accuracy)
         .seed(options.seed);
-    let mut trainer = model.compile(&engine, how)?;
+    let mut trainer = model.compile(&engine, config)?;
     if reference {
         // Training on a digit costs about three evaluations of it.
         let expected = duration(&mut trainer, &test, epochs * (3 * train.len() + test.len()))?;
@@ -119,7 +119,7 @@ fn main() -> Result<()> {
     }
     let accuracy = history.last("val_accuracy").unwrap_or(0.0);
     let drawn = draw(&trainer, &history, &test, out, reference.then_some(DRAWING_LIMIT))?;
-    eprintln!("test accuracy {:.2}%, pictures and weights in {}", 100.0 * accuracy, out.display());
+    eprintln!("test accuracy {:.2}%, images and weights in {}", 100.0 * accuracy, out.display());
     if drawn < test.len() {
         eprintln!("confusion matrix and mistakes are those of the first {drawn} test digits");
     }

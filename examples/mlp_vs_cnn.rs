@@ -35,16 +35,16 @@ struct Options {
     /// Folder of the four MNIST files
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: PathBuf,
-    /// Folder for the picture
+    /// Folder for the image
     #[arg(long, default_value = "out/mlp_vs_cnn")]
     out: PathBuf,
     #[command(flatten)]
     device: DeviceOptions,
 }
 
-/// Returns the pictures moved to the right, black where they came from.
+/// Returns the images moved to the right, black where they came from.
 fn shifted(data: &Dataset, by: usize) -> Result<Dataset> {
-    let &[h, w, c] = data.sample_shape() else { anyhow::bail!("the samples are no pictures") };
+    let &[h, w, c] = data.sample_shape() else { anyhow::bail!("the samples are no images") };
     let pixels = data.images.bytes();
     let move_row = |row: &[u8]| [vec![0; by * c], row[..(w - by) * c].to_vec()].concat();
     let moved: Vec<u8> = pixels.chunks(w * c).flat_map(move_row).collect();
@@ -77,9 +77,9 @@ fn main() -> Result<()> {
     let mut curves = Vec::new();
     for (name, model) in [("dense", dense), ("convolutional", cnn)] {
         eprintln!("{name}: {} weights", model.count_params());
-        let how =
+        let config =
             Compile::new(Adam::new(2e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(options.seed);
-        let mut trainer = model.compile(&engine, how)?;
+        let mut trainer = model.compile(&engine, config)?;
         let fit = Fit::epochs(options.epochs).batch(64).seed(options.seed).callback(ProgressBar::new());
         trainer.fit(&train, fit)?;
         let score = |by: usize| anyhow::Ok(trainer.evaluate(&shifted(&test, by)?)?.get("accuracy").unwrap_or(0.0));
@@ -91,6 +91,6 @@ fn main() -> Result<()> {
     }
     let series: Vec<(&str, &[f64])> = curves.iter().map(|(name, v)| (*name, v.as_slice())).collect();
     plots::lines("accuracy on shifted digits", "pixels to the right", &series)?.save(options.out.join("shift.png"))?;
-    println!("picture in {}", options.out.display());
+    println!("image in {}", options.out.display());
     Ok(())
 }

@@ -32,7 +32,7 @@ struct Options {
     /// Folder of the four MNIST files
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: PathBuf,
-    /// Folder for pictures, history and weights
+    /// Folder for images, history and weights
     #[arg(long, default_value = "out/mnist_cnn")]
     out: PathBuf,
     #[command(flatten)]
@@ -64,10 +64,10 @@ fn main() -> Result<()> {
         .build()?;
     eprintln!("{}\n{}", engine.info(), model.summary());
     let steps = (options.epochs * train.len().div_ceil(options.batch)) as u64;
-    let how = Compile::new(Adam::new(OneCycle::new(MAX_RATE, steps)), SparseCategoricalCrossentropy::new())
+    let config = Compile::new(Adam::new(OneCycle::new(MAX_RATE, steps)), SparseCategoricalCrossentropy::new())
         .metric(Accuracy)
         .seed(options.seed);
-    let mut trainer = model.compile(&engine, how)?;
+    let mut trainer = model.compile(&engine, config)?;
     let fit = Fit::epochs(options.epochs).batch(options.batch).seed(options.seed).validation(&mnist.test);
     let history = trainer.fit(&train, fit.callback(ProgressBar::new()))?;
     let out = &options.out;

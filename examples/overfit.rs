@@ -1,4 +1,4 @@
-//! Four remedies against learning a thousand pictures by heart: early stopping, L2, dropout, augmentation.
+//! Four remedies against learning a thousand images by heart: early stopping, L2, dropout, augmentation.
 
 use anyhow::Result;
 use clap::Parser;
@@ -34,7 +34,7 @@ struct Options {
     /// Folder of the four files: MNIST's, or Fashion-MNIST's
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: PathBuf,
-    /// Folder for the picture
+    /// Folder for the image
     #[arg(long, default_value = "out/overfit")]
     out: PathBuf,
     #[command(flatten)]
@@ -55,7 +55,7 @@ impl Metric for CrossEntropy {
     }
 }
 
-/// Returns the network with dropout of this share, this L2 penalty, and its pictures changed at random or not.
+/// Returns the network with dropout of this share, this L2 penalty, and its images changed at random or not.
 fn network(dropout: f32, l2: f32, augment: bool) -> Result<Model> {
     let mut net = Sequential::new([28, 28, 1]);
     if augment {
@@ -95,11 +95,11 @@ fn main() -> Result<()> {
     );
     let mut curves = Vec::new();
     for (remedy, model) in remedies {
-        let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new())
+        let config = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new())
             .metric(Accuracy)
             .metric(CrossEntropy)
             .seed(options.seed);
-        let mut trainer = model.compile(&engine, how)?;
+        let mut trainer = model.compile(&engine, config)?;
         let mut fit = Fit::epochs(options.epochs).batch(32).seed(options.seed).validation(&test);
         fit = fit.callback(ProgressBar::new());
         if remedy == "early stopping" {
@@ -123,6 +123,6 @@ fn main() -> Result<()> {
     }
     let series: Vec<(&str, &[f64])> = curves.iter().map(|(name, v)| (*name, v.as_slice())).collect();
     plots::lines("loss on new digits", "epoch", &series)?.save(options.out.join("overfit.png"))?;
-    println!("picture in {}", options.out.display());
+    println!("image in {}", options.out.display());
     Ok(())
 }

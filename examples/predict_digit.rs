@@ -18,8 +18,8 @@ const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/seven.pn
 /// Reads a digit from a PNG or JPEG and draws the ten probabilities.
 #[derive(Parser)]
 struct Options {
-    /// Weights written by the example lenet5, and a picture; either may be left out
-    #[arg(value_name = "WEIGHTS|PICTURE", num_args = 0..=2)]
+    /// Weights written by the example lenet5, and an image; either may be left out
+    #[arg(value_name = "WEIGHTS|IMAGE", num_args = 0..=2)]
     files: Vec<PathBuf>,
     /// The PNG file to write
     #[arg(long, default_value = "digit.png")]
@@ -44,7 +44,7 @@ fn main() -> Result<()> {
         match file.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
             Some("safetensors") => weights = file,
             Some("png" | "jpg" | "jpeg") => photo = file,
-            _ => bail!("{}: give weights as .safetensors, a picture as .png or .jpg", file.display()),
+            _ => bail!("{}: give weights as .safetensors, an image as .png or .jpg", file.display()),
         }
     }
     let (engine, notice) = options.device.engine()?;
@@ -58,7 +58,7 @@ fn main() -> Result<()> {
     let sample = digit.clone().reshape([1, 28, 28, 1])?;
     let mut data = Dataset::new(sample, HostTensor::u8([1], vec![0])?)?;
     data.scale = 1.0 / 255.0;
-    // As the training pictures were: a border of two pixels, MNIST's mean and deviation.
+    // As the training images were: a border of two pixels, MNIST's mean and deviation.
     let sample = data.pad(2)?.standardize(0.1307, 0.3081).rows(&[0])?;
     let probabilities = model.inference(&engine, Batch::up_to(1))?.predict(&sample)?.to_f32();
 
@@ -68,9 +68,9 @@ fn main() -> Result<()> {
         .with_context(|| format!("{} cannot be written", options.out.display()))?;
     let best = (0..10).max_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b])).unwrap_or(0);
     if options.json {
-        println!("{}", serde_json::json!({"digit": best, "probabilities": probabilities, "picture": options.out}));
+        println!("{}", serde_json::json!({"digit": best, "probabilities": probabilities, "image": options.out}));
     } else {
-        println!("{best} ({:.1}%), picture in {}", 100.0 * probabilities[best], options.out.display());
+        println!("{best} ({:.1}%), image in {}", 100.0 * probabilities[best], options.out.display());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Prints what convolution and pooling layers make of a batch of pictures: shapes, parameters,
+//! Prints what convolution and pooling layers make of a batch of images: shapes, parameters,
 //! multiply-adds, bytes.
 //!
 //! `cargo run --release --example shapes -- --images 64 --size 32 --filters 6 --kernel 5 --pool 2`
@@ -12,13 +12,13 @@ use hubel::ops::Padding;
 #[derive(Debug, Parser)]
 #[command(about = "Shapes, parameters, multiply-adds and bytes of convolution and pooling layers")]
 struct Options {
-    /// Pictures in the batch
+    /// Images in the batch
     #[arg(long, default_value_t = 64)]
     images: u64,
-    /// Side of the pictures, or HEIGHTxWIDTH
+    /// Side of the images, or HEIGHTxWIDTH
     #[arg(long, default_value = "32")]
     size: String,
-    /// Channels of the pictures
+    /// Channels of the images
     #[arg(long, default_value_t = 1)]
     channels: u64,
     /// Filters of each convolution
@@ -80,9 +80,8 @@ fn padding(text: &str) -> Result<Padding> {
 /// Returns how many windows of side `kernel` lie along height and width.
 fn windows([_, h, w, _]: [u64; 4], kernel: u32, stride: u32, padding: Padding, layer: &str) -> Result<[u64; 2]> {
     let resolved = padding.resolve([h as usize, w as usize], [kernel as usize; 2], [stride as usize; 2]);
-    let (_, [h_out, w_out]) = resolved.with_context(|| {
-        format!("{layer}: wanted sides of at least 1 that fit into the picture, got {h}×{w} pixels")
-    })?;
+    let (_, [h_out, w_out]) = resolved
+        .with_context(|| format!("{layer}: wanted sides of at least 1 that fit into the image, got {h}×{w} pixels"))?;
     Ok([h_out as u64, w_out as u64])
 }
 

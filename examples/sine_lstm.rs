@@ -20,7 +20,7 @@ struct Options {
     /// Seed of weights and order
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder for the picture
+    /// Folder for the image
     #[arg(long, default_value = "out/sine_lstm")]
     out: PathBuf,
     #[command(flatten)]
@@ -54,10 +54,10 @@ fn main() -> Result<()> {
     let model = Sequential::new([window, 1]).add(LSTM::new(options.units)).add(Dense::new(1)).build()?;
     eprintln!("{}\n{}", engine.info(), model.summary());
     let steps = (options.epochs * SAMPLES.div_ceil(32)) as u64;
-    let how = Compile::new(Adam::new(OneCycle::new(1e-2, steps)), MeanSquaredError)
+    let config = Compile::new(Adam::new(OneCycle::new(1e-2, steps)), MeanSquaredError)
         .metric(MeanAbsoluteError)
         .seed(options.seed);
-    let mut trainer = model.compile(&engine, how)?;
+    let mut trainer = model.compile(&engine, config)?;
     let fit = Fit::epochs(options.epochs).seed(options.seed).callback(ProgressBar::new());
     let history = trainer.fit(&data, fit)?;
 
@@ -75,7 +75,7 @@ fn main() -> Result<()> {
     plots::lines("a wave and its continuation", "time", &[("wave", &truth), ("LSTM", &said)])?
         .save(options.out.join("wave.png"))?;
     println!(
-        "loss {:.6}; {AHEAD} values ahead, each from its own ones before: mean error {mean:.4}; picture in {}",
+        "loss {:.6}; {AHEAD} values ahead, each from its own ones before: mean error {mean:.4}; image in {}",
         history.last("loss").unwrap_or(f64::NAN),
         options.out.display()
     );

@@ -1,8 +1,8 @@
-//! Paints one picture in the style of another (Gatys et al. 2016).
+//! Paints one image in the style of another (Gatys et al. 2016).
 //!
 //! `cargo run --release --example style -- --content photo.jpg --style painting.jpg --model VGG19 --weights vgg19.h5`
 //!
-//! Without weights a small network with random ones serves: what it sees says little of what is in a picture, but its
+//! Without weights a small network with random ones serves: what it sees says little of what is in an image, but its
 //! Gram matrices hold a texture well enough to transfer it (Ustyuzhaninov et al. 2017).
 
 use anyhow::{Result, bail};
@@ -10,8 +10,8 @@ use clap::Parser;
 use hubel::{
     cli::DeviceOptions,
     data::{
-        photo::{self, Filter},
         plots,
+        preprocess::{self, Filter},
     },
     io::{image, save},
     layers::*,
@@ -27,13 +27,13 @@ use std::path::{Path, PathBuf};
 
 const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/landscape.jpg");
 
-/// Gives one picture the style of another.
+/// Gives one image the style of another.
 #[derive(Parser)]
 struct Options {
-    /// The picture that is painted anew [default: a landscape that comes with the examples]
+    /// The image that is painted anew [default: a landscape that comes with the examples]
     #[arg(long, value_name = "FILE")]
     content: Option<PathBuf>,
-    /// The picture whose style it gets [default: coloured waves]
+    /// The image whose style it gets [default: coloured waves]
     #[arg(long, value_name = "FILE")]
     style: Option<PathBuf>,
     /// VGG16 or VGG19, with weights
@@ -57,7 +57,7 @@ struct Options {
     /// Weight of smoothness
     #[arg(long, default_value_t = 30.0)]
     variation_weight: f32,
-    /// Folder for the pictures
+    /// Folder for the images
     #[arg(long, default_value = "out/style")]
     out: PathBuf,
     #[command(flatten)]
@@ -86,9 +86,9 @@ fn waves(size: usize) -> Result<HostTensor> {
     Ok(HostTensor::u8([size, size, 3], (0..size * size).flat_map(pixel).collect())?)
 }
 
-fn save(picture: &HostTensor, path: &Path) -> Result<()> {
-    let levels = picture.to_f32().into_iter().map(|x| x / 255.0).collect();
-    Ok(image::save(&image::to_rgb(&HostTensor::f32(picture.shape(), levels)?)?, path)?)
+fn save(image: &HostTensor, path: &Path) -> Result<()> {
+    let levels = image.to_f32().into_iter().map(|x| x / 255.0).collect();
+    Ok(image::save(&image::to_rgb(&HostTensor::f32(image.shape(), levels)?)?, path)?)
 }
 
 fn main() -> Result<()> {
@@ -110,14 +110,14 @@ fn main() -> Result<()> {
         Some(file) => {
             let application = find(&options.model).filter(|a| ["VGG16", "VGG19"].contains(&a.name));
             let Some(application) = application else { bail!("{}: wanted VGG16 or VGG19", options.model) };
-            let how = ModelOptions::no_top().input_shape([size, size, 3]).weights(Weights::File(file.clone()));
+            let config = ModelOptions::no_top().input_shape([size, size, 3]).weights(Weights::File(file.clone()));
             let layers = ["block1_conv1", "block2_conv1", "block3_conv1", "block4_conv1", "block5_conv1"];
-            ((application.build)(&how)?, layers.to_vec(), application.preprocessing)
+            ((application.build)(&config)?, layers.to_vec(), application.preprocessing)
         }
     };
     let (content_layer, content_weight) =
         if options.weights.is_some() { ("block4_conv2", 1.0) } else { ("block3_conv1", 0.2) };
-    let open = |path: &Path| anyhow::Ok(photo::crop(&image::open(path)?, [size, size, 3], Filter::Bilinear)?);
+    let open = |path: &Path| anyhow::Ok(preprocess::crop(&image::open(path)?, [size, size, 3], Filter::Bilinear)?);
     let content = open(options.content.as_deref().unwrap_or(PHOTO.as_ref()))?;
     let style = match &options.style {
         Some(path) => open(path)?,
@@ -143,7 +143,7 @@ fn main() -> Result<()> {
         });
     let result = transfer.run(&engine, &content, &style)?;
     bar.abandon();
-    save(&result.picture, &out.join("stylised.png"))?;
+    save(&result.image, &out.join("stylised.png"))?;
     let curve =
         |of: fn(&hubel::train::StyleStep) -> f32| result.history.iter().map(|at| f64::from(of(at))).collect::<Vec<_>>();
     let (total, style) = (curve(|at| at.total.log10()), curve(|at| at.style.log10()));

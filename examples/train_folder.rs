@@ -1,4 +1,4 @@
-//! Your own pictures in one command: `cargo run --release --example train_folder DIR`, with a folder for each class in DIR.
+//! Your own images in one command: `cargo run --release --example train_folder DIR`, with a folder for each class in DIR.
 
 use anyhow::Result;
 use clap::Parser;
@@ -8,12 +8,12 @@ use hubel::{
 };
 use std::{fs, path::PathBuf};
 
-/// Trains a small CNN on pictures in folders, changed at random, until it gets no better.
+/// Trains a small CNN on images in folders, changed at random, until it gets no better.
 #[derive(Parser)]
 struct Options {
-    /// Folder with a folder of PNG and JPEG pictures for each class
-    pictures: PathBuf,
-    /// Height and width that pictures are resized to
+    /// Folder with a folder of PNG and JPEG images for each class
+    images: PathBuf,
+    /// Height and width that images are resized to
     #[arg(long, default_value_t = 64)]
     size: usize,
     /// Epochs at most
@@ -25,13 +25,13 @@ struct Options {
     /// Images in a step
     #[arg(long, default_value_t = 32)]
     batch: usize,
-    /// Share of the pictures that are kept for validation; 0 for none
+    /// Share of the images that are kept for validation; 0 for none
     #[arg(long, default_value_t = 0.2)]
     validation: f64,
-    /// Decode pictures when they are needed, for more than fit in memory
+    /// Decode images when they are needed, for more than fit in memory
     #[arg(long)]
     stream: bool,
-    /// Leave pictures as they are
+    /// Leave images as they are
     #[arg(long)]
     plain: bool,
     /// Seed of split, weights, order and chance
@@ -76,8 +76,8 @@ fn main() -> Result<()> {
     save::prepare(options.out.join("weights.safetensors"))?;
     let (engine, notice) = options.device.engine()?;
     notice.iter().for_each(|line| eprintln!("{line}"));
-    let bar = indicatif::ProgressBar::new(0).with_message("pictures");
-    let images = ImageFolder::new(&options.pictures)
+    let bar = indicatif::ProgressBar::new(0).with_message("images");
+    let images = ImageFolder::new(&options.images)
         .image_size([options.size; 2])
         .crop_to_aspect_ratio(true)
         .validation_split(options.validation)
@@ -93,7 +93,7 @@ fn main() -> Result<()> {
     let (train, validation) = (images.train, images.validation);
     let classes = train.classes.clone();
     println!(
-        "{} pictures to train on, {} to validate, {} left out; classes: {}",
+        "{} images to train on, {} to validate, {} left out; classes: {}",
         train.len(),
         validation.len(),
         images.skipped.len(),
@@ -102,8 +102,9 @@ fn main() -> Result<()> {
 
     let model = network(options.size, !options.plain, classes.len())?;
     eprintln!("{}\n{}", engine.info(), model.summary());
-    let how = Compile::new(Adam::new(2e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(options.seed);
-    let mut trainer = model.compile(&engine, how)?;
+    let config =
+        Compile::new(Adam::new(2e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(options.seed);
+    let mut trainer = model.compile(&engine, config)?;
     let out = &options.out;
     let mut fit = Fit::epochs(options.epochs).batch(options.batch).seed(options.seed);
     let mut watched = "loss";
@@ -127,7 +128,7 @@ fn main() -> Result<()> {
     fs::write(out.join("history.csv"), history.to_csv())?;
     plots::curves(&history.series)?.save(out.join("curves.png"))?;
     if validation.is_empty() {
-        println!("no pictures were kept for validation; curves, logs and weights in {}", out.display());
+        println!("no images were kept for validation; curves, logs and weights in {}", out.display());
         return Ok(());
     }
     let matrix = trainer.confusion_matrix(&validation)?;

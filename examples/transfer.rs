@@ -1,7 +1,7 @@
-//! Transfer learning: what a network knows of ImageNet's pictures, for pictures of your own.
+//! Transfer learning: what a network knows of ImageNet's images, for images of your own.
 //!
 //! First `examples/fetch stamps` and `examples/fetch mobilenet`, then `cargo run --release --example transfer`; or
-//! `cargo run --release --example transfer -- --pictures DIR --model NAME --weights FILE` with a folder for each class.
+//! `cargo run --release --example transfer -- --images DIR --model NAME --weights FILE` with a folder for each class.
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -22,9 +22,9 @@ use std::{path::PathBuf, time::Instant};
 /// Trains a head on a frozen base, then the top of the base too.
 #[derive(Parser)]
 struct Options {
-    /// Folder with a folder of pictures for each class
+    /// Folder with a folder of images for each class
     #[arg(long, default_value = "data/stamps")]
-    pictures: PathBuf,
+    images: PathBuf,
     /// A known network: VGG16, ResNet50, MobileNetV2 and others
     #[arg(long, default_value = "MobileNetV2")]
     model: String,
@@ -34,7 +34,7 @@ struct Options {
     /// The weights are Keras's, not torchvision's
     #[arg(long)]
     keras: bool,
-    /// Height and width of the pictures
+    /// Height and width of the images
     #[arg(long, default_value_t = 224)]
     size: usize,
     /// Epochs of the head alone
@@ -52,13 +52,13 @@ struct Options {
     /// Images in a step
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Parts of the pictures that the head is tested on in turn
+    /// Parts of the images that the head is tested on in turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..))]
     folds: u64,
     /// Seed of order and weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder for the picture and the weights
+    /// Folder for the image and the weights
     #[arg(long, default_value = "out/transfer")]
     out: PathBuf,
     #[command(flatten)]
@@ -78,7 +78,7 @@ enum Freeze {
     None,
 }
 
-/// Freezes layers of the base, and all its batch normalisation: a few pictures have no statistics worth learning.
+/// Freezes layers of the base, and all its batch normalisation: a few images have no statistics worth learning.
 fn freeze(model: &mut Model, base: &Model, how: Freeze) -> Result<()> {
     let names = base.layer_names();
     let frozen = match how {
@@ -108,8 +108,8 @@ fn pretrained(options: &Options) -> Result<(Model, Preprocessing)> {
         false => Weights::File(options.weights.clone()),
     };
     let torchvision = !options.keras && weights != Weights::Random;
-    let how = ModelOptions::no_top().pooling(Pooling::Avg).input_shape([options.size, options.size, 3]);
-    let base = (application.build)(&how.weights(weights).torchvision(torchvision))
+    let config = ModelOptions::no_top().pooling(Pooling::Avg).input_shape([options.size, options.size, 3]);
+    let base = (application.build)(&config.weights(weights).torchvision(torchvision))
         .context("`examples/fetch mobilenet` fetches weights for MobileNetV2; or give some with --weights")?;
     let preprocessing = if torchvision { Preprocessing::Torch } else { application.preprocessing };
     Ok((base, preprocessing))
@@ -117,8 +117,8 @@ fn pretrained(options: &Options) -> Result<(Model, Preprocessing)> {
 
 /// Returns the images of the folder with their classes.
 fn images(options: &Options) -> Result<Dataset> {
-    let bar = Bar::new(0).with_message("pictures");
-    let images = ImageFolder::new(&options.pictures)
+    let bar = Bar::new(0).with_message("images");
+    let images = ImageFolder::new(&options.images)
         .image_size([options.size; 2])
         .pad_to_aspect_ratio(255)
         .seed(options.seed)
@@ -127,11 +127,11 @@ fn images(options: &Options) -> Result<Dataset> {
             bar.set_position(done as u64);
         })
         .load()
-        .context("`examples/fetch stamps` fetches some pictures; or give a folder of your own with --pictures")?;
+        .context("`examples/fetch stamps` fetches some images; or give a folder of your own with --images")?;
     bar.finish_and_clear();
     images.skipped.iter().for_each(|e| eprintln!("left out: {e}"));
     let data = images.train;
-    eprintln!("{} pictures of {}; {} left out", data.len(), data.classes.join(", "), images.skipped.len());
+    eprintln!("{} images of {}; {} left out", data.len(), data.classes.join(", "), images.skipped.len());
     Ok(data)
 }
 
@@ -146,16 +146,16 @@ fn main() -> Result<()> {
     let classes = data.classes.len();
 
     let (base, preprocessing) = pretrained(&options)?;
-    let pictures = || Sequential::new([options.size, options.size, 3]).add(preprocessing).add(base.clone());
+    let input = || Sequential::new([options.size, options.size, 3]).add(preprocessing).add(base.clone());
 
     // The base's features, once; then the head learns from them in seconds.
     let began = Instant::now();
     let bar = Bar::new(data.len() as u64).with_message("features");
-    let mut net = pictures().build()?.inference(&engine, Batch::up_to(options.batch))?;
+    let mut net = input().build()?.inference(&engine, Batch::up_to(options.batch))?;
     let features = net.features(&data, |done, _| bar.set_position(done as u64))?;
     drop(net);
     bar.finish_and_clear();
-    println!("features of {} pictures: {:.1} s", data.len(), began.elapsed().as_secs_f64());
+    println!("features of {} images: {:.1} s", data.len(), began.elapsed().as_secs_f64());
     let width = base.output_shape().last();
     let rows: Vec<u32> = (0..data.len() as u32).collect();
     let folds = options.folds as usize;
@@ -165,8 +165,8 @@ fn main() -> Result<()> {
     for k in 0..folds {
         let test = part(k);
         let (held, rest): (Vec<u32>, Vec<u32>) = rows.iter().partition(|&&i| test.contains(&(i as usize)));
-        let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy);
-        let mut trainer = head(width, classes)?.compile(&engine, how.seed(options.seed))?;
+        let config = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+        let mut trainer = head(width, classes)?.compile(&engine, config.seed(options.seed))?;
         let held = features.select(&held)?;
         let fit = Fit::epochs(options.epochs).batch(32).seed(options.seed).validation(&held);
         let history = trainer.fit(&features.select(&rest)?, fit)?;
@@ -184,12 +184,12 @@ fn main() -> Result<()> {
 
     let Some((before, learned, mut history)) = last else { return Ok(()) };
     if options.fine_epochs > 0 {
-        let mut model = pictures().add(Dense::new(classes).activation(Softmax).name("head")).build()?;
+        let mut model = input().add(Dense::new(classes).activation(Softmax).name("head")).build()?;
         freeze(&mut model, &base, options.freeze)?;
         let test = part(folds - 1);
         let (train, held) = (data.take(test.start), data.split(test.len() as f64 / data.len() as f64)?.1);
-        let how = Compile::new(Adam::new(options.fine_rate), SparseCategoricalCrossentropy::new()).metric(Accuracy);
-        let mut trainer = model.compile(&engine, how.seed(options.seed))?;
+        let config = Compile::new(Adam::new(options.fine_rate), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+        let mut trainer = model.compile(&engine, config.seed(options.seed))?;
         trainer.set_weights(&learned)?;
         let began = Instant::now();
         let fit = Fit::epochs(options.fine_epochs).batch(options.batch).seed(options.seed).validation(&held);

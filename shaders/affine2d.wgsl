@@ -1,9 +1,9 @@
-// Pictures resampled by affine maps: y[b, p, q, c] lies at x's column m[0]·q + m[1]·p + m[2] and row m[3]·q + m[4]·p + m[5]
-// of picture b's six numbers m, between four neighbours where BILINEAR, else the nearest. What lies outside is found by
-// MODE: 0 the constant FILL, 1 the edge, 2 the picture reflected with its edges twice, 3 the picture repeated.
+// Images resampled by affine maps: y[b, p, q, c] lies at x's column m[0]·q + m[1]·p + m[2] and row m[3]·q + m[4]·p + m[5]
+// of image b's six numbers m, between four neighbours where BILINEAR, else the nearest. What lies outside is found by
+// MODE: 0 the constant FILL, 1 the edge, 2 the image reflected with its edges twice, 3 the image repeated.
 // x: (N, H, W, C), m: (N, 6), y: (N, P, Q, C), row-major; one invocation per STRIP pixels of a row, STRIPS a row, folded
 // grid. Strips: PER_SAMPLE · n. x is read as words, a float or four bytes each; the text between the marks
-// can be another that reads WIDTH channels of a pixel at once, and picture_of one that finds rows of a table, −1 for zeros.
+// can be another that reads WIDTH channels of a pixel at once, and image_of one that finds rows of a table, −1 for zeros.
 @group(0) @binding(2) var<storage, read> m: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
@@ -26,23 +26,23 @@ override BYTES: bool = false;
 
 const WIDTH = 1u;
 
-fn pixels(picture: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
-    let there = row < H && column < W;
-    let i = u32(select(0, (max(picture, 0) * H + row) * W + column, there)) * C + c;
+fn pixels(image: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
+    let in_bounds = row < H && column < W;
+    let i = u32(select(0, (max(image, 0) * H + row) * W + column, in_bounds)) * C + c;
     var value = 0.0;
     if (BYTES) {
         value = f32((x[i >> 2u] >> ((i & 3u) * 8u)) & 255u);
     } else {
         value = bitcast<f32>(x[i]);
     }
-    return vec3<f32>(select(FILL, select(0.0, value, picture >= 0), there), 0.0, 0.0);
+    return vec3<f32>(select(FILL, select(0.0, value, image >= 0), in_bounds), 0.0, 0.0);
 }
 
-fn beside(picture: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
-    return array<vec3<f32>, 2>(pixels(picture, row, left, c), pixels(picture, row, right, c));
+fn beside(image: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
+    return array<vec3<f32>, 2>(pixels(image, row, left, c), pixels(image, row, right, c));
 }
 // --
-fn picture_of(b: u32) -> i32 { return i32(b); }
+fn image_of(b: u32) -> i32 { return i32(b); }
 
 // The element of n that stands at place i, n where there is none.
 fn place(i: i32, n: i32) -> i32 {
@@ -78,7 +78,7 @@ fn main(
     let first = i % STRIPS * STRIP;
     let p = i / STRIPS % P;
     let b = i / (STRIPS * P);
-    let picture = picture_of(b);
+    let image = image_of(b);
     let start = vec2<f32>(m[b * 6u + 1u], m[b * 6u + 4u]) * f32(p) + vec2<f32>(m[b * 6u + 2u], m[b * 6u + 5u]);
     let along = vec2<f32>(m[b * 6u], m[b * 6u + 3u]);
     // A map that holds a number that is not finite leads nowhere: NaN, else 0.
@@ -94,7 +94,7 @@ fn main(
             let row = place(nearest(at.y), H);
             let column = place(nearest(at.x), W);
             for (var c = 0u; c < C; c += WIDTH) {
-                store(o + c, pixels(picture, row, column, c) + nowhere);
+                store(o + c, pixels(image, row, column, c) + nowhere);
             }
             continue;
         }
@@ -106,8 +106,8 @@ fn main(
         let left = place(corner.x, W);
         let right = place(corner.x + 1, W);
         for (var c = 0u; c < C; c += WIDTH) {
-            let above = beside(picture, top, left, right, c);
-            let below = beside(picture, bottom, left, right, c);
+            let above = beside(image, top, left, right, c);
+            let below = beside(image, bottom, left, right, c);
             let upper = above[0] * (1.0 - share.x) + above[1] * share.x;
             let lower = below[0] * (1.0 - share.x) + below[1] * share.x;
             store(o + c, upper * (1.0 - share.y) + lower * share.y);

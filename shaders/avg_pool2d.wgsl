@@ -1,4 +1,4 @@
-// Average pooling for windows of many pixels: y[b, p, q, c] = sum over taps (i, j) inside the picture of
+// Average pooling for windows of many pixels: y[b, p, q, c] = sum over taps (i, j) inside the image of
 // x[b, p*SH + i - TOP, q*SW + j - LEFT, c], divided by their number, or with PADDING by KH * KW.
 // NHWC, V is a vector of WIDTH channels, stored as S.
 // Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
@@ -31,7 +31,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (item >= ITEMS + ITEMS_PER_SAMPLE * step.n) { return; }
     let c = item % C;
     let row = item / (C * OW);
-    let picture = row / OH * H;
+    let image = row / OH * H;
     let first_h = max(row % OH * SH, TOP) - TOP;
     let first_w = max(item / C % OW * SW, LEFT) - LEFT;
     let end_h = min(row % OH * SH + KH - TOP, H);
@@ -39,7 +39,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     var all = V(0.0);
     for (var h = first_h; h < end_h; h++) {
         var sum = V(0.0);
-        for (var w = first_w; w < end_w; w++) { sum += unpack(x[((picture + h) * W + w) * C + c]); }
+        for (var w = first_w; w < end_w; w++) { sum += unpack(x[((image + h) * W + w) * C + c]); }
         all += sum;
     }
     let count = select((end_h - first_h) * (end_w - first_w), KH * KW, PADDING);

@@ -1,5 +1,5 @@
 // Gradient of average pooling for windows of many pixels: dx[b, h, w, c] = sum over windows (p, q) that contain (h, w) of
-// dy[b, p, q, c] divided by the number of the window's pixels inside the picture, or with PADDING by KH * KW.
+// dy[b, p, q, c] divided by the number of the window's pixels inside the image, or with PADDING by KH * KW.
 // NHWC, V is a vector of WIDTH channels, stored as S; C counts V.
 // Grid: one lane per V of dx in row-major order. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
 alias V = f32;
@@ -30,7 +30,7 @@ fn first_window(at: u32, k: u32, s: u32) -> u32 {
     return select(0u, (max(at, k) - k) / s + 1u, at >= k);
 }
 
-// Pixels inside a picture of `size` of a window that begins at padded coordinate `at`.
+// Pixels inside an image of `size` of a window that begins at padded coordinate `at`.
 fn inside(at: u32, k: u32, before: u32, size: u32) -> u32 {
     return min(at + k, before + size) - max(at, before);
 }
@@ -42,7 +42,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let c = item % C;
     let column = item / C % W + LEFT;
     let row = item / (C * W) % H + TOP;
-    let picture = item / (C * W * H) * OH;
+    let image = item / (C * W * H) * OH;
     let end_p = min(row / SH + 1u, OH);
     let end_q = min(column / SW + 1u, OW);
     var all = V(step.zero);
@@ -50,7 +50,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         var sum = V(0.0);
         for (var q = first_window(column, KW, SW); q < end_q; q++) {
             let count = select(inside(p * SH, KH, TOP, H) * inside(q * SW, KW, LEFT, W), KH * KW, PADDING);
-            sum += unpack(dy[((picture + p) * OW + q) * C + c]) / f32(count);
+            sum += unpack(dy[((image + p) * OW + q) * C + c]) / f32(count);
         }
         all += sum;
     }

@@ -1,4 +1,4 @@
-// L2 pooling for windows of many pixels: y[b, p, q, c] = square root of the sum over taps (i, j) inside the picture of
+// L2 pooling for windows of many pixels: y[b, p, q, c] = square root of the sum over taps (i, j) inside the image of
 // x[b, p*SH + i - TOP, q*SW + j - LEFT, c]^2. NHWC, V is a vector of WIDTH channels, stored as S.
 // Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
 alias V = f32;
@@ -29,7 +29,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (item >= ITEMS + ITEMS_PER_SAMPLE * step.n) { return; }
     let c = item % C;
     let row = item / (C * OW);
-    let picture = row / OH * H;
+    let image = row / OH * H;
     let first_h = max(row % OH * SH, TOP) - TOP;
     let first_w = max(item / C % OW * SW, LEFT) - LEFT;
     let end_h = min(row % OH * SH + KH - TOP, H);
@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     for (var h = first_h; h < end_h; h++) {
         var sum = V(0.0);
         for (var w = first_w; w < end_w; w++) {
-            let value = unpack(x[((picture + h) * W + w) * C + c]);
+            let value = unpack(x[((image + h) * W + w) * C + c]);
             sum += value * value;
         }
         all += sum;

@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let c = item % C;
     let column = item / C % W + LEFT;
     let row = item / (C * W) % H + TOP;
-    let picture = item / (C * W * H) * OH;
+    let image = item / (C * W * H) * OH;
     let end_p = min(row / SH + 1u, OH);
     let end_q = min(column / SW + 1u, OW);
     let here = unpack(x[item]);
@@ -46,7 +46,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     for (var p = first_window(row, KH, SH); p < end_p; p++) {
         var sum = V(0.0);
         for (var q = first_window(column, KW, SW); q < end_q; q++) {
-            let window = ((picture + p) * OW + q) * C + c;
+            let window = ((image + p) * OW + q) * C + c;
             let size = unpack(y[window]);
             let no_size = (bitcast<U>(size) & U(0x7fffffffu)) == U(0u);
             sum += select(here / size, V(step.zero), no_size) * unpack(dy[window]);

@@ -1,5 +1,5 @@
 // Max pooling: y[b, p, q, c] = max over taps (i, j) of x[b, p*SH + i - TOP, q*SW + j - LEFT, c]; taps outside
-// the picture do not count, NaN counts as the largest. NHWC, V is a vector of WIDTH channels, stored as S.
+// the image do not count, NaN counts as the largest. NHWC, V is a vector of WIDTH channels, stored as S.
 // Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
 alias V = f32;
 alias S = f32;
@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let q = i / C % OW;
     let row = i / (C * OW);
     let p = row % OH;
-    let picture = row / OH * H;
+    let image = row / OH * H;
     var best = of_rank(I(LOWEST));
     var bits = U(0u);
     for (var kh = 0u; kh < KH; kh++) {
@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for (var kw = 0u; kw < KW; kw++) {
             let w = q * SW + kw;
             if (PADDED && (w < LEFT || w >= W + LEFT)) { continue; }
-            let value = unpack(x[((picture + h - TOP) * W + w - LEFT) * C + c]);
+            let value = unpack(x[((image + h - TOP) * W + w - LEFT) * C + c]);
             best = max(best, value);
             bits = max(bits, bitcast<U>(value) & U(0x7fffffffu));
         }

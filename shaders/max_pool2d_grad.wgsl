@@ -40,12 +40,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let column = i / C % W + LEFT;
     let line = i / (C * W);
     let row = line % H + TOP;
-    let picture = line / H;
+    let image = line / H;
     let here = rank(unpack(x[i]));
     var sum = V(0.0);
     for (var p = first_window(row, KH, SH); p <= min(row / SH, OH - 1u); p++) {
         for (var q = first_window(column, KW, SW); q <= min(column / SW, OW - 1u); q++) {
-            let window = ((picture * OH + p) * OW + q) * C + c;
+            let window = ((image * OH + p) * OW + q) * C + c;
             let top = rank(unpack(y[window]));
             var hit = select(V(0.0), V(1.0), here == top);
             if (any(hit > V(0.0))) {
@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                     let h = p * SH + t / KW;
                     let w = q * SW + t % KW;
                     if (h < TOP || h >= H + TOP || w < LEFT || w >= W + LEFT) { continue; }
-                    hit = select(hit, V(0.0), rank(unpack(x[((picture * H + h - TOP) * W + w - LEFT) * C + c])) == top);
+                    hit = select(hit, V(0.0), rank(unpack(x[((image * H + h - TOP) * W + w - LEFT) * C + c])) == top);
                 }
                 sum += select(V(0.0), unpack(dy[window]), hit > V(0.0));
             }

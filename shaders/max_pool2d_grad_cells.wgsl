@@ -1,7 +1,7 @@
 // Gradient of max pooling to its input, for windows that do not overlap (KH <= SH, KW <= SW): each lane owns the
 // SH x SW cell of pixels that begins with one window, finds the first maximum in row-major order of taps (NaN is the largest), and
 // writes the whole cell; y is not read. Pixels that no window contains get 0.
-// NHWC, V is a vector of WIDTH channels, stored as S; C counts V. CH x CW cells cover a picture; WHOLE: they are all
+// NHWC, V is a vector of WIDTH channels, stored as S; C counts V. CH x CW cells cover an image; WHOLE: they are all
 // whole and begin with a window. CELL = SH * SW. input0 is x at the pixel being stored, for the epilogue.
 // Grid: one lane per cell and V of channels. Cells: ITEMS + ITEMS_PER_SAMPLE * n.
 alias V = f32;
@@ -40,13 +40,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let q = i / C % CW;
     let line = i / (C * CW);
     let p = line % CH;
-    let picture = line / CH;
+    let image = line / CH;
     let windowed = WHOLE || (p < OH && q < OW);
     var best = I(LOWEST - 1);
     var first = V(-1.0);
     var gradient = V(0.0);
     if (windowed) {
-        gradient = unpack(dy[((picture * OH + p) * OW + q) * C + c]);
+        gradient = unpack(dy[((image * OH + p) * OW + q) * C + c]);
     }
     var values: array<V, CELL>;
     for (var kh = 0u; kh < SH; kh++) {
@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             let h = p * SH + kh;
             let w = q * SW + kw;
             if (WHOLE || (h >= TOP && h < H + TOP && w >= LEFT && w < W + LEFT)) {
-                let value = unpack(x[((picture * H + h - TOP) * W + w - LEFT) * C + c]);
+                let value = unpack(x[((image * H + h - TOP) * W + w - LEFT) * C + c]);
                 values[kh * SW + kw] = value;
                 if (windowed && kh < KH && kw < KW) {
                     let order = rank(value);
@@ -69,7 +69,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             let h = p * SH + kh;
             let w = q * SW + kw;
             if (WHOLE || (h >= TOP && h < H + TOP && w >= LEFT && w < W + LEFT)) {
-                let o = ((picture * H + h - TOP) * W + w - LEFT) * C + c;
+                let o = ((image * H + h - TOP) * W + w - LEFT) * C + c;
                 input0 = values[kh * SW + kw];
                 dx[o] = pack(epilogue(select(V(0.0), gradient, first == V(f32(kh * SW + kw))), o * WIDTH));
             }

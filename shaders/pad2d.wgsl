@@ -1,4 +1,4 @@
-// What lies around NHWC pictures: y[b, i, j, c] = x[b, f(i - TOP, H), f(j - LEFT, W), c]; MODE 0: f is the identity
+// What lies around NHWC images: y[b, i, j, c] = x[b, f(i - TOP, H), f(j - LEFT, W), c]; MODE 0: f is the identity
 // and VALUE stands outside; 1: f reflects at the first and last row (c b | a b c | b a); 2: f holds them.
 // With negative TOP and LEFT mode 0 crops, which is the gradient of padding.
 // x: (N·, H, W, C), y: (N·, P, Q, C), row-major, V is a vector of WIDTH channels, C counts V; one invocation per V of
@@ -43,10 +43,10 @@ fn main(
     let c = i % C;
     let column = origin(i32(i / C % Q) - LEFT, W);
     let row = origin(i32(i / (C * Q) % P) - TOP, H);
-    let picture = i / (C * Q * P);
+    let image = i / (C * Q * P);
     var value = V(VALUE);
     if (row >= 0 && row < i32(H) && column >= 0 && column < i32(W)) {
-        value = unpack(x[((picture * H + u32(row)) * W + u32(column)) * C + c]);
+        value = unpack(x[((image * H + u32(row)) * W + u32(column)) * C + c]);
     }
     y[i] = pack(epilogue(value, i * WIDTH));
 }

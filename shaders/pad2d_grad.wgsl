@@ -49,14 +49,14 @@ fn main(
     let at = i32(i / C);
     let column = at % W;
     let row = at / W % H;
-    let picture = at / (W * H);
+    let image = at / (W * H);
     var sum = V(0.0);
     let rows = cells(row, H, TOP, BOTTOM);
     let columns = cells(column, W, LEFT, RIGHT);
     for (var k = 0; k < rows; k++) {
         let p = cell(row, k, H, TOP, BOTTOM);
         if (p < 0) { continue; }
-        let line = (picture * (H + TOP + BOTTOM) + p) * (W + LEFT + RIGHT);
+        let line = (image * (H + TOP + BOTTOM) + p) * (W + LEFT + RIGHT);
         for (var l = 0; l < columns; l++) {
             let q = cell(column, l, W, LEFT, RIGHT);
             if (q < 0) { continue; }

@@ -1,4 +1,4 @@
-// Pictures in another size: y[b, p, q, c] lies at x's row ((2p + 1)·H - P) / 2P and column ((2q + 1)·W - Q) / 2Q
+// Images in another size: y[b, p, q, c] lies at x's row ((2p + 1)·H - P) / 2P and column ((2q + 1)·W - Q) / 2Q
 // (half-pixel centres), between the neighbours where BILINEAR, else the nearest; beyond the edge the edge counts.
 // Weights are whole numbers over 4·P·Q = 1 / SCALE.
 // x: (N·, H, W, C), y: (N·, P, Q, C), row-major, V is a vector of WIDTH channels, C counts V; one invocation per V of
@@ -47,11 +47,11 @@ fn main(
     let c = i % C;
     let rows = neighbours(i / (C * Q) % P, P, H);
     let columns = neighbours(i / C % Q, Q, W);
-    let picture = i / (C * Q * P) * H;
-    let upper = (picture + rows.x) * W;
+    let image = i / (C * Q * P) * H;
+    let upper = (image + rows.x) * W;
     var value = unpack(x[(upper + columns.x) * C + c]);
     if (BILINEAR) {
-        let lower = (picture + rows.y) * W;
+        let lower = (image + rows.y) * W;
         let left = f32(2u * Q - columns.z);
         let right = f32(columns.z);
         let above = left * value + right * unpack(x[(upper + columns.y) * C + c]);

@@ -50,7 +50,7 @@ fn main(
     let at = i32(i / C);
     let column = at % W;
     let row = at / W % H;
-    let picture = at / (W * H) * P;
+    let image = at / (W * H) * P;
     let rows = readers(P, row, H);
     let columns = readers(Q, column, W);
     var sum = V(0.0);
@@ -60,7 +60,7 @@ fn main(
         for (var q = columns.x; q <= columns.y; q++) {
             let share = weight(q, Q, column, W);
             if (share == 0) { continue; }
-            sum += f32(by * share) * unpack(dy[u32((picture + p) * Q + q) * C + c]);
+            sum += f32(by * share) * unpack(dy[u32((image + p) * Q + q) * C + c]);
         }
     }
     dx[i] = pack(epilogue(sum * SCALE, i * WIDTH));

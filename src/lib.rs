@@ -23,7 +23,7 @@
 //!   [`train::Trainer`]. The repository's `docs/learn` is a course, `docs/guide.md` goes through the API by task.
 //! - **Embed**: [`runtime::Engine::from_wgpu`] takes the application's device, [`train::Inference::record`] records a
 //!   network into its command encoder (`docs/embedding.md`, `examples/embed.rs`).
-//! - **Go below the layers**: [`graph::Graph`] has operations and gradients, [`passes::plan()`] turns a graph into a plan,
+//! - **Go below the layers**: [`graph::Graph`] has operations and gradients, [`passes::plan()`] iterations a graph into a plan,
 //!   [`runtime::Session`] runs it. An operation of another crate implements [`graph::Op`] (`examples/custom_op.rs`).
 //!
 //! # Modules
@@ -155,29 +155,29 @@ pub mod layers {
 pub mod losses {
     pub use crate::nn::{
         BinaryCrossentropy, CategoricalCrossentropy, CategoricalHinge, CosineSimilarity, Hinge, Huber, KLDivergence,
-        LogCosh, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError,
+        LogCosh, Loss, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError,
         Poisson, SparseCategoricalCrossentropy, SquaredHinge,
     };
 }
 
 /// Metrics of [`train::Compile`].
 pub mod metrics {
-    pub use crate::nn::{Accuracy, Auc, BinaryAccuracy, Precision, Recall, RootMeanSquaredError, TopKAccuracy};
+    pub use crate::nn::{Accuracy, Auc, BinaryAccuracy, Metric, Precision, Recall, RootMeanSquaredError, TopKAccuracy};
 }
 
 /// Optimizers and learning-rate schedules.
 pub mod optimizers {
     pub use crate::nn::{
-        Adagrad, Adam, AdamW, CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, Nadam, OneCycle,
-        PiecewiseConstantDecay, PolynomialDecay, RmsProp, Sgd,
+        Adagrad, Adam, AdamW, CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, LearningRate,
+        Nadam, OneCycle, Optimizer, PiecewiseConstantDecay, PolynomialDecay, RmsProp, Sgd,
     };
 }
 
 /// Callbacks of [`train::Fit`].
 pub mod callbacks {
     pub use crate::train::{
-        CallbackState, CsvLogger, Direction, EarlyStopping, LearningRateScheduler, ModelCheckpoint, ReduceLROnPlateau,
-        TensorBoard, TerminateOnNaN, Watch,
+        Callback, CallbackState, CsvLogger, Direction, EarlyStopping, LearningRateScheduler, ModelCheckpoint,
+        ReduceLROnPlateau, TensorBoard, TerminateOnNaN, Watch,
     };
 }
 

@@ -97,7 +97,7 @@ fn arrays_go_through_a_network_and_weights_change_their_type() {
     fs::write(path("x.npy"), hubel::io::npy::write(&samples)).expect("a file");
     let out = path("out");
     let found =
-        json(&["run", "lenet5", "--input", &path("x.npy"), "--output", &out, "--taps", "conv1", "--device", "cpu"]);
+        json(&["run", "lenet5", "--input", &path("x.npy"), "--output", &out, "--layers", "conv1", "--device", "cpu"]);
     assert_eq!(found["outputs"].as_array().map(Vec::len), Some(2));
     let probabilities = hubel::io::npy::open(Path::new(&out).join("output.npy")).expect("an array");
     assert_eq!(probabilities.shape(), [3, 10]);
@@ -125,8 +125,8 @@ fn outputs_that_would_share_a_file_are_refused() {
     let x = HostTensor::f32([1, 2], vec![-1.0, 2.0]).expect("a tensor");
     fs::write(path("x.npy"), hubel::io::npy::write(&x)).expect("a file");
     let (model, input, out) = (path("model.json"), path("x.npy"), path("out"));
-    let run = |taps: &str, out: &str| {
-        refusal(&["run", &model, "--input", &input, "--output", out, "--taps", taps, "--device", "cpu"])
+    let run = |layers: &str, out: &str| {
+        refusal(&["run", &model, "--input", &input, "--output", out, "--layers", layers, "--device", "cpu"])
     };
     let (status, last) = run("a/b,a.b", &out);
     assert!(status == 2 && last.contains("`a/b` and `a.b`") && !Path::new(&out).exists(), "{status}: {last}");
@@ -165,23 +165,23 @@ fn example(command: &mut Command) -> String {
 }
 
 #[test]
-fn a_folder_of_pictures_is_trained_on_without_validation() {
+fn a_folder_of_images_is_trained_on_without_validation() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (pictures, out) = (folder.path().join("pictures"), folder.path().join("out"));
+    let (images, out) = (folder.path().join("images"), folder.path().join("out"));
     for class in ["dark", "light"] {
-        fs::create_dir_all(pictures.join(class)).expect("a folder");
+        fs::create_dir_all(images.join(class)).expect("a folder");
         for name in ["1.png", "2.png"] {
-            fs::copy(DIGIT, pictures.join(class).join(name)).expect("a picture");
+            fs::copy(DIGIT, images.join(class).join(name)).expect("an image");
         }
     }
     let options = ["--validation", "0", "--epochs", "2", "--size", "16", "--device", "cpu"];
-    let said = example(example_of("train_folder").arg(&pictures).args(options).arg("--out").arg(&out));
+    let said = example(example_of("train_folder").arg(&images).args(options).arg("--out").arg(&out));
     assert!(out.join("weights.safetensors").exists(), "{said}");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn without_a_driver_lenet5_trains_draws_its_pictures_and_says_what_a_driver_gives() {
+fn without_a_driver_lenet5_trains_draws_its_images_and_says_what_a_driver_gives() {
     let folder = tempfile::tempdir().expect("a folder");
     let (digits, out) = (folder.path().join("digits"), folder.path().join("out"));
     fs::create_dir(&digits).expect("a folder");
@@ -199,8 +199,8 @@ fn without_a_driver_lenet5_trains_draws_its_pictures_and_says_what_a_driver_give
         assert!(said.contains(part), "no `{part}`: {said}");
     }
     for name in ["curves.png", "confusion.png", "mistakes.png", "feature_maps.png", "filters.png"] {
-        let picture = hubel::io::image::open(out.join(name)).unwrap_or_else(|e| panic!("{e}: {said}"));
-        assert!(picture.shape()[..2].iter().all(|&side| side > 50), "{name}: {:?}", picture.shape());
+        let image = hubel::io::image::open(out.join(name)).unwrap_or_else(|e| panic!("{e}: {said}"));
+        assert!(image.shape()[..2].iter().all(|&side| side > 50), "{name}: {:?}", image.shape());
     }
     for name in ["lenet5.safetensors", "history.csv"] {
         assert!(out.join(name).exists(), "{name}: {said}");

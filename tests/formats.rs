@@ -55,7 +55,7 @@ fn held<T>(f: impl FnOnce() -> T) -> (T, usize) {
 }
 
 /// What reading any input may last, in seconds; without optimisation longer.
-const MOST_SECONDS: u64 = if cfg!(debug_assertions) { 60 } else { 5 };
+const MAX_SECONDS: u64 = if cfg!(debug_assertions) { 60 } else { 5 };
 
 /// Returns what `f` makes of a file, having asserted that it took what the file's budget allows, and no longer.
 fn within_budget<T>(name: &str, bytes: &[u8], f: impl FnOnce() -> T) -> T {
@@ -67,7 +67,7 @@ fn within_budget<T>(name: &str, bytes: &[u8], f: impl FnOnce() -> T) -> T {
         format!("{} bytes, written to {path:?}: {:?}", bytes.len(), std::fs::write(&path, bytes))
     };
     assert!(peak as u64 <= most, "{name}: {peak} bytes held, {most} allowed; {}", shown());
-    assert!(seconds < MOST_SECONDS as f64, "{name}: {seconds} s; {}", shown());
+    assert!(seconds < MAX_SECONDS as f64, "{name}: {seconds} s; {}", shown());
     if std::env::var_os("HUBEL_SHOW_COSTS").is_some() {
         eprintln!("{name}: {} bytes, {:.1} MiB held, {seconds:.3} s", bytes.len(), peak as f64 / 1048576.0);
     }
@@ -307,7 +307,7 @@ fn mutate(rng: &mut Philox, bytes: &mut Vec<u8>) {
 
 /// Shares and repeats parts of a file: entries, references, elements of lists.
 fn share(rng: &mut Philox, bytes: &mut Vec<u8>) {
-    const MOST_BYTES: usize = 1 << 17;
+    const MAX_BYTES: usize = 1 << 17;
     if bytes.len() < 16 {
         return;
     }
@@ -318,7 +318,7 @@ fn share(rng: &mut Philox, bytes: &mut Vec<u8>) {
     match rng.below(5) {
         0 => {
             let piece = bytes[at..(at + 1 + rng.below(64)).min(bytes.len())].to_vec();
-            let times = times.min(MOST_BYTES / piece.len());
+            let times = times.min(MAX_BYTES / piece.len());
             drop(bytes.splice(at..at, piece.repeat(times)));
         }
         // One reference becomes another: a number that can be an address overwrites the next such.
@@ -343,7 +343,7 @@ fn share(rng: &mut Philox, bytes: &mut Vec<u8>) {
                 });
                 if let Some(end) = end.map(|i| start + i + 1) {
                     let piece = [&bytes[start..end], b","].concat();
-                    let times = times.min(MOST_BYTES / piece.len());
+                    let times = times.min(MAX_BYTES / piece.len());
                     drop(bytes.splice(start..start, piece.repeat(times)));
                 }
             }
@@ -366,13 +366,13 @@ fn mutated_files_neither_panic_nor_take_memory() {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(&plain).unwrap();
     let packed = encoder.finish().unwrap();
-    let picture = hubel::io::image::png(&image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 9, y as u8, 3])));
+    let image = hubel::io::image::png(&image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([x as u8 * 9, y as u8, 3])));
     let corpora: [Corpus; 5] = [
         ("safetensors", sample().2, |b| st::read(b).is_ok(), 60_000),
         ("two tensors", file(&two("0,2", "2,4"), &[0; 4]), |b| st::read(b).is_ok(), 60_000),
         ("IDX", plain, |b| idx::read(b).is_ok(), 30_000),
         ("IDX, gzipped", packed, |b| idx::read(b).is_ok(), 30_000),
-        ("PNG", picture.unwrap(), |b| hubel::io::image::read(b).is_ok(), 20_000),
+        ("PNG", image.unwrap(), |b| hubel::io::image::read(b).is_ok(), 20_000),
     ];
     assert!(corpora.iter().all(|(_, good, read, _)| read(good)));
     fuzz(1, corpora);

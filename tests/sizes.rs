@@ -2,7 +2,7 @@
 //! for it.
 
 use hubel::{
-    data::{photo, to_categorical},
+    data::{preprocess, to_categorical},
     layers::*,
     losses::*,
     metrics::*,
@@ -62,13 +62,13 @@ fn model() -> Model {
     model.add(Dense::new(3).activation(Softmax)).build().expect("a model")
 }
 
-fn pictures(n: usize) -> HostTensor {
-    HostTensor::f32([n, 8, 8, 1], (0..n * 64).map(|i| (i % 7) as f32).collect()).expect("pictures")
+fn images(n: usize) -> HostTensor {
+    HostTensor::f32([n, 8, 8, 1], (0..n * 64).map(|i| (i % 7) as f32).collect()).expect("images")
 }
 
 fn data(n: usize) -> Dataset {
     let labels = HostTensor::u8([n], (0..n).map(|i| (i % 3) as u8).collect()).expect("labels");
-    Dataset::new(pictures(n), labels).expect("a data set")
+    Dataset::new(images(n), labels).expect("a data set")
 }
 
 fn trainer(engine: &Engine) -> Trainer {
@@ -87,7 +87,7 @@ fn a_plan_for_more_samples_than_a_binding_holds_is_refused() {
         let number = batch.to_string();
         let mut net = model().inference(engine(), Batch::up_to(batch)).expect("nothing is planned yet");
         says(net.plan(), &[&number, "samples"]);
-        says(net.predict(&pictures(2)), &[&number, "samples"]);
+        says(net.predict(&images(2)), &[&number, "samples"]);
         for engine in [engine().clone(), Engine::reference()] {
             let answer = trainer(&engine).plan_for(&data(2), batch);
             let typed =
@@ -95,10 +95,10 @@ fn a_plan_for_more_samples_than_a_binding_holds_is_refused() {
             assert!(typed, "{batch}");
         }
         let mut explainer = model().explain(engine(), Batch::up_to(batch)).expect("nothing is planned yet");
-        says(explainer.saliency(&pictures(1), None), &[&number]);
+        says(explainer.saliency(&images(1), None), &[&number]);
         // The reference takes no memory for samples that are not there.
         let mut net = model().inference(&Engine::reference(), Batch::up_to(batch)).expect("an inference");
-        assert_eq!(net.predict(&pictures(2)).expect("a prediction").shape(), [2, 3]);
+        assert_eq!(net.predict(&images(2)).expect("a prediction").shape(), [2, 3]);
     }
 }
 
@@ -133,22 +133,22 @@ fn samples_without_elements_are_refused_whatever_their_number() {
 }
 
 #[test]
-fn sizes_of_pictures_labels_and_metrics_are_checked() {
+fn sizes_of_images_labels_and_metrics_are_checked() {
     for n in HUGE {
         says(data(3).pad(n), &["padded"]);
-        says(photo::pad(&HostTensor::u8([1, 1, 3], vec![0; 3]).expect("a picture"), [n, n]), &["picture"]);
+        says(preprocess::pad(&HostTensor::u8([1, 1, 3], vec![0; 3]).expect("an image"), [n, n]), &["image"]);
         says(to_categorical(&data(3).labels, n), &["labels"]);
-        says(ImageFolder::new("pictures").image_size([n, 8]).load(), &["image_size", &n.to_string()]);
-        let how = || Compile::new(Sgd::new(0.1), CategoricalCrossentropy::new());
+        says(ImageFolder::new("images").image_size([n, 8]).load(), &["image_size", &n.to_string()]);
+        let config = || Compile::new(Sgd::new(0.1), CategoricalCrossentropy::new());
         let net = Sequential::new([1]).add(Dense::new(4).activation(Softmax)).build().expect("a model");
-        net.compile(engine(), how().metric(TopKAccuracy::new(n))).expect("all classes are among the likeliest");
-        says(net.compile(engine(), how().metric(Auc::new().thresholds(n))), &["auc", &n.to_string()]);
+        net.compile(engine(), config().metric(TopKAccuracy::new(n))).expect("all classes are among the likeliest");
+        says(net.compile(engine(), config().metric(Auc::new().thresholds(n))), &["auc", &n.to_string()]);
         says((hubel::nn::models::find("VGG16").expect("a network").build)(&Options::default().classes(n)), &[]);
     }
     for few in [0, 1, 2] {
-        let how = Compile::new(Sgd::new(0.1), BinaryCrossentropy::new()).metric(Auc::new().thresholds(few));
+        let config = Compile::new(Sgd::new(0.1), BinaryCrossentropy::new()).metric(Auc::new().thresholds(few));
         let model = Sequential::new([1]).add(Dense::new(1).activation(Sigmoid)).build().expect("a model");
-        says(model.compile(engine(), how), &["thresholds"]);
+        says(model.compile(engine(), config), &["thresholds"]);
     }
 }
 

@@ -61,7 +61,7 @@ const NETS: [&str; 4] = ["convolution", "depthwise", "recurrent", "dense"];
 fn net(name: &str, n: usize, wide: usize) -> (Model, Compile, Dataset) {
     let classes = || HostTensor::u8([n], (0..n).map(|i| (i % 4) as u8).collect()).expect("labels");
     let cross_entropy = SparseCategoricalCrossentropy::new;
-    let (layers, how, labels) = match name {
+    let (layers, config, labels) = match name {
         "convolution" => (
             Sequential::new([8, 8, 1])
                 .add(Conv2D::new(8 * wide, 3).activation(Relu))
@@ -98,13 +98,13 @@ fn net(name: &str, n: usize, wide: usize) -> (Model, Compile, Dataset) {
     let model = layers.build().expect("a model");
     let mut shape = model.input_shape().dims().to_vec();
     shape[0] = n;
-    (model, how, Dataset::new(numbers(&shape), labels).expect("data"))
+    (model, config, Dataset::new(numbers(&shape), labels).expect("data"))
 }
 
 /// Looks at memory and objects when warm and after the last turn, and times each turn.
 struct Watch {
     name: String,
-    turns: usize,
+    iterations: usize,
     warm: usize,
     seen: Vec<(i64, Vec<i64>)>,
     last: Instant,
@@ -112,15 +112,15 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(name: impl Into<String>, (turns, warm): (usize, usize)) -> Self {
-        let times = Vec::with_capacity(turns);
-        Watch { name: name.into(), turns, warm, seen: Vec::new(), last: Instant::now(), times }
+    fn new(name: impl Into<String>, (iterations, warm): (usize, usize)) -> Self {
+        let times = Vec::with_capacity(iterations);
+        Watch { name: name.into(), iterations, warm, seen: Vec::new(), last: Instant::now(), times }
     }
 
     /// Ends one turn.
     fn turn(&mut self, objects: impl FnOnce() -> Vec<i64>) {
         self.times.push(self.last.elapsed().as_secs_f64() * 1e3);
-        if self.times.len() == self.warm || self.times.len() == self.turns {
+        if self.times.len() == self.warm || self.times.len() == self.iterations {
             self.seen.push((process().0, objects()));
         }
         self.last = Instant::now();
@@ -128,12 +128,12 @@ impl Watch {
 
     /// Reports, and returns what grew.
     fn end(mut self) -> Option<String> {
-        let [(bytes, before), (at_end, after)] = &self.seen[..] else { panic!("{}: too few turns", self.name) };
+        let [(bytes, before), (at_end, after)] = &self.seen[..] else { panic!("{}: too few iterations", self.name) };
         let more = at_end - bytes;
         self.times.sort_by(f64::total_cmp);
         let at = |share: f64| self.times[((self.times.len() - 1) as f64 * share) as usize];
         println!(
-            "{}: {} turns, {:+.2} MiB since turn {}, median {:.2} ms, p99 {:.2} ms ({:.1} times)",
+            "{}: {} iterations, {:+.2} MiB since turn {}, median {:.2} ms, p99 {:.2} ms ({:.1} times)",
             self.name,
             self.times.len(),
             more as f64 / f64::from(1 << 20),
@@ -169,17 +169,17 @@ impl Callback for EachStep<'_> {
 #[test]
 fn steps_of_training_take_no_memory() {
     let _alone = alone();
-    let turns = times((10_000, 1_000), (240, 60));
+    let iterations = times((10_000, 1_000), (240, 60));
     let engine = Engine::new().expect("an adapter");
     let mut grew = Vec::new();
     for name in NETS {
         for batch in [3, 4, 8, 64] {
             // The last batch of each epoch is smaller.
-            let (model, how, data) = net(name, 10 * batch + 2, 1);
-            let mut trainer = model.compile(&engine, how).expect("a trainer");
-            let mut watch = Watch::new(format!("{name}, batch {batch}"), turns);
+            let (model, config, data) = net(name, 10 * batch + 2, 1);
+            let mut trainer = model.compile(&engine, config).expect("a trainer");
+            let mut watch = Watch::new(format!("{name}, batch {batch}"), iterations);
             let each = EachStep { watch: &mut watch, engine: &engine };
-            let fit = Fit::epochs(turns.0).batch(batch).max_steps(turns.0 as u64).callback(each);
+            let fit = Fit::epochs(iterations.0).batch(batch).max_steps(iterations.0 as u64).callback(each);
             trainer.fit(&data, fit).expect("training");
             grew.extend(watch.end());
         }
@@ -190,15 +190,15 @@ fn steps_of_training_take_no_memory() {
 #[test]
 fn predictions_take_no_memory() {
     let _alone = alone();
-    let turns = times((25_000, 1_000), (400, 100));
+    let iterations = times((25_000, 1_000), (400, 100));
     let engine = Engine::new().expect("an adapter");
     let mut grew = Vec::new();
     for name in NETS {
         let (model, _, data) = net(name, 8, 1);
         let mut inference = model.inference(&engine, Batch::up_to(8)).expect("a network");
-        let mut watch = Watch::new(format!("{name}, predictions"), turns);
+        let mut watch = Watch::new(format!("{name}, predictions"), iterations);
         let samples: Vec<HostTensor> = (1..=8).map(|n| data.images.rows(0, n).expect("samples")).collect();
-        for i in 0..turns.0 {
+        for i in 0..iterations.0 {
             inference.predict(&samples[i % 8]).expect("a prediction");
             watch.turn(|| objects(&engine));
         }
@@ -210,12 +210,12 @@ fn predictions_take_no_memory() {
 #[test]
 fn models_leave_nothing_behind() {
     let _alone = alone();
-    let turns = times((1_000, 100), (40, 16));
+    let iterations = times((1_000, 100), (40, 16));
     let engine = Engine::new().expect("an adapter");
-    let mut watch = Watch::new("models", turns);
-    for i in 0..turns.0 {
-        let (model, how, data) = net(NETS[i % 4], 4, 1 + i / 4 % 2);
-        let mut trainer = model.compile(&engine, how).expect("a trainer");
+    let mut watch = Watch::new("models", iterations);
+    for i in 0..iterations.0 {
+        let (model, config, data) = net(NETS[i % 4], 4, 1 + i / 4 % 2);
+        let mut trainer = model.compile(&engine, config).expect("a trainer");
         trainer.train_on_batch(&data).expect("a step");
         trainer.predict(&data.images).expect("a prediction");
         drop(trainer);
@@ -233,8 +233,8 @@ fn engines_leave_nothing_behind() {
     let mut threads = Vec::new();
     for _ in 0..engines {
         let engine = Engine::new().expect("an adapter");
-        let (model, how, data) = net(NETS[0], 4, 1);
-        model.compile(&engine, how).expect("a trainer").train_on_batch(&data).expect("a step");
+        let (model, config, data) = net(NETS[0], 4, 1);
+        model.compile(&engine, config).expect("a trainer").train_on_batch(&data).expect("a step");
         drop(engine);
         threads.push(process().1);
         watch.turn(Vec::new);

@@ -47,7 +47,7 @@ fn deviations(folder: &Path) -> Vec<(String, f64)> {
     let weights = open("weights.safetensors");
     let tensor = |key: &str| &tensors.iter().find(|t| t.0 == key).unwrap_or_else(|| panic!("{name}: no {key}")).1;
     let x = tensor("input");
-    let &[n, h, w, c] = x.shape() else { panic!("{name}: pictures") };
+    let &[n, h, w, c] = x.shape() else { panic!("{name}: images") };
     let mut options = Options::default().input_shape([h, w, c]);
     if torchvision {
         options = options.stride_in_1x1(false);
@@ -113,7 +113,7 @@ fn vgg16_runs_on_bindings_of_128_mib() {
     let small = Engine::from_wgpu(&adapter, &device, &queue).expect("an engine");
     assert_eq!(small.profile().max_binding_bytes, 128 << 20);
     let model = build(find("VGG16").expect("a network"), &Options::default());
-    let x = uniform("a picture", &[1, 224, 224, 3]);
+    let x = uniform("an image", &[1, 224, 224, 3]);
     let run = |engine: &Engine| {
         model.inference(engine, Batch::up_to(1)).expect("it fits").predict(&x).expect("it runs").to_f32()
     };

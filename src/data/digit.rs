@@ -1,13 +1,13 @@
 use crate::io::{Flaw, FormatError};
 use crate::tensor::HostTensor;
 
-/// Returns a photo of one digit as MNIST's pictures were made, u8 (28, 28, 1), ink 255 on paper 0.
+/// Returns a photo of one digit as MNIST's images were made, u8 (28, 28, 1), ink 255 on paper 0.
 ///
 /// The photo is (h, w, 1) or (h, w, 3), ink dark on light or light on dark. It is made grey, the
 /// paper's level is taken from the rim and subtracted, the ink's bounding box is scaled into 20×20
 /// pixels with its aspect kept, and its centre of mass comes to the middle (LeCun et al. 1998).
 pub fn prepare(photo: &HostTensor) -> Result<HostTensor, FormatError> {
-    let wrong = |wanted: &str, got: String| Err(FormatError::new(Flaw::Picture, "the photo", wanted, got));
+    let wrong = |wanted: &str, got: String| Err(FormatError::new(Flaw::Image, "the photo", wanted, got));
     let [h, w, c @ (1 | 3)] = *photo.shape() else {
         return wrong("a tensor (h, w, 1) or (h, w, 3)", format!("{:?}", photo.shape()));
     };
@@ -34,7 +34,7 @@ pub fn prepare(photo: &HostTensor) -> Result<HostTensor, FormatError> {
     // A shadow or the paper's grain must not count as ink.
     let floor = (2.0 * quantile(&mut rim, 0.95)).min(peak / 2.0);
     if peak - floor < 8.0 {
-        return wrong("a digit that differs from its background", "an even picture".into());
+        return wrong("a digit that differs from its background", "an even image".into());
     }
     grey.iter_mut().for_each(|x| *x = ((*x - floor) / (peak - floor)).clamp(0.0, 1.0));
 
@@ -44,7 +44,7 @@ pub fn prepare(photo: &HostTensor) -> Result<HostTensor, FormatError> {
     let (Some(&top), Some(&bottom), Some(&left), Some(&right)) =
         (rows.first(), rows.last(), columns.first(), columns.last())
     else {
-        return wrong("a digit that differs from its background", "an even picture".into());
+        return wrong("a digit that differs from its background", "an even image".into());
     };
     let (box_h, box_w) = (bottom + 1 - top, right + 1 - left);
     let scale = 20.0 / box_h.max(box_w) as f64;
@@ -64,14 +64,14 @@ pub fn prepare(photo: &HostTensor) -> Result<HostTensor, FormatError> {
     let mass: f64 = small.iter().sum();
     let centre =
         |axis: &dyn Fn(usize) -> usize| small.iter().enumerate().map(|(i, m)| m * axis(i) as f64).sum::<f64>() / mass;
-    // In MNIST's own pictures the centre of mass lies at 14 ± 0.5 along both axes, pixels counted from 0.
+    // In MNIST's own images the centre of mass lies at 14 ± 0.5 along both axes, pixels counted from 0.
     let start = |centre: f64, n: usize| ((14.0 - centre).round() as usize).min(28 - n);
     let (y0, x0) = (start(centre(&|i| i / small_w), small_h), start(centre(&|i| i % small_w), small_w));
     let mut out = vec![0; 28 * 28];
     for (i, &v) in small.iter().enumerate() {
         out[(y0 + i / small_w) * 28 + x0 + i % small_w] = (v * 255.0).round() as u8;
     }
-    HostTensor::u8([28, 28, 1], out).map_err(|e| FormatError::new(Flaw::Picture, "the digit", "28×28 pixels", e))
+    HostTensor::u8([28, 28, 1], out).map_err(|e| FormatError::new(Flaw::Image, "the digit", "28×28 pixels", e))
 }
 
 /// Returns the value below which the share `q` of all values lies.
@@ -119,23 +119,23 @@ mod tests {
     }
 
     #[test]
-    fn an_even_picture_is_refused() {
-        assert_eq!(prepare(&photo(90, 90, 3)).unwrap_err().flaw, Flaw::Picture);
+    fn an_even_image_is_refused() {
+        assert_eq!(prepare(&photo(90, 90, 3)).unwrap_err().flaw, Flaw::Image);
         assert!(prepare(&HostTensor::u8([2, 2, 1], vec![0, 1, 2, 3]).unwrap()).is_err());
         assert!(prepare(&HostTensor::u8([5, 5], vec![0; 25]).unwrap()).is_err());
     }
 
     #[test]
-    fn mnist_pictures_stay_as_they_are() {
+    fn mnist_images_stay_as_they_are() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist/t10k-images-idx3-ubyte.gz");
         if !std::path::Path::new(file).exists() {
             return;
         }
-        let pictures = crate::io::idx::open(file).unwrap();
+        let images = crate::io::idx::open(file).unwrap();
         let same = (0..200).filter(|&i| {
-            let picture = pictures.rows(i, 1).unwrap().reshape([28, 28, 1]).unwrap();
-            let made = prepare(&picture).unwrap();
-            let off: u32 = made.bytes().iter().zip(picture.bytes()).map(|(&a, &b)| u32::from(a.abs_diff(b))).sum();
+            let image = images.rows(i, 1).unwrap().reshape([28, 28, 1]).unwrap();
+            let made = prepare(&image).unwrap();
+            let off: u32 = made.bytes().iter().zip(image.bytes()).map(|(&a, &b)| u32::from(a.abs_diff(b))).sum();
             off < 784 * 4
         });
         assert!(same.count() >= 190);

@@ -1,4 +1,4 @@
-//! Pictures in files: decoded, in one size, with the same channels.
+//! Images in files: decoded, in one size, with the same channels.
 
 use crate::io::{
     Flaw, FormatError,
@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-/// The channels of a data set's pictures.
+/// The channels of a data set's images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColorMode {
     /// One channel, colour as .299 r + .587 g + .114 b; what is transparent becomes white.
@@ -36,13 +36,13 @@ impl ColorMode {
     /// file that can be read all the same.
     pub(super) fn decode(self, bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2], Option<FormatError>), FormatError> {
         if self == ColorMode::Rgba {
-            let (picture, damage) = image::decode(bytes)?;
-            let picture = picture.into_rgba8();
-            let (w, h) = picture.dimensions();
-            return Ok((picture.into_raw(), [h as usize, w as usize], damage));
+            let (image, damage) = image::decode(bytes)?;
+            let image = image.into_rgba8();
+            let (w, h) = image.dimensions();
+            return Ok((image.into_raw(), [h as usize, w as usize], damage));
         }
-        let (picture, damage) = image::read_damaged(bytes)?;
-        let (stored, shape) = (picture.bytes(), picture.shape());
+        let (image, damage) = image::read_damaged(bytes)?;
+        let (stored, shape) = (image.bytes(), image.shape());
         let grey = |p: &[u8]| (0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])).round();
         let pixels = match (shape[2], self) {
             (3, ColorMode::Grayscale) => stored.chunks_exact(3).map(|p| grey(p) as u8).collect(),
@@ -53,7 +53,7 @@ impl ColorMode {
     }
 }
 
-/// How a picture comes to another aspect.
+/// How an image comes to another aspect.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fit {
     Squeeze,
@@ -61,7 +61,7 @@ pub(super) enum Fit {
     Pad(u8),
 }
 
-/// Makes pictures of files one size, with the same channels.
+/// Makes images of files one size, with the same channels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Resizer {
     pub size: [usize; 2],
@@ -69,7 +69,7 @@ pub(super) struct Resizer {
     pub fit: Fit,
 }
 
-/// Pictures in files that are decoded when a step takes them; see [`super::ImageFolder::stream`].
+/// Images in files that are decoded when a step takes them; see [`super::ImageFolder::stream`].
 ///
 /// ```
 /// use hubel::{data::ImageFolder, io::image, prelude::*};
@@ -77,8 +77,8 @@ pub(super) struct Resizer {
 /// let folder = tempfile::tempdir().expect("a folder");
 /// for class in ["cat", "dog"] {
 ///     std::fs::create_dir(folder.path().join(class)).expect("a folder");
-///     let picture = image::to_rgb(&HostTensor::u8([9, 12, 1], vec![40; 108])?)?;
-///     image::save(&picture, folder.path().join(class).join("0.png"))?;
+///     let image = image::to_rgb(&HostTensor::u8([9, 12, 1], vec![40; 108])?)?;
+///     image::save(&image, folder.path().join(class).join("0.png"))?;
 /// }
 /// let data = ImageFolder::new(folder.path()).image_size([8, 8]).stream(true).load()?.train;
 /// assert_eq!((data.len(), data.images.shape()), (2, &[0, 8, 8, 3][..]));
@@ -98,26 +98,26 @@ impl Files {
         Files { paths, ..self.clone() }
     }
 
-    /// Returns the pixels of these pictures, or an error that names the first that cannot be read.
+    /// Returns the pixels of these images, or an error that names the first that cannot be read.
     pub(super) fn read(&self, indices: &[u32]) -> Result<Vec<u8>, FormatError> {
-        let picture = self.resizer.bytes();
-        let mut bytes = vec![0; indices.len() * picture];
-        let parts = bytes.par_chunks_exact_mut(picture).zip(indices);
+        let image = self.resizer.bytes();
+        let mut bytes = vec![0; indices.len() * image];
+        let parts = bytes.par_chunks_exact_mut(image).zip(indices);
         parts.try_for_each(|(out, &i)| match self.paths.get(i as usize) {
             Some(path) => self.resizer.read(path, out).map(drop),
-            None => Err(FormatError::new(Flaw::Contradiction, "a picture's index", self.paths.len(), i)),
+            None => Err(FormatError::new(Flaw::Contradiction, "an image's index", self.paths.len(), i)),
         })?;
         Ok(bytes)
     }
 }
 
 impl Resizer {
-    /// Returns the bytes of a picture in the wanted size.
+    /// Returns the bytes of an image in the wanted size.
     pub fn bytes(&self) -> usize {
         self.size[0] * self.size[1] * self.mode.channels()
     }
 
-    /// Writes the picture of a file in the wanted size to `out`; returns what is wrong with a file that can be read.
+    /// Writes the image of a file in the wanted size to `out`; returns what is wrong with a file that can be read.
     pub fn read(&self, path: &Path, out: &mut [u8]) -> Result<Option<FormatError>, FormatError> {
         let file = read_file(path, CAP_BYTES)?;
         let (pixels, size, damage) = self.mode.decode(&file).map_err(|e| e.of(path))?;
@@ -125,7 +125,7 @@ impl Resizer {
         Ok(damage.map(|e| e.of(path)))
     }
 
-    /// Writes a picture in the wanted size to `out`: half-pixel centres, the formulas of `tf.image.resize` and, for the
+    /// Writes an image in the wanted size to `out`: half-pixel centres, the formulas of `tf.image.resize` and, for the
     /// cropped part, of Keras's `smart_resize`.
     pub fn resize(&self, pixels: &[u8], [h, w]: [usize; 2], out: &mut [u8]) {
         let ([to_h, to_w], c) = (self.size, self.mode.channels());

@@ -1,4 +1,4 @@
-//! Pictures in folders, one folder for each class, as Keras's `image_dataset_from_directory` reads them.
+//! Images in folders, one folder for each class, as Keras's `image_dataset_from_directory` reads them.
 
 use super::{
     Dataset,
@@ -16,10 +16,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The most bytes that the pictures of a data set take, where [`ImageFolder::cap_bytes`] says nothing else.
+/// The most bytes that the images of a data set take, where [`ImageFolder::cap_bytes`] says nothing else.
 pub const DATASET_CAP_BYTES: u64 = 4 << 30;
 const READ: [&str; 3] = ["png", "jpg", "jpeg"];
-/// Pictures too, but of kinds that are not read: they are named rather than overlooked.
+/// Images too, but of kinds that are not read: they are named rather than overlooked.
 const OTHER: [&str; 9] = ["avif", "bmp", "gif", "heic", "heif", "jfif", "tif", "tiff", "webp"];
 
 /// The parts of a data set that are read.
@@ -33,10 +33,10 @@ pub enum Subset {
     Both,
 }
 
-/// Pictures read from folders.
+/// Images read from folders.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Images {
-    /// Samples to train on: pictures u8 (n, h, w, c), labels u32 (n), the index of the class.
+    /// Samples to train on: images u8 (n, h, w, c), labels u32 (n), the index of the class.
     pub train: Dataset,
     /// Samples to validate on; empty without a validation split.
     pub validation: Dataset,
@@ -44,16 +44,16 @@ pub struct Images {
     pub train_files: Vec<PathBuf>,
     /// The files of `validation`, in its order.
     pub validation_files: Vec<PathBuf>,
-    /// The pictures that were left out, each with its file and the reason.
+    /// The images that were left out, each with its file and the reason.
     pub skipped: Vec<FormatError>,
-    /// The pictures that were read although their files are damaged: JPEGs without their end marker.
+    /// The images that were read although their files are damaged: JPEGs without their end marker.
     pub damaged: Vec<FormatError>,
 }
 
-/// Reads pictures from folders, one folder for each class, as Keras's `image_dataset_from_directory` does.
+/// Reads images from folders, one folder for each class, as Keras's `image_dataset_from_directory` does.
 ///
 /// Classes are the sub-folders, sorted by name; a class's samples are all PNG and JPEG files below its folder, sorted.
-/// Names that start with a dot are ignored, and so are files that are no pictures. A picture that cannot be used (it is
+/// Names that start with a dot are ignored, and so are files that are no images. An image that cannot be used (it is
 /// damaged or over the limits of [`crate::io::image`], of another kind, in no class's folder, or behind a link that
 /// leads to a folder or out of this one) is left out and stands in [`Images::skipped`].
 ///
@@ -68,8 +68,8 @@ pub struct Images {
 /// for (class, value) in [("cat", 40), ("dog", 200)] {
 ///     std::fs::create_dir(folder.path().join(class)).expect("a folder");
 ///     for i in 0..5 {
-///         let picture = image::to_rgb(&HostTensor::u8([9, 12, 1], vec![value + i; 108])?)?;
-///         image::save(&picture, folder.path().join(format!("{class}/{i}.png")))?;
+///         let image = image::to_rgb(&HostTensor::u8([9, 12, 1], vec![value + i; 108])?)?;
+///         image::save(&image, folder.path().join(format!("{class}/{i}.png")))?;
 ///     }
 /// }
 ///
@@ -101,7 +101,7 @@ pub struct ImageFolder<'a> {
 }
 
 impl<'a> ImageFolder<'a> {
-    /// Returns a reader of the folder that holds the classes' folders: whole pictures of 256×256 in colour, shuffled.
+    /// Returns a reader of the folder that holds the classes' folders: whole images of 256×256 in colour, shuffled.
     pub fn new(path: impl AsRef<Path>) -> Self {
         ImageFolder {
             path: path.as_ref().into(),
@@ -120,26 +120,26 @@ impl<'a> ImageFolder<'a> {
         }
     }
 
-    /// Returns the reader with the height and width that pictures are resized to: bilinear, without smoothing.
+    /// Returns the reader with the height and width that images are resized to: bilinear, without smoothing.
     pub fn image_size(mut self, size: [usize; 2]) -> Self {
         self.image_size = size;
         self
     }
 
-    /// Returns the reader with the channels that pictures get.
+    /// Returns the reader with the channels that images get.
     pub fn color_mode(mut self, mode: ColorMode) -> Self {
         self.color_mode = mode;
         self
     }
 
     /// Returns the reader that keeps, where `crop`, the largest middle part of the wanted aspect instead of squeezing
-    /// the whole picture.
+    /// the whole image.
     pub fn crop_to_aspect_ratio(mut self, crop: bool) -> Self {
         self.fit = if crop { Fit::Crop } else { Fit::Squeeze };
         self
     }
 
-    /// Returns the reader that keeps the whole picture, with bands of this value where its aspect is not the wanted one.
+    /// Returns the reader that keeps the whole image, with bands of this value where its aspect is not the wanted one.
     pub fn pad_to_aspect_ratio(mut self, fill_value: u8) -> Self {
         self.fit = Fit::Pad(fill_value);
         self
@@ -171,15 +171,15 @@ impl<'a> ImageFolder<'a> {
         self
     }
 
-    /// Returns the reader that takes at most so many bytes for all resized pictures ([`DATASET_CAP_BYTES`] by default).
+    /// Returns the reader that takes at most so many bytes for all resized images ([`DATASET_CAP_BYTES`] by default).
     pub fn cap_bytes(mut self, cap_bytes: u64) -> Self {
         self.cap_bytes = cap_bytes;
         self
     }
 
-    /// Returns the reader whose pictures are decoded, on all processors, when a training step takes them, while the device
-    /// computes the step before it: for more pictures than fit in memory. [`ImageFolder::load`] then looks at each
-    /// picture once, to leave out those that cannot be used.
+    /// Returns the reader whose images are decoded, on all processors, when a training step takes them, while the device
+    /// computes the step before it: for more images than fit in memory. [`ImageFolder::load`] then looks at each
+    /// image once, to leave out those that cannot be used.
     pub fn stream(mut self, stream: bool) -> Self {
         self.stream = stream;
         self
@@ -199,15 +199,15 @@ impl<'a> ImageFolder<'a> {
         self
     }
 
-    /// Returns the reader that tells how many pictures are done, of how many; called from the threads that decode, one
+    /// Returns the reader that tells how many images are done, of how many; called from the threads that decode, one
     /// call at a time, with rising numbers.
     pub fn progress(mut self, progress: impl FnMut(usize, usize) + Send + 'a) -> Self {
         self.progress = Box::new(progress);
         self
     }
 
-    /// Returns the pictures, decoded on all processors, or an error where an option is out of range, the folder is
-    /// missing or has no classes, a class has no picture or none that can be read, or all together exceed the cap.
+    /// Returns the images, decoded on all processors, or an error where an option is out of range, the folder is
+    /// missing or has no classes, a class has no image or none that can be read, or all together exceed the cap.
     pub fn load(self) -> Result<Images, FormatError> {
         self.check()?;
         let Listing { mut classes, mut samples, mut skipped } = list(&self.path, self.follow_links)?;
@@ -224,10 +224,10 @@ impl<'a> ImageFolder<'a> {
         }
         let held_out = (self.validation_split * samples.len() as f64) as usize;
         if self.validation_split > 0.0 && held_out == 0 {
-            let got = format!("{} of {} pictures, which is none", self.validation_split, samples.len());
-            return Err(FormatError::new(Flaw::Empty, "the validation split", "at least one picture", got)
+            let got = format!("{} of {} images, which is none", self.validation_split, samples.len());
+            return Err(FormatError::new(Flaw::Empty, "the validation split", "at least one image", got)
                 .of(&self.path)
-                .advise("raise validation_split or add pictures"));
+                .advise("raise validation_split or add images"));
         }
         let (train, validation) = samples.split_at(samples.len() - held_out);
         let (train, validation) = match self.subset {
@@ -237,7 +237,7 @@ impl<'a> ImageFolder<'a> {
         };
         let ([h, w], c, total) = (self.image_size, self.color_mode.channels(), train.len() + validation.len());
         let kept = if self.stream { 0 } else { total };
-        checked_bytes("all pictures together", &[kept, h, w, c].map(|d| d as u64), 1, self.cap_bytes).map_err(|e| {
+        checked_bytes("all images together", &[kept, h, w, c].map(|d| d as u64), 1, self.cap_bytes).map_err(|e| {
             let fits = (self.cap_bytes as f64 / (total * c) as f64 / (h * w) as f64).sqrt();
             let [h, w] = [h, w].map(|d| ((d as f64 * fits) as usize).max(1));
             e.of(&self.path).advise(format!("a smaller image_size fits, [{h}, {w}] for one, or raise cap_bytes"))
@@ -266,9 +266,9 @@ impl<'a> ImageFolder<'a> {
             let name = &classes[*class as usize];
             let got = format!("{} that cannot; the first: {first}", failed.iter().filter(|f| f.0 == *class).count());
             return Err(FormatError::new(
-                Flaw::Picture,
+                Flaw::Image,
                 format!("the class folder `{name}`"),
-                "pictures that can be read",
+                "images that can be read",
                 got,
             )
             .of(&self.path.join(name))
@@ -333,7 +333,7 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> FormatError {
 }
 
 fn skip(path: &Path, wanted: &str, got: impl Display) -> FormatError {
-    FormatError::new(Flaw::Picture, "the picture", wanted, got).of(path)
+    FormatError::new(Flaw::Image, "the image", wanted, got).of(path)
 }
 
 /// Returns what is in a folder, sorted, without hidden entries.
@@ -348,7 +348,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
 
 fn list(root: &Path, follow: bool) -> Result<Listing, FormatError> {
     let real = fs::canonicalize(root)
-        .map_err(|e| FormatError::io(root, "a folder with one folder of pictures for each class", &e))?;
+        .map_err(|e| FormatError::io(root, "a folder with one folder of images for each class", &e))?;
     let mut listing = Listing { classes: Vec::new(), samples: Vec::new(), skipped: Vec::new() };
     for path in entries(root)? {
         let is_link = path.is_symlink() && !follow;
@@ -356,7 +356,7 @@ fn list(root: &Path, follow: bool) -> Result<Listing, FormatError> {
             if is_link && path.is_dir() {
                 listing.skipped.push(skip(&path, "a folder", "a link to one"));
             } else if has_extension(&path, &[&READ[..], &OTHER].concat()) {
-                listing.skipped.push(skip(&path, "pictures in a class's folder only", "one in no class's folder"));
+                listing.skipped.push(skip(&path, "images in a class's folder only", "one in no class's folder"));
             }
             continue;
         }
@@ -368,16 +368,16 @@ fn list(root: &Path, follow: bool) -> Result<Listing, FormatError> {
                 .advise("rename the folder: the class has its name"));
         };
         let before = listing.skipped.len();
-        let mut files = pictures(&path, (!follow).then_some(&real), &mut listing.skipped)?;
+        let mut files = images(&path, (!follow).then_some(&real), &mut listing.skipped)?;
         if files.is_empty() {
             let got = match &listing.skipped[before..] {
                 [] => "none".into(),
                 [first, ..] => format!("none that can be read; the first: {first}"),
             };
             let what = format!("the class folder `{name}`");
-            return Err(FormatError::new(Flaw::Empty, what, "at least one PNG or JPEG picture", got)
+            return Err(FormatError::new(Flaw::Empty, what, "at least one PNG or JPEG image", got)
                 .of(&path)
-                .advise("add pictures or remove the folder"));
+                .advise("add images or remove the folder"));
         }
         files.sort_by(|a, b| (a.parent(), a.file_name()).cmp(&(b.parent(), b.file_name())));
         listing.samples.extend(files.into_iter().map(|f| (f, class)));
@@ -386,9 +386,9 @@ fn list(root: &Path, follow: bool) -> Result<Listing, FormatError> {
     if listing.classes.is_empty() {
         let got = match listing.skipped.len() {
             0 => "none".into(),
-            n => format!("none, but {n} pictures or links beside"),
+            n => format!("none, but {n} images or links beside"),
         };
-        let advice = "make a folder for each class, named as the class, and put its pictures there";
+        let advice = "make a folder for each class, named as the class, and put its images there";
         return Err(FormatError::new(Flaw::Empty, "the folder", "a folder for each class", got)
             .of(root)
             .advise(advice));
@@ -401,12 +401,8 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extension.is_some_and(|e| extensions.contains(&e.as_str()))
 }
 
-/// Returns the pictures below a folder; `root` is what links must not lead out of, and without it they are followed.
-fn pictures(
-    folder: &Path,
-    root: Option<&PathBuf>,
-    skipped: &mut Vec<FormatError>,
-) -> Result<Vec<PathBuf>, FormatError> {
+/// Returns the images below a folder; `root` is what links must not lead out of, and without it they are followed.
+fn images(folder: &Path, root: Option<&PathBuf>, skipped: &mut Vec<FormatError>) -> Result<Vec<PathBuf>, FormatError> {
     let (mut found, mut folders, mut met) = (Vec::new(), vec![folder.to_owned()], HashSet::new());
     while let Some(folder) = folders.pop() {
         // Links may lead in circles.
@@ -441,17 +437,17 @@ fn part(
     tell: &(impl Fn() + Sync),
     [failed, damaged]: [&mut Vec<(u32, FormatError)>; 2],
 ) -> Result<(Dataset, Vec<PathBuf>), FormatError> {
-    let ([h, w], c, picture) = (resizer.size, resizer.mode.channels(), resizer.bytes());
-    let mut bytes = vec![0; if stream { 0 } else { samples.len() * picture }];
+    let ([h, w], c, image) = (resizer.size, resizer.mode.channels(), resizer.bytes());
+    let mut bytes = vec![0; if stream { 0 } else { samples.len() * image }];
     let told = |result| {
         tell();
         result
     };
     let results: Vec<_> = if stream {
-        let look = |(path, _): &Sample| told(resizer.read(path, &mut vec![0; picture]));
+        let look = |(path, _): &Sample| told(resizer.read(path, &mut vec![0; image]));
         samples.par_iter().map(look).collect()
     } else {
-        let all = bytes.par_chunks_exact_mut(picture).zip(samples);
+        let all = bytes.par_chunks_exact_mut(image).zip(samples);
         all.map(|(out, (path, _))| told(resizer.read(path, out))).collect()
     };
     let (mut files, mut labels) = (Vec::new(), Vec::new());
@@ -460,7 +456,7 @@ fn part(
             Ok(damage) => {
                 damaged.extend(damage.map(|e| (*class, e)));
                 if !stream {
-                    bytes.copy_within(i * picture..(i + 1) * picture, files.len() * picture);
+                    bytes.copy_within(i * image..(i + 1) * image, files.len() * image);
                 }
                 files.push(path.clone());
                 labels.push(*class);
@@ -470,8 +466,8 @@ fn part(
     }
     let n = files.len();
     let rows = if stream { 0 } else { n };
-    bytes.truncate(rows * picture);
-    let contradiction = |e| FormatError::new(Flaw::Contradiction, "the pictures", "pixels as their shape says", e);
+    bytes.truncate(rows * image);
+    let contradiction = |e| FormatError::new(Flaw::Contradiction, "the images", "pixels as their shape says", e);
     let images = HostTensor::u8([rows, h, w, c], bytes).map_err(contradiction)?;
     let labels = HostTensor::u32([n], labels).map_err(contradiction)?;
     let of_files = stream.then(|| Files { paths: files.clone().into(), resizer: *resizer });

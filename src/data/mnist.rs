@@ -8,7 +8,7 @@ use std::path::Path;
 const FILES: [&str; 4] =
     ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
 
-/// Handwritten digits, or another data set in the same four files: pictures of bytes (n, h, w, 1)
+/// Handwritten digits, or another data set in the same four files: images of bytes (n, h, w, 1)
 /// that are used as 0 to 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mnist {
@@ -28,18 +28,18 @@ pub fn mnist(dir: impl AsRef<Path>) -> Result<Mnist, FormatError> {
         let (labels, labels_path) = open(dir, labels)?;
         let [n, h, w] = *pixels.shape() else {
             let got = format!("{} axes", pixels.shape().len());
-            return Err(FormatError::new(Flaw::Contradiction, "the pictures", "3 axes (n, h, w)", got).of(&path));
+            return Err(FormatError::new(Flaw::Contradiction, "the images", "3 axes (n, h, w)", got).of(&path));
         };
         if labels.shape() != [n] {
             let got = format!("labels of shape {:?} in {}", labels.shape(), labels_path.display());
-            return Err(FormatError::new(Flaw::Contradiction, "the pictures", format!("{n} labels"), got).of(&path));
+            return Err(FormatError::new(Flaw::Contradiction, "the images", format!("{n} labels"), got).of(&path));
         }
         if let Some(&label) = labels.bytes().iter().find(|&&l| usize::from(l) >= classes.len()) {
             let error = FormatError::new(Flaw::Contradiction, "the labels", "classes 0 to 9", label);
             return Err(error.of(&labels_path));
         }
         let images = pixels.reshape([n, h, w, 1]).map_err(|e| {
-            FormatError::new(Flaw::Contradiction, "the pictures", "as many values as their shape has", e).of(&path)
+            FormatError::new(Flaw::Contradiction, "the images", "as many values as their shape has", e).of(&path)
         })?;
         Ok(Dataset { scale: 1.0 / 255.0, classes: classes.clone(), ..Dataset::new(images, labels)? })
     };
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_and_labels_are_read_and_scaled() {
+    fn images_and_labels_are_read_and_scaled() {
         let folder = files(2);
         let m = mnist(folder.path()).unwrap();
         assert_eq!((m.train.images.shape(), m.test.labels.bytes()), (&[2, 1, 3, 1][..], &[9, 9][..]));

@@ -15,10 +15,10 @@ mod files;
 #[cfg(feature = "images")]
 mod folder;
 mod mnist;
-#[cfg(feature = "images")]
-pub mod photo;
 #[cfg(feature = "plots")]
 pub mod plots;
+#[cfg(feature = "images")]
+pub mod preprocess;
 
 #[cfg(feature = "images")]
 pub use digit::prepare;
@@ -31,12 +31,12 @@ pub use mnist::{Mnist, mnist};
 use crate::io::{Flaw, FormatError, checked_bytes, npy::FILE_CAP_BYTES};
 use crate::tensor::{Data, HostTensor, Philox, Purpose};
 
-/// Samples with labels; a picture's value on use is `x · scale + offset`.
+/// Samples with labels; an image's value on use is `x · scale + offset`.
 ///
-/// Pictures of bytes stay bytes, on the device too.
+/// Images of bytes stay bytes, on the device too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// Samples, u8 or f32 (n, …): pictures (n, h, w, c), sequences (n, timesteps, features), vectors (n, features).
+    /// Samples, u8 or f32 (n, …): images (n, h, w, c), sequences (n, timesteps, features), vectors (n, features).
     pub images: HostTensor,
     /// Class indices, u8 or u32, one for each sample (n) or for each of its places (n, …) as in masks; or what the model's
     /// output should be, f32 (n, …). Whole numbers do for the latter too where they fit the output, as 0 and 1.
@@ -51,7 +51,7 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// What each sample's loss is multiplied with, f32 (n), where samples do not count alike (Keras `sample_weight`).
     pub weights: Option<HostTensor>,
-    /// Where pictures lie that are decoded when a step takes them, in place of `images`, which then has no rows.
+    /// Where images lie that are decoded when a step takes them, in place of `images`, which then has no rows.
     #[cfg(feature = "images")]
     pub files: Option<Files>,
 }
@@ -67,7 +67,7 @@ impl Dataset {
             Err(FormatError::new(Flaw::Contradiction, what, wanted, got))
         };
         if images.shape().len() < 2 || !matches!(images.data(), Data::U8(_) | Data::F32(_)) {
-            return wrong("the samples", "u8 or f32 (n, …), pictures (n, h, w, c)", &images);
+            return wrong("the samples", "u8 or f32 (n, …), images (n, h, w, c)", &images);
         }
         let labels = checked_labels(labels, images.shape()[0])?;
         Ok(Self::of(images, labels))
@@ -280,14 +280,14 @@ impl Dataset {
         self.sample_weights(weights)
     }
 
-    /// Returns the data set with `p` stored zeros around each picture, which must be in memory; other samples stay as they
-    /// are. An error where the pictures would take more than 16 GiB.
+    /// Returns the data set with `p` stored zeros around each image, which must be in memory; other samples stay as they
+    /// are. An error where the images would take more than 16 GiB.
     pub fn pad(&self, p: usize) -> Result<Dataset, FormatError> {
         let &[h, w, c] = self.sample_shape() else { return Ok(self.clone()) };
         let wider = |side: usize| side.saturating_add(p.saturating_mul(2));
         let shape = [self.len(), wider(h), wider(w), c];
         let width = self.images.dtype().bytes() as u64;
-        checked_bytes("the padded pictures", &shape.map(|d| d as u64), width, FILE_CAP_BYTES)?;
+        checked_bytes("the padded images", &shape.map(|d| d as u64), width, FILE_CAP_BYTES)?;
         fn padded<T: Copy + Default>(v: &[T], [n, ho, wo, c]: [usize; 4], p: usize) -> Vec<T> {
             let (h, row) = (ho - 2 * p, (wo - 2 * p) * c);
             let mut out = vec![T::default(); n * ho * wo * c];
@@ -301,7 +301,7 @@ impl Dataset {
             Data::U8(v) => HostTensor::u8(shape, padded(v, shape, p)),
             _ => HostTensor::f32(shape, padded(&self.images.to_f32(), shape, p)),
         };
-        let images = images.map_err(|e| FormatError::new(Flaw::Contradiction, "the padded pictures", "pixels", e))?;
+        let images = images.map_err(|e| FormatError::new(Flaw::Contradiction, "the padded images", "pixels", e))?;
         Ok(self.with(images, self.labels.clone()))
     }
 

@@ -32,13 +32,13 @@ pub struct DeviceProfile {
     pub subgroup_lanes: u32,
     /// Whether kernels should read and write two floats as one 64-bit integer: where lanes are served one after
     /// the other, a word costs the same whatever its size.
-    pub wide_words: bool,
+    pub u64_loads: bool,
     /// Turns after which the driver ends the loops of an invocation, all loops taken together.
-    pub max_turns: u64,
+    pub max_iterations: u64,
 }
 
-/// llvmpipe ends all loops of an invocation after so many turns, without a word.
-pub const SOFTWARE_TURNS: u64 = 65_535;
+/// llvmpipe ends all loops of an invocation after so many iterations, without a word.
+pub const MAX_SOFTWARE_ITERATIONS: u64 = 65_535;
 
 impl DeviceProfile {
     /// Returns the limits that every WebGPU adapter has.
@@ -52,13 +52,13 @@ impl DeviceProfile {
             max_storage_buffers: 8,
             align_bytes: 256,
             subgroup_lanes: 0,
-            wide_words: false,
-            max_turns: if class == DeviceClass::Cpu { SOFTWARE_TURNS } else { u64::MAX },
+            u64_loads: false,
+            max_iterations: if class == DeviceClass::Cpu { MAX_SOFTWARE_ITERATIONS } else { u64::MAX },
         }
     }
 
     /// Returns whether the driver compiles long straight texts in bounded memory: SwiftShader takes gigabytes for them.
-    pub fn long_texts(&self) -> bool {
+    pub fn large_shaders(&self) -> bool {
         self.class == DeviceClass::Gpu || self.subgroup_lanes == 8
     }
 }
@@ -98,7 +98,7 @@ pub const UNIFORM_BYTES: u64 = 65_536;
 
 /// What a kernel binds at one place, after the step record at binding 0.
 ///
-/// A range of more than one value asks the planner to lay those values one behind the other, each at
+/// A range of more than one value asks the planner to lay those values out contiguously, each at
 /// a multiple of 256 bytes, so that one binding covers them all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Slot {
@@ -125,7 +125,7 @@ pub enum Slot {
         samples: Option<usize>,
     },
     /// The number of the launch, from 0, where there is one for each so many samples: a uniform u32.
-    Part,
+    ChunkIndex,
     /// Scratch memory of this node: written by the node's first launch that binds it, read by those after.
     Scratch(usize),
 }
@@ -155,25 +155,25 @@ pub struct Dispatch {
     pub grid: Grid,
     /// What is bound at 1, 2, …
     pub slots: Vec<Slot>,
-    /// The most turns that the loops of one invocation take together, where they may be many: a count and what
+    /// The most iterations that the loops of one invocation take together, where they may be many: a count and what
     /// shares it.
-    pub turns: (Count, u64),
+    pub iterations: (Count, u64),
 }
 
 impl Dispatch {
-    /// Returns the launch with this many turns of loops, which so many invocations share.
-    pub fn turns(self, turns: Count, shared_by: u64) -> Self {
-        Dispatch { turns: (turns, shared_by), ..self }
+    /// Returns the launch with this many iterations of loops, which so many invocations share.
+    pub fn iterations(self, iterations: Count, shared_by: u64) -> Self {
+        Dispatch { iterations: (iterations, shared_by), ..self }
     }
 
     /// Returns the number of storage buffers that the launch binds.
     pub fn n_storage(&self) -> usize {
-        self.slots.iter().filter(|s| !matches!(s, Slot::Uniform { .. } | Slot::Part)).count()
+        self.slots.iter().filter(|s| !matches!(s, Slot::Uniform { .. } | Slot::ChunkIndex)).count()
     }
 
-    /// Returns the most turns that the loops of one invocation take together for a batch of `n`.
-    pub fn turns_at(&self, n: usize) -> u64 {
-        self.turns.0.at(n).div_ceil(self.turns.1.max(1))
+    /// Returns the most iterations that the loops of one invocation take together for a batch of `n`.
+    pub fn iterations_at(&self, n: usize) -> u64 {
+        self.iterations.0.at(n).div_ceil(self.iterations.1.max(1))
     }
 }
 

@@ -30,7 +30,7 @@ mod types;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use kernel::{
-    Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, SOFTWARE_TURNS, Slot, UNIFORM_BYTES,
+    Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS, Slot, UNIFORM_BYTES,
 };
 pub use op::{Bad, Cost, Family, Fault, Field, Io, Op, Patch, Readers, RewriteCx, Sample};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};

@@ -126,7 +126,7 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         None
     }
 
-    /// Returns what part of input 0, a picture, one pixel of output 0 depends on.
+    /// Returns what part of input 0, an image, one pixel of output 0 depends on.
     fn field(&self, _io: &Io) -> Field {
         Field::Point
     }
@@ -145,7 +145,7 @@ impl dyn Op {
     }
 }
 
-/// What part of a picture one pixel of a result depends on, along height and width.
+/// What part of an image one pixel of a result depends on, along height and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
     /// The pixel in its place.

@@ -10,7 +10,7 @@ pub const ENTRY_CAP_BYTES: u64 = 8 << 30;
 /// What the directory takes for an entry beside its texts.
 const DIRECTORY_ENTRY_BYTES: u64 = 1024;
 /// How many times an entry's packed size it may unpack to: deflate reaches 1032.
-const MOST_EXPANSION: u64 = 1040;
+const MAX_EXPANSION: u64 = 1040;
 
 /// A zip archive in memory.
 pub struct Archive<'a> {
@@ -80,7 +80,7 @@ impl<'a> Archive<'a> {
         };
         // What the directory says of sizes may be a lie.
         let packed = entry.compressed_size().min(self.file_bytes);
-        let most = ENTRY_CAP_BYTES.min(packed.saturating_mul(MOST_EXPANSION));
+        let most = ENTRY_CAP_BYTES.min(packed.saturating_mul(MAX_EXPANSION));
         let size = entry.size();
         if size > most {
             let (wanted, got) = (format!("at most {most} bytes"), format!("{size} bytes"));

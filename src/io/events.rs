@@ -140,7 +140,7 @@ fn histogram(values: &[f32]) -> Message {
     message
 }
 
-/// A protocol buffer's fields, one behind the other.
+/// A protocol buffer's fields in sequence.
 #[derive(Default)]
 struct Message(Vec<u8>);
 

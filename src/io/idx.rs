@@ -9,7 +9,7 @@ use std::{io::Read, path::Path};
 pub const CAP_BYTES: u64 = 1 << 30;
 
 /// DEFLATE packs at most 1,032 bytes into one.
-const MOST_PER_BYTE: u64 = 1032;
+const MAX_PER_BYTE: u64 = 1032;
 
 /// Returns the tensor of bytes in an IDX file, plain or gzipped, of 1 to 4 axes.
 ///
@@ -33,7 +33,7 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
     let axes = usize::from(if read == 4 { head[3] } else { 0 }).min(4);
     let read = read + fill(&mut decoder, &mut head[4..4 + 4 * axes])?;
     let (shape, n) = header(&mut Reader::new(&head[..read]))?;
-    if n as u64 > (bytes.len() as u64).saturating_mul(MOST_PER_BYTE) {
+    if n as u64 > (bytes.len() as u64).saturating_mul(MAX_PER_BYTE) {
         let got = format!("a gzip file of {} bytes, which cannot hold them", bytes.len());
         return Err(FormatError::new(Flaw::Truncated, "the elements", format!("{n} bytes"), got));
     }

@@ -1,49 +1,49 @@
-//! PNG and JPEG pictures to and from tensors.
+//! PNG and JPEG images to and from tensors.
 
 use super::{Budget, Flaw, FormatError, checked_bytes, read_file};
 use crate::tensor::{Data, HostTensor};
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use std::{io::Cursor, path::Path};
 
-/// The largest width and height of a picture that is decoded, in pixels.
+/// The largest width and height of an image that is decoded, in pixels.
 pub const MAX_SIDE: u32 = 8192;
-/// The most memory that decoding a picture may take, in bytes.
+/// The most memory that decoding an image may take, in bytes.
 pub const CAP_BYTES: u64 = 256 << 20;
 
 fn wrong(what: &str, wanted: &str, got: impl std::fmt::Display) -> FormatError {
-    FormatError::new(Flaw::Picture, what, wanted, got)
+    FormatError::new(Flaw::Image, what, wanted, got)
 }
 
-/// Returns the picture in a PNG or JPEG file, which its first bytes tell: u8 (h, w, 1) where it is
+/// Returns the image in a PNG or JPEG file, which its first bytes tell: u8 (h, w, 1) where it is
 /// grey, else (h, w, 3); what is transparent becomes white.
 ///
-/// A picture over [`MAX_SIDE`] or [`CAP_BYTES`] is refused before its pixels are decoded. EXIF's orientation is not
+/// An image over [`MAX_SIDE`] or [`CAP_BYTES`] is refused before its pixels are decoded. EXIF's orientation is not
 /// applied. A JPEG of which nothing but the end marker is missing is read; [`read_damaged`] says that it is.
 pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
     Ok(read_damaged(bytes)?.0)
 }
 
-/// Returns what [`read`] returns, and what is wrong with a picture that can be read all the same.
+/// Returns what [`read`] returns, and what is wrong with an image that can be read all the same.
 pub fn read_damaged(bytes: &[u8]) -> Result<(HostTensor, Option<FormatError>), FormatError> {
-    let (picture, damage) = decode(bytes)?;
-    let (w, h) = (picture.width() as usize, picture.height() as usize);
-    let picture = if picture.color().has_alpha() { on_white(picture) } else { picture };
-    let result = match picture.color().has_color() {
-        true => HostTensor::u8([h, w, 3], picture.into_rgb8().into_raw()),
-        false => HostTensor::u8([h, w, 1], picture.into_luma8().into_raw()),
+    let (image, damage) = decode(bytes)?;
+    let (w, h) = (image.width() as usize, image.height() as usize);
+    let image = if image.color().has_alpha() { on_white(image) } else { image };
+    let result = match image.color().has_color() {
+        true => HostTensor::u8([h, w, 3], image.into_rgb8().into_raw()),
+        false => HostTensor::u8([h, w, 1], image.into_luma8().into_raw()),
     };
-    Ok((result.map_err(|e| wrong("the picture", "as many pixels as its size says", e))?, damage))
+    Ok((result.map_err(|e| wrong("the image", "as many pixels as its size says", e))?, damage))
 }
 
-/// Returns the picture in a PNG or JPEG file with the channels that it has, refused as [`read`] refuses, and its damage.
+/// Returns the image in a PNG or JPEG file with the channels that it has, refused as [`read`] refuses, and its damage.
 pub(crate) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<FormatError>), FormatError> {
     if bytes.is_empty() {
-        return Err(FormatError::new(Flaw::Empty, "the picture", "PNG or JPEG", "an empty file"));
+        return Err(FormatError::new(Flaw::Empty, "the image", "PNG or JPEG", "an empty file"));
     }
     let format = image::guess_format(bytes)
         .ok()
         .filter(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg))
-        .ok_or_else(|| FormatError::new(Flaw::Magic, "the picture", "PNG or JPEG", "other bytes"))?;
+        .ok_or_else(|| FormatError::new(Flaw::Magic, "the image", "PNG or JPEG", "other bytes"))?;
     let budget = Budget::new(bytes.len() as u64).at_least(CAP_BYTES);
     if format != ImageFormat::Jpeg || has_end(bytes) {
         return Ok((pixels(bytes, format, &budget)?, None));
@@ -54,10 +54,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<FormatError>)
         let whole = bytes.strip_suffix(b"\xFF").unwrap_or(bytes);
         pixels(&[whole, end, b"\xFF\xD9"].concat(), format, &budget)
     });
-    let truncated = |got| FormatError::new(Flaw::Truncated, "the picture", "a JPEG with its end marker", got);
+    let truncated = |got| FormatError::new(Flaw::Truncated, "the image", "a JPEG with its end marker", got);
     match (plain?, other) {
-        (picture, Ok(other)) if picture == other => Ok((picture, Some(truncated("one without, all pixels there")))),
-        _ => Err(truncated("the file's end before the picture's")),
+        (image, Ok(other)) if image == other => Ok((image, Some(truncated("one without, all pixels there")))),
+        _ => Err(truncated("the file's end before the image's")),
     }
 }
 
@@ -69,12 +69,12 @@ fn pixels(bytes: &[u8], format: ImageFormat, budget: &Budget) -> Result<DynamicI
     limits.max_alloc = Some(CAP_BYTES);
     reader.limits(limits);
     let wrong = |e| {
-        let flaw = if matches!(e, image::ImageError::Limits(_)) { Flaw::TooLarge } else { Flaw::Picture };
+        let flaw = if matches!(e, image::ImageError::Limits(_)) { Flaw::TooLarge } else { Flaw::Image };
         let wanted = format!("an intact one of at most {MAX_SIDE}×{MAX_SIDE} pixels");
-        FormatError::new(flaw, "the picture", wanted, e)
+        FormatError::new(flaw, "the image", wanted, e)
     };
     let decoder = reader.into_decoder().map_err(wrong)?;
-    budget.take("the picture", decoder.total_bytes())?;
+    budget.take("the image", decoder.total_bytes())?;
     DynamicImage::from_decoder(decoder).map_err(wrong)
 }
 
@@ -95,19 +95,19 @@ fn has_end(jpeg: &[u8]) -> bool {
     false
 }
 
-fn on_white(picture: DynamicImage) -> DynamicImage {
+fn on_white(image: DynamicImage) -> DynamicImage {
     let over = |x: u8, a: u8| ((u32::from(x) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
-    let (w, h) = (picture.width(), picture.height());
-    // In place: a picture with its opacity may take all the memory that there is for it.
-    if picture.color().has_color() {
-        let mut bytes = picture.into_rgba8().into_raw();
+    let (w, h) = (image.width(), image.height());
+    // In place: an image with its opacity may take all the memory that there is for it.
+    if image.color().has_color() {
+        let mut bytes = image.into_rgba8().into_raw();
         for i in 0..bytes.len() / 4 {
             (0..3).for_each(|k| bytes[3 * i + k] = over(bytes[4 * i + k], bytes[4 * i + 3]));
         }
         bytes.truncate(bytes.len() / 4 * 3);
         DynamicImage::ImageRgb8(RgbImage::from_raw(w, h, bytes).unwrap_or_default())
     } else {
-        let mut bytes = picture.into_luma_alpha8().into_raw();
+        let mut bytes = image.into_luma_alpha8().into_raw();
         for i in 0..bytes.len() / 2 {
             bytes[i] = over(bytes[2 * i], bytes[2 * i + 1]);
         }
@@ -116,7 +116,7 @@ fn on_white(picture: DynamicImage) -> DynamicImage {
     }
 }
 
-/// Returns the picture at `path` as [`read`] does; errors name the file.
+/// Returns the image at `path` as [`read`] does; errors name the file.
 pub fn open(path: impl AsRef<Path>) -> Result<HostTensor, FormatError> {
     let path = path.as_ref();
     read(&read_file(path, CAP_BYTES)?).map_err(|e| e.of(path))
@@ -124,34 +124,34 @@ pub fn open(path: impl AsRef<Path>) -> Result<HostTensor, FormatError> {
 
 /// Returns a tensor (h, w, 1) or (h, w, 3), or a batch of one such, as colours; bytes are taken as they
 /// are, floats from 0 to 1.
-pub fn to_rgb(picture: &HostTensor) -> Result<RgbImage, FormatError> {
+pub fn to_rgb(image: &HostTensor) -> Result<RgbImage, FormatError> {
     let wanted = "a tensor (h, w, 1) or (h, w, 3)";
-    let got = || format!("{:?}", picture.shape());
-    let ([h, w, c @ (1 | 3)] | [1, h, w, c @ (1 | 3)]) = *picture.shape() else {
-        return Err(wrong("the picture", wanted, got()));
+    let got = || format!("{:?}", image.shape());
+    let ([h, w, c @ (1 | 3)] | [1, h, w, c @ (1 | 3)]) = *image.shape() else {
+        return Err(wrong("the image", wanted, got()));
     };
     let cap = u64::from(MAX_SIDE) * u64::from(MAX_SIDE) * 3;
-    checked_bytes("the picture", &[h as u64, w as u64, 3], 1, cap)?;
-    let bytes = match picture.data() {
+    checked_bytes("the image", &[h as u64, w as u64, 3], 1, cap)?;
+    let bytes = match image.data() {
         Data::U8(v) => v.clone(),
-        _ => picture.to_f32().iter().map(|x| (x.clamp(0.0, 1.0) * 255.0).round() as u8).collect(),
+        _ => image.to_f32().iter().map(|x| (x.clamp(0.0, 1.0) * 255.0).round() as u8).collect(),
     };
     let rgb = if c == 3 { bytes } else { bytes.iter().flat_map(|&x| [x; 3]).collect() };
-    RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("the picture", wanted, got()))
+    RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("the image", wanted, got()))
 }
 
 /// Returns the bytes of a PNG file.
-pub fn png(picture: &RgbImage) -> Result<Vec<u8>, FormatError> {
+pub fn png(image: &RgbImage) -> Result<Vec<u8>, FormatError> {
     let mut bytes = Vec::new();
-    match picture.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png) {
+    match image.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png) {
         Ok(()) => Ok(bytes),
-        Err(e) => Err(wrong("the picture", "to write it as PNG", e)),
+        Err(e) => Err(wrong("the image", "to write it as PNG", e)),
     }
 }
 
-/// Returns nothing once the picture lies at `path` as PNG.
-pub fn save(picture: &RgbImage, path: impl AsRef<Path>) -> Result<(), FormatError> {
-    super::save::save(path, &png(picture)?, false)
+/// Returns nothing once the image lies at `path` as PNG.
+pub fn save(image: &RgbImage, path: impl AsRef<Path>) -> Result<(), FormatError> {
+    super::save::save(path, &png(image)?, false)
 }
 
 #[cfg(test)]
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_come_back_and_transparency_is_white() {
+    fn images_come_back_and_transparency_is_white() {
         let rgb: Vec<u8> = (0..2 * 3 * 3).map(|i| i * 9).collect();
         let t = HostTensor::u8([2, 3, 3], rgb.clone()).unwrap();
         assert_eq!(read(&png(&to_rgb(&t).unwrap()).unwrap()).unwrap(), t);
@@ -186,8 +186,8 @@ mod tests {
         assert!(read(&[&cut[..], b"\xFF\xDA"].concat()).is_ok());
         let whole = read(&cut).unwrap();
         for n in cut.len() - 2..cut.len() {
-            let (picture, damage) = read_damaged(&cut[..n]).unwrap();
-            assert!(picture == whole && damage.is_some_and(|e| e.flaw == Flaw::Truncated));
+            let (image, damage) = read_damaged(&cut[..n]).unwrap();
+            assert!(image == whole && damage.is_some_and(|e| e.flaw == Flaw::Truncated));
         }
         assert!((1..cut.len() - 2).all(|n| read(&cut[..n]).is_err()));
         assert_eq!(read(b"").unwrap_err().flaw, Flaw::Empty);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_pictures_give_errors() {
+    fn hostile_images_give_errors() {
         let good = encode(&[7; 300], 10, 10, ExtendedColorType::Rgb8, ImageFormat::Png);
         for n in 0..good.len() - 12 {
             assert!(read(&good[..n]).is_err(), "{n} bytes");
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(read(&huge).unwrap_err().flaw, Flaw::TooLarge);
         let mut damaged = good;
         damaged[31] ^= 1;
-        assert_eq!(read(&damaged).unwrap_err().flaw, Flaw::Picture);
-        assert_eq!(read(b"BM, a picture of a kind that is not read").unwrap_err().flaw, Flaw::Magic);
+        assert_eq!(read(&damaged).unwrap_err().flaw, Flaw::Image);
+        assert_eq!(read(b"BM, an image of a kind that is not read").unwrap_err().flaw, Flaw::Magic);
     }
 }

@@ -70,8 +70,8 @@ pub enum Flaw {
     Compression,
     /// Two parts contradict each other.
     Contradiction,
-    /// A picture cannot be decoded, encoded or drawn.
-    Picture,
+    /// An image cannot be decoded, encoded or drawn.
+    Image,
     /// It holds nothing that can be used.
     Empty,
 }
@@ -180,7 +180,7 @@ pub struct Budget {
 
 impl Budget {
     /// The bytes that any file may take.
-    pub const LEAST_BYTES: u64 = 64 << 20;
+    pub const MIN_BYTES: u64 = 64 << 20;
     /// How many times its size a larger file may take.
     pub const TIMES: u64 = 20;
     const WORK: u64 = 4;
@@ -188,7 +188,7 @@ impl Budget {
     /// Returns the budget of a file of so many bytes.
     pub fn new(file_bytes: u64) -> Self {
         let [taken, worked] = [Cell::new(0), Cell::new(0)];
-        Budget { least: Self::LEAST_BYTES, file: Cell::new(file_bytes), taken, worked }
+        Budget { least: Self::MIN_BYTES, file: Cell::new(file_bytes), taken, worked }
     }
 
     /// Returns the budget with at least so many bytes, for a file that is known to need them.

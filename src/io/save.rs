@@ -93,9 +93,9 @@ pub fn previous(path: impl AsRef<Path>) -> PathBuf {
 /// Returns what the symbolic links at a path lead to, be it there or not.
 fn followed(path: &Path) -> PathBuf {
     // As many as Linux follows.
-    const MOST_LINKS: usize = 40;
+    const MAX_LINKS: usize = 40;
     let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         match fs::read_link(&path) {
             Ok(to) => path = path.parent().unwrap_or(Path::new("")).join(to),
             Err(_) => break,

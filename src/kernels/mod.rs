@@ -37,4 +37,4 @@ pub use index::{Neighbours, broadcast_index, load, neighbours, storage_type};
 pub use pool_grad::largest_back;
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 pub(crate) use wgsl::shader;
-pub use wgsl::{NO_EPILOGUE, common, dispatch, wide_words, widen, width};
+pub use wgsl::{NO_EPILOGUE, common, dispatch, u64_loads, widen, width};

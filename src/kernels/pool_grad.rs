@@ -2,7 +2,7 @@
 //! first largest pixel of each window, NaN being the largest, that touches its strip and adds the window's gradient to it.
 
 use super::{
-    depthwise::{MOST_MADDS, Plan},
+    depthwise::{MAX_MADDS, Plan},
     gemm::{Window, wgsl_count},
     wgsl::{dispatch, widen},
 };
@@ -12,7 +12,7 @@ use crate::{
 };
 use std::fmt::Write as _;
 
-/// Returns the launch for the transposed window `w`; inputs 0 and 2 are the pictures and the gradient to the result.
+/// Returns the launch for the transposed window `w`; inputs 0 and 2 are the images and the gradient to the result.
 pub fn largest_back(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
     let mut plan = Plan::new(w, profile);
     let [kh, kw] = w.kernel;
@@ -20,7 +20,7 @@ pub fn largest_back(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilo
     for n in 1..=plan.columns.results() {
         plan.columns = plan.columns.cut(n);
         let windows = plan.columns.size / sw + plan.columns.back();
-        if plan.columns.size <= 8 && windows * kh * kw <= MOST_MADDS {
+        if plan.columns.size <= 8 && windows * kh * kw <= MAX_MADDS {
             break;
         }
     }
@@ -30,7 +30,7 @@ pub fn largest_back(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilo
     let pixels = (windows - 1) * sw + kw;
     let ([h, width], [p, q]) = (w.to, w.from);
     let mut t = plan.header();
-    let items = w.pictures.times((vectors * strips) as u64);
+    let items = w.images.times((vectors * strips) as u64);
     let _ = write!(
         t,
         "@group(0) @binding(1) var<storage, read> x: array<S>;
@@ -52,15 +52,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let row = |r: usize, keyword: &str, step: &str| {
         let mut t = format!(
             "    let h{r} = u32((row_in + {step}) * {sh} + {r} - {});
-    let line{r} = i32(picture * {h}u + h{r}) * {width};\n",
+    let line{r} = i32(image * {h}u + h{r}) * {width};\n",
             w.pads[0]
         );
         for i in 0..pixels {
             let _ = writeln!(
                 t,
-                "    let there{r}_{i} = h{r} < {h}u && u32(first_x + {i}) < {width}u;
-    let at{r}_{i} = select(0u, u32(line{r} + first_x + {i}) * {vectors}u + c, there{r}_{i});
-    {keyword} x{r}_{i} = select(I(LOWEST - 1), rank(unpack(x[at{r}_{i}])), there{r}_{i});"
+                "    let in_bounds{r}_{i} = h{r} < {h}u && u32(first_x + {i}) < {width}u;
+    let at{r}_{i} = select(0u, u32(line{r} + first_x + {i}) * {vectors}u + c, in_bounds{r}_{i});
+    {keyword} x{r}_{i} = select(I(LOWEST - 1), rank(unpack(x[at{r}_{i}])), in_bounds{r}_{i});"
             );
         }
         t
@@ -83,7 +83,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let _ = writeln!(
             t,
             "    let seen{j} = p < {p}u && u32(column_in + {j}) < {q}u;
-    let d{j}_at = select(0u, ((picture * {p}u + p) * {q}u + u32(column_in + {j})) * {vectors}u + c, seen{j});
+    let d{j}_at = select(0u, ((image * {p}u + p) * {q}u + u32(column_in + {j})) * {vectors}u + c, seen{j});
     let d{j} = select(V(0.0), unpack(dy[d{j}_at]), seen{j});
     var best{j} = I(LOWEST - 1);
     var first{j} = V(-1.0);"
@@ -114,7 +114,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 t,
                 "    let to{o} = u32(column_out + {o});
     if (to{o} < {width}u) {{
-    let i{o} = ((picture * {h}u + o{e}) * {width}u + to{o}) * {vectors}u + c;
+    let i{o} = ((image * {h}u + o{e}) * {width}u + to{o}) * {vectors}u + c;
     dx[i{o}] = pack(epilogue(a{e}_{o}, i{o} * WIDTH));
     }}"
             );
@@ -133,7 +133,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     t.push_str("    }\n}\n");
     let source = widen(&t, plan.width, profile);
     let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
-    let turns = Count { fixed: steps as u64, per_sample: 0 };
-    let dispatch = dispatch(w.name, &source, &[], Grid::new(items, plan.lanes as u32), slots, epilogue).turns(turns, 1);
+    let iterations = Count { fixed: steps as u64, per_sample: 0 };
+    let dispatch =
+        dispatch(w.name, &source, &[], Grid::new(items, plan.lanes as u32), slots, epilogue).iterations(iterations, 1);
     Candidate::single(plan.variant("strips"), dispatch)
 }

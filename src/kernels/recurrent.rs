@@ -2,7 +2,7 @@
 //!
 //! A workgroup has blocks of lanes; a block has some samples and a lane for each unit (or every so many units). Hidden
 //! states, and on the way back the gradients to the gates, lie in workgroup memory as vectors over the block's samples,
-//! so that one number of the recurrent kernel serves them all. Timesteps are turns of a loop.
+//! so that one number of the recurrent kernel serves them all. Timesteps are iterations of a loop.
 
 use super::wgsl::dispatch;
 use crate::{
@@ -121,7 +121,7 @@ impl Cell {
 }
 
 /// The most units of a cell: what workgroup memory holds of one sample's gates.
-pub const MOST_UNITS: usize = 1024;
+pub const MAX_UNITS: usize = 1024;
 /// Numbers in 16 KiB of workgroup memory.
 const HELD: usize = 4096;
 
@@ -174,7 +174,7 @@ impl Tile {
         // Processors read what is held lane by lane: four sums share a read.
         let few = units.div_ceil(4usize.div_ceil(sums)).clamp(8, 256);
         let (shapes, least): (&[_], _) = match profile.class {
-            DeviceClass::Cpu if !profile.long_texts() => (&[(256, 1, 1)], 8),
+            DeviceClass::Cpu if !profile.large_shaders() => (&[(256, 1, 1)], 8),
             DeviceClass::Cpu => (&[(few, if sums > 2 { 2 } else { 1 }, 4), (256, 1, 4), (256, 1, 1)], 8),
             DeviceClass::Gpu => (&[(256, 1, 1), (256, 1, 4)], 64),
         };
@@ -340,8 +340,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         ];
         let grid = Grid::new(extents.samples, (self.blocks * self.samples()) as u32);
         let of_step: usize = products.iter().map(|terms| terms / unrolled(*terms) + 1).sum();
-        let turns = Count { fixed: (extents.steps * (of_step + 1)) as u64, per_sample: 0 };
-        dispatch(name, body, &constants, grid, slots, None).turns(turns, 1)
+        let iterations = Count { fixed: (extents.steps * (of_step + 1)) as u64, per_sample: 0 };
+        dispatch(name, body, &constants, grid, slots, None).iterations(iterations, 1)
     }
 
     fn variant(&self) -> String {

@@ -42,7 +42,7 @@ fn epilogue4(v: vec4<f32>, i: u32) -> vec4<f32> { return v; }
 pub fn width(c: usize, profile: &DeviceProfile) -> usize {
     match c % 4 {
         0 => 4,
-        2 if profile.wide_words => 2,
+        2 if profile.u64_loads => 2,
         _ => 1,
     }
 }
@@ -65,11 +65,11 @@ pub fn widen(source: &str, width: usize, profile: &DeviceProfile) -> String {
         .replace("epilogue(", &format!("epilogue{width}("))
         .replace("largest(v: V) -> f32 { return v; }", &format!("largest(v: V) -> f32 {{ return {largest}; }}"))
         .replace("total(v: V) -> f32 { return v; }", &format!("total(v: V) -> f32 {{ return {total}; }}"));
-    wide_words(&source, profile)
+    u64_loads(&source, profile)
 }
 
 /// Returns a kernel with its storage type S as 64-bit words, where the device has them.
-pub fn wide_words(source: &str, profile: &DeviceProfile) -> String {
+pub fn u64_loads(source: &str, profile: &DeviceProfile) -> String {
     let (width, word, unpacked, packed) = if source.contains("alias S = vec2<f32>;") {
         (2, "u64", "u32(s), u32(s >> 32u)", "u64(b.x) | (u64(b.y) << 32u)")
     } else {
@@ -80,7 +80,7 @@ pub fn wide_words(source: &str, profile: &DeviceProfile) -> String {
             "vec2<u64>(u64(b.x) | (u64(b.y) << 32u), u64(b.z) | (u64(b.w) << 32u))",
         )
     };
-    if !profile.wide_words {
+    if !profile.u64_loads {
         return source.to_owned();
     }
     source
@@ -121,8 +121,15 @@ pub fn dispatch(
         }
     }
     source.push_str(body);
-    let turns = (Count::default(), 1);
-    Dispatch { kernel: kernel.into(), source: Arc::from(source), constants: constants.to_vec(), grid, slots, turns }
+    let iterations = (Count::default(), 1);
+    Dispatch {
+        kernel: kernel.into(),
+        source: Arc::from(source),
+        constants: constants.to_vec(),
+        grid,
+        slots,
+        iterations,
+    }
 }
 
 /// Returns of how many numbers the vectors of a kernel are.

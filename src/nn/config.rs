@@ -41,7 +41,7 @@ fn without_effect(key: &str, value: &Json) -> bool {
 
 /// Returns a layer as Keras writes it, or an error for one that no file can describe.
 pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> Result<Json, LayerError> {
-    if let Some(model) = as_model(&*layer) {
+    if let Some(model) = as_model(layer) {
         let mut object = model.config_object()?;
         object["config"]["name"] = name.into();
         set_trainable(&mut object["config"], trainable);

@@ -365,8 +365,8 @@ macro_rules! layer {
                 scope: &mut $crate::nn::Scope,
                 inputs: &[$crate::graph::Value],
             ) -> Result<Vec<$crate::graph::Value>, $crate::graph::OpError> {
-                use $crate::nn::numbers;
-                numbers::check_finite(Self::KIND, &[$((stringify!($field), numbers::Finite::not_finite(&self.$field)),)*])?;
+                use $crate::nn::args;
+                args::check_finite(Self::KIND, &[$((stringify!($field), args::Finite::not_finite(&self.$field)),)*])?;
                 self.call(scope, inputs)
             }
         }

@@ -173,7 +173,7 @@ losses! {
     ///
     /// ```
     /// use hubel::{losses::*, optimizers::*, prelude::*};
-    /// let how = Compile::new(Adam::new(1e-3), MeanSquaredError).metric(MeanAbsoluteError);
+    /// let config = Compile::new(Adam::new(1e-3), MeanSquaredError).metric(MeanAbsoluteError);
     /// ```
     MeanSquaredError "mean_squared_error" {} |o, g, p, t| {
         let d = g.sub(p, t)?;
@@ -207,7 +207,7 @@ losses! {
     ///
     /// ```
     /// use hubel::{losses::*, optimizers::*, prelude::*};
-    /// let how = Compile::new(Adam::new(1e-3), Huber::new().delta(0.5));
+    /// let config = Compile::new(Adam::new(1e-3), Huber::new().delta(0.5));
     /// ```
     Huber "huber_loss" {
         /// Returns the loss that is a line beyond this difference.
@@ -289,7 +289,7 @@ fn smoothed(g: &mut Graph, labels: Value, share: f32, parts: usize) -> Result<Va
 ///
 /// ```
 /// use hubel::{losses::*, optimizers::*, prelude::*};
-/// let how = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new());
+/// let config = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new());
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BinaryCrossentropy {
@@ -346,7 +346,7 @@ impl Loss for BinaryCrossentropy {
 ///
 /// ```
 /// use hubel::{losses::*, optimizers::*, prelude::*};
-/// let how = Compile::new(Adam::new(1e-3), CategoricalCrossentropy::new());
+/// let config = Compile::new(Adam::new(1e-3), CategoricalCrossentropy::new());
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CategoricalCrossentropy {

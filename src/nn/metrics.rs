@@ -65,7 +65,7 @@ impl Metric for Accuracy {
 ///
 /// ```
 /// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
-/// let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(TopKAccuracy::new(5));
+/// let config = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(TopKAccuracy::new(5));
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct TopKAccuracy {
@@ -196,17 +196,17 @@ macro_rules! ratio {
 }
 
 ratio! {
-    /// Share of what is predicted positive that is (Keras `Precision`), labels 0 and 1 of the output's shape.
+    /// The share of predicted positives that are true positives (Keras `Precision`), labels 0 and 1 of the output's shape.
     ///
     /// ```
     /// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
-    /// let how = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new()).metric(Precision::new()).metric(Recall::new());
+    /// let config = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new()).metric(Precision::new()).metric(Recall::new());
     /// ```
     Precision "precision", |seen, labels| seen
 }
 
 ratio! {
-    /// Share of what is positive that is predicted so (Keras `Recall`), labels 0 and 1 of the output's shape.
+    /// The share of actual positives that are predicted as positive (Keras `Recall`), labels 0 and 1 of the output's shape.
     Recall "recall", |seen, labels| labels
 }
 
@@ -262,13 +262,13 @@ pub enum Curve {
     PrecisionRecall,
 }
 
-const MOST_THRESHOLDS: usize = 1 << 16;
+const MAX_THRESHOLDS: usize = 1 << 16;
 
 /// Area under a curve of thresholds, 200 by default, labels 0 and 1 of the output's shape (Keras `AUC`).
 ///
 /// ```
 /// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
-/// let how = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new()).metric(Auc::new());
+/// let config = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new()).metric(Auc::new());
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Auc {
@@ -304,8 +304,8 @@ impl Metric for Auc {
 
     fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
         let t = self.thresholds;
-        if !(3..=MOST_THRESHOLDS).contains(&t) {
-            return Err(OpError::new("auc", format!("3 to {MOST_THRESHOLDS} thresholds"), t, "200 are usual"));
+        if !(3..=MAX_THRESHOLDS).contains(&t) {
+            return Err(OpError::new("auc", format!("3 to {MAX_THRESHOLDS} thresholds"), t, "200 are usual"));
         }
         let mut thresholds: Vec<f32> = (0..t).map(|i| (i as f64 / (t - 1) as f64) as f32).collect();
         (thresholds[0], thresholds[t - 1]) = (-1e-7, 1.0 + 1e-7);

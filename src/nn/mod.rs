@@ -10,6 +10,7 @@
 //! Invariants: a layer is its options and holds neither weights nor shapes. Names of weights are Keras's, `layer/weight`. Shapes are
 //! checked when a layer is applied.
 
+mod args;
 pub mod blocks;
 mod config;
 mod constraints;
@@ -23,13 +24,13 @@ mod metrics;
 mod model;
 pub mod models;
 mod names;
-mod numbers;
 mod optimizers;
-mod rates;
 mod regularizers;
+mod schedules;
 mod summary;
 mod weights;
 
+pub use args::{Bounds, Number, NumberError};
 pub use constraints::{Axes, Constraint};
 pub use functional::{Input, Tensor, call, call_all};
 pub use initializers::{Distribution, FanMode, Initializer};
@@ -44,16 +45,15 @@ pub use metrics::{
     Accuracy, Auc, BinaryAccuracy, Curve, Metric, Precision, Recall, RootMeanSquaredError, TopKAccuracy,
 };
 pub use model::{Assembled, Model, Sequential};
-pub use numbers::{Bounds, Number, NumberError};
 pub use optimizers::{Adagrad, Adam, AdamW, Nadam, Optimizer, RmsProp, Sgd};
-pub use rates::{
+pub use regularizers::{L1, L1L2, L2, Regularizer};
+pub use schedules::{
     CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, LearningRate, OneCycle,
     PiecewiseConstantDecay, PolynomialDecay,
 };
-pub use regularizers::{L1, L1L2, L2, Regularizer};
 pub use summary::{Row, Summary};
 pub(crate) use {
+    args::check_numbers,
     layer::setter,
-    numbers::check_numbers,
     weights::{CHECKPOINT_SUMS, below},
 };

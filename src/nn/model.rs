@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-/// Layers one behind the other (Keras `Sequential`).
+/// A linear stack of layers (Keras `Sequential`).
 ///
 /// ```
 /// use hubel::{layers::*, prelude::*};

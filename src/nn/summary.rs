@@ -53,7 +53,7 @@ fn sights(graph: &Graph) -> HashMap<Value, Sight> {
     for (i, node) in graph.nodes().iter().enumerate() {
         let mut sight: Sight = Some([[1.0; 2]; 2]);
         for input in &node.inputs {
-            // Weights see nothing of the picture.
+            // Weights see nothing of the image.
             if !graph.shape(*input).is_batched() {
                 continue;
             }

@@ -119,9 +119,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         );
         let mut slots = vec![Slot::InOut { inputs: 0..1, outputs: 0..1 }];
         slots.extend((1..=k).map(Slot::input));
-        let turns = Count { fixed: 0, per_sample: 1 };
-        let kernel =
-            kernels::dispatch("accumulate", &text, &[], Grid::fixed(1), slots, None).turns(turns, group as u64);
+        let iterations = Count { fixed: 0, per_sample: 1 };
+        let kernel = kernels::dispatch("accumulate", &text, &[], Grid::fixed(1), slots, None)
+            .iterations(iterations, group as u64);
         vec![Candidate::single(if group > 1 { "tree" } else { "serial" }, kernel)]
     }
 

@@ -1,6 +1,6 @@
-//! Pictures resampled by an affine map of their own: turned, moved, enlarged, mirrored, cut.
+//! Images resampled by an affine map of their own: turned, moved, enlarged, mirrored, cut.
 
-use super::{Gather, Interpolation, pad2d::pictures};
+use super::{Gather, Interpolation, pad2d::images};
 use crate::kernels::shader;
 use crate::{
     graph::{
@@ -11,7 +11,7 @@ use crate::{
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT},
 };
 
-/// What stands outside a picture a b c d (Keras `fill_mode`).
+/// What stands outside an image a b c d (Keras `fill_mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FillMode {
@@ -43,9 +43,9 @@ impl FillMode {
     }
 }
 
-/// Pictures resampled by affine maps (Keras `ops.image.affine_transform`): pixel (column q, row p) of a result lies at
-/// column m₀·q + m₁·p + m₂ and row m₃·q + m₄·p + m₅ of its picture. Inputs: pictures (N, h, w, c) and maps (N, 6), or a
-/// table of pictures (R, h, w, c; f32 or u8), the numbers of its rows (N), and maps.
+/// Images resampled by affine maps (Keras `ops.image.affine_transform`): pixel (column q, row p) of a result lies at
+/// column m₀·q + m₁·p + m₂ and row m₃·q + m₄·p + m₅ of its image. Inputs: images (N, h, w, c) and maps (N, 6), or a
+/// table of images (R, h, w, c; f32 or u8), the numbers of its rows (N), and maps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Affine2d {
     /// Rows and columns of the result.
@@ -66,8 +66,8 @@ const BYTES: &str = "@group(0) @binding(1) var<storage, read> x: array<u32>;
 const WIDTH = 3u;
 
 // Pixel (row, column) and the one after it.
-fn pair(picture: i32, row: i32, column: i32) -> array<vec3<f32>, 2> {
-    let i = u32((max(picture, 0) * H + row) * W + column) * 3u;
+fn pair(image: i32, row: i32, column: i32) -> array<vec3<f32>, 2> {
+    let i = u32((max(image, 0) * H + row) * W + column) * 3u;
     let w = i >> 2u;
     let middle = x[w + 1u];
     let bits = (i & 3u) * 8u;
@@ -75,24 +75,24 @@ fn pair(picture: i32, row: i32, column: i32) -> array<vec3<f32>, 2> {
     let low = (x[w] >> bits) | ((middle << (31u - bits)) << 1u);
     let high = (middle >> bits) | ((x[w + 2u] << (31u - bits)) << 1u);
     let bytes = vec4<f32>((vec4<u32>(low) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u));
-    let named = select(0.0, 1.0, picture >= 0);
+    let named = select(0.0, 1.0, image >= 0);
     return array<vec3<f32>, 2>(
         bytes.xyz * named,
         vec3<f32>(bytes.w, f32(high & 255u), f32((high >> 8u) & 255u)) * named,
     );
 }
 
-fn pixels(picture: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
-    let there = row < H && column < W;
-    return select(vec3<f32>(FILL), pair(picture, select(0, row, there), select(0, column, there))[0], there);
+fn pixels(image: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
+    let in_bounds = row < H && column < W;
+    return select(vec3<f32>(FILL), pair(image, select(0, row, in_bounds), select(0, column, in_bounds))[0], in_bounds);
 }
 
-fn beside(picture: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
+fn beside(image: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
     if (MODE == 3u) {
-        return array<vec3<f32>, 2>(pixels(picture, row, left, c), pixels(picture, row, right, c));
+        return array<vec3<f32>, 2>(pixels(image, row, left, c), pixels(image, row, right, c));
     }
     let first = min(min(left, right), W - 1);
-    let two = pair(picture, min(row, H - 1), first);
+    let two = pair(image, min(row, H - 1), first);
     let fill = vec3<f32>(FILL);
     return array<vec3<f32>, 2>(
         select(fill, select(two[0], two[1], left > first), row < H && left < W),
@@ -101,7 +101,7 @@ fn beside(picture: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f
 }
 ";
 
-/// Reads all three channels of a pixel as two words of two floats; a picture has an even number of pixels.
+/// Reads all three channels of a pixel as two words of two floats; an image has an even number of pixels.
 const WORDS: &str = "@group(0) @binding(1) var<storage, read> x: array<u64>;
 
 const WIDTH = 3u;
@@ -111,27 +111,27 @@ fn two(i: u32) -> vec2<f32> {
     return bitcast<vec2<f32>>(vec2<u32>(u32(word), u32(word >> 32u)));
 }
 
-fn pixels(picture: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
-    let there = row < H && column < W;
-    let i = u32(select(0, (max(picture, 0) * H + row) * W + column, there)) * 3u;
+fn pixels(image: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
+    let in_bounds = row < H && column < W;
+    let i = u32(select(0, (max(image, 0) * H + row) * W + column, in_bounds)) * 3u;
     let a = two(i >> 1u);
     let b = two((i >> 1u) + 1u);
     let value = select(vec3<f32>(a, b.x), vec3<f32>(a.y, b), (i & 1u) == 1u);
-    return select(vec3<f32>(FILL), select(vec3<f32>(0.0), value, picture >= 0), there);
+    return select(vec3<f32>(FILL), select(vec3<f32>(0.0), value, image >= 0), in_bounds);
 }
 
-fn beside(picture: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
-    return array<vec3<f32>, 2>(pixels(picture, row, left, c), pixels(picture, row, right, c));
+fn beside(image: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
+    return array<vec3<f32>, 2>(pixels(image, row, left, c), pixels(image, row, right, c));
 }
 ";
 
-/// Pictures are rows of a table, named by numbers, or by floats where FLOATS; one outside the table's ROWS is zeros.
+/// Images are rows of a table, named by numbers, or by floats where FLOATS; one outside the table's ROWS is zeros.
 const ROWS: &str = "@group(0) @binding(4) var<storage, read> indices: array<u32>;
 
 override ROWS: u32 = 1u;
 override FLOATS: bool = false;
 
-fn picture_of(b: u32) -> i32 {
+fn image_of(b: u32) -> i32 {
     let row = index_of(indices[b], ROWS, FLOATS);
     return select(-1, i32(row), row < ROWS);
 }
@@ -157,7 +157,7 @@ impl Affine2d {
     }
 }
 
-/// Returns the pictures, or the table and the numbers of its rows, and the maps.
+/// Returns the images, or the table and the numbers of its rows, and the maps.
 fn parts<T>(inputs: &[T]) -> Option<(&T, Option<&T>, &T)> {
     match inputs {
         [x, maps] => Some((x, None, maps)),
@@ -177,14 +177,14 @@ impl Op for Affine2d {
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         let Some((x, rows, maps)) = parts(inputs) else {
-            return Err(OpError::new("affine2d", "2 or 3 inputs", inputs.len(), "pass pictures and their maps"));
+            return Err(OpError::new("affine2d", "2 or 3 inputs", inputs.len(), "pass images and their maps"));
         };
         let gathered = rows.map(|rows| FROM_TABLE.infer(&[x.clone(), rows.clone()])).transpose()?;
         let x = gathered.as_ref().map_or(x, |of_table| &of_table[0]);
-        let [_, h, w, c] = pictures("affine2d", std::slice::from_ref(x))?;
+        let [_, h, w, c] = images("affine2d", std::slice::from_ref(x))?;
         if !x.shape.is_batched() || *maps != TensorType::f32(x.shape.with_row(&[6])) {
             let got = format!("{maps} for {x}");
-            return Err(OpError::new("affine2d", "six numbers for each picture, f32(N, 6)", got, "give each its map"));
+            return Err(OpError::new("affine2d", "six numbers for each image, f32(N, 6)", got, "give each its map"));
         }
         // The kernel computes places as 32-bit integers.
         if [h, w].iter().chain(&self.size).any(|&n| n == 0 || n > 16_384) {
@@ -211,8 +211,8 @@ impl Op for Affine2d {
             let mut sum = 0.0;
             for (y, share_y) in rows {
                 for (x_at, share_x) in columns {
-                    let there = y.zip(x_at).map_or(fill, |(y, at)| x.data[((b * h + y) * w + at) * c + k]);
-                    sum += share_y * share_x * there;
+                    let in_bounds = y.zip(x_at).map_or(fill, |(y, at)| x.data[((b * h + y) * w + at) * c + k]);
+                    sum += share_y * share_x * in_bounds;
                 }
             }
             sum
@@ -227,12 +227,12 @@ impl Op for Affine2d {
         _dy: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>, OpError> {
         let advice = "put augmentation in front of the layers that learn";
-        Err(OpError::new("affine2d", "pictures that no weight has made", "a gradient to pass on", advice))
+        Err(OpError::new("affine2d", "images that no weight has made", "a gradient to pass on", advice))
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Some((x, rows, maps)) = parts(&io.inputs) else { return Vec::new() };
-        let [pictures, h, w, c] = x.shape.dims() else { return Vec::new() };
+        let [images, h, w, c] = x.shape.dims() else { return Vec::new() };
         let ([p, q], mode) = (self.size, FillMode::ALL.iter().position(|m| *m == self.fill_mode).unwrap_or(0));
         let strips = maps.shape.with_row(&[p * q.div_ceil(STRIP)]).elements();
         let mut constants = vec![
@@ -255,7 +255,7 @@ impl Op for Affine2d {
                 texts[1] = BYTES;
                 "bytes"
             }
-            (DType::F32, 3) if profile.wide_words && (h * w).is_multiple_of(2) => {
+            (DType::F32, 3) if profile.u64_loads && (h * w).is_multiple_of(2) => {
                 texts[1] = WORDS;
                 "words"
             }
@@ -267,15 +267,15 @@ impl Op for Affine2d {
         let mut source = texts.join("// --\n");
         let mut slots = vec![Slot::input(0), Slot::input(io.inputs.len() - 1), Slot::output(0)];
         if let Some(rows) = rows {
-            source = source.replace("fn picture_of(b: u32) -> i32 { return i32(b); }\n", ROWS);
-            constants.push(("ROWS", *pictures as f64));
+            source = source.replace("fn image_of(b: u32) -> i32 { return i32(b); }\n", ROWS);
+            constants.push(("ROWS", *images as f64));
             constants.push(("FLOATS", f64::from(u8::from(rows.dtype == DType::F32))));
             slots.push(Slot::input(1));
         }
         let kernel = kernels::dispatch("affine2d", &source, &constants, Grid::new(strips, 64), slots, epilogue);
         // Columns of a strip, each over its channels, and the six numbers of a map.
         let iterations = Count { fixed: (STRIP * (c + 1) + 6) as u64, per_sample: 0 };
-        vec![Candidate::single(variant, kernel.turns(iterations, 1))]
+        vec![Candidate::single(variant, kernel.iterations(iterations, 1))]
     }
 
     fn field(&self, _io: &Io) -> Field {
@@ -317,7 +317,7 @@ impl Op for Affine2d {
 }
 
 impl Graph {
-    /// Returns pictures (N, h, w, c) resampled by affine maps (N, 6); see [`Affine2d`]. No gradient passes.
+    /// Returns images (N, h, w, c) resampled by affine maps (N, 6); see [`Affine2d`]. No gradient passes.
     pub fn affine2d(&mut self, x: Value, maps: Value, how: Affine2d) -> Result<Value, OpError> {
         self.apply1(how, &[x, maps])
     }
@@ -333,11 +333,11 @@ fn sample(rng: &mut Philox) -> Sample {
         fill_mode: rng.pick(&FillMode::ALL),
         fill_value: rng.pick(&[0.0, 0.5]),
     };
-    let (c, capacity, pictures) = (rng.pick(&[1, 2, 3, 3, 4]), rng.pick(&[1, 2, 5]), rng.pick(&[1, 2, 4]));
+    let (c, capacity, images) = (rng.pick(&[1, 2, 3, 3, 4]), rng.pick(&[1, 2, 5]), rng.pick(&[1, 2, 4]));
     let maps = (TensorType::f32([Batch, 6]), Fill::Uniform(-1.6, 1.6));
-    // Two numbers past the end: pictures of zeros.
-    let rows = (TensorType::new([Batch], rng.pick(&[DType::U32, DType::F32])), Fill::Index(pictures + 2));
-    let table = |dtype, fill| (TensorType::new([pictures, h, w, c], dtype), fill);
+    // Two numbers past the end: images of zeros.
+    let rows = (TensorType::new([Batch], rng.pick(&[DType::U32, DType::F32])), Fill::Index(images + 2));
+    let table = |dtype, fill| (TensorType::new([images, h, w, c], dtype), fill);
     let inputs = match rng.below(4) {
         0 => vec![table(DType::F32, Fill::Uniform(-1.0, 1.0)), rows, maps],
         1 | 2 => vec![table(DType::U8, Fill::Index(256)), rows, maps],
@@ -353,23 +353,23 @@ fn bad(g: &mut Graph, maps: impl Into<Shape>, size: [usize; 2]) -> Result<Value,
     g.affine2d(x, maps, Affine2d { size, interpolation, fill_mode, fill_value: 0.0 })
 }
 
-/// Affine maps of pictures as a family.
+/// Affine maps of images as a family.
 pub static FAMILY: Family = Family {
     name: "affine2d",
-    about: "pictures resampled by an affine map each: turned, moved, enlarged, mirrored, cut (Keras ops.image.affine_transform)",
+    about: "images resampled by an affine map each: turned, moved, enlarged, mirrored, cut (Keras ops.image.affine_transform)",
     sample,
     benches: || {
         let how =
             |interpolation| Affine2d { size: [96, 96], interpolation, fill_mode: FillMode::Reflect, fill_value: 0.0 };
         let maps = (TensorType::f32([Batch, 6]), Fill::Uniform(-1.0, 1.0));
-        let pictures = || vec![(TensorType::f32([Batch, 96, 96, 3]), Fill::Uniform(-1.0, 1.0)), maps.clone()];
+        let images = || vec![(TensorType::f32([Batch, 96, 96, 3]), Fill::Uniform(-1.0, 1.0)), maps.clone()];
         let rows = || {
             let table = (TensorType::new([64, 96, 96, 3], DType::U8), Fill::Index(256));
             vec![table, (TensorType::new([Batch], DType::U32), Fill::Index(64)), maps.clone()]
         };
         vec![
-            ("nearest_n32_c3_96", Sample::new(how(Interpolation::Nearest), pictures(), 32)),
-            ("bilinear_n32_c3_96", Sample::new(how(Interpolation::Bilinear), pictures(), 32)),
+            ("nearest_n32_c3_96", Sample::new(how(Interpolation::Nearest), images(), 32)),
+            ("bilinear_n32_c3_96", Sample::new(how(Interpolation::Bilinear), images(), 32)),
             ("nearest_u8_n32_c3_96", Sample::new(how(Interpolation::Nearest), rows(), 32)),
             ("bilinear_u8_n32_c3_96", Sample::new(how(Interpolation::Bilinear), rows(), 32)),
         ]
@@ -382,12 +382,12 @@ pub static FAMILY: Family = Family {
     faults: &[
         Fault { what: "reflects without the edge", from: "period - 1 - select", to: "period - select" },
         Fault {
-            what: "turns the other way",
+            what: "iterations the other way",
             from: "vec2<f32>(m[b * 6u + 1u], m[b * 6u + 4u])",
             to: "vec2<f32>(m[b * 6u + 4u], m[b * 6u + 1u])",
         },
         Fault {
-            what: "takes another picture's map",
+            what: "takes another image's map",
             from: "let along = vec2<f32>(m[b * 6u]",
             to: "let along = vec2<f32>(m[0u]",
         },

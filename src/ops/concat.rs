@@ -1,4 +1,4 @@
-//! Tensors one behind the other along an axis: as many operands in one launch as it can bind.
+//! Concatenation along an axis, with as many operands per launch as can be bound.
 
 use super::slice::Part;
 use crate::{
@@ -156,7 +156,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 }
 
 impl Graph {
-    /// Returns the tensors one behind the other along `axis`, which must not be the batch.
+    /// Concatenates tensors along `axis`, which must not be the batch.
     pub fn concat(&mut self, tensors: &[Value], axis: usize) -> Result<Value, OpError> {
         match tensors {
             [x] if axis < self.shape(*x).rank() && (axis > 0 || !self.shape(*x).is_batched()) => Ok(*x),
@@ -189,7 +189,7 @@ fn sample(rng: &mut Philox) -> Sample {
 /// Concat as a family.
 pub static FAMILY: Family = Family {
     name: "concat",
-    about: "tensors one behind the other along any axis but the batch (ONNX Concat, Keras Concatenate)",
+    about: "concatenation along any axis but the batch (ONNX Concat, Keras Concatenate)",
     sample,
     benches: || {
         let map = |c| (TensorType::f32([Batch, 28, 28, c]), Fill::Uniform(-1.0, 1.0));

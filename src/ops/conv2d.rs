@@ -1,4 +1,4 @@
-//! Two-dimensional convolution (cross-correlation) of NHWC pictures, and its geometry.
+//! Two-dimensional convolution (cross-correlation) of NHWC images, and its geometry.
 
 use super::{
     arity::arity,
@@ -16,7 +16,7 @@ use crate::{
 };
 use rayon::prelude::*;
 
-/// How a kernel slides over a picture.
+/// How a kernel slides over an image.
 ///
 /// ```
 /// use hubel::ops::{Conv2dOptions, Padding};
@@ -27,7 +27,7 @@ use rayon::prelude::*;
 pub struct Conv2dOptions {
     /// Steps down and to the right.
     pub strides: [usize; 2],
-    /// How the picture is extended by zeros.
+    /// How the image is extended by zeros.
     pub padding: Padding,
     /// Distance of neighbouring taps.
     pub dilation: [usize; 2],
@@ -46,7 +46,7 @@ impl Conv2dOptions {
         Self::new(Padding::Valid)
     }
 
-    /// Returns a convolution of stride 1 with a result as large as the picture.
+    /// Returns a convolution of stride 1 with a result as large as the image.
     pub fn same() -> Self {
         Self::new(Padding::Same)
     }
@@ -68,7 +68,7 @@ impl Conv2dOptions {
         self
     }
 
-    /// Returns what of it concerns the width, for pictures of height 1.
+    /// Returns what of it concerns the width, for images of height 1.
     pub(super) fn across(self) -> Self {
         let Conv2dOptions { strides: [_, s], padding, dilation: [_, d], groups } = self;
         Conv2dOptions { strides: [1, s], padding: padding.across(), dilation: [1, d], groups }
@@ -84,7 +84,7 @@ impl Conv2dOptions {
 /// The sizes around a convolution, all explicit; index 0 is height, 1 is width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Geometry {
-    /// Size of the picture.
+    /// Size of the image.
     pub input: [usize; 2],
     /// Taps of the kernel.
     pub kernel: [usize; 2],
@@ -141,8 +141,8 @@ pub struct Conv2d {
     pub options: Conv2dOptions,
 }
 
-/// Returns the axes after the first of a picture type.
-pub(super) fn picture(op: &str, what: &str, t: &TensorType) -> Result<[usize; 3], OpError> {
+/// Returns the axes after the first of an image type.
+pub(super) fn image(op: &str, what: &str, t: &TensorType) -> Result<[usize; 3], OpError> {
     match (t.shape.dims(), t.dtype) {
         (&[_, h, w, c], DType::F32) => Ok([h, w, c]),
         _ => Err(OpError::new(op, format!("{what} as f32 (N, height, width, channels)"), t, "reshape or convert it")),
@@ -173,12 +173,12 @@ impl Op for Conv2d {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x, w] = arity("conv2d", inputs, "pass pictures and weights")?;
-        let [h, width, c] = picture("conv2d", "pictures", x)?;
+        let [x, w] = arity("conv2d", inputs, "pass images and weights")?;
+        let [h, width, c] = image("conv2d", "images", x)?;
         let [r, s, ic, oc] = kernel("conv2d", "weights", w)?;
         let groups = self.options.groups;
         if groups == 0 || c != ic * groups || oc % groups != 0 {
-            let advice = "give the weights the channels of one group of the picture, and as many filters for each";
+            let advice = "give the weights the channels of one group of the image, and as many filters for each";
             return Err(OpError::new(
                 "conv2d",
                 format!("weights for {groups} groups of {c} channels"),
@@ -187,10 +187,9 @@ impl Op for Conv2d {
             ));
         }
         let geometry = Geometry::new([h, width], [r, s], self.options).ok_or_else(|| {
-            let wanted =
-                format!("strides and dilation from 1 to 2²⁴ and a padded picture that the {r}×{s} taps fit in");
+            let wanted = format!("strides and dilation from 1 to 2²⁴ and a padded image that the {r}×{s} taps fit in");
             let got = format!("{h}×{width} with {}", self.key());
-            OpError::new("conv2d", wanted, got, "pad the picture or take a smaller kernel")
+            OpError::new("conv2d", wanted, got, "pad the image or take a smaller kernel")
         })?;
         let [p, q] = geometry.output;
         Ok(vec![TensorType::f32(x.shape.with_row(&[p, q, oc]))])
@@ -254,7 +253,7 @@ impl Op for Conv2d {
             pads: [geometry.pads[0][0], geometry.pads[1][0]],
             dilation: geometry.dilation,
             groups: geometry.groups,
-            pictures: pictures(x),
+            images: images(x),
         };
         gemm::window(&window, profile, epilogue)
     }
@@ -294,14 +293,14 @@ impl Op for Conv2d {
     }
 }
 
-/// Returns the number of pictures of a shape.
-pub(super) fn pictures(shape: &Shape) -> Count {
+/// Returns the number of images of a shape.
+pub(super) fn images(shape: &Shape) -> Count {
     let n = shape.dims()[0] as u64;
     if shape.is_batched() { Count { fixed: 0, per_sample: n } } else { Count { fixed: n, per_sample: 0 } }
 }
 
 impl Graph {
-    /// Returns the convolution of pictures `x` (N, H, W, C) with weights `w` (R, S, C / groups, K): (N, P, Q, K).
+    /// Returns the convolution of images `x` (N, H, W, C) with weights `w` (R, S, C / groups, K): (N, P, Q, K).
     ///
     /// With as many groups as channels it is depthwise: weights (R, S, 1, C · multiplier) are Keras' (R, S, C, multiplier).
     ///
@@ -340,7 +339,7 @@ impl Graph {
 
 pub(super) const ANY: Fill = Fill::Uniform(-1.0, 1.0);
 
-/// A convolution to test: pictures, weights and options.
+/// A convolution to test: images, weights and options.
 #[derive(Debug, Clone)]
 pub(super) struct Case {
     pub x: Shape,
@@ -433,12 +432,12 @@ fn sample(rng: &mut Philox) -> Sample {
 /// Convolution as a family.
 pub static FAMILY: Family = Family {
     name: "conv2d",
-    about: "two-dimensional convolution of NHWC pictures with weights (height, width, in / groups, out), depthwise where there are as many groups as channels (ONNX Conv, Keras Conv2D, DepthwiseConv2D)",
+    about: "two-dimensional convolution of NHWC images with weights (height, width, in / groups, out), depthwise where there are as many groups as channels (ONNX Conv, Keras Conv2D, DepthwiseConv2D)",
     sample,
     benches: || bench_cases().into_iter().map(|(name, case)| (name, of(case))).collect(),
     bad: &[
         Bad {
-            what: "pictures of rank 3",
+            what: "images of rank 3",
             build: |g| {
                 let x = g.input("x", [Batch, 8, 8], DType::F32);
                 let w = g.input("w", [3, 3, 1, 4], DType::F32);
@@ -446,7 +445,7 @@ pub static FAMILY: Family = Family {
             },
         },
         Bad {
-            what: "a kernel larger than the padded picture",
+            what: "a kernel larger than the padded image",
             build: |g| {
                 let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
                 let w = g.input("w", [5, 5, 1, 4], DType::F32);

@@ -1,8 +1,8 @@
-//! The gradients of a convolution to its pictures and to its weights.
+//! The gradients of a convolution to its images and to its weights.
 
 use super::{
     arity::arity,
-    conv2d::{ANY, CORRELATION_FAULTS, Geometry, bench_cases, case, kernel, picture, pictures},
+    conv2d::{ANY, CORRELATION_FAULTS, Geometry, bench_cases, case, image, images, kernel},
     matmul::{column_sums, io_bytes},
     reduce::column_sums_of,
 };
@@ -16,7 +16,7 @@ use crate::{
 };
 use rayon::prelude::*;
 
-/// Gradient of a convolution to its pictures: dy (N, P, Q, K), w (R, S, C, K) → (N, H, W, C).
+/// Gradient of a convolution to its images: dy (N, P, Q, K), w (R, S, C, K) → (N, H, W, C).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Conv2dGradInput {
     /// The sizes of the convolution.
@@ -32,8 +32,8 @@ pub struct Conv2dGradWeight {
     pub column_sums: bool,
 }
 
-fn output_picture(op: &str, geometry: &Geometry, t: &TensorType) -> Result<usize, OpError> {
-    let [p, q, k] = picture(op, "the gradient to the result", t)?;
+fn output_image(op: &str, geometry: &Geometry, t: &TensorType) -> Result<usize, OpError> {
+    let [p, q, k] = image(op, "the gradient to the result", t)?;
     match [p, q] == geometry.output {
         true => Ok(k),
         false => {
@@ -81,15 +81,15 @@ fn enter_pixel(g: &Geometry, c: usize, level: usize, name: &str, index: &str) ->
         ),
         _ if g.pads != [[0, 0], [0, 0]] => format!(
             "    let {name}_x = u32(i32(at) * {stride_w} + {name}_w);
-    let {name}_there = {name}_y < {h}u && {name}_x < {width}u;
-    let {name}_o = select(0u, {name}_p + {name}_x * {c}u + {name}_c, {name}_there);\n"
+    let {name}_in_bounds = {name}_y < {h}u && {name}_x < {width}u;
+    let {name}_o = select(0u, {name}_p + {name}_x * {c}u + {name}_c, {name}_in_bounds);\n"
         ),
         _ => format!("    let {name}_o = {name}_p + u32(i32(at) * {stride_w} + {name}_w) * {c}u + {name}_c;\n"),
     }
 }
 
 impl Graph {
-    /// Returns the gradients of a convolution to its pictures and its weights.
+    /// Returns the gradients of a convolution to its images and its weights.
     pub(super) fn conv2d_gradients(
         &mut self,
         geometry: Geometry,
@@ -112,7 +112,7 @@ impl Op for Conv2dGradInput {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         let [dy, w] = arity(self.name(), inputs, "pass gradient and weights")?;
         consistent(self.name(), &self.geometry)?;
-        let k = output_picture(self.name(), &self.geometry, dy)?;
+        let k = output_image(self.name(), &self.geometry, dy)?;
         let [r, s, ic, oc] = kernel(self.name(), "weights", w)?;
         if oc != k || [r, s] != self.geometry.kernel || oc % self.geometry.groups != 0 {
             let [r, s] = self.geometry.kernel;
@@ -130,8 +130,8 @@ impl Op for Conv2dGradInput {
         let (n, k, group) = (dy.shape[0], dy.shape[3], w.shape[2]);
         let (c, per_group) = (group * g.groups, k / g.groups);
         let mut dx = Array::zeros([n, h, width, c]);
-        let (picture, gradient) = ((h * width * c).max(1), p * q * k);
-        dx.data.par_chunks_mut(picture).enumerate().for_each(|(sample, dx)| {
+        let (image, gradient) = ((h * width * c).max(1), p * q * k);
+        dx.data.par_chunks_mut(image).enumerate().for_each(|(sample, dx)| {
             let dy = &dy.data[sample * gradient..][..gradient];
             for row in 0..p {
                 for i in 0..r {
@@ -182,7 +182,7 @@ impl Op for Conv2dGradInput {
             pads: [g.pads[0][0], g.pads[1][0]],
             dilation: g.dilation,
             groups: g.groups,
-            pictures: pictures(&io.inputs[0].shape),
+            images: images(&io.inputs[0].shape),
         };
         gemm::window(&window, profile, epilogue)
     }
@@ -226,14 +226,14 @@ impl Op for Conv2dGradWeight {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x, dy] = arity(self.name(), inputs, "pass pictures and gradient")?;
+        let [x, dy] = arity(self.name(), inputs, "pass images and gradient")?;
         consistent(self.name(), &self.geometry)?;
-        let [h, w, c] = picture(self.name(), "pictures", x)?;
-        let k = output_picture(self.name(), &self.geometry, dy)?;
-        if [h, w] != self.geometry.input || pictures(&x.shape) != pictures(&dy.shape) {
+        let [h, w, c] = image(self.name(), "images", x)?;
+        let k = output_image(self.name(), &self.geometry, dy)?;
+        if [h, w] != self.geometry.input || images(&x.shape) != images(&dy.shape) {
             let [h, w] = self.geometry.input;
-            let wanted = format!("as many pictures of {h}×{w} as {} has", dy.shape);
-            return Err(OpError::new(self.name(), wanted, &x.shape, "pass the pictures of the convolution"));
+            let wanted = format!("as many images of {h}×{w} as {} has", dy.shape);
+            return Err(OpError::new(self.name(), wanted, &x.shape, "pass the images of the convolution"));
         }
         let ([r, s], groups) = (self.geometry.kernel, self.geometry.groups);
         if c % groups != 0 || k % groups != 0 {
@@ -307,7 +307,7 @@ impl Op for Conv2dGradWeight {
             groups: g.groups,
             from_channels: c,
             to_channels: k,
-            pictures: pictures(&io.inputs[0].shape),
+            images: images(&io.inputs[0].shape),
             sums: self.column_sums,
         };
         if let Some(candidate) = filter.depthwise(profile) {
@@ -319,8 +319,8 @@ impl Op for Conv2dGradWeight {
         let padded = g.pads != [[0, 0], [0, 0]];
         let x_enter = |level: usize, name: &str, index: &str| enter_pixel(g, c, level, name, index);
         let x_value = |name: &str, pair| {
-            let there = padded.then(|| format!("{name}_there"));
-            gemm::read("x", &format!("{name}_o"), there.as_deref(), pair)
+            let in_bounds = padded.then(|| format!("{name}_in_bounds"));
+            gemm::read("x", &format!("{name}_o"), in_bounds.as_deref(), pair)
         };
         let dy_enter = |level: usize, name: &str, index: &str| match level {
             1 => format!("    let {name}_o = row * {}u + {index}{};\n", q * k, of_group(per_group)),
@@ -350,7 +350,7 @@ impl Op for Conv2dGradWeight {
                 pairs: dy_pairs,
                 along_terms: false,
             },
-            loops: vec![Loop::new("row", pictures(&io.inputs[0].shape).times(p as u64)), Loop::new("at", count(q))],
+            loops: vec![Loop::new("row", images(&io.inputs[0].shape).times(p as u64)), Loop::new("at", count(q))],
             place: if groups > 1 { Some(&place) } else { None },
             whole: true,
             sums: self.column_sums,
@@ -373,7 +373,7 @@ impl Op for Conv2dGradWeight {
 
     fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
         let [p, q] = self.geometry.output;
-        let terms = pictures(&io.inputs[0].shape).at(n) * (p * q) as u64;
+        let terms = images(&io.inputs[0].shape).at(n) * (p * q) as u64;
         vec![Accuracy::Products { terms }; io.outputs.len()]
     }
 
@@ -409,10 +409,10 @@ fn benches(of: impl Fn(&super::conv2d::Case, Geometry) -> Sample) -> Vec<(&'stat
     cases.filter_map(|(name, case)| case.geometry().map(|g| (name, of(&case, g)))).collect()
 }
 
-/// The gradient to the pictures as a family.
+/// The gradient to the images as a family.
 pub static INPUT_FAMILY: Family = Family {
     name: "conv2d_grad_input",
-    about: "gradient of conv2d to its pictures, each pixel gathered from the results that read it",
+    about: "gradient of conv2d to its images, each pixel gathered from the results that read it",
     sample: |rng| random(rng, |case, geometry, _| input_of(case, geometry)),
     benches: || benches(input_of),
     bad: &[
@@ -463,7 +463,7 @@ pub static WEIGHT_FAMILY: Family = Family {
     benches: || benches(|case, geometry| weight_of(case, geometry, true)),
     bad: &[
         Bad {
-            what: "pictures of another size",
+            what: "images of another size",
             build: |g| {
                 let geometry = example()?;
                 let x = g.input("x", [Batch, 9, 8, 2], DType::F32);
@@ -472,7 +472,7 @@ pub static WEIGHT_FAMILY: Family = Family {
             },
         },
         Bad {
-            what: "another number of pictures",
+            what: "another number of images",
             build: |g| {
                 let geometry = example()?;
                 let x = g.input("x", [4, 8, 8, 2], DType::F32);

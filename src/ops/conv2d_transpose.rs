@@ -1,7 +1,7 @@
-//! Transposed convolution: the gradient of a convolution to its pictures as an operation of its own.
+//! Transposed convolution: the gradient of a convolution to its images as an operation of its own.
 
 use super::{
-    conv2d::{ANY, CORRELATION_FAULTS, Conv2dOptions, Geometry, kernel, picture},
+    conv2d::{ANY, CORRELATION_FAULTS, Conv2dOptions, Geometry, image, kernel},
     conv2d_grad::Conv2dGradInput,
     window::{Padding, lift, lift_weights, lower_rank},
 };
@@ -10,7 +10,7 @@ use crate::{
     tensor::{Batch, DType, Philox, Shape},
 };
 
-/// Returns the convolution whose gradient takes pictures of `input` pixels to the result, by Keras' rules, or `None`
+/// Returns the convolution whose gradient takes images of `input` pixels to the result, by Keras' rules, or `None`
 /// where there is none.
 ///
 /// Zeros between the pixels make (input − 1) · stride + 1 of them, over which the turned kernel slides; `Valid`
@@ -51,7 +51,7 @@ fn transposed(
 }
 
 impl Graph {
-    /// Returns the transposed convolution (Keras `Conv2DTranspose` without bias, ONNX ConvTranspose) of pictures `x`
+    /// Returns the transposed convolution (Keras `Conv2DTranspose` without bias, ONNX ConvTranspose) of images `x`
     /// (N, H, W, C) with weights `w` (R, S, K / groups, C): (N, P, Q, K).
     ///
     /// P is H · stride with `Same`, (H − 1) · stride + max(extent, stride) with `Valid`; with `output_padding`
@@ -73,7 +73,7 @@ impl Graph {
         options: Conv2dOptions,
         output_padding: Option<[usize; 2]>,
     ) -> Result<Value, OpError> {
-        let [h, width, _] = picture("conv2d_transpose", "pictures", self.ty(x))?;
+        let [h, width, _] = image("conv2d_transpose", "images", self.ty(x))?;
         let [r, s, ..] = kernel("conv2d_transpose", "weights", self.ty(w))?;
         let geometry = transposed([h, width], [r, s], options, output_padding).ok_or_else(|| {
             let wanted = "strides and dilation from 1 up and less output padding than the stride";

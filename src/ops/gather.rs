@@ -193,7 +193,7 @@ impl Op for GatherGrad {
             let source = shader!("gather_grad.wgsl");
             let grid = Grid::new(y.elements(), 64);
             let dispatch = kernels::dispatch("gather_grad", source, &constants, grid, slots.clone(), epilogue);
-            Candidate::single("elements", dispatch.turns(rows, 1))
+            Candidate::single("elements", dispatch.iterations(rows, 1))
         };
         // Places of equal indices are linked, so that only rows that an index names take sums.
         let source = shader!("gather_grad_chain.wgsl");
@@ -209,7 +209,7 @@ impl Op for GatherGrad {
         let sums = kernels::dispatch("gather_grad_rows", source, &constants, grid, slots, epilogue);
         let chains = Candidate {
             variant: "chains".into(),
-            dispatches: vec![chain.turns(rows, 1), zero, sums.turns(rows, 1)],
+            dispatches: vec![chain.iterations(rows, 1), zero, sums.iterations(rows, 1)],
             scratch_bytes: vec![rows.times(8)],
         };
         let (table, named) = (y.elements().fixed, rows.at(32));
@@ -291,16 +291,16 @@ fn sample(rng: &mut Philox) -> Sample {
 }
 
 fn benches() -> Vec<(&'static str, Sample)> {
-    let images = (TensorType::new([10_000, 28, 28, 1], DType::U8), Fill::Index(256));
+    let mnist = (TensorType::new([10_000, 28, 28, 1], DType::U8), Fill::Index(256));
     let table = (TensorType::f32([1000, 256]), Fill::Uniform(-1.0, 1.0));
     let rows = |k| (TensorType::new([Batch], DType::U32), Fill::Index(k));
-    let pictures = |dtype| (TensorType::new([64, 96, 96, 3], dtype), Fill::Index(256));
+    let images = |dtype| (TensorType::new([64, 96, 96, 3], dtype), Fill::Index(256));
     let op = || Gather { dtype: DType::F32 };
     vec![
-        ("mnist_n64", Sample::new(op(), vec![images, rows(10_000)], 64)),
+        ("mnist_n64", Sample::new(op(), vec![mnist, rows(10_000)], 64)),
         ("f32_n64_256", Sample::new(op(), vec![table, rows(1000)], 64)),
-        ("f32_n32_c3_96", Sample::new(op(), vec![pictures(DType::F32), rows(64)], 32)),
-        ("u8_n32_c3_96", Sample::new(op(), vec![pictures(DType::U8), rows(64)], 32)),
+        ("f32_n32_c3_96", Sample::new(op(), vec![images(DType::F32), rows(64)], 32)),
+        ("u8_n32_c3_96", Sample::new(op(), vec![images(DType::U8), rows(64)], 32)),
     ]
 }
 

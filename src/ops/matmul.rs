@@ -313,7 +313,7 @@ impl Graph {
     }
 
     /// Returns FᵀF, (N, C, C), of each sample's features F (h·w, C), given as maps (N, h, w, C): their Gram matrix, which
-    /// holds a picture's style (Gatys et al. 2016). It is not divided by anything.
+    /// holds an image's style (Gatys et al. 2016). It is not divided by anything.
     ///
     /// ```
     /// use hubel::prelude::*;

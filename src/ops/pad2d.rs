@@ -1,4 +1,4 @@
-//! Numbers, mirror images or edges around pictures, and their gradients; that of a number around crops.
+//! Numbers, mirror images or edges around images, and their gradients; that of a number around crops.
 
 use crate::kernels::shader;
 use crate::{
@@ -10,12 +10,12 @@ use crate::{
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 
-/// What stands around a picture.
+/// What stands around an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum PadMode {
     /// A number.
     Constant(f32),
-    /// The picture mirrored at its first and last row (`c b | a b c | b a`).
+    /// The image mirrored at its first and last row (`c b | a b c | b a`).
     Reflect,
     /// The first and last row, again and again (`a a | a b c | c c`).
     Replicate,
@@ -42,7 +42,7 @@ impl PadMode {
     }
 }
 
-/// Rows and columns added around NHWC pictures (Keras `ZeroPadding2D`, ONNX Pad), or, with a constant, taken away
+/// Rows and columns added around NHWC images (Keras `ZeroPadding2D`, ONNX Pad), or, with a constant, taken away
 /// where negative (Keras `Cropping2D`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pad2d {
@@ -75,7 +75,7 @@ impl Pad2d {
                 Some(sum) => *padded = sum,
                 None => {
                     let got = format!("{:?} {:?} on {}×{}", self.mode, self.pads, size[0], size[1]);
-                    let wanted = "a picture that keeps a pixel; nothing negative but of a constant; mirror images of less than the picture";
+                    let wanted = "an image that keeps a pixel; nothing negative but of a constant; mirror images of less than the image";
                     return Err(OpError::new(op, wanted, got, "pad or crop less"));
                 }
             }
@@ -84,15 +84,15 @@ impl Pad2d {
     }
 }
 
-/// Returns the extents of f32 pictures.
-pub(super) fn pictures(op: &str, inputs: &[TensorType]) -> Result<[usize; 4], OpError> {
+/// Returns the extents of f32 images.
+pub(super) fn images(op: &str, inputs: &[TensorType]) -> Result<[usize; 4], OpError> {
     match inputs {
         [x] if x.dtype == DType::F32 => <[usize; 4]>::try_from(x.shape.dims()).ok(),
         _ => None,
     }
     .ok_or_else(|| {
         let got: Vec<String> = inputs.iter().map(ToString::to_string).collect();
-        OpError::new(op, "f32 pictures (N, h, w, c)", got.join(", "), "reshape to NHWC and convert to f32")
+        OpError::new(op, "f32 images (N, h, w, c)", got.join(", "), "reshape to NHWC and convert to f32")
     })
 }
 
@@ -115,7 +115,7 @@ impl Op for Pad2d {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [_, h, w, c] = pictures("pad2d", inputs)?;
+        let [_, h, w, c] = images("pad2d", inputs)?;
         let [p, q] = self.size("pad2d", [h, w])?;
         Ok(vec![TensorType::f32(inputs[0].shape.with_row(&[p, q, c]))])
     }
@@ -202,7 +202,7 @@ impl Op for Pad2dGrad {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [_, p, q, c] = pictures("pad2d_grad", inputs)?;
+        let [_, p, q, c] = images("pad2d_grad", inputs)?;
         let size = |n: usize, [before, after]: [isize; 2]| {
             let size = (n as isize).checked_sub(before)?.checked_sub(after)?;
             usize::try_from(size).ok()
@@ -263,7 +263,7 @@ impl Op for Pad2dGrad {
         let kernel = kernels::dispatch("pad2d_grad", &source, &constants, Grid::new(elements, 64), slots, epilogue);
         let [rows, columns] = self.cells();
         let iterations = Count { fixed: rows * (columns + 1), per_sample: 0 };
-        vec![Candidate::single(format!("width{width}"), kernel.turns(iterations, 1))]
+        vec![Candidate::single(format!("width{width}"), kernel.iterations(iterations, 1))]
     }
 
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
@@ -277,12 +277,12 @@ impl Op for Pad2dGrad {
 }
 
 impl Graph {
-    /// Returns pictures (N, h, w, c) with `[[top, bottom], [left, right]]` zeros around, or cropped where negative.
+    /// Returns images (N, h, w, c) with `[[top, bottom], [left, right]]` zeros around, or cropped where negative.
     pub fn pad2d(&mut self, x: Value, pads: [[isize; 2]; 2]) -> Result<Value, OpError> {
         self.pad2d_with(x, pads, PadMode::Constant(0.0))
     }
 
-    /// Returns pictures (N, h, w, c) with `[[top, bottom], [left, right]]` pixels around, as `mode` says.
+    /// Returns images (N, h, w, c) with `[[top, bottom], [left, right]]` pixels around, as `mode` says.
     pub fn pad2d_with(&mut self, x: Value, pads: [[isize; 2]; 2], mode: PadMode) -> Result<Value, OpError> {
         self.apply1(Pad2d { pads, mode }, &[x])
     }
@@ -301,7 +301,7 @@ impl Graph {
         self.as_rows("pad1d", x, |g, rows| g.pad2d_with(rows, [[0, 0], pads], mode))
     }
 
-    /// Returns signals (N, length, c) treated by `build` as pictures (N, 1, length, c).
+    /// Returns signals (N, length, c) treated by `build` as images (N, 1, length, c).
     pub(super) fn as_rows(
         &mut self,
         op: &str,
@@ -319,12 +319,12 @@ impl Graph {
     }
 }
 
-fn picture(rng: &mut Philox, [h, w]: [usize; 2]) -> (TensorType, Fill) {
+fn image(rng: &mut Philox, [h, w]: [usize; 2]) -> (TensorType, Fill) {
     let c = rng.pick(&[1, 2, 3, 4, 7, 16]);
     (TensorType::f32(Shape::from([Batch, h, w, c])), Fill::Uniform(-1.0, 1.0))
 }
 
-/// Returns a picture's size and pads of mirror images or edges.
+/// Returns an image's size and pads of mirror images or edges.
 fn around(rng: &mut Philox) -> ([usize; 2], Pad2d) {
     let sizes = [1, 2, 3, 7, 15, 16, 17, 33];
     let size = [rng.pick(&sizes), rng.pick(&sizes)];
@@ -348,7 +348,7 @@ fn sample(rng: &mut Philox) -> Sample {
     }
     let capacity = rng.pick(&[1, 2, 5]);
     let n = 1 + rng.below(capacity);
-    Sample::new(op, vec![picture(rng, size)], capacity).with_n(n)
+    Sample::new(op, vec![image(rng, size)], capacity).with_n(n)
 }
 
 fn sample_grad(rng: &mut Philox) -> Sample {
@@ -356,13 +356,13 @@ fn sample_grad(rng: &mut Philox) -> Sample {
     let padded = pad.size("pad2d", size).unwrap_or(size);
     let capacity = rng.pick(&[1, 2, 5]);
     let n = 1 + rng.below(capacity);
-    Sample::new(Pad2dGrad { pad }, vec![picture(rng, padded)], capacity).with_n(n)
+    Sample::new(Pad2dGrad { pad }, vec![image(rng, padded)], capacity).with_n(n)
 }
 
 /// Padding and cropping as a family.
 pub static FAMILY: Family = Family {
     name: "pad2d",
-    about: "a number, mirror images or edges around pictures, or rows and columns taken away (Keras ZeroPadding2D, Cropping2D and ops.pad, ONNX Pad)",
+    about: "a number, mirror images or edges around images, or rows and columns taken away (Keras ZeroPadding2D, Cropping2D and ops.pad, ONNX Pad)",
     sample,
     benches: || {
         let x = (TensorType::f32(Shape::from([Batch, 56, 56, 64])), Fill::Uniform(-1.0, 1.0));
@@ -370,14 +370,14 @@ pub static FAMILY: Family = Family {
     },
     bad: &[
         Bad {
-            what: "a picture cropped to nothing",
+            what: "an image cropped to nothing",
             build: |g| {
                 let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
                 g.pad2d(x, [[-2, -2], [0, 0]])
             },
         },
         Bad {
-            what: "mirror images of more than the picture",
+            what: "mirror images of more than the image",
             build: |g| {
                 let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
                 g.pad2d_with(x, [[4, 0], [0, 0]], PadMode::Reflect)

@@ -215,7 +215,7 @@ impl Op for Reduce {
         let outputs = Count { fixed: outputs.fixed / width, per_sample: outputs.per_sample / width };
         // A plan's capacity is not known here: a batch of 32 stands for it in the choice of chunks.
         let (lanes, n_terms) = (outputs.at(32).max(1), terms.at(32));
-        let long = terms.at(gemm::LONG_BATCH).div_ceil(profile.max_turns);
+        let long = terms.at(gemm::LONG_BATCH).div_ceil(profile.max_iterations);
         let serial = match profile.class {
             DeviceClass::Cpu => {
                 Loop { chunks: (128 / lanes).min(n_terms / 128).max(long).max(1), invocations: 16, tree: false }
@@ -264,8 +264,8 @@ impl Op for Reduce {
     }
 
     fn field(&self, io: &Io) -> Field {
-        let picture = io.inputs[0].shape.rank() == 4 && self.axes.iter().any(|a| [1, 2].contains(a));
-        if picture { Field::Whole } else { Field::Point }
+        let image = io.inputs[0].shape.rank() == 4 && self.axes.iter().any(|a| [1, 2].contains(a));
+        if image { Field::Whole } else { Field::Point }
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -416,7 +416,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let to = if finish.is_some() { Slot::output(0) } else { Slot::Scratch(0) };
         let grid = Grid::new(self.outputs.times(chunks), if tree { 1 } else { group });
         kernels::dispatch("reduce", &text, &[], grid, vec![from, to], finish.flatten())
-            .turns(terms, chunks * u64::from(stride))
+            .iterations(terms, chunks * u64::from(stride))
     }
 }
 

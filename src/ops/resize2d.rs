@@ -1,6 +1,6 @@
-//! Pictures in another size, and the gradient, which each pixel gathers from the results that read it.
+//! Images in another size, and the gradient, which each pixel gathers from the results that read it.
 
-use super::pad2d::pictures;
+use super::pad2d::images;
 use crate::kernels::shader;
 use crate::{
     graph::{
@@ -17,7 +17,7 @@ use crate::{
 pub enum Interpolation {
     /// The pixel whose area it lies in.
     Nearest,
-    /// The four neighbours, weighted by their distances along each axis; no smoothing when a picture shrinks.
+    /// The four neighbours, weighted by their distances along each axis; no smoothing when an image shrinks.
     Bilinear,
 }
 
@@ -58,7 +58,7 @@ impl Interpolation {
     }
 }
 
-/// Resize of NHWC pictures with half-pixel centres (Keras `ops.image.resize`, `UpSampling2D`; ONNX Resize).
+/// Resize of NHWC images with half-pixel centres (Keras `ops.image.resize`, `UpSampling2D`; ONNX Resize).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resize2d {
     /// Rows and columns of the result.
@@ -67,18 +67,18 @@ pub struct Resize2d {
     pub interpolation: Interpolation,
 }
 
-/// Gradient of [`Resize2d`] to pictures of `size`.
+/// Gradient of [`Resize2d`] to images of `size`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resize2dGrad {
-    /// Rows and columns of the pictures that were resized.
+    /// Rows and columns of the images that were resized.
     pub size: [usize; 2],
     /// How pixels between others were made.
     pub interpolation: Interpolation,
 }
 
-/// Returns the type of pictures of another size.
+/// Returns the type of images of another size.
 fn resized(op: &str, inputs: &[TensorType], size: [usize; 2]) -> Result<Vec<TensorType>, OpError> {
-    let [_, h, w, c] = pictures(op, inputs)?;
+    let [_, h, w, c] = images(op, inputs)?;
     // The kernels compute positions as 32-bit integers.
     if [h, w].iter().chain(&size).any(|&n| n == 0 || n > 16_384) {
         let got = format!("{h}×{w} to {}×{}", size[0], size[1]);
@@ -87,7 +87,7 @@ fn resized(op: &str, inputs: &[TensorType], size: [usize; 2]) -> Result<Vec<Tens
     Ok(vec![TensorType::f32(inputs[0].shape.with_row(&[size[0], size[1], c]))])
 }
 
-/// Returns the launch of a kernel over the pictures `of` that it writes, `small` being the resize's operand.
+/// Returns the launch of a kernel over the images `of` that it writes, `small` being the resize's operand.
 fn launch(
     (kernel, source): (&'static str, &str),
     interpolation: Interpolation,
@@ -238,7 +238,7 @@ impl Op for Resize2dGrad {
         let [rows, columns] = self.readers(dy);
         let iterations = Count { fixed: rows * (columns + 1), per_sample: 0 };
         let (variant, launch) = launch(kernel, self.interpolation, dx, [dx, dy], profile, epilogue);
-        vec![Candidate::single(variant, launch.turns(iterations, 1))]
+        vec![Candidate::single(variant, launch.iterations(iterations, 1))]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -257,7 +257,7 @@ impl Op for Resize2dGrad {
 }
 
 impl Graph {
-    /// Returns pictures (N, h, w, c) in another size, with half-pixel centres.
+    /// Returns images (N, h, w, c) in another size, with half-pixel centres.
     pub fn resize2d(&mut self, x: Value, size: [usize; 2], interpolation: Interpolation) -> Result<Value, OpError> {
         self.apply1(Resize2d { size, interpolation }, &[x])
     }
@@ -308,7 +308,7 @@ fn map(side: usize) -> Vec<(TensorType, Fill)> {
 /// Resize as a family.
 pub static FAMILY: Family = Family {
     name: "resize2d",
-    about: "pictures in another size, nearest or bilinear, half-pixel centres (Keras ops.image.resize and UpSampling2D, ONNX Resize)",
+    about: "images in another size, nearest or bilinear, half-pixel centres (Keras ops.image.resize and UpSampling2D, ONNX Resize)",
     sample,
     benches: || {
         let op = |interpolation| Resize2d { size: [56, 56], interpolation };
@@ -333,7 +333,7 @@ pub static FAMILY: Family = Family {
             },
         },
         Bad {
-            what: "pictures as signals",
+            what: "images as signals",
             build: |g| {
                 let x = g.input("x", [Batch, 4, 4, 1], DType::F32);
                 g.resize1d(x, 8, Interpolation::Bilinear)

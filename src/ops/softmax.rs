@@ -40,7 +40,7 @@ pub(super) fn log_sum_bound(s: f64, terms: u64) -> f64 {
     sum + Accuracy::Log.bound(&[s], s.ln(), 0.0)
 }
 
-/// Returns the constants, the grid and the turns of loops by which rows are shared out: a lane each, or a workgroup each.
+/// Returns the constants, the grid and the iterations of loops by which rows are shared out: a lane each, or a workgroup each.
 pub(super) fn row_layouts(
     shape: &Shape,
     width: usize,
@@ -56,9 +56,9 @@ pub(super) fn row_layouts(
             ("C", c as f64),
             ("GROUP", f64::from(u8::from(group))),
         ];
-        let turns = 3 * (c as u64).div_ceil(if group { u64::from(lanes) } else { 1 }) + 32;
+        let iterations = 3 * (c as u64).div_ceil(if group { u64::from(lanes) } else { 1 }) + 32;
         let grid = Grid::new(rows, if group { 1 } else { lanes });
-        (if group { "group" } else { "lane" }, constants, grid, Count { fixed: turns, per_sample: 0 })
+        (if group { "group" } else { "lane" }, constants, grid, Count { fixed: iterations, per_sample: 0 })
     };
     let group = layout(true, if c > 256 { 256 } else { 64 });
     match profile.class {
@@ -117,10 +117,11 @@ impl Op for Softmax {
         let shape = &io.inputs[0].shape;
         let width = kernels::width(shape.last(), profile);
         let source = kernels::widen(shader!("softmax.wgsl"), width, profile);
-        let candidate = |(variant, mut constants, grid, turns): (&str, Vec<(&'static str, f64)>, Grid, Count)| {
+        let candidate = |(variant, mut constants, grid, iterations): (&str, Vec<(&'static str, f64)>, Grid, Count)| {
             constants.push(("LOG", f64::from(u8::from(self.log))));
             let slots = vec![Slot::input(0), Slot::output(0)];
-            let dispatch = kernels::dispatch("softmax", &source, &constants, grid, slots, epilogue).turns(turns, 1);
+            let dispatch =
+                kernels::dispatch("softmax", &source, &constants, grid, slots, epilogue).iterations(iterations, 1);
             Candidate::single(format!("{variant}_width{width}"), dispatch)
         };
         row_layouts(shape, width, profile).into_iter().map(candidate).collect()

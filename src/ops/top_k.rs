@@ -101,7 +101,7 @@ impl Op for TopK {
         let source = shader!("top_k.wgsl");
         let kernel = kernels::dispatch("top_k", source, &constants, Grid::new(rows, 64), slots, None);
         let iterations = Count { fixed: (self.k * (io.inputs[0].shape.last() + 1)) as u64, per_sample: 0 };
-        vec![Candidate::single("passes", kernel.turns(iterations, 1))]
+        vec![Candidate::single("passes", kernel.iterations(iterations, 1))]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -164,7 +164,7 @@ impl Op for TopKGrad {
         let source = shader!("top_k_grad.wgsl");
         let kernel = kernels::dispatch("top_k_grad", source, &constants, Grid::new(elements, 64), slots, epilogue);
         let iterations = Count { fixed: io.inputs[0].shape.last() as u64, per_sample: 0 };
-        vec![Candidate::single("elements", kernel.turns(iterations, 1))]
+        vec![Candidate::single("elements", kernel.iterations(iterations, 1))]
     }
 
     fn cost(&self, io: &Io) -> Cost {

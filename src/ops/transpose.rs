@@ -60,7 +60,7 @@ pub(super) fn strided_copy(
             constants.push((EXTENTS[first + k], extent as f64));
         }
     }
-    let word = match (width, profile.wide_words) {
+    let word = match (width, profile.u64_loads) {
         (1, _) => "u32",
         (2, _) => "u64",
         (_, true) => "vec2<u64>",

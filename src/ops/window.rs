@@ -1,11 +1,11 @@
-//! Sliding windows over the two picture axes: padding and output sizes, by Keras' rules; rows as pictures of height 1.
+//! Sliding windows over the two image axes: padding and output sizes, by Keras' rules; rows as images of height 1.
 
 use crate::{
     graph::{Graph, OpError, Value},
     tensor::Shape,
 };
 
-/// How a picture is extended before windows slide over it.
+/// How an image is extended before windows slide over it.
 ///
 /// ```
 /// use hubel::ops::Padding;
@@ -78,7 +78,7 @@ impl Padding {
     }
 }
 
-/// Returns rows (N, L, C) as pictures (N, 1, L, C).
+/// Returns rows (N, L, C) as images (N, 1, L, C).
 pub(super) fn lift(g: &mut Graph, op: &str, x: Value) -> Result<Value, OpError> {
     let shape = g.shape(x).clone();
     match *shape.dims() {
@@ -95,7 +95,7 @@ pub(super) fn lift_weights(g: &mut Graph, op: &str, w: Value) -> Result<Value, O
     }
 }
 
-/// Returns pictures of height 1 as rows.
+/// Returns images of height 1 as rows.
 pub(super) fn lower_rank(g: &mut Graph, y: Value) -> Result<Value, OpError> {
     let shape = g.shape(y).clone();
     let from = shape.dims().len().saturating_sub(2);

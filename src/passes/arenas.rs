@@ -2,7 +2,7 @@
 
 use super::{
     liveness::Blocks,
-    plan_types::{BufferRef, Place},
+    plan_types::{BufferRange, BufferRef},
     scheduled::{Scheduled, Selected},
     select::access,
 };
@@ -21,31 +21,36 @@ pub(super) struct Memory {
     blocks: Blocks,
     /// Arena and offset of each block.
     offsets: Vec<(usize, u64)>,
-    fixed: HashMap<Value, Place>,
+    fixed: HashMap<Value, BufferRange>,
 }
 
 impl Memory {
     /// Returns the range of a value.
-    pub fn range(&self, s: &Scheduled, v: Value) -> Option<Place> {
+    pub fn range(&self, s: &Scheduled, v: Value) -> Option<BufferRange> {
         let (root, bytes) = (s.root(v), s.bytes(v));
         if let Some(place) = self.fixed.get(&root).or_else(|| self.fixed.get(&v)) {
-            return Some(Place { bytes, ..*place });
+            return Some(BufferRange { bytes, ..*place });
         }
         let &(block, inner) = self.blocks.of_value.get(&root)?;
         let (arena, offset) = self.offsets[block];
-        Some(Place { buffer: BufferRef::Arena(arena), offset: offset + inner, bytes })
+        Some(BufferRange { buffer: BufferRef::Arena(arena), offset: offset + inner, bytes })
     }
 
     /// Returns the range of the whole block of scratch buffer `k` of node `i`.
-    pub fn scratch(&self, i: usize, k: usize) -> Option<Place> {
+    pub fn scratch(&self, i: usize, k: usize) -> Option<BufferRange> {
         let &block = self.blocks.of_scratch.get(&(i, k))?;
         let (arena, offset) = self.offsets[block];
-        Some(Place { buffer: BufferRef::Arena(arena), offset, bytes: self.blocks.blocks[block].bytes })
+        Some(BufferRange { buffer: BufferRef::Arena(arena), offset, bytes: self.blocks.blocks[block].bytes })
     }
 }
 
 /// Gives every block an arena that none of its conflicts has, and a range that no block has that is alive at the same time.
-pub(super) fn arrange(s: &Scheduled, selected: &Selected, blocks: Blocks, fixed: HashMap<Value, Place>) -> Memory {
+pub(super) fn arrange(
+    s: &Scheduled,
+    selected: &Selected,
+    blocks: Blocks,
+    fixed: HashMap<Value, BufferRange>,
+) -> Memory {
     let conflicts = conflicts(s, selected, &blocks);
     let all = &blocks.blocks;
     // Guards around tensors are checked after the step: nothing may be reused then.

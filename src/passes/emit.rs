@@ -5,7 +5,7 @@ use super::{
     arenas::Memory,
     error::PlanError,
     hash::hash,
-    plan_types::{ALIGN_BYTES, Binding, BufferRef, Place, Plan, PlannedDispatch, Port},
+    plan_types::{ALIGN_BYTES, Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port},
     scheduled::{Scheduled, Selected},
     select::{access, chunks},
     verify::{Content, Held, Trace, Traffic},
@@ -102,14 +102,16 @@ impl Emitter<'_> {
     }
 
     /// Returns the range that a slot of node `i` binds, or `None` where its values are not next to each other.
-    fn range(&self, i: usize, slot: &Slot, chunk: usize) -> Option<Place> {
+    fn range(&self, i: usize, slot: &Slot, chunk: usize) -> Option<BufferRange> {
         let guard = self.s.options.guard_bytes.next_multiple_of(ALIGN_BYTES);
         match *slot {
             Slot::Scratch(k) => {
                 let block = self.memory.scratch(i, k)?;
-                Some(Place { offset: block.offset + guard, bytes: block.bytes - guard, ..block })
+                Some(BufferRange { offset: block.offset + guard, bytes: block.bytes - guard, ..block })
             }
-            Slot::Part => Some(Place { buffer: BufferRef::Parts, offset: chunk as u64 * ALIGN_BYTES, bytes: 16 }),
+            Slot::ChunkIndex => {
+                Some(BufferRange { buffer: BufferRef::ChunkIndices, offset: chunk as u64 * ALIGN_BYTES, bytes: 16 })
+            }
             Slot::Uniform { input, samples } => {
                 let mut place = self.values_range(&self.s.slot_values(i, slot), guard)?;
                 place.bytes = place.bytes.min(UNIFORM_BYTES);
@@ -124,8 +126,8 @@ impl Emitter<'_> {
     }
 
     /// Returns the one range of values that are next to each other, with a guard after it.
-    fn values_range(&self, values: &[Value], guard: u64) -> Option<Place> {
-        let places: Vec<Place> = values.iter().filter_map(|&v| self.memory.range(self.s, v)).collect();
+    fn values_range(&self, values: &[Value], guard: u64) -> Option<BufferRange> {
+        let places: Vec<BufferRange> = values.iter().filter_map(|&v| self.memory.range(self.s, v)).collect();
         let mut range = *places.first()?;
         let mut end = range.offset;
         for next in &places {
@@ -194,7 +196,7 @@ impl Emitter<'_> {
     }
 
     /// Returns the states of the graph with their ranges.
-    fn states(&self) -> Vec<(Content, Place)> {
+    fn states(&self) -> Vec<(Content, BufferRange)> {
         let nodes = self.s.graph.nodes().iter().enumerate().filter(|(_, n)| matches!(n.kind, Kind::State { .. }));
         let values = nodes.map(|(i, _)| Value { node: i as u32, output: 0 });
         values.filter_map(|v| Some((self.content(v), self.memory.range(self.s, v)?))).collect()

@@ -6,7 +6,7 @@ pub enum PlanError {
     /// A tensor does not fit one binding.
     #[error(
         "{tensor} takes {bytes} bytes for {capacity} samples, but this adapter binds at most {limit}; use a smaller batch \
-         or picture"
+         or image"
     )]
     TooLarge {
         /// The node that makes it.
@@ -35,8 +35,8 @@ pub enum PlanError {
     /// Nodes overwrite values that others still need.
     #[error("a value is overwritten by two nodes, or before its last reader")]
     Overwritten,
-    /// Values that one binding must cover do not lie one behind the other.
-    #[error("node `{node}`: its operands do not lie one behind the other; keep them in layout order")]
+    /// Values that share one binding are not contiguous in memory.
+    #[error("node `{node}`: its operands are not contiguous in memory; keep them in layout order")]
     Group {
         /// The node.
         node: String,
@@ -51,8 +51,8 @@ pub enum PlanError {
     },
     /// A loop is longer than the driver runs it.
     #[error(
-        "node `{node}` ({op}): its loops take {turns} turns for {capacity} samples, and this adapter's driver ends \
-         them after {limit}; use a smaller batch or picture"
+        "node `{node}` ({op}): its loops take {iterations} iterations for {capacity} samples, and this adapter's driver ends \
+         them after {limit}; use a smaller batch or image"
     )]
     TooLong {
         /// The node.
@@ -60,7 +60,7 @@ pub enum PlanError {
         /// The operation.
         op: String,
         /// Turns of one invocation's loops.
-        turns: u64,
+        iterations: u64,
         /// The plan's batch.
         capacity: usize,
         /// The adapter's limit.

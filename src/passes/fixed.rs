@@ -2,14 +2,14 @@
 
 use super::{
     error::PlanError,
-    plan_types::{BufferRef, Entry, Place},
+    plan_types::{BufferRange, BufferRef, Entry},
     scheduled::Scheduled,
 };
 use crate::graph::{Kind, Value};
 use std::collections::HashMap;
 
 /// Returns the ranges of states, external inputs and external outputs.
-pub(super) fn fixed_ranges(s: &Scheduled) -> Result<HashMap<Value, Place>, PlanError> {
+pub(super) fn fixed_ranges(s: &Scheduled) -> Result<HashMap<Value, BufferRange>, PlanError> {
     let options = s.options;
     let entries = options.layouts.iter().map(|l| l.entries.iter().map(|e| (e.name.as_str(), e)));
     let stores: Vec<HashMap<&str, &Entry>> = entries.map(Iterator::collect).collect();
@@ -21,14 +21,14 @@ pub(super) fn fixed_ranges(s: &Scheduled) -> Result<HashMap<Value, Place>, PlanE
             Kind::Op(_) => continue,
             Kind::Input => match options.external_inputs.iter().position(|n| *n == node.name) {
                 None => continue,
-                Some(k) => Place { buffer: BufferRef::External(k), offset: 0, bytes: s.bytes(value) },
+                Some(k) => BufferRange { buffer: BufferRef::External(k), offset: 0, bytes: s.bytes(value) },
             },
             Kind::State { .. } => {
                 let ty = &node.outputs[0];
                 let found = stores.iter().enumerate().find_map(|(store, l)| {
                     let entry = l.get(node.name.as_str()).filter(|e| e.ty == *ty)?;
                     let buffer = BufferRef::Store { store, chunk: entry.chunk };
-                    Some(Place { buffer, offset: entry.offset, bytes: entry.bytes })
+                    Some(BufferRange { buffer, offset: entry.offset, bytes: entry.bytes })
                 });
                 found.ok_or_else(|| PlanError::UnknownState { name: node.name.clone(), ty: ty.clone() })?
             }
@@ -38,7 +38,7 @@ pub(super) fn fixed_ranges(s: &Scheduled) -> Result<HashMap<Value, Place>, PlanE
     for (name, value) in s.graph.outputs() {
         if let Some(k) = options.external_outputs.iter().position(|n| n == name) {
             let buffer = BufferRef::External(options.external_inputs.len() + k);
-            fixed.insert(*value, Place { buffer, offset: 0, bytes: s.bytes(*value) });
+            fixed.insert(*value, BufferRange { buffer, offset: 0, bytes: s.bytes(*value) });
         }
     }
     for &(state, value) in s.graph.updates() {

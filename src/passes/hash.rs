@@ -1,6 +1,6 @@
 //! A number for what a plan does, over its data alone: names of nodes, operations, kernels and variants do not count.
 
-use super::plan_types::{BufferRef, Place, Plan};
+use super::plan_types::{BufferRange, BufferRef, Plan};
 
 /// Returns the plan's hash: FNV-1a of sizes, ports, kernels, constants, grids and bindings.
 pub(super) fn hash(plan: &Plan) -> u64 {
@@ -53,12 +53,12 @@ impl Fnv {
         self.bytes(text.as_bytes());
     }
 
-    fn place(&mut self, place: &Place) {
+    fn place(&mut self, place: &BufferRange) {
         let buffer = match place.buffer {
             BufferRef::Arena(i) => [0, i, 0],
             BufferRef::Store { store, chunk } => [1, store, chunk],
             BufferRef::External(i) => [2, i, 0],
-            BufferRef::Parts => [3, 0, 0],
+            BufferRef::ChunkIndices => [3, 0, 0],
         };
         buffer.iter().for_each(|&n| self.number(n as u64));
         self.number(place.offset);

@@ -2,7 +2,7 @@
 
 use super::{
     error::PlanError,
-    plan_types::{ALIGN_BYTES, Place},
+    plan_types::{ALIGN_BYTES, BufferRange},
     scheduled::{Scheduled, Selected},
 };
 use crate::graph::{Kind, Slot, Value};
@@ -43,7 +43,11 @@ impl Blocks {
 }
 
 /// Returns a block for each group of values that one slot binds, each other value and each scratch buffer.
-pub(super) fn blocks(s: &Scheduled, selected: &Selected, fixed: &HashMap<Value, Place>) -> Result<Blocks, PlanError> {
+pub(super) fn blocks(
+    s: &Scheduled,
+    selected: &Selected,
+    fixed: &HashMap<Value, BufferRange>,
+) -> Result<Blocks, PlanError> {
     let spans = spans(s);
     let guard = s.options.guard_bytes.next_multiple_of(ALIGN_BYTES);
     let mut blocks = Blocks::default();
@@ -105,7 +109,7 @@ fn spans(s: &Scheduled) -> BTreeMap<Value, [usize; 2]> {
 }
 
 /// Returns the alias roots that one slot of a node binds together, where the plan chooses their memory.
-fn groups(s: &Scheduled, selected: &Selected, fixed: &HashMap<Value, Place>) -> Vec<(usize, Vec<Value>)> {
+fn groups(s: &Scheduled, selected: &Selected, fixed: &HashMap<Value, BufferRange>) -> Vec<(usize, Vec<Value>)> {
     let mut groups = Vec::new();
     for &i in &s.order {
         let Some(candidate) = selected.get(&i) else { continue };

@@ -32,7 +32,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Returns the layout that puts tensors one behind the other, each padded to 256 bytes, and starts a
+    /// Returns the layout that packs tensors contiguously, each padded to 256 bytes, and starts a
     /// new chunk where the next one would exceed `max_chunk_bytes`.
     ///
     /// A tensor larger than that has a chunk of its own.
@@ -78,12 +78,12 @@ pub enum BufferRef {
     /// A buffer of the caller; inputs are counted first, then outputs.
     External(usize),
     /// A buffer of the session that holds the numbers from 0 on, each at a multiple of 256 bytes.
-    Parts,
+    ChunkIndices,
 }
 
 /// A range of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct BufferRange {
     /// Which buffer.
     pub buffer: BufferRef,
     /// First byte, a multiple of 256.
@@ -96,7 +96,7 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Binding {
     /// The range.
-    pub place: Place,
+    pub place: BufferRange,
     /// Read or written.
     pub access: Access,
 }
@@ -132,7 +132,7 @@ pub struct Port {
     /// Shape, with a symbolic batch where there is one, and type.
     pub ty: TensorType,
     /// Where it lies.
-    pub place: Place,
+    pub place: BufferRange,
 }
 
 /// A step compiled for any batch of at most `capacity` samples.

@@ -36,11 +36,11 @@ fn legal(s: &Scheduled, i: usize, op: &dyn Op) -> Result<Vec<Candidate>, PlanErr
     if candidates.iter().any(fits) {
         candidates.retain(fits);
     }
-    let iterations = |c: &Candidate| c.dispatches.iter().map(|d| d.turns_at(capacity)).max().unwrap_or(0);
-    let (fewest, limit) = (candidates.iter().map(iterations).min().unwrap_or(0), profile.max_turns);
+    let iterations = |c: &Candidate| c.dispatches.iter().map(|d| d.iterations_at(capacity)).max().unwrap_or(0);
+    let (fewest, limit) = (candidates.iter().map(iterations).min().unwrap_or(0), profile.max_iterations);
     if fewest > limit {
         let (node, op) = (s.node(i).name.clone(), op.name().into());
-        return Err(PlanError::TooLong { node, op, turns: fewest, capacity, limit });
+        return Err(PlanError::TooLong { node, op, iterations: fewest, capacity, limit });
     }
     candidates.retain(|c| iterations(c) <= limit);
     Ok(candidates)
@@ -111,7 +111,7 @@ pub(super) fn chunks(dispatch: &Dispatch, capacity: usize) -> Vec<Range<usize>> 
 pub(super) fn access(candidate: &Candidate, k: usize, slot: &Slot) -> Access {
     match slot {
         Slot::In(_) => Access::Read,
-        Slot::Uniform { .. } | Slot::Part => Access::Uniform,
+        Slot::Uniform { .. } | Slot::ChunkIndex => Access::Uniform,
         Slot::Scratch(_) if candidate.dispatches[..k].iter().any(|d| d.slots.contains(slot)) => Access::Read,
         _ => Access::ReadWrite,
     }

@@ -1,16 +1,16 @@
 //! Plans as text: a line for each input, output and launch.
 
-use super::plan_types::{BufferRef, Place, Plan, PlannedDispatch};
+use super::plan_types::{BufferRange, BufferRef, Plan, PlannedDispatch};
 use crate::kernels::Access;
 use std::fmt;
 
-impl fmt::Display for Place {
+impl fmt::Display for BufferRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.buffer {
             BufferRef::Arena(i) => write!(f, "arena{i}")?,
             BufferRef::Store { store, chunk } => write!(f, "store{store}.{chunk}")?,
             BufferRef::External(i) => write!(f, "external{i}")?,
-            BufferRef::Parts => write!(f, "parts")?,
+            BufferRef::ChunkIndices => write!(f, "parts")?,
         }
         write!(f, "[{}..{}]", self.offset, self.offset + self.bytes)
     }

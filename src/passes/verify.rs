@@ -1,6 +1,6 @@
 //! Invariants of graphs and plans. Builds with debug assertions check them after each pass; the test kit always does.
 
-use super::plan_types::{ALIGN_BYTES, BufferRef, Place, Plan, PlannedDispatch};
+use super::plan_types::{ALIGN_BYTES, BufferRange, BufferRef, Plan, PlannedDispatch};
 use crate::{
     graph::{Graph, Value},
     kernels::Access,
@@ -32,7 +32,7 @@ pub enum Violation {
         /// Its node, or the result.
         node: String,
         /// The range it reads.
-        place: Place,
+        place: BufferRange,
     },
     /// A launch reads a value whose memory holds another value by then.
     #[error("launch {launch} (`{node}`) reads {place}, where its value has been overwritten")]
@@ -42,7 +42,7 @@ pub enum Violation {
         /// Its node, or the result.
         node: String,
         /// The range it reads.
-        place: Place,
+        place: BufferRange,
     },
     /// A launch binds one buffer for reading and for writing.
     #[error("launch {launch} (`{node}`) binds one buffer for reading, at {read}, and for writing, at {written}")]
@@ -52,9 +52,9 @@ pub enum Violation {
         /// Its node.
         node: String,
         /// The range it reads.
-        read: Place,
+        read: BufferRange,
         /// The range it writes.
-        written: Place,
+        written: BufferRange,
     },
     /// A range is not inside its buffer, or a value not inside the range that binds it.
     #[error("launch {launch} (`{node}`): {place} ends after {end} bytes at most")]
@@ -64,7 +64,7 @@ pub enum Violation {
         /// Its node.
         node: String,
         /// The range.
-        place: Place,
+        place: BufferRange,
         /// Where the buffer, or what is bound of it, ends.
         end: u64,
     },
@@ -76,7 +76,7 @@ pub enum Violation {
         /// Its node.
         node: String,
         /// The range.
-        place: Place,
+        place: BufferRange,
     },
     /// A kernel declares other bindings than the launch has.
     #[error("launch {launch} (`{node}`): kernel {kernel} declares {wanted} bindings, the launch has {got}")]
@@ -136,7 +136,7 @@ pub struct Trace {
     /// For each output of the plan.
     pub outputs: Vec<Content>,
     /// The states with their ranges.
-    pub states: Vec<(Content, Place)>,
+    pub states: Vec<(Content, BufferRange)>,
     /// For each store the bytes of its chunks.
     pub stores: Vec<Vec<u64>>,
 }
@@ -198,7 +198,8 @@ pub fn verify(plan: &Plan, trace: &Trace) -> Result<(), Violation> {
             for held in &traffic.writes {
                 let end = binding.place.offset + binding.place.bytes;
                 if offset + held.bytes > end {
-                    let (node, place) = (dispatch.node.clone(), Place { offset, bytes: held.bytes, ..binding.place });
+                    let (node, place) =
+                        (dispatch.node.clone(), BufferRange { offset, bytes: held.bytes, ..binding.place });
                     return Err(Violation::OutOfBounds { launch, node, place, end });
                 }
                 memory.write(&binding.place, offset, held.bytes, held.content);
@@ -234,7 +235,7 @@ fn verify_bindings(plan: &Plan, trace: &Trace, launch: usize, dispatch: &Planned
                 trace.stores.get(store).and_then(|s| s.get(chunk)).copied().unwrap_or(0)
             }
             // The caller's buffers are as large as their ports; the numbers of launches are the session's.
-            BufferRef::External(_) | BufferRef::Parts => u64::MAX,
+            BufferRef::External(_) | BufferRef::ChunkIndices => u64::MAX,
         };
         if place.offset.saturating_add(place.bytes) > end {
             return Err(Violation::OutOfBounds { launch, node: node(), place, end });
@@ -269,7 +270,7 @@ enum Lost {
 }
 
 impl Lost {
-    fn of(self, launch: usize, node: &str, place: Place) -> Violation {
+    fn of(self, launch: usize, node: &str, place: BufferRange) -> Violation {
         let node = node.to_owned();
         match self {
             Lost::Undefined => Violation::Undefined { launch, node, place },
@@ -279,7 +280,7 @@ impl Lost {
 }
 
 impl Contents {
-    fn write(&mut self, place: &Place, from: u64, bytes: u64, content: Content) {
+    fn write(&mut self, place: &BufferRange, from: u64, bytes: u64, content: Content) {
         let buffer = self.buffers.entry(place.buffer).or_default();
         let to = from + bytes;
         let lost: Vec<u64> =
@@ -292,7 +293,7 @@ impl Contents {
     }
 
     /// Checks that a value starts at a byte of a buffer, or, for a part of it, contains that byte.
-    fn read(&self, place: &Place, from: u64, content: Content, part: bool) -> Result<(), Lost> {
+    fn read(&self, place: &BufferRange, from: u64, content: Content, part: bool) -> Result<(), Lost> {
         let found = self.buffers.get(&place.buffer).and_then(|buffer| buffer.range(..=from).next_back());
         let holds =
             |(&at, &(end, held)): (&u64, &(u64, Content))| held == content && (at == from || (part && from < end));

@@ -378,8 +378,8 @@ impl Engine {
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
             align_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
             subgroup_lanes: if fixed { lanes.0 } else { 0 },
-            wide_words: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
-            max_turns: DeviceProfile::portable(class).max_turns,
+            u64_loads: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
+            max_iterations: DeviceProfile::portable(class).max_iterations,
         };
         log::debug!(
             "adapter {info}; binding {}, buffer {}, budget {}",

@@ -39,7 +39,7 @@ pub enum Data {
     U32(Vec<u32>),
 }
 
-/// A dense row-major tensor in host memory; pictures are NHWC.
+/// A dense row-major tensor in host memory; images are NHWC.
 ///
 /// ```
 /// use hubel::prelude::*;

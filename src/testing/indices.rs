@@ -3,7 +3,7 @@
 use super::Failure;
 use crate::{
     kernels::{Access, reflect},
-    passes::{Binding, BufferRef, Place, Plan},
+    passes::{Binding, BufferRange, BufferRef, Plan},
 };
 use naga::{
     AddressSpace, ArraySize, BinaryOperator, Block, Expression, Function, GlobalVariable, Handle, Literal, Module,
@@ -33,7 +33,7 @@ impl Asserted {
             let constants = dispatch.constants.drain(..).map(|(name, value)| (name.to_owned(), value)).collect();
             let (source, found) = rewrite(&dispatch.source, &constants, binding, number as u32).map_err(context)?;
             dispatch.source = Arc::from(source);
-            let place = Place { buffer: BufferRef::Arena(arena), offset: 0, bytes };
+            let place = BufferRange { buffer: BufferRef::Arena(arena), offset: 0, bytes };
             dispatch.bindings.push(Binding { place, access: Access::ReadWrite });
             places.push((dispatch.node.clone(), found));
         }

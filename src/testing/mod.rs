@@ -30,7 +30,7 @@ use crate::{
 /// processor whose subgroups have 8 lanes.
 pub fn profiles() -> [DeviceProfile; 3] {
     let [cpu, gpu] = [DeviceClass::Cpu, DeviceClass::Gpu].map(DeviceProfile::portable);
-    let lanes = DeviceProfile { subgroup_lanes: 8, wide_words: true, ..cpu.clone() };
+    let lanes = DeviceProfile { subgroup_lanes: 8, u64_loads: true, ..cpu.clone() };
     [cpu, gpu, lanes]
 }
 

@@ -481,7 +481,7 @@ impl Callback for CsvLogger {
 /// Ends training where the loss, a weight or a moment is no finite number any more (Keras `TerminateOnNaN`). It looks at
 /// the loss whenever values are read, at all of them at the end of an epoch and before [`Trainer::fit`] returns.
 ///
-/// The steps of the epoch are then taken again to find the first value that is no finite number, which
+/// The steps of the epoch are then taken again to find the first non-finite value, which
 /// [`Trainer::not_finite`] names, and the trainer is left before the step that computed it. Batches of an iterator cannot be
 /// taken again: there the trainer is left after the last step, and the first such value of that step is named.
 ///

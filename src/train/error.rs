@@ -132,9 +132,9 @@ pub enum TrainError {
         /// Number of classes.
         classes: usize,
     },
-    /// What a class's score depends on was asked of a model that is no classifier of pictures.
+    /// An explanation of a class score was requested for a model that is not an image classifier.
     #[error(
-        "wanted a classifier, pictures f32(N, h, w, c) in, scores (N, classes) out, got one of {input} and {output}; take such a part of it"
+        "wanted a classifier, images f32(N, h, w, c) in, scores (N, classes) out, got one of {input} and {output}; take such a part of it"
     )]
     NoClassifier {
         /// What the model takes.
@@ -166,10 +166,10 @@ pub enum TrainError {
         /// Number of classes.
         classes: usize,
     },
-    /// There are as many classes neither as pictures nor as one.
-    #[error("{got} classes for {wanted} pictures; give one for each, one for all, or none")]
+    /// There are as many classes neither as images nor as one.
+    #[error("{got} classes for {wanted} images; give one for each, one for all, or none")]
     Classes {
-        /// Number of pictures.
+        /// Number of images.
         wanted: usize,
         /// Number of classes given.
         got: usize,

@@ -79,9 +79,9 @@ impl Trainer {
 
     /// Returns the model ready to run on batches of at most `batch` samples, on the trainer's weights.
     ///
-    /// `taps` names layers whose outputs are results too.
-    pub fn inference(&self, batch: Batch, taps: &[&str]) -> Result<Inference, Error> {
-        Inference::new(&self.model, &self.engine, self.state.params.clone(), batch, taps)
+    /// `layers` names layers whose outputs are results too.
+    pub fn inference(&self, batch: Batch, layers: &[&str]) -> Result<Inference, Error> {
+        Inference::new(&self.model, &self.engine, self.state.params.clone(), batch, layers)
     }
 
     /// Returns the model's output for f32 samples (n, …), any number of them; an error where the batch axis n is missing.

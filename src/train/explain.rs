@@ -1,4 +1,4 @@
-//! Which parts of pictures speak for a class: Grad-CAM and saliency.
+//! Which parts of images speak for a class: Grad-CAM and saliency.
 
 use super::{
     Inference, TrainError,
@@ -21,7 +21,7 @@ const NEVER: f32 = -1e38;
 const CLASS: &str = "class";
 const RESULT: &str = "result";
 
-/// A classifier ready to say which parts of pictures speak for a class.
+/// A classifier ready to say which parts of images speak for a class.
 ///
 /// A class's score is what softmax takes, where the model ends in one, else the model's output.
 ///
@@ -30,10 +30,10 @@ const RESULT: &str = "result";
 /// let conv = Conv2D::new(4, 3).activation(Relu).name("conv");
 /// let model = Sequential::new([8, 8, 1]).add(conv).add(Flatten::new()).add(Dense::new(3).activation(Softmax)).build()?;
 /// let mut explainer = model.explain(&Engine::reference(), Batch::up_to(2))?;
-/// let pictures = HostTensor::f32([2, 8, 8, 1], (0..128).map(|i| (i % 7) as f32).collect())?;
-/// let said = explainer.grad_cam("conv", &pictures, None)?;
+/// let images = HostTensor::f32([2, 8, 8, 1], (0..128).map(|i| (i % 7) as f32).collect())?;
+/// let said = explainer.grad_cam("conv", &images, None)?;
 /// assert_eq!((said.maps.shape(), said.classes.len()), (&[2, 8, 8][..], 2));
-/// let of_class_1 = explainer.saliency(&pictures, Some(&[1]))?;
+/// let of_class_1 = explainer.saliency(&images, Some(&[1]))?;
 /// assert_eq!(of_class_1.classes, [1, 1]);
 /// # Ok::<(), hubel::Error>(())
 /// ```
@@ -42,25 +42,25 @@ pub struct Explainer {
     engine: Engine,
     params: Store,
     batch: Batch,
-    /// Height, width and channels of the pictures.
-    picture: [usize; 3],
+    /// Height, width and channels of the images.
+    image: [usize; 3],
     n_classes: usize,
-    /// The layers asked for so far, `None` for the pictures themselves.
+    /// The layers asked for so far, `None` for the images themselves.
     nets: Vec<(Option<String>, Inference)>,
 }
 
-/// What speaks for a class in each of some pictures.
+/// What speaks for a class in each of some images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explained {
     /// How much each pixel speaks for the class, f32 (n, h, w) from 0 up, in the scores' units.
     pub maps: HostTensor,
-    /// The class of each picture: the one asked for, else the one of the largest score.
+    /// The class of each image: the one asked for, else the one of the largest score.
     pub classes: Vec<usize>,
 }
 
 impl Model {
-    /// Returns the model ready to explain what it says of at most `batch.capacity` pictures at once, or an error where
-    /// it is no classifier of pictures: (N, h, w, c) in, (N, classes) out.
+    /// Returns the model ready to explain what it says of at most `batch.capacity` images at once, or an error where
+    /// it is not an image classifier: (N, h, w, c) in, (N, classes) out.
     pub fn explain(&self, engine: &Engine, batch: Batch) -> Result<Explainer, Error> {
         let (inputs, outputs) = (self.inputs(), self.outputs());
         if (inputs.len(), outputs.len()) != (1, 1) {
@@ -71,29 +71,29 @@ impl Model {
             return Err(TrainError::NoClassifier { input: input.to_string(), output: output.to_string() }.into());
         };
         let mut graph = Graph::new();
-        let pictures = graph.input(INPUT, input.shape.clone(), input.dtype);
-        let built = self.assemble(&mut graph, &[pictures], Mode::Inference)?;
+        let images = graph.input(INPUT, input.shape.clone(), input.dtype);
+        let built = self.assemble(&mut graph, &[images], Mode::Inference)?;
         graph.output(RESULT, built.outputs[0]);
         let (_, params) = with_weights(self, engine, &graph)?;
-        let (model, engine, picture, nets) = (self.clone(), engine.clone(), [h, w, c], Vec::new());
-        Ok(Explainer { model, engine, params, batch, picture, n_classes, nets })
+        let (model, engine, image, nets) = (self.clone(), engine.clone(), [h, w, c], Vec::new());
+        Ok(Explainer { model, engine, params, batch, image, n_classes, nets })
     }
 }
 
 impl Explainer {
-    /// Returns the graph of one target's results: a heat map for a layer, the score's gradient for the pictures.
+    /// Returns the graph of one target's results: a heat map for a layer, the score's gradient for the images.
     fn graph(&self, layer: Option<&str>) -> Result<Assembled, Error> {
         let mut g = Graph::new();
         let input = self.model.inputs()[0].1.clone();
         let allowed = TensorType::f32(Shape::batched(1, &[self.n_classes]));
-        let pictures = g.input(INPUT, input.shape.clone(), input.dtype);
+        let images = g.input(INPUT, input.shape.clone(), input.dtype);
         let allow = g.input(ALLOWED, allowed.shape.clone(), allowed.dtype);
-        let built = self.model.assemble(&mut g, &[pictures], Mode::Inference)?;
+        let built = self.model.assemble(&mut g, &[images], Mode::Inference)?;
         let scores = g.add(built.logits[0].unwrap_or(built.outputs[0]), allow)?;
         let largest = g.max_axes(scores, &[1], false)?;
         let all = g.sum(largest, &[0], false)?;
         let result = match layer {
-            None => g.gradients(all, &[pictures])?[0],
+            None => g.gradients(all, &[images])?[0],
             Some(layer) => {
                 let features = tap_map(&self.model, &built, &g, layer)?;
                 let slopes = g.gradients(all, &[features])?[0];
@@ -101,7 +101,7 @@ impl Explainer {
                 let weighted = g.mul(features, weights)?;
                 let sum = g.sum(weighted, &[3], true)?;
                 let heat = g.relu(sum)?;
-                let [h, w, _] = self.picture;
+                let [h, w, _] = self.image;
                 let large = g.resize2d(heat, [h, w], Interpolation::Bilinear)?;
                 g.reshape(large, Shape::batched(1, &[h, w]))?
             }
@@ -116,13 +116,13 @@ impl Explainer {
     fn run(
         &mut self,
         layer: Option<&str>,
-        pictures: &HostTensor,
+        images: &HostTensor,
         classes: Option<&[usize]>,
     ) -> Result<(HostTensor, Vec<usize>), Error> {
-        let (n, all) = (pictures.shape().first().copied().unwrap_or(0), self.n_classes);
-        let wanted = [&[n][..], &self.picture].concat();
-        if pictures.shape() != wanted {
-            return Err(TrainError::SampleShape { wanted, got: pictures.shape().to_vec() }.into());
+        let (n, all) = (images.shape().first().copied().unwrap_or(0), self.n_classes);
+        let wanted = [&[n][..], &self.image].concat();
+        if images.shape() != wanted {
+            return Err(TrainError::SampleShape { wanted, got: images.shape().to_vec() }.into());
         }
         let mut allowed = vec![if classes.is_some() { NEVER } else { 0.0 }; n * all];
         if let Some(given) = classes {
@@ -146,68 +146,68 @@ impl Explainer {
             }
         };
         let allowed = HostTensor::f32([n, all], allowed)?;
-        let mut results = self.nets[at].1.predict_many(&[pictures.clone(), allowed])?.into_iter();
+        let mut results = self.nets[at].1.predict_many(&[images.clone(), allowed])?.into_iter();
         let mut next = || results.next().map(|(_, tensor)| tensor).ok_or(TrainError::NoData);
         let (result, chosen) = (next()?, next()?);
         Ok((result, chosen.to_f32().into_iter().map(|class| class as usize).collect()))
     }
 
-    /// Returns heat maps by Grad-CAM (Selvaraju et al. 2017) for pictures (n, h, w, c): ReLU(Σₖ αₖ·Aₖ) of a layer's
-    /// channels Aₖ, αₖ being the mean over all positions of d score / d Aₖ, enlarged to the pictures' size along straight
+    /// Returns heat maps by Grad-CAM (Selvaraju et al. 2017) for images (n, h, w, c): ReLU(Σₖ αₖ·Aₖ) of a layer's
+    /// channels Aₖ, αₖ being the mean over all positions of d score / d Aₖ, enlarged to the images' size along straight
     /// lines.
     ///
-    /// `classes` holds one class for each picture or one for all; without them each picture's likeliest one counts.
+    /// `classes` holds one class for each image or one for all; without them each image's likeliest one counts.
     /// The layer, one inside a model by path, must give maps (N, h, w, c); the last of them is the usual choice.
     pub fn grad_cam(
         &mut self,
         layer: &str,
-        pictures: &HostTensor,
+        images: &HostTensor,
         classes: Option<&[usize]>,
     ) -> Result<Explained, Error> {
-        let (maps, classes) = self.run(Some(layer), pictures, classes)?;
+        let (maps, classes) = self.run(Some(layer), images, classes)?;
         Ok(Explained { maps, classes })
     }
 
-    /// Returns the largest |d score / d pixel| of each pixel's channels (Simonyan et al. 2014) for pictures
+    /// Returns the largest |d score / d pixel| of each pixel's channels (Simonyan et al. 2014) for images
     /// (n, h, w, c); see [`Explainer::grad_cam`] for `classes`.
-    pub fn saliency(&mut self, pictures: &HostTensor, classes: Option<&[usize]>) -> Result<Explained, Error> {
-        let (slopes, classes) = self.run(None, pictures, classes)?;
+    pub fn saliency(&mut self, images: &HostTensor, classes: Option<&[usize]>) -> Result<Explained, Error> {
+        let (slopes, classes) = self.run(None, images, classes)?;
         self.largest(&slopes.to_f32(), classes)
     }
 
     /// Returns saliency as [`Explainer::saliency`] does, of the mean gradient of so many copies with noise (SmoothGrad,
     /// Smilkov et al. 2017).
     ///
-    /// `noise` is the noise's deviation as a share of each picture's range, 0.1 to 0.2 in the paper. The classes are
-    /// those of the pictures without noise.
+    /// `noise` is the noise's deviation as a share of each image's range, 0.1 to 0.2 in the paper. The classes are
+    /// those of the images without noise.
     pub fn smooth_grad(
         &mut self,
-        pictures: &HostTensor,
+        images: &HostTensor,
         classes: Option<&[usize]>,
         noise: f32,
         copies: usize,
         seed: u64,
     ) -> Result<Explained, Error> {
         Number::new("smooth_grad", "noise", noise, Bounds::AtLeastZero).check().map_err(TrainError::from)?;
-        let (_, classes) = self.run(None, pictures, classes)?;
-        let (clean, row) = (pictures.to_f32(), self.picture.iter().product());
+        let (_, classes) = self.run(None, images, classes)?;
+        let (clean, row) = (images.to_f32(), self.image.iter().product());
         let mut rng = Philox::new(seed, Purpose::Noise, stream_id("smooth_grad"));
         let mut mean = vec![0.0; clean.len()];
         for _ in 0..copies.max(1) {
             let mut noisy = clean.clone();
-            for picture in noisy.chunks_mut(row) {
-                let (low, high) = picture.iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
+            for image in noisy.chunks_mut(row) {
+                let (low, high) = image.iter().fold((f32::MAX, f32::MIN), |(l, h), &x| (l.min(x), h.max(x)));
                 let deviation = f64::from(noise * (high - low));
-                picture.iter_mut().for_each(|x| *x += (deviation * rng.normal()) as f32);
+                image.iter_mut().for_each(|x| *x += (deviation * rng.normal()) as f32);
             }
-            let (slopes, _) = self.run(None, &HostTensor::f32(pictures.shape(), noisy)?, Some(&classes))?;
+            let (slopes, _) = self.run(None, &HostTensor::f32(images.shape(), noisy)?, Some(&classes))?;
             mean.iter_mut().zip(slopes.to_f32()).for_each(|(m, s)| *m += s / copies.max(1) as f32);
         }
         self.largest(&mean, classes)
     }
 
     fn largest(&self, slopes: &[f32], classes: Vec<usize>) -> Result<Explained, Error> {
-        let [h, w, c] = self.picture;
+        let [h, w, c] = self.image;
         let maps = slopes.chunks(c).map(|pixel| pixel.iter().fold(0f32, |m, x| m.max(x.abs()))).collect();
         Ok(Explained { maps: HostTensor::f32([classes.len(), h, w], maps)?, classes })
     }

@@ -31,7 +31,7 @@ pub struct Inference {
     pub(super) engine: Engine,
     pub(super) params: Store,
     pub(super) graph: Graph,
-    /// The model's outputs, then the taps.
+    /// The model's outputs, then those of the named layers.
     names: Vec<String>,
     pub(super) inputs: Vec<(String, TensorType)>,
     pub(super) batch: usize,
@@ -48,11 +48,11 @@ impl Model {
         self.inference_with(engine, batch, &[])
     }
 
-    /// Returns the model ready to run; the outputs of the layers named in `taps` are results too.
+    /// Returns the model ready to run; the outputs of the layers named in `layers` are results too.
     ///
     /// A matrix larger than one binding of this adapter is cut by rows.
-    pub fn inference_with(&self, engine: &Engine, batch: Batch, taps: &[&str]) -> Result<Inference, Error> {
-        let assembled = assemble(self, taps)?;
+    pub fn inference_with(&self, engine: &Engine, batch: Batch, layers: &[&str]) -> Result<Inference, Error> {
+        let assembled = assemble(self, layers)?;
         let (graph, params) = with_weights(self, engine, &assembled.graph)?;
         Ok(Inference::of(Assembled { graph, ..assembled }, engine, params, batch))
     }
@@ -72,7 +72,7 @@ pub(super) fn tap(model: &Model, built: &nn::Assembled, name: &str) -> Result<Va
     found.ok_or_else(|| RuntimeError::UnknownName { kind: "layer", name: name.into(), known: known() })
 }
 
-fn assemble(model: &Model, taps: &[&str]) -> Result<Assembled, Error> {
+fn assemble(model: &Model, layers: &[&str]) -> Result<Assembled, Error> {
     let mut graph = Graph::new();
     // One input or output has a name of its own, so that programs need not know the model's.
     let single = |k: usize, of: usize, one: &str, name: String| match (k, of) {
@@ -92,7 +92,7 @@ fn assemble(model: &Model, taps: &[&str]) -> Result<Assembled, Error> {
         graph.output(&name, output);
         names.push(name);
     }
-    for &name in taps {
+    for &name in layers {
         graph.output(name, tap(model, &built, name)?);
         names.push(name.to_owned());
     }
@@ -116,9 +116,9 @@ impl Inference {
         engine: &Engine,
         params: Store,
         batch: Batch,
-        taps: &[&str],
+        layers: &[&str],
     ) -> Result<Self, Error> {
-        Ok(Self::of(assemble(model, taps)?, engine, params, batch))
+        Ok(Self::of(assemble(model, layers)?, engine, params, batch))
     }
 
     pub(super) fn of(
@@ -162,12 +162,12 @@ impl Inference {
         Ok(Dataset { images: HostTensor::f32(shape, values)?, scale: 1.0, offset: 0.0, ..data.clone() })
     }
 
-    /// Returns output and taps by name for samples (n, …), any number of them, cut into batches.
+    /// Returns output and those of the named layers, by name for samples (n, …), any number of them, cut into batches.
     pub fn predict_all(&mut self, samples: &HostTensor) -> Result<Vec<(String, HostTensor)>, Error> {
         self.predict_many(std::slice::from_ref(samples))
     }
 
-    /// Returns outputs and taps by name for samples of all the model's inputs, each (n, …), cut into batches.
+    /// Returns outputs and those of the named layers, by name for samples of all the model's inputs, each (n, …), cut into batches.
     ///
     /// A single output is `output`, several are `output_0`, `output_1`, ….
     ///
@@ -238,7 +238,7 @@ impl Inference {
     }
 
     /// Records one run into the caller's encoder: reads samples from `inputs`, writes the outputs and
-    /// the taps to `outputs`, all f32 buffers of the caller; nothing crosses the host.
+    /// the named layers' to `outputs`, all f32 buffers of the caller; nothing crosses the host.
     ///
     /// `n` samples are computed, at most the capacity. Nothing is created after the first call with the same buffers; the
     /// first call compiles and allocates, unless [`Inference::prepare`] did.

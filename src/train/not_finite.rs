@@ -30,9 +30,6 @@ impl NotFinite {
 impl fmt::Display for NotFinite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let NotFinite { step, node, op, index, value } = self;
-        write!(
-            f,
-            "the first value that is no finite number is {value}, element {index} of `{node}` ({op}) in step {step}"
-        )
+        write!(f, "the first non-finite value is {value}, element {index} of `{node}` ({op}) in step {step}")
     }
 }

@@ -1,4 +1,4 @@
-//! Pictures of a model's graph.
+//! Images of a model's graph.
 
 use crate::{
     Error,
@@ -33,10 +33,10 @@ impl Model {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         match ending.to_ascii_lowercase().as_str() {
             "svg" => Ok(fs::write(path, diagram.svg()).map_err(|e| FormatError::io(path, "to write the diagram", &e))?),
-            "png" => Ok(image::save(&diagram.picture()?, path)?),
+            "png" => Ok(image::save(&diagram.image()?, path)?),
             _ => {
                 let got = format!("`{ending}`");
-                let error = FormatError::new(Flaw::Picture, "the diagram's name", "the ending .svg or .png", got);
+                let error = FormatError::new(Flaw::Image, "the diagram's name", "the ending .svg or .png", got);
                 Err(error.of(path).advise("give the path one of these endings").into())
             }
         }

@@ -1,4 +1,4 @@
-//! A picture with the content of one picture and the style of another.
+//! An image with the content of one image and the style of another.
 
 use super::{
     Control, Inference, TrainError,
@@ -17,10 +17,10 @@ use crate::{
 };
 use std::sync::Arc;
 
-const PICTURE: &str = "picture";
+const IMAGE: &str = "image";
 const LOSSES: &str = "losses";
 
-/// Style transfer (Gatys et al. 2016): a picture is changed until a network sees the content of one picture and the
+/// Style transfer (Gatys et al. 2016): an image is changed until a network sees the content of one image and the
 /// style of another in it.
 ///
 /// The loss is the sum of three terms times their weights. Content: Σ(F − P)² / ΣP² of a layer's features F and those of
@@ -37,7 +37,7 @@ const LOSSES: &str = "losses";
 /// let [content, style] = [5, 7].map(|k| HostTensor::u8([1, 8, 8, 3], (0..192).map(|i| (i * k % 251) as u8).collect()));
 /// let made = Style::new(&base, Preprocessing::Caffe).content("high", 1.0).style(&["low"], 10.0).steps(5);
 /// let result = made.run(&Engine::reference(), &content?, &style?)?;
-/// assert_eq!((result.picture.shape(), result.history.len()), (&[1, 8, 8, 3][..], 5));
+/// assert_eq!((result.image.shape(), result.history.len()), (&[1, 8, 8, 3][..], 5));
 /// assert!(result.history[4].total < result.history[0].total);
 /// # Ok::<(), hubel::Error>(())
 /// ```
@@ -53,7 +53,7 @@ pub struct Style<'c> {
     on_step: Box<dyn FnMut(&StyleStep) -> Control + 'c>,
 }
 
-/// The loss of one step of [`Style`], before the picture is changed, and its terms without their weights.
+/// The loss of one step of [`Style`], before the image is changed, and its terms without their weights.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StyleStep {
     /// The step, from 0.
@@ -71,14 +71,14 @@ pub struct StyleStep {
 /// What [`Style::run`] made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stylised {
-    /// The picture, f32 (1, h, w, c), from 0 to 255.
-    pub picture: HostTensor,
+    /// The image, f32 (1, h, w, c), from 0 to 255.
+    pub image: HostTensor,
     /// The losses of all steps.
     pub history: Vec<StyleStep>,
 }
 
 impl<'c> Style<'c> {
-    /// Returns a transfer through a network of one input, pictures (N, h, w, c), which wants this done to pictures from 0
+    /// Returns a transfer through a network of one input, images (N, h, w, c), which wants this done to images from 0
     /// to 255: 300 steps of Adam at a rate of 5 from the content on, a weight of 30 on the total variation.
     ///
     /// Layers must be named by [`Style::content`], [`Style::style`] or both; weights of 1 and 100 are a beginning.
@@ -109,12 +109,12 @@ impl<'c> Style<'c> {
     }
 
     nn::setter!(set
-        /// Returns the transfer with this weight on the total variation, which makes pictures smooth.
+        /// Returns the transfer with this weight on the total variation, which makes images smooth.
         variation: f32);
 
-    /// Returns the transfer that begins with this picture, (1, h, w, c) from 0 to 255, instead of the content.
-    pub fn start(mut self, picture: HostTensor) -> Self {
-        self.start = Some(picture);
+    /// Returns the transfer that begins with this image, (1, h, w, c) from 0 to 255, instead of the content.
+    pub fn start(mut self, image: HostTensor) -> Self {
+        self.start = Some(image);
         self
     }
 
@@ -134,8 +134,8 @@ impl<'c> Style<'c> {
         self
     }
 
-    /// Returns the picture with `content`'s content and `style`'s style, both u8 or f32 (1, h, w, c) from 0 to 255 in the
-    /// size that the model takes, or an error where a picture or a layer does not fit.
+    /// Returns the image with `content`'s content and `style`'s style, both u8 or f32 (1, h, w, c) from 0 to 255 in the
+    /// size that the model takes, or an error where an image or a layer does not fit.
     pub fn run(mut self, engine: &Engine, content: &HostTensor, style: &HostTensor) -> Result<Stylised, Error> {
         let (inputs, outputs) = (self.model.inputs(), self.model.outputs().len());
         let [(_, input)] = inputs else {
@@ -156,8 +156,8 @@ impl<'c> Style<'c> {
         }
 
         let mut g = Graph::new();
-        let picture = g.input(INPUT, input.shape.clone(), input.dtype);
-        let targets = self.features(&mut g, picture)?;
+        let image = g.input(INPUT, input.shape.clone(), input.dtype);
+        let targets = self.features(&mut g, image)?;
         let names: Vec<String> = (0..targets.len()).map(|i| format!("target/{i}")).collect();
         names.iter().zip(&targets).for_each(|(name, target)| g.output(name, target.value));
         let (graph, params) = with_weights(&self.model, engine, &g)?;
@@ -169,14 +169,14 @@ impl<'c> Style<'c> {
             .collect();
 
         let shape = TensorType::f32(shape);
-        let slots = self.optimizer.slots().into_iter().map(|slot| (format!("{slot}/{PICTURE}"), shape.clone()));
+        let slots = self.optimizer.slots().into_iter().map(|slot| (format!("{slot}/{IMAGE}"), shape.clone()));
         let fixed = wanted.iter().map(|(name, t)| (name.clone(), TensorType::f32(t.shape())));
-        let entries = [(PICTURE.to_owned(), shape.clone())].into_iter().chain(slots).chain(fixed);
+        let entries = [(IMAGE.to_owned(), shape.clone())].into_iter().chain(slots).chain(fixed);
         let store = engine.store(Arc::new(Layout::new(entries, engine.profile().max_binding_bytes)))?;
-        store.write(PICTURE, &start.to_array().to_host(DType::F32))?;
+        store.write(IMAGE, &start.to_array().to_host(DType::F32))?;
         for slot in self.optimizer.slots() {
             let first = vec![self.optimizer.initial(); start.len()];
-            store.write(&format!("{slot}/{PICTURE}"), &HostTensor::f32(start.shape(), first)?)?;
+            store.write(&format!("{slot}/{IMAGE}"), &HostTensor::f32(start.shape(), first)?)?;
         }
         wanted.iter().try_for_each(|(name, t)| store.write(name, t))?;
 
@@ -195,12 +195,12 @@ impl<'c> Style<'c> {
                 break;
             }
         }
-        Ok(Stylised { picture: store.read(PICTURE)?, history })
+        Ok(Stylised { image: store.read(IMAGE)?, history })
     }
 
-    /// Returns what the layers see in pictures of the graph.
-    fn features(&self, g: &mut Graph, pictures: Value) -> Result<Vec<Target>, Error> {
-        let x = self.preprocessing.build(g, pictures)?;
+    /// Returns what the layers see in images of the graph.
+    fn features(&self, g: &mut Graph, images: Value) -> Result<Vec<Target>, Error> {
+        let x = self.preprocessing.build(g, images)?;
         let built = self.model.assemble(g, &[x], Mode::Inference)?;
         let mut targets = Vec::new();
         if let Some((layer, _)) = &self.content {
@@ -216,11 +216,11 @@ impl<'c> Style<'c> {
     /// Returns the graph of a step.
     fn step(&self, ty: &TensorType, wanted: &[(String, HostTensor)]) -> Result<Graph, Error> {
         let mut g = Graph::new();
-        let picture = g.state(PICTURE, ty.clone(), None);
-        let batch = g.expand(picture, &Shape::batched(1, &ty.shape.dims()[1..]))?;
+        let image = g.state(IMAGE, ty.clone(), None);
+        let batch = g.expand(image, &Shape::batched(1, &ty.shape.dims()[1..]))?;
         let targets = self.features(&mut g, batch)?;
         let zero = g.constant(0.0)?;
-        let mut terms = [zero, zero, variation(&mut g, picture)?];
+        let mut terms = [zero, zero, variation(&mut g, image)?];
         for (target, (name, wanted)) in targets.iter().zip(wanted) {
             let there = g.state(name, TensorType::f32(wanted.shape()), None);
             let off = g.sub(target.value, there)?;
@@ -243,13 +243,13 @@ impl<'c> Style<'c> {
         let losses = g.concat(&losses, 0)?;
         g.output(LOSSES, losses);
 
-        let gradient = g.gradients(total, &[picture])?;
+        let gradient = g.gradients(total, &[image])?;
         let gradient = self.optimizer.clip(&mut g, &gradient)?;
         let slots = self.optimizer.slots().into_iter();
         let slots: Vec<Vec<Value>> =
-            slots.map(|slot| vec![g.state(&format!("{slot}/{PICTURE}"), ty.clone(), None)]).collect();
-        for (state, mut new) in self.optimizer.build(&mut g, &[picture], &gradient, &slots, 1.0)? {
-            if state == picture {
+            slots.map(|slot| vec![g.state(&format!("{slot}/{IMAGE}"), ty.clone(), None)]).collect();
+        for (state, mut new) in self.optimizer.build(&mut g, &[image], &gradient, &slots, 1.0)? {
+            if state == image {
                 let (black, white) = (g.constant(0.0)?, g.constant(255.0)?);
                 let shape = Some(ty.shape.clone());
                 let clip = Elementwise { shape, in_place: true, ..Elementwise::named("clip")? };
@@ -268,13 +268,13 @@ struct Target {
 }
 
 /// Returns the mean square of the differences between neighbours, of 255, down plus across.
-fn variation(g: &mut Graph, picture: Value) -> Result<Value, OpError> {
+fn variation(g: &mut Graph, image: Value) -> Result<Value, OpError> {
     let mut sum = g.constant(0.0)?;
     for axis in [1, 2] {
-        let n = g.shape(picture).dims()[axis];
+        let n = g.shape(image).dims()[axis];
         if n > 1 {
             let (ahead, behind) = (Part::new(1, n - 1), Part::new(0, n - 1));
-            let (ahead, behind) = (g.slice_axis(picture, axis, ahead)?, g.slice_axis(picture, axis, behind)?);
+            let (ahead, behind) = (g.slice_axis(image, axis, ahead)?, g.slice_axis(image, axis, behind)?);
             let steps = g.sub(ahead, behind)?;
             let steps = g.scale(steps, 1.0 / 255.0)?;
             let squares = g.unary("square", steps)?;

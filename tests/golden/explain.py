@@ -3,7 +3,7 @@
 
     KERAS_BACKEND=jax python tests/golden/explain.py, with keras 3.15.1 and jax installed
 
-`model`, `weights`: a small network with random weights; `pictures`; `classes`: those asked for; `heat` of `conv2`,
+`model`, `weights`: a small network with random weights; `images`; `classes`: those asked for; `heat` of `conv2`,
 enlarged; `saliency`; `likeliest`: what the network says.
 """
 import json
@@ -27,22 +27,22 @@ front, back, whole = keras.Model(x, features), keras.Model(features, logits), ke
 for weight in model.weights:
     weight.assign(rng.normal(size=weight.shape) * 0.4)
 
-pictures, classes = rng.normal(size=(3, 12, 11, 2)).astype("float32"), [2, 0, 3]
+images, classes = rng.normal(size=(3, 12, 11, 2)).astype("float32"), [2, 0, 3]
 score = lambda net: lambda t: sum(net(t)[i, c] for i, c in enumerate(classes))
-maps = np.asarray(front(pictures))
+maps = np.asarray(front(images))
 alpha = np.asarray(jax.grad(score(back))(maps)).mean((1, 2))
 heat = np.maximum((maps * alpha[:, None, None]).sum(-1, keepdims=True), 0)
 heat = keras.ops.image.resize(heat, (12, 11), interpolation="bilinear")
-saliency = np.abs(np.asarray(jax.grad(score(whole))(pictures))).max(-1)
+saliency = np.abs(np.asarray(jax.grad(score(whole))(images))).max(-1)
 
 flat = lambda t: [float(f"{v:.7g}") for v in np.asarray(t, "float32").ravel()]
 out = {
     "model": json.loads(model.to_json()),
     "weights": [[w.path, list(w.shape), flat(w)] for w in model.weights],
-    "pictures": flat(pictures),
+    "images": flat(images),
     "classes": classes,
     "heat": flat(heat),
     "saliency": flat(saliency),
-    "likeliest": np.asarray(model(pictures)).argmax(-1).tolist(),
+    "likeliest": np.asarray(model(images)).argmax(-1).tolist(),
 }
 (pathlib.Path(__file__).parent / "explain.json").write_text(json.dumps(out, separators=(",", ":")) + "\n")

@@ -1,4 +1,4 @@
-//! Augmentation: what Keras makes of pictures by the same factors (tests/golden/augmentation.py), and chance.
+//! Augmentation: what Keras makes of images by the same factors (tests/golden/augmentation.py), and chance.
 
 use crate::harness::{Run, engine, plan_for, run_graph};
 use hubel::{
@@ -16,19 +16,19 @@ use std::fs;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
 
-/// Returns what a model of these layers makes of pictures in a training step.
-fn trained(model: &Model, pictures: &HostTensor, step: u32, seed: u64) -> Vec<f32> {
-    trained_of(model, pictures, step, seed, pictures.shape()[0])
+/// Returns what a model of these layers makes of images in a training step.
+fn trained(model: &Model, images: &HostTensor, step: u32, seed: u64) -> Vec<f32> {
+    trained_of(model, images, step, seed, images.shape()[0])
 }
 
 /// Returns the same of a plan that is built for a batch of `capacity`.
-fn trained_of(model: &Model, pictures: &HostTensor, step: u32, seed: u64, capacity: usize) -> Vec<f32> {
+fn trained_of(model: &Model, images: &HostTensor, step: u32, seed: u64, capacity: usize) -> Vec<f32> {
     let mut g = Graph::new();
     let x = g.input("x", model.input_shape(), F32);
     let built = model.assemble(&mut g, &[x], Mode::Training).expect("the model fits");
     g.output("y", built.outputs[0]);
-    let step = Step { step, seed, ..Step::of(pictures.shape()[0]) };
-    let feeds = [("x".to_owned(), pictures.clone())];
+    let step = Step { step, seed, ..Step::of(images.shape()[0]) };
+    let feeds = [("x".to_owned(), images.clone())];
     let run = Run { optimize: true, ..Run::default() };
     run_graph(&g, &feeds, &step, capacity, &run).expect("the graph runs")[0].to_f32()
 }
@@ -41,9 +41,9 @@ fn refused(layer: impl IntoLayer) -> String {
     Sequential::new([4, 4, 1]).add(layer).build().expect_err("a part of nothing").to_string()
 }
 
-fn pictures(n: usize) -> HostTensor {
+fn images(n: usize) -> HostTensor {
     let value = |i: usize| (i * 7919 % 251) as f32;
-    HostTensor::f32([n, 12, 10, 3], (0..n * 360).map(value).collect()).expect("pictures")
+    HostTensor::f32([n, 12, 10, 3], (0..n * 360).map(value).collect()).expect("images")
 }
 
 fn layers() -> Vec<Model> {
@@ -91,8 +91,8 @@ fn layers_of_fixed_factors_do_what_keras_does() {
 }
 
 #[test]
-fn a_seed_gives_the_same_bits_whatever_the_batch_and_each_picture_its_own_change() {
-    let all = pictures(8);
+fn a_seed_gives_the_same_bits_whatever_the_batch_and_each_image_its_own_change() {
+    let all = images(8);
     for model in layers() {
         let row = model.output_shape().row();
         let whole = trained(&model, &all, 4, 9);
@@ -102,8 +102,8 @@ fn a_seed_gives_the_same_bits_whatever_the_batch_and_each_picture_its_own_change
         let few = all.rows(0, 3).expect("rows");
         assert_eq!(whole[..3 * row], trained(&model, &few, 4, 9), "a smaller batch");
         assert_eq!(whole[..3 * row], trained_of(&model, &few, 4, 9, 8), "a larger plan");
-        // The same picture eight times: eight results, of which some differ.
-        let same = HostTensor::f32([8, 12, 10, 3], all.to_f32()[..360].repeat(8)).expect("pictures");
+        // The same image eight times: eight results, of which some differ.
+        let same = HostTensor::f32([8, 12, 10, 3], all.to_f32()[..360].repeat(8)).expect("images");
         let made = trained(&model, &same, 4, 9);
         assert!(made.chunks(row).skip(1).any(|p| *p != made[..row]), "{}", model.layer_names().join(" "));
         let mut net = model.inference(engine(), Batch::up_to(8)).expect("a net");
@@ -119,7 +119,7 @@ fn a_seed_gives_the_same_bits_whatever_the_batch_and_each_picture_its_own_change
 #[test]
 fn flips_are_mirror_images_and_as_likely_as_not() {
     let n = 64;
-    let x = pictures(n);
+    let x = images(n);
     let pixels = x.to_f32();
     let at = |b: usize, r: usize, c: usize, k: usize| pixels[((b * 12 + r) * 10 + c) * 3 + k];
     for (mode, kinds) in [(FlipMode::Horizontal, 2), (FlipMode::Vertical, 2), (FlipMode::HorizontalAndVertical, 4)] {
@@ -141,8 +141,8 @@ fn flips_are_mirror_images_and_as_likely_as_not() {
 }
 
 #[test]
-fn crops_are_parts_of_their_pictures_and_places_differ() {
-    let x = pictures(32);
+fn crops_are_parts_of_their_images_and_places_differ() {
+    let x = images(32);
     let pixels = x.to_f32();
     let made = trained(&single(RandomCrop::new(7, 5), &[12, 10, 3]), &x, 1, 2);
     let mut places = std::collections::HashSet::new();
@@ -154,18 +154,18 @@ fn crops_are_parts_of_their_pictures_and_places_differ() {
             })
         };
         let place = (0..6).flat_map(|top| (0..6).map(move |left| (top, left))).find(there);
-        places.insert(place.expect("a part of the picture"));
+        places.insert(place.expect("a part of the image"));
     }
     assert!(places.len() > 12 && places.iter().any(|p| p.0 == 5) && places.iter().any(|p| p.1 == 0), "{places:?}");
 }
 
-/// Pictures of a data set on the device: its rows are read as they are resampled, so that they are moved once.
+/// Images of a data set on the device: its rows are read as they are resampled, so that they are moved once.
 #[test]
-fn pictures_of_a_table_of_bytes_are_changed_as_they_are_taken_from_it() {
-    let (all, rows) = (pictures(7), [5u32, 0, 5, 6]);
+fn images_of_a_table_of_bytes_are_changed_as_they_are_taken_from_it() {
+    let (all, rows) = (images(7), [5u32, 0, 5, 6]);
     let bytes = HostTensor::u8(all.shape().to_vec(), all.to_f32().iter().map(|&x| x as u8).collect()).expect("bytes");
     let taken: Vec<f32> = rows.iter().flat_map(|&r| all.to_f32()[r as usize * 360..][..360].to_vec()).collect();
-    let taken = HostTensor::f32([4, 12, 10, 3], taken).expect("pictures");
+    let taken = HostTensor::f32([4, 12, 10, 3], taken).expect("images");
     for model in layers() {
         let mut g = Graph::new();
         let (table, at) =
@@ -187,26 +187,26 @@ fn pictures_of_a_table_of_bytes_are_changed_as_they_are_taken_from_it() {
 }
 
 #[test]
-fn pictures_decoded_when_they_are_needed_train_the_same_network() {
+fn images_decoded_when_they_are_needed_train_the_same_network() {
     let folder = tempfile::tempdir().expect("a folder");
     for i in 0..24u8 {
         let class = folder.path().join(if i % 2 == 0 { "dark" } else { "light" });
         fs::create_dir_all(&class).expect("a folder");
         let pixels = (0..108).map(|k| (i % 2) * 120 + k + i).collect();
-        let picture = HostTensor::u8([6, 6, 3], pixels).expect("a picture");
-        let picture = hubel::io::image::to_rgb(&picture).expect("colour");
-        hubel::io::image::save(&picture, class.join(format!("{i}.png"))).expect("a file");
+        let image = HostTensor::u8([6, 6, 3], pixels).expect("an image");
+        let image = hubel::io::image::to_rgb(&image).expect("colour");
+        hubel::io::image::save(&image, class.join(format!("{i}.png"))).expect("a file");
     }
     let weights = |stream| {
         let images = hubel::data::ImageFolder::new(folder.path()).image_size([8, 8]).seed(1).stream(stream);
-        let mut data = images.validation_split(0.25).load().expect("pictures");
+        let mut data = images.validation_split(0.25).load().expect("images");
         assert_eq!(data.train.images.shape()[0], if stream { 0 } else { 18 });
         data.train.scale = 1.0 / 255.0;
         data.validation.scale = 1.0 / 255.0;
         let net = Sequential::new([8, 8, 3]).add(RandomFlip::new(FlipMode::Vertical)).add(Conv2D::new(4, 3));
         let model = net.add(Flatten::new()).add(Dense::new(2).activation(Softmax)).build().expect("a model");
-        let how = Compile::new(Adam::new(0.01), SparseCategoricalCrossentropy::new()).metric(Accuracy);
-        let mut trainer = model.compile(engine(), how).expect("a trainer");
+        let config = Compile::new(Adam::new(0.01), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+        let mut trainer = model.compile(engine(), config).expect("a trainer");
         let history = trainer.fit(&data.train, Fit::epochs(4).batch(4).validation(&data.validation)).expect("training");
         assert!(history.last("val_accuracy") == Some(1.0), "{history:?}");
         trainer.weights().expect("weights")
@@ -228,13 +228,13 @@ fn networks_train_behind_augmentation_and_mistakes_are_told() {
         .expect("a model");
     let images: Vec<u8> = (0..40).flat_map(|i| vec![if i % 2 == 0 { 40 } else { 200 }; 360]).collect();
     let labels = HostTensor::u8([40], (0..40).map(|i| i % 2).collect()).expect("labels");
-    let data = Dataset::new(HostTensor::u8([40, 12, 10, 3], images).expect("pictures"), labels).expect("a data set");
-    let how = || Compile::new(Adam::new(0.02), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+    let data = Dataset::new(HostTensor::u8([40, 12, 10, 3], images).expect("images"), labels).expect("a data set");
+    let config = || Compile::new(Adam::new(0.02), SparseCategoricalCrossentropy::new()).metric(Accuracy);
     let fit = |trainer: &mut Trainer| trainer.fit(&data, Fit::epochs(12).batch(8).seed(3)).expect("training");
-    let mut trainer = model.compile(engine(), how()).expect("a trainer");
+    let mut trainer = model.compile(engine(), config()).expect("a trainer");
     let history = fit(&mut trainer);
     assert!(history.last("loss") < history.get("loss").map(|l| l[0] * 0.7), "{:?}", history.get("loss"));
-    let mut again = model.compile(engine(), how()).expect("a trainer");
+    let mut again = model.compile(engine(), config()).expect("a trainer");
     fit(&mut again);
     assert_eq!(trainer.weights().expect("weights"), again.weights().expect("weights"));
 
@@ -249,7 +249,7 @@ fn networks_train_behind_augmentation_and_mistakes_are_told() {
         .add(Dense::new(2).activation(Softmax))
         .build()
         .expect("a model");
-    let mut trainer = behind.compile(engine(), how()).expect("a trainer");
+    let mut trainer = behind.compile(engine(), config()).expect("a trainer");
     let refused = trainer.fit(&data, Fit::epochs(1)).expect_err("no gradient passes").to_string();
     assert!(refused.contains("in front of the layers that learn"), "{refused}");
 }

@@ -31,8 +31,8 @@ fn trainer() -> Trainer {
         .add(Dense::new(3).activation(Softmax))
         .build()
         .expect("a model");
-    let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).seed(1);
-    model.compile(&Engine::reference(), how).expect("a trainer")
+    let config = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).seed(1);
+    model.compile(&Engine::reference(), config).expect("a trainer")
 }
 
 fn data() -> Dataset {
@@ -121,11 +121,11 @@ fn compiled(engine: &Engine) -> Result<Trainer, Error> {
         .add(Dense::new(3).activation(Softmax))
         .build()
         .expect("a model");
-    let how = Compile::new(Adam::new(1e-2), SparseCategoricalCrossentropy::new()).seed(1).metric(Accuracy);
-    model.compile(engine, how)
+    let config = Compile::new(Adam::new(1e-2), SparseCategoricalCrossentropy::new()).seed(1).metric(Accuracy);
+    model.compile(engine, config)
 }
 
-fn pictures() -> Dataset {
+fn images() -> Dataset {
     let x = (0..30 * 36).map(|i| (i * 37 % 101) as f32 / 101.0).collect();
     let labels = HostTensor::u8([30], (0..30).map(|i| i % 3).collect()).expect("labels");
     Dataset::new(HostTensor::f32([30, 6, 6, 1], x).expect("samples"), labels).expect("a data set")
@@ -163,7 +163,7 @@ fn is_lost<T>(what: &str, result: Result<T, Error>) {
 #[test]
 fn training_whose_device_is_lost_at_any_step_goes_on_from_its_checkpoint_to_the_same_bits() {
     const STEPS: u64 = 20;
-    let data = pictures();
+    let data = images();
     let end = |mut trainer: Trainer| {
         trainer.fit(&data, some(STEPS - trainer.steps())).expect("training");
         (trainer.weights().expect("weights"), trainer.evaluate(&data).expect("scores"))
@@ -201,7 +201,7 @@ fn training_whose_device_is_lost_at_any_step_goes_on_from_its_checkpoint_to_the_
 
 #[test]
 fn the_first_call_after_a_loss_says_so_whatever_it_is() {
-    let data = pictures();
+    let data = images();
     type Call<'d> = (&'static str, Box<dyn Fn(&mut Trainer) -> Result<(), Error> + 'd>);
     let call = |name, f: fn(&mut Trainer, &Dataset) -> Result<(), Error>| -> Call {
         let data = &data;
@@ -235,7 +235,7 @@ fn the_first_call_after_a_loss_says_so_whatever_it_is() {
 
 #[test]
 fn weights_read_after_the_last_step_are_saved_after_the_loss() {
-    let (data, folder) = (pictures(), tempfile::tempdir().expect("a folder"));
+    let (data, folder) = (images(), tempfile::tempdir().expect("a folder"));
     let path = |name: &str| folder.path().join(name);
     let engine = Engine::new().expect("an adapter");
     let mut trainer = on(&engine);
@@ -284,7 +284,7 @@ fn lose_amid<T>(engine: &Engine, mut call: impl FnMut() -> Result<T, Error>) -> 
 
 #[test]
 fn a_device_lost_in_a_readback_or_in_a_save_is_noticed_and_leaves_a_checkpoint_that_loads() {
-    let (data, folder) = (pictures(), tempfile::tempdir().expect("a folder"));
+    let (data, folder) = (images(), tempfile::tempdir().expect("a folder"));
     let path = folder.path().join("state.safetensors");
     for round in 0..5 {
         let engine = Engine::new().expect("an adapter");
@@ -310,7 +310,7 @@ fn a_device_lost_in_a_readback_or_in_a_save_is_noticed_and_leaves_a_checkpoint_t
 
 #[test]
 fn a_buffer_refused_at_any_place_is_a_typed_error_after_which_the_engine_is_as_before() {
-    let (data, folder) = (pictures(), tempfile::tempdir().expect("a folder"));
+    let (data, folder) = (images(), tempfile::tempdir().expect("a folder"));
     let engine = Engine::new().expect("an adapter");
     let run = || -> Result<_, Error> {
         let mut trainer = compiled(&engine)?;

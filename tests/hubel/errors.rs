@@ -63,9 +63,9 @@ const HUGE: usize = 1 << 40;
 
 fn shapes() -> Vec<Mistake> {
     vec![
-        ("picture layer on vectors", on([10], Conv2D::new(4, 3))),
+        ("image layer on vectors", on([10], Conv2D::new(4, 3))),
         (
-            "picture layer behind Flatten",
+            "image layer behind Flatten",
             Box::new(|| {
                 let model = Sequential::new([8, 8, 3]).add(Flatten::new()).add(Conv2D::new(4, 3).name("late"));
                 Ok(model.build().map(drop)?)
@@ -78,19 +78,19 @@ fn shapes() -> Vec<Mistake> {
                 Ok(model.build().map(drop)?)
             }),
         ),
-        ("sequence layer on pictures", on([8, 8, 3], LSTM::new(4))),
+        ("sequence layer on images", on([8, 8, 3], LSTM::new(4))),
         ("sequence layer on vectors", on([8], GRU::new(4))),
         ("convolution over sequences on vectors", on([8], Conv1D::new(4, 3))),
         ("pooling on vectors", on([8], MaxPooling2D::new(2))),
-        ("pooling over sequences on pictures", on([8, 8, 3], MaxPooling1D::new(2))),
+        ("pooling over sequences on images", on([8, 8, 3], MaxPooling1D::new(2))),
         ("global pooling on vectors", on([8], GlobalAveragePooling2D::new())),
         ("dense layer on samples without axes", on([], Dense::new(4))),
         ("time distributed layer on vectors", on([8], TimeDistributed::new(Dense::new(4)))),
-        ("kernel larger than the picture", on([5, 5, 1], Conv2D::new(4, 7))),
-        ("dilated kernel larger than the picture", on([5, 5, 1], Conv2D::new(4, 3).dilation_rate(3))),
+        ("kernel larger than the image", on([5, 5, 1], Conv2D::new(4, 7))),
+        ("dilated kernel larger than the image", on([5, 5, 1], Conv2D::new(4, 3).dilation_rate(3))),
         ("kernel larger than the sequence", on([5, 1], Conv1D::new(4, 7))),
-        ("separable kernel larger than the picture", on([5, 5, 1], SeparableConv2D::new(4, 7))),
-        ("pooling larger than the picture", on([5, 5, 1], MaxPooling2D::new(6))),
+        ("separable kernel larger than the image", on([5, 5, 1], SeparableConv2D::new(4, 7))),
+        ("pooling larger than the image", on([5, 5, 1], MaxPooling2D::new(6))),
         ("pooling larger than the sequence", on([5, 1], AveragePooling1D::new(6))),
         ("groups that do not divide the channels", on([8, 8, 3], Conv2D::new(4, 3).groups(2))),
         ("groups that do not divide the filters", on([8, 8, 4], Conv2D::new(3, 3).groups(2))),
@@ -266,7 +266,7 @@ fn models() -> Vec<Mistake> {
             "an input that is not listed",
             Box::new(|| {
                 let (a, b) = (Input::named("left", [4], F32), Input::named("right", [4], F32));
-                Ok(Model::new(&[a.clone()], &[add(&[a, b])?]).map(drop)?)
+                Ok(Model::new(std::slice::from_ref(&a), &[add(&[a, b])?]).map(drop)?)
             }),
         ),
         (
@@ -300,7 +300,7 @@ fn models() -> Vec<Mistake> {
             "samples of another shape",
             Box::new(|| {
                 let mut net = small().inference(engine(), Batch::up_to(1))?;
-                net.predict(&HostTensor::f32([1, 7, 8, 3], vec![0.0; 168]).expect("a picture")).map(drop)
+                net.predict(&HostTensor::f32([1, 7, 8, 3], vec![0.0; 168]).expect("an image")).map(drop)
             }),
         ),
     ]

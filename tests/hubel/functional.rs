@@ -51,7 +51,7 @@ fn a_model_of_two_inputs_and_two_outputs_computes_what_its_layers_say() {
 }
 
 fn data() -> Dataset {
-    let images = uniform("pictures", &[32, 4, 4, 1]);
+    let images = uniform("images", &[32, 4, 4, 1]);
     let labels = HostTensor::u8([32], (0..32).map(|i| i % 3).collect()).expect("labels");
     Dataset::new(images, labels).expect("a data set")
 }
@@ -75,8 +75,8 @@ fn frozen_weights_keep_their_bits_and_constrained_ones_their_constraint() {
         .expect("a model");
     model.set_trainable("base", false).expect("a layer of the model");
     model.set_trainable("norm", false).expect("a layer of the model");
-    let how = Compile::new(Adam::new(0.05), SparseCategoricalCrossentropy::new());
-    let mut trainer = model.compile(engine(), how).expect("a trainer");
+    let config = Compile::new(Adam::new(0.05), SparseCategoricalCrossentropy::new());
+    let mut trainer = model.compile(engine(), config).expect("a trainer");
     let before = weights(&trainer);
     trainer.fit(&data(), Fit::epochs(3).batch(8)).expect("training");
     let after = weights(&trainer);
@@ -101,8 +101,8 @@ fn the_loss_that_is_shown_includes_what_regularisers_ask() {
             .add(Dense::new(3).kernel_regularizer(L2(l2)).activation(Softmax).name("out"))
             .build()
             .expect("a model");
-        let how = Compile::new(Sgd::new(0.0), SparseCategoricalCrossentropy::new());
-        let mut trainer = model.compile(engine(), how).expect("a trainer");
+        let config = Compile::new(Sgd::new(0.0), SparseCategoricalCrossentropy::new());
+        let mut trainer = model.compile(engine(), config).expect("a trainer");
         let squares: f32 = weights(&trainer)[0].1.iter().map(|w| w * w).sum();
         (trainer.evaluate(&data()).expect("an evaluation").get("loss").expect("a loss"), f64::from(squares))
     };
@@ -112,27 +112,27 @@ fn the_loss_that_is_shown_includes_what_regularisers_ask() {
 
 #[test]
 fn a_model_is_drawn_as_svg_and_as_png() {
-    let x = Input::named("picture", [32, 32, 3], F32);
+    let x = Input::named("image", [32, 32, 3], F32);
     let stem = x.apply(Conv2D::new(16, 3).padding(Same).name("stem")).expect("a layer");
     let y = residual(&stem, 16, 1, "block_1").and_then(|y| residual(&y, 32, 2, "block_2")).expect("two blocks");
     let y = squeeze_excite(&y, 4, "se").expect("a block");
     let y = y.apply(GlobalAveragePooling2D::new()).and_then(|y| y.apply(Dense::new(10).name("head"))).expect("a head");
     let model = Model::new(&[x], &[y]).expect("a model");
     let folder = tempfile::tempdir().expect("a folder");
-    let folder = std::env::var_os("HUBEL_PICTURES").map_or(folder.path().to_owned(), Into::into);
+    let folder = std::env::var_os("HUBEL_IMAGES").map_or(folder.path().to_owned(), Into::into);
     let (svg, png) = (folder.join("model.svg"), folder.join("model.PNG"));
     model.plot(&svg).expect("an SVG");
     model.plot(&png).expect("a PNG");
     let text = std::fs::read_to_string(svg).expect("text");
     assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n"));
-    for name in model.layer_names().into_iter().chain(["picture", "(N, 16, 16, 32)", "448 weights"]) {
+    for name in model.layer_names().into_iter().chain(["image", "(N, 16, 16, 32)", "448 weights"]) {
         assert!(text.contains(&format!(">{name}</text>")), "{name} is missing");
     }
     // An arrow into each box for each of its inputs.
     let inputs: usize = model.summary().rows.iter().map(|r| r.inputs.len()).sum();
     assert_eq!(text.matches("marker-end").count(), inputs);
-    let picture = hubel::io::image::open(png).expect("a PNG");
-    assert!(picture.shape()[0] > picture.shape()[1], "{:?}", picture.shape());
+    let image = hubel::io::image::open(png).expect("a PNG");
+    assert!(image.shape()[0] > image.shape()[1], "{:?}", image.shape());
     let error = model.plot(folder.join("model.pdf")).expect_err("neither SVG nor PNG").to_string();
     assert!(error.contains("wanted the ending .svg or .png, got `pdf`"), "{error}");
 }
@@ -141,13 +141,13 @@ fn a_model_is_drawn_as_svg_and_as_png() {
 fn a_model_of_two_outputs_is_not_trained_by_one_loss_nor_one_of_two_inputs() {
     let x = Input::new([4, 4, 1]);
     let (a, b) = (x.apply(Relu).expect("a layer"), x.apply(Tanh).expect("a layer"));
-    let model = Model::new(&[x.clone()], &[a, b]).expect("a model");
-    let how = || Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
-    let error = model.compile(engine(), how()).map(drop).expect_err("two outputs are refused");
+    let model = Model::new(std::slice::from_ref(&x), &[a, b]).expect("a model");
+    let config = || Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
+    let error = model.compile(engine(), config()).map(drop).expect_err("two outputs are refused");
     assert!(error.to_string().contains("2 outputs and 1 with a loss"), "{error}");
     let y = Input::new([4, 4, 1]);
     let model = Model::new(&[x.clone(), y.clone()], &[add(&[x, y]).expect("a sum")]).expect("a model");
-    let error = model.compile(engine(), how()).err().expect("two inputs are refused");
+    let error = model.compile(engine(), config()).err().expect("two inputs are refused");
     assert!(error.to_string().contains("one input, this one has 2"), "{error}");
 }
 

@@ -27,7 +27,7 @@ fn near(what: &str, got: &[f32], wanted: &[f64], share: f64) {
     assert!(worst <= bound, "{what}: off by {worst}, {bound} is allowed");
 }
 
-/// A small classifier of 6×7 pictures in two parts, so that the second can be fed with what the first gives.
+/// A small classifier of 6×7 images in two parts, so that the second can be fed with what the first gives.
 fn parts() -> [Model; 2] {
     let build = || {
         let x = Input::new([6, 7, 2]);
@@ -41,17 +41,17 @@ fn parts() -> [Model; 2] {
 }
 
 /// The scores of a model in 64 bits.
-fn scores(model: &Model, pictures: &Array) -> Vec<f64> {
+fn scores(model: &Model, images: &Array) -> Vec<f64> {
     let mut g = Graph::new();
     let x = g.input("x", model.input_shape(), F32);
     let built = model.assemble(&mut g, &[x], Mode::Inference).expect("the model assembles");
     g.output("y", built.logits[0].unwrap_or(built.outputs[0]));
     let weights = model.weights().iter().map(|w| (w.name.clone(), model.initial_value(w, 0).to_array()));
-    let feeds: Vec<_> = weights.chain([("x".to_owned(), pictures.clone())]).collect();
-    reference(&g, &feeds, &Step::of(pictures.shape[0])).swap_remove(0).data
+    let feeds: Vec<_> = weights.chain([("x".to_owned(), images.clone())]).collect();
+    reference(&g, &feeds, &Step::of(images.shape[0])).swap_remove(0).data
 }
 
-/// d score / d x by central differences, for a class in each picture.
+/// d score / d x by central differences, for a class in each image.
 fn slopes(x: &Array, classes: &[usize], score: impl Fn(&Array) -> Vec<f64>) -> Vec<f64> {
     let (n, h) = (classes.len(), 1e-5);
     let of = |x: &Array, i: usize| {
@@ -79,8 +79,8 @@ fn heat_and_saliency_are_what_central_differences_say() {
     let x = Input::new([6, 7, 2]);
     let y = x.apply(front.clone()).and_then(|y| y.apply(back.clone())).expect("both parts fit");
     let model = Model::new(&[x], &[y]).expect("a model");
-    let pictures = noise(1, &[3, 6, 7, 2], 1.0);
-    let exact = pictures.to_array();
+    let images = noise(1, &[3, 6, 7, 2], 1.0);
+    let exact = images.to_array();
     let renamed = |part: &Model, prefix: &str| {
         let mut part = part.clone();
         let all = part.weights().iter().map(|w| {
@@ -104,13 +104,13 @@ fn heat_and_saliency_are_what_central_differences_say() {
             None => likeliest.clone(),
             Some(some) => some.iter().copied().cycle().take(3).collect(),
         };
-        let said = explainer.saliency(&pictures, classes.as_deref()).expect("a map");
+        let said = explainer.saliency(&images, classes.as_deref()).expect("a map");
         assert_eq!((said.maps.shape(), &said.classes), (&[3, 6, 7][..], &asked));
         let slope = slopes(&exact, &asked, |x| scores(&back, &features(x)));
         let wanted: Vec<f64> = slope.chunks(2).map(|pixel| pixel[0].abs().max(pixel[1].abs())).collect();
         near("saliency", &said.maps.to_f32(), &wanted, 1e-4);
 
-        let said = explainer.grad_cam("front/b", &pictures, classes.as_deref()).expect("a map");
+        let said = explainer.grad_cam("front/b", &images, classes.as_deref()).expect("a map");
         assert_eq!((said.maps.shape(), &said.classes), (&[3, 6, 7][..], &asked));
         let maps = features(&exact);
         let slope = slopes(&maps, &asked, |maps| scores(&back, maps));
@@ -134,16 +134,16 @@ fn heat_and_saliency_are_what_central_differences_say() {
         near("heat", &said.maps.to_f32(), &wanted, 1e-4);
     }
     // Without noise, SmoothGrad is saliency.
-    let plain = explainer.saliency(&pictures, None).expect("a map");
-    let smooth = explainer.smooth_grad(&pictures, None, 0.0, 3, 1).expect("a map");
+    let plain = explainer.saliency(&images, None).expect("a map");
+    let smooth = explainer.smooth_grad(&images, None, 0.0, 3, 1).expect("a map");
     near("smooth", &smooth.maps.to_f32(), &plain.maps.to_array().data, 1e-5);
-    let noisy = explainer.smooth_grad(&pictures, None, 0.2, 3, 1).expect("a map");
+    let noisy = explainer.smooth_grad(&images, None, 0.2, 3, 1).expect("a map");
     // The noise is a share of an image's range: one colour has none.
-    let grey = HostTensor::f32(pictures.shape(), vec![0.5; pictures.to_f32().len()]).expect("images");
+    let grey = HostTensor::f32(images.shape(), vec![0.5; images.to_f32().len()]).expect("images");
     let [with, without] = [0.2, 0.0].map(|noise| explainer.smooth_grad(&grey, None, noise, 1, 1).expect("a map"));
     assert_eq!(with, without);
     assert!(noisy.maps != plain.maps && noisy.classes == plain.classes);
-    assert_eq!(noisy, explainer.smooth_grad(&pictures, None, 0.2, 3, 1).expect("a map"), "one seed, one map");
+    assert_eq!(noisy, explainer.smooth_grad(&images, None, 0.2, 3, 1).expect("a map"), "one seed, one map");
 }
 
 fn numbers(golden: &Json) -> Vec<f64> {
@@ -162,15 +162,15 @@ fn heat_and_saliency_are_keras_s() {
         })
         .collect();
     model.set_weights(weights).expect("the model's weights");
-    let pictures = HostTensor::f32([3, 12, 11, 2], floats(&golden["pictures"])).expect("pictures");
+    let images = HostTensor::f32([3, 12, 11, 2], floats(&golden["images"])).expect("images");
     let classes: Vec<usize> = serde_json::from_value(golden["classes"].clone()).expect("classes");
     let mut explainer = model.explain(engine(), Batch::up_to(3)).expect("an explainer");
-    let said = explainer.grad_cam("conv2", &pictures, Some(&classes)).expect("a map");
+    let said = explainer.grad_cam("conv2", &images, Some(&classes)).expect("a map");
     near("heat", &said.maps.to_f32(), &numbers(&golden["heat"]), 1e-4);
-    let said = explainer.saliency(&pictures, Some(&classes)).expect("a map");
+    let said = explainer.saliency(&images, Some(&classes)).expect("a map");
     near("saliency", &said.maps.to_f32(), &numbers(&golden["saliency"]), 1e-4);
     let likeliest: Vec<usize> = serde_json::from_value(golden["likeliest"].clone()).expect("classes");
-    assert_eq!(explainer.saliency(&pictures, None).expect("a map").classes, likeliest);
+    assert_eq!(explainer.saliency(&images, None).expect("a map").classes, likeliest);
 }
 
 #[test]
@@ -194,14 +194,14 @@ fn what_a_class_does_not_depend_on_stays_cold() {
         _ => y >= 4 && x >= 4,
     };
     let pixels = (0..128).map(|i| f32::from(u8::from(inside(i / 16, i / 2 % 8, i % 2)))).collect::<Vec<_>>();
-    let picture = tensor(&[1, 8, 8, 2], &pixels);
+    let image = tensor(&[1, 8, 8, 2], &pixels);
     let mut explainer = model.explain(engine(), Batch::up_to(1)).expect("an explainer");
     for (class, factor) in [(0, 2.0), (1, 3.0), (2, 0.0)] {
-        let Explained { maps, .. } = explainer.grad_cam("colours", &picture, Some(&[class])).expect("a map");
+        let Explained { maps, .. } = explainer.grad_cam("colours", &image, Some(&[class])).expect("a map");
         let hot = |i: usize| class < 2 && inside(i / 8, i % 8, class);
         let wanted: Vec<f64> = (0..64).map(|i| if hot(i) { factor / 64.0 } else { 0.0 }).collect();
         near("heat", &maps.to_f32(), &wanted, 1e-6);
-        let Explained { maps, .. } = explainer.saliency(&picture, Some(&[class])).expect("a map");
+        let Explained { maps, .. } = explainer.saliency(&image, Some(&[class])).expect("a map");
         near("saliency", &maps.to_f32(), &wanted, 1e-6);
     }
 }
@@ -218,22 +218,22 @@ fn what_cannot_be_explained_is_said() {
     assert!(matches!(explain(&two), Error::Train(TrainError::Branches { inputs: 2, outputs: 1 })));
 
     let mut explainer = back.explain(engine(), Batch::up_to(1)).expect("an explainer");
-    let picture = noise(1, &[1, 3, 3, 4], 1.0);
-    let error = fails(explainer.grad_cam("conv", &picture, None));
+    let image = noise(1, &[1, 3, 3, 4], 1.0);
+    let error = fails(explainer.grad_cam("conv", &image, None));
     assert!(matches!(&error, Error::Runtime(RuntimeError::UnknownName { kind: "layer", .. })), "{error}");
     assert!(error.to_string().contains("conv2d, flatten, dense"), "{error}");
-    let error = fails(explainer.grad_cam("dense", &picture, None)).to_string();
+    let error = fails(explainer.grad_cam("dense", &image, None)).to_string();
     assert_eq!(error, "layer `dense`: wanted maps (N, h, w, c), got (N, 5); maps come from conv2d");
-    let error = fails(explainer.saliency(&picture, Some(&[5]))).to_string();
+    let error = fails(explainer.saliency(&image, Some(&[5]))).to_string();
     assert_eq!(error, "there is no class 5: the model has 5 outputs, classes run from 0");
-    let error = fails(explainer.saliency(&picture, Some(&[1, 2])));
+    let error = fails(explainer.saliency(&image, Some(&[1, 2])));
     assert!(matches!(error, Error::Train(TrainError::Classes { wanted: 1, got: 2 })), "{error}");
     let error = fails(explainer.saliency(&noise(1, &[1, 3, 4, 4], 1.0), None));
     assert!(matches!(error, Error::Train(TrainError::SampleShape { .. })), "{error}");
     let error = fails(explainer.saliency(&HostTensor::f32([0, 3, 3, 4], Vec::new()).expect("none"), None));
     assert!(matches!(error, Error::Train(TrainError::NoData)), "{error}");
 
-    let style = |style: Style| style.run(&Engine::reference(), &picture, &picture).map(drop).expect_err("a mistake");
+    let style = |style: Style| style.run(&Engine::reference(), &image, &image).map(drop).expect_err("a mistake");
     let new = || Style::new(&back, Preprocessing::Unit);
     assert!(matches!(style(new()), Error::Train(TrainError::NoTarget { .. })));
     assert!(matches!(style(new().style(&["dense"], 1.0)), Error::Train(TrainError::NoMap { .. })));
@@ -241,7 +241,7 @@ fn what_cannot_be_explained_is_said() {
     let start = noise(1, &[1, 4, 3, 4], 1.0);
     assert!(matches!(style(new().content("conv2d", 1.0).start(start)), Error::Train(TrainError::SampleShape { .. })));
     let style = Style::new(&back, Preprocessing::Torch).content("conv2d", 1.0);
-    let error = style.run(&Engine::reference(), &picture, &picture).map(drop).expect_err("four channels");
+    let error = style.run(&Engine::reference(), &image, &image).map(drop).expect_err("four channels");
     assert!(matches!(error, Error::Op(_)), "{error}");
 }
 
@@ -249,13 +249,13 @@ fn what_cannot_be_explained_is_said() {
 fn preprocessing_in_a_graph_is_that_on_the_host() {
     use Preprocessing::{Caffe, Identity, Lite, Mnist, Tf, Torch, Unit};
     for (preprocessing, c) in [(Identity, 3), (Tf, 3), (Torch, 3), (Caffe, 3), (Lite, 1), (Unit, 2), (Mnist, 1)] {
-        let pictures = noise(4, &[2, 3, 5, c], 255.0);
+        let images = noise(4, &[2, 3, 5, c], 255.0);
         let mut g = Graph::new();
         let x = g.input("x", [Batch, 3, 5, c], F32);
-        let y = preprocessing.build(&mut g, x).expect("pictures of its channels");
+        let y = preprocessing.build(&mut g, x).expect("images of its channels");
         g.output("y", y);
-        let got = reference(&g, &[("x".into(), pictures.to_array())], &Step::of(2)).swap_remove(0).to_host(F32);
-        let wanted = preprocessing.apply(&pictures).expect("pictures of its channels");
+        let got = reference(&g, &[("x".into(), images.to_array())], &Step::of(2)).swap_remove(0).to_host(F32);
+        let wanted = preprocessing.apply(&images).expect("images of its channels");
         near(&format!("{preprocessing:?}"), &got.to_f32(), &wanted.to_array().data, 1e-6);
     }
 }
@@ -303,7 +303,7 @@ fn base(side: usize) -> Model {
 }
 
 #[test]
-fn style_transfer_lowers_its_loss_and_leaves_a_picture_that_is_its_own_style() {
+fn style_transfer_lowers_its_loss_and_leaves_a_image_that_is_its_own_style() {
     let model = base(16);
     let [content, style] = [6, 7].map(|seed| noise(seed, &[1, 16, 16, 3], 255.0));
     let transfer =
@@ -313,7 +313,7 @@ fn style_transfer_lowers_its_loss_and_leaves_a_picture_that_is_its_own_style() {
         told.push(*at);
         Control::Continue
     });
-    let result = result.run(engine(), &content, &style).expect("a picture");
+    let result = result.run(engine(), &content, &style).expect("an image");
     assert_eq!((told.len(), &told), (40, &result.history));
     let (first, last) = (&told[0], &told[39]);
     assert!(last.total < 0.5 * first.total && last.style < 0.5 * first.style, "{first:?} {last:?}");
@@ -322,13 +322,13 @@ fn style_transfer_lowers_its_loss_and_leaves_a_picture_that_is_its_own_style() {
         let total = at.content + 10.0 * at.style + 0.05 * at.variation;
         assert!((at.total - total).abs() <= 1e-4 * at.total, "{at:?}");
     }
-    assert!(result.picture.to_f32().iter().all(|x| (0.0..=255.0).contains(x)));
+    assert!(result.image.to_f32().iter().all(|x| (0.0..=255.0).contains(x)));
 
     // The first style and variation terms, by the definition in 64 bits.
-    let prepared = |picture: &HostTensor| Preprocessing::Caffe.apply(picture).expect("a picture of three channels");
-    let grams = |picture: &HostTensor, layer: &str| {
+    let prepared = |image: &HostTensor| Preprocessing::Caffe.apply(image).expect("an image of three channels");
+    let grams = |image: &HostTensor, layer: &str| {
         let mut net = model.inference_with(engine(), Batch::up_to(1), &[layer]).expect("a net");
-        let (_, maps) = net.predict_all(&prepared(picture)).expect("maps").swap_remove(1);
+        let (_, maps) = net.predict_all(&prepared(image)).expect("maps").swap_remove(1);
         let c = maps.shape()[3];
         let f = maps.to_array().data;
         (0..c * c).map(|k| f.chunks(c).map(|row| row[k / c] * row[k % c]).sum::<f64>()).collect::<Vec<_>>()
@@ -347,13 +347,13 @@ fn style_transfer_lowers_its_loss_and_leaves_a_picture_that_is_its_own_style() {
         .sum();
     near("variation", &[first.variation], &[steps / 720.0], 1e-4);
 
-    let own = transfer().variation(0.0).steps(3).run(engine(), &style, &style).expect("a picture");
+    let own = transfer().variation(0.0).steps(3).run(engine(), &style, &style).expect("an image");
     assert!(own.history.iter().all(|at| at.total < 1e-6), "{:?}", own.history);
-    near("own picture", &own.picture.to_f32(), &style.to_array().data, 0.05);
+    near("own image", &own.image.to_f32(), &style.to_array().data, 0.05);
     let stopped = transfer().on_step(|at| if at.step == 1 { Control::Stop } else { Control::Continue });
-    assert_eq!(stopped.run(engine(), &content, &style).expect("a picture").history.len(), 2);
+    assert_eq!(stopped.run(engine(), &content, &style).expect("an image").history.len(), 2);
     // The same on the reference evaluator.
-    let exact = transfer().steps(2).run(&Engine::reference(), &content, &style).expect("a picture");
+    let exact = transfer().steps(2).run(&Engine::reference(), &content, &style).expect("an image");
     near("total", &[told[1].total], &[f64::from(exact.history[1].total)], 1e-3);
 }
 

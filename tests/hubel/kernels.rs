@@ -132,7 +132,7 @@ fn has_loop(block: &naga::Block) -> bool {
 #[test]
 fn every_kernel_with_a_loop_states_its_iterations() {
     let mut silent = BTreeMap::new();
-    for (name, dispatch) in reached().into_iter().filter(|(_, d)| d.turns.0 == Count::default()) {
+    for (name, dispatch) in reached().into_iter().filter(|(_, d)| d.iterations.0 == Count::default()) {
         let (_, module) = reflect(&dispatch.kernel, &dispatch.source).unwrap_or_else(|e| panic!("{name}: {e}"));
         // Loops of the common header are short.
         let own = |f: &naga::Function| f.name.as_ref().is_none_or(|n| !common().contains(&format!("fn {n}(")));
@@ -141,7 +141,7 @@ fn every_kernel_with_a_loop_states_its_iterations() {
             silent.insert(dispatch.kernel, name);
         }
     }
-    assert!(silent.is_empty(), "llvmpipe ends long loops without a word: call `Dispatch::turns` for {silent:#?}");
+    assert!(silent.is_empty(), "llvmpipe ends long loops without a word: call `Dispatch::iterations` for {silent:#?}");
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn no_name_of_a_model_enters_wgsl() {
             HostTensor::u8([4], vec![0, 1, 2, 0]).expect("labels"),
         )
         .expect("data");
-        let how = Compile::new(Adam::new(0.1), SparseCategoricalCrossentropy::new()).norms(true).metric(Accuracy);
-        let trainer = model.compile(engine(), how).expect("a trainer");
+        let config = Compile::new(Adam::new(0.1), SparseCategoricalCrossentropy::new()).norms(true).metric(Accuracy);
+        let trainer = model.compile(engine(), config).expect("a trainer");
         let used = model.inference_with(engine(), Batch::up_to(4), &[tap]).expect("a network");
         [trainer.plan_for(&data, 4).expect("a plan"), used.plan().expect("a plan")]
     };

@@ -252,7 +252,7 @@ fn table(cases: &Cases, augmentation: &[Json]) -> String {
         "# Layers\n\nGenerated from the vectors that Keras 3.15 made; `HUBEL_WRITE_DOCS=1 cargo test --release layers_table` writes it \
          anew. Outputs, gradients to inputs and weights, losses of regularisers, constrained weights and moving statistics \
          equal Keras's within 10⁻⁴ of the largest value, and each configuration is read from Keras's JSON and written \
-         again. Random changes of pictures are compared on fixed factors.\n\n| layer | options covered | cases |\n|---|---|---|\n",
+         again. Random changes of images are compared on fixed factors.\n\n| layer | options covered | cases |\n|---|---|---|\n",
     );
     for (layer, (count, options)) in layers {
         let options: Vec<String> = options.into_iter().map(|o| format!("`{o}`")).collect();
@@ -303,7 +303,7 @@ fn l2_pooling_is_the_root_of_the_sum_of_squares_and_its_gradient_x_over_y() {
     let pixels = vec![3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 12.0, 0.0, 0.0, -5.0];
     let model = Sequential::new([2, 5, 1]).add(LpPooling2D::new(2).padding(Same)).build().expect("a model");
     assert_eq!(model.output_shape().to_string(), "(N, 1, 3, 1)");
-    let x = HostTensor::f32([1, 2, 5, 1], pixels).expect("a picture");
+    let x = HostTensor::f32([1, 2, 5, 1], pixels).expect("an image");
     for engine in [engine(), &Engine::reference()] {
         let mut net = model.inference(engine, Batch::up_to(1)).expect("inference");
         assert_eq!(net.predict(&x).expect("a prediction").to_f32(), [13.0, 0.0, 5.0]);
@@ -329,7 +329,7 @@ fn l2_pooling_is_the_root_of_the_sum_of_squares_and_its_gradient_x_over_y() {
 #[test]
 fn activations_and_pooling_of_nan_are_nan_on_the_device_and_in_the_reference() {
     let numbers = [f32::NAN, 1.0, -2.0, 3.0];
-    let x = HostTensor::f32([1, 2, 2, 1], numbers.to_vec()).expect("a picture");
+    let x = HostTensor::f32([1, 2, 2, 1], numbers.to_vec()).expect("an image");
     use Activation::*;
     let activations = [
         Relu,

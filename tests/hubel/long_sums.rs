@@ -1,4 +1,4 @@
-//! Sums of very many terms are complete: llvmpipe silently ends all loops of an invocation after 65,535 turns.
+//! Sums of very many terms are complete: llvmpipe silently ends all loops of an invocation after 65,535 iterations.
 
 use crate::harness::{Run, check_sample, engine, sample_graph};
 use hubel::{
@@ -24,8 +24,8 @@ fn sample(op: impl Op + 'static, inputs: &[(&[usize], Fill)], n: usize) -> Sampl
     Sample::new(op, inputs.iter().map(typed).collect(), n)
 }
 
-/// Returns pictures of so many channels.
-fn picture(side: usize, c: usize) -> [usize; 4] {
+/// Returns images of so many channels.
+fn image(side: usize, c: usize) -> [usize; 4] {
     [Batch, side, side, c]
 }
 
@@ -47,32 +47,26 @@ fn complete() -> Vec<Sample> {
     let depthwise = Geometry { groups: 2, ..geometry(320, 3, 1, 1) };
     let grouped = |groups| GroupNorm { groups, epsilon: 1e-3 };
     vec![
-        sample(BatchNorm { epsilon: 1e-3 }, &[(&picture(320, 1), ANY), (&[1], ANY), (&[1], ANY)], 3),
+        sample(BatchNorm { epsilon: 1e-3 }, &[(&image(320, 1), ANY), (&[1], ANY), (&[1], ANY)], 3),
         sample(BatchNorm { epsilon: 1e-3 }, &[(&[Batch, 3, 9], ANY), (&[9], ANY), (&[9], ANY)], LONG),
-        sample(weight(geometry(320, 3, 1, 1), false), &[(&picture(320, 1), ANY), (&picture(320, 1), ANY)], 2),
-        sample(weight(geometry(48, 5, 1, 0), true), &[(&picture(48, 1), ANY), (&picture(44, 6), ANY)], 128),
-        sample(weight(geometry(64, 7, 2, 3), false), &[(&picture(64, 3), ANY), (&picture(32, 9), ANY)], 100),
-        sample(weight(geometry(600, 3, 2, 1), true), &[(&picture(600, 1), ANY), (&picture(300, 2), ANY)], 3),
-        sample(Conv2d { options: Conv2dOptions::valid() }, &[(&picture(270, 1), ANY), (&[270, 270, 1, 1], ANY)], 1),
-        sample(weight(depthwise, true), &[(&picture(320, 2), ANY), (&picture(320, 4), ANY)], 128 / 8),
-        sample(grouped(2), &[(&picture(320, 4), ANY), (&[4], ANY), (&[4], ANY)], 2),
+        sample(weight(geometry(320, 3, 1, 1), false), &[(&image(320, 1), ANY), (&image(320, 1), ANY)], 2),
+        sample(weight(geometry(48, 5, 1, 0), true), &[(&image(48, 1), ANY), (&image(44, 6), ANY)], 128),
+        sample(weight(geometry(64, 7, 2, 3), false), &[(&image(64, 3), ANY), (&image(32, 9), ANY)], 100),
+        sample(weight(geometry(600, 3, 2, 1), true), &[(&image(600, 1), ANY), (&image(300, 2), ANY)], 3),
+        sample(Conv2d { options: Conv2dOptions::valid() }, &[(&image(270, 1), ANY), (&[270, 270, 1, 1], ANY)], 1),
+        sample(weight(depthwise, true), &[(&image(320, 2), ANY), (&image(320, 4), ANY)], 128 / 8),
+        sample(grouped(2), &[(&image(320, 4), ANY), (&[4], ANY), (&[4], ANY)], 2),
         sample(grouped(1), &[(&[Batch, 3], ANY), (&[3], ANY), (&[3], ANY)], LONG),
         sample(
             GroupNormGrad { norm: grouped(1) },
-            &[
-                (&picture(320, 3), ANY),
-                (&[3], ANY),
-                (&[Batch, 1], ANY),
-                (&[Batch, 1], BETWEEN),
-                (&picture(320, 3), ANY),
-            ],
+            &[(&image(320, 3), ANY), (&[3], ANY), (&[Batch, 1], ANY), (&[Batch, 1], BETWEEN), (&image(320, 3), ANY)],
             2,
         ),
         sample(matmul(false), &[(&[3, LONG], ANY), (&[LONG, 2], ANY)], 1),
-        // As many turns as a driver runs, but for those that store the sums.
+        // As many iterations as a driver runs, but for those that store the sums.
         sample(matmul(false), &[(&[32, NEARLY], ANY), (&[NEARLY, 64], ANY)], 1),
         sample(reduce(ReduceKind::Sum, &[0, 1]), &[(&[Batch, 2000, 3], ANY)], 100),
-        sample(reduce(ReduceKind::Mean, &[1, 2]), &[(&picture(500, 2), ANY)], 2),
+        sample(reduce(ReduceKind::Mean, &[1, 2]), &[(&image(500, 2), ANY)], 2),
         sample(reduce(ReduceKind::Max, &[1]), &[(&[Batch, LONG], ANY)], 2),
         sample(hubel::ops::Softmax { log: false }, &[(&[Batch, LONG], ANY)], 2),
         sample(SoftmaxCrossEntropy, &[(&[Batch, LONG], ANY), (&[Batch], Fill::Index(LONG))], 2),
@@ -97,7 +91,7 @@ fn refused() -> Vec<Sample> {
     };
     let average = Pooling::Average { count_padding: false };
     let (whole, narrow) = (|pooling| pool(pooling, 300, 300), |pooling| pool(pooling, 300, 1));
-    let (large, small) = (picture(600, 1), picture(301, 1));
+    let (large, small) = (image(600, 1), image(301, 1));
     let gradient = |pooling| Pool2dGrad { pool: narrow(pooling), input: [600; 2] };
     let of_x_and_y = |pooling| sample(gradient(pooling), &[(&large, ANY), (&small, ANY), (&small, ANY)], 2);
     let pad = Pad2d { pads: [[300, 300]; 2], mode: PadMode::Replicate };
@@ -108,15 +102,15 @@ fn refused() -> Vec<Sample> {
         sample(GatherGrad { rows: 3 }, &[(&[Batch], Fill::Index(3)), (&[Batch, 2], ANY)], LONG),
         sample(matmul(true), &[(&[Batch, 9], ANY), (&[Batch, 7], ANY)], LONG),
         sample(reduce(ReduceKind::Sum, &[0]), &[(&[Batch, 3], ANY)], LONG),
-        sample(whole(Pooling::Max), &[(&picture(300, 1), ANY)], 2),
-        sample(whole(average), &[(&picture(300, 1), ANY)], 2),
-        sample(whole(Pooling::L2), &[(&picture(300, 1), ANY)], 2),
+        sample(whole(Pooling::Max), &[(&image(300, 1), ANY)], 2),
+        sample(whole(average), &[(&image(300, 1), ANY)], 2),
+        sample(whole(Pooling::L2), &[(&image(300, 1), ANY)], 2),
         of_x_and_y(Pooling::Max),
         of_x_and_y(Pooling::L2),
         sample(gradient(average), &[(&small, ANY)], 2),
-        sample(Pad2dGrad { pad }, &[(&picture(601, 1), ANY)], 1),
-        sample(Resize2dGrad { size: [1, 1], interpolation }, &[(&picture(300, 1), ANY)], 2),
-        sample(affine, &[(&picture(1, LONG), ANY), (&[Batch, 6], ANY)], 2),
+        sample(Pad2dGrad { pad }, &[(&image(601, 1), ANY)], 1),
+        sample(Resize2dGrad { size: [1, 1], interpolation }, &[(&image(300, 1), ANY)], 2),
+        sample(affine, &[(&image(1, LONG), ANY), (&[Batch, 6], ANY)], 2),
         sample(Argmax { axis: 1 }, &[(&[Batch, LONG], ANY)], 2),
         sample(TopK { k: 2 }, &[(&[Batch, LONG], ANY)], 2),
         sample(TopKGrad { columns: LONG }, &[(&[Batch, LONG], Fill::Index(LONG)), (&[Batch, LONG], ANY)], 2),
@@ -143,10 +137,10 @@ fn sums_of_very_many_terms_are_complete_or_refused() {
     for sample in refused() {
         let (graph, ..) = sample_graph(&sample);
         let options = PlanOptions::new(sample.capacity, engine().profile().clone());
-        let limit = options.profile.max_turns;
+        let limit = options.profile.max_iterations;
         match plan(&graph, &options) {
             Ok(_) if limit == u64::MAX => {}
-            Err(PlanError::TooLong { turns, .. }) if turns > limit => {}
+            Err(PlanError::TooLong { iterations, .. }) if iterations > limit => {}
             other => panic!("{}: {other:?}", sample.op.name()),
         }
     }
@@ -160,7 +154,7 @@ fn every_operation_whose_kernels_have_loops_is_among_the_long_sums() {
         let (graph, _, outputs) = sample_graph(sample);
         let io = graph.io(graph.node(outputs[0]));
         let candidates = profiles().into_iter().flat_map(|profile| sample.op.lower(&io, &profile, None));
-        candidates.flat_map(|c| c.dispatches).any(|d| d.turns.0 != Count::default())
+        candidates.flat_map(|c| c.dispatches).any(|d| d.iterations.0 != Count::default())
     };
     let missing = FAMILIES.iter().filter(|family| {
         let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 3);

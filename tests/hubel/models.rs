@@ -18,7 +18,7 @@ fn uniform(name: &str, shape: &[usize]) -> HostTensor {
 }
 
 #[test]
-fn a_full_hd_picture_goes_through_sixteen_filters() {
+fn a_full_hd_image_goes_through_sixteen_filters() {
     let one = Sequential::new([1920, 1080, 3]).add(Conv2D::new(1, 5).use_bias(false)).build().expect("a model");
     assert_eq!((one.count_params(), one.weights()[0].shape.as_slice()), (75, &[5, 5, 3, 1][..]));
     assert_eq!(one.output_shape().elements().at(1), 2_061_616);

@@ -49,8 +49,8 @@ fn losses(application: &Application) -> [f64; 2] {
         weights.filter(|(_, w)| w.trainable).flat_map(|(w, _)| w.1.to_f32()).collect()
     };
     let step = |model: &Model, rate: f64| {
-        let how = Compile::new(Sgd::new(rate), CategoricalCrossentropy::new()).seed(1);
-        let mut trainer = model.compile(engine(), how).expect("a trainer");
+        let config = Compile::new(Sgd::new(rate), CategoricalCrossentropy::new()).seed(1);
+        let mut trainer = model.compile(engine(), config).expect("a trainer");
         let old = trained(&trainer);
         let loss = trainer.train_on_batch(&data).unwrap_or_else(|e| panic!("{}: {e}", application.name));
         let new = trained(&trainer);

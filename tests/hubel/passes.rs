@@ -30,9 +30,9 @@ fn random_graph(rng: &mut Philox, capacity: usize, n: usize, train: bool) -> (Gr
     let (h, c) = (5 + rng.below(6), 1 + rng.below(5));
     let first = input(&mut g, rng, vec![Batch, h, h, c]);
     let mut weights = Vec::new();
-    let mut pictures = vec![first];
+    let mut images = vec![first];
     for _ in 0..2 + rng.below(5) {
-        let x = rng.pick(&pictures);
+        let x = rng.pick(&images);
         let dims = g.shape(x).dims().to_vec();
         let y = match rng.below(8) {
             0 | 1 if dims[1] >= 3 => {
@@ -55,17 +55,17 @@ fn random_graph(rng: &mut Philox, capacity: usize, n: usize, train: bool) -> (Gr
                 g.batch_norm(x, gamma, beta, 1e-3).map(|y| y[0])
             }
             4 => {
-                let other = pictures.iter().copied().find(|&v| g.shape(v) == g.shape(x));
+                let other = images.iter().copied().find(|&v| g.shape(v) == g.shape(x));
                 g.add(x, other.unwrap_or(x))
             }
             5 => g.tanh(x),
             6 => g.sigmoid(x).and_then(|y| g.mul(x, y)),
             _ => g.scale(x, 0.5).and_then(|y| g.relu(y)),
         };
-        pictures.push(y.expect("random graphs are valid"));
+        images.push(y.expect("random graphs are valid"));
     }
-    let last = pictures[pictures.len() - 1];
-    let flat = g.flatten(last).expect("a picture flattens");
+    let last = images[images.len() - 1];
+    let flat = g.flatten(last).expect("an image flattens");
     let features = g.shape(flat).last();
     let w = input(&mut g, rng, vec![features, 7]);
     weights.push(w);
@@ -130,7 +130,7 @@ fn ranges(plan: &Plan) -> Vec<(Vec<(BufferRef, u64, u64)>, Vec<(BufferRef, u64, 
         .map(|d| {
             let side = |read: bool| {
                 let of = d.bindings.iter().filter(move |b| (b.access != Access::ReadWrite) == read);
-                let of = of.filter(|b| b.place.buffer != BufferRef::Parts);
+                let of = of.filter(|b| b.place.buffer != BufferRef::ChunkIndices);
                 of.map(|b| (b.place.buffer, b.place.offset, b.place.offset + live(d, b, plan.capacity))).collect()
             };
             (side(true), side(false))
@@ -278,21 +278,21 @@ fn gradients_of_grouped_and_depthwise_convolution_are_one_launch_and_at_most_one
 }
 
 #[test]
-fn zeros_around_pictures_become_part_of_what_reads_them() {
+fn zeros_around_images_become_part_of_what_reads_them() {
     let mut g = Graph::new();
     let x = g.input("x", [Batch, 9, 7, 3], DType::F32);
     let w = g.input("w", [3, 3, 3, 4], DType::F32);
     let zeros = |n: isize| Pad2d { pads: [[n, 0], [1, n]], mode: PadMode::Constant(0.0) };
-    let padded = g.apply1(zeros(2), &[x]).expect("pictures");
+    let padded = g.apply1(zeros(2), &[x]).expect("images");
     let y = g
         .conv2d(padded, w, Conv2dOptions { strides: [2, 2], ..Conv2dOptions::new(Padding::Valid) })
         .expect("a convolution");
     let y = g.relu(y).expect("numbers");
-    let padded = g.apply1(zeros(1), &[y]).expect("pictures");
+    let padded = g.apply1(zeros(1), &[y]).expect("images");
     let pooled = g.max_pool2d(padded, Pool2dOptions { pool: [3, 2], ..Pool2dOptions::new(2) }).expect("windows");
-    // Below 0 a zero would win where the picture's own pixel does.
+    // Below 0 a zero would win where the image's own pixel does.
     let negative = g.unary("neg", pooled).expect("numbers");
-    let kept = g.apply1(zeros(1), &[negative]).expect("pictures");
+    let kept = g.apply1(zeros(1), &[negative]).expect("images");
     let last = g.max_pool2d(kept, Pool2dOptions::new(2)).expect("windows");
     g.output("y", last);
     let names = |graph: &Graph| graph.nodes().iter().filter(|n| n.op().is_some_and(|op| op.name() == "pad2d")).count();
@@ -398,7 +398,9 @@ fn a_range_outside_its_buffer_or_off_its_alignment_is_refused() {
 
 #[test]
 fn a_launch_without_a_binding_that_its_kernel_declares_is_refused() {
-    let found = broken(|plan, _| drop(plan.dispatches[1].bindings.pop()));
+    let found = broken(|plan, _| {
+        plan.dispatches[1].bindings.pop();
+    });
     let Err(Violation::Unbound { launch: 1, wanted, got, .. }) = found else { panic!("{found:?}") };
     assert_eq!(wanted, got + 1);
 }

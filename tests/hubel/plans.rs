@@ -13,7 +13,7 @@ use hubel::{
         models::{Application, Options, all},
     },
     ops::FAMILIES,
-    passes::{BufferRef, Layout, Place, Plan, PlanOptions, plan, split_rows},
+    passes::{BufferRange, BufferRef, Layout, Plan, PlanOptions, plan, split_rows},
     prelude::*,
     tensor::{Philox, Purpose, stream_id},
     testing::profiles,
@@ -85,12 +85,12 @@ fn without_names(text: &str) -> (String, String) {
 /// Returns what a plan does, without names, and the names.
 fn structure(plan: &Plan) -> (String, String) {
     let (mut out, mut names) = (format!("{} {:?} {}\n", plan.capacity, plan.arenas, plan.peak_bytes), String::new());
-    let place = |p: &Place| {
+    let place = |p: &BufferRange| {
         let buffer = match p.buffer {
             BufferRef::Arena(i) => [0, i, 0],
             BufferRef::Store { store, chunk } => [1, store, chunk],
             BufferRef::External(i) => [2, i, 0],
-            BufferRef::Parts => [3, 0, 0],
+            BufferRef::ChunkIndices => [3, 0, 0],
         };
         format!("{buffer:?}+{}:{}", p.offset, p.bytes)
     };

@@ -55,7 +55,7 @@ fn promise(family: &str) -> Option<Promise> {
         "batch_norm_grad" | "group_norm_grad" => NormalizationGradient,
         "conv2d" => Sums(|io, _| fixed(io, 1, &[0, 1, 2])),
         "conv2d_grad_input" => Sums(|io, _| fixed(io, 1, &[0, 1, 3])),
-        // Terms are pictures times output positions: what dy holds for each output channel.
+        // Terms are images times output positions: what dy holds for each output channel.
         "conv2d_grad_weight" => Sums(|io, n| elements(io, 1, n) / io.inputs[1].shape.last() as u64),
         // Roundings of places up to a hundred, with slopes between pixels.
         "affine2d" => Composed(1e-4),
@@ -68,7 +68,7 @@ fn promise(family: &str) -> Option<Promise> {
         "max_pool2d_grad" => Chosen(25),
         "top_k_grad" => Chosen(65),
         "resize2d" => Sums(|_, _| 4),
-        // At most all results of a picture and channel are read from one pixel.
+        // At most all results of an image and channel are read from one pixel.
         "pad2d_grad" | "resize2d_grad" => Sums(|io, _| fixed(io, 0, &[1, 2])),
         "nadam" => Composed(64.0 * UNIT),
         "adagrad" | "adam" | "rmsprop" | "sgd" => Composed(32.0 * UNIT),

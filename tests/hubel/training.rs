@@ -24,7 +24,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// Pictures of ten kinds of stripes with noise: learnable, and made here.
+/// Images of ten kinds of stripes with noise: learnable, and made here.
 fn stripes(n: usize) -> Dataset {
     let mut rng = Philox::new(5, Purpose::Test, 0);
     let labels: Vec<u8> = (0..n).map(|_| rng.below(10) as u8).collect();
@@ -43,12 +43,12 @@ fn stripes(n: usize) -> Dataset {
     data
 }
 
-fn how() -> Compile {
+fn config() -> Compile {
     Compile::new(Adam::new(2e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(3)
 }
 
 fn trainer(engine: &Engine) -> Trainer {
-    lenet5().compile(engine, how()).expect("a trainer")
+    lenet5().compile(engine, config()).expect("a trainer")
 }
 
 /// Returns the bits of all weights.
@@ -230,22 +230,22 @@ fn a_partial_batch_counts_as_keras_counts_it() {
     assert!(difference.abs() < 1e-5, "{difference}");
 }
 
-/// The same pictures in files, from which each step is fed.
+/// The same images in files, from which each step is fed.
 fn fed_from_host(data: &Dataset) -> (tempfile::TempDir, Dataset) {
     let folder = tempfile::tempdir().expect("a folder");
     for i in 0..data.len() {
         let class = folder.path().join(format!("{}", data.labels.to_f32()[i]));
         std::fs::create_dir_all(&class).expect("a folder");
-        let picture = data.images.rows(i, 1).expect("a picture").reshape([32, 32, 1]).expect("a picture");
-        let picture = hubel::io::image::to_rgb(&picture).expect("a picture");
-        hubel::io::image::save(&picture, class.join(format!("{i:03}.png"))).expect("a file");
+        let image = data.images.rows(i, 1).expect("an image").reshape([32, 32, 1]).expect("an image");
+        let image = hubel::io::image::to_rgb(&image).expect("an image");
+        hubel::io::image::save(&image, class.join(format!("{i:03}.png"))).expect("a file");
     }
     let reader = ImageFolder::new(folder.path()).image_size([32, 32]).color_mode(ColorMode::Grayscale);
-    let streamed = reader.shuffle(false).stream(true).load().expect("pictures").train;
+    let streamed = reader.shuffle(false).stream(true).load().expect("images").train;
     (folder, Dataset { scale: 1.0 / 255.0, ..streamed })
 }
 
-/// So many pictures by class, the first classes first, so that folders number them alike.
+/// So many images by class, the first classes first, so that folders number them alike.
 fn mixed(n: usize) -> Dataset {
     let all = stripes(n + 200);
     let labels = all.labels.to_f32();
@@ -265,8 +265,8 @@ fn mixed(n: usize) -> Dataset {
 /// A linear classifier, whose losses are computed here too.
 fn linear(engine: &Engine, rate: f64) -> Trainer {
     let model = Sequential::new([32, 32, 1]).add(Flatten::new()).add(Dense::new(10).activation(Softmax).name("d"));
-    let how = Compile::new(Sgd::new(rate), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(2);
-    model.build().expect("a model").compile(engine, how).expect("a trainer")
+    let config = Compile::new(Sgd::new(rate), SparseCategoricalCrossentropy::new()).metric(Accuracy).seed(2);
+    model.build().expect("a model").compile(engine, config).expect("a trainer")
 }
 
 /// Returns the probabilities of each sample by this formula, from weights, in 64 bits.
@@ -399,8 +399,8 @@ fn gpu_and_reference_engine_learn_alike() {
 fn a_pixel_that_is_nan_makes_the_loss_nan_and_ends_training() {
     let mut pixels = vec![0.5f32; 32];
     pixels[3] = f32::NAN;
-    let pictures = HostTensor::f32([2, 4, 4, 1], pixels).expect("two pictures");
-    let data = Dataset::new(pictures, HostTensor::u8([2], vec![0, 1]).expect("labels")).expect("a data set");
+    let images = HostTensor::f32([2, 4, 4, 1], pixels).expect("two images");
+    let data = Dataset::new(images, HostTensor::u8([2], vec![0, 1]).expect("labels")).expect("a data set");
     let model = || {
         (Sequential::new([4, 4, 1]).add(Conv2D::new(4, 3).kernel_initializer(Ones).activation(Relu)))
             .add(MaxPooling2D::new(2))
@@ -410,15 +410,15 @@ fn a_pixel_that_is_nan_makes_the_loss_nan_and_ends_training() {
             .expect("a model")
     };
     for engine in [engine(), &Engine::reference()] {
-        let how = || Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
-        let mut trainer = model().compile(engine, how()).expect("a trainer");
+        let config = || Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
+        let mut trainer = model().compile(engine, config()).expect("a trainer");
         let history = trainer.fit(&data, Fit::epochs(1)).expect("training");
         assert!(history.last("loss").is_some_and(f64::is_nan), "{:?}", history.get("loss"));
         assert!(trainer.weights().expect("weights")[0].1.to_f32().iter().all(|w| w.is_nan()));
         if engine.is_reference() {
             continue;
         }
-        let mut trainer = model().compile(engine, how()).expect("a trainer");
+        let mut trainer = model().compile(engine, config()).expect("a trainer");
         trainer.fit(&data, Fit::epochs(3).callback(TerminateOnNaN::new())).expect("training");
         assert!(trainer.not_finite().is_some() && trainer.steps() == 0);
         assert!(trainer.weights().expect("weights").iter().all(|w| w.1.to_f32().iter().all(|x| x.is_finite())));
@@ -426,7 +426,7 @@ fn a_pixel_that_is_nan_makes_the_loss_nan_and_ends_training() {
 }
 
 #[test]
-fn thirty_two_pictures_are_learned_by_heart() {
+fn thirty_two_images_are_learned_by_heart() {
     let data = stripes(32);
     let mut trainer = trainer(engine());
     trainer.fit(&data, Fit::epochs(200).batch(32).seed(1)).expect("training runs");
@@ -447,7 +447,7 @@ fn dropout_and_batch_normalization_train() {
         .build()
         .expect("a model");
     let data = stripes(300);
-    let mut trainer = model.compile(engine(), how()).expect("a trainer");
+    let mut trainer = model.compile(engine(), config()).expect("a trainer");
     trainer.fit(&data, Fit::epochs(8).batch(32).seed(1)).expect("training runs");
     let scores = trainer.evaluate(&data).expect("an evaluation");
     assert!(scores.get("accuracy") > Some(0.9), "{scores:?}");
@@ -459,7 +459,7 @@ fn dropout_and_batch_normalization_train() {
 #[test]
 fn wrong_data_is_refused_with_a_sentence() {
     let mut trainer = trainer(engine());
-    let small = HostTensor::u8([2, 28, 28, 1], vec![0; 2 * 784]).expect("pictures");
+    let small = HostTensor::u8([2, 28, 28, 1], vec![0; 2 * 784]).expect("images");
     let data = Dataset::new(small, HostTensor::u8([2], vec![0, 1]).expect("labels")).expect("a data set");
     let error = trainer.fit(&data, Fit::epochs(1)).expect_err("28 is not 32").to_string();
     assert!(error.contains("[32, 32, 1]") && error.contains("[28, 28, 1]"), "{error}");

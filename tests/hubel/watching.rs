@@ -24,8 +24,8 @@ fn samples(shape: &[usize], seed: u32) -> HostTensor {
 fn norms_of_a_step_are_those_of_its_formula() {
     for engine in [engine().clone(), Engine::reference()] {
         let model = Sequential::new([2]).add(Dense::new(1).kernel_initializer(Ones)).build().expect("a model");
-        let how = Compile::new(Sgd::new(0.0), MeanSquaredError).norms(true);
-        let mut trainer = model.compile(&engine, how).expect("a trainer");
+        let config = Compile::new(Sgd::new(0.0), MeanSquaredError).norms(true);
+        let mut trainer = model.compile(&engine, config).expect("a trainer");
         let x = HostTensor::f32([2, 2], vec![3.0, 4.0, -3.0, -4.0]).expect("samples");
         let data = Dataset::new(x, HostTensor::f32([2, 1], vec![0.0; 2]).expect("labels")).expect("a data set");
         let history = trainer.fit(&data, Fit::epochs(2).batch(1)).expect("training");
@@ -46,8 +46,8 @@ fn gradients_that_vanish_can_be_seen() {
         model = model.add(Dense::new(8).activation(Sigmoid));
     }
     let model = model.add(Dense::new(3).activation(Softmax)).build().expect("a model");
-    let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).norms(true);
-    let mut trainer = model.compile(engine(), how).expect("a trainer");
+    let config = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new()).metric(Accuracy).norms(true);
+    let mut trainer = model.compile(engine(), config).expect("a trainer");
     let labels = HostTensor::u8([30], (0..30).map(|i| i % 3).collect()).expect("labels");
     let data = Dataset::new(samples(&[30, 8], 1), labels).expect("a data set");
     let history = trainer.fit(&data, Fit::epochs(1).batch(10).validation(&data)).expect("training");
@@ -100,8 +100,8 @@ fn a_value_that_is_no_number_is_named_wherever_it_comes_up() {
                 model = layer(if i == place { model.add(Poison { index }) } else { model });
             }
             let model = if place == layers.len() { model.add(Poison { index }) } else { model };
-            let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new());
-            let trainer = model.build().expect("a model").compile(engine(), how).expect("a trainer");
+            let config = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new());
+            let trainer = model.build().expect("a model").compile(engine(), config).expect("a trainer");
             let before = trainer.weights().expect("weights");
             let found = trainer.first_not_finite(&data).expect("a search").expect("something is found");
             assert!(found.node.contains("poison") && found.index == index, "{place} {index}: {found}");
@@ -112,8 +112,8 @@ fn a_value_that_is_no_number_is_named_wherever_it_comes_up() {
     for layer in layers {
         model = layer(model);
     }
-    let how = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new());
-    let mut trainer = model.build().expect("a model").compile(engine(), how).expect("a trainer");
+    let config = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new());
+    let mut trainer = model.build().expect("a model").compile(engine(), config).expect("a trainer");
     assert_eq!(trainer.first_not_finite(&data).expect("a search"), None);
     for (name, tensor) in trainer.weights().expect("weights") {
         let mut values = tensor.to_f32();
@@ -141,8 +141,8 @@ fn training_that_breaks_stops_before_the_step_that_broke_it() {
         Dataset::new(samples(&[40, 6], 3), labels).expect("a data set")
     };
     for (rate, epochs) in [(1e30, 3), (0.3, 200)] {
-        let how = Compile::new(Sgd::new(rate), MeanSquaredError);
-        let mut trainer = model().compile(engine(), how).expect("a trainer");
+        let config = Compile::new(Sgd::new(rate), MeanSquaredError);
+        let mut trainer = model().compile(engine(), config).expect("a trainer");
         let fit = Fit::epochs(epochs).batch(10).read_every_step().callback(TerminateOnNaN::new());
         trainer.fit(&data(), fit).expect("training");
         let found = trainer.not_finite().unwrap_or_else(|| panic!("{rate}: nothing found")).clone();
@@ -165,15 +165,15 @@ fn a_pixel_that_is_no_number_ends_a_guarded_run_and_is_named() {
         let mut x = vec![0.5f32; 64];
         x[35] = odd;
         let labels = HostTensor::u8([4], vec![0, 1, 0, 1]).expect("labels");
-        let data = Dataset::new(HostTensor::f32([4, 4, 4, 1], x).expect("pictures"), labels).expect("a data set");
+        let data = Dataset::new(HostTensor::f32([4, 4, 4, 1], x).expect("images"), labels).expect("a data set");
         let conv = Conv2D::new(4, 3).kernel_initializer(Ones).activation(Relu);
         let model = Sequential::new([4, 4, 1]).add(conv).add(Flatten::new()).add(Dense::new(2).activation(Softmax));
         let model = model.build().expect("a model");
         // At the end of an epoch, of a call, after a step, from an iterator.
         for way in 0..4 {
             for engine in [engine().clone(), Engine::reference()] {
-                let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
-                let mut trainer = model.compile(&engine, how).expect("a trainer");
+                let config = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
+                let mut trainer = model.compile(&engine, config).expect("a trainer");
                 let fit = Fit::epochs(3).batch(1).shuffle(false).callback(TerminateOnNaN::new());
                 match way {
                     0 => drop(trainer.fit(&data, fit)),
@@ -192,8 +192,8 @@ fn a_pixel_that_is_no_number_ends_a_guarded_run_and_is_named() {
                 assert_eq!(trainer.steps(), 2);
                 assert!(trainer.weights().expect("weights").iter().all(|w| w.1.to_f32().iter().all(|x| x.is_finite())));
                 // Without a guard the run goes on, as in Keras.
-                let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
-                let mut other = model.compile(&engine, how).expect("a trainer");
+                let config = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
+                let mut other = model.compile(&engine, config).expect("a trainer");
                 other.fit(&data, Fit::epochs(3).batch(1)).expect("training");
                 assert_eq!((other.steps(), other.not_finite()), (12, None));
             }
@@ -213,11 +213,11 @@ fn an_update_that_breaks_weights_or_moments_is_found_though_the_loss_is_finite()
     // The square of a gradient of 2e19 is too large.
     let by_moment = || Compile::new(Adagrad::new(1e-3), MeanSquaredError);
     for engine in [engine().clone(), Engine::reference()] {
-        for (how, label, node, op) in
+        for (config, label, node, op) in
             [(by_rate(), 1.0, "d/kernel", "weight"), (by_moment(), 1e19, "accumulator/d/kernel", "moment")]
         {
             for max in [1, 9] {
-                let mut trainer = model.compile(&engine, how.clone()).expect("a trainer");
+                let mut trainer = model.compile(&engine, config.clone()).expect("a trainer");
                 let path = folder.path().join("last.safetensors");
                 let save = ModelCheckpoint::new(&path);
                 let fit = Fit::epochs(3).batch(4).max_steps(max).callback(save).callback(TerminateOnNaN::new());
@@ -241,8 +241,8 @@ fn an_update_that_breaks_weights_or_moments_is_found_though_the_loss_is_finite()
 fn tensorboard_gets_scalars_of_training_and_validation_norms_and_histograms() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = Sequential::new([4]).add(Dense::new(2).activation(Softmax)).build().expect("a model");
-    let how = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new()).metric(Accuracy).norms(true);
-    let mut trainer = model.compile(engine(), how).expect("a trainer");
+    let config = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new()).metric(Accuracy).norms(true);
+    let mut trainer = model.compile(engine(), config).expect("a trainer");
     let labels = HostTensor::u8([8], vec![0, 1, 0, 1, 0, 1, 0, 1]).expect("labels");
     let data = Dataset::new(samples(&[8, 4], 4), labels).expect("a data set");
     let board = TensorBoard::new(folder.path()).histogram_freq(2).samples(data.clone());

@@ -24,7 +24,7 @@ fn run(x: &str, build: impl FnOnce(&mut Graph, Value) -> Value) -> Vec<f32> {
     let input = g.input("x", [Batch, shape[1], shape[2], 1], F32);
     let y = build(&mut g, input);
     g.output("y", y);
-    let x = HostTensor::f32(shape, data).expect("a picture");
+    let x = HostTensor::f32(shape, data).expect("an image");
     run_graph(&g, &[("x".into(), x)], &Step::of(1), 1, &Run::default()).expect("the graph runs")[0].to_f32()
 }
 
@@ -37,7 +37,7 @@ fn convolve(x: &str, kernel: &str, padding: Padding) -> Vec<f32> {
     let w = g.input("w", [shape[1], shape[2], 1, 1], F32);
     let y = g.conv2d(input, w, Conv2dOptions { padding, ..Conv2dOptions::valid() }).expect("a convolution");
     g.output("y", y);
-    let x = HostTensor::f32(image, pixels).expect("a picture");
+    let x = HostTensor::f32(image, pixels).expect("an image");
     let w = HostTensor::f32([shape[1], shape[2], 1, 1], taps).expect("a kernel");
     run_graph(&g, &[("x".into(), x), ("w".into(), w)], &Step::of(1), 1, &Run::default()).expect("the graph runs")[0]
         .to_f32()
@@ -66,7 +66,7 @@ fn same_padding_adds_zeros_around() {
 }
 
 #[test]
-fn max_pooling_keeps_its_answer_when_the_picture_moves() {
+fn max_pooling_keeps_its_answer_when_the_image_moves() {
     let options = Pool2dOptions { pool: [3, 3], strides: [3, 3], padding: Padding::Valid };
     let pool = |x: &str| run(x, |g, v| g.max_pool2d(v, options).expect("a pooling"));
     assert_eq!(
@@ -91,7 +91,7 @@ fn three_channels_are_summed() {
     let taps: Vec<f32> =
         (0..4).flat_map(|i| [if i == 0 { 1.0 } else { 0.0 }, 1.0, if i == 3 { -1.0 } else { 0.0 }]).collect();
     let feeds = [
-        ("x".into(), HostTensor::f32([1, 3, 3, 3], pixels).expect("a picture")),
+        ("x".into(), HostTensor::f32([1, 3, 3, 3], pixels).expect("an image")),
         ("w".into(), HostTensor::f32([2, 2, 3, 1], taps).expect("a kernel")),
     ];
     let y = run_graph(&g, &feeds, &Step::of(1), 1, &Run::default()).expect("the graph runs");
@@ -191,8 +191,8 @@ fn squeeze_and_excitation_scales_channels_by_what_their_means_say() {
     let x = Input::new([side, side, c]);
     let y = hubel::nn::blocks::squeeze_excite(&x, ratio, "se").expect("a block");
     let model = Model::new(&[x], &[y]).expect("a model");
-    let picture = noise(9, &[2, side, side, c]);
-    let (got, pixels) = (predict(&model, &picture), picture.to_f32());
+    let image = noise(9, &[2, side, side, c]);
+    let (got, pixels) = (predict(&model, &image), image.to_f32());
     let weights: Vec<Vec<f32>> = model.weights().iter().map(|w| model.initial_value(w, 0).to_f32()).collect();
     let area = side * side;
     for n in 0..2 {
@@ -239,7 +239,7 @@ fn transfer_learning_in_two_phases_with_four_ways_to_freeze() {
     let labels = HostTensor::u8([24], (0..24).map(|i| i % 2).collect()).expect("labels");
     let mut x = noise(3, &[24, 12, 12, 3]).to_f32();
     x.chunks_mut(864).for_each(|two| two[432..].iter_mut().for_each(|x| *x = *x * 0.3 + 0.7));
-    let data = Dataset::new(HostTensor::f32([24, 12, 12, 3], x).expect("pictures"), labels).expect("a data set");
+    let data = Dataset::new(HostTensor::f32([24, 12, 12, 3], x).expect("images"), labels).expect("a data set");
 
     // Phase one: the base gives features once, the head learns from them.
     let mut net = base.inference(engine(), Batch::up_to(8)).expect("a net");
@@ -250,8 +250,8 @@ fn transfer_learning_in_two_phases_with_four_ways_to_freeze() {
         .add(Dense::new(2).activation(Softmax).name("head"))
         .build()
         .expect("a head");
-    let how = |rate: f64| Compile::new(Adam::new(rate), SparseCategoricalCrossentropy::new()).metric(Accuracy);
-    let mut one = head.compile(engine(), how(1e-2)).expect("a trainer");
+    let config = |rate: f64| Compile::new(Adam::new(rate), SparseCategoricalCrossentropy::new()).metric(Accuracy);
+    let mut one = head.compile(engine(), config(1e-2)).expect("a trainer");
     let learned = one.fit(&features, Fit::epochs(20).batch(8)).expect("training");
     assert!(learned.last("loss") < learned.get("loss").map(|l| l[0]));
     let after_one = one.evaluate(&features).expect("scores").get("loss").expect("a loss");
@@ -266,7 +266,7 @@ fn transfer_learning_in_two_phases_with_four_ways_to_freeze() {
         for name in &names[..frozen] {
             model.set_trainable(&format!("{base_name}/{name}"), false).expect("a layer");
         }
-        let mut two = model.compile(engine(), how(1e-4)).expect("a trainer");
+        let mut two = model.compile(engine(), config(1e-4)).expect("a trainer");
         two.set_weights(&one.weights().expect("weights")).expect("the head's weights");
         let before = two.weights().expect("weights");
         if frozen == names.len() {

@@ -152,8 +152,8 @@ fn what_a_network_cannot_have_is_refused() {
             refused("LeNet5", Options::default().weights(Weights::File("no such file".into()))),
         ],
         &[
-            "layer `vgg16` (VGG16): wanted pictures of at least 32×32, got [31, 224, 3];",
-            "layer `xception` (Xception): wanted pictures of at least 71×71, got [64, 64, 3];",
+            "layer `vgg16` (VGG16): wanted images of at least 32×32, got [31, 224, 3];",
+            "layer `xception` (Xception): wanted images of at least 71×71, got [64, 64, 3];",
             "layer `resnet50` (ResNet50): wanted at least one class, got 0;",
             "layer `resnet50` (ResNet50): wanted no alpha, got 0.5;",
             "layer `mobilenet` (MobileNet): wanted an alpha above 0, at most 64, got -1;",
@@ -187,11 +187,11 @@ fn begin_with(got: &[String], wanted: &[&str]) {
 #[test]
 fn preprocessing_is_that_of_keras() {
     use hubel::nn::models::Preprocessing::{self, Caffe, Identity, Lite, Mnist, Tf, Torch, Unit};
-    let apply = |how: Preprocessing, pixel: &[u8]| {
+    let apply = |preprocessing: Preprocessing, pixel: &[u8]| {
         let pixel = HostTensor::u8([1, 1, 1, pixel.len()], pixel.to_vec()).expect("a pixel");
-        how.apply(&pixel).map(|t| t.to_f32()).map_err(|e| e.to_string())
+        preprocessing.apply(&pixel).map(|t| t.to_f32()).map_err(|e| e.to_string())
     };
-    for (how, wanted) in [
+    for (preprocessing, wanted) in [
         (Identity, [255.0, 0.0, 51.0]),
         (Tf, [1.0, -1.0, -0.6]),
         (Torch, [2.248_908_3, -2.035_714_4, -0.915_555_5]),
@@ -199,8 +199,11 @@ fn preprocessing_is_that_of_keras() {
         (Lite, [1.0, -0.992_187_5, -0.593_75]),
         (Unit, [1.0, 0.0, 0.2]),
     ] {
-        let got = apply(how, &[255, 0, 51]).expect("three channels");
-        assert!(got.iter().zip(wanted).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-5), "{how:?} {got:?} {wanted:?}");
+        let got = apply(preprocessing, &[255, 0, 51]).expect("three channels");
+        assert!(
+            got.iter().zip(wanted).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-5),
+            "{preprocessing:?} {got:?} {wanted:?}"
+        );
     }
     assert!((apply(Mnist, &[255]).expect("one channel")[0] - 2.821_486_7).abs() < 1e-5);
     assert!(apply(Caffe, &[1]).expect_err("one channel").contains("wanted 3 channels"));

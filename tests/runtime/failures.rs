@@ -160,7 +160,7 @@ fn wrong_plans_are_refused() -> Result<()> {
     ensure!(matches!(refuse(&broken), RuntimeError::Kernel(_)));
     // Parses, but a binding of 4 bytes does not hold one vec4.
     let wide = TensorType::f32([Batch, 4]);
-    let small = |i| Place { bytes: 4, ..place(BufferRef::Arena(i), &wide) };
+    let small = |i| BufferRange { bytes: 4, ..place(BufferRef::Arena(i), &wide) };
     let short = |p: &mut Plan| p.dispatches[1] = planned(&engine, "tanh", &[(&wide, small(2)), (&wide, small(1))]);
     ensure!(matches!(refuse(&short), RuntimeError::Validation { .. }));
 

@@ -10,7 +10,7 @@ use hubel::{
     kernels::{Access, common},
     layers::Dense,
     ops::Elementwise,
-    passes::{Binding, BufferRef, Layout, Place, Plan, PlannedDispatch, Port},
+    passes::{Binding, BufferRange, BufferRef, Layout, Plan, PlannedDispatch, Port},
     prelude::Sequential,
     runtime::{Backend, Engine, External, RuntimeError, Session, Store},
     tensor::{Batch, DType, HostTensor},
@@ -34,12 +34,12 @@ fn engine() -> Engine {
     ENGINE.get_or_init(|| Engine::new().expect("tests need an adapter; mesa-vulkan-drivers has one")).clone()
 }
 
-fn place(buffer: BufferRef, ty: &TensorType) -> Place {
-    Place { buffer, offset: 0, bytes: ty.bytes(CAPACITY) }
+fn place(buffer: BufferRef, ty: &TensorType) -> BufferRange {
+    BufferRange { buffer, offset: 0, bytes: ty.bytes(CAPACITY) }
 }
 
 /// Plans `function` of tensors that each have a place; the last is the result.
-fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, Place)]) -> PlannedDispatch {
+fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange)]) -> PlannedDispatch {
     let op = Elementwise::named(function).expect("a function of the table");
     let (result, inputs) = tensors.split_last().expect("a result");
     let io = Io { inputs: inputs.iter().map(|t| t.0.clone()).collect(), outputs: vec![result.0.clone()] };
@@ -75,7 +75,7 @@ fn plan(arenas: Vec<u64>, dispatches: Vec<PlannedDispatch>, inputs: Vec<Port>, o
     })
 }
 
-fn port(name: &str, ty: &TensorType, place: Place) -> Port {
+fn port(name: &str, ty: &TensorType, place: BufferRange) -> Port {
     Port { name: name.into(), ty: ty.clone(), place }
 }
 
@@ -86,7 +86,7 @@ fn scaled(engine: &Engine, external: bool) -> Arc<Plan> {
     let at = |i: usize| if external { BufferRef::External(i) } else { BufferRef::Arena(i) };
     let arenas = vec![1024, 1024, 1024];
     let (px, py) = (place(at(0), &x), place(at(1), &x));
-    let pw = Place { buffer: BufferRef::Store { store: 0, chunk: 0 }, offset: 256, bytes: w.bytes(1) };
+    let pw = BufferRange { buffer: BufferRef::Store { store: 0, chunk: 0 }, offset: 256, bytes: w.bytes(1) };
     let pt = place(BufferRef::Arena(2), &x);
     let dispatches =
         vec![planned(engine, "mul", &[(&x, px), (&w, pw), (&x, pt)]), planned(engine, "tanh", &[(&x, pt), (&x, py)])];
@@ -133,7 +133,7 @@ fn halves(engine: &Engine, plus: &str, [from, to]: [u64; 2]) -> Arc<Plan> {
         fn main(@builtin(local_invocation_index) lane: u32) {{ y[lane] = x[lane] + {plus}; }}"
     );
     let ty = TensorType::f32([Batch, 64 / CAPACITY]);
-    let [x, y] = [from, to].map(|offset| Place { offset, ..place(BufferRef::Arena(0), &ty) });
+    let [x, y] = [from, to].map(|offset| BufferRange { offset, ..place(BufferRef::Arena(0), &ty) });
     let mut dispatch = planned(engine, "neg", &[(&ty, x), (&ty, y)]);
     dispatch.source = [common(), &kernel].concat().into();
     dispatch.grid = Grid::fixed(1);

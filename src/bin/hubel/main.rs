@@ -35,7 +35,7 @@ enum Command {
     Summary(summary::Arguments),
     /// Run a network on arrays (.npy) and write its outputs as arrays
     Run(run::Arguments),
-    /// Say what pictures show
+    /// Say what images show
     Predict(predict::Arguments),
     /// Compare each kernel of a network with its definition on this device
     Verify(verify::Arguments),

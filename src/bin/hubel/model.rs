@@ -24,7 +24,7 @@ pub struct ModelOptions {
     /// those of MNIST
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Height, width and channels of the pictures, instead of the network's own
+    /// Height, width and channels of the images, instead of the network's own
     #[arg(long, value_name = "H,W,C", value_parser = shape)]
     input_shape: Option<[usize; 3]>,
     /// Number of classes, instead of the network's own

@@ -3,8 +3,8 @@ use anyhow::{Context, Result, bail};
 use hubel::{
     cli::DeviceOptions,
     data::{
-        photo::{self, Filter},
         prepare,
+        preprocess::{self, Filter},
     },
     io::image,
     nn::models::Preprocessing,
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// PNG or JPEG pictures
+    /// PNG or JPEG images
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
     /// How many classes to show
@@ -26,17 +26,17 @@ pub struct Arguments {
     /// Class names, one a line, instead of the network's own
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// What the network wants done to pictures, where it comes from a file
+    /// What the network wants done to images, where it comes from a file
     #[arg(long, value_name = "identity|tf|torch|caffe|lite", value_parser = ["identity", "tf", "torch", "caffe", "lite"])]
     preprocessing: Option<String>,
-    /// Show the network the whole picture, not the middle in its aspect
+    /// Show the network the whole image, not the middle in its aspect
     #[arg(long)]
     whole: bool,
     #[command(flatten)]
     device: DeviceOptions,
 }
 
-/// Returns the classes of pictures with their probabilities.
+/// Returns the classes of images with their probabilities.
 pub fn find(arguments: &Arguments) -> Result<Found> {
     let loaded = arguments.model.load()?;
     if !loaded.trained {
@@ -45,7 +45,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     }
     let model = loaded.model;
     let shape = model.input_shape();
-    let [_, h, w, channels] = shape.dims()[..] else { bail!("the network takes {shape}, no pictures") };
+    let [_, h, w, channels] = shape.dims()[..] else { bail!("the network takes {shape}, no images") };
     let preprocessing = match (arguments.preprocessing.as_deref(), loaded.application) {
         (Some("identity"), _) => Preprocessing::Identity,
         (Some("tf"), _) => Preprocessing::Tf,
@@ -54,7 +54,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         (Some(_), _) => Preprocessing::Lite,
         (None, Some(_)) if loaded.torchvision => Preprocessing::Torch,
         (None, Some(application)) => application.preprocessing,
-        (None, None) => bail!("{}: say what it wants done to pictures, --preprocessing tf for example", loaded.name),
+        (None, None) => bail!("{}: say what it wants done to images, --preprocessing tf for example", loaded.name),
     };
     let names: Vec<String> = match &arguments.labels {
         Some(file) => {
@@ -68,12 +68,12 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     let mut net = model.inference(&engine, Batch::up_to(1))?;
     let (mut lines, mut objects) = (Vec::new(), Vec::new());
     for path in &arguments.images {
-        let (picture, shown) = (image::open(path)?, utf8(path)?);
+        let (image, shown) = (image::open(path)?, utf8(path)?);
         let sample = match preprocessing {
             // Digits as MNIST has them: bright on black, centred, with a border.
-            Preprocessing::Mnist => photo::pad(&prepare(&picture)?, [h, w])?,
-            _ if arguments.whole => photo::squeeze(&picture, [h, w, channels], filter)?,
-            _ => photo::crop(&picture, [h, w, channels], filter)?,
+            Preprocessing::Mnist => preprocess::pad(&prepare(&image)?, [h, w])?,
+            _ if arguments.whole => preprocess::squeeze(&image, [h, w, channels], filter)?,
+            _ => preprocess::crop(&image, [h, w, channels], filter)?,
         };
         let probabilities = net.predict(&preprocessing.apply(&sample)?)?.to_f32();
         let mut order: Vec<usize> = (0..probabilities.len()).collect();

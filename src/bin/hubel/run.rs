@@ -16,7 +16,7 @@ pub struct Arguments {
     output: PathBuf,
     /// Layers whose outputs are written too
     #[arg(long, value_name = "LAYER", value_delimiter = ',')]
-    taps: Vec<String>,
+    layers: Vec<String>,
     /// The most samples that are run together
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
@@ -49,9 +49,9 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
 
     let engine = engine(&arguments.device)?;
     let n = samples.first().and_then(|s| s.shape().first()).copied().unwrap_or(1);
-    let taps: Vec<&str> = arguments.taps.iter().map(String::as_str).collect();
+    let layers: Vec<&str> = arguments.layers.iter().map(String::as_str).collect();
     let batch = Batch::up_to(n.clamp(1, arguments.batch as usize));
-    let results = model.inference_with(&engine, batch, &taps)?.predict_many(&samples)?;
+    let results = model.inference_with(&engine, batch, &layers)?.predict_many(&samples)?;
     // A layer's name may come from a file: it names no folder.
     let plain = |name: &str| -> String {
         let name: String =

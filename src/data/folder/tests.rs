@@ -96,9 +96,9 @@ fn a_class_whose_name_is_no_utf_8_is_refused() {
 }
 
 #[test]
-fn streamed_pictures_are_those_that_are_loaded() {
+fn streamed_images_are_those_that_are_loaded() {
     let root = two();
-    put(&root, "b/broken.png", b"no picture");
+    put(&root, "b/broken.png", b"no image");
     let read = |stream| reader(&root).seed(2).validation_split(0.25).stream(stream).load().unwrap();
     let (loaded, streamed) = (read(false), read(true));
     assert_eq!((names(&streamed), &streamed.train_files), (names(&loaded), &loaded.train_files));
@@ -137,7 +137,7 @@ fn labels_follow_sorted_folders_and_files_their_samples() {
 }
 
 #[test]
-fn bands_keep_the_aspect_of_a_whole_picture() {
+fn bands_keep_the_aspect_of_a_whole_image() {
     let root = tempfile::tempdir().unwrap();
     put(&root, "a/wide.png", &encode(&[1, 2, 3, 4, 5, 6, 7, 8], [2, 4], Colour::L8, ImageFormat::Png));
     put(&root, "b/high.png", &encode(&[1, 2, 3, 4, 5, 6, 7, 8], [4, 2], Colour::L8, ImageFormat::Png));
@@ -294,13 +294,13 @@ fn mistakes_have_errors_that_name_them() {
     put(&root, "nobody/1.png", b"damaged");
     put(&root, "nobody/2.png", &grey(1)[..40]);
     let e = error(reader(&root));
-    assert!(e.flaw == Flaw::Picture && e.to_string().contains("`nobody`") && e.to_string().contains("got 2"), "{e}");
+    assert!(e.flaw == Flaw::Image && e.to_string().contains("`nobody`") && e.to_string().contains("got 2"), "{e}");
     put(&root, "nobody/3.png", &grey(9));
     assert_eq!(reader(&root).load().unwrap().skipped.len(), 2);
 }
 
 #[test]
-fn damaged_pictures_never_panic() {
+fn damaged_images_never_panic() {
     let noise: Vec<u8> = (0..24 * 24 * 3).map(|i| (i * i % 251) as u8).collect();
     let mut rng = Philox::new(1, Purpose::Test, 0);
     for format in [ImageFormat::Jpeg, ImageFormat::Png] {

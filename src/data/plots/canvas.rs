@@ -61,7 +61,7 @@ pub(super) fn viridis(x: f32) -> RGBColor {
 }
 
 pub(super) fn cannot_draw(why: impl std::fmt::Display) -> FormatError {
-    FormatError::new(Flaw::Picture, "the picture", "to draw it", why)
+    FormatError::new(Flaw::Image, "the image", "to draw it", why)
 }
 
 /// Returns a line of text as coverage with its width and height, the capitals in the middle of the height.
@@ -194,9 +194,9 @@ impl Canvas {
         }
     }
 
-    /// Draws a picture into a framed square of `side` dots, its aspect kept.
-    pub(super) fn picture(&mut self, picture: &HostTensor, x: i32, y: i32, side: i32) -> Result<(), FormatError> {
-        self.framed(&shown(picture)?, x, y, side);
+    /// Draws an image into a framed square of `side` dots, its aspect kept.
+    pub(super) fn image(&mut self, image: &HostTensor, x: i32, y: i32, side: i32) -> Result<(), FormatError> {
+        self.framed(&shown(image)?, x, y, side);
         Ok(())
     }
 
@@ -219,13 +219,13 @@ impl Canvas {
     }
 }
 
-/// Returns a picture's colours; floats are spread over the range that they take.
-pub(super) fn shown(picture: &HostTensor) -> Result<RgbImage, FormatError> {
-    if matches!(picture.data(), Data::U8(_)) {
-        return to_rgb(picture);
+/// Returns an image's colours; floats are spread over the range that they take.
+pub(super) fn shown(image: &HostTensor) -> Result<RgbImage, FormatError> {
+    if matches!(image.data(), Data::U8(_)) {
+        return to_rgb(image);
     }
-    let values = picture.to_f32();
+    let values = image.to_f32();
     let (low, high) = range(&values);
     let spread = values.iter().map(|x| (x - low) / (high - low)).collect();
-    to_rgb(&HostTensor::f32(picture.shape(), spread).map_err(cannot_draw)?)
+    to_rgb(&HostTensor::f32(image.shape(), spread).map_err(cannot_draw)?)
 }

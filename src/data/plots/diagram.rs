@@ -1,4 +1,4 @@
-//! Boxes joined by arrows, from the top down, as SVG and as pictures.
+//! Boxes joined by arrows, from the top down, as SVG and as images.
 
 use super::canvas::{BLUE, Canvas, FONT, INK, LINE, MARGIN, ORANGE, PALE, PAPER, TEXT, mask};
 use crate::io::FormatError;
@@ -186,8 +186,8 @@ impl<'b> Diagram<'b> {
         out
     }
 
-    /// Returns the diagram as a picture, or an error where it is too large for one.
-    pub fn picture(&self) -> Result<RgbImage, FormatError> {
+    /// Returns the diagram as an image, or an error where it is too large for one.
+    pub fn image(&self) -> Result<RgbImage, FormatError> {
         let mut canvas = Canvas::new(self.width.ceil() as i32, self.height.ceil() as i32)
             .map_err(|e| e.advise("write it as .svg, which has no largest size"))?;
         for &[start, end] in &self.lines {

@@ -1,4 +1,4 @@
-//! Pictures of results: learning curves, confusion matrix, mistakes, feature maps, filters, a
+//! Images of results: learning curves, confusion matrix, mistakes, feature maps, filters, a
 //! prediction, heat maps.
 
 mod canvas;
@@ -16,8 +16,8 @@ use canvas::{
     shown, viridis,
 };
 
-/// The most feature maps, or filters, or inputs of filters, that one layer's picture shows.
-const MOST_TILES: usize = 64;
+/// The most feature maps, or filters, or inputs of filters, that one layer's image shows.
+const MAX_TILES: usize = 64;
 
 /// Returns curves over the epochs: one panel for the series with `loss` in their names, one for the
 /// others (`learning_rate` left out); `val_` series are orange.
@@ -151,7 +151,7 @@ fn panel(area: &DrawingArea<BitMapBackend<'_>, Shift>, series: &[&(String, Vec<f
 pub fn confusion(matrix: &[Vec<u64>], classes: &[String]) -> Result<RgbImage, FormatError> {
     let n = matrix.len();
     if n == 0 || matrix.iter().any(|row| row.len() != n) {
-        return Err(FormatError::new(Flaw::Picture, "the confusion matrix", "a square of counts", format!("{n} rows")));
+        return Err(FormatError::new(Flaw::Image, "the confusion matrix", "a square of counts", format!("{n} rows")));
     }
     let cell = (600 / n as i32).clamp(2, 56);
     let named = cell >= 14 && classes.len() == n;
@@ -202,7 +202,7 @@ pub fn confusion(matrix: &[Vec<u64>], classes: &[String]) -> Result<RgbImage, Fo
     canvas.finish()
 }
 
-/// Returns up to 25 mistakes, five in a row: picture (h, w, 1) or (h, w, 3), class that the model chose,
+/// Returns up to 25 mistakes, five in a row: image (h, w, 1) or (h, w, 3), class that the model chose,
 /// class that is right, probability of the choice.
 pub fn mistakes(items: &[(HostTensor, usize, usize, f32)], classes: &[String]) -> Result<RgbImage, FormatError> {
     const TILE: i32 = 140;
@@ -217,7 +217,7 @@ pub fn mistakes(items: &[(HostTensor, usize, usize, f32)], classes: &[String]) -
     };
     for (i, (image, predicted, actual, probability)) in items.iter().enumerate() {
         let (x, y) = (MARGIN + i as i32 % columns * (TILE + 20), 70 + i as i32 / columns * (TILE + 64));
-        canvas.picture(image, x, y, TILE)?;
+        canvas.image(image, x, y, TILE)?;
         let said = format!("says {}, {:.0}%", name(*predicted), probability * 100.0);
         canvas.text(&said, x + TILE / 2, y + TILE + 14, TEXT - 1.0, ORANGE, HPos::Center)?;
         let is = format!("is {}", name(*actual));
@@ -226,7 +226,7 @@ pub fn mistakes(items: &[(HostTensor, usize, usize, f32)], classes: &[String]) -
     canvas.finish()
 }
 
-/// Returns a picture and what each layer makes of it: the first sample's channels of (n, h, w, c)
+/// Returns an image and what each layer makes of it: the first sample's channels of (n, h, w, c)
 /// or (n, c) tensors, dark for a layer's smallest value, bright for its largest.
 pub fn feature_maps(input: &HostTensor, layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError> {
     const WIDTH: i32 = 1000;
@@ -239,10 +239,10 @@ pub fn feature_maps(input: &HostTensor, layers: &[(String, HostTensor)]) -> Resu
             [n, c] if n > 0 => [1, 1, c],
             _ => {
                 let wanted = "a tensor (n, h, w, c) or (n, c)";
-                return Err(FormatError::new(Flaw::Picture, name, wanted, format!("{:?}", t.shape())));
+                return Err(FormatError::new(Flaw::Image, name, wanted, format!("{:?}", t.shape())));
             }
         };
-        let shown = c.min(MOST_TILES * if h * w == 1 { 4 } else { 1 });
+        let shown = c.min(MAX_TILES * if h * w == 1 { 4 } else { 1 });
         // Few channels get large tiles, many get small ones; a pixel is a whole number of dots.
         let room = WIDTH - LEFT - MARGIN;
         let target = if h * w == 1 { 14 } else { ((room + GAP) / shown.clamp(1, 8) as i32 - GAP).clamp(40, 112) };
@@ -254,7 +254,7 @@ pub fn feature_maps(input: &HostTensor, layers: &[(String, HostTensor)]) -> Resu
     let height = 70 + 130 + blocks.iter().map(|b| b.6 + 22).sum::<i32>() + 6;
     let mut canvas = Canvas::new(WIDTH, height)?;
     canvas.text("What each layer sees", MARGIN, 36, TITLE, INK, HPos::Left)?;
-    canvas.picture(input, LEFT, 70, 112)?;
+    canvas.image(input, LEFT, 70, 112)?;
     canvas.text("input", MARGIN, 70 + 14, TEXT, INK, HPos::Left)?;
     let mut y = 70 + 112 + 22;
     for (name, t, [h, w, c], shown, (tile_w, tile_h), columns, height) in blocks {
@@ -285,11 +285,11 @@ pub fn filters(layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError>
     for (name, t) in layers {
         let [kh, kw, ic, oc] = *t.shape() else {
             let wanted = "a tensor (kh, kw, in, out)";
-            return Err(FormatError::new(Flaw::Picture, name, wanted, format!("{:?}", t.shape())));
+            return Err(FormatError::new(Flaw::Image, name, wanted, format!("{:?}", t.shape())));
         };
         let rows = if ic == 3 { 1 } else { ic.min(16) };
-        let columns = oc.min(if rows == 1 { MOST_TILES } else { 32 });
-        let target = (960 / columns.clamp(1, MOST_TILES) as i32 - GAP).clamp(if rows > 1 { 24 } else { 40 }, 84);
+        let columns = oc.min(if rows == 1 { MAX_TILES } else { 32 });
+        let target = (960 / columns.clamp(1, MAX_TILES) as i32 - GAP).clamp(if rows > 1 { 24 } else { 40 }, 84);
         let (tile_w, tile_h) = fit(kh, kw, target);
         // A single row of many filters is wrapped.
         let across = ((1000 + GAP) / (tile_w + GAP)).max(1) as usize;
@@ -333,11 +333,11 @@ pub fn filters(layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError>
     canvas.finish()
 }
 
-/// Returns a picture beside bars of the classes' probabilities, the ten likeliest where there are more.
+/// Returns an image beside bars of the classes' probabilities, the ten likeliest where there are more.
 pub fn prediction(image: &HostTensor, classes: &[String], probabilities: &[f32]) -> Result<RgbImage, FormatError> {
     if classes.len() != probabilities.len() || classes.is_empty() {
         let (wanted, got) = (format!("{} probabilities", classes.len().max(1)), probabilities.len());
-        return Err(FormatError::new(Flaw::Picture, "the prediction", wanted, got));
+        return Err(FormatError::new(Flaw::Image, "the prediction", wanted, got));
     }
     let by_size = |a: &usize, b: &usize| probabilities[*b].total_cmp(&probabilities[*a]);
     let best = (0..classes.len()).min_by(by_size).unwrap_or(0);
@@ -354,7 +354,7 @@ pub fn prediction(image: &HostTensor, classes: &[String], probabilities: &[f32])
     let mut canvas = Canvas::new(bars_x + BARS + 92 + MARGIN, 64 + TILE + MARGIN)?;
     let title = format!("{}, {:.1}% sure", label(best), probabilities[best] * 100.0);
     canvas.text(&title, MARGIN, 34, TITLE, INK, HPos::Left)?;
-    canvas.picture(image, MARGIN, 64, TILE)?;
+    canvas.image(image, MARGIN, 64, TILE)?;
     let step = TILE / shown.len().max(6) as i32;
     for (row, &i) in shown.iter().enumerate() {
         let (y, p) = (64 + row as i32 * step, f64::from(probabilities[i].clamp(0.0, 1.0)));
@@ -368,7 +368,7 @@ pub fn prediction(image: &HostTensor, classes: &[String], probabilities: &[f32])
     canvas.finish()
 }
 
-/// Returns a picture (h, w, 1 or 3) under a heat map (h, w), half of each: dark violet for 0, yellow for the map's
+/// Returns an image (h, w, 1 or 3) under a heat map (h, w), half of each: dark violet for 0, yellow for the map's
 /// largest value (viridis). A batch of one is taken too.
 ///
 /// ```
@@ -379,12 +379,12 @@ pub fn prediction(image: &HostTensor, classes: &[String], probabilities: &[f32])
 /// assert!(shown.get_pixel(1, 1)[1] > shown.get_pixel(0, 0)[1]);
 /// # Ok::<(), hubel::Error>(())
 /// ```
-pub fn heat(picture: &HostTensor, map: &HostTensor) -> Result<RgbImage, FormatError> {
-    let mut rgb = shown(picture)?;
+pub fn heat(image: &HostTensor, map: &HostTensor) -> Result<RgbImage, FormatError> {
+    let mut rgb = shown(image)?;
     let (w, h) = (rgb.width() as usize, rgb.height() as usize);
     if !matches!(*map.shape(), [mh, mw] | [1, mh, mw] if (mh, mw) == (h, w)) {
         let got = format!("{:?}", map.shape());
-        return Err(FormatError::new(Flaw::Picture, "the heat map", format!("the picture's size, ({h}, {w})"), got));
+        return Err(FormatError::new(Flaw::Image, "the heat map", format!("the image's size, ({h}, {w})"), got));
     }
     let values = map.to_f32();
     let most = values.iter().filter(|x| x.is_finite()).fold(f32::MIN_POSITIVE, |m, &x| m.max(x));
@@ -395,14 +395,14 @@ pub fn heat(picture: &HostTensor, map: &HostTensor) -> Result<RgbImage, FormatEr
     Ok(rgb)
 }
 
-/// Returns a picture, and beside it the same under each of these heat maps, as [`heat`] shows them, with their names.
-pub fn heats(picture: &HostTensor, maps: &[(String, HostTensor)]) -> Result<RgbImage, FormatError> {
-    let plain = shown(picture)?;
+/// Returns an image, and beside it the same under each of these heat maps, as [`heat`] shows them, with their names.
+pub fn heats(image: &HostTensor, maps: &[(String, HostTensor)]) -> Result<RgbImage, FormatError> {
+    let plain = shown(image)?;
     let longest = plain.width().max(plain.height()).max(1) as i32;
     let side = longest * (336 / longest).max(1);
-    let mut tiles = vec![("the picture", plain)];
+    let mut tiles = vec![("the image", plain)];
     for (name, map) in maps {
-        tiles.push((name, heat(picture, map)?));
+        tiles.push((name, heat(image, map)?));
     }
     let mut canvas = Canvas::new(MARGIN + tiles.len() as i32 * (side + MARGIN), 56 + side + MARGIN)?;
     for (k, (name, rgb)) in tiles.iter().enumerate() {

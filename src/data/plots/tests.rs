@@ -2,13 +2,13 @@ use super::*;
 use crate::tensor::{Philox, Purpose};
 use std::sync::OnceLock;
 
-/// Keeps a picture where `HUBEL_PICTURES` names a folder, to be looked at.
-fn keep(name: &str, picture: &RgbImage) {
-    if let Some(folder) = std::env::var_os("HUBEL_PICTURES") {
-        crate::io::image::save(picture, std::path::Path::new(&folder).join(name)).unwrap();
+/// Keeps an image where `HUBEL_IMAGES` names a folder, to be looked at.
+fn keep(name: &str, image: &RgbImage) {
+    if let Some(folder) = std::env::var_os("HUBEL_IMAGES") {
+        crate::io::image::save(image, std::path::Path::new(&folder).join(name)).unwrap();
     }
-    let first = picture.get_pixel(0, 0);
-    assert!(picture.pixels().filter(|p| *p != first).count() > 500, "{name} is blank");
+    let first = image.get_pixel(0, 0);
+    assert!(image.pixels().filter(|p| *p != first).count() > 500, "{name} is blank");
 }
 
 fn noise(rng: &mut Philox, shape: &[usize]) -> HostTensor {
@@ -62,7 +62,7 @@ fn confusion_matrices_small_and_large() {
 }
 
 #[test]
-fn mistakes_and_predictions_show_the_picture() {
+fn mistakes_and_predictions_show_the_image() {
     let mistake = |i: usize| (digit(i), i % 10, i * 3 % 10, 0.5 + i as f32 / 60.0);
     keep("mistakes.png", &mistakes(&(0..25).map(mistake).collect::<Vec<_>>(), &names(10)).unwrap());
     mistakes(&[], &[]).unwrap();
@@ -73,7 +73,7 @@ fn mistakes_and_predictions_show_the_picture() {
 }
 
 #[test]
-fn heat_lies_over_pictures_of_its_size_only() {
+fn heat_lies_over_images_of_its_size_only() {
     let ramp = HostTensor::f32([1, 28, 28], (0..784).map(|i| i as f32).collect()).unwrap();
     keep("heats.png", &heats(&digit(0), &[("a ramp".into(), ramp.clone())]).unwrap());
     let black = HostTensor::u8([28, 28, 3], vec![0; 28 * 28 * 3]).unwrap();

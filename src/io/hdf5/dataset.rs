@@ -75,7 +75,7 @@ impl<'a> File<'a> {
         let cap = match &layout {
             Layout::Inside(bytes) => bytes.len() as u64,
             Layout::Whole { .. } => self.bytes.len() as u64,
-            _ => (self.bytes.len() as u64).saturating_mul(MOST_EXPANSION),
+            _ => (self.bytes.len() as u64).saturating_mul(MAX_EXPANSION),
         };
         let size = crate::io::checked_bytes(&what, &dims, ty.bytes(), cap)?;
         let raw: Cow<[u8]> = match layout {
@@ -196,7 +196,7 @@ impl<'a> File<'a> {
         }
         // What is stored says how much memory may be taken.
         let stored: u64 = chunks.iter().map(|c| c.2).fold(0, u64::saturating_add);
-        let expansion = if filters.contains(&1) { MOST_EXPANSION } else { 1 };
+        let expansion = if filters.contains(&1) { MAX_EXPANSION } else { 1 };
         let most = stored.saturating_mul(expansion);
         let size = crate::io::checked_bytes(what, dims, width, most)?;
         let chunk_bytes = crate::io::checked_bytes(what, chunk, width, most)?;

@@ -25,7 +25,7 @@ const MAX_MESSAGES: usize = 1 << 16;
 const MAX_RANK: usize = 32;
 const MAX_CHUNKS: usize = 1 << 20;
 /// How many times its packed size a chunk may unpack to: deflate reaches 1032.
-const MOST_EXPANSION: u64 = 1040;
+const MAX_EXPANSION: u64 = 1040;
 /// What a table takes for an entry at most, with the room that it keeps and the one it grows out of.
 const ENTRY_BYTES: u64 = 160;
 const UNDEFINED: u64 = u64::MAX;

@@ -1,6 +1,6 @@
 //! The gradient to the weights of a convolution of each channel alone.
 
-use super::plan::{MOST_TAPS, NOMINAL_BATCH, Plan, Slide};
+use super::plan::{MAX_TAPS, NOMINAL_BATCH, Plan, Slide};
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Grid, Slot},
     kernels::{
@@ -14,13 +14,13 @@ use std::fmt::Write as _;
 impl Filter {
     /// Returns the launches for a convolution of each channel alone, where its taps fit into one loop body.
     pub fn depthwise(&self, profile: &DeviceProfile) -> Option<Candidate> {
-        let few = self.kernel[0] * self.kernel[1] <= MOST_TAPS;
+        let few = self.kernel[0] * self.kernel[1] <= MAX_TAPS;
         (few && self.groups > 1 && self.groups == self.from_channels).then(|| filter(self, profile))
     }
 }
 
 /// Returns the way to compute the gradient to the weights of a convolution of each channel alone: every lane adds up
-/// all taps of its channel over every so manieth strip, and a second launch adds the lanes' sums in order.
+/// all taps of its channel over every `lanes`-th strip, and a second launch adds the lanes' sums in order.
 fn filter(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let w = Window {
         name: "conv2d_grad_weight",
@@ -34,15 +34,15 @@ fn filter(f: &Filter, profile: &DeviceProfile) -> Candidate {
         pads: f.pads,
         dilation: f.dilation,
         groups: f.from_channels,
-        pictures: f.pictures,
+        images: f.images,
     };
     let plan = Plan::new(&w, profile);
     let (rows, columns, m) = (&plan.rows, &plan.columns, plan.multiplier);
     let (vectors, strips) = (plan.vectors(), plan.strips());
     let wanted: usize = if profile.class == DeviceClass::Cpu { 64 } else { 16_384 };
-    let turns = f.pictures.times((strips * (plan.rows.size + plan.rows.back() + 1)) as u64);
-    let long = turns.at(LONG_BATCH).div_ceil(profile.max_turns / 2) as usize;
-    let parts = wanted.div_ceil(vectors).min(f.pictures.at(NOMINAL_BATCH) as usize * strips).max(long).max(1);
+    let iterations = f.images.times((strips * (plan.rows.size + plan.rows.back() + 1)) as u64);
+    let long = iterations.at(LONG_BATCH).div_ceil(profile.max_iterations / 2) as usize;
+    let parts = wanted.div_ceil(vectors).min(f.images.at(NOMINAL_BATCH) as usize * strips).max(long).max(1);
     let (row_products, products, whole) = (rows.row_products(), columns.products(), m == 1);
     let ([kh, kw], [p, q]) = (f.kernel, f.output);
     let elements = (kh * kw + usize::from(f.sums)) * vectors;
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let end_strip = {};
 ",
         parts * vectors,
-        wgsl_count(f.pictures.times(strips as u64)),
+        wgsl_count(f.images.times(strips as u64)),
         x = if whole { "S" } else { "f32" },
         lanes = plan.lanes,
     );
@@ -86,8 +86,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         t,
         "    let end_t = {}u;\n    for (var t = 0u; t < end_t; t++) {{
     let p = u32(row_out) + t * {}u;
-    let there = t < {}u && p < {p}u;
-    let line = i32((picture * {p}u + p) * {}u + c) + column_out * {vectors};",
+    let in_bounds = t < {}u && p < {p}u;
+    let line = i32((image * {p}u + p) * {}u + c) + column_out * {vectors};",
         rows.size + back,
         rows.phases,
         rows.size,
@@ -95,12 +95,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     );
     for o in 0..columns.size {
         let at = o * columns.phases;
-        let there = match columns.inside(columns.place(), o, q) {
-            (_, true) => "there".to_owned(),
-            _ => format!("(there && u32(column_out + {at}) < {q}u)"),
+        let in_bounds = match columns.inside(columns.place(), o, q) {
+            (_, true) => "in_bounds".to_owned(),
+            _ => format!("(in_bounds && u32(column_out + {at}) < {q}u)"),
         };
         let index = format!("u32(line + {})", at * vectors);
-        let _ = writeln!(t, "    let d{back}_{o} = select(V(0.0), unpack(dy[select(0u, {index}, {there})]), {there});");
+        let _ = writeln!(
+            t,
+            "    let d{back}_{o} = select(V(0.0), unpack(dy[select(0u, {index}, {in_bounds})]), {in_bounds});"
+        );
         if f.sums {
             let _ = writeln!(t, "    sum += d{back}_{o};");
         }
@@ -140,8 +143,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let grid = Grid::new(Count { fixed: (parts * vectors) as u64, per_sample: 0 }, plan.lanes as u32);
     // The last strip of a part that has one more than others.
     let rest = parts * (plan.rows.size + plan.rows.back() + 1);
-    let turns = Count { fixed: turns.fixed + rest as u64, ..turns };
-    let main = dispatch(w.name, &source, &[], grid, slots, None).turns(turns, parts as u64);
+    let iterations = Count { fixed: iterations.fixed + rest as u64, ..iterations };
+    let main = dispatch(w.name, &source, &[], grid, slots, None).iterations(iterations, parts as u64);
     let sums = if f.sums { f.to_channels } else { 0 };
     let elements = Count { fixed: (elements * plan.width) as u64, per_sample: 0 };
     let sum = split_sum(sums as u64, elements, parts as u64, &Finish::new(None, f.to_channels as u64), None);

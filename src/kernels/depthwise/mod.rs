@@ -1,4 +1,4 @@
-//! Depthwise convolution, pooling and their gradients: a lane slides down strips of pictures with the rows of sums, or of the
+//! Depthwise convolution, pooling and their gradients: a lane slides down strips of images with the rows of sums, or of the
 //! result's gradient, that are still open in registers, so that it loads each element of a strip once for all taps.
 //!
 //! Along an axis, with `back = (taps − 1) · dilation / stride`, step t of a strip reads the rows that later steps no
@@ -10,5 +10,5 @@ mod plan;
 mod slide;
 
 pub use plan::Slide;
-pub(super) use plan::{MOST_MADDS, MOST_TAPS, Plan};
+pub(super) use plan::{MAX_MADDS, MAX_TAPS, Plan};
 pub use slide::slide;

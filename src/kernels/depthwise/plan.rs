@@ -1,4 +1,4 @@
-//! How pictures are cut into strips, and what a step of a strip reads and closes.
+//! How images are cut into strips, and what a step of a strip reads and closes.
 
 use crate::{
     graph::{DeviceClass, DeviceProfile, wgsl_f32},
@@ -114,8 +114,8 @@ impl Axis {
     pub(super) fn inside(&self, (per_strip, first): (usize, i64), at: usize, end: usize) -> (bool, bool) {
         let all = (0..self.strips())
             .flat_map(|b| (0..self.phases).map(move |phase| first + (b * per_strip + phase + self.phases * at) as i64));
-        let there = all.map(|p| (0..end as i64).contains(&p)).collect::<Vec<_>>();
-        (there.contains(&true), !there.contains(&false))
+        let in_bounds = all.map(|p| (0..end as i64).contains(&p)).collect::<Vec<_>>();
+        (in_bounds.contains(&true), !in_bounds.contains(&false))
     }
 
     /// Returns the rows that a step reads, and the rows that it closes.
@@ -144,9 +144,9 @@ impl Axis {
 pub enum Slide {
     /// The sum of products with weights, input 1.
     Weighted,
-    /// The sum over the window's pixels, or those of them inside the picture, divided by their number.
+    /// The sum over the window's pixels, or those of them inside the image, divided by their number.
     Average {
-        /// Whether pixels outside the picture count, as zeros.
+        /// Whether pixels outside the image count, as zeros.
         padding: bool,
     },
     /// The largest value; NaN is the largest.
@@ -156,7 +156,7 @@ pub enum Slide {
 }
 
 impl Slide {
-    /// Returns what stands outside the picture.
+    /// Returns what stands outside the image.
     fn outside(self) -> &'static str {
         if self == Slide::Largest { "I(LOWEST)" } else { "V(0.0)" }
     }
@@ -180,13 +180,13 @@ pub(in crate::kernels) struct Plan<'a> {
 }
 
 /// The most taps that a loop body names.
-pub(in crate::kernels) const MOST_TAPS: usize = 256;
+pub(in crate::kernels) const MAX_TAPS: usize = 256;
 
 /// What one loop body may multiply, hold as open rows and read, in V: more take drivers long to compile and run no
 /// faster.
-pub(in crate::kernels) const MOST_MADDS: usize = 384;
-const MOST_OPEN: usize = 128;
-const MOST_READS: usize = 20;
+pub(in crate::kernels) const MAX_MADDS: usize = 384;
+const MAX_OPEN: usize = 128;
+const MAX_READS: usize = 20;
 
 impl<'a> Plan<'a> {
     pub(in crate::kernels) fn new(w: &'a Window, profile: &'a DeviceProfile) -> Self {
@@ -215,8 +215,7 @@ impl<'a> Plan<'a> {
             let open = axis.size * self.rows.open();
             let (reads_per_step, closes) = self.rows.steps();
             let reads = axis.products().iter().map(|p| p.0).collect::<BTreeSet<_>>().len() * reads_per_step;
-            let long =
-                axis.size * taps > MOST_MADDS || open > MOST_OPEN || reads > MOST_READS || (gpu && axis.size > 4);
+            let long = axis.size * taps > MAX_MADDS || open > MAX_OPEN || reads > MAX_READS || (gpu && axis.size > 4);
             if long && n < self.columns.results() {
                 continue;
             }
@@ -237,7 +236,7 @@ impl<'a> Plan<'a> {
         self.rows = self.rows.cut(wanted.div_ceil(lanes * if gpu { 1 } else { NOMINAL_BATCH }).clamp(1, most.max(1)));
     }
 
-    /// Returns strips of one picture.
+    /// Returns strips of one image.
     pub(in crate::kernels) fn strips(&self) -> usize {
         self.columns.strips() * self.columns.phases * self.rows.strips() * self.rows.phases
     }
@@ -252,14 +251,14 @@ fn pack(v: V) -> S { return v; }
         .to_owned()
     }
 
-    /// Returns statements that find the strip's place from `strip`, which counts strips of all pictures.
+    /// Returns statements that find the strip's place from `strip`, which counts strips of all images.
     pub(in crate::kernels) fn enter(&self) -> String {
         let (columns, rows) = (&self.columns, &self.rows);
         let (n_columns, n_rows) = (columns.strips() * columns.phases, rows.strips() * rows.phases);
         let mut t = format!(
             "    let column = strip % {n_columns}u;
     let row = strip / {n_columns}u % {n_rows}u;
-    let picture = strip / {}u;\n",
+    let image = strip / {}u;\n",
             n_columns * n_rows
         );
         for (name, axis) in [("row", rows), ("column", columns)] {
@@ -289,7 +288,7 @@ fn pack(v: V) -> S { return v; }
         let safe = (0..steps * reads).all(|at| rows.inside(rows.source(), at, h).1);
         let mut t = format!(
             "    let h{i} = u32(row_in + i32(t * {}u) + {});
-    let line{i} = i32((picture * {h}u + h{i}) * {} + {c}) + column_in * {channels};\n",
+    let line{i} = i32((image * {h}u + h{i}) * {} + {c}) + column_in * {channels};\n",
             reads * rows.phases,
             i * rows.phases,
             w * channels
@@ -314,23 +313,23 @@ fn pack(v: V) -> S { return v; }
             };
             let outside = how.outside();
             let index = format!("u32(line{i} + {})", j * columns.phases * channels);
-            let mut there = Vec::new();
+            let mut in_bounds = Vec::new();
             if !safe {
-                there.push(format!("h{i} < {h}u"));
+                in_bounds.push(format!("h{i} < {h}u"));
             }
             if !all {
-                there.push(format!("u32(column_in + {}) < {w}u", j * columns.phases));
+                in_bounds.push(format!("u32(column_in + {}) < {w}u", j * columns.phases));
             }
             let _ = if !some {
                 writeln!(t, "    let x{i}_{j} = {outside};")
-            } else if there.is_empty() {
+            } else if in_bounds.is_empty() {
                 writeln!(t, "    let x{i}_{j} = {};", value(&index))
             } else {
-                let there = there.join(" && ");
-                let value = value(&format!("select(0u, {index}, there{i}_{j})"));
+                let in_bounds = in_bounds.join(" && ");
+                let value = value(&format!("select(0u, {index}, in_bounds{i}_{j})"));
                 writeln!(
                     t,
-                    "    let there{i}_{j} = {there};\n    let x{i}_{j} = select({outside}, {value}, there{i}_{j});"
+                    "    let in_bounds{i}_{j} = {in_bounds};\n    let x{i}_{j} = select({outside}, {value}, in_bounds{i}_{j});"
                 )
             };
         }
@@ -342,7 +341,7 @@ fn pack(v: V) -> S { return v; }
         format!(" * {}", wgsl_f32(1.0 / (self.w.kernel[0] * self.w.kernel[1]) as f32))
     }
 
-    /// Returns the number of pixels inside the picture of the window at position `at` along an axis.
+    /// Returns the number of pixels inside the image of the window at position `at` along an axis.
     pub(super) fn inside_window(&self, axis: usize, at: &str) -> String {
         let Window { kernel, strides, pads, from, to, transposed, .. } = self.w;
         let first = format!("{at} * {} - {}", strides[axis], pads[axis]);

@@ -19,7 +19,7 @@ pub fn slide(w: &Window, how: Slide, profile: &DeviceProfile, epilogue: Option<&
     let row_products = rows.row_products();
     let products = columns.products();
     let (whole, weighted) = (m == 1, how == Slide::Weighted);
-    // Averages over the pixels inside the picture divide sums, or shares where transposed, by their number.
+    // Averages over the pixels inside the image divide sums, or shares where transposed, by their number.
     let counted = how == Slide::Average { padding: false };
     let mut t = plan.header();
     let _ = write!(
@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         weights = if weighted { "@group(0) @binding(2) var<storage, read> w: array<S>;\n" } else { "" },
         last = if weighted { 3 } else { 2 },
         lanes = plan.lanes,
-        items = wgsl_count(w.pictures.times((vectors * strips) as u64)),
+        items = wgsl_count(w.images.times((vectors * strips) as u64)),
     );
     t.push_str(&plan.enter());
     // Several channels for each result: their weights do not fit into registers.
@@ -102,7 +102,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             t,
             "    let p{e} = u32(row_out + (i32(t) - {back}) * {} + {});
     if (t >= {back}u && p{e} < {to_h}u) {{
-    let line_out{e} = i32((picture * {to_h}u + p{e}) * {}u + c) + column_out * {vectors};",
+    let line_out{e} = i32((image * {to_h}u + p{e}) * {}u + c) + column_out * {vectors};",
             closes * rows.phases,
             e * rows.phases,
             to_w * vectors
@@ -143,12 +143,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     }
     t.push_str("    }\n}\n");
     let source = widen(&t, plan.width, profile);
-    let grid = Grid::new(w.pictures.times((vectors * strips) as u64), plan.lanes as u32);
+    let grid = Grid::new(w.images.times((vectors * strips) as u64), plan.lanes as u32);
     let mut slots = vec![Slot::input(0), Slot::output(0)];
     if weighted {
         slots.insert(1, Slot::input(1));
     }
-    let turns = Count { fixed: (steps * if many { m + 1 } else { 1 }) as u64, per_sample: 0 };
-    let dispatch = dispatch(w.name, &source, &[], grid, slots, epilogue).turns(turns, 1);
+    let iterations = Count { fixed: (steps * if many { m + 1 } else { 1 }) as u64, per_sample: 0 };
+    let dispatch = dispatch(w.name, &source, &[], grid, slots, epilogue).iterations(iterations, 1);
     Candidate::single(plan.variant("strips"), dispatch)
 }

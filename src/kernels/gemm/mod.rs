@@ -5,18 +5,18 @@
 //! neither barriers nor workgroup memory. The one for graphics processors (`shared`) stages both sides in workgroup
 //! memory.
 
-mod filter;
+mod dgrad_strided;
+mod direct_channels;
+mod direct_rows;
 mod product;
-mod row;
+mod registers;
 mod select;
-mod shared;
-mod spread;
-mod strip;
-mod tile;
+mod shared_memory;
+mod wgrad;
 mod window;
 
-pub use filter::Filter;
 pub(super) use product::{Finish, LOAD, MADD, STORE, split_sum};
 pub use product::{LONG_BATCH, Loop, Operand, Place, Product, count_product, declare, loop_end, read, wgsl_count};
 pub use select::{lower, lower_with, window};
+pub use wgrad::Filter;
 pub use window::Window;

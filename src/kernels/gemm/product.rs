@@ -11,7 +11,7 @@ use crate::{
 use std::fmt::Write as _;
 
 /// Turns of loops that a part of a sum takes at least: partial sums that are added in turn round less than one long sum.
-pub(super) const LEAST_TURNS: u64 = 16;
+pub(super) const MIN_ITERATIONS: u64 = 16;
 
 /// The batch for which tiles are chosen; every batch runs.
 pub(super) const NOMINAL_BATCH: usize = 64;
@@ -227,7 +227,7 @@ pub(super) fn candidate(
     product: &Product,
     variant: String,
     tile: Tile,
-    turns: Count,
+    iterations: Count,
     epilogue: Option<&Epilogue>,
     kernel: impl Fn(&Finish, bool) -> String,
 ) -> Candidate {
@@ -252,7 +252,7 @@ pub(super) fn candidate(
     }
     let body = declarations + &kernel(&finish, split);
     let main = dispatch(product.name, &body, &[], grid(product, tile), slots, epilogue.filter(|_| !split));
-    let main = main.turns(turns, splits);
+    let main = main.iterations(iterations, splits);
     if !split {
         return Candidate::single(variant, main);
     }
@@ -308,44 +308,44 @@ pub(super) fn fastest<T>(ways: impl Iterator<Item = T>, time: impl Fn(&T) -> f64
 }
 
 /// Returns whether a workgroup of 8 is one subgroup on a processor: there a broadcast costs less than a load.
-pub(super) fn lanes_of_eight(profile: &DeviceProfile) -> bool {
+pub(super) fn has_eight_lanes(profile: &DeviceProfile) -> bool {
     profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8
 }
 
-/// Most stores of a kernel's text: more of them are made by at most [`MOST_TURNS`] turns of a loop.
-pub(super) const MOST_STORES: usize = 32;
+/// Most stores of a kernel's text: more of them are made by at most [`MAX_ITERATIONS`] iterations of a loop.
+pub(super) const MAX_STORES: usize = 32;
 /// Between how many sums a turn of that loop chooses; a launch states them with its own.
-pub(super) const MOST_TURNS: u64 = 8;
+pub(super) const MAX_ITERATIONS: u64 = 8;
 
 /// Writes the stores of sums, which `store` makes of an expression of their number along the outer axis and of the values
 /// along the inner one.
 ///
 /// llvmpipe makes several blocks of a store, and its compiler takes quadratic time for blocks: many sums are stored by a
 /// loop that chooses them, whose end the compiler does not know, else it would unroll it.
-pub(in crate::kernels) fn store_in_turns(
+pub(in crate::kernels) fn looped_store(
     t: &mut String,
     [outer, inner]: [usize; 2],
     sum: impl Fn(usize, usize) -> String,
     store: impl Fn(&mut String, &str, &[String]),
 ) {
-    let turns = if outer * inner <= MOST_STORES { 1 } else { outer.min(MOST_TURNS as usize) };
-    let each = outer.div_ceil(turns);
-    let turns = outer.div_ceil(each);
-    let bits = turns.next_power_of_two().ilog2();
-    if turns > 1 {
-        let _ = writeln!(t, "    let end_turn = {turns}u * counts.z;");
+    let iterations = if outer * inner <= MAX_STORES { 1 } else { outer.min(MAX_ITERATIONS as usize) };
+    let each = outer.div_ceil(iterations);
+    let iterations = outer.div_ceil(each);
+    let bits = iterations.next_power_of_two().ilog2();
+    if iterations > 1 {
+        let _ = writeln!(t, "    let end_turn = {iterations}u * counts.z;");
         t.push_str("    for (var turn = 0u; turn < end_turn; turn++) {\n");
         for bit in 0..bits {
             let _ = writeln!(t, "    let turn_{bit} = (turn & {}u) != 0u;", 1 << bit);
         }
     }
     for o in 0..each {
-        let _ = match turns {
+        let _ = match iterations {
             1 => writeln!(t, "    let o_{o} = {o}u;"),
             _ => writeln!(t, "    let o_{o} = min(turn * {each}u + {o}u, {}u);", outer - 1),
         };
         let chosen = |i: usize| {
-            let all = (0..turns).map(|turn| sum((turn * each + o).min(outer - 1), i)).collect();
+            let all = (0..iterations).map(|turn| sum((turn * each + o).min(outer - 1), i)).collect();
             (0..bits).fold(all, |level: Vec<String>, bit| {
                 let one = |pair: &[String]| match pair {
                     [a, b] => format!("select({a}, {b}, turn_{bit})"),
@@ -360,7 +360,7 @@ pub(in crate::kernels) fn store_in_turns(
         }
         store(t, &format!("o_{o}"), &values);
     }
-    if turns > 1 {
+    if iterations > 1 {
         t.push_str("    }\n");
     }
 }
@@ -400,8 +400,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 ",
         finish.load_column("0", &format!("i % {columns}u"))
     );
-    let turns = Count { fixed: splits, per_sample: 0 };
-    dispatch("split_sum", &t, &[], Grid::new(elements, 64), slots, epilogue).turns(turns, 1)
+    let iterations = Count { fixed: splits, per_sample: 0 };
+    dispatch("split_sum", &t, &[], Grid::new(elements, 64), slots, epilogue).iterations(iterations, 1)
 }
 
 /// Returns the declaration of an input of `elements` 32-bit floats as a uniform buffer, and a function `NAME_at` that
@@ -430,10 +430,10 @@ pub(in crate::kernels) fn declare_pair(binding: usize, name: &str) -> String {
 }
 
 /// Returns an element of an input, 0 where it is not there; with `pair` as a vector of it and the next one.
-pub fn read(input: &str, index: &str, there: Option<&str>, pair: bool) -> String {
+pub fn read(input: &str, index: &str, in_bounds: Option<&str>, pair: bool) -> String {
     let (value, zero) =
         if pair { (format!("{input}_pair({index})"), "vec2<f32>()") } else { (format!("{input}[{index}]"), "0.0") };
-    there.map_or(value.clone(), |there| format!("select({zero}, {value}, {there})"))
+    in_bounds.map_or(value.clone(), |in_bounds| format!("select({zero}, {value}, {in_bounds})"))
 }
 
 /// Returns the declaration of a read-only input of 32-bit floats.

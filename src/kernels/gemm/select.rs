@@ -1,12 +1,11 @@
 //! Which tile cores compute a product or slide a window, the fastest by their estimates first.
 
 use super::{
+    dgrad_strided::Spread,
+    direct_channels::Row,
+    direct_rows::Strip,
     product::{Loop, Operand, Product, declare, read, wgsl_count},
-    row::Row,
-    shared,
-    spread::Spread,
-    strip::Strip,
-    tile,
+    registers, shared_memory,
     window::Window,
 };
 use crate::{
@@ -27,18 +26,18 @@ pub fn lower_with(
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Vec<Candidate> {
-    let own = [tile::register_tiles(product, profile, epilogue)];
+    let own = [registers::register_tiles(product, profile, epilogue)];
     let mut candidates: Vec<(f64, Candidate)> = own.into_iter().chain(rivals).collect();
     candidates.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     let mut candidates = candidates.into_iter().map(|(_, c)| c).collect();
-    shared::add(&mut candidates, product, profile, epilogue);
+    shared_memory::add(&mut candidates, product, profile, epilogue);
     candidates
 }
 
 /// Returns ways to slide a window, the one that needs no timing first.
 pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
     let depthwise = w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels };
-    if depthwise && w.kernel[0] * w.kernel[1] <= depthwise::MOST_TAPS {
+    if depthwise && w.kernel[0] * w.kernel[1] <= depthwise::MAX_TAPS {
         return vec![depthwise::slide(w, Slide::Weighted, profile, epilogue)];
     }
     let [phase_h, phase_w] = [w.phases(0), w.phases(1)];
@@ -67,14 +66,14 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
             let iw = w.source(1, &format!("{name}_w"), "s");
             format!(
                 "    let {name}_y = u32({ih});\n    let {name}_x = u32({iw});
-    let {name}_there = {name}_y < {from_h}u && {name}_x < {from_w}u;
-    let {name}_o = select(0u, (({name}_n * {from_h}u + {name}_y) * {from_w}u + {name}_x) * {pitch}u{}, {name}_there);\n",
+    let {name}_in_bounds = {name}_y < {from_h}u && {name}_x < {from_w}u;
+    let {name}_o = select(0u, (({name}_n * {from_h}u + {name}_y) * {from_w}u + {name}_x) * {pitch}u{}, {name}_in_bounds);\n",
                 group(channels)
             )
         }
         _ => String::new(),
     };
-    let pixel_value = |name: &str, pair| read("x", &format!("{name}_o + c"), Some(&format!("{name}_there")), pair);
+    let pixel_value = |name: &str, pair| read("x", &format!("{name}_o + c"), Some(&format!("{name}_in_bounds")), pair);
     let weight_enter = |level: usize, name: &str, index: &str| match (level, w.transposed) {
         (2, false) => format!("    let {name}_o = tap_offset(r, s) + {index}{};\n", group(to_channels)),
         (2, true) => format!("    let {name}_o = tap_offset(r, s) + {index} * {pitch}u{};\n", group(channels)),
@@ -91,7 +90,7 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         let n = per_h * per_w;
         let place = format!("((({row} / {n}u) * {to_h}u + {h}) * {to_w}u + {width})");
         let place = if grouped { format!("({place} * {groups}u + group)") } else { place };
-        let rows = wgsl_count(w.pictures.times(n as u64));
+        let rows = wgsl_count(w.images.times(n as u64));
         (place, format!("{row} < {rows} && {h} < {to_h}u && {width} < {to_w}u"))
     };
     let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
@@ -111,7 +110,7 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
             phase_w * groups
         ),
         rows: Operand {
-            extent: w.pictures.times((per_h * per_w) as u64),
+            extent: w.images.times((per_h * per_w) as u64),
             enter: &pixel_enter,
             value: &pixel_value,
             pairs: even_from.then_some("x"),

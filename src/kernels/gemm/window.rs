@@ -1,11 +1,11 @@
-//! A window that slides over pictures: its sizes, and where its taps read.
+//! A window that slides over images: its sizes, and where its taps read.
 
-use super::product::MOST_TURNS;
+use super::product::MAX_ITERATIONS;
 use crate::tensor::Count;
 
-/// A kernel that slides over pictures, forward or transposed.
+/// A kernel that slides over images, forward or transposed.
 ///
-/// Input 0 is the pictures to read, NHWC; input 1 the weights: (height, width, from / groups, to) forward and
+/// Input 0 is the images to read, NHWC; input 1 the weights: (height, width, from / groups, to) forward and
 /// (height, width, to / groups, from) transposed. Forward, result position `o` reads `o · stride + tap · dilation − pad`;
 /// transposed, it reads the `i` for which `i · stride + tap · dilation − pad = o`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,7 +14,7 @@ pub struct Window {
     pub name: &'static str,
     /// Whether positions are the other way round.
     pub transposed: bool,
-    /// Size of the pictures that are read.
+    /// Size of the images that are read.
     pub from: [usize; 2],
     /// Size of the result.
     pub to: [usize; 2],
@@ -32,8 +32,8 @@ pub struct Window {
     pub dilation: [usize; 2],
     /// Groups of channels, each convolved alone.
     pub groups: usize,
-    /// Number of pictures.
-    pub pictures: Count,
+    /// Number of images.
+    pub images: Count,
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -41,9 +41,9 @@ fn gcd(a: usize, b: usize) -> usize {
 }
 
 impl Window {
-    /// Returns the turns of loops over rows of taps and channels, and of the stores.
-    pub(super) fn turns(&self) -> Count {
-        Count { fixed: (self.kernel[0] * (1 + self.from_channels)) as u64 + MOST_TURNS, per_sample: 0 }
+    /// Returns the iterations of loops over rows of taps and channels, and of the stores.
+    pub(super) fn iterations(&self) -> Count {
+        Count { fixed: (self.kernel[0] * (1 + self.from_channels)) as u64 + MAX_ITERATIONS, per_sample: 0 }
     }
 
     /// Returns the number of tap phases along an axis: result positions of one phase share their taps.
@@ -91,7 +91,7 @@ impl Window {
         if self.transposed { pixel + self.pads[1] as i64 - tap } else { pixel * stride + tap - self.pads[1] as i64 }
     }
 
-    /// Returns statements for the rows of taps, from `first_r` to `end_r`, that lie inside the picture; with
+    /// Returns statements for the rows of taps, from `first_r` to `end_r`, that lie inside the image; with
     /// `by_lane` for the row of any lane.
     pub(super) fn tap_rows(&self, by_lane: bool) -> String {
         let (taps, from, pad, dilation) = (self.kernel[0], self.from[0], self.pads[0], self.dilation[0]);
@@ -113,7 +113,7 @@ impl Window {
         )
     }
 
-    /// Returns whether all taps of all rows lie inside the picture.
+    /// Returns whether all taps of all rows lie inside the image.
     pub(super) fn rows_inside(&self) -> bool {
         let last = (self.kernel[0] - 1) * self.dilation[0];
         if self.transposed {

@@ -1,4 +1,4 @@
-//! Pictures changed at random in training, each in its own way; in evaluation they stay as they are.
+//! Images changed at random in training, each in its own way; in evaluation they stay as they are.
 
 use super::{DataFormat, image, layer, resizing::of_aspect};
 use crate::{
@@ -40,7 +40,7 @@ impl From<[f32; 2]> for Factor {
     }
 }
 
-/// Which way pictures are mirrored.
+/// Which way images are mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FlipMode {
@@ -52,16 +52,16 @@ pub enum FlipMode {
     HorizontalAndVertical,
 }
 
-/// Returns height, width and channels of pictures with their channels last.
-fn pictures(scope: &Scope, op: &str, format: DataFormat, x: Value) -> Result<[usize; 3], OpError> {
+/// Returns height, width and channels of images with their channels last.
+fn images(scope: &Scope, op: &str, format: DataFormat, x: Value) -> Result<[usize; 3], OpError> {
     if format == DataFormat::ChannelsFirst {
-        return Err(OpError::new(op, "channels_last", "channels_first", "permute the pictures in front of it"));
+        return Err(OpError::new(op, "channels_last", "channels_first", "permute the images in front of it"));
     }
     let shape = image(scope.graph, op, x)?;
     Ok([shape.dims()[1], shape.dims()[2], shape.dims()[3]])
 }
 
-/// Draws numbers for the pictures of a layer, (N, 1) each.
+/// Draws numbers for the images of a layer, (N, 1) each.
 struct Draws<'s, 'g> {
     scope: &'s mut Scope<'g>,
     x: Value,
@@ -78,7 +78,7 @@ impl<'s, 'g> Draws<'s, 'g> {
         self.scope.graph
     }
 
-    /// Returns a number for each picture, uniform between two; the next call draws others.
+    /// Returns a number for each image, uniform between two; the next call draws others.
     fn uniform(&mut self, [low, high]: [f32; 2]) -> Result<Value, OpError> {
         if low > high {
             let got = format!("{low} to {high}");
@@ -90,7 +90,7 @@ impl<'s, 'g> Draws<'s, 'g> {
         self.scope.graph.random(Draw::Uniform { low, high }, &shape, &name)
     }
 
-    /// Returns 1 or 0 for each picture, one as likely as the other.
+    /// Returns 1 or 0 for each image, one as likely as the other.
     fn coin(&mut self) -> Result<Value, OpError> {
         let u = self.uniform([0.0, 1.0])?;
         let half = self.g().constant(0.5)?;
@@ -118,7 +118,7 @@ impl<'s, 'g> Draws<'s, 'g> {
 }
 
 layer! {
-    /// Mirrors each picture with a chance of one half in training (Keras `RandomFlip`).
+    /// Mirrors each image with a chance of one half in training (Keras `RandomFlip`).
     ///
     /// ```
     /// use hubel::{nn::FlipMode, layers::*, prelude::*};
@@ -142,7 +142,7 @@ impl RandomFlip {
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let [h, w, _] = pictures(scope, "random_flip", self.data_format, inputs[0])?;
+        let [h, w, _] = images(scope, "random_flip", self.data_format, inputs[0])?;
         if scope.mode == Mode::Inference {
             return Ok(inputs.to_vec());
         }
@@ -155,13 +155,13 @@ impl RandomFlip {
         let across = axis(self.mode != FlipMode::Vertical, w)?;
         let down = axis(self.mode != FlipMode::Horizontal, h)?;
         let (interpolation, fill_mode) = (Interpolation::Nearest, FillMode::Nearest);
-        let how = Affine2d { size: [h, w], interpolation, fill_mode, fill_value: 0.0 };
-        draws.map([across[0], zero, across[1], zero, down[0], down[1]], how)
+        let config = Affine2d { size: [h, w], interpolation, fill_mode, fill_value: 0.0 };
+        draws.map([across[0], zero, across[1], zero, down[0], down[1]], config)
     }
 }
 
 layer! {
-    /// Turns each picture about its middle in training by a random share of a full turn, counter-clockwise where it is
+    /// Turns each image about its middle in training by a random share of a full turn, counter-clockwise where it is
     /// positive (Keras `RandomRotation`).
     ///
     /// ```
@@ -174,7 +174,7 @@ layer! {
         new factor: Factor = Factor::Within(0.1),
         /// Returns the layer for this order of axes; only channels last can be done.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with this outside of pictures.
+        /// Returns the layer with this outside of images.
         set fill_mode: FillMode = FillMode::Reflect,
         /// Returns the layer with this number outside, for [`FillMode::Constant`].
         set fill_value: f32 = 0.0,
@@ -186,13 +186,13 @@ layer! {
 }
 
 impl RandomRotation {
-    /// Returns a layer that turns by so much of a full turn, or by a share from a range.
+    /// Returns a layer that iterations by so much of a full turn, or by a share from a range.
     pub fn new(factor: impl Into<Factor>) -> Self {
         RandomRotation { factor: factor.into(), ..Self::default() }
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let [h, w, _] = pictures(scope, "random_rotation", self.data_format, inputs[0])?;
+        let [h, w, _] = images(scope, "random_rotation", self.data_format, inputs[0])?;
         if scope.mode == Mode::Inference {
             return Ok(inputs.to_vec());
         }
@@ -214,7 +214,7 @@ impl RandomRotation {
 }
 
 layer! {
-    /// Moves each picture in training by random shares of its height and width, down and right where they are positive
+    /// Moves each image in training by random shares of its height and width, down and right where they are positive
     /// (Keras `RandomTranslation`).
     ///
     /// ```
@@ -228,7 +228,7 @@ layer! {
         new width_factor: Factor = Factor::Within(0.1),
         /// Returns the layer for this order of axes; only channels last can be done.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with this outside of pictures.
+        /// Returns the layer with this outside of images.
         set fill_mode: FillMode = FillMode::Reflect,
         /// Returns the layer with this number outside, for [`FillMode::Constant`].
         set fill_value: f32 = 0.0,
@@ -247,7 +247,7 @@ impl RandomTranslation {
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let [h, w, _] = pictures(scope, "random_translation", self.data_format, inputs[0])?;
+        let [h, w, _] = images(scope, "random_translation", self.data_format, inputs[0])?;
         if scope.mode == Mode::Inference {
             return Ok(inputs.to_vec());
         }
@@ -261,7 +261,7 @@ impl RandomTranslation {
 }
 
 layer! {
-    /// Enlarges or shrinks each picture about its middle in training: at a factor of 0.2 it shrinks to a 1.2th, at −0.2
+    /// Enlarges or shrinks each image about its middle in training: at a factor of 0.2 it shrinks to a 1.2th, at −0.2
     /// it grows (Keras `RandomZoom`).
     ///
     /// ```
@@ -276,7 +276,7 @@ layer! {
         into width_factor: Option<Factor> = None,
         /// Returns the layer for this order of axes; only channels last can be done.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with this outside of pictures.
+        /// Returns the layer with this outside of images.
         set fill_mode: FillMode = FillMode::Reflect,
         /// Returns the layer with this number outside, for [`FillMode::Constant`].
         set fill_value: f32 = 0.0,
@@ -294,7 +294,7 @@ impl RandomZoom {
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let [h, w, _] = pictures(scope, "random_zoom", self.data_format, inputs[0])?;
+        let [h, w, _] = images(scope, "random_zoom", self.data_format, inputs[0])?;
         if scope.mode == Mode::Inference {
             return Ok(inputs.to_vec());
         }
@@ -308,12 +308,12 @@ impl RandomZoom {
         let [x, y] = [w, h].map(|n| (n as f32 - 1.0) / 2.0);
         let (to_x, to_y) = (draws.line(columns, -x, x)?, draws.line(rows, -y, y)?);
         let Self { interpolation, fill_mode, fill_value, .. } = *self;
-        let how = Affine2d { size: [h, w], interpolation, fill_mode, fill_value };
-        draws.map([columns, zero, to_x, zero, rows, to_y], how)
+        let config = Affine2d { size: [h, w], interpolation, fill_mode, fill_value };
+        draws.map([columns, zero, to_x, zero, rows, to_y], config)
     }
 }
 
-/// Returns parts of pictures, enlarged where they are smaller than `size`.
+/// Returns parts of images, enlarged where they are smaller than `size`.
 fn cut(g: &mut Graph, op: &str, x: Value, parts: [Part; 2], size: [usize; 2]) -> Result<Vec<Value>, OpError> {
     if size.contains(&0) {
         let got = format!("{}×{}", size[0], size[1]);
@@ -324,7 +324,7 @@ fn cut(g: &mut Graph, op: &str, x: Value, parts: [Part; 2], size: [usize; 2]) ->
     Ok(vec![if parts.map(|p| p.size) == size { part } else { g.resize2d(part, size, Interpolation::Bilinear)? }])
 }
 
-/// Returns the middle of pictures; of smaller ones the largest part with the proportions of `size`, enlarged.
+/// Returns the middle of images; of smaller ones the largest part with the proportions of `size`, enlarged.
 fn middle(g: &mut Graph, op: &str, x: Value, [h, w]: [usize; 2], size: [usize; 2]) -> Result<Vec<Value>, OpError> {
     let parts = match (h.checked_sub(size[0]), w.checked_sub(size[1])) {
         (Some(rows), Some(columns)) => [Part::new(rows / 2, size[0]), Part::new(columns / 2, size[1])],
@@ -334,9 +334,9 @@ fn middle(g: &mut Graph, op: &str, x: Value, [h, w]: [usize; 2], size: [usize; 2
 }
 
 layer! {
-    /// Cuts a part out of each picture, in training at a random place of its own where pictures are larger along both
-    /// axes, else in the middle (Keras `RandomCrop`, which has one place for a batch, and whole pictures in evaluation);
-    /// smaller pictures are enlarged.
+    /// Cuts a part out of each image, in training at a random place of its own where images are larger along both
+    /// axes, else in the middle (Keras `RandomCrop`, which has one place for a batch, and whole images in evaluation);
+    /// smaller images are enlarged.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -361,7 +361,7 @@ impl RandomCrop {
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let [h, w, _] = pictures(scope, "random_crop", self.data_format, inputs[0])?;
+        let [h, w, _] = images(scope, "random_crop", self.data_format, inputs[0])?;
         let size = [self.height, self.width];
         if scope.mode == Mode::Inference {
             return middle(scope.graph, "random_crop", inputs[0], [h, w], size);
@@ -382,13 +382,13 @@ impl RandomCrop {
         };
         let (down, right) = (offset(margins[0])?, offset(margins[1])?);
         let (interpolation, fill_mode) = (Interpolation::Nearest, FillMode::Nearest);
-        let how = Affine2d { size, interpolation, fill_mode, fill_value: 0.0 };
-        draws.map([one, zero, right, zero, one, down], how)
+        let config = Affine2d { size, interpolation, fill_mode, fill_value: 0.0 };
+        draws.map([one, zero, right, zero, one, down], config)
     }
 }
 
 layer! {
-    /// Cuts the middle out of pictures; of smaller ones the largest part with the proportions of the result, enlarged
+    /// Cuts the middle out of images; of smaller ones the largest part with the proportions of the result, enlarged
     /// (Keras `CenterCrop`).
     ///
     /// ```
@@ -412,12 +412,12 @@ impl CenterCrop {
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let [h, w, _] = pictures(scope, "center_crop", self.data_format, inputs[0])?;
+        let [h, w, _] = images(scope, "center_crop", self.data_format, inputs[0])?;
         middle(scope.graph, "center_crop", inputs[0], [h, w], [self.height, self.width])
     }
 }
 
-/// Returns the numbers of each picture, (N, 1), beside its pixels.
+/// Returns the numbers of each image, (N, 1), beside its pixels.
 fn beside_pixels(g: &mut Graph, x: Value, numbers: Value) -> Result<Value, OpError> {
     let shape = g.shape(x).with_row(&[1, 1, 1]);
     g.reshape(numbers, shape)
@@ -425,7 +425,7 @@ fn beside_pixels(g: &mut Graph, x: Value, numbers: Value) -> Result<Value, OpErr
 
 layer! {
     /// Multiplies in training each channel's distance from its mean, which stays, by a random factor from 1 − lower to
-    /// 1 + upper for each picture, held within `value_range` (Keras `RandomContrast`); as in Keras 3.15 a number alone is
+    /// 1 + upper for each image, held within `value_range` (Keras `RandomContrast`); as in Keras 3.15 a number alone is
     /// the upper one, the lower one is then 0.
     ///
     /// ```
@@ -453,7 +453,7 @@ impl RandomContrast {
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let x = inputs[0];
-        pictures(scope, "random_contrast", self.data_format, x)?;
+        images(scope, "random_contrast", self.data_format, x)?;
         if scope.mode == Mode::Inference {
             return Ok(inputs.to_vec());
         }
@@ -473,7 +473,7 @@ impl RandomContrast {
 }
 
 layer! {
-    /// Adds in training a random share of `value_range`'s extent to all pixels of each picture, held within it
+    /// Adds in training a random share of `value_range`'s extent to all pixels of each image, held within it
     /// (Keras `RandomBrightness`).
     ///
     /// ```
@@ -501,7 +501,7 @@ impl RandomBrightness {
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let x = inputs[0];
-        pictures(scope, "random_brightness", self.data_format, x)?;
+        images(scope, "random_brightness", self.data_format, x)?;
         if scope.mode == Mode::Inference {
             return Ok(inputs.to_vec());
         }

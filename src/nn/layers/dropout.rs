@@ -82,7 +82,7 @@ fn drop(
 }
 
 layer! {
-    /// Drops whole channels of pictures in training (Tompson et al. 2015; Keras `SpatialDropout2D`).
+    /// Drops whole channels of images in training (Tompson et al. 2015; Keras `SpatialDropout2D`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};

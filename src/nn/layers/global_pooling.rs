@@ -4,7 +4,7 @@ use crate::{
     nn::Scope,
 };
 
-/// Declares a layer that reduces all places of pictures or sequences.
+/// Declares a layer that reduces all places of images or sequences.
 macro_rules! pooling {
     ($($(#[$meta:meta])* $Layer:ident $kind:literal $reduce:ident $rank:literal;)*) => {$(
         layer! {
@@ -40,7 +40,7 @@ macro_rules! pooling {
 }
 
 pooling! {
-    /// Mean of each channel of a picture (Keras `GlobalAveragePooling2D`).
+    /// Mean of each channel of an image (Keras `GlobalAveragePooling2D`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -49,7 +49,7 @@ pooling! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     GlobalAveragePooling2D "GlobalAveragePooling2D" mean_axes 4;
-    /// Largest value of each channel of a picture (Keras `GlobalMaxPooling2D`).
+    /// Largest value of each channel of an image (Keras `GlobalMaxPooling2D`).
     GlobalMaxPooling2D "GlobalMaxPooling2D" max_axes 4;
     /// Mean of each channel of a sequence (Keras `GlobalAveragePooling1D`).
     GlobalAveragePooling1D "GlobalAveragePooling1D" mean_axes 3;

@@ -105,7 +105,7 @@ impl CustomScaleLayer {
 }
 
 layer! {
-    /// Tensors one behind the other along an axis (Keras `Concatenate`), by default the last.
+    /// Concatenates tensors along an axis (Keras `Concatenate`), by default the last.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -141,7 +141,7 @@ pub(super) fn axis(axis: isize, rank: usize) -> Option<usize> {
     usize::try_from(at).ok().filter(|&a| a < rank)
 }
 
-/// Returns tensors one behind the other along the last axis; see [`Concatenate`].
+/// Concatenates tensors along the last axis; see [`Concatenate`].
 pub fn concatenate(tensors: &[Tensor]) -> Result<Tensor, LayerError> {
     call(Concatenate::new(), tensors)
 }

@@ -10,8 +10,8 @@ pub(crate) use sizes::{groups, image};
 
 use super::{
     Constraint, Initializer, Layer, Regularizer,
+    args::{Finite, finite},
     layer::layer,
-    numbers::{Finite, finite},
 };
 use crate::ops::{FillMode, Interpolation, Padding};
 use std::sync::Arc;
@@ -63,7 +63,7 @@ layers! {
     pooling2d::{AveragePooling2D, LpPooling2D, MaxPooling2D},
     preprocessing::{Normalization, Rescaling},
     recurrent::{GRU, LSTM, SimpleRNN},
-    rectifiers::{ELU, LeakyReLU, PReLU, ReLU},
+    relu::{ELU, LeakyReLU, PReLU, ReLU},
     reshape::{Permute, RepeatVector, Reshape, SoftmaxLayer},
     resizing::{Resizing, UpSampling1D, UpSampling2D},
     separable_conv2d::{SeparableConv2D},

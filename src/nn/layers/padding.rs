@@ -108,7 +108,7 @@ fn signed(ends: [usize; 2], sign: isize) -> [isize; 2] {
 }
 
 padding! {
-    /// Zeros around pictures (Keras `ZeroPadding2D`).
+    /// Zeros around images (Keras `ZeroPadding2D`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -121,7 +121,7 @@ padding! {
 }
 
 padding! {
-    /// Pictures without their edges (Keras `Cropping2D`).
+    /// Images without their edges (Keras `Cropping2D`).
     Cropping2D "Cropping2D" cropping: Sides = Sides([[0; 2]; 2]),
     |scope, x, sides| scope.graph.pad2d(x, sides.0.map(|ends| signed(ends, -1)))
 }

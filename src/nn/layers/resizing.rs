@@ -6,7 +6,7 @@ use crate::{
 };
 
 layer! {
-    /// Pictures enlarged by whole numbers (Keras `UpSampling2D`), pixels repeated or between their neighbours.
+    /// Images enlarged by whole numbers (Keras `UpSampling2D`), pixels repeated or between their neighbours.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -66,7 +66,7 @@ impl UpSampling1D {
     }
 }
 
-/// Returns the rows and columns of the largest part in the middle of pictures that has the proportions of `size`.
+/// Returns the rows and columns of the largest part in the middle of images that has the proportions of `size`.
 pub(super) fn of_aspect([h, w]: [usize; 2], size: [usize; 2]) -> [Part; 2] {
     let rows = (w.saturating_mul(size[0]) / size[1].max(1)).min(h).max(1);
     let columns = (h.saturating_mul(size[1]) / size[0].max(1)).min(w).max(1);
@@ -74,7 +74,7 @@ pub(super) fn of_aspect([h, w]: [usize; 2], size: [usize; 2]) -> [Part; 2] {
 }
 
 layer! {
-    /// Pictures in another size (Keras `Resizing`), with half-pixel centres and no smoothing.
+    /// Images in another size (Keras `Resizing`), with half-pixel centres and no smoothing.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};

@@ -154,7 +154,7 @@ impl DataFormat {
     }
 }
 
-/// Returns a picture's shape, or an error where the tensor is none.
+/// Returns an image's shape, or an error where the tensor is none.
 pub(crate) fn image(g: &Graph, layer: &str, x: Value) -> Result<Shape, OpError> {
     let shape = g.shape(x).clone();
     if shape.rank() == 4 {

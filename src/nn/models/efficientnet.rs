@@ -107,7 +107,7 @@ fn network(net: &Net, scale: &Scale) -> Result<Model, LayerError> {
         x = x.apply(Rescaling::new(1.0 / 255.0))?.apply(Normalization::new())?;
     }
     if !scale.lite && net.published() {
-        // They were trained on pictures divided by the variance; the file's normalisation divides by its root.
+        // They were trained on images divided by the variance; the file's normalisation divides by its root.
         x =
             x.apply(Rescaling::new(Numbers::Each([0.229f64, 0.224, 0.225].map(|d| d.sqrt().recip() as f32).to_vec())))?;
     }

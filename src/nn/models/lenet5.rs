@@ -1,7 +1,7 @@
 use super::Options;
 use crate::nn::{Activation::Relu, Conv2D, Dense, Flatten, LayerError, MaxPooling2D, Model};
 
-/// Returns LeNet-5 (LeCun et al. 1998) for 32×32 pictures of one channel and ten classes, with max pooling
+/// Returns LeNet-5 (LeCun et al. 1998) for 32×32 images of one channel and ten classes, with max pooling
 /// and relu: 61,706 parameters.
 ///
 /// ```

@@ -11,7 +11,7 @@ use crate::{
 const STAGES: [(usize, usize, usize, usize); 7] =
     [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
 
-/// Keras's form or torchvision's, which differ in epsilon and in where zeros stand around pictures.
+/// Keras's form or torchvision's, which differ in epsilon and in where zeros stand around images.
 #[derive(Clone, Copy)]
 struct Form {
     torchvision: bool,

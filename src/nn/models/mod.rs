@@ -134,7 +134,7 @@ impl Options {
         self
     }
 
-    /// Returns the options for pictures of this height, width and number of channels.
+    /// Returns the options for images of this height, width and number of channels.
     pub fn input_shape(mut self, input_shape: [usize; 3]) -> Self {
         self.input_shape = Some(input_shape);
         self
@@ -160,7 +160,7 @@ impl Options {
     }
 
     /// Returns the options for torchvision's form of a network that Keras has too, for weights made there: other zeros
-    /// around pictures, another epsilon, and in ResNets no biases; for ResNet50 and up and MobileNetV2.
+    /// around images, another epsilon, and in ResNets no biases; for ResNet50 and up and MobileNetV2.
     pub fn torchvision(mut self, torchvision: bool) -> Self {
         self.torchvision = torchvision;
         self
@@ -194,8 +194,8 @@ impl Options {
         let &Application { size, least, channels, n_classes, extra, .. } = application;
         let shape = self.input_shape.unwrap_or([size, size, channels]);
         if shape[0] < least || shape[1] < least || shape[2] == 0 {
-            let advice = "enlarge the pictures, or choose a network for smaller ones";
-            return Err(refused(format!("pictures of at least {least}×{least}"), format!("{shape:?}"), advice));
+            let advice = "enlarge the images, or choose a network for smaller ones";
+            return Err(refused(format!("images of at least {least}×{least}"), format!("{shape:?}"), advice));
         }
         if self.classes == Some(0) {
             return Err(refused("at least one class".into(), "0".into(), "give the number of classes"));
@@ -356,15 +356,15 @@ pub struct Application {
     pub name: &'static str,
     /// Builds it.
     pub build: fn(&Options) -> Result<Model, LayerError>,
-    /// Height and width of its pictures.
+    /// Height and width of its images.
     pub size: usize,
     /// The smallest height and width that it can have.
     pub least: usize,
-    /// Channels of its pictures.
+    /// Channels of its images.
     pub channels: usize,
     /// Number of classes of the published network.
     pub n_classes: usize,
-    /// What it wants of pictures.
+    /// What it wants of images.
     pub preprocessing: Preprocessing,
     /// Whether `keras.applications` has it, with the same layers and weights under the same names.
     pub keras: bool,
@@ -389,7 +389,7 @@ impl Application {
 
 type Builder = fn(&Options) -> Result<Model, LayerError>;
 
-/// A network for pictures of three channels and the 1000 classes of ImageNet, in Keras.
+/// A network for images of three channels and the 1000 classes of ImageNet, in Keras.
 const fn keras(name: &'static str, build: Builder, size: usize, preprocessing: Preprocessing) -> Application {
     let (least, channels, n_classes, extra) = (32, 3, 1000, Extra::None);
     Application { name, build, size, least, channels, n_classes, preprocessing, keras: true, extra }

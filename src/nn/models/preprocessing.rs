@@ -5,7 +5,7 @@ use crate::{
     tensor::HostTensor,
 };
 
-/// What a network wants of pictures: how red, green and blue from 0 to 255 become its input.
+/// What a network wants of images: how red, green and blue from 0 to 255 become its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preprocessing {
     /// x: the network scales by itself (Keras's EfficientNet and MobileNetV3).
@@ -28,7 +28,7 @@ pub enum Preprocessing {
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 impl Preprocessing {
-    /// Returns what the network wants of pictures (…, channels) of numbers from 0 to 255, bytes or floats, as f32 of
+    /// Returns what the network wants of images (…, channels) of numbers from 0 to 255, bytes or floats, as f32 of
     /// the same shape; channels are red, green and blue, or one for [`Preprocessing::Mnist`].
     ///
     /// ```
@@ -37,8 +37,8 @@ impl Preprocessing {
     /// assert_eq!(Preprocessing::Tf.apply(&pixel)?.to_f32(), [1.0, -1.0, -0.6]);
     /// # Ok::<(), hubel::Error>(())
     /// ```
-    pub fn apply(self, pictures: &HostTensor) -> Result<HostTensor, LayerError> {
-        let channels = pictures.shape().last().copied().unwrap_or(0);
+    pub fn apply(self, images: &HostTensor) -> Result<HostTensor, LayerError> {
+        let channels = images.shape().last().copied().unwrap_or(0);
         let wanted = match self {
             Preprocessing::Torch | Preprocessing::Caffe => Some(3),
             Preprocessing::Mnist => Some(1),
@@ -52,10 +52,10 @@ impl Preprocessing {
             advice: advice.into(),
         };
         if let Some(n) = wanted.filter(|n| *n != channels) {
-            let advice = "give pictures with their channels in the last axis";
-            return Err(error(format!("{n} channels"), format!("shape {:?}", pictures.shape()), advice));
+            let advice = "give images with their channels in the last axis";
+            return Err(error(format!("{n} channels"), format!("shape {:?}", images.shape()), advice));
         }
-        let mut x = pictures.to_f32();
+        let mut x = images.to_f32();
         match self {
             Preprocessing::Identity => {}
             Preprocessing::Tf => x.iter_mut().for_each(|x| *x = *x / 127.5 - 1.0),
@@ -69,26 +69,26 @@ impl Preprocessing {
                 (*r, *g, *b) = (*b - 103.939, *g - 116.779, *r - 123.68);
             }),
         }
-        HostTensor::f32(pictures.shape(), x)
+        HostTensor::f32(images.shape(), x)
             .map_err(|e| error("as many numbers as the shape has".into(), e.to_string(), "give another tensor"))
     }
 
-    /// Returns what [`Preprocessing::apply`] does, in a graph, for pictures (N, h, w, channels); gradients pass.
+    /// Returns what [`Preprocessing::apply`] does, in a graph, for images (N, h, w, channels); gradients pass.
     ///
     /// ```
     /// use hubel::{nn::models::Preprocessing, prelude::*};
     /// let mut g = Graph::new();
-    /// let pictures = g.input("pictures", [Batch, 8, 8, 3], F32);
-    /// let x = Preprocessing::Caffe.build(&mut g, pictures)?;
-    /// assert_eq!(g.shape(x), g.shape(pictures));
+    /// let images = g.input("images", [Batch, 8, 8, 3], F32);
+    /// let x = Preprocessing::Caffe.build(&mut g, images)?;
+    /// assert_eq!(g.shape(x), g.shape(images));
     /// # Ok::<(), hubel::Error>(())
     /// ```
-    pub fn build(self, g: &mut Graph, pictures: Value) -> Result<Value, OpError> {
-        let c = g.shape(pictures).last();
+    pub fn build(self, g: &mut Graph, images: Value) -> Result<Value, OpError> {
+        let c = g.shape(images).last();
         // It is affine: what becomes of black, and of each channel alone, says all.
         let mut pixels = vec![0.0; (c + 1) * c];
         (0..c).for_each(|i| pixels[(i + 1) * c + i] = 255.0);
-        let refused = |e: String| OpError::new("preprocessing", "pictures that it takes", e, "give other pictures");
+        let refused = |e: String| OpError::new("preprocessing", "images that it takes", e, "give other images");
         let pixels = HostTensor::f32([c + 1, c], pixels).map_err(|e| refused(e.to_string()))?;
         let made = self.apply(&pixels).map_err(|e| refused(e.to_string()))?.to_f32();
         let (black, alone) = made.split_at(c);
@@ -97,18 +97,18 @@ impl Preprocessing {
         let levels = match taps.iter().enumerate().any(|(i, &x)| i % (c + 1) > 0 && x != 0.0) {
             true => {
                 let taps = g.literal([1, 1, c, c], taps)?;
-                g.conv2d(pictures, taps, Conv2dOptions::valid())?
+                g.conv2d(images, taps, Conv2dOptions::valid())?
             }
             false => {
                 let factors = g.literal([c], taps.into_iter().step_by(c + 1).collect::<Vec<_>>())?;
-                g.mul(pictures, factors)?
+                g.mul(images, factors)?
             }
         };
         g.add(levels, black)
     }
 }
 
-/// Pictures from 0 to 255 come in, what the network wants goes out; no file can describe it.
+/// Images from 0 to 255 come in, what the network wants goes out; no file can describe it.
 ///
 /// ```
 /// use hubel::{nn::models::{Options, Preprocessing}, layers::*, prelude::*};

@@ -1,7 +1,7 @@
 //! The normalisation and its gradient.
 
 use crate::kernels::shader;
-use crate::ops::conv2d::pictures;
+use crate::ops::conv2d::images;
 use crate::{
     graph::{
         Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Graph, Grid, Io, Op, OpError, Slot, Step,
@@ -62,7 +62,7 @@ impl Sizes {
 impl GroupNorm {
     fn sizes(&self, x: &Shape) -> Sizes {
         let (c, groups) = (x.last(), self.groups.max(1));
-        Sizes { samples: pictures(x), pixels: x.row() / c.max(1), groups, channels: c / groups }
+        Sizes { samples: images(x), pixels: x.row() / c.max(1), groups, channels: c / groups }
     }
 
     pub(super) fn statistics(&self, x: &Shape) -> TensorType {
@@ -115,7 +115,7 @@ impl GroupNorm {
             DeviceClass::Cpu => 8,
             DeviceClass::Gpu => [64, 16, 4].into_iter().find(|t| pixels * c >= *t).unwrap_or(1),
         };
-        let fits = |t: &usize| *t >= share && shared(t) as u64 <= profile.max_turns;
+        let fits = |t: &usize| *t >= share && shared(t) as u64 <= profile.max_iterations;
         let t = [1, 4, 8, 16, 64, 256].into_iter().find(fits).unwrap_or(256);
         let lanes = if cpu { t.max(8) } else { t.max(64) };
         let (pixel_step, channel_step) = if pixels >= t { (t, 1) } else { (1, t) };
@@ -152,9 +152,9 @@ impl GroupNorm {
             }
         }
         let source = kernels::widen(&source, width, profile);
-        let turns = Count { fixed: shared(&t) as u64, per_sample: 0 };
+        let iterations = Count { fixed: shared(&t) as u64, per_sample: 0 };
         let grid = Grid::new(groups, (lanes / t) as u32);
-        kernels::dispatch(name, &source, &constants, grid, slots, epilogue).turns(turns, 1)
+        kernels::dispatch(name, &source, &constants, grid, slots, epilogue).iterations(iterations, 1)
     }
 }
 
@@ -358,7 +358,7 @@ impl Op for GroupNormGrad {
         let samples = sizes.samples.at(8) as usize;
         let over_pixels = wanted.div_ceil(samples).min(sizes.pixels);
         let long = sizes.samples.times((sizes.pixels.div_ceil(over_pixels) + 1) as u64);
-        let parts = long.at(LONG_BATCH).div_ceil(profile.max_turns / 2) as usize;
+        let parts = long.at(LONG_BATCH).div_ceil(profile.max_iterations / 2) as usize;
         let over_samples = wanted.div_ceil(over_pixels).min(samples).max(parts);
         let parts = over_samples * over_pixels;
         let constants = [
@@ -376,15 +376,15 @@ impl Op for GroupNormGrad {
         let source = kernels::widen(shader!("group_norm_grad_sums.wgsl"), width, profile);
         let grid = Grid::new(Count { fixed: (parts * channels) as u64, per_sample: 0 }, lanes as u32);
         let rest = (over_samples * (sizes.pixels.div_ceil(over_pixels) + 1)) as u64;
-        let turns = Count { fixed: long.fixed + rest, ..long };
+        let iterations = Count { fixed: long.fixed + rest, ..long };
         let sums = kernels::dispatch("group_norm_grad_sums", &source, &constants, grid, slots, None)
-            .turns(turns, over_samples as u64);
+            .iterations(iterations, over_samples as u64);
         let constants = [("LANES", lanes as f64), ("CHANNELS", channels as f64), ("PARTS", parts as f64)];
         let slots = vec![Slot::Scratch(0), Slot::output(1), Slot::output(2)];
         let source = kernels::widen(shader!("group_norm_grad_merge.wgsl"), width, profile);
         let grid = Grid::new(Count { fixed: 2 * channels as u64, per_sample: 0 }, lanes as u32);
         let merge = kernels::dispatch("group_norm_grad_merge", &source, &constants, grid, slots, None)
-            .turns(Count { fixed: parts as u64, per_sample: 0 }, 1);
+            .iterations(Count { fixed: parts as u64, per_sample: 0 }, 1);
         vec![Candidate {
             variant: format!("groups_split{parts}"),
             dispatches: vec![to_x, sums, merge],

@@ -1,6 +1,6 @@
 //! Optimisers: one launch changes all weights and their moments in place.
 //!
-//! The members of each group (weights, gradients, moments) lie one behind the other at multiples of 256 bytes, so
+//! The members of each group (weights, gradients, moments) are contiguous, at multiples of 256 bytes, so
 //! that one binding covers a group and a flat index finds a weight, its gradient and its moments.
 
 mod families;

@@ -240,7 +240,7 @@ impl Op for Optimizer {
     fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let k = self.n_weights(io.inputs.len());
         let (body, mut constants) = self.rule.wgsl();
-        let source = kernels::wide_words(&self.wgsl(&body, &constants), profile);
+        let source = kernels::u64_loads(&self.wgsl(&body, &constants), profile);
         constants.splice(0..0, [("COUNT", 0.0), ("DECAY", self.weight_decay.into()), ("FACTOR", self.factor.into())]);
         let mut dispatches = Vec::new();
         let mut first = 0;

@@ -12,12 +12,12 @@ use crate::{
 
 const KERAS: Pooling = Pooling::Average { count_padding: false };
 
-/// Returns a pooling of pictures.
+/// Returns a pooling of images.
 fn forward(pool: Pool2d, x: [usize; 4], capacity: usize, fill: Fill) -> Sample {
     Sample::new(pool, vec![(TensorType::f32(x), fill)], capacity)
 }
 
-/// Returns the gradient of a pooling of pictures.
+/// Returns the gradient of a pooling of images.
 fn backward(pool: Pool2d, x: [usize; 4], capacity: usize, fill: Fill) -> Sample {
     let (input, x) = ([x[1], x[2]], TensorType::f32(x));
     let y = pool.infer(std::slice::from_ref(&x)).map_or_else(|_| x.clone(), |mut y| y.swap_remove(0));
@@ -54,7 +54,7 @@ fn average(rng: &mut Philox) -> (Pooling, Fill) {
     (Pooling::Average { count_padding: rng.below(2) == 1 }, ANY)
 }
 
-/// Returns windows side by side on pictures of VGG's size and, under a second name, of LeNet's, then overlapping ones of
+/// Returns windows side by side on images of VGG's size and, under a second name, of LeNet's, then overlapping ones of
 /// ResNet.
 fn benches(pooling: Pooling, make: Make, names: [Option<&'static str>; 3]) -> Vec<(&'static str, Sample)> {
     let side_by_side = Pool2dOptions::new(2);
@@ -74,7 +74,7 @@ macro_rules! mistakes {
         &[
             $($more,)*
             Bad {
-                what: "a window larger than the picture",
+                what: "a window larger than the image",
                 build: |g| {
                     let x = g.input("x", [Batch, 2, 5, 1], DType::F32);
                     g.$pool(x, Pool2dOptions::new(3))
@@ -102,7 +102,7 @@ macro_rules! mistakes {
                 },
             },
             Bad {
-                what: "a tensor that is no picture",
+                what: "a tensor that is no image",
                 build: |g| {
                     let x = g.input("x", [Batch, 4], DType::F32);
                     g.$pool(x, Pool2dOptions::new(2))
@@ -213,7 +213,7 @@ pub static AVERAGE: Family = Family {
     bad: mistakes! {
         avg_pool2d,
         Bad {
-            what: "rows as pictures",
+            what: "rows as images",
             build: |g| {
                 let x = g.input("x", [Batch, 4, 1], DType::F32);
                 g.global_avg_pool2d(x)

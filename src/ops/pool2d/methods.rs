@@ -7,7 +7,7 @@ use super::{
 use crate::{
     graph::{Graph, OpError, Value},
     ops::{
-        conv2d::picture,
+        conv2d::image,
         window::{lift, lower_rank},
     },
 };
@@ -35,14 +35,14 @@ impl Graph {
         lower_rank(self, y)
     }
 
-    /// Returns the largest value of each channel of pictures `x` (N, h, w, c), as (N, c) (Keras
+    /// Returns the largest value of each channel of images `x` (N, h, w, c), as (N, c) (Keras
     /// GlobalMaxPooling2D); equal values share their gradient.
     pub fn global_max_pool2d(&mut self, x: Value) -> Result<Value, OpError> {
-        picture("global_max_pool2d", "pictures", self.ty(x))?;
+        image("global_max_pool2d", "images", self.ty(x))?;
         self.max_axes(x, &[1, 2], false)
     }
 
-    /// Returns the average of each window of `x` (N, h, w, c), as (N, h', w', c); pixels outside the picture do not
+    /// Returns the average of each window of `x` (N, h, w, c), as (N, h', w', c); pixels outside the image do not
     /// count (Keras).
     ///
     /// ```
@@ -65,9 +65,9 @@ impl Graph {
         lower_rank(self, y)
     }
 
-    /// Returns the average of each channel of pictures `x` (N, h, w, c), as (N, c) (Keras GlobalAveragePooling2D).
+    /// Returns the average of each channel of images `x` (N, h, w, c), as (N, c) (Keras GlobalAveragePooling2D).
     pub fn global_avg_pool2d(&mut self, x: Value) -> Result<Value, OpError> {
-        picture("global_avg_pool2d", "pictures", self.ty(x))?;
+        image("global_avg_pool2d", "images", self.ty(x))?;
         self.mean_axes(x, &[1, 2], false)
     }
 

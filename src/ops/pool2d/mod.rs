@@ -1,4 +1,4 @@
-//! Pooling over the two picture axes: one operation whose reduction is a parameter (JAX `reduce_window`).
+//! Pooling over the two image axes: one operation whose reduction is a parameter (JAX `reduce_window`).
 //!
 //! [`Pooling`] in `op.rs` says for each reduction what it is, what its gradient is and which kernels compute both; `window.rs`
 //! has the windows, `methods.rs` the methods of the graph, `families.rs` the samples, mistakes and faults. A new reduction is

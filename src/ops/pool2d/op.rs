@@ -10,7 +10,7 @@ use crate::{
     kernels::{self, Slide},
     ops::{
         arity::arity,
-        conv2d::{picture, pictures},
+        conv2d::{image, images},
         pad2d::zero_padded_input,
         window::Padding,
     },
@@ -24,7 +24,7 @@ pub enum Pooling {
     Max,
     /// The sum divided by the number of pixels.
     Average {
-        /// Whether pixels outside the picture count, as zeros (ONNX `count_include_pad`); in Keras they do not.
+        /// Whether pixels outside the image count, as zeros (ONNX `count_include_pad`); in Keras they do not.
         count_padding: bool,
     },
     /// The square root of the sum of squares, √Σx². Squares are f32: above 1.8·10¹⁹ they are infinite, below 10⁻²³ zero.
@@ -41,7 +41,7 @@ impl Pooling {
         }
     }
 
-    /// Returns the result for the pixels `taps` of a window that has `size` with those outside the picture.
+    /// Returns the result for the pixels `taps` of a window that has `size` with those outside the image.
     fn reduce(self, x: &Array, taps: &[usize], size: usize) -> f64 {
         match self {
             Pooling::Max => x.data[first_maximum(x, taps)],
@@ -143,7 +143,7 @@ impl Op for Pool2d {
         dy: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>, OpError> {
         let Some(dy) = dy[0] else { return Ok(vec![None]) };
-        let [h, w, _] = picture(self.name(), "pictures", g.ty(inputs[0]))?;
+        let [h, w, _] = image(self.name(), "images", g.ty(inputs[0]))?;
         let gradient = Pool2dGrad { pool: *self, input: [h, w] };
         let all = [inputs[0], outputs[0], dy];
         Ok(vec![Some(g.apply1(gradient, if gradient.is_linear() { &all[2..] } else { &all })?)])
@@ -160,11 +160,11 @@ impl Op for Pool2d {
         let source = kernels::widen(shader, width, profile);
         let each = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
         let iterations = Count { fixed: (self.size() + self.options.pool[0]) as u64, per_sample: 0 };
-        let each = Candidate::single(format!("width{width}"), each.turns(iterations, 1));
+        let each = Candidate::single(format!("width{width}"), each.iterations(iterations, 1));
         if !g.unrolls() || (self.pooling == Pooling::Max && !g.overlaps()) {
             return vec![each];
         }
-        let window = g.window(self.name(), false, pictures(&io.inputs[0].shape));
+        let window = g.window(self.name(), false, images(&io.inputs[0].shape));
         vec![kernels::slide(&window, self.pooling.slide(), profile, epilogue), each]
     }
 
@@ -251,7 +251,7 @@ impl Pool2dGrad {
         slots.push(Slot::output(0));
         let source = kernels::widen(shader, width, profile);
         let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
-        Candidate::single(format!("{variant}{width}"), dispatch.turns(iterations, 1))
+        Candidate::single(format!("{variant}{width}"), dispatch.iterations(iterations, 1))
     }
 
     /// Returns the kernel of one lane for each window and the pixels around it, for maxima of windows that do not overlap.
@@ -270,7 +270,7 @@ impl Pool2dGrad {
         let grid = Grid::new(items, lanes);
         let dispatch = kernels::dispatch("max_pool2d_grad_cells", &source, &constants, grid, slots, epilogue);
         let iterations = Count { fixed: (2 * sh * (sw + 1)) as u64, per_sample: 0 };
-        Candidate::single(format!("cells_width{width}"), dispatch.turns(iterations, 1))
+        Candidate::single(format!("cells_width{width}"), dispatch.iterations(iterations, 1))
     }
 }
 
@@ -286,7 +286,7 @@ impl Op for Pool2dGrad {
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         if self.is_linear() {
             let [dy] = arity(self.name(), inputs, "pass the gradient to the result")?;
-            let [p, q, c] = picture(self.name(), "the gradient to the result", dy)?;
+            let [p, q, c] = image(self.name(), "the gradient to the result", dy)?;
             let g = self.geometry(&dy.shape)?;
             if [p, q] != [g.oh, g.ow] {
                 let wanted = format!("a gradient of {}×{} pixels", g.oh, g.ow);
@@ -339,13 +339,13 @@ impl Op for Pool2dGrad {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Ok(g) = self.geometry(&io.inputs[self.dy()].shape) else { return Vec::new() };
-        let window = g.window(self.name(), true, pictures(&io.inputs[0].shape));
+        let window = g.window(self.name(), true, images(&io.inputs[0].shape));
         let fast = match self.pool.pooling {
             // A lane keeps its cell in registers.
             Pooling::Max if !g.overlaps() && g.strides[0] * g.strides[1] <= 64 => {
                 Some(self.cells(&g, io, profile, epilogue))
             }
-            Pooling::Max if g.overlaps() && g.unrolls() && profile.long_texts() => {
+            Pooling::Max if g.overlaps() && g.unrolls() && profile.large_shaders() => {
                 Some(kernels::largest_back(&window, profile, epilogue))
             }
             Pooling::Average { .. } if g.unrolls() => {

@@ -14,7 +14,7 @@ pub struct Pool2dOptions {
     pub pool: [usize; 2],
     /// Distance between neighbouring windows.
     pub strides: [usize; 2],
-    /// What lies outside the picture never wins. Explicit padding must be smaller than the window.
+    /// What lies outside the image never wins. Explicit padding must be smaller than the window.
     pub padding: Padding,
 }
 
@@ -29,12 +29,12 @@ impl Pool2dOptions {
         Pool2dOptions { strides: [stride; 2], ..self }
     }
 
-    /// Returns the same windows on an extended picture.
+    /// Returns the same windows on an extended image.
     pub fn padding(self, padding: Padding) -> Self {
         Pool2dOptions { padding, ..self }
     }
 
-    /// Returns what of it concerns the width, for pictures of height 1.
+    /// Returns what of it concerns the width, for images of height 1.
     pub(super) fn across(self) -> Self {
         let Pool2dOptions { pool: [_, k], strides: [_, s], padding } = self;
         Pool2dOptions { pool: [1, k], strides: [1, s], padding: padding.across() }
@@ -54,7 +54,7 @@ impl Pool2dOptions {
         };
         let Some((pads, [oh, ow])) = self.padding.resolve([h, w], self.pool, self.strides) else {
             return refuse(
-                "windows and strides from 1 to 2²⁴ that fit in the picture",
+                "windows and strides from 1 to 2²⁴ that fit in the image",
                 "choose a smaller pool or Same padding",
             );
         };
@@ -92,9 +92,9 @@ pub(super) struct Geometry {
 
 impl Geometry {
     /// Calls `f` for each window with its flat index and those of its taps in row-major order.
-    pub(super) fn windows(&self, pictures: usize, mut f: impl FnMut(usize, &[usize])) {
+    pub(super) fn windows(&self, images: usize, mut f: impl FnMut(usize, &[usize])) {
         let mut taps = Vec::with_capacity(self.pool[0] * self.pool[1]);
-        for b in 0..pictures {
+        for b in 0..images {
             for p in 0..self.oh {
                 for q in 0..self.ow {
                     for c in 0..self.c {
@@ -117,8 +117,8 @@ impl Geometry {
         }
     }
 
-    /// Returns the sliding of the windows over pictures, or of pictures' gradients back.
-    pub(super) fn window(&self, name: &'static str, transposed: bool, pictures: Count) -> Window {
+    /// Returns the sliding of the windows over images, or of images' gradients back.
+    pub(super) fn window(&self, name: &'static str, transposed: bool, images: Count) -> Window {
         let (x, y) = ([self.h, self.w], [self.oh, self.ow]);
         let (from, to) = if transposed { (y, x) } else { (x, y) };
         Window {
@@ -133,7 +133,7 @@ impl Geometry {
             pads: [self.top, self.left],
             dilation: [1, 1],
             groups: self.c,
-            pictures,
+            images,
         }
     }
 
@@ -168,7 +168,7 @@ impl Geometry {
     }
 }
 
-/// Returns random windows with a picture, a capacity and a batch.
+/// Returns random windows with an image, a capacity and a batch.
 pub(super) fn any_options(rng: &mut Philox) -> (Pool2dOptions, [usize; 4], usize, usize) {
     let pool = [rng.pick(&[1, 2, 2, 3, 3, 5]), rng.pick(&[1, 2, 2, 3, 3, 5])];
     let strides = match rng.below(3) {

@@ -1,13 +1,13 @@
 //! The cells over all timesteps, forward and back through time.
 
 use crate::ops::{
-    conv2d::pictures,
+    conv2d::images,
     matmul::MatmulOptions,
     slice::{Part, SliceGrad},
 };
 use crate::{
     graph::{Candidate, Cost, DeviceProfile, Epilogue, Graph, Io, Op, OpError, Step, TensorType, Value},
-    kernels::recurrent::{self, Cell, CellActivation, CellKind, Extents, MOST_UNITS},
+    kernels::recurrent::{self, Cell, CellActivation, CellKind, Extents, MAX_UNITS},
     tensor::{Accuracy, Array, DType, Shape},
 };
 
@@ -75,10 +75,10 @@ fn extents(op: &str, sequence: &TensorType, units: usize) -> Result<Extents, OpE
     if sequence.dtype != DType::F32 || sequence.shape.rank() != 3 || sequence.shape.dims().contains(&0) {
         return Err(OpError::new(op, "an f32 sequence (batch, steps, width)", sequence, "reshape or convert it"));
     }
-    if !(1..=MOST_UNITS).contains(&units) {
-        return Err(OpError::new(op, format!("1 to {MOST_UNITS} units"), units, "use several layers of fewer units"));
+    if !(1..=MAX_UNITS).contains(&units) {
+        return Err(OpError::new(op, format!("1 to {MAX_UNITS} units"), units, "use several layers of fewer units"));
     }
-    Ok(Extents { samples: pictures(&sequence.shape), steps: sequence.shape.dims()[1], units })
+    Ok(Extents { samples: images(&sequence.shape), steps: sequence.shape.dims()[1], units })
 }
 
 fn count_error(op: &str, wanted: &str, got: usize) -> OpError {

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     graph::Step,
     kernels::Access,
-    passes::{ALIGN_BYTES, Binding, BufferRef, Place, Plan, PlannedDispatch, Port},
+    passes::{ALIGN_BYTES, Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port},
     tensor::HostTensor,
 };
 use std::{
@@ -114,7 +114,7 @@ fn staging_layout(plan: &Plan) -> (Vec<u64>, u64) {
 
 /// Returns the buffer that holds the numbers from 0 on, as many as the plan's chunked launches bind.
 fn chunk_indices(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
-    let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.place.buffer == BufferRef::Parts);
+    let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.place.buffer == BufferRef::ChunkIndices);
     let n = bound.map(|b| b.place.offset / ALIGN_BYTES + 1).max().unwrap_or(1);
     let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let buffer = gpu.buffer("the numbers of chunks", n * ALIGN_BYTES, uniform, false)?;
@@ -247,12 +247,16 @@ impl Session {
         self.changed.iter().for_each(|&i| self.stores[i].changes());
     }
 
-    fn resolve<'a>(&'a self, place: &Place, externals: &'a [(wgpu::Buffer, u64)]) -> Option<(&'a wgpu::Buffer, u64)> {
+    fn resolve<'a>(
+        &'a self,
+        place: &BufferRange,
+        externals: &'a [(wgpu::Buffer, u64)],
+    ) -> Option<(&'a wgpu::Buffer, u64)> {
         match place.buffer {
             BufferRef::Arena(i) => self.arenas.get(i).map(|b| (&b.raw, place.offset)),
             BufferRef::Store { store, chunk } => self.stores.get(store)?.chunk(chunk).map(|b| (b, place.offset)),
             BufferRef::External(i) => externals.get(i).map(|(b, offset)| (b, offset + place.offset)),
-            BufferRef::Parts => Some((&self.parts.raw, place.offset)),
+            BufferRef::ChunkIndices => Some((&self.parts.raw, place.offset)),
         }
     }
 
@@ -570,7 +574,7 @@ fn check_plan(engine: &Engine, gpu: &Gpu, plan: &Plan, stores: &[Store]) -> Resu
             return Err(plan_error(dispatch, message));
         }
         for (i, binding) in dispatch.bindings.iter().enumerate() {
-            let Place { buffer, offset, bytes } = binding.place;
+            let BufferRange { buffer, offset, bytes } = binding.place;
             let (limit, align) = if binding.access == Access::Uniform { uniform } else { storage };
             if bytes > limit {
                 let what = format!("binding {} of `{}` ({})", i + 1, dispatch.node, dispatch.kernel);

@@ -40,7 +40,7 @@ fn validation_data_with_other_classes_are_refused_by_name() {
 #[test]
 fn whole_numbers_are_labels_wherever_the_loss_wants_indices_or_numbers() {
     let x: Vec<f32> = (0..3 * 16).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
-    let x = HostTensor::f32([3, 4, 4, 1], x).expect("pictures");
+    let x = HostTensor::f32([3, 4, 4, 1], x).expect("images");
     let values: Vec<u8> = (0..48).map(|i| (i * 7 % 5 % 2) as u8).collect();
     let shapes = [vec![3, 4, 4], vec![3, 4, 4, 1]];
     let types = |values: &[u8], shape: &[usize]| {
@@ -211,12 +211,12 @@ fn numbers_of_fit_out_of_range_are_refused_by_name() {
 #[test]
 fn numbers_of_explanations_and_style_out_of_range_are_refused_by_name() {
     let (nan, inf) = (f32::NAN, f32::INFINITY);
-    let pictures = HostTensor::f32([1, 8, 8, 3], vec![1.0; 192]).expect("a picture");
+    let images = HostTensor::f32([1, 8, 8, 3], vec![1.0; 192]).expect("an image");
     let conv = Conv2D::new(4, 3).name("c");
     let net = Sequential::new([8, 8, 3]).add(conv).add(Flatten::new()).add(Dense::new(2)).build().expect("a model");
     for noise in [nan, -1.0, inf] {
         let mut explainer = net.explain(&Engine::reference(), Batch::up_to(1)).expect("an explainer");
-        says(explainer.smooth_grad(&pictures, None, noise, 1, 0), &["noise"]);
+        says(explainer.smooth_grad(&images, None, noise, 1, 0), &["noise"]);
     }
     let style = || Style::new(&net, hubel::nn::models::Preprocessing::Unit).content("c", 1.0);
     for (style, option) in [
@@ -225,6 +225,6 @@ fn numbers_of_explanations_and_style_out_of_range_are_refused_by_name() {
         (style().variation(-1.0), "variation"),
         (style().optimizer(Adam::new(f64::NAN)), "learning_rate"),
     ] {
-        says(style.run(&Engine::reference(), &pictures, &pictures), &[&format!("`{option}`")]);
+        says(style.run(&Engine::reference(), &images, &images), &[&format!("`{option}`")]);
     }
 }

@@ -219,7 +219,8 @@ fn layers_are_frozen_and_freed_between_calls_of_fit() {
         let mut trainer = model.compile(engine, config()).expect("a trainer");
         let mut straight = model.compile(engine, config()).expect("a trainer");
         let fit = |trainer: &mut Trainer| trainer.fit(&data, Fit::epochs(2).batch(10)).map(drop).expect("training");
-        (fit(&mut trainer), fit(&mut straight));
+        fit(&mut trainer);
+        fit(&mut straight);
         // Frozen and freed at once: nothing is lost, moments neither.
         trainer.set_trainable("base", false).expect("a layer");
         trainer.set_trainable("head", false).expect("a layer");
@@ -243,7 +244,8 @@ fn layers_are_frozen_and_freed_between_calls_of_fit() {
         let mut part = model.compile(engine, config()).expect("a trainer");
         fit(&mut part);
         part.set_trainable("base", false).expect("a layer");
-        (whole.train_on_batch(&data).expect("a step"), part.train_on_batch(&data).expect("a step"));
+        whole.train_on_batch(&data).expect("a step");
+        part.train_on_batch(&data).expect("a step");
         let [whole, part] = [whole, part].map(|t| t.weights().expect("weights"));
         near("head", &part[2].1.to_f32(), &whole[2].1.to_f32());
         assert_ne!(part[0], whole[0]);

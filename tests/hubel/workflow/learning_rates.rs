@@ -87,7 +87,7 @@ fn layers_learn_at_rates_of_their_own_and_callbacks_change_them() {
         resumed.fit(&data, Fit::until_epoch(4).batch(20).max_steps(steps).callback(halve)).expect("training");
     }
     assert_eq!((resumed.learning_rate(), resumed.steps()), (0.0625, trainer.steps() + 2));
-    let missing = trainer.fit(&data, Fit::epochs(4).callback(EarlyStopping::new("val_loss"))).err().expect("refused");
+    let missing = trainer.fit(&data, Fit::epochs(4).callback(EarlyStopping::new("val_loss"))).expect_err("refused");
     assert!(missing.to_string().contains("validation data"), "{missing}");
 }
 

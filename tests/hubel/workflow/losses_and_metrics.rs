@@ -177,7 +177,7 @@ fn a_weighted_sample_counts_as_often_as_it_weighs() {
     let losses = [&double, &data, &double].map(|data| trainer.train_on_batch(data).expect("a step"));
     assert!((losses[0] - 2.0 * losses[1]).abs() < 1e-6 && losses[0] == losses[2], "{losses:?}");
     let short = Dataset { weights: Some(HostTensor::f32([3], vec![1.0; 3]).expect("weights")), ..data.clone() };
-    assert!(trainer.train_on_batch(&short).err().expect("refused").to_string().contains("40 finite numbers"));
+    assert!(trainer.train_on_batch(&short).expect_err("refused").to_string().contains("40 finite numbers"));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn several_outputs_are_trained_by_the_sum_of_their_weighted_losses() {
     let hidden = x.clone().apply(Dense::new(8).activation(Tanh).name("hidden")).expect("a layer");
     let class = hidden.clone().apply(Dense::new(3).activation(Softmax).name("class")).expect("a layer");
     let size = hidden.apply(Dense::new(2).name("size")).expect("a layer");
-    let model = Model::new(&[x.clone()], &[class.clone(), size.clone()]).expect("a model");
+    let model = Model::new(std::slice::from_ref(&x), &[class.clone(), size.clone()]).expect("a model");
     let value = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
     let samples = HostTensor::f32([12, 6], (0..72).map(value).collect()).expect("samples");
     let classes = HostTensor::u8([12], (0..12).map(|i| i % 3).collect()).expect("labels");

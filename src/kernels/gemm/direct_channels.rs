@@ -4,7 +4,7 @@
 use super::{
     product::{
         BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare, declare_uniform, fastest,
-        lanes_of_eight, read, store_in_turns, wgsl_count,
+        has_eight_lanes, looped_store, read, wgsl_count,
     },
     window::Window,
 };
@@ -17,8 +17,8 @@ use std::fmt::Write as _;
 
 const LANES: usize = 8;
 /// Sums of a lane, and multiply-adds in one loop body: beyond these, drivers take long to compile it.
-const MOST_SUMS: usize = 256;
-const MOST_MADDS: usize = 1024;
+const MAX_SUMS: usize = 256;
+const MAX_MADDS: usize = 1024;
 
 /// A tile's shape: pixels along the row and vectors of result channels.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,7 +37,7 @@ impl Row {
 
     /// Returns the estimated nanoseconds.
     fn time(self, w: &Window) -> f64 {
-        let rows = w.pictures.at(NOMINAL_BATCH) as usize * w.to[0];
+        let rows = w.images.at(NOMINAL_BATCH) as usize * w.to[0];
         let tiles = rows * w.to[1].div_ceil(self.pixels) * w.to_channels.div_ceil(self.vectors * LANES);
         let columns = self.columns(w).1;
         let weights = w.kernel[1] * self.vectors;
@@ -51,7 +51,7 @@ impl Row {
     /// Returns the best tile and its time, where rows can do the window.
     pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Row)> {
         let weights = w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels * 4;
-        if !lanes_of_eight(profile)
+        if !has_eight_lanes(profile)
             || (w.transposed && w.strides != [1, 1])
             || w.groups > 1
             || weights as u64 > UNIFORM_BYTES
@@ -61,7 +61,7 @@ impl Row {
         let rows = (1..=w.to_channels / LANES)
             .flat_map(|vectors| (1..=w.to[1]).map(move |tiles| Row { pixels: w.to[1].div_ceil(tiles), vectors }));
         let sums = |row: &Row| row.pixels * row.vectors;
-        let rows = rows.filter(|row| sums(row) <= MOST_SUMS && sums(row) * w.kernel[1] <= MOST_MADDS);
+        let rows = rows.filter(|row| sums(row) <= MAX_SUMS && sums(row) * w.kernel[1] <= MAX_MADDS);
         fastest(rows, |row| row.time(w))
     }
 
@@ -71,7 +71,7 @@ impl Row {
         let Window { from: [_, from_w], to: [to_h, to_w], from_channels, to_channels, kernel: [_, taps], .. } = *w;
         let finish = Finish::new(epilogue, to_channels as u64);
         let (tiles, groups) = (to_w.div_ceil(pixels), to_channels.div_ceil(vectors * LANES));
-        let rows = w.pictures.times(to_h as u64);
+        let rows = w.images.times(to_h as u64);
         let (first, columns) = self.columns(w);
         let step = if w.transposed { 1 } else { w.strides[1] };
         let weights = (w.kernel[0] * taps * from_channels * to_channels) as u64;
@@ -89,7 +89,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let channel0 = min(tile % {groups}u * {}u, {}u);
     let start = min(tile / {groups}u % {tiles}u * {pixels}u, {}u);
     let line = tile / {}u;
-    let picture = line / {to_h}u;
+    let image = line / {to_h}u;
     let row = line % {to_h}u;
 ",
             wgsl_count(rows),
@@ -108,8 +108,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             let _ = write!(
                 t,
                 "    let x{i}_at = u32(i32(start * {step}u + lane) + {});
-    let x{i}_there = x{i}_at < {from_w}u;
-    let x{i}_c = select(0u, x{i}_at, x{i}_there) * {from_channels}u;\n",
+    let x{i}_in_bounds = x{i}_at < {from_w}u;
+    let x{i}_c = select(0u, x{i}_at, x{i}_in_bounds) * {from_channels}u;\n",
                 first + (i * LANES) as i64
             );
         }
@@ -119,7 +119,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             t,
             "{}    let end_c = {from_channels}u;
     for (var r = first_r; r < end_r; r++) {{
-    let x_o = (picture * {}u + u32({})) * {}u;
+    let x_o = (image * {}u + u32({})) * {}u;
     for (var c = 0u; c < end_c; c++) {{\n",
             w.tap_rows(false),
             w.from[0],
@@ -127,7 +127,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             from_w * from_channels,
         );
         for i in 0..columns.div_ceil(LANES) {
-            let value = read("x", &format!("x_o + x{i}_c + c"), Some(&format!("x{i}_there")), false);
+            let value = read("x", &format!("x_o + x{i}_c + c"), Some(&format!("x{i}_in_bounds")), false);
             let _ = writeln!(t, "    let x{i} = {value};");
         }
         for i in 0..columns {
@@ -152,7 +152,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             t.push_str(&finish.load_column(&v.to_string(), &format!("channel0 + lane + {}u", v * LANES)));
         }
         let sum = |j, v| format!("c{j}_{v}");
-        store_in_turns(&mut t, [pixels, vectors], sum, |t, j, values| {
+        looped_store(&mut t, [pixels, vectors], sum, |t, j, values| {
             for (v, value) in values.iter().enumerate() {
                 let index = format!("place + {j} * {to_channels}u + {}u", v * LANES);
                 let _ = writeln!(t, "    y[{index}] = {};", finish.call(value, &index, &v.to_string()));
@@ -160,7 +160,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         });
         t.push_str("}\n");
         let items = rows.times((tiles * groups * LANES) as u64);
-        let kernel = dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue).turns(w.turns(), 1);
+        let kernel =
+            dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue).iterations(w.iterations(), 1);
         Candidate::single(format!("row_{pixels}x{vectors}"), kernel)
     }
 }

@@ -18,7 +18,7 @@ pub enum Filter {
 }
 
 fn wrong(wanted: &str, got: impl std::fmt::Display) -> FormatError {
-    FormatError::new(Flaw::Picture, "the photo", wanted, got)
+    FormatError::new(Flaw::Image, "the photo", wanted, got)
 }
 
 /// Returns the middle of a photo, u8 (h, w, 1 or 3), in a size of its own: f32 (1, height, width, channels), 0 to 255.
@@ -53,13 +53,13 @@ fn resized(
     }
     let bytes: Vec<u8> = photo.to_f32().iter().map(|&x| x as u8).collect();
     let rgb = if c == 3 { bytes } else { bytes.iter().flat_map(|&x| [x; 3]).collect() };
-    let picture = RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("a photo of some size", "none"))?;
+    let image = RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("a photo of some size", "none"))?;
     let (x, y) = ((w - kept_w) / 2, (h - kept_h) / 2);
     let filter = match filter {
         Filter::Bilinear => imageops::FilterType::Triangle,
         Filter::Bicubic => imageops::FilterType::CatmullRom,
     };
-    let part = imageops::crop_imm(&picture, x as u32, y as u32, kept_w as u32, kept_h as u32).to_image();
+    let part = imageops::crop_imm(&image, x as u32, y as u32, kept_w as u32, kept_h as u32).to_image();
     let part = imageops::resize(&part, width as u32, height as u32, filter);
     let values: Vec<f32> = match channels {
         3 => part.as_raw().iter().map(|&x| f32::from(x)).collect(),
@@ -70,16 +70,16 @@ fn resized(
     HostTensor::f32([1, height, width, channels], values).map_err(|e| wrong("as many pixels as the size says", e))
 }
 
-/// Returns a picture (h, w, c) in the middle of zeros: f32 (1, height, width, c).
-pub fn pad(picture: &HostTensor, [height, width]: [usize; 2]) -> Result<HostTensor, FormatError> {
-    let [h, w, c] = *picture.shape() else {
-        return Err(wrong("a tensor (h, w, c)", format!("{:?}", picture.shape())));
+/// Returns an image (h, w, c) in the middle of zeros: f32 (1, height, width, c).
+pub fn pad(image: &HostTensor, [height, width]: [usize; 2]) -> Result<HostTensor, FormatError> {
+    let [h, w, c] = *image.shape() else {
+        return Err(wrong("a tensor (h, w, c)", format!("{:?}", image.shape())));
     };
     if h > height || w > width {
         return Err(wrong(&format!("at most {height}×{width} pixels"), format!("{h}×{w}")));
     }
-    let bytes = checked_bytes("the picture", &[height, width, c].map(|d| d as u64), 4, CAP_BYTES)?;
-    let (values, mut out) = (picture.to_f32(), vec![0.0; bytes / 4]);
+    let bytes = checked_bytes("the image", &[height, width, c].map(|d| d as u64), 4, CAP_BYTES)?;
+    let (values, mut out) = (image.to_f32(), vec![0.0; bytes / 4]);
     let (top, left) = ((height - h) / 2, (width - w) / 2);
     for (y, row) in values.chunks_exact((w * c).max(1)).enumerate() {
         let at = ((top + y) * width + left) * c;

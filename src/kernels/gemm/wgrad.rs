@@ -1,9 +1,9 @@
 //! The tile core for gradients to small kernels: lanes are output channels, and a workgroup slides down strips of
-//! pictures with a window of rows in registers, so that one load serves all rows of taps.
+//! images with a window of rows in registers, so that one load serves all rows of taps.
 
 use super::product::{
-    BROADCAST, Finish, LOAD, LONG_BATCH, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, declare, lanes_of_eight, split_sum,
-    store_in_turns, wgsl_count,
+    BROADCAST, Finish, LOAD, LONG_BATCH, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, declare, has_eight_lanes,
+    looped_store, split_sum, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Grid, Slot},
@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 /// A gradient to the weights of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Filter {
-    /// Size of the pictures.
+    /// Size of the images.
     pub input: [usize; 2],
     /// Size of the result's gradient.
     pub output: [usize; 2],
@@ -29,12 +29,12 @@ pub struct Filter {
     pub dilation: [usize; 2],
     /// Groups of channels, each convolved alone.
     pub groups: usize,
-    /// Channels of the pictures.
+    /// Channels of the images.
     pub from_channels: usize,
     /// Channels of the result.
     pub to_channels: usize,
-    /// Number of pictures.
-    pub pictures: Count,
+    /// Number of images.
+    pub images: Count,
     /// Whether output 1 is the sum of the gradient over all pixels.
     pub sums: bool,
 }
@@ -52,8 +52,8 @@ struct Block {
 const LANES: usize = 8;
 
 /// Sums and multiply-adds in one loop body: beyond these, drivers take long to compile it.
-const MOST_SUMS: usize = 128;
-const MOST_MADDS: usize = 256;
+const MAX_SUMS: usize = 128;
+const MAX_MADDS: usize = 256;
 
 impl Filter {
     fn groups(&self, b: Block) -> [usize; 3] {
@@ -67,7 +67,7 @@ impl Filter {
     }
 
     fn time(&self, b: Block) -> f64 {
-        let steps = self.pictures.at(NOMINAL_BATCH) as usize * self.output[0] * self.output[1] / b.pixels;
+        let steps = self.images.at(NOMINAL_BATCH) as usize * self.output[0] * self.output[1] / b.pixels;
         let sums = (b.rows * self.kernel[1] * b.from * b.vectors) as f64;
         let loads = self.window(b).div_ceil(LANES) + b.pixels * b.vectors;
         let broadcasts = (b.rows * self.window(b)) as f64 * BROADCAST;
@@ -77,7 +77,7 @@ impl Filter {
     }
 
     fn choose(&self, profile: &DeviceProfile) -> Option<(f64, Block)> {
-        if !lanes_of_eight(profile) || self.strides != [1, 1] || self.dilation != [1, 1] || self.groups > 1 {
+        if !has_eight_lanes(profile) || self.strides != [1, 1] || self.dilation != [1, 1] || self.groups > 1 {
             return None;
         }
         let mut best: Option<(f64, Block)> = None;
@@ -87,7 +87,7 @@ impl Filter {
                     for pixels in (1..=self.output[1].min(32)).filter(|&n| self.output[1].is_multiple_of(n)) {
                         let block = Block { rows, from, vectors, pixels };
                         let sums = rows * self.kernel[1] * from * vectors;
-                        if sums > MOST_SUMS || sums * pixels > MOST_MADDS || rows * self.window(block) > MOST_MADDS {
+                        if sums > MAX_SUMS || sums * pixels > MAX_MADDS || rows * self.window(block) > MAX_MADDS {
                             continue;
                         }
                         let time = self.time(block);
@@ -108,9 +108,10 @@ impl Filter {
         let groups = r_groups * c_groups * k_groups;
         let Filter { input: [h, width], output: [p, q], kernel: [_, taps], from_channels, to_channels, .. } = *self;
         let strips = q / b.pixels;
-        let turns = self.pictures.times((strips * (p + 1)) as u64);
-        let parts = 8usize.div_ceil(groups).max(4).max(turns.at(LONG_BATCH).div_ceil(profile.max_turns) as usize);
-        let n_strips = wgsl_count(self.pictures.times(strips as u64));
+        let iterations = self.images.times((strips * (p + 1)) as u64);
+        let parts =
+            8usize.div_ceil(groups).max(4).max(iterations.at(LONG_BATCH).div_ceil(profile.max_iterations) as usize);
+        let n_strips = wgsl_count(self.images.times(strips as u64));
         let window = self.window(b);
         let weights = self.kernel[0] * taps * from_channels * to_channels;
         let sums = if self.sums { to_channels } else { 0 };
@@ -169,9 +170,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             t,
             "    let end_strip = {n_strips};\n    let end_row = {p}u;
     for (var strip = part; strip < end_strip; strip += {parts}u) {{
-    let picture = strip / {strips}u;
+    let image = strip / {strips}u;
     let at = strip % {strips}u * {}u;
-    let dy_o = (picture * {p}u * {q}u + at) * {to_channels}u;\n",
+    let dy_o = (image * {p}u * {q}u + at) * {to_channels}u;\n",
             b.pixels
         );
         let padded = self.pads != [0, 0] || p + self.kernel[0] > h + 1 || q + taps > width + 1;
@@ -181,13 +182,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let load_row = |t: &mut String, r: usize, row: &str, keyword: &str| {
             let _ = writeln!(t, "    let y{r} = u32(i32({row} + r_0 + {r}u) - {});", self.pads[0]);
             for v in 0..x_vectors {
-                let index = format!("((picture * {h}u + y{r}) * {width}u + w{v}) * {from_channels}u + c{v}");
+                let index = format!("((image * {h}u + y{r}) * {width}u + w{v}) * {from_channels}u + c{v}");
                 let _ = if padded {
-                    let there = format!("y{r} < {h}u && w{v} < {width}u");
+                    let in_bounds = format!("y{r} < {h}u && w{v} < {width}u");
                     writeln!(
                         t,
-                        "    let there{r}_{v} = {there};\n    \
-                         {keyword} x{r}_{v} = select(0.0, x[select(0u, {index}, there{r}_{v})], there{r}_{v});"
+                        "    let in_bounds{r}_{v} = {in_bounds};\n    \
+                         {keyword} x{r}_{v} = select(0.0, x[select(0u, {index}, in_bounds{r}_{v})], in_bounds{r}_{v});"
                     )
                 } else {
                     writeln!(t, "    {keyword} x{r}_{v} = x[{index}];")
@@ -233,7 +234,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             let (r, s, c, v) = names[o * b.vectors + v];
             format!("c{r}_{s}_{c}_{v}")
         };
-        store_in_turns(&mut t, [names.len() / b.vectors, b.vectors], sum, |t, o, values| {
+        looped_store(&mut t, [names.len() / b.vectors, b.vectors], sum, |t, o, values| {
             let from = b.from;
             let _ = writeln!(
                 t,
@@ -252,9 +253,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         t.push_str("}\n");
         let slots = vec![Slot::input(0), Slot::input(1), Slot::Scratch(0)];
-        let turns = Count { fixed: turns.fixed + (parts * (p + 1)) as u64 + MOST_TURNS * parts as u64, ..turns };
+        let iterations =
+            Count { fixed: iterations.fixed + (parts * (p + 1)) as u64 + MAX_ITERATIONS * parts as u64, ..iterations };
         let main = dispatch("conv2d_grad_weight", &t, &[], Grid::fixed((groups * parts) as u64), slots, None)
-            .turns(turns, parts as u64);
+            .iterations(iterations, parts as u64);
         let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
         let finish = Finish::new(None, to_channels as u64);
         let sum = split_sum(sums as u64, count(elements), parts as u64, &finish, None);

@@ -1,4 +1,4 @@
-//! The tile core for gradients to pictures of few channels, where the convolution has strides: each lane takes a strip
+//! The tile core for gradients to images of few channels, where the convolution has strides: each lane takes a strip
 //! of blocks of results, one for each phase of the taps, so that one load serves all taps and all phases.
 //!
 //! Result `s · b + e` of block `b` and phase `e` reads place `b + d` through tap `e + pad − s · d`, for all `d` where
@@ -6,8 +6,8 @@
 
 use super::{
     product::{
-        BROADCAST, Finish, LOAD, MADD, MOST_TURNS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare, declare_pair,
-        declare_uniform, fastest, lanes_of_eight, read, store_in_turns, wgsl_count,
+        BROADCAST, Finish, LOAD, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare, declare_pair,
+        declare_uniform, fastest, has_eight_lanes, looped_store, read, wgsl_count,
     },
     window::Window,
 };
@@ -20,8 +20,8 @@ use std::{collections::BTreeSet, fmt::Write as _, ops::RangeInclusive};
 
 const LANES: usize = 8;
 /// Sums of a lane, and multiply-adds in one loop body: beyond these, drivers take long to compile it.
-const MOST_SUMS: usize = 256;
-const MOST_MADDS: usize = 1280;
+const MAX_SUMS: usize = 256;
+const MAX_MADDS: usize = 1280;
 
 /// A strip's shape: blocks along the row, result channels, and source channels in one turn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,7 +83,7 @@ impl Spread {
     fn time(self, w: &Window) -> f64 {
         let [block_rows, strips] =
             [w.to[0].div_ceil(w.strides[0]), w.to[1].div_ceil(w.strides[1]).div_ceil(self.blocks)];
-        let items = w.pictures.at(NOMINAL_BATCH) as usize * block_rows * strips;
+        let items = w.images.at(NOMINAL_BATCH) as usize * block_rows * strips;
         let tiles = items.div_ceil(LANES) * w.to_channels.div_ceil(self.channels);
         let x_loads = self.columns(w).len() as f64 * LOAD / self.terms as f64;
         let w_load = if self.uniform { UNIFORM_LOAD } else { LOAD };
@@ -99,10 +99,10 @@ impl Spread {
 
     /// Returns the best strip and its time, where strips can do the window.
     pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Spread)> {
-        if !lanes_of_eight(profile) || !w.transposed || w.strides == [1, 1] || w.dilation != [1, 1] || w.groups > 1 {
+        if !has_eight_lanes(profile) || !w.transposed || w.strides == [1, 1] || w.dilation != [1, 1] || w.groups > 1 {
             return None;
         }
-        let terms = if profile.wide_words && w.from_channels.is_multiple_of(2) { 2 } else { 1 };
+        let terms = if profile.u64_loads && w.from_channels.is_multiple_of(2) { 2 } else { 1 };
         let weights = w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels * 4;
         let uniform = weights as u64 <= UNIFORM_BYTES;
         let width = w.to[1].div_ceil(w.strides[1]);
@@ -111,7 +111,7 @@ impl Spread {
             (1..=width.min(64)).map(of)
         });
         let madds = |s: &Spread| w.strides[0] * w.kernel[1] * s.channels * s.blocks * terms;
-        let spreads = spreads.filter(|s| s.sums(w) <= MOST_SUMS && madds(s) <= MOST_MADDS);
+        let spreads = spreads.filter(|s| s.sums(w) <= MAX_SUMS && madds(s) <= MAX_MADDS);
         fastest(spreads, |spread| spread.time(w))
     }
 
@@ -122,7 +122,7 @@ impl Spread {
         let finish = Finish::new(epilogue, to_channels as u64);
         let [rows, width] = [to_h.div_ceil(w.strides[0]), to_w.div_ceil(w.strides[1])];
         let (strips, groups) = (width.div_ceil(blocks), to_channels.div_ceil(channels));
-        let items = w.pictures.times((rows * strips) as u64);
+        let items = w.images.times((rows * strips) as u64);
         let n_items = wgsl_count(items);
         let weights = (w.kernel[0] * w.kernel[1] * from_channels * to_channels) as u64;
         let mut slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
@@ -147,7 +147,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let strip = min(tile / {groups}u * {LANES}u + lane, {n_items} - 1u);
     let start = min(strip % {strips}u * {blocks}u, {}u);
     let row = strip / {strips}u % {rows}u;
-    let picture = strip / {}u;
+    let image = strip / {}u;
     let end_c = {from_channels}u;
 ",
             LANES - 1,
@@ -172,7 +172,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         for e in 0..w.strides[0] {
             let _ = writeln!(
                 t,
-                "    let row{e} = row * {}u + {e}u;\n    let place{e} = ((picture * {to_h}u + row{e}) * {to_w}u + start * {}u) * {to_channels}u + channel0;",
+                "    let row{e} = row * {}u + {e}u;\n    let place{e} = ((image * {to_h}u + row{e}) * {to_w}u + start * {}u) * {to_channels}u + channel0;",
                 w.strides[0], w.strides[1]
             );
         }
@@ -181,7 +181,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             .flat_map(|e| (0..channels).flat_map(move |k| (0..phases).map(move |f| (e, k, f))))
             .collect();
         let sum = |j: usize, i: usize| format!("c{}_{}_{j}_{}", sums[i].0, sums[i].1, sums[i].2);
-        store_in_turns(&mut t, [blocks, sums.len()], sum, |t, j, values| {
+        looped_store(&mut t, [blocks, sums.len()], sum, |t, j, values| {
             for (value, &(e, k, f)) in values.iter().zip(&sums) {
                 let column = format!("{j} * {phases}u + {f}u");
                 let index = format!("place{e} + ({column}) * {to_channels}u + {k}u");
@@ -200,10 +200,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         t.push_str("}\n");
         let items = items.times(groups as u64);
         let items = Count { fixed: items.fixed + (LANES * groups) as u64, ..items };
-        let turns: usize = Self::rows(w).iter().map(|r| r.distances.clone().count()).sum::<usize>();
-        let turns = (turns * (1 + from_channels.div_ceil(terms))) as u64 + MOST_TURNS;
-        let turns = Count { fixed: turns, per_sample: 0 };
-        let kernel = dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue).turns(turns, 1);
+        let iterations: usize = Self::rows(w).iter().map(|r| r.distances.clone().count()).sum::<usize>();
+        let iterations = (iterations * (1 + from_channels.div_ceil(terms))) as u64 + MAX_ITERATIONS;
+        let iterations = Count { fixed: iterations, per_sample: 0 };
+        let kernel =
+            dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue).iterations(iterations, 1);
         let how = if uniform { "_uniform_weights" } else { "" };
         Candidate::single(format!("spread_{blocks}x{channels}x{terms}{how}"), kernel)
     }
@@ -226,15 +227,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     for (var r = 0u; r < end_r; r++) {{
     let d = i32(r) + {};
     let y = u32(i32(row) + d);
-    let x_o = (picture * {from_h}u + y) * {from_w}u;\n",
+    let x_o = (image * {from_h}u + y) * {from_w}u;\n",
             rows.distances.clone().count(),
             rows.distances.start()
         );
         for i in 0..columns.len() {
             let _ = writeln!(
                 t,
-                "    let x{i}_there = y < {from_h}u && x{i}_at < {from_w}u;
-    let x{i}_o = select(0u, (x_o + x{i}_at) * {from_channels}u, x{i}_there);"
+                "    let x{i}_in_bounds = y < {from_h}u && x{i}_at < {from_w}u;
+    let x{i}_o = select(0u, (x_o + x{i}_at) * {from_channels}u, x{i}_in_bounds);"
             );
         }
         let n_weights = phases * w.kernel[1] * channels;
@@ -255,7 +256,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let step = if terms == 1 { "c++".to_owned() } else { format!("c += {terms}u") };
         let _ = writeln!(t, "    for (var c = 0u; c < end_c; {step}) {{");
         for i in 0..columns.len() {
-            let value = read("x", &format!("x{i}_o + c"), Some(&format!("x{i}_there")), terms > 1);
+            let value = read("x", &format!("x{i}_o + c"), Some(&format!("x{i}_in_bounds")), terms > 1);
             let _ = writeln!(t, "    let x{i} = {value};");
         }
         let part = |u: usize| if terms == 1 { "" } else { [".x", ".y"][u] };

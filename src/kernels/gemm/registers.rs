@@ -2,8 +2,8 @@
 //! index for each lane and the shared side is the same for all lanes.
 
 use super::product::{
-    BROADCAST, Finish, LEAST_TURNS, LOAD, LONG_BATCH, Loop, MADD, MOST_TURNS, NOMINAL_BATCH, Operand, Product, STORE,
-    Tile, candidate, count_product, lanes_of_eight, loop_end, sides, store_in_turns, wgsl_count,
+    BROADCAST, Finish, LOAD, LONG_BATCH, Loop, MADD, MAX_ITERATIONS, MIN_ITERATIONS, NOMINAL_BATCH, Operand, Product,
+    STORE, Tile, candidate, count_product, has_eight_lanes, loop_end, looped_store, sides, wgsl_count,
 };
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
@@ -31,15 +31,15 @@ impl Product<'_> {
     /// Returns what sums are made of, if not of their terms one by one.
     fn partial(&self, terms: u64) -> Option<Partial> {
         let last = self.loops.len() - 1;
-        let mut turns = 1;
+        let mut iterations = 1;
         for (level, l) in self.loops.iter().enumerate().rev() {
             let at_once = l.step as u64 * if level == last { terms } else { 1 };
             let own = l.to.at(NOMINAL_BATCH).div_ceil(at_once);
             if level == last && own >= 2 * PART_TURNS {
                 return Some(Partial::Turns);
             }
-            turns *= own;
-            if turns >= LEAST_TURNS {
+            iterations *= own;
+            if iterations >= MIN_ITERATIONS {
                 return (level > 0).then_some(Partial::Loop(level));
             }
         }
@@ -59,11 +59,11 @@ pub(super) fn register_tiles(
     let wide = pairs.iter().filter(|&&p| p).count();
     let variant = format!("lanes_{side}_{shared}x{vectors}x{terms}_pairs{wide}_split{splits}");
     let inner: u64 = product.loops[1..].iter().map(|l| l.to.fixed).product();
-    let turns = turns(product, terms);
-    let rest = if splits > 1 { (2 * inner + MOST_TURNS) * splits } else { 0 };
-    let turns = Count { fixed: turns.fixed + rest, ..turns };
+    let iterations = iterations(product, terms);
+    let rest = if splits > 1 { (2 * inner + MAX_ITERATIONS) * splits } else { 0 };
+    let iterations = Count { fixed: iterations.fixed + rest, ..iterations };
     let kernel = |finish: &Finish, split| tile_kernel(product, tile, finish, split);
-    (time, candidate(product, variant, tile, turns, epilogue, kernel))
+    (time, candidate(product, variant, tile, iterations, epilogue, kernel))
 }
 
 /// Returns the nanoseconds of one turn of the innermost loop, and the different places that it reads.
@@ -91,13 +91,13 @@ fn turn_time(product: &Product, tile: Tile) -> (f64, u64) {
 fn turn_terms(product: &Product, profile: &DeviceProfile) -> u64 {
     let fixed = |l: &&Loop| l.from.is_none() && l.step == 1 && l.to.per_sample == 0 && l.to.fixed > 0;
     let count = product.loops.last().filter(fixed).map_or(1, |l| l.to.fixed);
-    [4, 2].into_iter().find(|&n| lanes_of_eight(profile) && count.is_multiple_of(n)).unwrap_or(1)
+    [4, 2].into_iter().find(|&n| has_eight_lanes(profile) && count.is_multiple_of(n)).unwrap_or(1)
 }
 
 fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     let terms = product.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product::<f64>();
     let lanes = if profile.class == DeviceClass::Cpu { 8u64 } else { 64 };
-    let subgroup = lanes_of_eight(profile);
+    let subgroup = has_eight_lanes(profile);
     let per_turn = turn_terms(product, profile);
     let entries = match &product.loops[..] {
         [_] => 0.0,
@@ -114,8 +114,8 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
         DeviceClass::Gpu => 32,
     };
     let batch = product.batch.at(NOMINAL_BATCH);
-    // By terms, not by turns: shorter sums are also more exact.
-    let long = if product.whole { turns(product, 1).at(LONG_BATCH).div_ceil(profile.max_turns) } else { 1 };
+    // By terms, not by iterations: shorter sums are also more exact.
+    let long = if product.whole { iterations(product, 1).at(LONG_BATCH).div_ceil(profile.max_iterations) } else { 1 };
     let mut best: Option<(f64, Tile)> = None;
     for lane_rows in [false, true] {
         let (lane, shared_side) = sides(product, lane_rows);
@@ -127,7 +127,7 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
                 }
                 let pairs = [(lane, vectors), (shared_side, shared)].map(|(side, indices)| {
                     let fits = if side.along_terms { per_turn > 1 } else { indices % 2 == 0 };
-                    profile.wide_words && subgroup && side.pairs.is_some() && fits
+                    profile.u64_loads && subgroup && side.pairs.is_some() && fits
                 });
                 let mut tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits: 1, terms: per_turn, pairs };
                 let tiles = (n_lane.div_ceil(vectors * lanes) * n_shared.div_ceil(shared) * batch) as f64;
@@ -161,11 +161,11 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     best.unwrap_or((0.0, rest))
 }
 
-/// Returns the turns of a product's loops and its stores, all together, where the innermost takes so many terms in a turn.
-fn turns(product: &Product, terms: u64) -> Count {
+/// Returns the iterations of a product's loops and its stores, all together, where the innermost takes so many terms in an iteration.
+fn iterations(product: &Product, terms: u64) -> Count {
     let mut level = Count { fixed: 1, per_sample: 0 };
     let last = product.loops.len() - 1;
-    let stores = Count { fixed: MOST_TURNS, per_sample: 0 };
+    let stores = Count { fixed: MAX_ITERATIONS, per_sample: 0 };
     (product.loops.iter().enumerate()).fold(stores, |all, (i, l)| {
         let at_once = l.step as u64 * if i == last { terms } else { 1 };
         let outer = level;
@@ -188,7 +188,7 @@ struct Read<'p, 'a> {
 }
 
 impl Read<'_, '_> {
-    /// Writes the loads for all terms of a turn: term `u` of an index is `NAME_v{u}`.
+    /// Writes the loads for all terms of an iteration: term `u` of an index is `NAME_v{u}`.
     fn load(&self, t: &mut String, level: usize, var: &str, terms: u64) {
         let first = &self.names[0];
         let of_terms = self.pair && self.names.len() == 1;
@@ -315,11 +315,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         let (mut start, mut end) = (format!("start_{var}"), format!("end_{var}"));
         if level == last && partial == Some(Partial::Turns) {
-            let turns = step * PART_TURNS;
+            let iterations = step * PART_TURNS;
             let _ = writeln!(
                 t,
-                "    for (var from_{var} = {start}; from_{var} < {end}; from_{var} += {turns}u) {{
-    let until_{var} = min(from_{var} + {turns}u, {end});"
+                "    for (var from_{var} = {start}; from_{var} < {end}; from_{var} += {iterations}u) {{
+    let until_{var} = min(from_{var} + {iterations}u, {end});"
             );
             (start, end) = (format!("from_{var}"), format!("until_{var}"));
             t.push_str(&zeros);
@@ -390,13 +390,13 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
     let elements = format!("({} * {rows} * {columns}u + {}u)", wgsl_count(product.batch), product.sums());
     let part = if split { format!("part * {elements} + ") } else { String::new() };
     let row = |t: &mut String, name: &str, row: &str| {
-        let (place, there) = product.place.map_or((format!("(batch * {rows} + {row})"), None), |place| {
-            let (place, there) = place(row);
-            (place, Some(there))
+        let (place, in_bounds) = product.place.map_or((format!("(batch * {rows} + {row})"), None), |place| {
+            let (place, in_bounds) = place(row);
+            (place, Some(in_bounds))
         });
         let _ = writeln!(t, "    let row{name} = {part}{place} * {columns}u;");
-        if let Some(there) = there {
-            let _ = writeln!(t, "    let row{name}_there = {there};");
+        if let Some(in_bounds) = in_bounds {
+            let _ = writeln!(t, "    let row{name}_in_bounds = {in_bounds};");
         }
     };
     // What an epilogue reads once for a column of the shared side is chosen like its sums.
@@ -424,7 +424,7 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
         None => format!("c{r}_{j}"),
         Some(extra) => format!("e{}_{r}", extras[extra]),
     };
-    store_in_turns(t, [shared as usize, n_sums + extras.len()], value, |t, r, values| {
+    looped_store(t, [shared as usize, n_sums + extras.len()], value, |t, r, values| {
         let (sums, of_column) = values.split_at(n_sums);
         if lane_rows {
             let _ = writeln!(t, "    let column{r} = {};", clamped(r));
@@ -442,7 +442,7 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
             let store = format!("y[{index}] = {value};");
             let _ = match product.place {
                 None => writeln!(t, "    {store}"),
-                Some(_) => writeln!(t, "    if (row{row}_there) {{ {store} }}"),
+                Some(_) => writeln!(t, "    if (row{row}_in_bounds) {{ {store} }}"),
             };
         }
     });

@@ -151,7 +151,7 @@ impl<T: Finite, const N: usize> Finite for [T; N] {
 
 /// Says that options of these types hold no numbers that could be infinite, or check them themselves.
 macro_rules! finite {
-    ($($ty:ty),* $(,)?) => {$(impl $crate::nn::numbers::Finite for $ty {})*};
+    ($($ty:ty),* $(,)?) => {$(impl $crate::nn::args::Finite for $ty {})*};
 }
 pub(crate) use finite;
 

@@ -3,8 +3,8 @@
 
 use super::{
     product::{
-        BROADCAST, Finish, LAUNCH, LEAST_TURNS, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare,
-        declare_uniform, fastest, lanes_of_eight, store_in_turns, wgsl_count,
+        BROADCAST, Finish, LAUNCH, LOAD, MADD, MIN_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare,
+        declare_uniform, fastest, has_eight_lanes, looped_store, wgsl_count,
     },
     window::Window,
 };
@@ -28,7 +28,7 @@ pub(super) struct Strip {
 enum Reads {
     Storage,
     UniformWeights,
-    /// Weights, and so many pictures for each launch.
+    /// Weights, and so many images for each launch.
     Uniform(usize),
 }
 
@@ -41,12 +41,12 @@ impl Reads {
             return all;
         }
         all.push(Reads::UniformWeights);
-        let picture = w.from[0] * w.from[1] * w.from_channels * 4;
-        let most = UNIFORM_BYTES as usize / picture;
-        let aligned = |n: &usize| (n * picture).is_multiple_of(256);
+        let image = w.from[0] * w.from[1] * w.from_channels * 4;
+        let most = UNIFORM_BYTES as usize / image;
+        let aligned = |n: &usize| (n * image).is_multiple_of(256);
         let lanes = (LANES..=most).rev().filter(|n| n.is_multiple_of(LANES)).find(aligned);
         let aligned = lanes.or((1..=most).rev().find(aligned));
-        if let Some(n) = aligned.filter(|_| w.pictures == Count { fixed: 0, per_sample: 1 }) {
+        if let Some(n) = aligned.filter(|_| w.images == Count { fixed: 0, per_sample: 1 }) {
             all.push(Reads::Uniform(n));
         }
         all
@@ -55,7 +55,7 @@ impl Reads {
 
 const LANES: usize = 8;
 
-/// Whether a source column lies inside the picture, over all strips.
+/// Whether a source column lies inside the image, over all strips.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Inside {
     Always,
@@ -88,7 +88,7 @@ impl Strip {
 
     /// Returns the estimated nanoseconds.
     fn time(self, w: &Window) -> f64 {
-        let rows = w.pictures.at(NOMINAL_BATCH) as usize * w.to[0];
+        let rows = w.images.at(NOMINAL_BATCH) as usize * w.to[0];
         let groups = (rows * w.to[1].div_ceil(self.pixels)).div_ceil(LANES) * w.to_channels.div_ceil(self.channels);
         let weights = w.kernel[1] * self.channels;
         let (x_load, w_load, launches) = match self.reads {
@@ -105,7 +105,7 @@ impl Strip {
 
     /// Returns the best strip of each way to read, and its time, where strips can do the window.
     pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Vec<(f64, Strip)> {
-        if !lanes_of_eight(profile) || (w.transposed && w.strides != [1, 1]) {
+        if !has_eight_lanes(profile) || (w.transposed && w.strides != [1, 1]) {
             return Vec::new();
         }
         Reads::all(w).into_iter().filter_map(|reads| Self::best(w, reads)).collect()
@@ -131,7 +131,7 @@ impl Strip {
         let columns = self.columns(w);
         let n_strips = to_w.div_ceil(pixels);
         let channel_groups = to_channels.div_ceil(channels);
-        let rows = w.pictures.times((to_h * n_strips) as u64);
+        let rows = w.images.times((to_h * n_strips) as u64);
         let mut n_rows = wgsl_count(rows);
         let step = if w.transposed { 1 } else { w.strides[1] };
         let taps = w.kernel[1];
@@ -148,23 +148,23 @@ impl Strip {
             slots[1] = Slot::Uniform { input: 1, samples: None };
         }
         t.push_str("@group(0) @binding(3) var<storage, read_write> y: array<f32>;\n");
-        let (mut part, mut all_pictures) = (String::new(), "picture");
-        let per_picture = to_h * n_strips;
+        let (mut part, mut all_images) = (String::new(), "image");
+        let per_image = to_h * n_strips;
         let mut order =
-            format!("    let picture = strip / {per_picture}u;\n    let place_in_picture = strip % {per_picture}u;\n");
+            format!("    let image = strip / {per_image}u;\n    let place_in_image = strip % {per_image}u;\n");
         if let Reads::Uniform(n) = reads {
             slots[0] = Slot::Uniform { input: 0, samples: Some(n) };
-            slots.push(Slot::Part);
+            slots.push(Slot::ChunkIndex);
             t.push_str("@group(0) @binding(4) var<uniform> part: vec4<u32>;\n");
             n_rows = "n_rows".into();
             let _ = write!(
                 part,
-                "    let first = part.x * {n}u;\n    let n_pictures = min(max(step.n, first) - first, {n}u);
-    let n_rows = n_pictures * {per_picture}u;\n"
+                "    let first = part.x * {n}u;\n    let n_images = min(max(step.n, first) - first, {n}u);
+    let n_rows = n_images * {per_image}u;\n"
             );
-            // Lanes of one row skip the rows of taps outside the picture together.
-            order = "    let picture = strip % n_pictures;\n    let place_in_picture = strip / n_pictures;\n".into();
-            all_pictures = "(first + picture)";
+            // Lanes of one row skip the rows of taps outside the image together.
+            order = "    let image = strip % n_images;\n    let place_in_image = strip / n_images;\n".into();
+            all_images = "(first + image)";
         }
         let read = |name: &str, index: &str| {
             let uniform = if name == "x" { matches!(reads, Reads::Uniform(_)) } else { reads != Reads::Storage };
@@ -181,8 +181,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (tile >= tiles) {{ return; }}
     let channel0 = min(tile % {channel_groups}u * {channels}u, {}u);
     let strip = min(tile / {channel_groups}u * {LANES}u + lane, {n_rows} - 1u);
-{order}    let start = min(place_in_picture % {n_strips}u * {pixels}u, {}u);
-    let row = place_in_picture / {n_strips}u % {to_h}u;
+{order}    let start = min(place_in_image % {n_strips}u * {pixels}u, {}u);
+    let row = place_in_image / {n_strips}u % {to_h}u;
 ",
             LANES - 1,
             to_channels - channels,
@@ -203,7 +203,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             (0..pixels).flat_map(|j| (0..channels).map(move |k| format!("{j}_{k}"))).map(line).collect()
         };
         t.push_str(&each_sum(&|at| format!("    var c{at} = 0.0;\n")));
-        let partial = from_channels as u64 >= LEAST_TURNS;
+        let partial = from_channels as u64 >= MIN_ITERATIONS;
         let sum = if partial { "a" } else { "c" };
         let _ = write!(
             t,
@@ -217,23 +217,23 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         } else {
             let _ = writeln!(
                 t,
-                "    let there = u32({source}) < {from_h}u;\n    let line = select(0u, u32({source}), there);"
+                "    let in_bounds = u32({source}) < {from_h}u;\n    let line = select(0u, u32({source}), in_bounds);"
             );
         }
         let _ = writeln!(
             t,
-            "    let x_o = (picture * {from_h}u + line) * {}u + start * {}u;",
+            "    let x_o = (image * {from_h}u + line) * {}u + start * {}u;",
             from_w * from_channels,
             step * from_channels
         );
         for (i, (&at, &inside)) in columns.iter().enumerate() {
             let offset = at * from_channels as i64;
             if inside == Inside::Sometimes {
-                let there = if rows_inside { String::new() } else { " && there".into() };
+                let in_bounds = if rows_inside { String::new() } else { " && in_bounds".into() };
                 let _ = writeln!(
                     t,
-                    "    let x{i}_there = u32(i32(start * {step}u) + {at}) < {from_w}u{there};
-    let x{i}_o = select(0u, u32(i32(x_o) + {offset}), x{i}_there);"
+                    "    let x{i}_in_bounds = u32(i32(start * {step}u) + {at}) < {from_w}u{in_bounds};
+    let x{i}_o = select(0u, u32(i32(x_o) + {offset}), x{i}_in_bounds);"
                 );
             }
         }
@@ -248,11 +248,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             let offset = at * from_channels as i64;
             let value = match (inside, rows_inside) {
                 (Inside::Sometimes, _) => {
-                    format!("select(0.0, {}, x{i}_there)", read("x", &format!("x{i}_o + c")))
+                    format!("select(0.0, {}, x{i}_in_bounds)", read("x", &format!("x{i}_o + c")))
                 }
                 (Inside::Always, true) => read("x", &format!("u32(i32(x_o) + {offset}) + c")),
                 (Inside::Always, false) => {
-                    format!("select(0.0, {}, there)", read("x", &format!("u32(i32(x_o) + {offset}) + c")))
+                    format!("select(0.0, {}, in_bounds)", read("x", &format!("u32(i32(x_o) + {offset}) + c")))
                 }
             };
             let _ = writeln!(t, "    let x{i} = {value};");
@@ -282,11 +282,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         t.push_str("    }\n");
         let _ = writeln!(
             t,
-            "    let place = (({all_pictures} * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;"
+            "    let place = (({all_images} * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;"
         );
         t.push_str(&finish.load_shared("channel0", channels as u64, true, false));
         let sum = |j, k| format!("c{j}_{k}");
-        store_in_turns(&mut t, [pixels, channels], sum, |t, j, values| {
+        looped_store(&mut t, [pixels, channels], sum, |t, j, values| {
             for (k, value) in values.iter().enumerate() {
                 let index = format!("place + {j} * {to_channels}u + {k}u");
                 let _ = writeln!(t, "    y[{index}] = {};", finish.call(value, &index, &k.to_string()));
@@ -296,7 +296,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let per_group = LANES as u32;
         let items = rows.times(channel_groups as u64);
         let items = Count { fixed: items.fixed + (LANES * channel_groups) as u64, ..items };
-        let kernel = dispatch(w.name, &t, &[], Grid::new(items, per_group), slots, epilogue).turns(w.turns(), 1);
+        let kernel =
+            dispatch(w.name, &t, &[], Grid::new(items, per_group), slots, epilogue).iterations(w.iterations(), 1);
         let how = match reads {
             Reads::Storage => "",
             Reads::UniformWeights => "_uniform_weights",

@@ -34,12 +34,12 @@ const TILES: [(Tile, f64); 5] = [
 ];
 
 /// Workgroups that fill a graphics processor.
-const ENOUGH_GROUPS: u64 = 256;
+const MIN_GROUPS: u64 = 256;
 /// Parts of a reduction at most, and terms of each at least.
-const MOST_SPLITS: u64 = 64;
+const MAX_SPLITS: u64 = 64;
 const PART_TERMS: u64 = 128;
 /// Chunks may be filled with zeros up to this much of their terms, before more loops become one.
-const MOST_FILLED: f64 = 1.2;
+const MAX_FILLED: f64 = 1.2;
 /// Below so many rows, columns or terms the core without workgroup memory comes first.
 const LARGE: u64 = 32;
 
@@ -57,7 +57,7 @@ impl Tile {
     }
 }
 
-/// Returns a loop's number of turns as a count, for any batch and any first value at most.
+/// Returns a loop's number of iterations as a count, for any batch and any first value at most.
 fn extent(l: &Loop) -> Count {
     l.to.div_ceil(l.step as u64)
 }
@@ -66,12 +66,12 @@ fn is_single(l: &Loop) -> bool {
     l.from.is_none() && extent(l) == Count { fixed: 1, per_sample: 0 }
 }
 
-/// Returns the loop from which on the loops are one run of terms, cut into chunks: so many that chunks are well filled.
+/// Returns the first of the inner loops that are flattened into one range of K, which is cut into chunks; chosen so that chunks are nearly full.
 fn first_inner(product: &Product, tile: Tile) -> usize {
     let mut terms = 1;
     for (level, l) in product.loops.iter().enumerate().rev() {
         terms *= extent(l).at(NOMINAL_BATCH);
-        if (terms.next_multiple_of(tile.terms) as f64) <= terms as f64 * MOST_FILLED {
+        if (terms.next_multiple_of(tile.terms) as f64) <= terms as f64 * MAX_FILLED {
             return level;
         }
     }
@@ -87,8 +87,8 @@ fn all(counts: impl Iterator<Item = Count>) -> Count {
     counts.fold(Count { fixed: 1, per_sample: 0 }, count_product)
 }
 
-/// Returns the turns of the loops of one invocation, where nothing is cut.
-fn turns(product: &Product, tile: Tile) -> Count {
+/// Returns the iterations of the loops of one invocation, where nothing is cut.
+fn iterations(product: &Product, tile: Tile) -> Count {
     let inner = first_inner(product, tile);
     let chunks = all(product.loops[inner..].iter().map(extent)).div_ceil(tile.terms);
     let mut level = Count { fixed: 1, per_sample: 0 };
@@ -107,9 +107,9 @@ fn splits(product: &Product, tile: Tile, profile: &DeviceProfile) -> u64 {
     let terms = all(product.loops.iter().map(extent)).at(NOMINAL_BATCH);
     let cut = split_level(product);
     let most = if cut >= first_inner(product, tile) { u64::MAX } else { extent(&product.loops[cut]).at(NOMINAL_BATCH) };
-    let wanted = ENOUGH_GROUPS.div_ceil(groups(product, tile));
-    let long = turns(product, tile).at(LONG_BATCH).div_ceil(profile.max_turns);
-    wanted.min(most).min(terms / PART_TERMS).clamp(1, MOST_SPLITS).max(long)
+    let wanted = MIN_GROUPS.div_ceil(groups(product, tile));
+    let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations);
+    wanted.min(most).min(terms / PART_TERMS).clamp(1, MAX_SPLITS).max(long)
 }
 
 fn groups(product: &Product, tile: Tile) -> u64 {
@@ -122,7 +122,7 @@ fn score(product: &Product, tile: Tile, peak: f64, splits: u64) -> f64 {
     let groups = groups(product, tile);
     let results = count_product(product.rows.extent, product.columns.extent).at(NOMINAL_BATCH) as f64;
     let used = results * product.batch.at(NOMINAL_BATCH) as f64 / (groups * tile.rows * tile.columns) as f64;
-    let busy = (groups * splits) as f64 / ENOUGH_GROUPS as f64;
+    let busy = (groups * splits) as f64 / MIN_GROUPS as f64;
     let terms = all(product.loops.iter().map(extent)).at(NOMINAL_BATCH) as f64;
     let unsplit = if splits > 1 { terms / (terms + 16.0 * splits as f64) } else { 1.0 };
     peak * used * busy.min(1.0) * unsplit
@@ -155,11 +155,11 @@ pub(super) fn add(
     for (rank, (_, tile, splits)) in tiles.into_iter().enumerate() {
         let Tile { rows, columns, terms, .. } = tile;
         let variant = format!("shared_{rows}x{columns}x{terms}_split{splits}");
-        let whole = turns(product, tile);
-        // A part is rounded up to whole turns and whole chunks.
+        let whole = iterations(product, tile);
+        // A part is rounded up to whole iterations and whole chunks.
         let inner = all(product.loops[split_level(product) + 1..].iter().map(extent)).fixed + 2;
         let rest = if splits > 1 { 2 * inner * splits } else { 0 };
-        let turns = Count { fixed: whole.fixed + rest, ..whole };
+        let iterations = Count { fixed: whole.fixed + rest, ..whole };
         let as_grid = product::Tile {
             lanes: 1,
             lane_rows: true,
@@ -171,7 +171,7 @@ pub(super) fn add(
             pairs: [false; 2],
         };
         let kernel = |finish: &Finish, split| kernel(product, tile, splits, finish, split);
-        let candidate = candidate(product, variant, as_grid, turns, epilogue, kernel);
+        let candidate = candidate(product, variant, as_grid, iterations, epilogue, kernel);
         let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
         candidates.insert(at, candidate);
     }
@@ -290,15 +290,15 @@ fn results(tile: Tile) -> impl Iterator<Item = (u64, u64)> {
     (0..4 * tile.per[0]).flat_map(move |row| (0..tile.per[1]).map(move |column| (row, column)))
 }
 
-/// Returns the number of turns of a loop as WGSL, which `t` computes where it is no literal.
+/// Returns the number of iterations of a loop as WGSL, which `t` computes where it is no literal.
 fn count(t: &mut String, l: &Loop) -> String {
     let to = wgsl_count(l.to);
     match (&l.from, l.step) {
         (None, 1) => to,
         (from, step) => {
             let from = from.as_deref().unwrap_or("0u");
-            let _ = writeln!(t, "    let turns_{} = ({to} - {from} + {}u) / {step}u;", l.var, step - 1);
-            format!("turns_{}", l.var)
+            let _ = writeln!(t, "    let iterations_{} = ({to} - {from} + {}u) / {step}u;", l.var, step - 1);
+            format!("iterations_{}", l.var)
         }
     }
 }
@@ -415,7 +415,7 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
         let at = k / 4 * across + k % 4 * (tile.columns / 4);
         let _ = writeln!(
             t,
-            "    let column{k}_there = first_column + lane % {across}u + {at}u < {columns}u;
+            "    let column{k}_in_bounds = first_column + lane % {across}u + {at}u < {columns}u;
     let column{k} = min(first_column + lane % {across}u + {at}u, {}u);",
             columns - 1
         );
@@ -426,19 +426,19 @@ fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split:
     for k in 0..4 * tile.per[0] {
         let at = k / 4 * down + k % 4 * (tile.rows / 4);
         let _ = writeln!(t, "    let row{k}_i = first_row + lane / {across}u + {at}u;");
-        let (place, there) = match product.place {
+        let (place, in_bounds) = match product.place {
             None => (format!("(batch * {rows} + row{k}_i)"), String::new()),
             Some(place) => {
-                let (place, there) = place(&format!("row{k}_i"));
-                (place, format!(" && {there}"))
+                let (place, in_bounds) = place(&format!("row{k}_i"));
+                (place, format!(" && {in_bounds}"))
             }
         };
-        let _ = writeln!(t, "    let row{k} = {start}{place} * {columns}u;\n    if (row{k}_i < {rows}{there}) {{");
+        let _ = writeln!(t, "    let row{k} = {start}{place} * {columns}u;\n    if (row{k}_i < {rows}{in_bounds}) {{");
         for column in 0..4 * tile.per[1] {
             let index = format!("row{k} + column{column}");
             let value = format!("c{k}_{}.{}", column / 4, ["x", "y", "z", "w"][column as usize % 4]);
             let value = if split { value } else { finish.call(&value, &index, &column.to_string()) };
-            let _ = writeln!(t, "    if (column{column}_there) {{ y[{index}] = {value}; }}");
+            let _ = writeln!(t, "    if (column{column}_in_bounds) {{ y[{index}] = {value}; }}");
         }
         t.push_str("    }\n");
     }
