@@ -266,7 +266,7 @@ fn models() -> Vec<Mistake> {
             "an input that is not listed",
             Box::new(|| {
                 let (a, b) = (Input::named("left", [4], F32), Input::named("right", [4], F32));
-                Ok(Model::new(std::slice::from_ref(&a), &[add(&[a, b])?]).map(drop)?)
+                Ok(Model::new(std::slice::from_ref(&a), &[add(&[a.clone(), b])?]).map(drop)?)
             }),
         ),
         (
