@@ -108,7 +108,7 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
     /// Returns a change of the graph around the operation's node that computes the same values with less work or memory,
     /// if there is one.
     ///
-    /// An operation may look for others by [`Op::downcast`]. A pass applies the patch where no other has replaced one of
+    /// An operation may look for others by `op.downcast::<T>()`. A pass applies the patch where no other has replaced one of
     /// its values.
     fn rewrite(&self, _cx: &RewriteCx) -> Option<Patch> {
         None
