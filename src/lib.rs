@@ -94,6 +94,7 @@ pub use wgpu;
 
 /// Everything that can go wrong, one variant per boundary.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A file or its contents are not what they should be.
     #[error(transparent)]

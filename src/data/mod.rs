@@ -4,7 +4,7 @@
 //! weights; [`Trainer`](crate::train::Trainer) takes it.
 //!
 //! - [`mnist()`] reads the digits, `ImageFolder` (feature `images`) a folder for each class, into memory or as a stream.
-//! - `photo` and `prepare` bring single photos to a network's size, `plots` (feature `plots`) draws curves, maps and confusion matrices.
+//! - `preprocess` and `prepare` bring single images to a network's size, `plots` (feature `plots`) draws curves, maps and confusion matrices.
 //!
 //! Invariants: samples and labels have the same number; the order of an epoch is a function of seed and epoch ([`shuffled`]).
 

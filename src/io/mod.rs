@@ -31,6 +31,7 @@ use std::{cell::Cell, fmt, path::Path};
 
 /// What is wrong with a file, for programs that decide by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Flaw {
     /// It does not exist.
     Missing,

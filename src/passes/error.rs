@@ -2,6 +2,7 @@ use crate::graph::TensorType;
 
 /// A graph cannot become a plan.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PlanError {
     /// A tensor does not fit one binding.
     #[error(

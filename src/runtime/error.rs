@@ -3,6 +3,7 @@ use std::fmt;
 
 /// What can go wrong on a device; each text says what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RuntimeError {
     /// The system has no driver that can compute.
     #[error("no graphics adapter was found. {advice}")]

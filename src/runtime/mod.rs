@@ -1,4 +1,22 @@
-//! Runs plans on a device through wgpu; the only folder that names it.
+//! Runs plans on a device through wgpu. No other folder names wgpu or may be `unsafe`.
+//!
+//! **What comes in**: a [`Plan`](crate::passes::Plan), [`Store`]s with its weights and other states, and for each step the inputs: as bytes
+//! from the host ([`Session::run`]), or as buffers of the application in its own encoder ([`Session::record`]).
+//!
+//! **What goes out**: outputs read back to the host, or left in the application's buffers; times of launches ([`Session::profile`]).
+//!
+//! - `engine.rs`: [`Engine`] chooses an adapter and opens its device, or borrows the application's. [`Engine::reference`] has none.
+//! - `gpu.rs`: the device with its memory budget; every call to wgpu that can fail goes through an error scope there.
+//! - `pipeline.rs`: compiled kernels, shared by all sessions of an engine.
+//! - `store.rs`: named tensors that are kept from step to step. `session/arena.rs`: memory that is reused within a step.
+//! - `session/`: a plan with its memory, pipelines and bind groups; `ring.rs` stages inputs, `readback.rs` reads outputs.
+//!
+//! Invariants:
+//! - nothing is created on the device after the first step with the same buffers;
+//! - every wait has a timeout, and every error names the buffer, kernel or step it concerns;
+//! - a lost device is [`RuntimeError::DeviceLost`] from every call that follows, never a panic.
+//!
+//! Where to start: [`Engine::session`], then `run` in `session/mod.rs`.
 
 mod engine;
 mod error;

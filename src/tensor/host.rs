@@ -3,6 +3,7 @@ use half::{bf16, f16};
 
 /// A tensor in host memory could not be made or read as asked.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TensorError {
     /// The number of elements does not fit the shape.
     #[error("a tensor of shape {shape:?} has {wanted} elements, but {got} were given")]

@@ -4,6 +4,7 @@ use crate::nn::NumberError;
 
 /// Training was asked for something that cannot be.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrainError {
     /// The data set has no samples.
     #[error("the data set is empty; give at least one sample")]

@@ -69,6 +69,21 @@ fn imports_go_downward_only() {
 }
 
 #[test]
+fn passes_ask_no_operation_for_its_name_but_to_print_it_or_to_find_what_the_user_forces() {
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src/passes"), &mut files);
+    let compares = |l: &str| {
+        let named = l.contains(".name() ==") || l.contains(".name() !=") || l.contains("match op.name()");
+        named || l.contains(".key() ==") || l.contains("key().as_str()") || l.contains("matches!(op.name()")
+    };
+    let wrong: Vec<String> = (files.iter())
+        .flat_map(|(name, text)| code(text).filter(|l| compares(l)).map(move |l| format!("{name}: {}", l.trim())))
+        .filter(|l| !l.contains("force"))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn only_the_runtime_names_wgpu_and_only_it_may_be_unsafe() {
     let mut files = Vec::new();
     sources(&Path::new(ROOT).join("src"), &mut files);

@@ -11,7 +11,7 @@ pub struct Arguments {
     /// Samples (n, …) as a .npy file, of the input NAME where the network has several
     #[arg(long, value_name = "[NAME=]FILE.npy", required = true)]
     input: Vec<String>,
-    /// The folder to write one .npy file for each output and tap to
+    /// The folder to write one .npy file for each output to
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Layers whose outputs are written too

@@ -1,3 +1,6 @@
+//! A plan bound to memory and pipelines. `run` stages inputs and submits a step; `record.rs` records one into the caller's encoder
+//! with the buffers of `external.rs`; `inspect.rs` times launches and reads memory for tests and tuners.
+
 mod arena;
 mod external;
 mod inspect;
