@@ -184,7 +184,7 @@ fn planted_faults_of_products_through_workgroup_memory_are_noticed() {
         ("skips the last tile", "tile >= tiles", "tile + 1u >= tiles"),
         ("cuts parts a term short", "start_terms + size_terms", "start_terms + size_terms - 1u"),
         ("writes a row past the end", "if (row0_i < ", "if (row0_i <= "),
-        ("leaves a column out", "column0_there) {", "column1_there) {"),
+        ("leaves a column out", "column0_in_bounds) {", "column1_in_bounds) {"),
         ("loses a part of the column sums", "var k = 0u; k < ", "var k = 1u; k < "),
     ];
     let mut rng = Philox::new(23, Purpose::Test, 0);
