@@ -329,16 +329,13 @@ fn main() -> Result<()> {
             Some((op.to_owned(), name.to_owned()))
         }
     };
-    let bench = Bench {
-        engine: Engine::new()?,
-        variant,
-        dump: variable("HUBEL_DUMP").map(PathBuf::from),
-        shaders: variable("HUBEL_SHADERS").map(PathBuf::from),
-        budget_s: variable("BUDGET_S").and_then(|s| s.parse().ok()).unwrap_or(0.5),
-    };
-    let info = bench.engine.info();
+    let budget_s = variable("BUDGET_S").and_then(|s| s.parse().ok()).unwrap_or(0.5);
+    let mut bench = Bench { engine: Engine::new()?, variant, dump: None, shaders: None, budget_s };
     let [peak, copy] = limits(&bench)?;
-    print_device(info, [peak, copy], json);
+    print_device(bench.engine.info(), [peak, copy], json);
+    // The limits' own kernels are neither dumped nor replaced.
+    bench.dump = variable("HUBEL_DUMP").map(PathBuf::from);
+    bench.shaders = variable("HUBEL_SHADERS").map(PathBuf::from);
     let mut failed = 0;
     for (name, sample) in &cases {
         let m = match bench.measure(name, sample) {

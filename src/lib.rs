@@ -23,7 +23,7 @@
 //!   [`train::Trainer`]. The repository's `docs/learn` is a course, `docs/guide.md` goes through the API by task.
 //! - **Embed**: [`runtime::Engine::from_wgpu`] takes the application's device, [`train::Inference::record`] records a
 //!   network into its command encoder (`docs/embedding.md`, `examples/embed.rs`).
-//! - **Go below the layers**: [`graph::Graph`] has operations and gradients, [`passes::plan()`] iterations a graph into a plan,
+//! - **Go below the layers**: [`graph::Graph`] has operations and gradients, [`passes::plan()`] turns a graph into a plan,
 //!   [`runtime::Session`] runs it. An operation of another crate implements [`graph::Op`] (`examples/custom_op.rs`).
 //!
 //! # Modules

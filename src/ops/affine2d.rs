@@ -382,7 +382,7 @@ pub static FAMILY: Family = Family {
     faults: &[
         Fault { what: "reflects without the edge", from: "period - 1 - select", to: "period - select" },
         Fault {
-            what: "iterations the other way",
+            what: "turns the other way",
             from: "vec2<f32>(m[b * 6u + 1u], m[b * 6u + 4u])",
             to: "vec2<f32>(m[b * 6u + 4u], m[b * 6u + 1u])",
         },

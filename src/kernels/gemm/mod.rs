@@ -1,9 +1,9 @@
 //! The implicit-GEMM generator: operand loaders × tile core × epilogue.
 //!
 //! `y[row, column] = Σ a(row, k) · b(column, k)`, where loaders say what `a` and `b` are. The tile cores for processors
-//! (`tile`; `row`, `strip` and `spread` for windows, `filter` for gradients of weights) keep sums in registers and need
-//! neither barriers nor workgroup memory. The one for graphics processors (`shared`) stages both sides in workgroup
-//! memory.
+//! (`registers`; `direct_rows`, `direct_channels` and `dgrad_strided` for windows, `wgrad` for gradients of weights) keep
+//! sums in registers and need neither barriers nor workgroup memory. The one for graphics processors (`shared_memory`)
+//! stages both sides in workgroup memory.
 
 mod dgrad_strided;
 mod direct_channels;

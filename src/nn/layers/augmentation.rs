@@ -186,7 +186,7 @@ layer! {
 }
 
 impl RandomRotation {
-    /// Returns a layer that iterations by so much of a full turn, or by a share from a range.
+    /// Returns a layer that turns by so much of a full turn, or by a share from a range.
     pub fn new(factor: impl Into<Factor>) -> Self {
         RandomRotation { factor: factor.into(), ..Self::default() }
     }

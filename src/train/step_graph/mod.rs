@@ -2,7 +2,7 @@
 //!
 //! In order: [`feeds`] makes samples and labels from the step's inputs, [`mix_up`] blends them with their neighbours,
 //! the model computes its outputs, [`losses`] compares them with the labels, [`metrics`] sums losses and metrics on the
-//! device, and in training [`update`] iterations gradients into new weights, while [`activation_stats`] sums their norms.
+//! device, and in training [`update`] turns gradients into new weights, while [`activation_stats`] sums their norms.
 //!
 //! It takes a model, its `Compile` options, the kind of data (shapes, types, in device memory or fed from the host) and
 //! the layouts of the weights and moments, and returns a `Graph` whose inputs [`feed_tensors`] fills, whose states are the
