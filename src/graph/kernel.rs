@@ -96,6 +96,9 @@ impl Grid {
 /// The most bytes that a kernel may read as one uniform buffer: what every WebGPU adapter has.
 pub const UNIFORM_BYTES: u64 = 65_536;
 
+/// Every range of a buffer that a kernel binds starts at a multiple of this, which all adapters allow.
+pub const ALIGN_BYTES: u64 = 256;
+
 /// What a kernel binds at one place, after the step record at binding 0.
 ///
 /// A range of more than one value asks the planner to lay those values out contiguously, each at

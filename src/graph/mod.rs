@@ -30,11 +30,12 @@ mod types;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use kernel::{
-    Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS, Slot, UNIFORM_BYTES,
+    ALIGN_BYTES, Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS, Slot,
+    UNIFORM_BYTES,
 };
 pub use op::{Bad, Cost, Family, Fault, Field, Io, Op, Patch, Readers, RewriteCx, Sample};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
-pub use types::{Fill, OpError, Step, TensorType};
+pub use types::{Fill, Gradients, OpError, Step, TensorType};
 
 use crate::tensor::{DType, Philox, Shape};
 use std::{collections::HashMap, fmt, sync::Arc};

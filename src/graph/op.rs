@@ -1,6 +1,6 @@
 //! The [`Op`] trait and what goes with it: samples, planted faults, local rewrites.
 
-use super::types::{Fill, OpError, Step, TensorType};
+use super::types::{Fill, Gradients, OpError, Step, TensorType};
 use super::{Candidate, DeviceProfile, Epilogue, Graph, Node, Program, Value};
 use crate::tensor::{Accuracy, Array, Count, Philox};
 use std::{any::Any, collections::HashMap, fmt, sync::Arc};
@@ -55,13 +55,7 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
     ///
     /// `dy` holds the gradient to each output; at least one is there. By default an error: gradients of first order end
     /// here.
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, _g: &mut Graph, _inputs: &[Value], _outputs: &[Value], _dy: &[Option<Value>]) -> Gradients {
         Err(OpError::first_order(self.name()))
     }
 

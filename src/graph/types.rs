@@ -1,5 +1,6 @@
 //! Types of values, errors of operations, and the record of a step.
 
+use super::Value;
 use crate::tensor::{Array, DType, Philox, Shape};
 use std::fmt;
 
@@ -155,3 +156,6 @@ impl Fill {
         Array { shape: shape.to_vec(), data }
     }
 }
+
+/// What an operation's gradient returns: for each input the gradient to it, `None` where there is none.
+pub type Gradients = Result<Vec<Option<Value>>, OpError>;

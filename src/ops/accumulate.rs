@@ -2,8 +2,8 @@
 
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io,
+        Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
@@ -57,13 +57,7 @@ impl Op for Accumulate {
         vec![state]
     }
 
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, _g: &mut Graph, inputs: &[Value], _outputs: &[Value], _dy: &[Option<Value>]) -> Gradients {
         Ok(vec![None; inputs.len()])
     }
 

@@ -4,8 +4,8 @@ use super::{Gather, Interpolation, pad2d::images};
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op, OpError, Patch,
-        RewriteCx, Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Gradients, Graph, Grid, Io, Op,
+        OpError, Patch, RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT},
@@ -219,13 +219,7 @@ impl Op for Affine2d {
         })]
     }
 
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, _g: &mut Graph, _inputs: &[Value], _outputs: &[Value], _dy: &[Option<Value>]) -> Gradients {
         let advice = "put augmentation in front of the layers that learn";
         Err(OpError::new("affine2d", "images that no weight has made", "a gradient to pass on", advice))
     }

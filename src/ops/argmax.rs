@@ -4,8 +4,8 @@ use super::reduce::{Reduce, ReduceKind};
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
-        Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, DType, Philox, rank},
@@ -49,13 +49,7 @@ impl Op for Argmax {
         })]
     }
 
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, _g: &mut Graph, _inputs: &[Value], _outputs: &[Value], _dy: &[Option<Value>]) -> Gradients {
         Ok(vec![None])
     }
 

@@ -4,8 +4,8 @@
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op,
-        OpError, Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Fill, Gradients, Graph,
+        Grid, Io, Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT},
@@ -191,13 +191,7 @@ impl Op for BatchNorm {
         vec![y, Array { shape: vec![c], data: mean }, Array { shape: vec![c], data: var }]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let [x, gamma, _] = *inputs else { return Ok(vec![None; inputs.len()]) };
         let (mean, variance) = (outputs[1], outputs[2]);
         let mut grads = match dy[0] {

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Graph, Io, Op, OpError, Patch,
-        RewriteCx, Sample, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Gradients, Graph, Io, Op, OpError,
+        Patch, RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::gemm::{self, Window},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -225,13 +225,7 @@ impl Op for Conv2d {
         vec![y]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let Some(dy) = dy[0] else { return Ok(vec![None, None]) };
         let (x, w) = (inputs[0], inputs[1]);
         let Some(geometry) = self.geometry(g.shape(x).dims(), g.shape(w).dims()) else { return Ok(vec![None, None]) };

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Graph, Io, Op, OpError, Patch, RewriteCx,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Gradients, Graph, Io, Op, OpError, Patch,
+        RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
     kernels::gemm::{self, Filter, Loop, Operand, Product, Window},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
@@ -155,13 +155,7 @@ impl Op for Conv2dGradInput {
         vec![dx]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let Some(d) = dy[0] else { return Ok(vec![None, None]) };
         let to_dy = g.conv2d(d, inputs[1], self.geometry.options())?;
         let to_w = g.apply1(Conv2dGradWeight { geometry: self.geometry, column_sums: false }, &[d, inputs[0]])?;
@@ -276,13 +270,7 @@ impl Op for Conv2dGradWeight {
         outputs
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         if self.column_sums {
             let advice = "take gradients before fusion";
             return Err(OpError::new(self.name(), "a gradient without column sums", "column sums", advice));

@@ -2,8 +2,8 @@
 
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Graph, Grid, Io, Op, OpError, Sample, Slot, Step,
-        TensorType, Value, wgsl_f32,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Gradients, Graph, Grid, Io, Op, OpError, Sample,
+        Slot, Step, TensorType, Value, wgsl_f32,
     },
     kernels,
     tensor::{Accuracy, Array, Count, Philox, Shape},
@@ -46,13 +46,7 @@ impl Op for Literal {
         vec![Array::from_fn(self.shape.clone(), |i| f64::from(self.values[i]))]
     }
 
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, _g: &mut Graph, _inputs: &[Value], _outputs: &[Value], _dy: &[Option<Value>]) -> Gradients {
         Ok(Vec::new())
     }
 

@@ -3,8 +3,8 @@
 use super::{arity::arity, conv2d::ANY};
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value, wgsl_f32,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io,
+        Op, OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, DType, Philox, UNIT, ulp},
@@ -173,13 +173,7 @@ impl Op for LocalResponseNorm {
         vec![Array::from_fn(inputs[0].shape.clone(), y)]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let Some(dy) = dy[0] else { return Ok(vec![None]) };
         Ok(vec![Some(g.apply1(LocalResponseNormGrad { norm: *self }, &[inputs[0], dy])?)])
     }

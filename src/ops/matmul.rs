@@ -3,8 +3,8 @@
 use super::{Part, arity::arity, reduce::column_sums_of};
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Patch, RewriteCx,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Io, Op, OpError, Patch,
+        RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
     kernels::gemm::{self, Loop, Operand, Product},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -148,13 +148,7 @@ impl Op for Matmul {
         outputs
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         if self.column_sums {
             return Err(OpError::new(
                 "matmul",

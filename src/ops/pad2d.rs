@@ -3,8 +3,8 @@
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, RewriteCx, Sample,
-        Slot, Step, TensorType, Value,
+        Bad, Candidate, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -133,13 +133,7 @@ impl Op for Pad2d {
         })]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, _inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let back = Pad2d { pads: self.pads.map(|side| side.map(|n| -n)), mode: PadMode::Constant(0.0) };
         let dx = dy[0].map(|dy| match self.mode {
             PadMode::Constant(_) => g.apply1(back, &[dy]),
@@ -231,13 +225,7 @@ impl Op for Pad2dGrad {
         vec![dx]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, _inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         Ok(vec![dy[0].map(|dy| g.apply1(self.pad, &[dy])).transpose()?])
     }
 

@@ -8,8 +8,8 @@
 use super::arity::arity;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Graph, Grid,
-        Io, Node, Op, OpError, RewriteCx, Sample, Slot, Step, TensorType, Value, wgsl_f32,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Gradients,
+        Graph, Grid, Io, Node, Op, OpError, RewriteCx, Sample, Slot, Step, TensorType, Value, wgsl_f32,
     },
     kernels::{self, gemm},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, maximum, strides},
@@ -149,13 +149,7 @@ impl Op for Reduce {
     }
 
     /// Equal maxima share their gradient equally.
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let Some(dy) = dy[0] else { return Ok(vec![None]) };
         let shape = g.shape(inputs[0]).clone();
         let kept = Reduce { keep_dims: true, ..self.clone() }.result(&shape);

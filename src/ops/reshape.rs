@@ -3,8 +3,8 @@
 use super::arity::arity;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Graph, Io, Op, OpError, Sample, Step, TensorType,
-        Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Io, Op, OpError, Sample, Step,
+        TensorType, Value,
     },
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
 };
@@ -38,13 +38,7 @@ impl Op for Reshape {
         vec![Array { shape: self.shape.at(step.n), data: inputs[0].data.clone() }]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let shape = g.shape(inputs[0]).clone();
         Ok(vec![dy[0].map(|dy| g.reshape(dy, shape)).transpose()?])
     }

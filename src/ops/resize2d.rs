@@ -4,8 +4,8 @@ use super::pad2d::images;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Graph, Grid, Io, Op,
-        OpError, Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Gradients, Graph, Grid,
+        Io, Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -141,13 +141,7 @@ impl Op for Resize2d {
         vec![y]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let dims = g.shape(inputs[0]).dims();
         let back = Resize2dGrad { size: [dims[1], dims[2]], interpolation: self.interpolation };
         Ok(vec![dy[0].map(|dy| g.apply1(back, &[dy])).transpose()?])
@@ -220,13 +214,7 @@ impl Op for Resize2dGrad {
         vec![dx]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let dims = g.shape(inputs[0]).dims();
         let back = Resize2d { size: [dims[1], dims[2]], interpolation: self.interpolation };
         Ok(vec![dy[0].map(|dy| g.apply1(back, &[dy])).transpose()?])

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
-        Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
@@ -134,13 +134,7 @@ impl Op for Slice {
         vec![Array::from_fn(shape.clone(), |i| x.data[source(i)])]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let x = g.ty(inputs[0]).clone();
         let back = SliceGrad { shape: x.shape, parts: self.parts.clone() };
         Ok(vec![dy[0].filter(|_| x.dtype == DType::F32).map(|dy| g.apply1(back, &[dy])).transpose()?])
@@ -196,13 +190,7 @@ impl Op for SliceGrad {
         vec![Array::from_fn(shape.clone(), |i| source(i).map_or(0.0, |at| dy.data[at]))]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, _inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         Ok(vec![dy[0].map(|dy| g.slice(dy, &self.parts)).transpose()?])
     }
 

@@ -4,8 +4,8 @@ use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io,
+        Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, maximum, ulp},
@@ -88,13 +88,7 @@ impl Op for Softmax {
         vec![y]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let Some(dy) = dy[0] else { return Ok(vec![None]) };
         let last = g.shape(inputs[0]).rank() - 1;
         let dx = if self.log {

@@ -7,8 +7,8 @@ use super::{
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Io, Op, OpError, Sample, Slot, Step,
-        TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Io, Op, OpError, Sample,
+        Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape, UNIT, ulp},
@@ -79,13 +79,7 @@ impl Op for SoftmaxCrossEntropy {
         vec![dlogits, losses]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let shape = g.shape(inputs[0]).clone();
         let mut dims = shape.dims().to_vec();
         let last = dims.len() - 1;

@@ -3,8 +3,8 @@
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
-        Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, rank},
@@ -78,13 +78,7 @@ impl Op for TopK {
         vec![values, Array { shape, data: indices }]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let back = TopKGrad { columns: g.shape(inputs[0]).last() };
         Ok(vec![dy[0].map(|dy| g.apply1(back, &[outputs[1], dy])).transpose()?])
     }

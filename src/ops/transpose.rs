@@ -4,8 +4,8 @@ use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Graph, Grid, Io, Op, OpError, Sample, Slot,
-        Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Sample, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
@@ -135,13 +135,7 @@ impl Op for Transpose {
         vec![Array::from_fn(shape.clone(), |i| x.data[source(i)])]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, _inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let mut inverse = vec![0; self.permutation.len()];
         self.permutation.iter().enumerate().for_each(|(i, &a)| inverse[a] = i);
         Ok(vec![dy[0].map(|dy| g.transpose(dy, &inverse)).transpose()?])

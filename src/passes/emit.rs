@@ -5,13 +5,13 @@ use super::{
     arenas::Memory,
     error::PlanError,
     hash::hash,
-    plan_types::{ALIGN_BYTES, Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port},
+    plan_types::{Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port},
     scheduled::{Scheduled, Selected},
     select::{access, chunks},
     verify::{Content, Held, Trace, Traffic},
 };
 use crate::{
-    graph::{Dispatch, Kind, Node, Slot, UNIFORM_BYTES, Value},
+    graph::{ALIGN_BYTES, Dispatch, Kind, Node, Slot, UNIFORM_BYTES, Value},
     kernels::Access,
 };
 use std::collections::HashMap;

@@ -1,10 +1,11 @@
 //! A number for what a plan does, over its data alone: names of nodes, operations, kernels and variants do not count.
 
 use super::plan_types::{BufferRange, BufferRef, Plan};
+use crate::tensor::Fnv;
 
 /// Returns the plan's hash: FNV-1a of sizes, ports, kernels, constants, grids and bindings.
 pub(super) fn hash(plan: &Plan) -> u64 {
-    let mut h = Fnv(0xcbf2_9ce4_8422_2325);
+    let mut h = Fnv::default();
     h.number(plan.capacity as u64);
     h.number(plan.arenas.len() as u64);
     plan.arenas.iter().for_each(|&bytes| h.number(bytes));
@@ -13,7 +14,7 @@ pub(super) fn hash(plan: &Plan) -> u64 {
         for port in ports {
             h.text(&port.name);
             h.text(&port.ty.to_string());
-            h.place(&port.place);
+            add_range(&mut h, &port.place);
         }
     }
     for d in &plan.dispatches {
@@ -31,37 +32,20 @@ pub(super) fn hash(plan: &Plan) -> u64 {
         h.number(d.bindings.len() as u64);
         for b in &d.bindings {
             h.number(b.access as u64);
-            h.place(&b.place);
+            add_range(&mut h, &b.place);
         }
     }
     h.0
 }
 
-struct Fnv(u64);
-
-impl Fnv {
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-    }
-
-    fn number(&mut self, n: u64) {
-        self.bytes(&n.to_le_bytes());
-    }
-
-    fn text(&mut self, text: &str) {
-        self.number(text.len() as u64);
-        self.bytes(text.as_bytes());
-    }
-
-    fn place(&mut self, place: &BufferRange) {
-        let buffer = match place.buffer {
-            BufferRef::Arena(i) => [0, i, 0],
-            BufferRef::Store { store, chunk } => [1, store, chunk],
-            BufferRef::External(i) => [2, i, 0],
-            BufferRef::ChunkIndices => [3, 0, 0],
-        };
-        buffer.iter().for_each(|&n| self.number(n as u64));
-        self.number(place.offset);
-        self.number(place.bytes);
-    }
+fn add_range(h: &mut Fnv, range: &BufferRange) {
+    let buffer = match range.buffer {
+        BufferRef::Arena(i) => [0, i, 0],
+        BufferRef::Store { store, chunk } => [1, store, chunk],
+        BufferRef::External(i) => [2, i, 0],
+        BufferRef::ChunkIndices => [3, 0, 0],
+    };
+    buffer.iter().for_each(|&n| h.number(n as u64));
+    h.number(range.offset);
+    h.number(range.bytes);
 }

@@ -2,10 +2,10 @@
 
 use super::{
     error::PlanError,
-    plan_types::{ALIGN_BYTES, BufferRange},
+    plan_types::BufferRange,
     scheduled::{Scheduled, Selected},
 };
-use crate::graph::{Kind, Slot, Value};
+use crate::graph::{ALIGN_BYTES, Kind, Slot, Value};
 use std::collections::{BTreeMap, HashMap};
 
 /// Memory that is needed from one scheduled node to another, both included.

@@ -23,7 +23,7 @@
 //! - a value is computed before it is read, and its memory holds it until its last reader has run;
 //! - a node that overwrites an input runs after every other reader of it;
 //! - no launch binds one buffer for reading and for writing, since wgpu tracks whole buffers;
-//! - each range starts at a multiple of [`ALIGN_BYTES`] and is inside its buffer; each slot of a kernel is bound;
+//! - each range starts at a multiple of [`ALIGN_BYTES`](crate::graph::ALIGN_BYTES) and is inside its buffer; each slot of a kernel is bound;
 //! - passes ask operations for their traits, never for their names, and change no result.
 //!
 //! Where to start: [`plan`] in `plan.rs`, which calls the passes in order, and `plan_types.rs`.
@@ -53,7 +53,7 @@ pub use error::PlanError;
 pub use fuse::{Fused, fuse};
 pub use options::PlanOptions;
 pub use plan::{optimize, plan, traced_plan};
-pub use plan_types::{ALIGN_BYTES, Binding, BufferRange, BufferRef, Entry, Layout, Plan, PlannedDispatch, Port};
+pub use plan_types::{Binding, BufferRange, BufferRef, Entry, Layout, Plan, PlannedDispatch, Port};
 pub use simplify::simplify;
 pub use split::{Parts, split_rows};
 pub use verify::{Content, Held, Trace, Traffic, Violation, verify, verify_graph};

@@ -1,11 +1,8 @@
 use crate::{
-    graph::{Grid, TensorType},
+    graph::{ALIGN_BYTES, Grid, TensorType},
     kernels::Access,
 };
 use std::{ops::Range, sync::Arc};
-
-/// Alignment of every tensor in device memory, in bytes: the largest offset alignment that an adapter may ask for.
-pub const ALIGN_BYTES: u64 = 256;
 
 /// A named tensor of fixed shape in a [`Layout`].
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +19,19 @@ pub struct Entry {
     pub bytes: u64,
 }
 
-/// Where the tensors of a store lie: chunks that each fit one buffer.
+/// Returns the bytes that a tensor of so many takes in a chunk.
+fn padded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(ALIGN_BYTES).max(ALIGN_BYTES)
+}
+
+impl Entry {
+    /// Returns where in its chunk the next tensor starts.
+    pub fn end(&self) -> u64 {
+        self.offset + padded(self.bytes)
+    }
+}
+
+/// Where the tensors of a store are: chunks that each fit one buffer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
     /// Tensors in the order given.
@@ -41,7 +50,7 @@ impl Layout {
         let mut chunks: Vec<u64> = Vec::new();
         for (name, ty) in tensors {
             let bytes = ty.bytes(1);
-            let padded = bytes.next_multiple_of(ALIGN_BYTES).max(ALIGN_BYTES);
+            let padded = padded(bytes);
             let offset = match chunks.last_mut() {
                 Some(end) if *end + padded <= max_chunk_bytes => {
                     *end += padded;

@@ -1,3 +1,5 @@
+//! A graph with the order of its nodes: what kernel selection, liveness and memory work on.
+
 use super::{error::PlanError, options::PlanOptions};
 use crate::graph::{Candidate, Graph, Kind, Node, Slot, Value};
 use std::collections::HashMap;

@@ -69,12 +69,12 @@ fn prefer(s: &Scheduled, op: &str, mut candidates: Vec<Candidate>) -> (Option<Ca
     let is_chunked = |c: &Candidate| launches(s, c) > c.dispatches.len();
     let forced = s.options.force.as_ref().filter(|(name, _)| name == op);
     let forced = forced.and_then(|(_, variant)| candidates.iter().position(|c| c.variant == *variant));
-    let unchunked = candidates.iter().find(|c| !is_chunked(c)).cloned();
     if candidates.is_empty() {
         return (None, None);
     }
-    let preferred = candidates.swap_remove(forced.unwrap_or(0));
-    let unchunked = unchunked.filter(|_| forced.is_none() && is_chunked(&preferred));
+    let preferred = candidates.remove(forced.unwrap_or(0));
+    let wanted = forced.is_none() && is_chunked(&preferred);
+    let unchunked = candidates.into_iter().filter(|_| wanted).find(|c| !is_chunked(c));
     (Some(preferred), unchunked)
 }
 

@@ -1,8 +1,8 @@
 //! Invariants of graphs and plans. Builds with debug assertions check them after each pass; the test kit always does.
 
-use super::plan_types::{ALIGN_BYTES, BufferRange, BufferRef, Plan, PlannedDispatch};
+use super::plan_types::{BufferRange, BufferRef, Plan, PlannedDispatch};
 use crate::{
-    graph::{Graph, Value},
+    graph::{ALIGN_BYTES, Graph, Value},
     kernels::Access,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};

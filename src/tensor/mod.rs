@@ -12,6 +12,7 @@
 mod accuracy;
 mod array;
 mod dtype;
+mod fnv;
 mod host;
 mod philox;
 mod shape;
@@ -20,6 +21,7 @@ pub use accuracy::{Accuracy, Mismatch, UNIT, compare, ulp};
 pub(crate) use accuracy::{maximum, rank};
 pub use array::Array;
 pub use dtype::DType;
+pub(crate) use fnv::Fnv;
 pub(crate) use host::gather;
 pub use host::{Data, HostTensor, TensorError};
 pub use philox::{Philox, Purpose, philox_key, philox4x32, stream_id, unit_f32};

@@ -8,7 +8,7 @@ use crate::{
     graph::{Family, Fault, Graph, Sample, Value},
     passes::{PlanOptions, optimize, plan},
     runtime::Engine,
-    tensor::{Array, HostTensor, Philox, Purpose, compare},
+    tensor::{Array, Fnv, HostTensor, Philox, Purpose, compare},
 };
 use std::collections::{HashMap, HashSet};
 
@@ -196,7 +196,7 @@ pub fn gpu_gradients_agree(engine: &Engine, family: &Family) -> Result<(), Failu
 /// Returns a hash of the results and gradients on the device: equal where all bits are.
 pub fn bits(engine: &Engine, family: &Family) -> Result<u64, Failure> {
     let mut rng = rng(family, 12);
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut hash = Fnv::default();
     for _ in 0..GRADIENTS / 3 {
         let sample = (family.sample)(&mut rng);
         let (graph, ..) = sample_graph(&sample)?;
@@ -208,11 +208,11 @@ pub fn bits(engine: &Engine, family: &Family) -> Result<u64, Failure> {
         for case in [Some(forward), backward].into_iter().flatten() {
             let run = Run { optimize: true, ..Run::default() };
             for output in run_graph(engine, &case.graph, &case.device_feeds(), &case.step, case.capacity, &run)? {
-                hash = output.bytes().iter().fold(hash, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+                hash.bytes(output.bytes());
             }
         }
     }
-    Ok(hash)
+    Ok(hash.0)
 }
 
 /// Returns nothing where one sample's gradients pass both checks, or where it has none.

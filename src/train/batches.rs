@@ -128,7 +128,7 @@ impl Batches for DatasetBatches<'_> {
 
     fn trace(&mut self, trainer: &mut Trainer) -> Result<Option<NotFinite>, Error> {
         let Some(snapshot) = &self.snapshot else { return Ok(None) };
-        nan_trace::trace(trainer, &mut self.step, &self.order, snapshot)
+        nan_trace::trace(trainer, &mut self.step, &self.order, &self.rows, snapshot)
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     Error,
     data::{Dataset, are_classes},
     nn::{Bounds, Model, Number},
-    tensor::{Data, HostTensor, Shape},
+    tensor::{Data, Fnv, HostTensor, Shape},
 };
 
 /// Returns an error where a model cannot be trained or evaluated on this data.
@@ -80,10 +80,10 @@ pub(super) fn same_classes(wanted: &[String], got: &[String]) -> Result<(), Trai
 
 /// Returns a hash of the number of samples, their shape and their labels, never 0.
 pub(super) fn fingerprint(data: &Dataset) -> u64 {
-    let hash = |h: u64, byte: &u8| (h ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    let mut hash = Fnv::default();
     let sizes = [data.len()].into_iter().chain(data.sample_shape().iter().copied());
-    let sizes: Vec<u8> = sizes.flat_map(|n| (n as u64).to_le_bytes()).collect();
+    sizes.for_each(|n| hash.number(n as u64));
     let labels = data.labels.bytes();
-    let labels = &labels[..labels.len().min(1 << 20)];
-    sizes.iter().chain(labels).fold(0xcbf2_9ce4_8422_2325, hash).max(1)
+    hash.bytes(&labels[..labels.len().min(1 << 20)]);
+    hash.0.max(1)
 }

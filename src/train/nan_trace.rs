@@ -7,40 +7,42 @@ use super::{
     runner::Compiled,
     state::Snapshot,
     step_graph::{self, feeds::Source, metrics},
+    steps::all_rows,
     trainer::Trainer,
 };
 use crate::{Error, data::Dataset, graph::Value, nn::Mode, tensor::HostTensor};
 use std::collections::HashSet;
 
-/// Returns the first value that is not finite in the steps since a snapshot, and leaves the trainer before the step that
-/// computed it; at the snapshot where there is none.
+/// Returns the first value that is not finite in the steps of an epoch since a snapshot, and leaves the trainer before the
+/// step that computed it; at the snapshot where there is none. `rows` are the epoch's.
 pub(super) fn trace(
     trainer: &mut Trainer,
     step: &mut PreparedStep,
     order: &EpochOrder,
+    rows: &[u32],
     snapshot: &Snapshot,
 ) -> Result<Option<NotFinite>, Error> {
     let until = trainer.position.step;
     trainer.restore(snapshot)?;
     let mut by_loss = false;
     while trainer.position.step < until && !by_loss {
-        by_loss = !replay(trainer, step, order)?.is_finite();
+        let Some(loss) = replay(trainer, step, order, rows)? else { break };
+        by_loss = !loss.is_finite();
     }
     let last = trainer.position.step;
     trainer.restore(snapshot)?;
     // A loss that is not finite comes from its own step, or from the weights that the step before it made.
     while by_loss && trainer.position.step + 2 < last {
-        replay(trainer, step, order)?;
+        replay(trainer, step, order, rows)?;
     }
     while trainer.position.step < last {
         let (number, before) = (trainer.position.step, trainer.snapshot()?);
-        let rows = order.epoch(trainer.position.epoch);
-        let batch = order.data.select(order.batch_at(&rows, &trainer.position))?;
+        let batch = order.data.select(order.batch_at(rows, &trainer.position))?;
         let found = if by_loss { trainer.first_not_finite(&batch)? } else { None };
         if found.is_some() {
             return Ok(found);
         }
-        replay(trainer, step, order)?;
+        replay(trainer, step, order, rows)?;
         if let Some(made) = trainer.state.find_not_finite(number)? {
             trainer.restore(&before)?;
             return Ok(trainer.first_not_finite(&batch)?.or(Some(made)));
@@ -50,16 +52,20 @@ pub(super) fn trace(
     Ok(None)
 }
 
-/// Takes the step at the trainer's position and returns its loss.
-fn replay(trainer: &mut Trainer, step: &mut PreparedStep, order: &EpochOrder) -> Result<f64, Error> {
-    let rows = order.epoch(trainer.position.epoch);
-    let rows = order.batch_at(&rows, &trainer.position);
-    trainer.train_step(step, order.data, rows, true)?;
-    trainer.position.cursor += rows.len();
-    if trainer.position.cursor >= order.data.len() {
-        (trainer.position.epoch, trainer.position.cursor) = (trainer.position.epoch + 1, 0);
+/// Takes the step at the trainer's position and returns its loss; `None` at the end of the epoch.
+fn replay(
+    trainer: &mut Trainer,
+    step: &mut PreparedStep,
+    order: &EpochOrder,
+    rows: &[u32],
+) -> Result<Option<f64>, Error> {
+    let batch = order.batch_at(rows, &trainer.position);
+    if batch.is_empty() {
+        return Ok(None);
     }
-    Ok(metrics::read(&trainer.metrics, &mut step.runner)?[0].1)
+    trainer.train_step(step, order.data, batch, true)?;
+    trainer.position.cursor += batch.len();
+    Ok(Some(metrics::read(&trainer.metrics, &mut step.runner)?[0].1))
 }
 
 impl Trainer {
@@ -88,7 +94,7 @@ impl Trainer {
     pub fn first_not_finite(&self, data: &Dataset) -> Result<Option<NotFinite>, Error> {
         self.check(data)?;
         let find = |node: &str, op: &str, tensor: &HostTensor| NotFinite::find(self.position.step, node, op, tensor);
-        let rows: Vec<u32> = (0..data.len() as u32).collect();
+        let rows = all_rows(data);
         let step = self.next_step(data.len(), true)?;
         let feeds = step_graph::feed_tensors(&self.config, Mode::Training, &Source::Host, &step, data, &rows)?;
         let weights = self.weights()?;

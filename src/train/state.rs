@@ -131,8 +131,8 @@ impl DeviceState {
 
     /// Returns the first value of a weight, or of a moment, that is not finite; `step` is the step that computed it.
     pub fn find_not_finite(&self, step: u64) -> Result<Option<NotFinite>, Error> {
-        for (store, op) in [(Some(&self.params), "weight"), (self.moments.as_ref(), "moment")] {
-            for (name, tensor) in store.into_iter().map(Store::read_all).collect::<Result<Vec<_>, _>>()?.concat() {
+        for (store, op) in [(&self.params, "weight")].into_iter().chain(self.moments.iter().map(|m| (m, "moment"))) {
+            for (name, tensor) in store.read_all()? {
                 let found = NotFinite::find(step, &name, op, &tensor);
                 if found.is_some() {
                     return Ok(found);

@@ -1,5 +1,6 @@
 //! The documents: links, paths and lengths; that their code is compiled; that the engine from scratch runs.
 
+use crate::repository::{ROOT, files};
 use std::{
     collections::BTreeSet,
     fs,
@@ -7,22 +8,9 @@ use std::{
     process::Command,
 };
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-
 /// Returns every document of the repository: its path from the root, and its text.
 fn documents() -> Vec<(String, String)> {
-    fn walk(folder: &Path, out: &mut Vec<(String, String)>) {
-        for entry in fs::read_dir(folder).expect("a folder of the repository").map(|e| e.expect("an entry").path()) {
-            let name = entry.strip_prefix(ROOT).expect("inside the repository").to_string_lossy().replace('\\', "/");
-            if entry.is_dir() && !["target", "out", ".git"].contains(&name.as_str()) {
-                walk(&entry, out);
-            } else if entry.extension().is_some_and(|e| e == "md") {
-                out.push((name, fs::read_to_string(&entry).expect("documents are text")));
-            }
-        }
-    }
-    let mut out = Vec::new();
-    walk(Path::new(ROOT), &mut out);
+    let out = files("", "md");
     assert!(out.len() > 20, "{} documents", out.len());
     out
 }

@@ -20,6 +20,7 @@ mod optimizers;
 mod passes;
 mod plans;
 mod promises;
+mod repository;
 mod shared_tiles;
 mod sources;
 mod structure;

@@ -1,13 +1,9 @@
 //! Limits that the source files keep: lines of a function and of a file, parameters, and no circle of imports.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
-};
+use crate::repository::files;
+use std::collections::{BTreeMap, BTreeSet};
 use syn::{Item, UseTree, spanned::Spanned, visit::Visit};
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const MAX_FILE_LINES: usize = 600;
 const MAX_FN_LINES: usize = 80;
 const MAX_PARAMETERS: usize = 6;
@@ -18,28 +14,12 @@ struct Source {
     file: syn::File,
 }
 
-fn files(folder: &Path, out: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of the crate") {
-        let path = entry.expect("a readable folder").path();
-        match path.extension() {
-            _ if path.is_dir() => files(&path, out),
-            Some(e) if e == "rs" => out.push(path),
-            _ => {}
-        }
-    }
-}
-
 fn sources(folders: &[&str]) -> Vec<Source> {
-    let mut paths = Vec::new();
-    folders.iter().for_each(|folder| files(&Path::new(ROOT).join(folder), &mut paths));
-    paths.sort();
-    let read = |path: PathBuf| {
-        let text = fs::read_to_string(&path).expect("sources are text");
-        let name = path.strip_prefix(ROOT).expect("inside the crate").to_string_lossy().replace('\\', "/");
+    let read = |(name, text): (String, String)| {
         let file = syn::parse_file(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
         Source { name, lines: text.lines().count(), file }
     };
-    paths.into_iter().map(read).collect()
+    folders.iter().flat_map(|folder| files(folder, "rs")).map(read).collect()
 }
 
 fn is_test(attributes: &[syn::Attribute]) -> bool {

@@ -1,5 +1,6 @@
 //! The structure of the crate: what imports what, how heavy it is, and the generated documents.
 
+use crate::repository::{ROOT, files};
 use hubel::ops::FAMILIES;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,20 +10,7 @@ use std::{
     process::Command,
 };
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const LAYERS: [&str; 9] = ["tensor", "graph", "kernels", "ops", "passes", "runtime", "nn", "io", "data"];
-
-fn sources(folder: &Path, out: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(folder).expect("src/ is there") {
-        let path = entry.expect("a readable folder").path();
-        if path.is_dir() {
-            sources(&path, out);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            let name = path.strip_prefix(ROOT).expect("inside the crate").to_string_lossy().replace('\\', "/");
-            out.push((name, fs::read_to_string(&path).expect("sources are text")));
-        }
-    }
-}
 
 fn code(text: &str) -> impl Iterator<Item = &str> {
     let before_tests = text.split("#[cfg(test)]").next().unwrap_or(text);
@@ -45,8 +33,7 @@ fn imports_go_downward_only() {
             _ => &LAYERS,
         }
     };
-    let mut files = Vec::new();
-    sources(&Path::new(ROOT).join("src"), &mut files);
+    let files = files("src", "rs");
     let mut wrong = Vec::new();
     for (name, text) in &files {
         let Some(layer) = name.strip_prefix("src/").and_then(|n| n.split('/').next()).filter(|l| !l.ends_with(".rs"))
@@ -70,8 +57,7 @@ fn imports_go_downward_only() {
 
 #[test]
 fn passes_ask_no_operation_for_its_name_but_to_print_it_or_to_find_what_the_user_forces() {
-    let mut files = Vec::new();
-    sources(&Path::new(ROOT).join("src/passes"), &mut files);
+    let files = files("src/passes", "rs");
     let compares = |l: &str| {
         let named = l.contains(".name() ==") || l.contains(".name() !=") || l.contains("match op.name()");
         named || l.contains(".key() ==") || l.contains("key().as_str()") || l.contains("matches!(op.name()")
@@ -85,8 +71,7 @@ fn passes_ask_no_operation_for_its_name_but_to_print_it_or_to_find_what_the_user
 
 #[test]
 fn only_the_runtime_names_wgpu_and_only_it_may_be_unsafe() {
-    let mut files = Vec::new();
-    sources(&Path::new(ROOT).join("src"), &mut files);
+    let files = files("src", "rs");
     // An application records into its own encoder: the type stands in the signature.
     let signatures = ["src/train/inference.rs", "src/lib.rs"];
     let wrong: Vec<&str> = (files.iter())
@@ -103,8 +88,7 @@ fn only_the_runtime_names_wgpu_and_only_it_may_be_unsafe() {
 
 #[test]
 fn the_library_neither_prints_nor_panics_on_purpose() {
-    let mut files = Vec::new();
-    sources(&Path::new(ROOT).join("src"), &mut files);
+    let files = files("src", "rs");
     let marks = ["println!", "print!(", "dbg!", "todo!", "unimplemented!", ".unwrap()", ".expect(\"", "panic!("];
     let exempt = ["progress_bar", "src/bin", "/tests.rs"];
     let wrong: Vec<String> = (files.iter().filter(|(name, _)| !exempt.iter().any(|part| name.contains(part))))
@@ -202,8 +186,7 @@ fn reliability() -> BTreeMap<String, Vec<String>> {
 
 #[test]
 fn every_demand_of_reliability_is_held_by_tests_that_exist() {
-    let mut files = Vec::new();
-    ["src", "tests"].iter().for_each(|folder| sources(&Path::new(ROOT).join(folder), &mut files));
+    let files: Vec<_> = ["src", "tests"].iter().flat_map(|folder| files(folder, "rs")).collect();
     let tests: BTreeSet<&str> = (files.iter())
         .flat_map(|(_, text)| text.split("#[test]").skip(1))
         .filter_map(|after| after.split_once("fn ")?.1.split('(').next())

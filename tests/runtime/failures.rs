@@ -2,6 +2,22 @@
 
 use super::*;
 
+/// Returns an engine, on a device of its own or borrowed, with a session that has taken so many steps.
+fn after(steps: usize, borrow: bool) -> Result<(Engine, Store, Session)> {
+    let engine = if borrow {
+        let (adapter, device, queue) = borrowed()?;
+        Engine::from_wgpu(&adapter, &device, &queue)?
+    } else {
+        Engine::new()?
+    };
+    let store = weights(&engine)?;
+    let mut session = engine.session(scaled(&engine, false), std::slice::from_ref(&store), None)?;
+    for i in 0..steps {
+        session.run(&Step::of(2), &[("x", bytemuck::cast_slice(&input(2, i)))])?;
+    }
+    Ok((engine, store, session))
+}
+
 #[test]
 fn whatever_is_called_first_after_a_loss_says_so() -> Result<()> {
     type Call = (&'static str, fn(&mut Session, &Store) -> std::result::Result<(), RuntimeError>);
@@ -30,17 +46,7 @@ fn whatever_is_called_first_after_a_loss_says_so() -> Result<()> {
     for steps in [0, 5] {
         for (name, call) in calls {
             for borrow in [false, true] {
-                let engine = if borrow {
-                    let (adapter, device, queue) = borrowed()?;
-                    Engine::from_wgpu(&adapter, &device, &queue)?
-                } else {
-                    Engine::new()?
-                };
-                let store = weights(&engine)?;
-                let mut session = engine.session(scaled(&engine, false), std::slice::from_ref(&store), None)?;
-                for i in 0..steps {
-                    session.run(&Step::of(2), &[("x", bytemuck::cast_slice(&input(2, i)))])?;
-                }
+                let (engine, store, mut session) = after(steps, borrow)?;
                 engine.wgpu().expect("a device").0.destroy();
                 let (start, result) = (Instant::now(), call(&mut session, &store));
                 let lost = matches!(result, Err(RuntimeError::DeviceLost { .. }));
@@ -74,17 +80,7 @@ fn what_was_read_of_a_store_outlives_the_device_until_it_changes() -> Result<()>
 fn a_lost_device_is_a_typed_error() -> Result<()> {
     for steps in [0, 1, 5] {
         for borrow in [false, true] {
-            let engine = if borrow {
-                let (adapter, device, queue) = borrowed()?;
-                Engine::from_wgpu(&adapter, &device, &queue)?
-            } else {
-                Engine::new()?
-            };
-            let store = weights(&engine)?;
-            let mut session = engine.session(scaled(&engine, false), std::slice::from_ref(&store), None)?;
-            for i in 0..steps {
-                session.run(&Step::of(2), &[("x", bytemuck::cast_slice(&input(2, i)))])?;
-            }
+            let (engine, store, mut session) = after(steps, borrow)?;
             if let Some((device, _)) = engine.wgpu() {
                 device.destroy();
             }

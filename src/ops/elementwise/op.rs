@@ -3,8 +3,8 @@
 use super::table::TABLE;
 use crate::{
     graph::{
-        Arg, Candidate, Cost, DeviceProfile, Elementary, Epilogue, Graph, Grid, Instr, Io, Op, OpError, Program, Slot,
-        Step, TensorType, Value,
+        Arg, Candidate, Cost, DeviceProfile, Elementary, Epilogue, Gradients, Graph, Grid, Instr, Io, Op, OpError,
+        Program, Slot, Step, TensorType, Value,
     },
     kernels,
     tensor::{Accuracy, Array, Count, Shape, strides},
@@ -98,13 +98,7 @@ impl Op for Elementwise {
         vec![Array { shape, data }]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let Some(dy) = dy[0] else { return Ok(vec![None; inputs.len()]) };
         let mut grads: Vec<Option<Value>> = vec![None; inputs.len()];
         let mut add = |g: &mut Graph, i: usize, d: Value| -> Result<(), OpError> {

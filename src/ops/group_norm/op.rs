@@ -4,8 +4,8 @@ use crate::kernels::shader;
 use crate::ops::conv2d::images;
 use crate::{
     graph::{
-        Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Graph, Grid, Io, Op, OpError, Slot, Step,
-        TensorType, UNIFORM_BYTES, Value,
+        Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Gradients, Graph, Grid, Io, Op, OpError, Slot,
+        Step, TensorType, UNIFORM_BYTES, Value,
     },
     kernels::{self, gemm::LONG_BATCH},
     tensor::{Accuracy, Array, Count, Shape, UNIT},
@@ -194,13 +194,7 @@ impl Op for GroupNorm {
         vec![y, mean, variance]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let [x, gamma, _] = *inputs else { return Ok(vec![None; inputs.len()]) };
         let (mean, variance) = (outputs[1], outputs[2]);
         let mut grads = match dy[0] {

@@ -2,7 +2,10 @@
 
 use super::rule::Rule;
 use crate::{
-    graph::{Candidate, Cost, DeviceProfile, Epilogue, Graph, Grid, Io, Op, OpError, Slot, Step, TensorType, Value},
+    graph::{
+        ALIGN_BYTES, Candidate, Cost, DeviceProfile, Epilogue, Gradients, Graph, Grid, Io, Op, OpError, Slot, Step,
+        TensorType, Value,
+    },
     kernels,
     tensor::{Accuracy, Array, Count, DType, UNIT, maximum},
 };
@@ -170,7 +173,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
 
 /// Returns where a member of these bytes ends, as the next one's start.
 fn padded(ty: &TensorType) -> u64 {
-    ty.bytes(0).next_multiple_of(256)
+    ty.bytes(0).next_multiple_of(ALIGN_BYTES)
 }
 
 impl Op for Optimizer {
@@ -227,13 +230,7 @@ impl Op for Optimizer {
         self.elements(inputs, step, |new| new.0)
     }
 
-    fn vjp(
-        &self,
-        _g: &mut Graph,
-        inputs: &[Value],
-        _outputs: &[Value],
-        _dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, _g: &mut Graph, inputs: &[Value], _outputs: &[Value], _dy: &[Option<Value>]) -> Gradients {
         Ok(vec![None; inputs.len()])
     }
 

@@ -4,8 +4,8 @@ use super::window::{Geometry, Pool2dOptions};
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Graph, Grid, Io, Op, OpError, Patch, Program,
-        RewriteCx, Slot, Step, TensorType, Value,
+        Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Gradients, Graph, Grid, Io, Op, OpError, Patch,
+        Program, RewriteCx, Slot, Step, TensorType, Value,
     },
     kernels::{self, Slide},
     ops::{
@@ -135,13 +135,7 @@ impl Op for Pool2d {
         vec![y]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let Some(dy) = dy[0] else { return Ok(vec![None]) };
         let [h, w, _] = image(self.name(), "images", g.ty(inputs[0]))?;
         let gradient = Pool2dGrad { pool: *self, input: [h, w] };
@@ -323,13 +317,7 @@ impl Op for Pool2dGrad {
         vec![dx]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        _inputs: &[Value],
-        _outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, _inputs: &[Value], _outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         if !self.is_linear() {
             return Err(OpError::first_order(self.name()));
         }

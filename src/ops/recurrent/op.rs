@@ -6,7 +6,7 @@ use crate::ops::{
     slice::{Part, SliceGrad},
 };
 use crate::{
-    graph::{Candidate, Cost, DeviceProfile, Epilogue, Graph, Io, Op, OpError, Step, TensorType, Value},
+    graph::{Candidate, Cost, DeviceProfile, Epilogue, Gradients, Graph, Io, Op, OpError, Step, TensorType, Value},
     kernels::recurrent::{self, Cell, CellActivation, CellKind, Extents, MAX_UNITS},
     tensor::{Accuracy, Array, DType, Shape},
 };
@@ -184,13 +184,7 @@ impl Op for Recurrent {
         outputs
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        inputs: &[Value],
-        outputs: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let (x, kernel) = (inputs[0], inputs[1]);
         let initial = inputs.last().copied().filter(|_| self.with_states(inputs.len()));
         let sequence = g.shape(outputs[0]).clone();

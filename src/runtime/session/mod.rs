@@ -22,9 +22,9 @@ use super::{
     ring::Ring,
 };
 use crate::{
-    graph::Step,
+    graph::{ALIGN_BYTES, Step},
     kernels::Access,
-    passes::{ALIGN_BYTES, Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port},
+    passes::{Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port},
     tensor::HostTensor,
 };
 use std::{

@@ -62,7 +62,7 @@ fn contiguous_runs(config: &Compile, layouts: &StateLayouts, weights: &[&Weight]
             Some((run, before)) if *before == factor && starts.eq(ends.iter().copied()) => run.end = i + 1,
             _ => runs.push((i..i + 1, factor)),
         }
-        ends = entries.iter().map(|e| (e.chunk, e.offset + e.bytes.next_multiple_of(256).max(256))).collect();
+        ends = entries.iter().map(|e| (e.chunk, e.end())).collect();
     }
     runs
 }
