@@ -10,8 +10,8 @@
 use anyhow::Result;
 use hubel::{
     graph::{
-        Bad, Candidate, DeviceProfile, Epilogue, Family, Fault, Fill, Grid, Io, Op, OpError, Sample, Slot, Step,
-        TensorType,
+        Bad, Candidate, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Grid, Io, Op, OpError, Sample, Slot,
+        Step, TensorType,
     },
     kernels,
     layers::*,
@@ -95,13 +95,7 @@ impl Op for Squash {
         vec![y]
     }
 
-    fn vjp(
-        &self,
-        g: &mut Graph,
-        x: &[Value],
-        _y: &[Value],
-        dy: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, g: &mut Graph, x: &[Value], _y: &[Value], dy: &[Option<Value>]) -> Gradients {
         Ok(vec![match dy[0] {
             Some(dy) => Some(g.apply1(SquashGrad, &[x[0], dy])?),
             None => None,

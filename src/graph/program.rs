@@ -1,10 +1,10 @@
-use super::{Graph, OpError, Step, Value};
+use super::{Gradients, Graph, Step, Value};
 use crate::tensor::Accuracy;
 use std::fmt::{self, Write as _};
 
 /// Builds the gradients of an elementary function to its operands from the operands, its result and the
 /// gradient to the result.
-pub type ElementaryGrad = fn(&mut Graph, &[Value], Value, Value) -> Result<Vec<Option<Value>>, OpError>;
+pub type ElementaryGrad = fn(&mut Graph, &[Value], Value, Value) -> Gradients;
 
 /// A function of up to three numbers: one row of the elementwise table.
 pub struct Elementary {

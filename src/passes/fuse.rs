@@ -4,7 +4,8 @@
 use super::schedule::topological;
 use crate::{
     graph::{
-        Candidate, Cost, DeviceProfile, Epilogue, Graph, Io, Kind, Node, Op, OpError, Program, Step, TensorType, Value,
+        Candidate, Cost, DeviceProfile, Epilogue, Gradients, Graph, Io, Kind, Node, Op, OpError, Program, Step,
+        TensorType, Value,
     },
     ops::Elementwise,
     tensor::{Accuracy, Array, DType},
@@ -60,7 +61,7 @@ impl Op for Fused {
         outputs
     }
 
-    fn vjp(&self, _: &mut Graph, _: &[Value], _: &[Value], _: &[Option<Value>]) -> Result<Vec<Option<Value>>, OpError> {
+    fn vjp(&self, _: &mut Graph, _: &[Value], _: &[Value], _: &[Option<Value>]) -> Gradients {
         Err(OpError::new(self.name(), "an unfused graph", "a fused node", "take gradients before fusion"))
     }
 
