@@ -58,8 +58,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 values[kh * SW + kw] = value;
                 if (windowed && kh < KH && kw < KW) {
                     let order = rank(value);
-                    first = select(first, V(f32(kh * SW + kw)), order > best);
-                    best = max(best, order);
+                    if (WHOLE && kh == 0u && kw == 0u) {
+                        first = V(0.0);
+                        best = order;
+                    } else {
+                        first = select(first, V(f32(kh * SW + kw)), order > best);
+                        best = max(best, order);
+                    }
                 }
             }
         }
