@@ -24,7 +24,6 @@ override BILINEAR: bool = false;
 
 override BYTES: bool = false;
 
-const WIDTH = 1u;
 
 fn pixels(image: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
     let in_bounds = row < H && column < W;

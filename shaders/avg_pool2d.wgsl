@@ -2,11 +2,6 @@
 // x[b, p*SH + i - TOP, q*SW + j - LEFT, c], divided by their number, or with PADDING by KH * KW.
 // NHWC, V is a vector of WIDTH channels, stored as S.
 // Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;

@@ -2,11 +2,6 @@
 // dy[b, p, q, c] divided by the number of the window's pixels inside the image, or with PADDING by KH * KW.
 // NHWC, V is a vector of WIDTH channels, stored as S; C counts V.
 // Grid: one lane per V of dx in row-major order. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;

@@ -1,11 +1,6 @@
 // Batch normalisation, third launch: y[r, c] = (x[r, c] - mean[c]) * scale[c] + beta[c] with coefficients (3, C) =
 // mean, scale, beta. V is a vector of WIDTH channels, stored as S; C counts V.
 // A lane keeps its channel's coefficients for the rows that it has. Chunks, lanes and grid as in batch_norm_statistics.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;

@@ -2,11 +2,6 @@
 // dx[r, c] = scale[c] * (dy[r, c] - average[c] - (x[r, c] - mean[c]) * slope[c]) with coefficients (4, C) = mean,
 // scale, average, slope. V is a vector of WIDTH channels, stored as S; C counts V.
 // A lane keeps its channel's coefficients for the rows that it has. Chunks, lanes and grid as in batch_norm_statistics.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;

@@ -3,8 +3,6 @@
 // coefficients (4, C) = mean, gamma * r, dbeta / rows, r * dgamma / rows.
 // V = f32, or vec4<f32> where C is a multiple of 4; C counts V. S lanes share a channel, as in batch_norm_merge.
 // Grid: ceil(C / SPAN) workgroups of LANES = SPAN * S.
-alias V = f32;
-const WIDTH = 1u;
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;

@@ -2,11 +2,6 @@
 // dy * (x - mean). x and dy are (rows, C) with V a vector of WIDTH channels, stored as S; C counts V.
 // Chunks, lanes and partials as in batch_norm_statistics: partials[(chunk * P + t) * 2 + {0, 1}] of C V each.
 // Grid: GROUPS * TILES workgroups, TILES = ceil(C / SPAN), SPAN = min(C, LANES), T = LANES / SPAN.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;

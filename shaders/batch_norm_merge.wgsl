@@ -3,8 +3,6 @@
 // V = f32, or vec4<f32> where C is a multiple of 4; C counts V. S lanes share a channel and merge every S-th chunk;
 // with S > 1 they are merged in order by the first. T partials a chunk, one with GATHER (see batch_norm_statistics).
 // Grid: ceil(C / SPAN) workgroups of LANES = SPAN * S.
-alias V = f32;
-const WIDTH = 1u;
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;

@@ -4,11 +4,6 @@
 // cancels nothing. GATHER: the T lanes are merged in order into one partial, else each writes its own.
 // partials[(chunk * P + t) * 2 + {0: mean, 1: deviations}] of C V each, P = 1 with GATHER, else T.
 // Grid: GROUPS * TILES workgroups, TILES = ceil(C / SPAN), SPAN = min(C, LANES), T = LANES / SPAN.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;

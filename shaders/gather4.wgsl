@@ -30,5 +30,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             value = bitcast<vec4<f32>>(vec4<u32>(table[first], table[first + 1u], table[first + 2u], table[first + 3u]));
         }
     }
-    y[i] = epilogue4(value, i * 4u);
+    y[i] = epilogue(value, i * 4u);
 }

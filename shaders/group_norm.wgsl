@@ -4,13 +4,6 @@
 // take every PSTEP-th pixel and every CSTEP-th V. Sums are those of distances from one of the group's numbers, so
 // that a large mean cancels nothing; they are added in the order of the lanes.
 // Grid: ceil(groups / (LANES / T)) workgroups; groups: GROUPS + GROUPS_PER_SAMPLE * n.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
-fn largest(v: V) -> f32 { return v; }
-fn total(v: V) -> f32 { return v; }
 override LANES: u32 = 64u;
 override T: u32;
 override GROUPS: u32;

@@ -2,12 +2,6 @@
 // dx = r * (gamma * dy - A / COUNT - (x - mean) * r^2 * B / COUNT) with r = 1 / sqrt(variance + EPSILON),
 // A = sum over the group of gamma * dy, B = sum of gamma * dy * (x - mean).
 // V is a vector of WIDTH channels, stored as S; C counts V. Lanes, groups and grid as in group_norm.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
-fn total(v: V) -> f32 { return v; }
 override LANES: u32 = 64u;
 override T: u32;
 override GROUPS: u32;

@@ -3,11 +3,6 @@
 // Part (i, j) takes every PN-th sample from i on, of these every PP-th pixel from j on:
 // partials[(part * 2 + {0, 1}) * G * C + g * C + c].
 // Grid: one lane per part and V of channels, PN * PP * G * C of them.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override SAMPLES: u32;
 override SAMPLES_PER_SAMPLE: u32;

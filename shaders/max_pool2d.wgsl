@@ -1,11 +1,6 @@
 // Max pooling: y[b, p, q, c] = max over taps (i, j) of x[b, p*SH + i - TOP, q*SW + j - LEFT, c]; taps outside
 // the image do not count, NaN counts as the largest. NHWC, V is a vector of WIDTH channels, stored as S.
 // Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;

@@ -3,11 +3,6 @@
 // dx[b, h, w, c] = sum over windows (p, q) that contain (h, w) of dy[b, p, q, c] where (h, w) is the first tap with
 // x = y[b, p, q, c]. NHWC, V is a vector of WIDTH channels, stored as S; C counts V.
 // Grid: one lane per V of dx in row-major order. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;

@@ -4,12 +4,6 @@
 // NHWC, V is a vector of WIDTH channels, stored as S; C counts V. CH x CW cells cover an image; WHOLE: they are all
 // whole and begin with a window. CELL = SH * SW. input0 is x at the pixel being stored, for the epilogue.
 // Grid: one lane per cell and V of channels. Cells: ITEMS + ITEMS_PER_SAMPLE * n.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-const CELL = 4u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;

@@ -3,11 +3,6 @@
 // Weights are whole numbers over 4·P·Q = 1 / SCALE.
 // x: (N·, H, W, C), y: (N·, P, Q, C), row-major, V is a vector of WIDTH channels, C counts V; one invocation per V of
 // y, folded grid. V of y: ELEMENTS + PER_SAMPLE · n.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read_write> y: array<S>;
 

@@ -2,11 +2,6 @@
 // ascending order of (p, q). Weights are whole numbers over 4·P·Q = 1 / SCALE where BILINEAR, else 1 or 0.
 // dx: (N·, H, W, C), dy: (N·, P, Q, C), row-major, V is a vector of WIDTH channels, C counts V; one invocation per V
 // of dx, folded grid. V of dx: ELEMENTS + PER_SAMPLE · n.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 @group(0) @binding(1) var<storage, read> dy: array<S>;
 @group(0) @binding(2) var<storage, read_write> dx: array<S>;
 

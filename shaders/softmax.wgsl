@@ -3,11 +3,6 @@
 // without a finite largest value, is NaN throughout. (rows, C) with V a vector of WIDTH neighbours,
 // stored as S; C counts V. GROUP: a workgroup does a row and its lanes take every LANES-th value (LANES is a power of 2); else a
 // lane does a row. Grid: rows / LANES workgroups, with GROUP rows. Rows: ROWS + ROWS_PER_SAMPLE * n.
-alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
 override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;
@@ -18,8 +13,6 @@ override LOG: bool;
 @group(0) @binding(2) var<storage, read_write> y: array<S>;
 var<workgroup> shared_values: array<f32, 256>;
 
-fn largest(v: V) -> f32 { return v; }
-fn total(v: V) -> f32 { return v; }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

@@ -3,7 +3,6 @@
 // merged on the host. Strides may be negative: sums of u32 wrap.
 // Grid: one invocation per element of the result.
 // Constants: FIXED + PER_SAMPLE·n elements; extents E1…E5 of the result, strides S0…S5 and first element BASE in the operand.
-alias S = u32;
 override BASE: u32 = 0u;
 override FIXED: u32 = 1u;
 override PER_SAMPLE: u32 = 0u;

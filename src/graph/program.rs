@@ -1,6 +1,6 @@
 use super::{Gradients, Graph, Step, Value};
 use crate::tensor::Accuracy;
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// Builds the gradients of an elementary function to its operands from the operands, its result and the
 /// gradient to the result.
@@ -24,6 +24,20 @@ pub struct Elementary {
     pub positive: bool,
     /// How samples fill each operand.
     pub domain: [super::Fill; 3],
+}
+
+impl Elementary {
+    /// Returns the WGSL of the function for operands that are names.
+    fn expression(&self, operands: &[String]) -> String {
+        let mut pieces = self.wgsl.split('$');
+        let mut text = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let operand = piece.bytes().next().map(|mark| usize::from(mark.wrapping_sub(b'a')));
+            text.push_str(operand.and_then(|i| operands.get(i)).map_or("", String::as_str));
+            text.push_str(piece.get(1..).unwrap_or_default());
+        }
+        text
+    }
 }
 
 impl fmt::Debug for Elementary {
@@ -155,8 +169,9 @@ impl Program {
         get(&values, self.result).1
     }
 
-    /// Returns WGSL statements that compute the program, and the name of the result.
-    pub fn wgsl(&self, inputs: &[String]) -> (String, String) {
+    /// Returns the WGSL expression of each instruction, whose result is named `t0`, `t1`, …, and the name of the program's result.
+    /// Inputs are names, too.
+    pub fn wgsl(&self, inputs: &[String]) -> (Vec<String>, String) {
         let name = |arg: Arg| match arg {
             Arg::Input(i) => inputs[i].clone(),
             Arg::Instr(i) => format!("t{i}"),
@@ -164,16 +179,19 @@ impl Program {
             Arg::Scalar(i) => format!("step.scalars[{}][{}]", i / 4, i % 4),
             Arg::InvBatch => "step.inv_n".into(),
         };
-        let mut body = String::new();
-        for (i, instr) in self.instrs.iter().enumerate() {
-            let mut text = instr.f.wgsl.to_owned();
-            for (mark, &arg) in ["$a", "$b", "$c"].iter().zip(&instr.args) {
-                let factor = arg == Arg::Const(0.0) && instr.f.name == "mul";
-                text = text.replace(mark, &if factor { "step.zero".into() } else { name(arg) });
-            }
-            let _ = writeln!(body, "    let t{i} = {text};");
-        }
-        (body, name(self.result))
+        let instr = |instr: &Instr| {
+            let factor = |arg| arg == Arg::Const(0.0) && instr.f.name == "mul";
+            let args: Vec<String> =
+                instr.args.iter().map(|&arg| if factor(arg) { "step.zero".into() } else { name(arg) }).collect();
+            instr.f.expression(&args)
+        };
+        (self.instrs.iter().map(instr).collect(), name(self.result))
+    }
+
+    /// Returns the statements as text.
+    pub fn wgsl_text(&self, inputs: &[String]) -> (String, String) {
+        let (lines, result) = self.wgsl(inputs);
+        (lines.iter().enumerate().map(|(i, t)| format!("    let t{i} = {t};\n")).collect(), result)
     }
 
     /// Returns this program with its input `at` computed by `producer`.

@@ -27,14 +27,16 @@
 mod depthwise;
 pub mod gemm;
 mod index;
+mod language;
 mod pool_grad;
 pub mod recurrent;
 mod reflect;
 mod wgsl;
 
 pub use depthwise::{Slide, slide};
-pub use index::{Neighbours, broadcast_index, load, neighbours, storage_type};
+pub use index::{broadcast_index, load, neighbours, storage_type};
+pub use language::{Buffer, Expr, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link, loop_end};
 pub use pool_grad::largest_back;
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 pub(crate) use wgsl::shader;
-pub use wgsl::{NO_EPILOGUE, common, dispatch, u64_loads, widen, width};
+pub use wgsl::{Source, common, dispatch, width};

@@ -4,7 +4,7 @@
 use super::{
     depthwise::{MAX_MADDS, Plan},
     gemm::{Window, wgsl_count},
-    wgsl::{dispatch, widen},
+    wgsl::{Source, dispatch},
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot},
@@ -29,7 +29,7 @@ pub fn largest_back(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilo
     let windows = columns.size / sw + columns.back();
     let pixels = (windows - 1) * sw + kw;
     let ([h, width], [p, q]) = (w.to, w.from);
-    let mut t = plan.header();
+    let mut t = String::new();
     let items = w.images.times((vectors * strips) as u64);
     let _ = write!(
         t,
@@ -131,10 +131,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         (0..pixels).for_each(|i| t.push_str(&format!("    x{r}_{i} = x{}_{i};\n", r + sh)));
     }
     t.push_str("    }\n}\n");
-    let source = widen(&t, plan.width, profile);
+    let source = Source::over_vectors(t, plan.width, profile);
     let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
     let iterations = Count { fixed: steps as u64, per_sample: 0 };
     let dispatch =
-        dispatch(w.name, &source, &[], Grid::new(items, plan.lanes as u32), slots, epilogue).iterations(iterations, 1);
+        dispatch(w.name, source, &[], Grid::new(items, plan.lanes as u32), slots, epilogue).iterations(iterations, 1);
     Candidate::single(plan.variant("strips"), dispatch)
 }

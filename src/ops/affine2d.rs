@@ -266,7 +266,7 @@ impl Op for Affine2d {
             constants.push(("FLOATS", f64::from(u8::from(rows.dtype == DType::F32))));
             slots.push(Slot::input(1));
         }
-        let kernel = kernels::dispatch("affine2d", &source, &constants, Grid::new(strips, 64), slots, epilogue);
+        let kernel = kernels::dispatch("affine2d", source, &constants, Grid::new(strips, 64), slots, epilogue);
         // Columns of a strip, each over its channels, and the six numbers of a map.
         let iterations = Count { fixed: (STRIP * (c + 1) + 6) as u64, per_sample: 0 };
         vec![Candidate::single(variant, kernel.iterations(iterations, 1))]

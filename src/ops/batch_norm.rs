@@ -107,8 +107,8 @@ impl Layout {
         let grid = Grid::fixed((self.groups * self.tiles) as u64);
         let parts = (self.groups * self.t) as u64;
         let iterations = Count { fixed: self.n_rows.fixed + (self.t as u64 + 1) * parts, ..self.n_rows };
-        let source = kernels::widen(source, self.width, &self.profile);
-        kernels::dispatch(kernel, &source, &constants, grid, slots, epilogue).iterations(iterations, parts)
+        let source = kernels::Source::over_vectors(source, self.width, &self.profile);
+        kernels::dispatch(kernel, source, &constants, grid, slots, epilogue).iterations(iterations, parts)
     }
 
     fn merge(&self, kernel: &str, source: &str, slots: Vec<Slot>, more: &[(&'static str, f64)]) -> Dispatch {
@@ -118,8 +118,8 @@ impl Layout {
         constants.extend(more);
         let grid = Grid::fixed(self.c.div_ceil(self.merge_span) as u64);
         let iterations = Count { fixed: (self.partials().div_ceil(sharers) + sharers) as u64, per_sample: 0 };
-        let source = kernels::widen(source, self.width, &self.profile);
-        kernels::dispatch(kernel, &source, &constants, grid, slots, None).iterations(iterations, 1)
+        let source = kernels::Source::over_vectors(source, self.width, &self.profile);
+        kernels::dispatch(kernel, source, &constants, grid, slots, None).iterations(iterations, 1)
     }
 
     fn common(&self, lanes: usize, span: usize) -> Vec<(&'static str, f64)> {

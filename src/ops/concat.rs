@@ -105,12 +105,7 @@ impl Op for Concat {
             }
             let items = outer.times(end as u64);
             let body = format!(
-                "alias V = f32;
-alias S = f32;
-fn unpack(s: S) -> V {{ return s; }}
-fn pack(v: V) -> S {{ return v; }}
-const WIDTH = 1u;
-{text}@group(0) @binding({}) var<storage, read_write> y: array<S>;
+                "{text}@group(0) @binding({}) var<storage, read_write> y: array<S>;
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
     let i = (id.x + id.y * counts.x) * 64u + lane;
@@ -127,10 +122,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 items.fixed,
                 items.per_sample,
             );
-            let body = kernels::widen(&body, width, profile);
+            let body = kernels::Source::over_vectors(body, width, profile);
             let mut slots: Vec<Slot> = members.map(Slot::input).collect();
             slots.push(Slot::output(0));
-            dispatches.push(kernels::dispatch("concat", &body, &[], Grid::new(items, 64), slots, epilogue));
+            dispatches.push(kernels::dispatch("concat", body, &[], Grid::new(items, 64), slots, epilogue));
             before += end;
         }
         vec![Candidate { variant: format!("width{width}"), dispatches, scratch_bytes: Vec::new() }]

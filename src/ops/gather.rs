@@ -106,6 +106,7 @@ impl Op for Gather {
         let items = Count { fixed: elements.fixed / width, per_sample: elements.per_sample / width };
         constants.extend([("FIXED", items.fixed as f64), ("PER_SAMPLE", items.per_sample as f64)]);
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
+        let source = kernels::Source::of_width(source, width as usize);
         let launch = kernels::dispatch(kernel, source, &constants, Grid::new(items, 64), slots, epilogue);
         vec![Candidate::single(format!("width{width}"), launch)]
     }

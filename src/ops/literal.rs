@@ -66,7 +66,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             values.join(", ")
         );
         let grid = Grid::new(Count { fixed: n as u64, per_sample: 0 }, 64);
-        let dispatch = kernels::dispatch("literal", &source, &[], grid, vec![Slot::output(0)], epilogue);
+        let dispatch = kernels::dispatch("literal", source, &[], grid, vec![Slot::output(0)], epilogue);
         vec![Candidate::single("text", dispatch)]
     }
 

@@ -161,9 +161,9 @@ impl Op for Pad2d {
         if let PadMode::Constant(value) = self.mode {
             constants.push(("VALUE", f64::from(value)));
         }
-        let source = kernels::widen(shader!("pad2d.wgsl"), width, profile);
+        let source = kernels::Source::over_vectors(shader!("pad2d.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
-        let kernel = kernels::dispatch("pad2d", &source, &constants, Grid::new(elements, 64), slots, epilogue);
+        let kernel = kernels::dispatch("pad2d", source, &constants, Grid::new(elements, 64), slots, epilogue);
         vec![Candidate::single(format!("width{width}"), kernel)]
     }
 
@@ -246,9 +246,9 @@ impl Op for Pad2dGrad {
             ("RIGHT", right as f64),
             ("MODE", self.pad.mode.number()),
         ];
-        let source = kernels::widen(shader!("pad2d_grad.wgsl"), width, profile);
+        let source = kernels::Source::over_vectors(shader!("pad2d_grad.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
-        let kernel = kernels::dispatch("pad2d_grad", &source, &constants, Grid::new(elements, 64), slots, epilogue);
+        let kernel = kernels::dispatch("pad2d_grad", source, &constants, Grid::new(elements, 64), slots, epilogue);
         let [rows, columns] = self.cells();
         let iterations = Count { fixed: rows * (columns + 1), per_sample: 0 };
         vec![Candidate::single(format!("width{width}"), kernel.iterations(iterations, 1))]

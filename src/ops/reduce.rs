@@ -373,7 +373,7 @@ impl Problem {
         let store = match (finish, self.width) {
             (None, _) => format!("y[o * {chunks}u + s] = acc;"),
             (_, 1) => format!("y[o] = epilogue(acc{scale}, o);"),
-            _ => format!("y[o] = epilogue4(acc{scale}, o * 4u);"),
+            _ => format!("y[o] = epilogue(acc{scale}, o * 4u);"),
         };
         let (memory, store) = if tree { self.tree(ty, l, &store) } else { (String::new(), store) };
         let (number, guard) = if tree {
@@ -383,8 +383,7 @@ impl Problem {
             (format!("let t = (id.x + id.y * counts.x) * {group}u + lane;"), guard)
         };
         let text = format!(
-            "const WIDTH = {}u;
-@group(0) @binding(1) var<storage, read> x: array<{ty}>;
+            "@group(0) @binding(1) var<storage, read> x: array<{ty}>;
 @group(0) @binding(2) var<storage, read_write> y: array<{ty}>;
 {memory}@compute @workgroup_size({group})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
@@ -401,7 +400,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     {store}
 }}
 ",
-            self.width,
             outputs = count(self.outputs),
             terms = count(terms),
             round = chunks - 1,
@@ -409,7 +407,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         );
         let to = if finish.is_some() { Slot::output(0) } else { Slot::Scratch(0) };
         let grid = Grid::new(self.outputs.times(chunks), if tree { 1 } else { group });
-        kernels::dispatch("reduce", &text, &[], grid, vec![from, to], finish.flatten())
+        kernels::dispatch("reduce", kernels::Source::of_width(text, self.width as usize), &[], grid, vec![from, to], finish.flatten())
             .iterations(terms, chunks * u64::from(stride))
     }
 }

@@ -110,9 +110,9 @@ fn launch(
         ("BILINEAR", f64::from(u8::from(interpolation == Interpolation::Bilinear))),
         ("SCALE", interpolation.scale([y[1], y[2]])),
     ];
-    let source = kernels::widen(source, width, profile);
+    let source = kernels::Source::over_vectors(source, width, profile);
     let slots = vec![Slot::input(0), Slot::output(0)];
-    let launch = kernels::dispatch(kernel, &source, &constants, Grid::new(elements, 64), slots, epilogue);
+    let launch = kernels::dispatch(kernel, source, &constants, Grid::new(elements, 64), slots, epilogue);
     (format!("width{width}"), launch)
 }
 

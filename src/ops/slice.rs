@@ -223,12 +223,7 @@ impl Op for SliceGrad {
         }
         let elements = io.outputs[0].shape.elements().over(width as u64);
         let body = format!(
-            "alias V = f32;
-alias S = f32;
-fn unpack(s: S) -> V {{ return s; }}
-fn pack(v: V) -> S {{ return v; }}
-const WIDTH = 1u;
-@group(0) @binding(1) var<storage, read> x: array<S>;
+            "@group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read_write> y: array<S>;
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
@@ -245,9 +240,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             inside.join(" && "),
             if terms.is_empty() { "0u".into() } else { terms.join(" + ") },
         );
-        let body = kernels::widen(&body, width, profile);
+        let body = kernels::Source::over_vectors(body, width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
-        let kernel = kernels::dispatch("slice_grad", &body, &[], Grid::new(elements, 64), slots, epilogue);
+        let kernel = kernels::dispatch("slice_grad", body, &[], Grid::new(elements, 64), slots, epilogue);
         vec![Candidate::single(format!("width{width}"), kernel)]
     }
 

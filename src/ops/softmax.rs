@@ -110,12 +110,12 @@ impl Op for Softmax {
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let shape = &io.inputs[0].shape;
         let width = kernels::width(shape.last(), profile);
-        let source = kernels::widen(shader!("softmax.wgsl"), width, profile);
+        let source = kernels::Source::over_vectors(shader!("softmax.wgsl"), width, profile);
         let candidate = |(variant, mut constants, grid, iterations): (&str, Vec<(&'static str, f64)>, Grid, Count)| {
             constants.push(("LOG", f64::from(u8::from(self.log))));
             let slots = vec![Slot::input(0), Slot::output(0)];
             let dispatch =
-                kernels::dispatch("softmax", &source, &constants, grid, slots, epilogue).iterations(iterations, 1);
+                kernels::dispatch("softmax", source.clone(), &constants, grid, slots, epilogue).iterations(iterations, 1);
             Candidate::single(format!("{variant}_width{width}"), dispatch)
         };
         row_layouts(shape, width, profile).into_iter().map(candidate).collect()

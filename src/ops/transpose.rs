@@ -66,9 +66,9 @@ pub(super) fn strided_copy(
         (_, true) => "vec2<u64>",
         _ => "vec4<u32>",
     };
-    let source = shader!("transpose.wgsl").replace("alias S = u32;", &format!("alias S = {word};"));
+    let source = kernels::Source::from(shader!("transpose.wgsl")).with(format!("alias S = {word};\n"));
     let slots = vec![Slot::input(0), Slot::output(0)];
-    let launch = kernels::dispatch(kernel, &source, &constants, Grid::new(elements, 64), slots, None);
+    let launch = kernels::dispatch(kernel, source, &constants, Grid::new(elements, 64), slots, None);
     Candidate::single(format!("width{width}"), launch)
 }
 

@@ -97,24 +97,20 @@ fn every_reached_kernel_is_portable_and_translates_to_spirv_msl_and_hlsl() {
 }
 
 #[test]
-fn every_shader_file_is_reached_and_valid_with_its_default_header() {
+fn every_shader_file_is_reached() {
     let kernels = reached();
-    let mut unreached = BTreeMap::new();
+    let mut unreached = Vec::new();
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders")).expect("shaders/ is there") {
         let path = entry.expect("a readable folder").path();
-        let text = std::fs::read_to_string(&path).expect("shaders are text");
-        if path.file_name().is_some_and(|n| n == "common.wgsl") {
+        if path.is_dir() {
             continue;
         }
-        let source = format!("{}{}{text}", hubel::kernels::common(), hubel::kernels::NO_EPILOGUE);
-        if let Err(e) = naga::front::wgsl::parse_str(&source) {
-            unreached.insert(path.clone(), e.emit_to_string(&source));
-        }
+        let text = std::fs::read_to_string(&path).expect("shaders are text");
         if !kernels.iter().any(|(_, d)| d.source.contains(text.trim())) {
-            unreached.insert(path, "no sample reaches it".into());
+            unreached.push(path);
         }
     }
-    assert!(unreached.is_empty(), "{unreached:#?}");
+    assert!(unreached.is_empty(), "no sample reaches {unreached:#?}");
 }
 
 /// Returns whether statements have a loop.

@@ -5,7 +5,7 @@ use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Grid, Slot},
     kernels::{
         gemm::{Filter, Finish, LONG_BATCH, Window, split_sum, wgsl_count},
-        wgsl::{dispatch, widen},
+        wgsl::{Source, dispatch},
     },
     tensor::Count,
 };
@@ -46,7 +46,7 @@ fn filter(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let (row_products, products, whole) = (rows.row_products(), columns.products(), m == 1);
     let ([kh, kw], [p, q]) = (f.kernel, f.output);
     let elements = (kh * kw + usize::from(f.sums)) * vectors;
-    let mut t = plan.header();
+    let mut t = String::new();
     let _ = write!(
         t,
         "@group(0) @binding(1) var<storage, read> x: array<{x}>;
@@ -138,13 +138,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         let _ = writeln!(t, "    y[y_o + {}u] = pack(sum);", kh * kw * vectors);
     }
     t.push_str("}\n");
-    let source = widen(&t, plan.width, profile);
+    let source = Source::over_vectors(t, plan.width, profile);
     let slots = vec![Slot::input(0), Slot::input(1), Slot::Scratch(0)];
     let grid = Grid::new(Count { fixed: (parts * vectors) as u64, per_sample: 0 }, plan.lanes as u32);
     // The last strip of a part that has one more than others.
     let rest = parts * (plan.rows.size + plan.rows.back() + 1);
     let iterations = Count { fixed: iterations.fixed + rest as u64, ..iterations };
-    let main = dispatch(w.name, &source, &[], grid, slots, None).iterations(iterations, parts as u64);
+    let main = dispatch(w.name, source, &[], grid, slots, None).iterations(iterations, parts as u64);
     let sums = if f.sums { f.to_channels } else { 0 };
     let elements = Count { fixed: (elements * plan.width) as u64, per_sample: 0 };
     let sum = split_sum(sums as u64, elements, parts as u64, &Finish::new(None, f.to_channels as u64), None);

@@ -241,16 +241,6 @@ impl<'a> Plan<'a> {
         self.columns.strips() * self.columns.phases * self.rows.strips() * self.rows.phases
     }
 
-    pub(in crate::kernels) fn header(&self) -> String {
-        "alias V = f32;
-alias S = f32;
-const WIDTH = 1u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
-"
-        .to_owned()
-    }
-
     /// Returns statements that find the strip's place from `strip`, which counts strips of all images.
     pub(in crate::kernels) fn enter(&self) -> String {
         let (columns, rows) = (&self.columns, &self.rows);

@@ -5,7 +5,7 @@ use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot},
     kernels::{
         gemm::{Window, wgsl_count},
-        wgsl::{dispatch, widen},
+        wgsl::{Source, dispatch},
     },
     tensor::Count,
 };
@@ -21,7 +21,7 @@ pub fn slide(w: &Window, how: Slide, profile: &DeviceProfile, epilogue: Option<&
     let (whole, weighted) = (m == 1, how == Slide::Weighted);
     // Averages over the pixels inside the image divide sums, or shares where transposed, by their number.
     let counted = how == Slide::Average { padding: false };
-    let mut t = plan.header();
+    let mut t = String::new();
     let _ = write!(
         t,
         "@group(0) @binding(1) var<storage, read> x: array<{x}>;
@@ -142,13 +142,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
     }
     t.push_str("    }\n}\n");
-    let source = widen(&t, plan.width, profile);
+    let source = Source::over_vectors(t, plan.width, profile);
     let grid = Grid::new(w.images.times((vectors * strips) as u64), plan.lanes as u32);
     let mut slots = vec![Slot::input(0), Slot::output(0)];
     if weighted {
         slots.insert(1, Slot::input(1));
     }
     let iterations = Count { fixed: (steps * if many { m + 1 } else { 1 }) as u64, per_sample: 0 };
-    let dispatch = dispatch(w.name, &source, &[], grid, slots, epilogue).iterations(iterations, 1);
+    let dispatch = dispatch(w.name, source, &[], grid, slots, epilogue).iterations(iterations, 1);
     Candidate::single(plan.variant("strips"), dispatch)
 }

@@ -171,7 +171,7 @@ impl<'a> Finish<'a> {
                 load(&format!("extra{k}"), extra.dtype, &broadcast_index(&epilogue.shape, &extra.shape, "i"))
             });
         }
-        let (body, result) = epilogue.program.wgsl(&inputs);
+        let (body, result) = epilogue.program.wgsl_text(&inputs);
         format!("fn finish({parameters}) -> f32 {{\n{body}    return {result};\n}}\n")
     }
 

@@ -6,10 +6,9 @@ use crate::{
         Arg, Candidate, Cost, DeviceProfile, Elementary, Epilogue, Gradients, Graph, Grid, Instr, Io, Op, OpError,
         Program, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Buffer, Expr, Kernel, Layout, Neighbours, Type},
     tensor::{Accuracy, Array, Count, Shape, strides},
 };
-use std::fmt::Write as _;
 
 /// An elementwise program on broadcast inputs; the result is f32.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,12 +41,6 @@ impl From<Program> for Elementwise {
         Elementwise { program, shape: None, in_place: false }
     }
 }
-
-const STORAGE: &str = "alias V = f32;
-alias S = f32;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
-";
 
 impl Op for Elementwise {
     fn name(&self) -> &'static str {
@@ -145,47 +138,28 @@ impl Op for Elementwise {
         let out = &io.outputs[0].shape;
         let elements = out.elements();
         let width = kernels::width((elements.fixed | elements.per_sample) as usize % 4, profile);
-        let mut text = STORAGE.to_owned();
-        let mut values = String::new();
-        let mut slots = Vec::new();
-        let mut loads = vec![String::new(); width * io.inputs.len()];
-        for (k, input) in io.inputs.iter().enumerate() {
-            let in_place = self.in_place && k == 0;
-            let name = if in_place { "y".to_owned() } else { format!("x{k}") };
-            let at = if width > 1 { format!("(i * {width}u)") } else { "i".into() };
-            let read = kernels::neighbours(&name, &format!("v{k}"), input, out, width, [&at, "i"]);
-            if !in_place {
-                slots.push(Slot::input(k));
-                let (binding, element) = (slots.len(), read.storage);
-                let _ = writeln!(text, "@group(0) @binding({binding}) var<storage, read> {name}: array<{element}>;");
-            }
-            values.push_str(&read.head);
-            for (lane, value) in read.values.into_iter().enumerate() {
-                loads[lane * io.inputs.len() + k] = value;
-            }
+        let items = Count { fixed: elements.fixed / width as u64, per_sample: elements.per_sample / width as u64 };
+        let words = profile.u64_loads;
+        let mut k = Kernel::new("elementwise", 64);
+        let neighbours = |n: usize| Neighbours { from: &io.inputs[n], to: out, width };
+        let read = |n: &usize| *n > 0 || !self.in_place;
+        let bind = |n| (n, k.bind(format!("x{n}"), neighbours(n).layout(words), Slot::input(n)));
+        let mut buffers: Vec<(usize, Buffer)> = (0..io.inputs.len()).filter(read).map(bind).collect();
+        let slot = if self.in_place { Slot::InOut { inputs: 0..1, outputs: 0..1 } } else { Slot::output(0) };
+        let y = k.bind_result("y", Layout::Vectors { width, words }, slot);
+        if self.in_place {
+            buffers.insert(0, (0, y.clone()));
         }
-        slots.push(if self.in_place { Slot::InOut { inputs: 0..1, outputs: 0..1 } } else { Slot::output(0) });
-        let _ = writeln!(text, "@group(0) @binding({}) var<storage, read_write> y: array<S>;", slots.len());
-        let names: Vec<String> = (0..io.inputs.len()).map(|k| format!("a{k}")).collect();
-        let parameters: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
-        let (body, result) = self.program.wgsl(&names);
-        let _ = writeln!(text, "fn f({}) -> f32 {{\n{body}    return {result};\n}}", parameters.join(", "));
-        let calls: Vec<String> =
-            loads.chunks(io.inputs.len().max(1)).take(width).map(|l| format!("f({})", l.join(", "))).collect();
-        let value = if io.inputs.is_empty() { "V(f())".into() } else { format!("V({})", calls.join(", ")) };
-        let (fixed, per_sample) = (elements.fixed / width as u64, elements.per_sample / width as u64);
-        let _ = write!(
-            text,
-            "@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let i = (id.x + id.y * counts.x) * 64u + lane;
-    if (i >= {fixed}u + {per_sample}u * step.n) {{ return; }}
-{values}    y[i] = pack({value});
-}}
-"
-        );
-        let grid = Grid::new(Count { fixed, per_sample }, 64);
-        let kernel = kernels::dispatch("elementwise", &kernels::widen(&text, width, profile), &[], grid, slots, None);
+        let names: Vec<String> = (0..io.inputs.len()).map(|n| format!("a{n}")).collect();
+        let parameters: Vec<(&str, Type)> = names.iter().map(|name| (name.as_str(), Type::F32)).collect();
+        k.function("f", &parameters, Type::F32, |k, arguments| kernels::apply(k, &self.program, arguments));
+        let i = k.item(items);
+        let at = &i * width;
+        let values: Vec<Vec<Expr>> =
+            buffers.iter().map(|(n, x)| neighbours(*n).read(&mut k, x, &format!("v{n}"), [&at, &i])).collect();
+        let f = |lane: usize| Expr::call("f", Type::F32, values.iter().map(|lanes| lanes[lane].clone()));
+        k.store(&y, &i, Expr::vector((0..width).map(f).collect()));
+        let kernel = k.launch(Grid::new(items, 64));
         vec![Candidate::single(format!("width{width}"), kernel)]
     }
 

@@ -151,10 +151,10 @@ impl GroupNorm {
                 slots[slot] = Slot::Uniform { input: slot, samples: None };
             }
         }
-        let source = kernels::widen(&source, width, profile);
+        let source = kernels::Source::over_vectors(&source, width, profile);
         let iterations = Count { fixed: shared(&t) as u64, per_sample: 0 };
         let grid = Grid::new(groups, (lanes / t) as u32);
-        kernels::dispatch(name, &source, &constants, grid, slots, epilogue).iterations(iterations, 1)
+        kernels::dispatch(name, source, &constants, grid, slots, epilogue).iterations(iterations, 1)
     }
 }
 
@@ -367,17 +367,17 @@ impl Op for GroupNormGrad {
             ("EPSILON", f64::from(self.norm.epsilon)),
         ];
         let slots = [0, 2, 3, 4].into_iter().map(Slot::input).chain([Slot::Scratch(0)]).collect();
-        let source = kernels::widen(shader!("group_norm_grad_sums.wgsl"), width, profile);
+        let source = kernels::Source::over_vectors(shader!("group_norm_grad_sums.wgsl"), width, profile);
         let grid = Grid::new(Count { fixed: (parts * channels) as u64, per_sample: 0 }, lanes as u32);
         let rest = (over_samples * (sizes.pixels.div_ceil(over_pixels) + 1)) as u64;
         let iterations = Count { fixed: long.fixed + rest, ..long };
-        let sums = kernels::dispatch("group_norm_grad_sums", &source, &constants, grid, slots, None)
+        let sums = kernels::dispatch("group_norm_grad_sums", source, &constants, grid, slots, None)
             .iterations(iterations, over_samples as u64);
         let constants = [("LANES", lanes as f64), ("CHANNELS", channels as f64), ("PARTS", parts as f64)];
         let slots = vec![Slot::Scratch(0), Slot::output(1), Slot::output(2)];
-        let source = kernels::widen(shader!("group_norm_grad_merge.wgsl"), width, profile);
+        let source = kernels::Source::over_vectors(shader!("group_norm_grad_merge.wgsl"), width, profile);
         let grid = Grid::new(Count { fixed: 2 * channels as u64, per_sample: 0 }, lanes as u32);
-        let merge = kernels::dispatch("group_norm_grad_merge", &source, &constants, grid, slots, None)
+        let merge = kernels::dispatch("group_norm_grad_merge", source, &constants, grid, slots, None)
             .iterations(Count { fixed: parts as u64, per_sample: 0 }, 1);
         vec![Candidate {
             variant: format!("groups_split{parts}"),

@@ -129,12 +129,7 @@ impl Optimizer {
 
     /// Returns the kernel: four elements an invocation, over all members of a group and the gaps between them.
     fn wgsl(&self, body: &str, constants: &[(&str, f64)]) -> String {
-        let mut text = "alias V = vec4<f32>;
-alias S = vec4<f32>;
-const WIDTH = 4u;
-fn unpack(s: S) -> V { return s; }
-fn pack(v: V) -> S { return v; }
-override COUNT: u32 = 4u;
+        let mut text = "override COUNT: u32 = 4u;
 override DECAY: f32 = 0.0;
 override FACTOR: f32 = 1.0;
 @group(0) @binding(1) var<storage, read_write> w: array<S>;
@@ -237,7 +232,7 @@ impl Op for Optimizer {
     fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let k = self.n_weights(io.inputs.len());
         let (body, mut constants) = self.rule.wgsl();
-        let source = kernels::u64_loads(&self.wgsl(&body, &constants), profile);
+        let source = kernels::Source::over_vectors(self.wgsl(&body, &constants), 4, profile);
         constants.splice(0..0, [("COUNT", 0.0), ("DECAY", self.weight_decay.into()), ("FACTOR", self.factor.into())]);
         let mut dispatches = Vec::new();
         let mut first = 0;
@@ -259,7 +254,7 @@ impl Op for Optimizer {
                 (0..self.rule.n_moments()).map(|m| Slot::InOut { inputs: group(2 + m), outputs: group(1 + m) }),
             );
             let grid = Grid::new(Count { fixed: count.div_ceil(4), per_sample: 0 }, 64);
-            dispatches.push(kernels::dispatch(self.name(), &source, &constants, grid, slots, None));
+            dispatches.push(kernels::dispatch(self.name(), source.clone(), &constants, grid, slots, None));
             first = last;
         }
         vec![Candidate { variant: "width4".into(), dispatches, scratch_bytes: Vec::new() }]

@@ -151,8 +151,8 @@ impl Op for Pool2d {
         let mut constants = g.constants(items, width, lanes);
         constants.extend(flag.map(|(name, on)| (name, f64::from(u8::from(on)))));
         let slots = vec![Slot::input(0), Slot::output(0)];
-        let source = kernels::widen(shader, width, profile);
-        let each = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
+        let source = kernels::Source::over_vectors(shader, width, profile);
+        let each = kernels::dispatch(self.name(), source, &constants, Grid::new(items, lanes), slots, epilogue);
         let iterations = Count { fixed: (self.size() + self.options.pool[0]) as u64, per_sample: 0 };
         let each = Candidate::single(format!("width{width}"), each.iterations(iterations, 1));
         if !g.unrolls() || (self.pooling == Pooling::Max && !g.overlaps()) {
@@ -243,8 +243,8 @@ impl Pool2dGrad {
         let variant = if self.is_linear() { "width" } else { "gather_width" };
         let mut slots: Vec<Slot> = (0..=self.dy()).map(Slot::input).collect();
         slots.push(Slot::output(0));
-        let source = kernels::widen(shader, width, profile);
-        let dispatch = kernels::dispatch(self.name(), &source, &constants, Grid::new(items, lanes), slots, epilogue);
+        let source = kernels::Source::over_vectors(shader, width, profile);
+        let dispatch = kernels::dispatch(self.name(), source, &constants, Grid::new(items, lanes), slots, epilogue);
         Candidate::single(format!("{variant}{width}"), dispatch.iterations(iterations, 1))
     }
 
@@ -258,11 +258,10 @@ impl Pool2dGrad {
         let mut constants = g.constants(items, width, lanes);
         constants.extend([("CH", cells[0] as f64), ("CW", cells[1] as f64)]);
         constants.push(("WHOLE", f64::from(u8::from(whole))));
-        let source = kernels::widen(shader!("max_pool2d_grad_cells.wgsl"), width, profile)
-            .replace("const CELL = 4u;", &format!("const CELL = {}u;", sh * sw));
+        let source = kernels::Source::over_vectors(shader!("max_pool2d_grad_cells.wgsl"), width, profile).constant("CELL", sh * sw);
         let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
         let grid = Grid::new(items, lanes);
-        let dispatch = kernels::dispatch("max_pool2d_grad_cells", &source, &constants, grid, slots, epilogue);
+        let dispatch = kernels::dispatch("max_pool2d_grad_cells", source, &constants, grid, slots, epilogue);
         let iterations = Count { fixed: (2 * sh * (sw + 1)) as u64, per_sample: 0 };
         Candidate::single(format!("cells_width{width}"), dispatch.iterations(iterations, 1))
     }

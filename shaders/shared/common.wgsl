@@ -1,4 +1,4 @@
-// Stands in front of every kernel: the step record at binding 0 and the functions that kernels share. `zero` is 0, which
+// What kernels share: the step record at binding 0, and functions; each kernel gets what it names. `zero` is 0, which
 // no compiler knows: it may take 0.0 * x for 0 even where x is NaN or infinite.
 // Grids are folded into two axes: the linear workgroup number is id.x + id.y * counts.x; counts.z is 1.
 // No branch or loop is decided by uniform buffers alone: lavapipe of Mesa 22 takes their values for constants then,
@@ -140,32 +140,29 @@ fn erf_f32(x: f32) -> f32 {
     return nan_or_f32(x, select(sign(x) * (1.0 - p * exp(-a * a)), near, abs(x) < 1.0));
 }
 
-// Floats as whole numbers in their order, of one number or, in kernels whose WIDTH is more, of a vector of so many.
-alias F = f32;
-alias U = u32;
-alias I = i32;
+// Floats as whole numbers in their order, over the vectors V of a kernel.
 
 // The larger of a and b, NaN where one of them is.
-fn larger(a: F, b: F) -> F {
+fn larger(a: V, b: V) -> V {
     let bits = max(bitcast<U>(a) & U(0x7fffffffu), bitcast<U>(b) & U(0x7fffffffu));
-    return select(max(a, b), bitcast<F>(bits), bits > U(0x7f800000u));
+    return select(max(a, b), bitcast<V>(bits), bits > U(0x7f800000u));
 }
 
 // y, or NaN where x is NaN or infinite.
-fn finite_or_nan(x: F, y: F) -> F {
+fn finite_or_nan(x: V, y: V) -> V {
     let bits = bitcast<U>(x);
-    return select(y, bitcast<F>(bits | U(0x7fc00000u)), (bits & U(0x7f800000u)) == U(0x7f800000u));
+    return select(y, bitcast<V>(bits | U(0x7fc00000u)), (bits & U(0x7f800000u)) == U(0x7f800000u));
 }
 
 // A whole number for each float, in their order: both zeros are 0, NaN is the largest whatever its sign.
-fn rank(v: F) -> I {
+fn rank(v: V) -> I {
     let size = I(min(bitcast<U>(v) & U(0x7fffffffu), U(0x7f800001u)));
     return select(size, -size, bitcast<I>(v) <= I(-8388608));
 }
 
 // The float of a rank.
-fn of_rank(r: I) -> F {
-    return bitcast<F>(select(r, -r | I(-2147483647 - 1), r < I(0)));
+fn of_rank(r: I) -> V {
+    return bitcast<V>(select(r, -r | I(-2147483647 - 1), r < I(0)));
 }
 
 // The rank below which there is none: that of -infinity.
@@ -190,4 +187,20 @@ fn philox(counter: vec4<u32>, first_key: vec2<u32>) -> vec4<u32> {
         key += vec2<u32>(0x9e3779b9u, 0xbb67ae85u);
     }
     return v;
+}
+
+// Floats as 64-bit words, and back.
+fn floats2(word: u64) -> vec2<f32> {
+    return bitcast<vec2<f32>>(vec2<u32>(u32(word), u32(word >> 32u)));
+}
+fn floats4(words: vec2<u64>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4<u32>(u32(words.x), u32(words.x >> 32u), u32(words.y), u32(words.y >> 32u)));
+}
+fn words2(v: vec2<f32>) -> u64 {
+    let bits = bitcast<vec2<u32>>(v);
+    return u64(bits.x) | (u64(bits.y) << 32u);
+}
+fn words4(v: vec4<f32>) -> vec2<u64> {
+    let bits = bitcast<vec4<u32>>(v);
+    return vec2<u64>(u64(bits.x) | (u64(bits.y) << 32u), u64(bits.z) | (u64(bits.w) << 32u));
 }

@@ -1,0 +1,153 @@
+//! The elementwise program that is applied to a kernel's result as it is stored.
+
+use super::{
+    broadcast::{Neighbours, floats},
+    expr::{Expr, Type},
+    kernel::{Buffer, Kernel},
+};
+use crate::graph::{Epilogue, Program, Slot};
+
+/// How a kernel stores its result: vectors of how many floats, as words or not, and of how many columns its rows are.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored {
+    /// Floats that are stored at once: 1, 2 or 4.
+    pub width: usize,
+    /// Whether vectors are stored as 64-bit words.
+    pub words: bool,
+    /// The columns of the result, where the kernel reads what depends on the column alone once for many rows; else 0.
+    pub columns: u64,
+}
+
+/// The epilogue of a kernel: a function `epilogue(value, index of the first float, …)`, where there is one.
+#[derive(Debug)]
+pub struct Finish {
+    exists: bool,
+    width: usize,
+    /// Extras that depend on the column alone.
+    columns: Vec<Buffer>,
+}
+
+impl Finish {
+    /// Binds what an epilogue reads, behind the kernel's buffers, and declares its function if there is one.
+    pub fn bind(k: &mut Kernel, epilogue: Option<&Epilogue>, stored: Stored) -> Finish {
+        match epilogue {
+            None => Finish { exists: false, width: stored.width, columns: Vec::new() },
+            Some(_) => Finish::declare(k, epilogue, stored, &|_| None),
+        }
+    }
+
+    /// Declares the function `epilogue` in any case; `kept` returns what a kernel has kept of its own input, which the epilogue
+    /// then need not read again.
+    pub(in crate::kernels) fn declare(
+        k: &mut Kernel,
+        epilogue: Option<&Epilogue>,
+        stored: Stored,
+        kept: &dyn Fn(usize) -> Option<Expr>,
+    ) -> Finish {
+        let Stored { width, words, columns } = stored;
+        let Some(epilogue) = epilogue else {
+            let parameters = [("v", floats(width)), ("i", Type::U32)];
+            k.function("epilogue", &parameters, floats(width), |_, arguments| arguments[0].clone());
+            return Finish { exists: true, width, columns: Vec::new() };
+        };
+        let mut read = Vec::new();
+        for (n, extra) in epilogue.extras.iter().enumerate() {
+            if let Some(value) = epilogue.repeats.get(n).copied().flatten().and_then(kept) {
+                read.push(Extra::Kept(value));
+                continue;
+            }
+            let shape = &extra.shape;
+            let by_column = columns > 0
+                && !shape.is_batched()
+                && shape.last() as u64 == columns
+                && shape.elements().fixed == columns;
+            let neighbours = Neighbours { from: extra, to: &epilogue.shape, width };
+            let buffer =
+                k.bind(format!("extra{n}"), neighbours.layout(words), Slot::input(epilogue.first_input + n));
+            read.push(if by_column { Extra::Column(buffer) } else { Extra::Element(buffer, neighbours) });
+        }
+        function(k, &epilogue.program, width, &read);
+        let columns = read.into_iter().filter_map(|extra| match extra {
+            Extra::Column(buffer) => Some(buffer),
+            _ => None,
+        });
+        Finish { exists: true, width, columns: columns.collect() }
+    }
+
+    /// Returns the number of extras that depend on the column alone.
+    pub fn n_columns(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Returns extra `n` of those that depend on the column alone, of a column.
+    pub fn column(&self, n: usize, column: impl Into<Expr>) -> Expr {
+        self.columns[n].at(column)
+    }
+
+    /// Reads what depends on a column alone, under names that end with `suffix`.
+    pub fn columns(&self, k: &mut Kernel, suffix: &str, column: &Expr) -> Vec<Expr> {
+        (0..self.n_columns()).map(|n| k.let_(format!("e{n}_{suffix}"), self.column(n, column))).collect()
+    }
+
+    /// Returns what is stored of a value whose first float has the flat index `index` in the result.
+    pub fn apply(&self, value: impl Into<Expr>, index: impl Into<Expr>, columns: &[Expr]) -> Expr {
+        let value = value.into();
+        if !self.exists {
+            return value;
+        }
+        Expr::call("epilogue", floats(self.width), [value, index.into()].into_iter().chain(columns.iter().cloned()))
+    }
+}
+
+enum Extra<'a> {
+    /// An argument of the function.
+    Column(Buffer),
+    /// Read by the function.
+    Element(Buffer, Neighbours<'a>),
+    Kept(Expr),
+}
+
+/// Declares `epilogue`; for vectors by a function of one float.
+fn function(k: &mut Kernel, program: &Program, width: usize, extras: &[Extra]) {
+    if width > 1 {
+        let names: Vec<String> = (0..extras.len()).map(|n| format!("a{n}")).collect();
+        let one: Vec<(&str, Type)> = names.iter().map(|name| (name.as_str(), Type::F32)).collect();
+        let parameters = [&[("v", Type::F32)], &one[..]].concat();
+        k.function("epilogue_of", &parameters, Type::F32, |k, arguments| apply(k, program, arguments));
+    }
+    let names: Vec<String> = (0..extras.len()).map(|n| format!("e{n}")).collect();
+    let columns = extras.iter().zip(&names).filter(|(extra, _)| matches!(extra, Extra::Column(_)));
+    let columns: Vec<(&str, Type)> = columns.map(|(_, name)| (name.as_str(), Type::F32)).collect();
+    let parameters = [&[("v", floats(width)), ("i", Type::U32)], &columns[..]].concat();
+    k.function("epilogue", &parameters, floats(width), |k, arguments| {
+        let [value, i, columns @ ..] = arguments else { return Expr::from(0.0) };
+        let mut columns = columns.iter();
+        let read: Vec<Vec<Expr>> = extras
+            .iter()
+            .zip(&names)
+            .map(|(extra, name)| match extra {
+                Extra::Column(_) => vec![columns.next().unwrap_or(value).clone(); width],
+                Extra::Element(buffer, neighbours) => neighbours.read(k, buffer, name, [i, &(i / width)]),
+                Extra::Kept(vector) => (0..width).map(|lane| vector.component(lane)).collect(),
+            })
+            .collect();
+        let arguments = |lane: usize| {
+            let extras = read.iter().map(|lanes| lanes[lane].clone());
+            [value.component(lane)].into_iter().chain(extras).collect::<Vec<Expr>>()
+        };
+        match width {
+            1 => apply(k, program, &arguments(0)),
+            _ => Expr::vector((0..width).map(|l| Expr::call("epilogue_of", Type::F32, arguments(l))).collect()),
+        }
+    });
+}
+
+/// Writes an elementwise program and returns its result.
+pub fn apply(k: &mut Kernel, program: &Program, inputs: &[Expr]) -> Expr {
+    let names: Vec<String> = inputs.iter().enumerate().map(|(n, e)| k.named(&format!("x{n}"), e)).collect();
+    let (expressions, result) = program.wgsl(&names);
+    for (i, text) in expressions.into_iter().enumerate() {
+        k.let_(format!("t{i}"), Expr::text(text, Type::F32));
+    }
+    Expr::text(result, Type::F32)
+}
