@@ -9,9 +9,12 @@ use super::{
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Gradients, Graph, Io, Op, OpError, Patch,
-        RewriteCx, Sample, Slot, Step, TensorType, Value,
+        RewriteCx, Sample, Step, TensorType, Value,
     },
-    kernels::gemm::{self, Filter, Loop, Operand, Product, Window},
+    kernels::{
+        Expr, Kernel,
+        gemm::{self, Cursor, Filter, Loop, Operand, Product, Window},
+    },
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
 };
 use rayon::prelude::*;
@@ -58,33 +61,32 @@ fn consistent(op: &str, geometry: &Geometry) -> Result<(), OpError> {
 
 /// Returns statements that find a pixel of `c` channels, for the gradient to the weights: at level 0 its tap and channel
 /// from `index`, at level 1 its row, then its column.
-fn enter_pixel(g: &Geometry, c: usize, level: usize, name: &str, index: &str) -> String {
+fn enter_pixel(g: &Geometry, c: usize, (k, at, vars): (&mut Kernel, &mut Cursor, &[Expr])) {
     let ([h, width], [p, _], [_, s]) = (g.input, g.output, g.kernel);
     let group = c / g.groups;
-    let [dilation_h, dilation_w] = g.dilation;
-    let [[top, _], [left, _]] = g.pads;
-    let [stride_h, stride_w] = g.strides;
-    match level {
-        0 => {
-            let first = if g.groups > 1 { format!(" + batch * {group}u") } else { String::new() };
-            format!(
-                "    let {name}_c = {index} % {group}u{first};
-    let {name}_h = i32({index} / {}u) * {dilation_h} - {top};
-    let {name}_w = i32(({index} / {group}u) % {s}u) * {dilation_w} - {left};\n",
-                s * group
-            )
+    let [dilation_h, dilation_w] = g.dilation.map(|v| v as i64);
+    let [top, left] = g.pads.map(|[before, _]| before as i64);
+    let [stride_h, stride_w] = g.strides.map(|v| v as i64);
+    match vars {
+        [] => {
+            let first = if g.groups > 1 { Product::batch_index() * group } else { 0u32.into() };
+            at.set(k, "c", at.index() % group + first);
+            at.set(k, "h", (at.index() / (s * group)).i32() * dilation_h - top);
+            at.set(k, "w", (at.index() / group % s).i32() * dilation_w - left);
         }
-        1 => format!(
-            "    let {name}_y = u32(i32(row % {p}u) * {stride_h} + {name}_h);
-    let {name}_p = ((row / {p}u) * {h}u + {name}_y) * {};\n",
-            width * c
-        ),
-        _ if g.pads != [[0, 0], [0, 0]] => format!(
-            "    let {name}_x = u32(i32(at) * {stride_w} + {name}_w);
-    let {name}_in_bounds = {name}_y < {h}u && {name}_x < {width}u;
-    let {name}_o = select(0u, {name}_p + {name}_x * {c}u + {name}_c, {name}_in_bounds);\n"
-        ),
-        _ => format!("    let {name}_o = {name}_p + u32(i32(at) * {stride_w} + {name}_w) * {c}u + {name}_c;\n"),
+        [row] => {
+            at.set(k, "y", ((row % p).i32() * stride_h + at.get("h")).u32());
+            at.set(k, "p", (row / p * h + at.get("y")) * (width * c));
+        }
+        [_, column, ..] => {
+            at.set(k, "x", (column.i32() * stride_w + at.get("w")).u32());
+            let pixel = at.get("p") + at.get("x") * c + at.get("c");
+            if g.pads == [[0, 0], [0, 0]] {
+                return at.set(k, "o", pixel);
+            }
+            at.set(k, "in_bounds", at.get("y").less(h).and(at.get("x").less(width)));
+            at.set(k, "o", at.get("in_bounds").select(pixel, 0u32));
+        }
     }
 }
 
@@ -303,43 +305,42 @@ impl Op for Conv2dGradWeight {
         }
         let groups = g.groups;
         let (group, per_group) = (c / groups, k / groups);
-        let of_group = |size: usize| if groups > 1 { format!(" + batch * {size}u") } else { String::new() };
+        let batch = Product::batch_index();
+        let in_group = |size: usize| if groups > 1 { &batch * size } else { 0u32.into() };
         let padded = g.pads != [[0, 0], [0, 0]];
-        let x_enter = |level: usize, name: &str, index: &str| enter_pixel(g, c, level, name, index);
-        let x_value = |name: &str, pair| {
-            let in_bounds = padded.then(|| format!("{name}_in_bounds"));
-            gemm::read("x", &format!("{name}_o"), in_bounds.as_deref(), pair)
+        let x_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| enter_pixel(g, c, (k, at, vars));
+        let x_at = |at: &Cursor, _: &[Expr]| {
+            (at.get("o").clone(), if padded { at.get("in_bounds").clone() } else { true.into() })
         };
-        let dy_enter = |level: usize, name: &str, index: &str| match level {
-            1 => format!("    let {name}_o = row * {}u + {index}{};\n", q * k, of_group(per_group)),
-            _ => String::new(),
+        let dy_enter = |kernel: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
+            if let [row] = vars {
+                at.set(kernel, "o", row * (q * k) + at.index() + in_group(per_group));
+            }
         };
-        let dy_value = |name: &str, pair| gemm::read("dy", &format!("{name}_o + at * {k}u"), None, pair);
-        let [x_pairs, dy_pairs] = [(group, "x"), (per_group, "dy")].map(|(n, name)| (n % 2 == 0).then_some(name));
+        let dy_at = |at: &Cursor, vars: &[Expr]| (at.get("o") + &vars[1] * k, Expr::from(true));
         let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
-        let place = |row: &str| (format!("({row} * {groups}u + batch)"), "true".to_owned());
+        let position = |row: &Expr| (row * groups + &batch, Expr::from(true));
         let product = Product {
             name: "conv2d_grad_weight",
-            declarations: gemm::declare(1, "x", DType::F32) + &gemm::declare(2, "dy", DType::F32),
-            slots: vec![Slot::input(0), Slot::input(1)],
             batch: count(groups),
-            head: String::new(),
             rows: Operand {
+                buffer: "x",
                 extent: count(r * s * group),
                 enter: &x_enter,
-                value: &x_value,
-                pairs: x_pairs,
+                at: &x_at,
+                pairs: group.is_multiple_of(2),
                 along_terms: false,
             },
             columns: Operand {
+                buffer: "dy",
                 extent: count(per_group),
                 enter: &dy_enter,
-                value: &dy_value,
-                pairs: dy_pairs,
+                at: &dy_at,
+                pairs: per_group.is_multiple_of(2),
                 along_terms: false,
             },
             loops: vec![Loop::new("row", images(&io.inputs[0].shape).times(p as u64)), Loop::new("at", count(q))],
-            place: if groups > 1 { Some(&place) } else { None },
+            position: if groups > 1 { Some(&position) } else { None },
             whole: true,
             sums: self.column_sums,
         };

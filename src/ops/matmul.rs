@@ -4,9 +4,12 @@ use super::{Part, arity::arity, reduce::column_sums_of};
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Io, Op, OpError, Patch,
-        RewriteCx, Sample, Slot, Step, TensorType, Value,
+        RewriteCx, Sample, Step, TensorType, Value,
     },
-    kernels::gemm::{self, Loop, Operand, Product},
+    kernels::{
+        self, Expr, Kernel,
+        gemm::{self, Cursor, Loop, Operand, Product},
+    },
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 use rayon::prelude::*;
@@ -176,45 +179,47 @@ impl Op for Matmul {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Some(e) = self.extents(&io.inputs[0].shape, &io.inputs[1].shape) else { return Vec::new() };
-        let (m, k) = (gemm::wgsl_count(e.m), gemm::wgsl_count(e.k));
-        let n = e.n;
+        let (m, terms, n) = (kernels::count(e.m), kernels::count(e.k), e.n);
         let MatmulOptions { transpose_a, transpose_b } = self.options;
-        let a_start = if io.inputs[0].shape.rank() == 3 { format!("batch * ({m} * {k}) + ") } else { String::new() };
-        let b_start = if io.inputs[0].shape.rank() == 3 { format!("batch * ({k} * {n}u) + ") } else { String::new() };
-        let a_enter = |level: usize, name: &str, index: &str| match (level, transpose_a) {
-            (0, true) => format!("    let {name}_o = {a_start}{index};\n"),
-            (0, false) => format!("    let {name}_o = {a_start}{index} * {k};\n"),
-            _ => String::new(),
+        let batched = io.inputs[0].shape.rank() == 3;
+        let start = |size: Expr| if batched { Product::batch_index() * size } else { 0u32.into() };
+        let a_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
+            if vars.is_empty() {
+                let row = if transpose_a { at.index().clone() } else { at.index() * &terms };
+                at.set(k, "o", start(&m * &terms) + row);
+            }
         };
-        let term = |across: bool, n: &str| if across { format!("k * {n}") } else { "k".to_owned() };
-        let a_value = |name: &str, pair| gemm::read("a", &format!("{name}_o + {}", term(transpose_a, &m)), None, pair);
-        let b_enter = |level: usize, name: &str, index: &str| match (level, transpose_b) {
-            (0, true) => format!("    let {name}_o = {b_start}{index} * {k};\n"),
-            (0, false) => format!("    let {name}_o = {b_start}{index};\n"),
-            _ => String::new(),
+        let b_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
+            if vars.is_empty() {
+                let column = if transpose_b { at.index() * &terms } else { at.index().clone() };
+                at.set(k, "o", start(&terms * n) + column);
+            }
         };
-        let columns = format!("{n}u");
-        let b_value =
-            |name: &str, pair| gemm::read("b", &format!("{name}_o + {}", term(!transpose_b, &columns)), None, pair);
+        let element = |at: &Cursor, term: Expr| (at.get("o") + term, Expr::from(true));
+        let a_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_a { &vars[0] * &m } else { vars[0].clone() });
+        let b_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_b { vars[0].clone() } else { &vars[0] * n });
         let even = |c: Count| c.per_sample == 0 && c.fixed.is_multiple_of(2);
-        let a_pairs = even(if transpose_a { e.m } else { e.k }).then_some("a");
-        let b_pairs = even(if transpose_b { e.k } else { fixed(n) }).then_some("b");
         let product = Product {
             name: "matmul",
-            declarations: gemm::declare(1, "a", DType::F32) + &gemm::declare(2, "b", DType::F32),
-            slots: vec![Slot::input(0), Slot::input(1)],
             batch: e.batch,
-            head: String::new(),
-            rows: Operand { extent: e.m, enter: &a_enter, value: &a_value, pairs: a_pairs, along_terms: !transpose_a },
+            rows: Operand {
+                buffer: "a",
+                extent: e.m,
+                enter: &a_enter,
+                at: &a_at,
+                pairs: even(if transpose_a { e.m } else { e.k }),
+                along_terms: !transpose_a,
+            },
             columns: Operand {
+                buffer: "b",
                 extent: fixed(n),
                 enter: &b_enter,
-                value: &b_value,
-                pairs: b_pairs,
+                at: &b_at,
+                pairs: even(if transpose_b { e.k } else { fixed(n) }),
                 along_terms: transpose_b,
             },
             loops: vec![Loop::new("k", e.k)],
-            place: None,
+            position: None,
             whole: true,
             sums: self.column_sums,
         };

@@ -6,17 +6,17 @@
 
 use super::{
     product::{
-        BROADCAST, Finish, LOAD, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare, declare_pair,
-        declare_uniform, fastest, has_eight_lanes, looped_store, read, wgsl_count,
+        BROADCAST, LOAD, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest,
+        has_eight_lanes, shared_columns, store_sums,
     },
     window::Window,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
-    kernels::wgsl::dispatch,
+    kernels::language::{Buffer, Expr, Finish, Kernel, Layout, Stored, count},
     tensor::{Count, DType},
 };
-use std::{collections::BTreeSet, fmt::Write as _, ops::RangeInclusive};
+use std::{collections::BTreeSet, ops::RangeInclusive};
 
 const LANES: usize = 8;
 /// Sums of a lane, and multiply-adds in one loop body: beyond these, drivers take long to compile it.
@@ -118,175 +118,184 @@ impl Spread {
     /// Returns the launch of the window in such strips.
     pub(super) fn lower(self, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
         let Spread { blocks, channels, terms, uniform } = self;
-        let Window { to: [to_h, to_w], from_channels, to_channels, .. } = *w;
-        let finish = Finish::new(epilogue, to_channels as u64);
-        let [rows, width] = [to_h.div_ceil(w.strides[0]), to_w.div_ceil(w.strides[1])];
-        let (strips, groups) = (width.div_ceil(blocks), to_channels.div_ceil(channels));
-        let items = w.images.times((rows * strips) as u64);
-        let n_items = wgsl_count(items);
-        let weights = (w.kernel[0] * w.kernel[1] * from_channels * to_channels) as u64;
-        let mut slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
-        let mut t = if terms > 1 { declare_pair(1, "x") } else { declare(1, "x", DType::F32) };
-        if uniform {
-            t.push_str(&declare_uniform(2, "w", weights));
-            slots[1] = Slot::Uniform { input: 1, samples: None };
-        } else {
-            t.push_str(&declare(2, "w", DType::F32));
-        }
-        t.push_str("@group(0) @binding(3) var<storage, read_write> y: array<f32>;\n");
-        t.push_str(&w.weights());
-        t.push_str(&finish.function());
-        let _ = write!(
-            t,
-            "@compute @workgroup_size({LANES})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let tile = id.x + id.y * counts.x;
-    let tiles = ({n_items} + {}u) / {LANES}u * {groups}u;
-    if (tile >= tiles) {{ return; }}
-    let channel0 = min(tile % {groups}u * {channels}u, {}u);
-    let strip = min(tile / {groups}u * {LANES}u + lane, {n_items} - 1u);
-    let start = min(strip % {strips}u * {blocks}u, {}u);
-    let row = strip / {strips}u % {rows}u;
-    let image = strip / {}u;
-    let end_c = {from_channels}u;
-",
-            LANES - 1,
-            to_channels - channels,
-            width - blocks,
-            strips * rows,
-        );
-        let columns = self.columns(w);
-        for e in 0..w.strides[0] {
-            for (k, j, f) in self.results(w) {
-                let _ = writeln!(t, "    var c{e}_{k}_{j}_{f} = 0.0;");
-            }
-        }
-        for (i, at) in columns.iter().enumerate() {
-            let _ = writeln!(t, "    let x{i}_at = u32(i32(start) + {at});");
-        }
-        for rows in Self::rows(w) {
-            self.taps(&mut t, w, &rows, &columns);
-        }
-        let [whole_h, whole_w] = [to_h.is_multiple_of(w.strides[0]), to_w.is_multiple_of(w.strides[1])];
-        t.push_str(&finish.load_shared("channel0", channels as u64, true, false));
-        for e in 0..w.strides[0] {
-            let _ = writeln!(
-                t,
-                "    let row{e} = row * {}u + {e}u;\n    let place{e} = ((image * {to_h}u + row{e}) * {to_w}u + start * {}u) * {to_channels}u + channel0;",
-                w.strides[0], w.strides[1]
-            );
-        }
-        let phases = w.strides[1];
-        let sums: Vec<(usize, usize, usize)> = (0..w.strides[0])
-            .flat_map(|e| (0..channels).flat_map(move |k| (0..phases).map(move |f| (e, k, f))))
-            .collect();
-        let sum = |j: usize, i: usize| format!("c{}_{}_{j}_{}", sums[i].0, sums[i].1, sums[i].2);
-        looped_store(&mut t, [blocks, sums.len()], sum, |t, j, values| {
-            for (value, &(e, k, f)) in values.iter().zip(&sums) {
-                let column = format!("{j} * {phases}u + {f}u");
-                let index = format!("place{e} + ({column}) * {to_channels}u + {k}u");
-                let store = format!("y[{index}] = {};", finish.call(value, &index, &k.to_string()));
-                let inside = [
-                    (!whole_h && e > 0).then(|| format!("row{e} < {to_h}u")),
-                    (!whole_w && f > 0).then(|| format!("start * {phases}u + {column} < {to_w}u")),
-                ];
-                let inside: Vec<String> = inside.into_iter().flatten().collect();
-                let _ = match inside.is_empty() {
-                    true => writeln!(t, "    {store}"),
-                    false => writeln!(t, "    if ({}) {{ {store} }}", inside.join(" && ")),
-                };
-            }
-        });
-        t.push_str("}\n");
-        let items = items.times(groups as u64);
+        let float = Layout::Scalars(DType::F32);
+        let weights = (w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels) as u64;
+        let mut k = Kernel::new(w.name, LANES);
+        let x = k.bind("x", if terms > 1 { Layout::Pairs } else { float }, Slot::input(0));
+        let weights = match uniform {
+            true => k.bind("w", Layout::Uniform(weights), Slot::Uniform { input: 1, samples: None }),
+            false => k.bind("w", float, Slot::input(1)),
+        };
+        let y = k.bind_result("y", float, Slot::output(0));
+        let stored = Stored { width: 1, words: false, columns: w.to_channels as u64 };
+        let finish = Finish::bind(&mut k, epilogue, stored);
+        let core = Core { spread: self, w, x, weights, y, finish, columns: self.columns(w) };
+        core.write(&mut k);
+
+        let [rows, width] = [w.to[0].div_ceil(w.strides[0]), w.to[1].div_ceil(w.strides[1])];
+        let groups = w.to_channels.div_ceil(channels);
+        let items = w.images.times((rows * width.div_ceil(blocks) * groups) as u64);
         let items = Count { fixed: items.fixed + (LANES * groups) as u64, ..items };
         let iterations: usize = Self::rows(w).iter().map(|r| r.distances.clone().count()).sum::<usize>();
-        let iterations = (iterations * (1 + from_channels.div_ceil(terms))) as u64 + MAX_ITERATIONS;
+        let iterations = (iterations * (1 + w.from_channels.div_ceil(terms))) as u64 + MAX_ITERATIONS;
         let iterations = Count { fixed: iterations, per_sample: 0 };
-        let kernel =
-            dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue).iterations(iterations, 1);
+        let kernel = k.launch(Grid::new(items, LANES as u32)).iterations(iterations, 1);
         let how = if uniform { "_uniform_weights" } else { "" };
         Candidate::single(format!("spread_{blocks}x{channels}x{terms}{how}"), kernel)
     }
+}
 
-    /// Returns the channel, block and phase along the row of each sum of one row of results.
-    fn results(self, w: &Window) -> impl Iterator<Item = (usize, usize, usize)> {
-        let phases = w.strides[1];
-        (0..self.channels).flat_map(move |k| (0..self.blocks).flat_map(move |j| (0..phases).map(move |f| (k, j, f))))
+/// The core, as it is written.
+struct Core<'w> {
+    spread: Spread,
+    w: &'w Window,
+    x: Buffer,
+    weights: Buffer,
+    y: Buffer,
+    finish: Finish,
+    columns: Vec<i64>,
+}
+
+/// The strip of a lane.
+struct At {
+    image: Expr,
+    row: Expr,
+    start: Expr,
+    channel0: Expr,
+    columns: Vec<Expr>,
+    /// The sums of each phase of rows, channel, block and phase along the row.
+    sums: Vec<Vec<Vec<Vec<Expr>>>>,
+}
+
+impl Core<'_> {
+    fn write(&self, k: &mut Kernel) {
+        let at = self.enter(k);
+        for rows in Spread::rows(self.w) {
+            self.taps(k, &at, &rows);
+        }
+        self.store(k, &at);
+    }
+
+    fn enter(&self, k: &mut Kernel) -> At {
+        let (w, Spread { blocks, channels, .. }) = (self.w, self.spread);
+        let [rows, width] = [w.to[0].div_ceil(w.strides[0]), w.to[1].div_ceil(w.strides[1])];
+        let (strips, groups) = (width.div_ceil(blocks), w.to_channels.div_ceil(channels));
+        let items = count(w.images.times((rows * strips) as u64));
+        let tile = k.let_("tile", k.workgroup_index());
+        k.return_if(tile.at_least((&items + (LANES - 1)) / LANES * groups));
+        let channel0 = k.let_("channel0", (&tile % groups * channels).min(w.to_channels - channels));
+        let strip = k.let_("strip", (tile / groups * LANES + k.lane()).min(items - 1u32));
+        let start = k.let_("start", (&strip % strips * blocks).min(width - blocks));
+        let row = k.let_("row", &strip / strips % rows);
+        let image = k.let_("image", strip / (strips * rows));
+        let sums = (0..w.strides[0])
+            .map(|e| self.each_sum(&mut |c, j, f| k.var(format!("c{e}_{c}_{j}_{f}"), 0.0)))
+            .collect();
+        let column = |(i, column): (usize, &i64)| k.let_(format!("x{i}_at"), (start.i32() + *column).u32());
+        let columns = self.columns.iter().enumerate().map(column).collect();
+        At { image, row, start, channel0, columns, sums }
+    }
+
+    /// Returns what `f` gives for each channel, block and phase along the row.
+    fn each_sum(&self, f: &mut dyn FnMut(usize, usize, usize) -> Expr) -> Vec<Vec<Vec<Expr>>> {
+        let Spread { blocks, channels, .. } = self.spread;
+        let mut block = |c, j| (0..self.w.strides[1]).map(|phase| f(c, j, phase)).collect();
+        (0..channels).map(|c| (0..blocks).map(|j| block(c, j)).collect()).collect()
     }
 
     /// Writes the loops over rows of the source that the same phases read.
-    fn taps(self, t: &mut String, w: &Window, rows: &Rows, columns: &[i64]) {
-        let Spread { channels, terms, uniform, .. } = self;
-        let Window { from: [from_h, from_w], from_channels, .. } = *w;
-        let (first, phases) = (*rows.phases.start(), rows.phases.clone().count());
-        let _ = write!(
-            t,
-            "    {{
-    let end_r = {}u;
-    for (var r = 0u; r < end_r; r++) {{
-    let d = i32(r) + {};
-    let y = u32(i32(row) + d);
-    let x_o = (image * {from_h}u + y) * {from_w}u;\n",
-            rows.distances.clone().count(),
-            rows.distances.start()
-        );
-        for i in 0..columns.len() {
-            let _ = writeln!(
-                t,
-                "    let x{i}_in_bounds = y < {from_h}u && x{i}_at < {from_w}u;
-    let x{i}_o = select(0u, (x_o + x{i}_at) * {from_channels}u, x{i}_in_bounds);"
-            );
-        }
-        let n_weights = phases * w.kernel[1] * channels;
-        for v in 0..n_weights.div_ceil(LANES) {
-            let _ = writeln!(
-                t,
-                "    let w{v}_i = min(lane + {}u, {}u);
-    let w{v}_r = u32(i32({first}u + w{v}_i / {}u + {}u) - {} * d);
-    let w{v}_o = tap_offset(w{v}_r, w{v}_i / {channels}u % {}u) + (channel0 + w{v}_i % {channels}u) * {from_channels}u;",
-                v * LANES,
-                n_weights - 1,
-                w.kernel[1] * channels,
-                w.pads[0],
-                w.strides[0],
-                w.kernel[1],
-            );
-        }
-        let step = if terms == 1 { "c++".to_owned() } else { format!("c += {terms}u") };
-        let _ = writeln!(t, "    for (var c = 0u; c < end_c; {step}) {{");
-        for i in 0..columns.len() {
-            let value = read("x", &format!("x{i}_o + c"), Some(&format!("x{i}_in_bounds")), terms > 1);
-            let _ = writeln!(t, "    let x{i} = {value};");
-        }
-        let part = |u: usize| if terms == 1 { "" } else { [".x", ".y"][u] };
-        for v in 0..n_weights.div_ceil(LANES) {
-            for u in 0..terms {
-                let index = format!("w{v}_o + c + {u}u");
-                let value = if uniform { format!("w_at({index})") } else { format!("w[{index}]") };
-                let _ = writeln!(t, "    let w{v}_{u} = {value};");
-            }
-        }
-        for e in 0..phases {
-            for k in 0..channels {
-                let weight = |s: usize| (e * w.kernel[1] + s) * channels + k;
-                for l in (0..w.kernel[1]).map(weight) {
-                    for u in 0..terms {
-                        let _ =
-                            writeln!(t, "    let f{l}_{u} = subgroupBroadcast(w{}_{u}, {}u);", l / LANES, l % LANES);
-                    }
-                }
-                for (_, j, f) in self.results(w).filter(|r| r.0 == k) {
-                    let taps = columns.iter().enumerate().filter_map(|(i, at)| Some((i, tap(w, 1, f, at - j as i64)?)));
-                    let products: Vec<String> = taps
-                        .flat_map(|(i, s)| (0..terms).map(move |u| format!("f{}_{u} * x{i}{}", weight(s), part(u))))
-                        .collect();
-                    if !products.is_empty() {
-                        let _ = writeln!(t, "    c{}_{k}_{j}_{f} += {};", first + e, products.join(" + "));
-                    }
+    fn taps(&self, k: &mut Kernel, at: &At, rows: &Rows) {
+        let (w, Spread { channels, terms, .. }) = (self.w, self.spread);
+        let [from_h, from_w] = w.from;
+        let n_weights = rows.phases.clone().count() * w.kernel[1] * channels;
+        let first = *rows.phases.start();
+        k.for_("r", 0u32, rows.distances.clone().count(), 1, |k, r| {
+            let d = k.let_("d", r.i32() + *rows.distances.start());
+            let y = k.let_("y", (at.row.i32() + &d).u32());
+            let x_o = k.let_("x_o", (&at.image * from_h + &y) * from_w);
+            let x: Vec<(Expr, Expr)> = (at.columns.iter().enumerate())
+                .map(|(i, column)| {
+                    let inside = k.let_(format!("x{i}_in_bounds"), y.less(from_h).and(column.less(from_w)));
+                    let element = (&x_o + column) * w.from_channels;
+                    (k.let_(format!("x{i}_o"), inside.select(element, 0u32)), inside)
+                })
+                .collect();
+            let weights: Vec<Expr> = (0..n_weights.div_ceil(LANES))
+                .map(|v| {
+                    let i = k.let_(format!("w{v}_i"), (k.lane() + v * LANES).min(n_weights - 1));
+                    let row = (&i / (w.kernel[1] * channels) + (first + w.pads[0])).i32();
+                    let row = (row - &d * w.strides[0] as i64).u32();
+                    let tap = w.tap_offset(&row, &(&i / channels % w.kernel[1]));
+                    k.let_(format!("w{v}_o"), tap + (&at.channel0 + i % channels) * w.from_channels)
+                })
+                .collect();
+            k.for_("c", 0u32, w.from_channels, terms, |k, c| {
+                let x: Vec<Expr> = (x.iter().enumerate())
+                    .map(|(i, (o, inside))| {
+                        k.let_(format!("x{i}"), self.x.guarded(&(o + c), inside, terms > 1))
+                    })
+                    .collect();
+                let load = |v: usize, u: usize| self.weights.at(&weights[v] + c + u);
+                let loaded: Vec<Vec<Expr>> = (0..weights.len())
+                    .map(|v| (0..terms).map(|u| k.let_(format!("w{v}_{u}"), load(v, u))).collect())
+                    .collect();
+                self.multiply(k, at, rows, (&x, &loaded));
+            });
+        });
+    }
+
+    /// Writes the products of some channels of a row of the source.
+    fn multiply(&self, k: &mut Kernel, at: &At, rows: &Rows, (x, weights): (&[Expr], &[Vec<Expr>])) {
+        let (w, Spread { blocks, channels, terms, .. }) = (self.w, self.spread);
+        let first = *rows.phases.start();
+        for e in 0..rows.phases.clone().count() {
+            for c in 0..channels {
+                let factor = |k: &mut Kernel, s: usize, u: usize| {
+                    let l = (e * w.kernel[1] + s) * channels + c;
+                    k.let_(format!("f{l}_{u}"), broadcast(&weights[l / LANES][u], (l % LANES) as u64))
+                };
+                let factors: Vec<Vec<Expr>> =
+                    (0..w.kernel[1]).map(|s| (0..terms).map(|u| factor(k, s, u)).collect()).collect();
+                for (j, phase) in (0..blocks).flat_map(|j| (0..w.strides[1]).map(move |phase| (j, phase))) {
+                    let tap = |(i, column): (usize, &i64)| Some((i, tap(w, 1, phase, column - j as i64)?));
+                    let products = (self.columns.iter().enumerate().filter_map(tap))
+                        .flat_map(|(i, s)| (0..terms).map(move |u| (i, s, u)))
+                        .map(|(i, s, u)| &factors[s][u] * x[i].component(u))
+                        .reduce(|sum, product| sum + product);
+                    products.into_iter().for_each(|p| k.add(&at.sums[first + e][c][j][phase], p));
                 }
             }
         }
-        t.push_str("    }\n    }\n    }\n");
+    }
+
+    fn store(&self, k: &mut Kernel, at: &At) {
+        let (w, Spread { blocks, channels, .. }) = (self.w, self.spread);
+        let ([to_h, to_w], to_channels, [_, phases]) = (w.to, w.to_channels, w.strides);
+        let shared = (&at.channel0, channels as u64);
+        let extras = shared_columns(k, &self.finish, shared, to_channels as u64, [true, false]);
+        let rows: Vec<(Expr, Expr)> = (0..w.strides[0])
+            .map(|e| {
+                let row = k.let_(format!("row{e}"), &at.row * w.strides[0] + e);
+                let pixel = (&at.image * to_h + &row) * to_w + &at.start * phases;
+                let inside = row.less(to_h).or(e == 0 || to_h.is_multiple_of(w.strides[0]));
+                (k.let_(format!("place{e}"), pixel * to_channels + &at.channel0), inside)
+            })
+            .collect();
+        let sums: Vec<(usize, usize, usize)> = (0..w.strides[0])
+            .flat_map(|e| (0..channels).flat_map(move |c| (0..phases).map(move |f| (e, c, f))))
+            .collect();
+        let sum = |j: usize, i: usize| at.sums[sums[i].0][sums[i].1][j][sums[i].2].clone();
+        store_sums(k, [blocks, sums.len()], sum, |k, _, j, values| {
+            for (value, &(e, c, phase)) in values.iter().zip(&sums) {
+                let column = j * phases + phase;
+                let (place, inside) = &rows[e];
+                let index = place + &column * to_channels + c;
+                let columns: Vec<Expr> = extras.iter().map(|extra| extra[c].clone()).collect();
+                let value = self.finish.apply(value, &index, &columns);
+                let whole = phase == 0 || to_w.is_multiple_of(phases);
+                let inside = inside.and((&at.start * phases + column).less(to_w).or(whole));
+                k.if_(inside, |k| k.store(&self.y, &index, value));
+            }
+        });
     }
 }

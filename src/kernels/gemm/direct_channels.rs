@@ -3,17 +3,15 @@
 
 use super::{
     product::{
-        BROADCAST, Finish, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare, declare_uniform, fastest,
-        has_eight_lanes, looped_store, read, wgsl_count,
+        BROADCAST, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest, has_eight_lanes, store_sums,
     },
     window::Window,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
-    kernels::wgsl::dispatch,
+    kernels::language::{Expr, Finish, Kernel, Layout, Stored, count},
     tensor::DType,
 };
-use std::fmt::Write as _;
 
 const LANES: usize = 8;
 /// Sums of a lane, and multiply-adds in one loop body: beyond these, drivers take long to compile it.
@@ -68,100 +66,83 @@ impl Row {
     /// Returns the launch of the window in such tiles.
     pub(super) fn lower(self, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
         let Row { pixels, vectors } = self;
-        let Window { from: [_, from_w], to: [to_h, to_w], from_channels, to_channels, kernel: [_, taps], .. } = *w;
-        let finish = Finish::new(epilogue, to_channels as u64);
+        let Window { from: [from_h, from_w], to: [to_h, to_w], from_channels, to_channels, .. } = *w;
         let (tiles, groups) = (to_w.div_ceil(pixels), to_channels.div_ceil(vectors * LANES));
         let rows = w.images.times(to_h as u64);
-        let (first, columns) = self.columns(w);
         let step = if w.transposed { 1 } else { w.strides[1] };
-        let weights = (w.kernel[0] * taps * from_channels * to_channels) as u64;
-        let slots = vec![Slot::input(0), Slot::Uniform { input: 1, samples: None }, Slot::output(0)];
-        let mut t = declare(1, "x", DType::F32) + &declare_uniform(2, "w", weights);
-        t.push_str("@group(0) @binding(3) var<storage, read_write> y: array<f32>;\n");
-        t.push_str(&w.weights());
-        t.push_str(&finish.function());
-        let _ = write!(
-            t,
-            "@compute @workgroup_size({LANES})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let tile = id.x + id.y * counts.x;
-    if (tile >= {} * {}u) {{ return; }}
-    let channel0 = min(tile % {groups}u * {}u, {}u);
-    let start = min(tile / {groups}u % {tiles}u * {pixels}u, {}u);
-    let line = tile / {}u;
-    let image = line / {to_h}u;
-    let row = line % {to_h}u;
-",
-            wgsl_count(rows),
-            tiles * groups,
-            vectors * LANES,
-            to_channels - vectors * LANES,
-            to_w - pixels,
-            tiles * groups,
-        );
-        for j in 0..pixels {
-            for v in 0..vectors {
-                let _ = writeln!(t, "    var c{j}_{v} = 0.0;");
-            }
-        }
-        for i in 0..columns.div_ceil(LANES) {
-            let _ = write!(
-                t,
-                "    let x{i}_at = u32(i32(start * {step}u + lane) + {});
-    let x{i}_in_bounds = x{i}_at < {from_w}u;
-    let x{i}_c = select(0u, x{i}_at, x{i}_in_bounds) * {from_channels}u;\n",
-                first + (i * LANES) as i64
-            );
-        }
+        let weights = (w.kernel[0] * w.kernel[1] * from_channels * to_channels) as u64;
+        let float = Layout::Scalars(DType::F32);
+        let mut k = Kernel::new(w.name, LANES);
+        let x = k.bind("x", float, Slot::input(0));
+        let weights = k.bind("w", Layout::Uniform(weights), Slot::Uniform { input: 1, samples: None });
+        let y = k.bind_result("y", float, Slot::output(0));
+        let stored = Stored { width: 1, words: false, columns: to_channels as u64 };
+        let finish = Finish::bind(&mut k, epilogue, stored);
+
+        let tile = k.let_("tile", k.workgroup_index());
+        k.return_if(tile.at_least(count(rows) * (tiles * groups)));
+        let channel0 = (&tile % groups * (vectors * LANES)).min(to_channels - vectors * LANES);
+        let channel0 = k.let_("channel0", channel0);
+        let start = k.let_("start", (&tile / groups % tiles * pixels).min(to_w - pixels));
+        let line = k.let_("line", tile / (tiles * groups));
+        let [image, row] = [k.let_("image", &line / to_h), k.let_("row", &line % to_h)];
+        let sums: Vec<Vec<Expr>> = (0..pixels)
+            .map(|j| (0..vectors).map(|v| k.var(format!("c{j}_{v}"), 0.0)).collect())
+            .collect();
+        let (first, columns) = self.columns(w);
+        let loads: Vec<(Expr, Expr)> = (0..columns.div_ceil(LANES))
+            .map(|i| {
+                let column = (&start * step + k.lane()).i32() + (first + (i * LANES) as i64);
+                let column = k.let_(format!("x{i}_at"), column.u32());
+                let inside = k.let_(format!("x{i}_in_bounds"), column.less(from_w));
+                (k.let_(format!("x{i}_c"), inside.select(column, 0u32) * from_channels), inside)
+            })
+            .collect();
         let pitch = if w.transposed { from_channels } else { 1 };
-        let _ = writeln!(t, "    let w_k = (channel0 + lane) * {pitch}u;");
-        let _ = write!(
-            t,
-            "{}    let end_c = {from_channels}u;
-    for (var r = first_r; r < end_r; r++) {{
-    let x_o = (image * {}u + u32({})) * {}u;
-    for (var c = 0u; c < end_c; c++) {{\n",
-            w.tap_rows(false),
-            w.from[0],
-            w.source(0, "row", "r"),
-            from_w * from_channels,
-        );
-        for i in 0..columns.div_ceil(LANES) {
-            let value = read("x", &format!("x_o + x{i}_c + c"), Some(&format!("x{i}_in_bounds")), false);
-            let _ = writeln!(t, "    let x{i} = {value};");
-        }
-        for i in 0..columns {
-            let _ = writeln!(t, "    let b{i} = subgroupBroadcast(x{}, {}u);", i / LANES, i % LANES);
-        }
-        let along = if w.transposed { "c".into() } else { format!("c * {to_channels}u") };
-        // All taps of one sum together: it stays in a register.
-        for v in 0..vectors {
-            for s in 0..taps {
-                let at = v * LANES * pitch;
-                let _ = writeln!(t, "    let f{s}_{v} = w_at(tap_offset(r, {s}u) + {along} + w_k + {at}u);");
-            }
-            for j in 0..pixels {
-                let products: Vec<String> =
-                    (0..taps).map(|s| format!("f{s}_{v} * b{}", w.column(j, s) - first)).collect();
-                let _ = writeln!(t, "    c{j}_{v} += {};", products.join(" + "));
-            }
-        }
-        t.push_str("    }\n    }\n");
-        let _ = writeln!(t, "    let place = (line * {to_w}u + start) * {to_channels}u + channel0 + lane;");
-        for v in 0..vectors {
-            t.push_str(&finish.load_column(&v.to_string(), &format!("channel0 + lane + {}u", v * LANES)));
-        }
-        let sum = |j, v| format!("c{j}_{v}");
-        looped_store(&mut t, [pixels, vectors], sum, |t, j, values| {
+        let own = k.let_("w_k", (&channel0 + k.lane()) * pitch);
+        let [first_r, end_r] = w.tap_rows(&mut k, &row, false);
+        k.for_("r", first_r, end_r, 1, |k, r| {
+            let line = &image * from_h + w.source(0, &row, r).u32();
+            let x_o = k.let_("x_o", line * (from_w * from_channels));
+            k.for_("c", 0u32, from_channels, 1, |k, c| {
+                let loaded: Vec<Expr> = (loads.iter().enumerate())
+                    .map(|(i, (o, inside))| k.let_(format!("x{i}"), x.guarded(&(&x_o + o + c), inside, false)))
+                    .collect();
+                let x: Vec<Expr> = (0..columns)
+                    .map(|i| k.let_(format!("b{i}"), broadcast(&loaded[i / LANES], (i % LANES) as u64)))
+                    .collect();
+                let term = if w.transposed { c.clone() } else { c * to_channels };
+                let weight = |s: usize, v: usize| {
+                    weights.at(w.tap_offset(r, &Expr::from(s)) + &term + &own + v * LANES * pitch)
+                };
+                // All taps of one sum together: it stays in a register.
+                for v in 0..vectors {
+                    let factors: Vec<Expr> =
+                        (0..w.kernel[1]).map(|s| k.let_(format!("f{s}_{v}"), weight(s, v))).collect();
+                    for (j, sums) in sums.iter().enumerate() {
+                        let product = |(s, f): (usize, &Expr)| f * &x[(w.column(j, s) - first) as usize];
+                        let products = factors.iter().enumerate().map(product).reduce(|sum, product| sum + product);
+                        products.into_iter().for_each(|products| k.add(&sums[v], products));
+                    }
+                }
+            });
+        });
+        let place = (&line * to_w + &start) * to_channels + &channel0 + k.lane();
+        let place = k.let_("place", place);
+        let extras: Vec<Vec<Expr>> = (0..vectors)
+            .map(|v| {
+                let column = &channel0 + k.lane() + v * LANES;
+                finish.columns(&mut k, &v.to_string(), &column)
+            })
+            .collect();
+        store_sums(&mut k, [pixels, vectors], |j, v| sums[j][v].clone(), |k, _, j, values| {
             for (v, value) in values.iter().enumerate() {
-                let index = format!("place + {j} * {to_channels}u + {}u", v * LANES);
-                let _ = writeln!(t, "    y[{index}] = {};", finish.call(value, &index, &v.to_string()));
+                let index = &place + j * to_channels + v * LANES;
+                k.store(&y, &index, finish.apply(value, &index, &extras[v]));
             }
         });
-        t.push_str("}\n");
         let items = rows.times((tiles * groups * LANES) as u64);
-        let kernel =
-            dispatch(w.name, &t, &[], Grid::new(items, LANES as u32), slots, epilogue).iterations(w.iterations(), 1);
+        let kernel = k.launch(Grid::new(items, LANES as u32)).iterations(w.iterations(), 1);
         Candidate::single(format!("row_{pixels}x{vectors}"), kernel)
     }
 }

@@ -3,17 +3,17 @@
 
 use super::{
     product::{
-        BROADCAST, Finish, LAUNCH, LOAD, MADD, MIN_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, declare,
-        declare_uniform, fastest, has_eight_lanes, looped_store, wgsl_count,
+        BROADCAST, LAUNCH, LOAD, MADD, MIN_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest,
+        has_eight_lanes, shared_columns, store_sums,
     },
     window::Window,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
-    kernels::wgsl::dispatch,
+    kernels::language::{Buffer, Expr, Finish, Kernel, Layout, Stored, count},
     tensor::{Count, DType},
 };
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 /// A strip's shape: pixels along the row and result channels.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -125,184 +125,204 @@ impl Strip {
 
     /// Returns the launch of the window in such strips.
     pub(super) fn lower(self, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
-        let Strip { pixels, channels, reads } = self;
-        let Window { from: [from_h, from_w], to: [to_h, to_w], from_channels, to_channels, .. } = *w;
-        let finish = Finish::new(epilogue, to_channels as u64);
-        let columns = self.columns(w);
-        let n_strips = to_w.div_ceil(pixels);
-        let channel_groups = to_channels.div_ceil(channels);
-        let rows = w.images.times((to_h * n_strips) as u64);
-        let mut n_rows = wgsl_count(rows);
-        let step = if w.transposed { 1 } else { w.strides[1] };
-        let taps = w.kernel[1];
-        let weights = (w.kernel[0] * taps * from_channels * to_channels) as u64;
-        let mut slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
-        let mut t = match reads {
-            Reads::Uniform(n) => declare_uniform(1, "x", (n * from_h * from_w * from_channels) as u64),
-            _ => declare(1, "x", DType::F32),
-        };
-        if reads == Reads::Storage {
-            t.push_str(&declare(2, "w", DType::F32));
-        } else {
-            t.push_str(&declare_uniform(2, "w", weights));
-            slots[1] = Slot::Uniform { input: 1, samples: None };
-        }
-        t.push_str("@group(0) @binding(3) var<storage, read_write> y: array<f32>;\n");
-        let (mut part, mut all_images) = (String::new(), "image");
-        let per_image = to_h * n_strips;
-        let mut order =
-            format!("    let image = strip / {per_image}u;\n    let place_in_image = strip % {per_image}u;\n");
-        if let Reads::Uniform(n) = reads {
-            slots[0] = Slot::Uniform { input: 0, samples: Some(n) };
-            slots.push(Slot::ChunkIndex);
-            t.push_str("@group(0) @binding(4) var<uniform> part: vec4<u32>;\n");
-            n_rows = "n_rows".into();
-            let _ = write!(
-                part,
-                "    let first = part.x * {n}u;\n    let n_images = min(max(step.n, first) - first, {n}u);
-    let n_rows = n_images * {per_image}u;\n"
-            );
-            // Lanes of one row skip the rows of taps outside the image together.
-            order = "    let image = strip % n_images;\n    let place_in_image = strip / n_images;\n".into();
-            all_images = "(first + image)";
-        }
-        let read = |name: &str, index: &str| {
-            let uniform = if name == "x" { matches!(reads, Reads::Uniform(_)) } else { reads != Reads::Storage };
-            if uniform { format!("{name}_at({index})") } else { format!("{name}[{index}]") }
-        };
-        t.push_str(&w.weights());
-        t.push_str(&finish.function());
-        let _ = write!(
-            t,
-            "@compute @workgroup_size({LANES})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let tile = id.x + id.y * counts.x;
-{part}    let tiles = ({n_rows} + {}u) / {LANES}u * {channel_groups}u;
-    if (tile >= tiles) {{ return; }}
-    let channel0 = min(tile % {channel_groups}u * {channels}u, {}u);
-    let strip = min(tile / {channel_groups}u * {LANES}u + lane, {n_rows} - 1u);
-{order}    let start = min(place_in_image % {n_strips}u * {pixels}u, {}u);
-    let row = place_in_image / {n_strips}u % {to_h}u;
-",
-            LANES - 1,
-            to_channels - channels,
-            to_w - pixels,
-        );
-        let n_weights = taps * channels;
-        for v in 0..n_weights.div_ceil(LANES) {
-            let scale = if w.transposed { format!(" * {from_channels}u") } else { String::new() };
-            let _ = write!(
-                t,
-                "    let w{v}_i = min(lane + {}u, {}u);\n    let w{v}_s = w{v}_i / {channels}u;
-    let w{v}_k = (channel0 + w{v}_i % {channels}u){scale};\n",
-                v * LANES,
-                n_weights - 1
-            );
-        }
-        let each_sum = |line: &dyn Fn(String) -> String| -> String {
-            (0..pixels).flat_map(|j| (0..channels).map(move |k| format!("{j}_{k}"))).map(line).collect()
-        };
-        t.push_str(&each_sum(&|at| format!("    var c{at} = 0.0;\n")));
-        let partial = from_channels as u64 >= MIN_ITERATIONS;
-        let sum = if partial { "a" } else { "c" };
-        let _ = write!(
-            t,
-            "{}    let end_c = {from_channels}u;\n    for (var r = first_r; r < end_r; r++) {{\n",
-            w.tap_rows(true)
-        );
-        let rows_inside = w.rows_inside();
-        let source = w.source(0, "row", "r");
-        if rows_inside {
-            let _ = writeln!(t, "    let line = u32({source});");
-        } else {
-            let _ = writeln!(
-                t,
-                "    let in_bounds = u32({source}) < {from_h}u;\n    let line = select(0u, u32({source}), in_bounds);"
-            );
-        }
-        let _ = writeln!(
-            t,
-            "    let x_o = (image * {from_h}u + line) * {}u + start * {}u;",
-            from_w * from_channels,
-            step * from_channels
-        );
-        for (i, (&at, &inside)) in columns.iter().enumerate() {
-            let offset = at * from_channels as i64;
-            if inside == Inside::Sometimes {
-                let in_bounds = if rows_inside { String::new() } else { " && in_bounds".into() };
-                let _ = writeln!(
-                    t,
-                    "    let x{i}_in_bounds = u32(i32(start * {step}u) + {at}) < {from_w}u{in_bounds};
-    let x{i}_o = select(0u, u32(i32(x_o) + {offset}), x{i}_in_bounds);"
-                );
-            }
-        }
-        for v in 0..n_weights.div_ceil(LANES) {
-            let _ = writeln!(t, "    let w{v}_o = tap_offset(r, w{v}_s) + w{v}_k;");
-        }
-        if partial {
-            t.push_str(&each_sum(&|at| format!("    var {sum}{at} = 0.0;\n")));
-        }
-        t.push_str("    for (var c = 0u; c < end_c; c++) {\n");
-        for (i, (&at, &inside)) in columns.iter().enumerate() {
-            let offset = at * from_channels as i64;
-            let value = match (inside, rows_inside) {
-                (Inside::Sometimes, _) => {
-                    format!("select(0.0, {}, x{i}_in_bounds)", read("x", &format!("x{i}_o + c")))
-                }
-                (Inside::Always, true) => read("x", &format!("u32(i32(x_o) + {offset}) + c")),
-                (Inside::Always, false) => {
-                    format!("select(0.0, {}, in_bounds)", read("x", &format!("u32(i32(x_o) + {offset}) + c")))
-                }
-            };
-            let _ = writeln!(t, "    let x{i} = {value};");
-        }
-        let pitch = if w.transposed { "c".into() } else { format!("c * {to_channels}u") };
-        for v in 0..n_weights.div_ceil(LANES) {
-            let _ = writeln!(t, "    let w{v} = {};", read("w", &format!("w{v}_o + {pitch}")));
-        }
-        // All taps of one sum together: it stays in a register.
-        for k in 0..channels {
-            for l in (0..taps).map(|s| s * channels + k) {
-                let _ = writeln!(t, "    let f{l} = subgroupBroadcast(w{}, {}u);", l / LANES, l % LANES);
-            }
-            for j in 0..pixels {
-                let column = |s| columns.keys().position(|&a| a == w.column(j, s));
-                let products: Vec<String> =
-                    (0..taps).filter_map(|s| Some(format!("f{} * x{}", s * channels + k, column(s)?))).collect();
-                if !products.is_empty() {
-                    let _ = writeln!(t, "    {sum}{j}_{k} += {};", products.join(" + "));
-                }
-            }
-        }
-        t.push_str("    }\n");
-        if partial {
-            t.push_str(&each_sum(&|at| format!("    c{at} += {sum}{at};\n")));
-        }
-        t.push_str("    }\n");
-        let _ = writeln!(
-            t,
-            "    let place = (({all_images} * {to_h}u + row) * {to_w}u + start) * {to_channels}u + channel0;"
-        );
-        t.push_str(&finish.load_shared("channel0", channels as u64, true, false));
-        let sum = |j, k| format!("c{j}_{k}");
-        looped_store(&mut t, [pixels, channels], sum, |t, j, values| {
-            for (k, value) in values.iter().enumerate() {
-                let index = format!("place + {j} * {to_channels}u + {k}u");
-                let _ = writeln!(t, "    y[{index}] = {};", finish.call(value, &index, &k.to_string()));
-            }
-        });
-        t.push_str("}\n");
-        let per_group = LANES as u32;
-        let items = rows.times(channel_groups as u64);
+        let channel_groups = w.to_channels.div_ceil(self.channels);
+        let mut k = Kernel::new(w.name, LANES);
+        let core = Core::bind(&mut k, self, w, epilogue);
+        core.write(&mut k);
+        let items = core.rows().times(channel_groups as u64);
         let items = Count { fixed: items.fixed + (LANES * channel_groups) as u64, ..items };
-        let kernel =
-            dispatch(w.name, &t, &[], Grid::new(items, per_group), slots, epilogue).iterations(w.iterations(), 1);
-        let how = match reads {
+        let how = match self.reads {
             Reads::Storage => "",
             Reads::UniformWeights => "_uniform_weights",
             Reads::Uniform(_) => "_uniform",
         };
-        Candidate::single(format!("strips_{pixels}x{channels}{how}"), kernel)
+        let kernel = k.launch(Grid::new(items, LANES as u32)).iterations(w.iterations(), 1);
+        Candidate::single(format!("strips_{}x{}{how}", self.pixels, self.channels), kernel)
+    }
+}
+
+/// The core, as it is written.
+struct Core<'w> {
+    strip: Strip,
+    w: &'w Window,
+    x: Buffer,
+    weights: Buffer,
+    y: Buffer,
+    /// The number of the launch, where there is one for each so many images.
+    chunk: Option<Expr>,
+    finish: Finish,
+    columns: BTreeMap<i64, Inside>,
+}
+
+/// The strip of a lane.
+struct At {
+    /// Its image among those that the kernel reads, and among all.
+    image: Expr,
+    all_images: Expr,
+    row: Expr,
+    start: Expr,
+    channel0: Expr,
+    /// Tap and channel of the weights that a lane loads.
+    weights: Vec<(Expr, Expr)>,
+}
+
+impl<'w> Core<'w> {
+    fn bind(k: &mut Kernel, strip: Strip, w: &'w Window, epilogue: Option<&Epilogue>) -> Self {
+        let float = Layout::Scalars(DType::F32);
+        let n_weights = w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels;
+        let image = w.from[0] * w.from[1] * w.from_channels;
+        let x = match strip.reads {
+            Reads::Uniform(n) => {
+                k.bind("x", Layout::Uniform((n * image) as u64), Slot::Uniform { input: 0, samples: Some(n) })
+            }
+            _ => k.bind("x", float, Slot::input(0)),
+        };
+        let weights = match strip.reads {
+            Reads::Storage => k.bind("w", float, Slot::input(1)),
+            _ => k.bind("w", Layout::Uniform(n_weights as u64), Slot::Uniform { input: 1, samples: None }),
+        };
+        let y = k.bind_result("y", float, Slot::output(0));
+        let chunk = matches!(strip.reads, Reads::Uniform(_)).then(|| k.chunk_index("chunk"));
+        let stored = Stored { width: 1, words: false, columns: w.to_channels as u64 };
+        let finish = Finish::bind(k, epilogue, stored);
+        Core { strip, w, x, weights, y, chunk, finish, columns: strip.columns(w) }
+    }
+
+    fn strips(&self) -> usize {
+        self.w.to[1].div_ceil(self.strip.pixels)
+    }
+
+    fn rows(&self) -> Count {
+        self.w.images.times((self.w.to[0] * self.strips()) as u64)
+    }
+
+    fn enter(&self, k: &mut Kernel) -> At {
+        let (w, Strip { pixels, channels, reads }) = (self.w, self.strip);
+        let (to_channels, n_strips) = (w.to_channels, self.strips());
+        let (per_image, channel_groups) = (w.to[0] * n_strips, to_channels.div_ceil(channels));
+        let tile = k.let_("tile", k.workgroup_index());
+        // Of a chunk, lanes of one row skip the rows of taps outside the image together.
+        let images = match (&self.chunk, reads) {
+            (Some(chunk), Reads::Uniform(n)) => {
+                let first = k.let_("first", chunk * n);
+                let all = count(Count { fixed: 0, per_sample: 1 });
+                let images = k.let_("n_images", (all.max(&first) - &first).min(n));
+                Some((first, images))
+            }
+            _ => None,
+        };
+        let n_rows = images.as_ref().map_or(count(self.rows()), |(_, images)| images * per_image);
+        let n_rows = k.let_("n_rows", n_rows);
+        k.return_if(tile.at_least((&n_rows + (LANES - 1)) / LANES * channel_groups));
+        let channel0 = (&tile % channel_groups * channels).min(to_channels - channels);
+        let channel0 = k.let_("channel0", channel0);
+        let strip = k.let_("strip", (tile / channel_groups * LANES + k.lane()).min(n_rows - 1u32));
+        let (image, place, all_images) = match &images {
+            None => {
+                let image = k.let_("image", &strip / per_image);
+                (image.clone(), strip % per_image, image)
+            }
+            Some((first, images)) => {
+                let image = k.let_("image", &strip % images);
+                (image.clone(), strip / images, first + image)
+            }
+        };
+        let place = k.let_("place_in_image", place);
+        let start = k.let_("start", (&place % n_strips * pixels).min(w.to[1] - pixels));
+        let row = k.let_("row", place / n_strips % w.to[0]);
+        let n_weights = w.kernel[1] * channels;
+        let scale = if w.transposed { w.from_channels } else { 1 };
+        let weights = (0..n_weights.div_ceil(LANES))
+            .map(|v| {
+                let i = k.let_(format!("w{v}_i"), (k.lane() + v * LANES).min(n_weights - 1));
+                let tap = k.let_(format!("w{v}_s"), &i / channels);
+                (tap, k.let_(format!("w{v}_k"), (&channel0 + i % channels) * scale))
+            })
+            .collect();
+        At { image, all_images, row, start, channel0, weights }
+    }
+
+    fn write(&self, k: &mut Kernel) {
+        let (w, Strip { pixels, channels, .. }) = (self.w, self.strip);
+        let at = self.enter(k);
+        let declare = |k: &mut Kernel, name: &str| -> Vec<Vec<Expr>> {
+            (0..pixels).map(|j| (0..channels).map(|c| k.var(format!("{name}{j}_{c}"), 0.0)).collect()).collect()
+        };
+        let sums = declare(k, "c");
+        let [first, end] = w.tap_rows(k, &at.row, true);
+        k.for_("r", first, end, 1, |k, r| {
+            let parts = (w.from_channels as u64 >= MIN_ITERATIONS).then(|| declare(k, "a"));
+            self.row_of_taps(k, &at, r, parts.as_ref().unwrap_or(&sums));
+            for (sum, part) in sums.iter().flatten().zip(parts.iter().flatten().flatten()) {
+                k.add(sum, part);
+            }
+        });
+        let pixel = (&at.all_images * w.to[0] + &at.row) * w.to[1] + &at.start;
+        let place = k.let_("place", pixel * w.to_channels + &at.channel0);
+        let shared = (&at.channel0, channels as u64);
+        let extras = shared_columns(k, &self.finish, shared, w.to_channels as u64, [true, false]);
+        let sum = |j: usize, c: usize| sums[j][c].clone();
+        store_sums(k, [pixels, channels], sum, |k, _, j, values| {
+            for (c, value) in values.iter().enumerate() {
+                let index = &place + j * w.to_channels + c;
+                let columns: Vec<Expr> = extras.iter().map(|extra| extra[c].clone()).collect();
+                k.store(&self.y, &index, self.finish.apply(value, &index, &columns));
+            }
+        });
+    }
+
+    /// Writes the loop over channels for one row of taps.
+    fn row_of_taps(&self, k: &mut Kernel, at: &At, r: &Expr, sums: &[Vec<Expr>]) {
+        let w = self.w;
+        let (from_w, from_channels) = (w.from[1], w.from_channels);
+        let step = if w.transposed { 1 } else { w.strides[1] };
+        let source = w.source(0, &at.row, r).u32();
+        let inside = if w.rows_inside() { true.into() } else { k.let_("in_bounds", source.less(w.from[0])) };
+        let line = k.let_("line", inside.select(source, 0u32));
+        let row = (&at.image * w.from[0] + line) * (from_w * from_channels);
+        let x_o = k.let_("x_o", row + &at.start * (step * from_channels));
+        // Where the element of a column lies, and whether it is there.
+        let columns: Vec<(i64, Expr, Expr)> = (self.columns.iter().enumerate())
+            .map(|(i, (&column, &there))| {
+                let element = (x_o.i32() + column * from_channels as i64).u32();
+                if there == Inside::Always {
+                    return (column, element, inside.clone());
+                }
+                let within = ((&at.start * step).i32() + column).u32().less(from_w);
+                let inside = k.let_(format!("x{i}_in_bounds"), within.and(&inside));
+                (column, k.let_(format!("x{i}_o"), inside.select(element, 0u32)), inside)
+            })
+            .collect();
+        let weights: Vec<Expr> = (at.weights.iter().enumerate())
+            .map(|(v, (tap, channel))| k.let_(format!("w{v}_o"), w.tap_offset(r, tap) + channel))
+            .collect();
+        k.for_("c", 0u32, from_channels, 1, |k, c| {
+            let x: BTreeMap<i64, Expr> = (columns.iter().enumerate())
+                .map(|(i, (column, o, inside))| {
+                    (*column, k.let_(format!("x{i}"), self.x.guarded(&(o + c), inside, false)))
+                })
+                .collect();
+            let pitch = if w.transposed { 1 } else { w.to_channels };
+            let weights: Vec<Expr> = (weights.iter().enumerate())
+                .map(|(v, o)| k.let_(format!("w{v}"), self.weights.at(o + c * pitch)))
+                .collect();
+            self.multiply(k, &x, &weights, sums);
+        });
+    }
+
+    /// Writes the products of a row of taps, all taps of one sum together: it stays in a register.
+    fn multiply(&self, k: &mut Kernel, x: &BTreeMap<i64, Expr>, weights: &[Expr], sums: &[Vec<Expr>]) {
+        let channels = self.strip.channels;
+        for channel in 0..channels {
+            let factors: Vec<Expr> = (0..self.w.kernel[1])
+                .map(|s| s * channels + channel)
+                .map(|l| k.let_(format!("f{l}"), broadcast(&weights[l / LANES], (l % LANES) as u64)))
+                .collect();
+            for (j, sum) in sums.iter().enumerate() {
+                let product = |(s, factor): (usize, &Expr)| Some(factor * x.get(&self.w.column(j, s))?);
+                let products = factors.iter().enumerate().filter_map(product).reduce(|sum, product| sum + product);
+                products.into_iter().for_each(|products| k.add(&sum[channel], products));
+            }
+        }
     }
 }

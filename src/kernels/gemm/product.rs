@@ -1,16 +1,12 @@
-//! What a product is, and what all tile cores share: its loops, its epilogue, its stores, its second launch.
+//! What a product is, and what all tile cores share: its loops, its loads and stores, its second launch.
 
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue, Grid, Slot},
-    kernels::{
-        index::{broadcast_index, load, storage_type},
-        wgsl::dispatch,
-    },
-    tensor::{Count, Shape},
+    graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
+    kernels::language::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type, count},
+    tensor::{Count, DType},
 };
-use std::fmt::Write as _;
 
-/// Turns of loops that a part of a sum takes at least: partial sums that are added in turn round less than one long sum.
+/// Iterations of loops that a part of a sum takes at least: partial sums that are added in turn round less than one long sum.
 pub(super) const MIN_ITERATIONS: u64 = 16;
 
 /// The batch for which tiles are chosen; every batch runs.
@@ -23,64 +19,91 @@ pub const LONG_BATCH: usize = 128;
 pub struct Loop {
     /// Name of the loop variable.
     pub var: &'static str,
-    /// How often it runs.
+    /// Its end.
     pub to: Count,
-    /// WGSL expression of its first value, where that is not 0.
-    pub from: Option<String>,
+    /// Its first value, where that is not 0.
+    pub from: Option<Expr>,
     /// Its step.
     pub step: usize,
-    /// Statements at the head of the body.
-    pub head: String,
 }
 
 impl Loop {
     /// Returns a loop over `0..to`.
     pub fn new(var: &'static str, to: Count) -> Self {
-        Loop { var, to, from: None, step: 1, head: String::new() }
+        Loop { var, to, from: None, step: 1 }
+    }
+}
+
+/// An index of one side of a product, and what has been computed of it.
+#[derive(Debug, Clone)]
+pub struct Cursor {
+    pub(super) name: String,
+    pub(super) index: Expr,
+    values: Vec<(&'static str, Expr)>,
+}
+
+impl Cursor {
+    pub(super) fn new(k: &mut Kernel, name: String, index: Expr) -> Self {
+        let index = k.let_(format!("{name}_i"), index);
+        Cursor { name, index, values: Vec::new() }
+    }
+
+    /// Returns the cursor under another name, for values that are computed once more.
+    pub(super) fn renamed(&self, suffix: u64) -> Self {
+        Cursor { name: format!("{}_{suffix}", self.name), ..self.clone() }
+    }
+
+    /// Returns the index.
+    pub fn index(&self) -> &Expr {
+        &self.index
+    }
+
+    /// Computes a value once, under this name.
+    pub fn set(&mut self, k: &mut Kernel, what: &'static str, value: Expr) {
+        let value = k.let_(format!("{}_{what}", self.name), value);
+        self.values.push((what, value));
+    }
+
+    /// Returns the value that was computed last under this name.
+    pub fn get(&self, what: &str) -> &Expr {
+        self.values.iter().rev().find(|(name, _)| *name == what).map_or(&self.index, |(_, value)| value)
     }
 }
 
 /// How one side of a product is read.
 pub struct Operand<'a> {
+    /// Name of the input.
+    pub buffer: &'static str,
     /// Number of indices.
     pub extent: Count,
-    /// Statements, before the loops (level 0) or at the head of loop `level - 1`, for the index expression
-    /// `index` under the name prefix `name`.
-    pub enter: &'a dyn Fn(usize, &str, &str) -> String,
-    /// The element at the current place of the reduction, for a name prefix, as [`read`] reads it: alone, or with the
-    /// one behind it in memory as a vector.
-    pub value: &'a dyn Fn(&str, bool) -> String,
-    /// The input that is read, where pairs of neighbours in memory start at even places and are there together.
-    pub pairs: Option<&'static str>,
+    /// Computes what stays the same in the inner loops: called before the loops, without terms, and at the head of each loop, with
+    /// the variables of the loops down to it.
+    pub enter: &'a dyn Fn(&mut Kernel, &mut Cursor, &[Expr]),
+    /// Where the element for an index and the variables of all loops lies in memory, and whether it is there: if not, it is 0.
+    pub at: &'a dyn Fn(&Cursor, &[Expr]) -> (Expr, Expr),
+    /// Whether pairs of neighbours in memory start at even indices and are there together.
+    pub pairs: bool,
     /// Whether neighbours in memory are neighbouring terms of the innermost loop, else neighbouring indices.
     pub along_terms: bool,
 }
 
-/// Where a row of the result lies, if not row after row.
-///
-/// Gets a row expression; returns the WGSL expressions of the row's place and of whether it is there.
-pub type Place<'a> = &'a dyn Fn(&str) -> (String, String);
+/// Where a row of the result lies, if not row after row: gets the row, returns its position and whether it is there.
+pub type Position<'a> = &'a dyn Fn(&Expr) -> (Expr, Expr);
 
 /// A product to generate a kernel for.
 pub struct Product<'a> {
     /// Name of the kernel.
     pub name: &'static str,
-    /// Declarations of the inputs, bound at 1, 2, ….
-    pub declarations: String,
-    /// What they are bound to.
-    pub slots: Vec<Slot>,
-    /// Independent products; loaders find the number in `batch`.
+    /// Independent products; operands find the number in [`Product::batch_index`].
     pub batch: Count,
-    /// Statements that need `batch` and nothing else.
-    pub head: String,
-    /// The rows of the result.
+    /// The rows of the result, input 0.
     pub rows: Operand<'a>,
-    /// The columns of the result: contiguous, fixed in number.
+    /// The columns of the result, input 1: contiguous, fixed in number.
     pub columns: Operand<'a>,
     /// The reduction, outermost first; the outermost can be split.
     pub loops: Vec<Loop>,
     /// Where rows lie.
-    pub place: Option<Place<'a>>,
+    pub position: Option<Position<'a>>,
     /// Whether every row of the product is a row of the result, so that the reduction can be split.
     pub whole: bool,
     /// Whether output 1 is the sum of `columns` over the reduction.
@@ -88,51 +111,58 @@ pub struct Product<'a> {
 }
 
 impl Product<'_> {
+    /// Returns the number of the product in the batch.
+    pub fn batch_index() -> Expr {
+        Expr::name("batch", Type::U32)
+    }
+
     /// Returns how many values output 1 has.
-    pub(super) fn sums(&self) -> u64 {
+    pub(super) fn n_sums(&self) -> u64 {
         if self.sums { self.columns.extent.fixed * self.batch.fixed } else { 0 }
     }
-}
 
-/// The shape of a register tile.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Tile {
-    pub(super) lanes: u64,
-    pub(super) lane_rows: bool,
-    pub(super) shared: u64,
-    pub(super) vectors: u64,
-    pub(super) subgroup: bool,
-    pub(super) splits: u64,
-    /// Terms in one turn of the innermost loop.
-    pub(super) terms: u64,
-    /// Whether the lane side and the shared side are read as pairs.
-    pub(super) pairs: [bool; 2],
-}
+    /// Returns the elements of the result, and of output 1 behind them.
+    pub(super) fn elements(&self) -> Count {
+        let elements = count_product(self.rows.extent, self.columns.extent);
+        let elements = count_product(elements, self.batch);
+        Count { fixed: elements.fixed + self.n_sums(), ..elements }
+    }
 
-impl Tile {
-    /// Returns whether pairs of indices of the lane side and of the shared side are read at once.
-    pub(super) fn index_pairs(self, product: &Product) -> [bool; 2] {
-        let (lane, shared) = sides(product, self.lane_rows);
-        [self.pairs[0] && !lane.along_terms, self.pairs[1] && !shared.along_terms]
+    /// Returns where a row's first column lies in y, and whether the row is there.
+    pub(super) fn row(&self, row: &Expr, split: Option<&Expr>) -> (Expr, Expr) {
+        let batch = if self.batch == one() { Expr::from(0u32) } else { Self::batch_index() };
+        let (position, inside) = match self.position {
+            Some(position) => position(row),
+            None => (batch * count(self.rows.extent) + row, Expr::from(true)),
+        };
+        let start = split.map_or(Expr::from(0u32), |split| split * count(self.elements()));
+        (start + position * self.columns.extent.fixed, inside)
+    }
+
+    /// Returns the buffer of output 1 and where its values begin.
+    pub(super) fn sums_at<'b>(&self, io: &'b Bound, split: Option<&Expr>) -> (&'b Buffer, Expr) {
+        let first = Self::batch_index() * self.columns.extent.fixed;
+        match (&io.sums, split) {
+            (Some(sums), None) => (sums, first),
+            (_, split) => {
+                let next = split.map_or(Expr::from(1u32), |split| split + 1u32);
+                (&io.y, next * count(self.elements()) - self.n_sums() + first)
+            }
+        }
     }
 }
 
-/// Returns a count as WGSL.
-pub fn wgsl_count(count: Count) -> String {
-    match (count.fixed, count.per_sample) {
-        (fixed, 0) => format!("{fixed}u"),
-        (0, 1) => "step.n".into(),
-        (0, per_sample) => format!("({per_sample}u * step.n)"),
-        (fixed, per_sample) => format!("({fixed}u + {per_sample}u * step.n)"),
-    }
+fn one() -> Count {
+    Count { fixed: 1, per_sample: 0 }
 }
 
-/// Returns the end of a loop as WGSL, one that no driver takes for a constant (see common.wgsl).
-pub fn loop_end(count: Count) -> String {
-    match count.per_sample {
-        0 => wgsl_count(count),
-        _ => format!("{} * counts.z", wgsl_count(count)),
-    }
+/// What a tile core reads and writes.
+pub(super) struct Bound {
+    pub(super) rows: Buffer,
+    pub(super) columns: Buffer,
+    pub(super) y: Buffer,
+    sums: Option<Buffer>,
+    pub(super) finish: Finish,
 }
 
 /// Returns the count of pairs of two counts, of which at most one grows with the batch.
@@ -141,155 +171,58 @@ pub fn count_product(a: Count, b: Count) -> Count {
     Count { fixed, per_sample: a.per_sample * b.fixed + a.fixed * b.per_sample }
 }
 
-/// The part of an epilogue that a core can hoist: extras that depend on the column alone.
-pub(in crate::kernels) struct Finish<'a> {
-    pub(super) epilogue: Option<&'a Epilogue>,
-    pub(super) columns: u64,
+/// How a tile core is launched.
+pub(super) struct Launch {
+    pub(super) variant: String,
+    pub(super) lanes: u64,
+    /// Rows and columns of a workgroup's tile.
+    pub(super) tile: [u64; 2],
+    pub(super) splits: u64,
+    /// Whether rows and columns are read as pairs.
+    pub(super) pairs: [bool; 2],
 }
 
-impl<'a> Finish<'a> {
-    pub(in crate::kernels) fn new(epilogue: Option<&'a Epilogue>, columns: u64) -> Self {
-        Finish { epilogue, columns }
-    }
-
-    pub(super) fn by_column(&self, shape: &Shape) -> bool {
-        !shape.is_batched() && shape.last() as u64 == self.columns && shape.elements().fixed == self.columns
-    }
-
-    /// Returns the function `finish(value, flat index, column extras …)`.
-    pub(super) fn function(&self) -> String {
-        let Some(epilogue) = self.epilogue else {
-            return "fn finish(v: f32, i: u32) -> f32 { return v; }\n".into();
-        };
-        let mut inputs = vec!["v".to_owned()];
-        let mut parameters = String::from("v: f32, i: u32");
-        for (k, extra) in epilogue.extras.iter().enumerate() {
-            inputs.push(if self.by_column(&extra.shape) {
-                let _ = write!(parameters, ", e{k}: f32");
-                format!("e{k}")
-            } else {
-                load(&format!("extra{k}"), extra.dtype, &broadcast_index(&epilogue.shape, &extra.shape, "i"))
-            });
-        }
-        let (body, result) = epilogue.program.wgsl_text(&inputs);
-        format!("fn finish({parameters}) -> f32 {{\n{body}    return {result};\n}}\n")
-    }
-
-    /// Returns statements that load the column extras of a column, under names with `suffix`.
-    pub(super) fn load_column(&self, suffix: &str, column: &str) -> String {
-        let mut text = String::new();
-        for (k, extra) in self.column_extras() {
-            let _ = writeln!(text, "    let e{k}_{suffix} = {};", load(&format!("extra{k}"), extra, column));
-        }
-        text
-    }
-
-    /// Returns statements that load the column extras of `count` columns from `first` on, the same for all lanes.
-    ///
-    /// Past the end it is the last column, or with `pairs` the last one at an even or odd distance from `first`.
-    pub(super) fn load_shared(&self, first: &str, count: u64, subgroup: bool, pairs: bool) -> String {
-        let (mut text, last) = (String::new(), self.columns - 1);
-        let lane_last = if pairs { format!("{}u + (lane & 1u)", last - 1) } else { format!("{last}u") };
-        for (k, dtype) in self.column_extras() {
-            for c in 0..count {
-                if subgroup && c % 8 == 0 {
-                    let at = load(&format!("extra{k}"), dtype, &format!("min({first} + {c}u + lane, {lane_last})"));
-                    let _ = writeln!(text, "    let v{k}_{c} = {at};");
-                }
-                let value = if subgroup {
-                    format!("subgroupBroadcast(v{k}_{}, {}u)", c / 8 * 8, c % 8)
-                } else {
-                    load(&format!("extra{k}"), dtype, &format!("min({first} + {c}u, {last}u)"))
-                };
-                let _ = writeln!(text, "    let e{k}_{c} = {value};");
-            }
-        }
-        text
-    }
-
-    /// Returns the call of `finish`.
-    pub(super) fn call(&self, value: &str, index: &str, suffix: &str) -> String {
-        let mut text = format!("finish({value}, {index}");
-        for (k, _) in self.column_extras() {
-            let _ = write!(text, ", e{k}_{suffix}");
-        }
-        text + ")"
-    }
-
-    pub(super) fn column_extras(&self) -> impl Iterator<Item = (usize, crate::tensor::DType)> {
-        let extras = self.epilogue.map_or(&[][..], |e| &e.extras);
-        extras.iter().enumerate().filter(|(_, e)| self.by_column(&e.shape)).map(|(k, e)| (k, e.dtype))
-    }
-}
-
-/// Returns the launches of a kernel, given by its text behind its declarations for whether the reduction is split.
+/// Returns the launches of a tile core, whose statements `write` adds to a kernel.
 pub(super) fn candidate(
     product: &Product,
-    variant: String,
-    tile: Tile,
-    iterations: Count,
+    launch: Launch,
     epilogue: Option<&Epilogue>,
-    kernel: impl Fn(&Finish, bool) -> String,
+    write: impl FnOnce(&mut Kernel, &Bound),
 ) -> Candidate {
-    let splits = tile.splits;
+    let Launch { variant, lanes, tile, splits, pairs } = launch;
     let columns = product.columns.extent.fixed;
-    let finish = Finish::new(epilogue, columns);
-    let n_inputs = product.slots.len();
     let split = splits > 1;
-    let outputs = 1 + u64::from(product.sums);
-    let mut slots = product.slots.clone();
-    let mut declarations = product.declarations.clone();
-    let (lane, shared) = sides(product, tile.lane_rows);
-    for name in [lane, shared].into_iter().zip(tile.pairs).filter_map(|(o, pairs)| o.pairs.filter(|_| pairs)) {
-        declarations = declarations.replace(&format!(" {name}: array<f32>"), &format!(" {name}: array<u64>"));
-        declarations.push_str(&pair(name));
-    }
-    if split {
-        slots.push(Slot::Scratch(0));
-        let _ = writeln!(declarations, "@group(0) @binding({}) var<storage, read_write> y: array<f32>;", n_inputs + 1);
-    } else {
-        declare_outputs(&mut declarations, &mut slots, outputs, n_inputs + 1);
-    }
-    let body = declarations + &kernel(&finish, split);
-    let main = dispatch(product.name, &body, &[], grid(product, tile), slots, epilogue.filter(|_| !split));
-    let main = main.iterations(iterations, splits);
+    let float = Layout::Scalars(DType::F32);
+    let mut k = Kernel::new(product.name, lanes as usize);
+    let layout = |pairs| if pairs { Layout::Pairs } else { float };
+    let rows = k.bind(product.rows.buffer, layout(pairs[0]), Slot::input(0));
+    let columns_read = k.bind(product.columns.buffer, layout(pairs[1]), Slot::input(1));
+    let y = k.bind_result("y", float, if split { Slot::Scratch(0) } else { Slot::output(0) });
+    let sums = (product.sums && !split).then(|| k.bind_result("sums", float, Slot::output(1)));
+    let stored = Stored { width: 1, words: false, columns };
+    let finish = Finish::bind(&mut k, epilogue.filter(|_| !split), stored);
+    write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish });
+    let main = k.launch(grid(product, tile, splits));
     if !split {
         return Candidate::single(variant, main);
     }
-    let elements = count_product(product.rows.extent, product.columns.extent);
-    let elements = count_product(elements, product.batch);
-    let sums = product.sums();
-    let elements = Count { fixed: elements.fixed + sums, ..elements };
-    let sum = split_sum(sums, elements, splits, &finish, epilogue);
-    let scratch = Count { fixed: elements.fixed * 4 * splits, per_sample: elements.per_sample * 4 * splits };
-    Candidate { variant, dispatches: vec![main, sum], scratch_bytes: vec![scratch] }
+    let sum = split_sum(product.elements(), [columns, product.n_sums()], splits, epilogue);
+    let scratch_bytes = vec![product.elements().times(4 * splits)];
+    Candidate { variant, dispatches: vec![main, sum], scratch_bytes }
 }
 
-pub(super) fn declare_outputs(text: &mut String, slots: &mut Vec<Slot>, outputs: u64, first: usize) {
-    for k in 0..outputs as usize {
-        slots.push(Slot::output(k));
-        let name = if k == 0 { "y" } else { "sums" };
-        let _ = writeln!(text, "@group(0) @binding({}) var<storage, read_write> {name}: array<f32>;", first + k);
-    }
-}
-
-pub(super) fn grid(product: &Product, tile: Tile) -> Grid {
-    let (lane, shared) = sides(product, tile.lane_rows);
-    let lane_tile = tile.vectors * tile.lanes;
+/// Returns the workgroups for tiles of so many rows and columns.
+fn grid(product: &Product, tile: [u64; 2], splits: u64) -> Grid {
     let tiles = |extent: Count, size: u64| -> (Count, u64) {
         match extent.per_sample {
             0 => (Count { fixed: extent.fixed.div_ceil(size), per_sample: 0 }, 1),
             per_sample => (Count { fixed: size - 1, per_sample }, size),
         }
     };
-    let (lane_tiles, a) = tiles(lane.extent, lane_tile);
-    let (shared_tiles, b) = tiles(shared.extent, tile.shared);
-    let all = count_product(count_product(lane_tiles, shared_tiles), product.batch).times(tile.splits);
+    let (rows, a) = tiles(product.rows.extent, tile[0]);
+    let (columns, b) = tiles(product.columns.extent, tile[1]);
+    let all = count_product(count_product(rows, columns), product.batch).times(splits);
     Grid::new(all, (a * b) as u32)
-}
-
-pub(super) fn sides<'p, 'a>(product: &'p Product<'a>, lane_rows: bool) -> (&'p Operand<'a>, &'p Operand<'a>) {
-    if lane_rows { (&product.rows, &product.columns) } else { (&product.columns, &product.rows) }
 }
 
 /// Nanoseconds on lavapipe: a load of one element by each of 8 lanes from a storage or uniform buffer, a broadcast, a multiply and add in and
@@ -312,133 +245,112 @@ pub(super) fn has_eight_lanes(profile: &DeviceProfile) -> bool {
     profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8
 }
 
+/// Returns component `lane` of a value of the subgroup.
+pub(super) fn broadcast(value: &Expr, lane: u64) -> Expr {
+    Expr::call("subgroupBroadcast", value.ty(), [value.clone(), Expr::from(lane)])
+}
+
+/// Returns what the epilogue reads of the `n` columns from `first` on, which all lanes share, each extra's columns in turn; past the
+/// end it is the last column, or with `pairs` the last one at an even or odd distance from `first`.
+pub(super) fn shared_columns(
+    k: &mut Kernel,
+    finish: &Finish,
+    (first, n): (&Expr, u64),
+    columns: u64,
+    [subgroup, pairs]: [bool; 2],
+) -> Vec<Vec<Expr>> {
+    let last = columns - 1;
+    let extra = |e: usize| -> Vec<Expr> {
+        if !subgroup {
+            let at = |c: u64| finish.column(e, (first + c).min(last));
+            return (0..n).map(|c| k.let_(format!("e{e}_{c}"), at(c))).collect();
+        }
+        let last = if pairs { (k.lane() & 1u32) + (last - 1) } else { last.into() };
+        let vector = |v: u64| (first + k.lane() + v * 8).min(&last);
+        let vectors: Vec<Expr> = (0..n.div_ceil(8)).map(vector).collect();
+        let vectors: Vec<Expr> = (vectors.iter().enumerate())
+            .map(|(v, column)| k.let_(format!("v{e}_{v}"), finish.column(e, column)))
+            .collect();
+        (0..n).map(|c| k.let_(format!("e{e}_{c}"), broadcast(&vectors[c as usize / 8], c % 8))).collect()
+    };
+    (0..finish.n_columns()).map(extra).collect()
+}
+
 /// Most stores of a kernel's text: more of them are made by at most [`MAX_ITERATIONS`] iterations of a loop.
 pub(super) const MAX_STORES: usize = 32;
-/// Between how many sums a turn of that loop chooses; a launch states them with its own.
+/// Between how many sums an iteration of that loop chooses.
 pub(super) const MAX_ITERATIONS: u64 = 8;
 
-/// Writes the stores of sums, which `store` makes of an expression of their number along the outer axis and of the values
-/// along the inner one.
+/// Writes the stores of sums, given by their numbers along the outer and the inner axis; `store` gets a name's suffix, the number
+/// along the outer axis and the values along the inner one.
 ///
 /// llvmpipe makes several blocks of a store, and its compiler takes quadratic time for blocks: many sums are stored by a
 /// loop that chooses them, whose end the compiler does not know, else it would unroll it.
-pub(in crate::kernels) fn looped_store(
-    t: &mut String,
+pub(in crate::kernels) fn store_sums(
+    k: &mut Kernel,
     [outer, inner]: [usize; 2],
-    sum: impl Fn(usize, usize) -> String,
-    store: impl Fn(&mut String, &str, &[String]),
+    sum: impl Fn(usize, usize) -> Expr,
+    store: impl Fn(&mut Kernel, &str, &Expr, &[Expr]),
 ) {
     let iterations = if outer * inner <= MAX_STORES { 1 } else { outer.min(MAX_ITERATIONS as usize) };
     let each = outer.div_ceil(iterations);
     let iterations = outer.div_ceil(each);
-    let bits = iterations.next_power_of_two().ilog2();
-    if iterations > 1 {
-        let _ = writeln!(t, "    let end_turn = {iterations}u * counts.z;");
-        t.push_str("    for (var turn = 0u; turn < end_turn; turn++) {\n");
-        for bit in 0..bits {
-            let _ = writeln!(t, "    let turn_{bit} = (turn & {}u) != 0u;", 1 << bit);
+    if iterations == 1 {
+        for o in 0..outer {
+            let values: Vec<Expr> = (0..inner).map(|i| sum(o, i)).collect();
+            store(k, &o.to_string(), &Expr::from(o), &values);
         }
+        return;
     }
-    for o in 0..each {
-        let _ = match iterations {
-            1 => writeln!(t, "    let o_{o} = {o}u;"),
-            _ => writeln!(t, "    let o_{o} = min(turn * {each}u + {o}u, {}u);", outer - 1),
-        };
-        let chosen = |i: usize| {
-            let all = (0..iterations).map(|turn| sum((turn * each + o).min(outer - 1), i)).collect();
-            (0..bits).fold(all, |level: Vec<String>, bit| {
-                let one = |pair: &[String]| match pair {
-                    [a, b] => format!("select({a}, {b}, turn_{bit})"),
-                    _ => pair.concat(),
+    let end = k.let_("end_step", Expr::name("counts.z", Type::U32) * iterations);
+    k.for_("slice", 0u32, end, 1, |k, slice| {
+        let bits: Vec<Expr> = (0..iterations.next_power_of_two().ilog2())
+            .map(|bit| k.let_(format!("slice_{bit}"), (slice & (1u32 << bit)).differs(0u32)))
+            .collect();
+        for o in 0..each {
+            let at = k.let_(format!("o_{o}"), (slice * each + o).min(outer - 1));
+            let chosen = |i: usize| {
+                let all = (0..iterations).map(|slice| sum((slice * each + o).min(outer - 1), i)).collect();
+                let halve = |level: Vec<Expr>, bit: &Expr| {
+                    let one = |pair: &[Expr]| pair.get(1).map_or(pair[0].clone(), |b| bit.select(b, &pair[0]));
+                    level.chunks(2).map(one).collect()
                 };
-                level.chunks(2).map(one).collect()
-            })
-        };
-        let values: Vec<String> = (0..inner).map(|i| format!("v_{o}_{i}")).collect();
-        for (i, value) in values.iter().enumerate() {
-            let _ = writeln!(t, "    let {value} = {};", chosen(i).concat());
+                bits.iter().fold(all, halve).swap_remove(0)
+            };
+            let values: Vec<Expr> = (0..inner).map(|i| k.let_(format!("v_{o}_{i}"), chosen(i))).collect();
+            store(k, &o.to_string(), &at, &values);
         }
-        store(t, &format!("o_{o}"), &values);
-    }
-    if iterations > 1 {
-        t.push_str("    }\n");
-    }
+    });
 }
 
-/// Returns the launch that adds the parts of a split reduction in order; the last `sums` elements are output 1.
+/// Returns the launch that adds the parts of a split reduction in order; of the result's columns there are `columns`, and the last
+/// `sums` elements are output 1.
 pub(in crate::kernels) fn split_sum(
-    sums: u64,
     elements: Count,
+    [columns, sums]: [u64; 2],
     splits: u64,
-    finish: &Finish,
     epilogue: Option<&Epilogue>,
-) -> crate::graph::Dispatch {
-    let columns = finish.columns;
-    let mut slots = vec![Slot::Scratch(0)];
-    let mut t = "@group(0) @binding(1) var<storage, read> parts: array<f32>;\n".to_owned();
-    declare_outputs(&mut t, &mut slots, if sums > 0 { 2 } else { 1 }, 2);
-    t.push_str(&finish.function());
-    let total = wgsl_count(elements);
-    let value = finish.call("sum", "i", "0");
-    let store = if sums > 0 {
-        let fixed = elements.fixed - sums;
-        format!("if (i < {fixed}u) {{ y[i] = {value}; }} else {{ sums[i - {fixed}u] = sum; }}")
-    } else {
-        format!("y[i] = {value};")
-    };
-    let _ = write!(
-        t,
-        "@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let i = (id.x + id.y * counts.x) * 64u + lane;
-    let total = {total};
-    if (i >= total) {{ return; }}
-    var sum = 0.0;
-    for (var part = 0u; part < {splits}u; part++) {{ sum += parts[part * total + i]; }}
-{}    {store}
-}}
-",
-        finish.load_column("0", &format!("i % {columns}u"))
-    );
-    let iterations = Count { fixed: splits, per_sample: 0 };
-    dispatch("split_sum", &t, &[], Grid::new(elements, 64), slots, epilogue).iterations(iterations, 1)
-}
-
-/// Returns the declaration of an input of `elements` 32-bit floats as a uniform buffer, and a function `NAME_at` that
-/// reads one.
-pub(in crate::kernels) fn declare_uniform(binding: usize, name: &str, elements: u64) -> String {
-    let vectors = elements.div_ceil(4);
-    format!(
-        "@group(0) @binding({binding}) var<uniform> {name}: array<vec4<f32>, {vectors}>;
-fn {name}_at(i: u32) -> f32 {{ return {name}[i >> 2u][i & 3u]; }}\n"
-    )
-}
-
-/// Returns the function `NAME_pair` that reads two neighbours, the first at an even place, of an input of 64-bit words.
-pub(super) fn pair(name: &str) -> String {
-    format!(
-        "fn {name}_pair(i: u32) -> vec2<f32> {{
-    let word = {name}[i >> 1u];
-    return bitcast<vec2<f32>>(vec2<u32>(u32(word), u32(word >> 32u)));
-}}\n"
-    )
-}
-
-/// Returns the declaration of an input as 64-bit words, and the function `NAME_pair` that reads two of its elements.
-pub(in crate::kernels) fn declare_pair(binding: usize, name: &str) -> String {
-    format!("@group(0) @binding({binding}) var<storage, read> {name}: array<u64>;\n{}", pair(name))
-}
-
-/// Returns an element of an input, 0 where it is not there; with `pair` as a vector of it and the next one.
-pub fn read(input: &str, index: &str, in_bounds: Option<&str>, pair: bool) -> String {
-    let (value, zero) =
-        if pair { (format!("{input}_pair({index})"), "vec2<f32>()") } else { (format!("{input}[{index}]"), "0.0") };
-    in_bounds.map_or(value.clone(), |in_bounds| format!("select({zero}, {value}, {in_bounds})"))
-}
-
-/// Returns the declaration of a read-only input of 32-bit floats.
-pub fn declare(binding: usize, name: &str, dtype: crate::tensor::DType) -> String {
-    format!("@group(0) @binding({binding}) var<storage, read> {name}: array<{}>;\n", storage_type(dtype))
+) -> Dispatch {
+    let float = Layout::Scalars(DType::F32);
+    let mut k = Kernel::new("split_sum", 64);
+    let parts = k.bind("parts", float, Slot::Scratch(0));
+    let y = k.bind_result("y", float, Slot::output(0));
+    let sums_to = (sums > 0).then(|| k.bind_result("sums", float, Slot::output(1)));
+    let finish = Finish::bind(&mut k, epilogue, Stored { width: 1, words: false, columns });
+    let i = k.item(elements);
+    let sum = k.var("sum", 0.0);
+    k.for_("part", 0u32, splits, 1, |k, part| k.add(&sum, parts.at(part * count(elements) + &i)));
+    let extras = finish.columns(&mut k, "0", &(&i % columns));
+    let value = finish.apply(&sum, &i, &extras);
+    match sums_to {
+        None => k.store(&y, &i, value),
+        Some(sums_to) => {
+            let fixed = elements.fixed - sums;
+            k.if_(i.less(fixed), |k| k.store(&y, &i, value));
+            k.if_(i.at_least(fixed), |k| k.store(&sums_to, &i - fixed, &sum));
+        }
+    }
+    k.launch(Grid::new(elements, 64)).iterations(Count { fixed: splits, per_sample: 0 }, 1)
 }
 
 #[cfg(test)]
@@ -447,28 +359,29 @@ mod tests {
 
     #[test]
     fn a_grid_has_a_workgroup_for_every_tile_at_every_batch() {
-        let nothing = |_: usize, _: &str, _: &str| String::new();
-        let zero = |_: &str, _: bool| String::new();
         let count = |fixed, per_sample| Count { fixed, per_sample };
+        let operand = |extent| Operand {
+            buffer: "x",
+            extent,
+            enter: &|_, _, _| {},
+            at: &|cursor, _| (cursor.index().clone(), Expr::from(true)),
+            pairs: false,
+            along_terms: false,
+        };
         let product = Product {
             name: "test",
-            declarations: String::new(),
-            slots: Vec::new(),
             batch: count(1, 0),
-            head: String::new(),
-            rows: Operand { extent: count(0, 7), enter: &nothing, value: &zero, pairs: None, along_terms: false },
-            columns: Operand { extent: count(33, 0), enter: &nothing, value: &zero, pairs: None, along_terms: false },
+            rows: operand(count(0, 7)),
+            columns: operand(count(33, 0)),
             loops: vec![Loop::new("k", count(5, 0))],
-            place: None,
+            position: None,
             whole: true,
             sums: false,
         };
-        for (lane_rows, shared, vectors) in [(false, 5, 2), (true, 4, 3), (true, 33, 1)] {
-            let tile =
-                Tile { lanes: 8, lane_rows, shared, vectors, subgroup: true, splits: 1, terms: 1, pairs: [false; 2] };
-            let (rows, columns) = if lane_rows { (8 * vectors, shared) } else { (shared, 8 * vectors) };
+        for [rows, columns] in [[5, 16], [24, 4], [8, 33]] {
+            let grid = grid(&product, [rows, columns], 1);
             for n in 1..20 {
-                let [x, y] = grid(&product, tile).at(n, 65_535);
+                let [x, y] = grid.at(n, 65_535);
                 assert!(u64::from(x * y) >= (7 * n as u64).div_ceil(rows) * 33u64.div_ceil(columns));
             }
         }

@@ -2,27 +2,61 @@
 //! index for each lane and the shared side is the same for all lanes.
 
 use super::product::{
-    BROADCAST, Finish, LOAD, LONG_BATCH, Loop, MADD, MAX_ITERATIONS, MIN_ITERATIONS, NOMINAL_BATCH, Operand, Product,
-    STORE, Tile, candidate, count_product, has_eight_lanes, loop_end, looped_store, sides, wgsl_count,
+    BROADCAST, Bound, Cursor, LOAD, LONG_BATCH, Launch, Loop, MADD, MAX_ITERATIONS, MIN_ITERATIONS, NOMINAL_BATCH,
+    Operand, Product, STORE, broadcast, candidate, count_product, has_eight_lanes, shared_columns, store_sums,
 };
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
+    kernels::language::{Buffer, Expr, Kernel, count, loop_end},
     tensor::Count,
 };
-use std::fmt::Write as _;
 
 /// Another multiply and add to the same sum, in nanoseconds as the others.
 const NEXT_MADD: f64 = 0.5;
 /// What a lane computes for each place that it reads, before the innermost loop.
 const ENTER: f64 = 20.0;
-/// Turns of the innermost loop that a part of a sum takes at most.
-const PART_TURNS: u64 = 64;
+/// Iterations of the innermost loop that a part of a sum has at most.
+const PART_ITERATIONS: u64 = 64;
+
+/// The shape of a register tile: the lane side has `vectors` indices for each lane, the shared side `shared` indices that are the same
+/// for all lanes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Tile {
+    lanes: u64,
+    lane_rows: bool,
+    shared: u64,
+    vectors: u64,
+    subgroup: bool,
+    splits: u64,
+    /// Terms in one iteration of the innermost loop.
+    terms: u64,
+    /// Whether the lane side and the shared side are read as pairs.
+    pairs: [bool; 2],
+}
+
+impl Tile {
+    /// Returns whether pairs of indices of the lane side and of the shared side are read at once.
+    fn index_pairs(self, product: &Product) -> [bool; 2] {
+        let [lane, shared] = sides(product, self.lane_rows);
+        [self.pairs[0] && !lane.along_terms, self.pairs[1] && !shared.along_terms]
+    }
+}
+
+/// Returns the lane side and the shared side.
+fn sides<'p, 'a>(product: &'p Product<'a>, lane_rows: bool) -> [&'p Operand<'a>; 2] {
+    if lane_rows { [&product.rows, &product.columns] } else { [&product.columns, &product.rows] }
+}
+
+/// Returns two of the lane side and the shared side as those of rows and columns, or the other way round.
+fn swapped<T>([a, b]: [T; 2], lane_rows: bool) -> [T; 2] {
+    if lane_rows { [a, b] } else { [b, a] }
+}
 
 /// What a part of a sum is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Partial {
-    /// [`PART_TURNS`] of the innermost loop.
-    Turns,
+    /// [`PART_ITERATIONS`] of the innermost loop.
+    Iterations,
     /// All of the loop of this level, which is not the outermost.
     Loop(usize),
 }
@@ -35,8 +69,8 @@ impl Product<'_> {
         for (level, l) in self.loops.iter().enumerate().rev() {
             let at_once = l.step as u64 * if level == last { terms } else { 1 };
             let own = l.to.at(NOMINAL_BATCH).div_ceil(at_once);
-            if level == last && own >= 2 * PART_TURNS {
-                return Some(Partial::Turns);
+            if level == last && own >= 2 * PART_ITERATIONS {
+                return Some(Partial::Iterations);
             }
             iterations *= own;
             if iterations >= MIN_ITERATIONS {
@@ -58,17 +92,19 @@ pub(super) fn register_tiles(
     let side = if lane_rows { "rows" } else { "columns" };
     let wide = pairs.iter().filter(|&&p| p).count();
     let variant = format!("lanes_{side}_{shared}x{vectors}x{terms}_pairs{wide}_split{splits}");
-    let inner: u64 = product.loops[1..].iter().map(|l| l.to.fixed).product();
-    let iterations = iterations(product, terms);
-    let rest = if splits > 1 { (2 * inner + MAX_ITERATIONS) * splits } else { 0 };
-    let iterations = Count { fixed: iterations.fixed + rest, ..iterations };
-    let kernel = |finish: &Finish, split| tile_kernel(product, tile, finish, split);
-    (time, candidate(product, variant, tile, iterations, epilogue, kernel))
+    let launch = Launch {
+        variant,
+        lanes: tile.lanes,
+        tile: swapped([vectors * tile.lanes, shared], lane_rows),
+        splits,
+        pairs: swapped(pairs, lane_rows),
+    };
+    (time, candidate(product, launch, epilogue, |k, io| Core { product, tile, io }.write(k)))
 }
 
 /// Returns the nanoseconds of one turn of the innermost loop, and the different places that it reads.
 fn turn_time(product: &Product, tile: Tile) -> (f64, u64) {
-    let (lane, shared) = sides(product, tile.lane_rows);
+    let [lane, shared] = sides(product, tile.lane_rows);
     let loads = |side: &Operand, indices: u64, pairs: bool| match (pairs, side.along_terms) {
         (false, _) => indices * tile.terms,
         (true, true) => indices * tile.terms / 2,
@@ -118,7 +154,7 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
     let long = if product.whole { iterations(product, 1).at(LONG_BATCH).div_ceil(profile.max_iterations) } else { 1 };
     let mut best: Option<(f64, Tile)> = None;
     for lane_rows in [false, true] {
-        let (lane, shared_side) = sides(product, lane_rows);
+        let [lane, shared_side] = sides(product, lane_rows);
         let (n_lane, n_shared) = (lane.extent.at(NOMINAL_BATCH), shared_side.extent.at(NOMINAL_BATCH));
         for vectors in [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16] {
             for shared in [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 21, 24, 28, 32, 40, 48, 56, 64] {
@@ -127,7 +163,7 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
                 }
                 let pairs = [(lane, vectors), (shared_side, shared)].map(|(side, indices)| {
                     let fits = if side.along_terms { per_turn > 1 } else { indices % 2 == 0 };
-                    profile.u64_loads && subgroup && side.pairs.is_some() && fits
+                    profile.u64_loads && subgroup && side.pairs && fits
                 });
                 let mut tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits: 1, terms: per_turn, pairs };
                 let tiles = (n_lane.div_ceil(vectors * lanes) * n_shared.div_ceil(shared) * batch) as f64;
@@ -170,8 +206,8 @@ fn iterations(product: &Product, terms: u64) -> Count {
         let at_once = l.step as u64 * if i == last { terms } else { 1 };
         let outer = level;
         level = count_product(outer, l.to.div_ceil(at_once));
-        let parts = match i == last && product.partial(terms) == Some(Partial::Turns) {
-            true => count_product(outer, l.to.div_ceil(at_once * PART_TURNS)),
+        let parts = match i == last && product.partial(terms) == Some(Partial::Iterations) {
+            true => count_product(outer, l.to.div_ceil(at_once * PART_ITERATIONS)),
             false => Count::default(),
         };
         let fixed = all.fixed + parts.fixed + level.fixed;
@@ -182,282 +218,287 @@ fn iterations(product: &Product, terms: u64) -> Count {
 /// What lanes load at once: one index of a side, or a pair of them.
 struct Read<'p, 'a> {
     side: &'p Operand<'a>,
-    /// Name prefixes of the indices.
-    names: Vec<String>,
+    buffer: &'p Buffer,
+    cursors: Vec<Cursor>,
     pair: bool,
 }
 
 impl Read<'_, '_> {
-    /// Writes the loads for all terms of an iteration: term `u` of an index is `NAME_v{u}`.
-    fn load(&self, t: &mut String, level: usize, var: &str, terms: u64) {
-        let first = &self.names[0];
-        let of_terms = self.pair && self.names.len() == 1;
-        for name in &self.names {
-            for u in 0..terms {
-                let _ = writeln!(t, "    var {name}_v{u}: f32;");
-            }
-        }
+    /// Loads the elements of each index for `terms` values of the last loop variable.
+    fn load(&self, k: &mut Kernel, vars: &[Expr], terms: u64) -> Vec<Vec<Expr>> {
+        let of_terms = self.pair && self.cursors.len() == 1;
+        let mut all = vec![Vec::new(); self.cursors.len()];
         for u in (0..terms).step_by(if of_terms { 2 } else { 1 }) {
-            let _ = writeln!(t, "    {{\n    let {var} = {var} + {u}u;");
-            t.push_str(&(self.side.enter)(level, first, &format!("{first}_i")));
-            let value = (self.side.value)(first, self.pair);
-            let _ = match &self.names[..] {
-                _ if of_terms => {
-                    writeln!(t, "    let pair = {value};\n    {first}_v{u} = pair.x;\n    {first}_v{} = pair.y;", u + 1)
-                }
-                [a, b] => writeln!(t, "    let pair = {value};\n    {a}_v{u} = pair.x;\n    {b}_v{u} = pair.y;"),
-                _ => writeln!(t, "    {first}_v{u} = {value};"),
-            };
-            t.push_str("    }\n");
+            let mut vars = vars.to_vec();
+            vars.last_mut().into_iter().for_each(|last| *last = &*last + u);
+            let mut cursor = self.cursors[0].renamed(u);
+            (self.side.enter)(k, &mut cursor, &vars);
+            let (index, inside) = (self.side.at)(&cursor, &vars);
+            let value = k.let_(format!("{}_v", cursor.name), self.buffer.guarded(&index, &inside, self.pair));
+            match (self.pair, of_terms) {
+                (false, _) => all[0].push(value),
+                (true, true) => all[0].extend([0, 1].map(|i| value.component(i))),
+                (true, false) => all.iter_mut().enumerate().for_each(|(i, v)| v.push(value.component(i))),
+            }
         }
+        all
     }
 }
 
-fn tile_kernel(product: &Product, tile: Tile, finish: &Finish, split: bool) -> String {
-    let Tile { lanes, lane_rows, shared: n_shared, vectors, subgroup, splits, terms, pairs } = tile;
-    let (lane, shared) = sides(product, lane_rows);
-    let [lane_pairs, shared_pairs] = tile.index_pairs(product);
-    let (lane_tile, n_lane) = (vectors * lanes, wgsl_count(lane.extent));
-    let n_shared_all = wgsl_count(shared.extent);
-    let mut t = if split { String::new() } else { finish.function() };
-    let _ = write!(
-        t,
-        "@compute @workgroup_size({lanes})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let tile = id.x + id.y * counts.x;
-    let lane_tiles = ({n_lane} + {}u) / {lane_tile}u;
-    let shared_tiles = ({n_shared_all} + {}u) / {n_shared}u;
-    let tiles = lane_tiles * shared_tiles * {splits}u * {};
-    if (tile >= tiles) {{ return; }}
-    let lane0 = (tile % lane_tiles) * {lane_tile}u + lane{};
-    let shared0 = ((tile / lane_tiles) % shared_tiles) * {n_shared}u;
-    let part = (tile / (lane_tiles * shared_tiles)) % {splits}u;
-    let batch = tile / (lane_tiles * shared_tiles * {splits}u);
-",
-        lane_tile - 1,
-        n_shared - 1,
-        wgsl_count(product.batch),
-        if lane_pairs { " * 2u" } else { "" },
-    );
-    t.push_str(&product.head);
-    let mut reads: Vec<Read> = Vec::new();
-    // Each index past the end is the last one again; pairs stay whole.
-    let place = |t: &mut String, name: &str, index: String, extent: &str, pair: bool| {
-        let _ = writeln!(t, "    let {name}_i = min({index}, {extent} - {}u);", 1 + u64::from(pair));
-    };
-    for j in (0..vectors).step_by(1 + usize::from(lane_pairs)) {
-        let mut names = vec![format!("l{j}")];
-        place(&mut t, &names[0], format!("lane0 + {}u", j * lanes), &n_lane, lane_pairs);
-        if lane_pairs {
-            names.push(format!("l{}", j + 1));
-            let _ = writeln!(t, "    let l{}_i = l{j}_i + 1u;", j + 1);
-        }
-        reads.push(Read { side: lane, names, pair: pairs[0] });
+/// The core, as it is written.
+struct Core<'p, 'a> {
+    product: &'p Product<'a>,
+    tile: Tile,
+    io: &'p Bound,
+}
+
+/// What an invocation computes: its place, and its sums.
+struct Invocation<'p, 'a> {
+    shared0: Expr,
+    /// The part of the reduction, where it is split.
+    split: Option<Expr>,
+    lane_reads: Vec<Read<'p, 'a>>,
+    shared_reads: Vec<Read<'p, 'a>>,
+    sums: Vec<Vec<Expr>>,
+    column_sums: Vec<Expr>,
+}
+
+impl<'p, 'a> Core<'p, 'a> {
+    fn write(&self, k: &mut Kernel) {
+        let Tile { lane_rows, shared, vectors, .. } = self.tile;
+        let (mut at, lane0) = self.enter(k);
+        at.sums = sums(k, "c", shared, vectors);
+        let n = if self.product.sums { if lane_rows { shared } else { vectors } } else { 0 };
+        at.column_sums = (0..n).map(|i| k.var(format!("sum{i}"), 0.0)).collect();
+        self.reduce(k, &mut at, &mut Vec::new(), None);
+        self.store(k, &at);
+        self.store_column_sums(k, &at, &lane0);
     }
-    let per_vector = if !subgroup { 1 } else { 8 * (1 + u64::from(shared_pairs)) };
-    for v in 0..n_shared.div_ceil(per_vector) {
-        let mut names = vec![format!("s{v}")];
-        let scale = match (subgroup, shared_pairs) {
-            (false, _) => "",
-            (true, false) => " + lane",
-            (true, true) => " + lane * 2u",
+
+    /// Finds the place of the invocation. Each index past the end is the last one again; pairs stay whole.
+    fn enter(&self, k: &mut Kernel) -> (Invocation<'p, 'a>, Expr) {
+        let Core { product, tile, io } = *self;
+        let Tile { lanes, lane_rows, shared: n_shared, vectors, subgroup, splits, pairs, .. } = tile;
+        let [lane, shared] = sides(product, lane_rows);
+        let [lane_pairs, shared_pairs] = tile.index_pairs(product);
+        let buffers = swapped([&io.rows, &io.columns], lane_rows);
+        let (lane_tile, lane_extent, shared_extent) = (vectors * lanes, count(lane.extent), count(shared.extent));
+        let number = k.let_("tile", k.workgroup_index());
+        let lane_tiles = k.let_("lane_tiles", (&lane_extent + (lane_tile - 1)) / lane_tile);
+        let shared_tiles = k.let_("shared_tiles", (&shared_extent + (n_shared - 1)) / n_shared);
+        let tiles = &lane_tiles * &shared_tiles;
+        k.return_if(number.at_least(&tiles * splits * count(product.batch)));
+        let own = k.lane() * if lane_pairs { 2u32 } else { 1 };
+        let lane0 = k.let_("lane0", &number % &lane_tiles * lane_tile + own);
+        let shared0 = k.let_("shared0", &number / &lane_tiles % &shared_tiles * n_shared);
+        let split = (splits > 1).then(|| k.let_("split", &number / &tiles % splits));
+        k.let_("batch", &number / (&tiles * splits));
+        let cursor = |k: &mut Kernel, name: String, index: Expr, extent: &Expr, pair: bool| {
+            let first = Cursor::new(k, name.clone(), index.min(extent - (1 + u32::from(pair))));
+            let second = pair.then(|| Cursor::new(k, format!("{name}_odd"), &first.index + 1u32));
+            [first].into_iter().chain(second).collect::<Vec<Cursor>>()
         };
-        place(&mut t, &names[0], format!("shared0{scale} + {}u", v * per_vector), &n_shared_all, shared_pairs);
-        if shared_pairs {
-            names.push(format!("s{v}odd"));
+        let mut lane_reads = Vec::new();
+        for j in (0..vectors).step_by(1 + usize::from(lane_pairs)) {
+            let cursors = cursor(k, format!("l{j}"), &lane0 + j * lanes, &lane_extent, lane_pairs);
+            lane_reads.push(Read { side: lane, buffer: buffers[0], cursors, pair: pairs[0] });
         }
-        reads.push(Read { side: shared, names, pair: pairs[1] });
-    }
-    for read in &reads {
-        let name = &read.names[0];
-        t.push_str(&(read.side.enter)(0, name, &format!("{name}_i")));
-    }
-    for r in 0..n_shared {
-        for j in 0..vectors {
-            let _ = writeln!(t, "    var c{r}_{j} = 0.0;");
+        let mut shared_reads = Vec::new();
+        let at_once = 1 + u64::from(shared_pairs);
+        let per_read = if subgroup { 8 * at_once } else { 1 };
+        for v in 0..n_shared.div_ceil(per_read) {
+            let own = if subgroup { k.lane() * at_once } else { Expr::from(0u32) };
+            let index = &shared0 + own + v * per_read;
+            let cursors = cursor(k, format!("s{v}"), index, &shared_extent, shared_pairs);
+            shared_reads.push(Read { side: shared, buffer: buffers[1], cursors, pair: pairs[1] });
         }
+        let mut at =
+            Invocation { shared0, split, lane_reads, shared_reads, sums: Vec::new(), column_sums: Vec::new() };
+        at.enter(k, &[]);
+        (at, lane0)
     }
-    let n_sums = if !product.sums {
-        0
-    } else if lane_rows {
-        n_shared
-    } else {
-        vectors
-    };
-    for k in 0..n_sums {
-        let _ = writeln!(t, "    var sum{k} = 0.0;");
-    }
-    let last = product.loops.len() - 1;
-    let partial = product.partial(terms);
-    let sum = if partial.is_some() { "a" } else { "c" };
-    let each_sum = |line: &dyn Fn(String) -> String| -> String {
-        (0..n_shared).flat_map(|r| (0..vectors).map(move |j| format!("{r}_{j}"))).map(line).collect()
-    };
-    let zeros = each_sum(&|at| format!("    var {sum}{at} = 0.0;\n"));
-    let totals = each_sum(&|at| format!("    c{at} += {sum}{at};\n"));
-    for (level, l) in product.loops.iter().enumerate() {
-        let (var, whole, from) = (l.var, wgsl_count(l.to), l.from.as_deref().unwrap_or("0u"));
-        let step = l.step as u64 * if level == last { terms } else { 1 };
-        let _ = if level == 0 && splits > 1 {
-            let per_turn = if level == last { terms } else { 1 };
-            writeln!(
-                t,
-                "    let chunk = ({whole} + {}u) / {}u * {per_turn}u;\n    let start_{var} = part * chunk;\n    \
-                 let end_{var} = min(start_{var} + chunk, {whole});",
-                splits * per_turn - 1,
-                splits * per_turn
-            )
+
+    /// Writes the loops from the level on whose variables are known. `parts` are the sums of the part of the reduction that is being
+    /// added up.
+    fn reduce(&self, k: &mut Kernel, at: &mut Invocation, vars: &mut Vec<Expr>, parts: Option<&[Vec<Expr>]>) {
+        let Core { product, tile, .. } = *self;
+        let level = vars.len();
+        let Some(l) = product.loops.get(level) else {
+            return self.multiply(k, at, vars, parts);
+        };
+        let last = level + 1 == product.loops.len();
+        let at_once = if last { tile.terms } else { 1 };
+        let step = l.step as u64 * at_once;
+        let whole = count(l.to);
+        let (start, end) = match &at.split {
+            Some(split) if level == 0 => {
+                let size = k.let_("chunk", (&whole + (tile.splits * at_once - 1)) / (tile.splits * at_once) * at_once);
+                let start = k.let_(format!("start_{}", l.var), split * &size);
+                (start.clone(), k.let_(format!("end_{}", l.var), (start + size).min(whole)))
+            }
+            _ => (l.from.clone().unwrap_or(0u32.into()), k.let_(format!("end_{}", l.var), loop_end(l.to))),
+        };
+        let partial = product.partial(tile.terms);
+        if partial == Some(Partial::Loop(level)) {
+            self.in_parts(k, at, |k, at, parts| self.each(k, at, vars, [&start, &end], step, parts));
+        } else if last && partial == Some(Partial::Iterations) {
+            let size = step * PART_ITERATIONS;
+            k.for_(format!("from_{}", l.var), start, &end, size as usize, |k, from| {
+                let until = k.let_(format!("until_{}", l.var), (from + size).min(&end));
+                self.in_parts(k, at, |k, at, parts| self.each(k, at, vars, [from, &until], step, parts));
+            });
         } else {
-            writeln!(t, "    let start_{var} = {from};\n    let end_{var} = {};", loop_end(l.to))
-        };
-        if partial == Some(Partial::Loop(level)) {
-            t.push_str(&zeros);
-        }
-        let (mut start, mut end) = (format!("start_{var}"), format!("end_{var}"));
-        if level == last && partial == Some(Partial::Turns) {
-            let iterations = step * PART_TURNS;
-            let _ = writeln!(
-                t,
-                "    for (var from_{var} = {start}; from_{var} < {end}; from_{var} += {iterations}u) {{
-    let until_{var} = min(from_{var} + {iterations}u, {end});"
-            );
-            (start, end) = (format!("from_{var}"), format!("until_{var}"));
-            t.push_str(&zeros);
-        }
-        let step = if step == 1 { format!("{var}++") } else { format!("{var} += {step}u") };
-        let _ = writeln!(t, "    for (var {var} = {start}; {var} < {end}; {step}) {{");
-        t.push_str(&l.head);
-        for read in reads.iter().filter(|_| level < last) {
-            let name = &read.names[0];
-            t.push_str(&(read.side.enter)(level + 1, name, &format!("{name}_i")));
+            self.each(k, at, vars, [&start, &end], step, parts);
         }
     }
-    for read in &reads {
-        read.load(&mut t, last + 1, product.loops[last].var, terms);
-    }
-    for r in 0..n_shared {
-        let factors: Vec<String> = (0..terms)
-            .map(|u| match (subgroup, shared_pairs) {
-                (false, _) => format!("s{r}_v{u}"),
-                (true, false) => format!("subgroupBroadcast(s{}_v{u}, {}u)", r / 8, r % 8),
-                (true, true) => {
-                    let odd = if r % 2 == 1 { "odd" } else { "" };
-                    format!("subgroupBroadcast(s{}{odd}_v{u}, {}u)", r / 16, r % 16 / 2)
-                }
-            })
-            .collect();
-        for (u, factor) in factors.iter().enumerate() {
-            let _ = writeln!(t, "    let b{r}_{u} = {factor};");
-        }
-        for j in 0..vectors {
-            let terms: Vec<String> = (0..terms).map(|u| format!("b{r}_{u} * l{j}_v{u}")).collect();
-            let _ = writeln!(t, "    {sum}{r}_{j} += {};", terms.join(" + "));
-        }
-        if lane_rows && product.sums {
-            for u in 0..terms {
-                let _ = writeln!(t, "    sum{r} += b{r}_{u};");
-            }
-        }
-    }
-    if !lane_rows {
-        for j in 0..n_sums {
-            for u in 0..terms {
-                let _ = writeln!(t, "    sum{j} += l{j}_v{u};");
-            }
-        }
-    }
-    for level in (0..product.loops.len()).rev() {
-        t.push_str("    }\n");
-        if partial == Some(Partial::Loop(level)) {
-            t.push_str(&totals);
-        } else if level == last && partial == Some(Partial::Turns) {
-            t.push_str(&totals);
-            t.push_str("    }\n");
-        }
-    }
-    stores(&mut t, product, tile, finish, split);
-    t.push_str("}\n");
-    t
-}
 
-/// Indices past the end are those of the last row or column again: such lanes compute and store what the last
-/// one does, so that stores need no guard.
-fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split: bool) {
-    let Tile { lane_rows, shared, vectors, subgroup, .. } = tile;
-    let shared_pairs = tile.index_pairs(product)[1];
-    let columns = product.columns.extent.fixed;
-    let rows = wgsl_count(product.rows.extent);
-    let elements = format!("({} * {rows} * {columns}u + {}u)", wgsl_count(product.batch), product.sums());
-    let part = if split { format!("part * {elements} + ") } else { String::new() };
-    let row = |t: &mut String, name: &str, row: &str| {
-        let (place, in_bounds) = product.place.map_or((format!("(batch * {rows} + {row})"), None), |place| {
-            let (place, in_bounds) = place(row);
-            (place, Some(in_bounds))
+    /// Writes sums of their own around `body`, which are added to the whole sums behind it.
+    fn in_parts(
+        &self,
+        k: &mut Kernel,
+        at: &mut Invocation,
+        body: impl FnOnce(&mut Kernel, &mut Invocation, Option<&[Vec<Expr>]>),
+    ) {
+        let parts = sums(k, "a", self.tile.shared, self.tile.vectors);
+        body(k, at, Some(&parts));
+        at.sums.iter().flatten().zip(parts.iter().flatten()).for_each(|(sum, part)| k.add(sum, part));
+    }
+
+    /// Writes the loop of the next level.
+    fn each(
+        &self,
+        k: &mut Kernel,
+        at: &mut Invocation,
+        vars: &mut Vec<Expr>,
+        [start, end]: [&Expr; 2],
+        step: u64,
+        parts: Option<&[Vec<Expr>]>,
+    ) {
+        let var = self.product.loops[vars.len()].var;
+        k.for_(var, start, end, step as usize, |k, value| {
+            vars.push(value.clone());
+            if vars.len() < self.product.loops.len() {
+                at.enter(k, vars);
+            }
+            self.reduce(k, at, vars, parts);
+            vars.pop();
         });
-        let _ = writeln!(t, "    let row{name} = {part}{place} * {columns}u;");
-        if let Some(in_bounds) = in_bounds {
-            let _ = writeln!(t, "    let row{name}_in_bounds = {in_bounds};");
-        }
-    };
-    // What an epilogue reads once for a column of the shared side is chosen like its sums.
-    let extras: Vec<usize> = finish.column_extras().map(|(k, _)| k).filter(|_| lane_rows && !split).collect();
-    if lane_rows && !split {
-        t.push_str(&finish.load_shared("shared0", shared, subgroup, shared_pairs));
     }
-    for j in 0..vectors {
-        let (name, index) = (j.to_string(), format!("l{j}_i"));
-        if lane_rows {
-            row(t, &name, &index);
-            continue;
-        }
-        let _ = writeln!(t, "    let column{name} = {index};");
-        if !split {
-            t.push_str(&finish.load_column(&name, &index));
-        }
-    }
-    let extent = if lane_rows { format!("{columns}u") } else { rows.clone() };
-    // With pairs, the last one at an even or odd distance from the first.
-    let last = |k: &str| if shared_pairs { format!("2u + ({k} & 1u)") } else { "1u".into() };
-    let clamped = |k: &str| format!("min(shared0 + {k}, {extent} - {})", last(k));
-    let n_sums = vectors as usize;
-    let value = |r: usize, j: usize| match j.checked_sub(n_sums) {
-        None => format!("c{r}_{j}"),
-        Some(extra) => format!("e{}_{r}", extras[extra]),
-    };
-    looped_store(t, [shared as usize, n_sums + extras.len()], value, |t, r, values| {
-        let (sums, of_column) = values.split_at(n_sums);
-        if lane_rows {
-            let _ = writeln!(t, "    let column{r} = {};", clamped(r));
-            for (k, value) in extras.iter().zip(of_column) {
-                let _ = writeln!(t, "    let e{k}_{r} = {value};");
-            }
-        } else {
-            row(t, r, &clamped(r));
-        }
-        for (j, sum) in sums.iter().enumerate() {
-            let j = &*j.to_string();
-            let (row, column) = if lane_rows { (j, r) } else { (r, j) };
-            let index = format!("row{row} + column{column}");
-            let value = if split { sum.clone() } else { finish.call(sum, &index, column) };
-            let store = format!("y[{index}] = {value};");
-            let _ = match product.place {
-                None => writeln!(t, "    {store}"),
-                Some(_) => writeln!(t, "    if (row{row}_in_bounds) {{ {store} }}"),
-            };
-        }
-    });
-    if product.sums {
-        let at = if split {
-            format!("y[(part + 1u) * {elements} - {}u + batch * {columns}u + ", product.sums())
-        } else {
-            format!("sums[batch * {columns}u + ")
+
+    /// Writes the loads of an iteration of the innermost loop and their products.
+    fn multiply(&self, k: &mut Kernel, at: &Invocation, vars: &[Expr], parts: Option<&[Vec<Expr>]>) {
+        let Tile { lane_rows, shared: n_shared, subgroup, terms, .. } = self.tile;
+        let load = |k: &mut Kernel, reads: &[Read]| -> Vec<Vec<Expr>> {
+            reads.iter().flat_map(|read| read.load(k, vars, terms)).collect()
         };
-        let first = if lane_rows { "lane0 == 0u" } else { "shared0 == 0u" };
-        let _ = writeln!(t, "    if ({first}) {{");
-        for k in 0..if lane_rows { shared } else { vectors } {
-            let column = if lane_rows { clamped(&format!("{k}u")) } else { format!("column{k}") };
-            let _ = writeln!(t, "    {at}{column}] = sum{k};");
+        let (lane, shared) = (load(k, &at.lane_reads), load(k, &at.shared_reads));
+        let at_once = 1 + usize::from(self.tile.index_pairs(self.product)[1]);
+        for r in 0..n_shared as usize {
+            let factor = |u: usize| match subgroup {
+                false => shared[r][u].clone(),
+                true => broadcast(
+                    &shared[r / (8 * at_once) * at_once + r % at_once][u],
+                    (r % (8 * at_once) / at_once) as u64,
+                ),
+            };
+            let factors: Vec<Expr> =
+                (0..terms as usize).map(|u| k.let_(format!("b{r}_{u}"), factor(u))).collect();
+            for (j, values) in lane.iter().enumerate() {
+                let products = factors.iter().zip(values).map(|(b, v)| b * v).reduce(|sum, product| sum + product);
+                let sum = parts.map_or(&at.sums[r][j], |parts| &parts[r][j]);
+                products.into_iter().for_each(|products| k.add(sum, products));
+            }
+            if lane_rows && self.product.sums {
+                factors.iter().for_each(|b| k.add(&at.column_sums[r], b));
+            }
         }
-        t.push_str("    }\n");
+        if !lane_rows {
+            at.column_sums.iter().zip(&lane).for_each(|(sum, values)| values.iter().for_each(|v| k.add(sum, v)));
+        }
     }
+
+    /// Returns an index of the shared side, the last one past the end: with pairs, the last one at an even or odd distance.
+    fn shared_index(&self, at: &Invocation, r: &Expr) -> Expr {
+        let [_, shared] = sides(self.product, self.tile.lane_rows);
+        let pairs = self.tile.index_pairs(self.product)[1];
+        let extent = count(shared.extent);
+        let last = if pairs { extent - 2u32 + (r & 1u32) } else { extent - 1u32 };
+        (&at.shared0 + r).min(last)
+    }
+
+    /// Indices past the end are those of the last row or column again: such lanes compute and store what the last
+    /// one does, so that stores need no guard.
+    fn store(&self, k: &mut Kernel, at: &Invocation) {
+        let Core { product, tile: Tile { lane_rows, shared, .. }, io } = *self;
+        let lanes: Vec<&Expr> = at.lane_reads.iter().flat_map(|r| &r.cursors).map(|c| &c.index).collect();
+        let row = |k: &mut Kernel, name: &str, row: &Expr| {
+            let (start, inside) = product.row(row, at.split.as_ref());
+            (k.let_(format!("row{name}"), start), k.let_(format!("row{name}_in_bounds"), inside))
+        };
+        // What an epilogue reads once for a column of the shared side is chosen like its sums.
+        let how = [self.tile.subgroup, self.tile.index_pairs(product)[1]];
+        let shared_extras = match lane_rows {
+            true => shared_columns(k, &io.finish, (&at.shared0, shared), product.columns.extent.fixed, how),
+            false => Vec::new(),
+        };
+        let rows: Vec<(Expr, Expr)> = match lane_rows {
+            true => lanes.iter().enumerate().map(|(j, index)| row(k, &j.to_string(), index)).collect(),
+            false => Vec::new(),
+        };
+        let columns: Vec<Vec<Expr>> = match lane_rows {
+            true => Vec::new(),
+            false => lanes.iter().enumerate().map(|(j, i)| io.finish.columns(k, &j.to_string(), i)).collect(),
+        };
+        let n_sums = lanes.len();
+        let value = |r: usize, j: usize| match j.checked_sub(n_sums) {
+            None => at.sums[r][j].clone(),
+            Some(extra) => shared_extras[extra][r].clone(),
+        };
+        store_sums(k, [shared as usize, n_sums + shared_extras.len()], value, |k, name, r, values| {
+            let (sums, extras) = values.split_at(n_sums);
+            let index = self.shared_index(at, r);
+            let shared_row = if lane_rows { None } else { Some(row(k, name, &index)) };
+            let column = k.let_(format!("column{name}"), index);
+            for (j, sum) in sums.iter().enumerate() {
+                let ((start, inside), column, extras) = match &shared_row {
+                    None => (&rows[j], &column, extras),
+                    Some(row) => (row, lanes[j], &columns[j][..]),
+                };
+                let index = start + column;
+                let value = io.finish.apply(sum, &index, extras);
+                k.if_(inside, |k| k.store(&io.y, &index, value));
+            }
+        });
+    }
+
+    /// Writes output 1.
+    fn store_column_sums(&self, k: &mut Kernel, at: &Invocation, lane0: &Expr) {
+        if !self.product.sums {
+            return;
+        }
+        let (to, start) = self.product.sums_at(self.io, at.split.as_ref());
+        let lane_rows = self.tile.lane_rows;
+        let first = if lane_rows { lane0 } else { &at.shared0 };
+        k.if_(first.equals(0u32), |k| {
+            let lanes: Vec<&Expr> = at.lane_reads.iter().flat_map(|r| &r.cursors).map(|c| &c.index).collect();
+            for (i, sum) in at.column_sums.iter().enumerate() {
+                let column = if lane_rows { self.shared_index(at, &Expr::from(i)) } else { lanes[i].clone() };
+                k.store(to, &start + column, sum);
+            }
+        });
+    }
+}
+
+impl Invocation<'_, '_> {
+    /// Computes what stays the same in the loops inside those of these variables.
+    fn enter(&mut self, k: &mut Kernel, vars: &[Expr]) {
+        for read in self.lane_reads.iter_mut().chain(&mut self.shared_reads) {
+            (read.side.enter)(k, &mut read.cursors[0], vars);
+        }
+    }
+}
+
+/// Declares the sums of an invocation.
+fn sums(k: &mut Kernel, name: &str, shared: u64, vectors: u64) -> Vec<Vec<Expr>> {
+    (0..shared).map(|r| (0..vectors).map(|j| k.var(format!("{name}{r}_{j}"), 0.0)).collect()).collect()
 }

@@ -4,14 +4,17 @@ use super::{
     dgrad_strided::Spread,
     direct_channels::Row,
     direct_rows::Strip,
-    product::{Loop, Operand, Product, declare, read, wgsl_count},
+    product::{Cursor, Loop, Operand, Product},
     registers, shared_memory,
     window::Window,
 };
 use crate::{
-    graph::{Candidate, DeviceProfile, Epilogue, Slot},
-    kernels::depthwise::{self, Slide},
-    tensor::{Count, DType},
+    graph::{Candidate, DeviceProfile, Epilogue},
+    kernels::{
+        depthwise::{self, Slide},
+        language::{self, Expr, Kernel},
+    },
+    tensor::Count,
 };
 
 /// Returns ways to compute a product, the one that needs no timing first.
@@ -47,84 +50,78 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
     let (groups, pitch) = (w.groups, w.from_channels);
     let (channels, to_channels) = (pitch / groups, w.to_channels / groups);
     let grouped = groups > 1;
-    let group = |size: usize| if grouped { format!(" + group * {size}u") } else { String::new() };
-    let position = |index: &str| {
-        let h = format!("(({index} / {per_w}u) % {per_h}u * {phase_h}u + phase_h)");
-        let w = format!("(({index} % {per_w}u) * {phase_w}u + phase_w)");
+    let batch = Product::batch_index();
+    let group = &batch % groups;
+    let phase = [&batch / (phase_w * groups) % phase_h, &batch / groups % phase_w];
+    let position = |index: &Expr| {
+        let h = index / per_w % per_h * phase_h + &phase[0];
+        let w = index % per_w * phase_w + &phase[1];
         (h, w)
     };
-    let pixel_enter = |level: usize, name: &str, index: &str| match level {
-        0 => {
-            let (h, w) = position(index);
-            format!(
-                "    let {name}_n = {index} / {}u;\n    let {name}_h = {h};\n    let {name}_w = {w};\n",
-                per_h * per_w
-            )
+    let pixel_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| match vars {
+        [] => {
+            let (h, w) = position(at.index());
+            at.set(k, "n", at.index() / (per_h * per_w));
+            at.set(k, "h", h);
+            at.set(k, "w", w);
         }
-        2 => {
-            let ih = w.source(0, &format!("{name}_h"), "r");
-            let iw = w.source(1, &format!("{name}_w"), "s");
-            format!(
-                "    let {name}_y = u32({ih});\n    let {name}_x = u32({iw});
-    let {name}_in_bounds = {name}_y < {from_h}u && {name}_x < {from_w}u;
-    let {name}_o = select(0u, (({name}_n * {from_h}u + {name}_y) * {from_w}u + {name}_x) * {pitch}u{}, {name}_in_bounds);\n",
-                group(channels)
-            )
+        [r, s] => {
+            at.set(k, "y", w.source(0, at.get("h"), r).u32());
+            at.set(k, "x", w.source(1, at.get("w"), s).u32());
+            at.set(k, "in_bounds", at.get("y").less(from_h).and(at.get("x").less(from_w)));
+            let pixel = ((at.get("n") * from_h + at.get("y")) * from_w + at.get("x")) * pitch + &group * channels;
+            at.set(k, "o", at.get("in_bounds").select(pixel, 0u32));
         }
-        _ => String::new(),
+        _ => {}
     };
-    let pixel_value = |name: &str, pair| read("x", &format!("{name}_o + c"), Some(&format!("{name}_in_bounds")), pair);
-    let weight_enter = |level: usize, name: &str, index: &str| match (level, w.transposed) {
-        (2, false) => format!("    let {name}_o = tap_offset(r, s) + {index}{};\n", group(to_channels)),
-        (2, true) => format!("    let {name}_o = tap_offset(r, s) + {index} * {pitch}u{};\n", group(channels)),
-        _ => String::new(),
+    let pixel_at = |at: &Cursor, vars: &[Expr]| (at.get("o") + &vars[2], at.get("in_bounds").clone());
+    let weight_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
+        if let [r, s] = vars {
+            let (scale, per_group) = if w.transposed { (pitch, channels) } else { (1, to_channels) };
+            at.set(k, "o", w.tap_offset(r, s) + at.index() * scale + &group * per_group);
+        }
     };
-    let weight_value = |name: &str, pair| {
-        let pitch = if w.transposed { String::new() } else { format!(" * {}u", w.to_channels) };
-        read("w", &format!("{name}_o + c{pitch}"), None, pair)
+    let weight_at = |at: &Cursor, vars: &[Expr]| {
+        let pitch = if w.transposed { 1 } else { w.to_channels };
+        (at.get("o") + &vars[2] * pitch, Expr::from(true))
     };
     let even_from = channels.is_multiple_of(2);
     let even_weights = if w.transposed { even_from } else { to_channels.is_multiple_of(2) };
-    let place = |row: &str| {
+    let place = |row: &Expr| {
         let (h, width) = position(row);
         let n = per_h * per_w;
-        let place = format!("((({row} / {n}u) * {to_h}u + {h}) * {to_w}u + {width})");
-        let place = if grouped { format!("({place} * {groups}u + group)") } else { place };
-        let rows = wgsl_count(w.images.times(n as u64));
-        (place, format!("{row} < {rows} && {h} < {to_h}u && {width} < {to_w}u"))
+        let pixel = (row / n * to_h + &h) * to_w + &width;
+        let inside = row.less(language::count(w.images.times(n as u64))).and(h.less(to_h)).and(width.less(to_w));
+        (pixel * groups + &group, inside)
     };
     let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
-    let taps = |var: &'static str, axis: usize, phase: &str| Loop {
-        from: w.first_tap(axis, phase),
+    let taps = |var: &'static str, axis: usize| Loop {
+        from: w.first_tap(axis, &phase[axis]),
         step: w.taps(axis, 0).1,
         ..Loop::new(var, count(w.kernel[axis]))
     };
     let phased = phase_h * phase_w > 1;
     let product = Product {
         name: w.name,
-        declarations: declare(1, "x", DType::F32) + &declare(2, "w", DType::F32) + &w.weights(),
-        slots: vec![Slot::input(0), Slot::input(1)],
         batch: count(phase_h * phase_w * groups),
-        head: format!(
-            "    let group = batch % {groups}u;\n    let phase_h = batch / {}u;\n    let phase_w = batch / {groups}u % {phase_w}u;\n",
-            phase_w * groups
-        ),
         rows: Operand {
+            buffer: "x",
             extent: w.images.times((per_h * per_w) as u64),
             enter: &pixel_enter,
-            value: &pixel_value,
-            pairs: even_from.then_some("x"),
+            at: &pixel_at,
+            pairs: even_from,
             along_terms: true,
         },
         columns: Operand {
+            buffer: "w",
             extent: count(to_channels),
             enter: &weight_enter,
-            value: &weight_value,
-            pairs: even_weights.then_some("w"),
+            at: &weight_at,
+            pairs: even_weights,
             along_terms: w.transposed,
         },
-        loops: vec![taps("r", 0, "phase_h"), taps("s", 1, "phase_w"), Loop::new("c", count(channels))],
-        place: if phased || grouped { Some(&place) } else { None },
+        loops: vec![taps("r", 0), taps("s", 1), Loop::new("c", count(channels))],
+        position: if phased || grouped { Some(&place) } else { None },
         whole: !phased,
         sums: false,
     };

@@ -5,13 +5,13 @@
 //! that neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
 
 use super::product::{
-    self, Finish, LONG_BATCH, Loop, NOMINAL_BATCH, Operand, Product, candidate, count_product, loop_end, wgsl_count,
+    Bound, Cursor, LONG_BATCH, Launch, Loop, NOMINAL_BATCH, Operand, Product, candidate, count_product,
 };
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
+    kernels::language::{Buffer, Expr, Kernel, Type, count, loop_end},
     tensor::Count,
 };
-use std::fmt::Write as _;
 
 /// What a workgroup computes: rows and columns of the result, terms of the reduction at a time, and how many vectors
 /// of four rows and of four columns each invocation has.
@@ -42,14 +42,6 @@ const PART_TERMS: u64 = 128;
 const MAX_FILLED: f64 = 1.2;
 /// Below so many rows, columns or terms the core without workgroup memory comes first.
 const LARGE: u64 = 32;
-
-/// One operand on its way through workgroup memory.
-struct Side<'p, 'a> {
-    operand: &'p Operand<'a>,
-    name: &'static str,
-    /// Vectors in the tile.
-    vectors: u64,
-}
 
 impl Tile {
     fn lanes(self) -> u64 {
@@ -155,318 +147,312 @@ pub(super) fn add(
     for (rank, (_, tile, splits)) in tiles.into_iter().enumerate() {
         let Tile { rows, columns, terms, .. } = tile;
         let variant = format!("shared_{rows}x{columns}x{terms}_split{splits}");
-        let whole = iterations(product, tile);
-        // A part is rounded up to whole iterations and whole chunks.
-        let inner = all(product.loops[split_level(product) + 1..].iter().map(extent)).fixed + 2;
-        let rest = if splits > 1 { 2 * inner * splits } else { 0 };
-        let iterations = Count { fixed: whole.fixed + rest, ..whole };
-        let as_grid = product::Tile {
-            lanes: 1,
-            lane_rows: true,
-            shared: columns,
-            vectors: rows,
-            subgroup: false,
-            splits,
-            terms: 1,
-            pairs: [false; 2],
-        };
-        let kernel = |finish: &Finish, split| kernel(product, tile, splits, finish, split);
-        let candidate = candidate(product, variant, as_grid, iterations, epilogue, kernel);
+        let launch = Launch { variant, lanes: tile.lanes(), tile: [rows, columns], splits, pairs: [false; 2] };
+        let candidate = candidate(product, launch, epilogue, |k, io| write(k, product, tile, splits, io));
         let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
         candidates.insert(at, candidate);
     }
 }
 
-/// Returns the kernel behind the declarations of its buffers.
-fn kernel(product: &Product, tile: Tile, splits: u64, finish: &Finish, split: bool) -> String {
-    let lanes = tile.lanes();
-    let sides = [
-        Side { operand: &product.rows, name: "a", vectors: tile.rows / 4 },
-        Side { operand: &product.columns, name: "b", vectors: tile.columns / 4 },
-    ];
-    let (rows, columns) = (wgsl_count(product.rows.extent), product.columns.extent.fixed);
-    let mut t = if split { String::new() } else { finish.function() };
-    for Side { name, vectors, .. } in &sides {
-        // The vector more spreads the terms of an index over the banks.
-        let _ = writeln!(t, "var<workgroup> tile_{name}: array<vec4<f32>, {}>;", tile.terms * (vectors + 1));
-    }
-    let _ = write!(
-        t,
-        "@compute @workgroup_size({lanes})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let tile = id.x + id.y * counts.x;
-    let row_tiles = ({rows} + {}u) / {}u;
-    let column_tiles = {}u;
-    let tiles = row_tiles * column_tiles * {splits}u * {};
-    if (tile >= tiles) {{ return; }}
-    let first_column = tile % column_tiles * {}u;
-    let first_row = tile / column_tiles % row_tiles * {}u;
-    let part = tile / (column_tiles * row_tiles) % {splits}u;
-    let batch = tile / (column_tiles * row_tiles * {splits}u);
-",
-        tile.rows - 1,
-        tile.rows,
-        columns.div_ceil(tile.columns),
-        wgsl_count(product.batch),
-        tile.columns,
-        tile.rows,
-    );
-    t.push_str(&product.head);
-    for (side, first) in sides.iter().zip(["first_row", "first_column"]) {
-        side.places(&mut t, tile, first);
-    }
-    for (row, column) in results(tile) {
-        let _ = writeln!(t, "    var c{row}_{column} = vec4<f32>();");
-    }
-    if product.sums {
-        t.push_str("    var sum = vec4<f32>();\n");
-    }
-    let inner = first_inner(product, tile);
-    let cut = split_level(product);
-    let part_of = |t: &mut String, var: &str, whole: &str, chunk: u64| {
-        let size = format!("({whole} + {}u) / {}u * {chunk}u", splits * chunk - 1, splits * chunk);
-        let _ = writeln!(
-            t,
-            "    let size_{var} = {size};\n    let start_{var} = part * size_{var};
-    let end_{var} = min(start_{var} + size_{var}, {whole});"
-        );
-    };
-    let mut open = 0;
-    for (level, l) in product.loops[..inner].iter().enumerate() {
-        let var = l.var;
+const VEC4: Type = Type { width: 4, ..Type::F32 };
+
+/// The core, as it is written.
+struct Core<'p, 'a> {
+    product: &'p Product<'a>,
+    tile: Tile,
+    io: &'p Bound,
+    first_row: Expr,
+    first_column: Expr,
+    /// The part of the reduction and their number, where it is split.
+    split: Option<(Expr, u64)>,
+    a: Side<'p, 'a>,
+    b: Side<'p, 'a>,
+    sums: Vec<Vec<Expr>>,
+    /// Sums of the columns that an invocation stages.
+    column_sum: Option<Expr>,
+}
+
+/// One operand on its way through workgroup memory.
+struct Side<'p, 'a> {
+    operand: &'p Operand<'a>,
+    buffer: &'p Buffer,
+    name: &'static str,
+    /// Vectors in the tile, and of an invocation.
+    vectors: u64,
+    per: u64,
+    staged: Buffer,
+    /// The indices of the vectors that an invocation stages: of each one, or, where they are all the same, of the first.
+    cursors: Vec<[Cursor; 4]>,
+}
+
+fn write(k: &mut Kernel, product: &Product, tile: Tile, splits: u64, io: &Bound) {
+    let (rows, columns) = (count(product.rows.extent), product.columns.extent.fixed);
+    let number = k.let_("tile", k.workgroup_index());
+    let row_tiles = k.let_("row_tiles", (&rows + (tile.rows - 1)) / tile.rows);
+    let column_tiles = columns.div_ceil(tile.columns);
+    let tiles = &row_tiles * column_tiles;
+    k.return_if(number.at_least(&tiles * splits * count(product.batch)));
+    let first_column = k.let_("first_column", &number % column_tiles * tile.columns);
+    let first_row = k.let_("first_row", &number / column_tiles % &row_tiles * tile.rows);
+    let split = (splits > 1).then(|| (k.let_("split", &number / &tiles % splits), splits));
+    k.let_("batch", number / (tiles * splits));
+    let a = Side::new(k, &product.rows, (&io.rows, "a", tile.per[0]), tile, &first_row);
+    let b = Side::new(k, &product.columns, (&io.columns, "b", tile.per[1]), tile, &first_column);
+    let sums = (0..4 * tile.per[0])
+        .map(|row| (0..tile.per[1]).map(|column| k.var(format!("c{row}_{column}"), VEC4.zero())).collect())
+        .collect();
+    let column_sum = product.sums.then(|| k.var("sum", VEC4.zero()));
+    let mut core = Core { product, tile, io, first_row, first_column, split, a, b, sums, column_sum };
+    core.reduce(k, &mut Vec::new());
+    core.store(k);
+    core.store_column_sums(k);
+}
+
+impl Core<'_, '_> {
+    /// Writes the loops from the level on whose variables are known; those that are one run of terms as one loop of chunks.
+    fn reduce(&mut self, k: &mut Kernel, vars: &mut Vec<Expr>) {
+        let (level, inner) = (vars.len(), first_inner(self.product, self.tile));
+        if level == inner {
+            return self.chunks(k, vars);
+        }
+        let l = &self.product.loops[level];
+        let inside = |core: &mut Self, k: &mut Kernel, var: &Expr, vars: &mut Vec<Expr>| {
+            vars.push(var.clone());
+            core.a.enter(k, vars);
+            core.b.enter(k, vars);
+            core.reduce(k, vars);
+            vars.pop();
+        };
         if is_single(l) {
-            let _ = writeln!(t, "    let {var} = 0u;");
-        } else {
-            if splits > 1 && level == cut {
-                part_of(&mut t, var, &wgsl_count(l.to), l.step as u64);
-            } else {
-                let from = l.from.as_deref().unwrap_or("0u");
-                let _ = writeln!(t, "    let start_{var} = {from};\n    let end_{var} = {};", loop_end(l.to));
+            return inside(self, k, &0u32.into(), vars);
+        }
+        let [start, end] = match &self.split {
+            Some(split) if level == split_level(self.product) => part(k, l.var, &count(l.to), l.step as u64, split),
+            _ => [l.from.clone().unwrap_or(0u32.into()), k.let_(format!("end_{}", l.var), loop_end(l.to))],
+        };
+        k.for_(l.var, start, end, l.step, |k, var| inside(self, k, var, vars));
+    }
+
+    /// Writes the loop over chunks of terms.
+    fn chunks(&mut self, k: &mut Kernel, vars: &[Expr]) {
+        let inner = vars.len();
+        let loops = &self.product.loops[inner..];
+        let counts: Vec<Expr> = loops.iter().map(|l| iterations_of(k, l)).collect();
+        let all = counts.iter().fold(Expr::from(1u32), |all, count| all * count);
+        let all = k.let_("all_terms", all);
+        let grows = loops.iter().any(|l| l.to.per_sample > 0);
+        let [start, end] = match &self.split {
+            Some(split) if split_level(self.product) >= inner => part(k, "terms", &all, self.tile.terms, split),
+            _ if grows => [0u32.into(), k.let_("end_terms", all * Expr::name("counts.z", Type::U32))],
+            _ => [0u32.into(), all],
+        };
+        k.for_("chunk", start, &end, self.tile.terms as usize, |k, chunk| {
+            let terms = Terms { chunk, end: &end, loops, counts: &counts, vars };
+            let [a, b] = [&self.a, &self.b].map(|side| side.load(k, self.tile, &terms));
+            if let Some(sum) = &self.column_sum {
+                b.iter().for_each(|value| k.add(sum, value));
             }
-            let _ = writeln!(t, "    for (var {var} = start_{var}; {var} < end_{var}; {var} += {}u) {{", l.step);
-            open += 1;
-        }
-        t.push_str(&l.head);
-        sides.iter().for_each(|side| side.enter(&mut t, tile, level + 1, 0));
+            k.barrier();
+            self.a.stage(k, self.tile, a);
+            self.b.stage(k, self.tile, b);
+            k.barrier();
+            self.multiply(k);
+        });
     }
-    let counts: Vec<String> = product.loops[inner..].iter().map(|l| count(&mut t, l)).collect();
-    let _ = writeln!(t, "    let all_terms = {};", counts.join(" * "));
-    if splits > 1 && cut >= inner {
-        part_of(&mut t, "terms", "all_terms", tile.terms);
-    } else {
-        let grows = product.loops[inner..].iter().any(|l| l.to.per_sample > 0);
-        let end = if grows { "all_terms * counts.z" } else { "all_terms" };
-        let _ = writeln!(t, "    let start_terms = 0u;\n    let end_terms = {end};");
-    }
-    let _ = writeln!(t, "    for (var chunk = start_terms; chunk < end_terms; chunk += {}u) {{", tile.terms);
-    for side in &sides {
-        side.load(&mut t, tile, &product.loops[inner..], &counts, inner);
-    }
-    if product.sums {
-        (0..sides[1].loads(tile)).for_each(|i| t.push_str(&format!("    sum += b{i}_v;\n")));
-    }
-    t.push_str("    workgroupBarrier();\n");
-    for side in &sides {
-        for i in 0..side.loads(tile) {
-            let (term, vector) = side.staged(tile, i);
-            let Side { name, vectors, .. } = side;
-            let _ = writeln!(t, "    tile_{name}[({term}) * {}u + {vector}] = {name}{i}_v;", vectors + 1);
+
+    /// Writes the products of a chunk, unrolled.
+    fn multiply(&self, k: &mut Kernel) {
+        let [at_a, at_b] = self.lane_vectors(k);
+        for term in 0..self.tile.terms {
+            let vectors = |k: &mut Kernel, side: &Side, at: &Expr| -> Vec<Expr> {
+                let offset = |v: u64| term * (side.vectors + 1) + v * (side.vectors / side.per);
+                let load = |v: u64| k.let_(format!("{}{term}_{v}", side.name), side.staged.at(at + offset(v)));
+                (0..side.per).map(load).collect()
+            };
+            let (a, b) = (vectors(k, &self.a, &at_a), vectors(k, &self.b, &at_b));
+            for (row, sums) in self.sums.iter().enumerate() {
+                for (sum, b) in sums.iter().zip(&b) {
+                    k.add(sum, a[row / 4].component(row % 4) * b);
+                }
+            }
         }
     }
-    t.push_str("    workgroupBarrier();\n");
-    multiply(&mut t, tile, &sides);
-    t.push_str("    }\n");
-    t.push_str(&"    }\n".repeat(open));
-    stores(&mut t, product, tile, finish, split);
-    if product.sums {
-        sums(&mut t, product, tile, &sides[1], split);
+
+    /// Returns the first vectors of rows and of columns of an invocation.
+    fn lane_vectors(&self, k: &mut Kernel) -> [Expr; 2] {
+        let across = self.b.vectors / self.tile.per[1];
+        let lane = k.lane();
+        [k.let_("at_a", &lane / across), k.let_("at_b", lane % across)]
     }
-    t.push_str("}\n");
-    t
+
+    fn store(&self, k: &mut Kernel) {
+        let Core { product, tile, io, .. } = self;
+        let columns = product.columns.extent.fixed;
+        let [at_a, at_b] = self.lane_vectors(k);
+        // Index `i` of an invocation's side: component i % 4 of its vector i / 4.
+        let offset = |side: &Side, i: u64| i / 4 * (side.vectors / side.per) + i % 4 * side.vectors;
+        let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * tile.per[1])
+            .map(|i| {
+                let column = k.let_(format!("column{i}_i"), &self.first_column + &at_b + offset(&self.b, i));
+                let inside = k.let_(format!("column{i}_in_bounds"), column.less(columns));
+                let column = k.let_(format!("column{i}"), column.min(columns - 1));
+                let extras = io.finish.columns(k, &i.to_string(), &column);
+                (column, inside, extras)
+            })
+            .collect();
+        for (i, sums) in self.sums.iter().enumerate() {
+            let row = k.let_(format!("row{i}_i"), &self.first_row + &at_a + offset(&self.a, i as u64));
+            let (start, inside) = product.row(&row, self.split.as_ref().map(|s| &s.0));
+            let start = k.let_(format!("row{i}"), start);
+            k.if_(row.less(count(product.rows.extent)).and(inside), |k| {
+                for (j, (column, inside, extras)) in columns.iter().enumerate() {
+                    let index = &start + column;
+                    let value = io.finish.apply(sums[j / 4].component(j % 4), &index, extras);
+                    k.if_(inside, |k| k.store(&io.y, &index, value));
+                }
+            });
+        }
+    }
+
+    /// Writes output 1: invocations have summed the columns that they staged, the first ones add these sums in order.
+    fn store_column_sums(&self, k: &mut Kernel) {
+        let Some(sum) = &self.column_sum else { return };
+        let (b, columns) = (&self.b, self.product.columns.extent.fixed);
+        let (to, start) = self.product.sums_at(self.io, self.split.as_ref().map(|s| &s.0));
+        let (term, vector) = b.place(k, self.tile, 0);
+        k.barrier();
+        k.store(&b.staged, term * (b.vectors + 1) + vector, sum);
+        k.barrier();
+        let lane = k.lane();
+        k.if_(self.first_row.equals(0u32).and(lane.less(b.vectors)), |k| {
+            let total = k.var("total", VEC4.zero());
+            k.for_("k", 0u32, self.tile.lanes() / b.vectors, 1, |k, term| {
+                k.add(&total, b.staged.at(term * (b.vectors + 1) + &lane));
+            });
+            for j in 0..4 {
+                let column = k.let_(format!("column{j}"), &self.first_column + &lane + j * b.vectors);
+                k.if_(column.less(columns), |k| k.store(to, &start + &column, total.component(j as usize)));
+            }
+        });
+    }
 }
 
-/// Returns the vectors of rows and of columns of each invocation, in pairs.
-fn results(tile: Tile) -> impl Iterator<Item = (u64, u64)> {
-    (0..4 * tile.per[0]).flat_map(move |row| (0..tile.per[1]).map(move |column| (row, column)))
+/// Returns the start and the end of a part of `whole`, in units of `unit`.
+fn part(k: &mut Kernel, name: &str, whole: &Expr, unit: u64, (split, splits): &(Expr, u64)) -> [Expr; 2] {
+    let size = k.let_(format!("size_{name}"), (whole + (splits * unit - 1)) / (splits * unit) * unit);
+    let start = k.let_(format!("start_{name}"), split * &size);
+    let end = k.let_(format!("end_{name}"), (&start + size).min(whole));
+    [start, end]
 }
 
-/// Returns the number of iterations of a loop as WGSL, which `t` computes where it is no literal.
-fn count(t: &mut String, l: &Loop) -> String {
-    let to = wgsl_count(l.to);
+/// Returns the number of iterations of a loop.
+fn iterations_of(k: &mut Kernel, l: &Loop) -> Expr {
     match (&l.from, l.step) {
-        (None, 1) => to,
+        (None, 1) => count(l.to),
         (from, step) => {
-            let from = from.as_deref().unwrap_or("0u");
-            let _ = writeln!(t, "    let iterations_{} = ({to} - {from} + {}u) / {step}u;", l.var, step - 1);
-            format!("iterations_{}", l.var)
+            let from = from.clone().unwrap_or(0u32.into());
+            k.let_(format!("iterations_{}", l.var), (count(l.to) - from + (step - 1)) / step)
         }
     }
 }
 
-impl Side<'_, '_> {
+/// The terms of a chunk: loops that are one run, with their iterations and the variables of the loops around them.
+struct Terms<'t> {
+    chunk: &'t Expr,
+    end: &'t Expr,
+    loops: &'t [Loop],
+    counts: &'t [Expr],
+    vars: &'t [Expr],
+}
+
+impl Terms<'_> {
+    /// Returns the variables of all loops at a term.
+    fn at(&self, term: Expr) -> Vec<Expr> {
+        let mut rest = term;
+        let mut values = Vec::new();
+        for (level, (l, count)) in self.loops.iter().zip(self.counts).enumerate().rev() {
+            let iteration = if level == 0 { rest.clone() } else { &rest % count };
+            let from = l.from.clone().unwrap_or(0u32.into());
+            values.push(from + iteration * l.step);
+            rest = rest / count;
+        }
+        values.extend(self.vars.iter().rev().cloned());
+        values.reverse();
+        values
+    }
+}
+
+impl<'p, 'a> Side<'p, 'a> {
+    /// Returns a side whose first index is `first`. Past the end, indices are the last one again: it is read, and not stored.
+    fn new(
+        k: &mut Kernel,
+        operand: &'p Operand<'a>,
+        (buffer, name, per): (&'p Buffer, &'static str, u64),
+        tile: Tile,
+        first: &Expr,
+    ) -> Self {
+        let vectors = if name == "a" { tile.rows } else { tile.columns } / 4;
+        // The vector more spreads the terms of an index over the banks.
+        let staged = k.workgroup(format!("tile_{name}"), VEC4, tile.terms * (vectors + 1));
+        let mut side = Side { operand, buffer, name, vectors, per, staged, cursors: Vec::new() };
+        let extent = count(operand.extent);
+        for i in 0..if operand.along_terms { side.loads(tile) } else { 1 } {
+            let (_, vector) = side.place(k, tile, i);
+            let cursor = |j: u64| {
+                let index = (first + &vector + j * vectors).min(&extent - 1u32);
+                Cursor::new(k, format!("{name}{i}_{j}"), index)
+            };
+            let cursors = [0, 1, 2, 3].map(cursor);
+            side.cursors.push(cursors);
+        }
+        side.enter(k, &[]);
+        side
+    }
+
     /// Returns how many vectors an invocation stages.
     fn loads(&self, tile: Tile) -> u64 {
         self.vectors * tile.terms / tile.lanes()
     }
 
     /// Returns the term in the chunk and the vector that an invocation stages as its `i`th.
-    fn staged(&self, tile: Tile, i: u64) -> (String, String) {
-        let (fast, lanes) = (if self.operand.along_terms { tile.terms } else { self.vectors }, tile.lanes());
-        let (fast, slow) = (format!("lane % {fast}u"), format!("lane / {fast}u + {}u", i * (lanes / fast)));
+    fn place(&self, k: &Kernel, tile: Tile, i: u64) -> (Expr, Expr) {
+        let fast = if self.operand.along_terms { tile.terms } else { self.vectors };
+        let (fast, slow) = (k.lane() % fast, k.lane() / fast + i * (tile.lanes() / fast));
         if self.operand.along_terms { (fast, slow) } else { (slow, fast) }
     }
 
-    /// Returns the prefixes of the four indices of an invocation's `i`th vector.
-    fn names(&self, i: u64) -> [String; 4] {
-        let i = if self.operand.along_terms { i } else { 0 };
-        [0, 1, 2, 3].map(|j| format!("{}{i}_{j}", self.name))
+    fn enter(&mut self, k: &mut Kernel, vars: &[Expr]) {
+        self.cursors.iter_mut().flatten().for_each(|cursor| (self.operand.enter)(k, cursor, vars));
     }
 
-    /// Returns the prefixes of all different indices of an invocation, with their vector and component.
-    fn indices(&self, tile: Tile) -> impl Iterator<Item = (String, u64, u64)> {
-        let loads = if self.operand.along_terms { self.loads(tile) } else { 1 };
-        (0..loads).flat_map(|i| self.names(i).into_iter().zip(0..).map(move |(name, j)| (name, i, j)))
-    }
-
-    /// Writes the indices of an invocation. Past the end they are the last one again: it is read, and not stored.
-    fn places(&self, t: &mut String, tile: Tile, first: &str) {
-        let extent = wgsl_count(self.operand.extent);
-        for (name, i, j) in self.indices(tile) {
-            let (_, vector) = self.staged(tile, i);
-            let index = format!("min({first} + {vector} + {}u, {extent} - 1u)", j * self.vectors);
-            let _ = writeln!(t, "    let {name}_i = {index};");
-        }
-        self.enter(t, tile, 0, 0);
-    }
-
-    fn enter(&self, t: &mut String, tile: Tile, level: usize, from: u64) {
-        for (name, ..) in self.indices(tile).skip(from as usize) {
-            t.push_str(&(self.operand.enter)(level, &name, &format!("{name}_i")));
-        }
-    }
-
-    /// Writes the loads of what an invocation stages; past the last term it is 0.
-    fn load(&self, t: &mut String, tile: Tile, loops: &[Loop], counts: &[String], inner: usize) {
-        for i in 0..self.loads(tile) {
-            let name = self.name;
-            let (term, _) = self.staged(tile, i);
-            let _ = writeln!(t, "    let {name}{i}_t = chunk + {term};\n    var {name}{i}_v = vec4<f32>();\n    {{");
-            let mut rest = format!("min({name}{i}_t, end_terms - 1u)");
-            let mut values = Vec::new();
-            for (k, (l, count)) in loops.iter().zip(counts).enumerate().rev() {
-                let turn = if k == 0 { rest.clone() } else { format!("{rest} % {count}") };
-                let turn = if l.step == 1 { turn } else { format!("({turn}) * {}u", l.step) };
-                let from = l.from.as_ref().map_or(String::new(), |from| format!("{from} + "));
-                values.push(format!("    let {} = {from}{turn};\n", l.var));
-                rest = format!("{rest} / {count}");
-            }
-            for (k, l) in loops.iter().enumerate() {
-                t.push_str(&values[loops.len() - 1 - k]);
-                t.push_str(&l.head);
-                for name in self.names(i) {
-                    t.push_str(&(self.operand.enter)(inner + k + 1, &name, &format!("{name}_i")));
+    /// Returns what an invocation stages of a chunk; past the last term it is 0.
+    fn load(&self, k: &mut Kernel, tile: Tile, terms: &Terms) -> Vec<Expr> {
+        let load = |i: u64| {
+            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + self.place(k, tile, i).0);
+            let vars: Vec<Expr> = (terms.at(term.min(terms.end - 1u32)).into_iter().zip(0..))
+                .map(|(value, n)| k.let_(format!("{}{i}_var{n}", self.name), value))
+                .collect();
+            let cursors = &self.cursors[if self.operand.along_terms { i as usize } else { 0 }];
+            let values = cursors.iter().map(|cursor| {
+                let mut cursor = cursor.renamed(i);
+                for level in terms.vars.len() + 1..=vars.len() {
+                    (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
-            }
-            let values = self.names(i).map(|name| (self.operand.value)(&name, false)).join(", ");
-            let _ = writeln!(
-                t,
-                "    {name}{i}_v = select(vec4<f32>(), vec4<f32>({values}), {name}{i}_t < end_terms);\n    }}"
-            );
-        }
-    }
-}
-
-/// Writes the products of a chunk, unrolled.
-fn multiply(t: &mut String, tile: Tile, [a, b]: &[Side; 2]) {
-    let [across, down] = [b.vectors / tile.per[1], a.vectors / tile.per[0]];
-    let _ = writeln!(t, "    let at_a = lane / {across}u;\n    let at_b = lane % {across}u;");
-    for term in 0..tile.terms {
-        for (side, per, pitch) in [(a, tile.per[0], down), (b, tile.per[1], across)] {
-            for v in 0..per {
-                let (name, at) = (side.name, term * (side.vectors + 1) + v * pitch);
-                let _ = writeln!(t, "    let {name}{term}_{v} = tile_{name}[at_{name} + {at}u];");
-            }
-        }
-        for (row, column) in results(tile) {
-            let factor = ["x", "y", "z", "w"][row as usize % 4];
-            let _ = writeln!(t, "    c{row}_{column} += a{term}_{}.{factor} * b{term}_{column};", row / 4);
-        }
-    }
-}
-
-/// Returns where in `y` the values of output 0 and those of output 1 begin.
-fn starts(product: &Product, split: bool) -> [String; 2] {
-    let (rows, columns) = (wgsl_count(product.rows.extent), product.columns.extent.fixed);
-    let elements = format!("({} * {rows} * {columns}u + {}u)", wgsl_count(product.batch), product.sums());
-    match split {
-        true => [
-            format!("part * {elements} + "),
-            format!("y[(part + 1u) * {elements} - {}u + batch * {columns}u + ", product.sums()),
-        ],
-        false => [String::new(), format!("sums[batch * {columns}u + ")],
-    }
-}
-
-fn stores(t: &mut String, product: &Product, tile: Tile, finish: &Finish, split: bool) {
-    let (rows, columns) = (wgsl_count(product.rows.extent), product.columns.extent.fixed);
-    let [across, down] = [tile.columns / 4 / tile.per[1], tile.rows / 4 / tile.per[0]];
-    let [start, _] = starts(product, split);
-    for k in 0..4 * tile.per[1] {
-        let at = k / 4 * across + k % 4 * (tile.columns / 4);
-        let _ = writeln!(
-            t,
-            "    let column{k}_in_bounds = first_column + lane % {across}u + {at}u < {columns}u;
-    let column{k} = min(first_column + lane % {across}u + {at}u, {}u);",
-            columns - 1
-        );
-        if !split {
-            t.push_str(&finish.load_column(&k.to_string(), &format!("column{k}")));
-        }
-    }
-    for k in 0..4 * tile.per[0] {
-        let at = k / 4 * down + k % 4 * (tile.rows / 4);
-        let _ = writeln!(t, "    let row{k}_i = first_row + lane / {across}u + {at}u;");
-        let (place, in_bounds) = match product.place {
-            None => (format!("(batch * {rows} + row{k}_i)"), String::new()),
-            Some(place) => {
-                let (place, in_bounds) = place(&format!("row{k}_i"));
-                (place, format!(" && {in_bounds}"))
-            }
+                let (index, inside) = (self.operand.at)(&cursor, &vars);
+                self.buffer.guarded(&index, &inside, false)
+            });
+            let value = Expr::vector(values.collect());
+            k.let_(format!("{}{i}_v", self.name), term.less(terms.end).select(value, VEC4.zero()))
         };
-        let _ = writeln!(t, "    let row{k} = {start}{place} * {columns}u;\n    if (row{k}_i < {rows}{in_bounds}) {{");
-        for column in 0..4 * tile.per[1] {
-            let index = format!("row{k} + column{column}");
-            let value = format!("c{k}_{}.{}", column / 4, ["x", "y", "z", "w"][column as usize % 4]);
-            let value = if split { value } else { finish.call(&value, &index, &column.to_string()) };
-            let _ = writeln!(t, "    if (column{column}_in_bounds) {{ y[{index}] = {value}; }}");
-        }
-        t.push_str("    }\n");
+        (0..self.loads(tile)).map(load).collect()
     }
-}
 
-/// Writes output 1: invocations have summed the columns that they staged, the first ones add these sums in order.
-fn sums(t: &mut String, product: &Product, tile: Tile, side: &Side, split: bool) {
-    let (vectors, columns) = (side.vectors, product.columns.extent.fixed);
-    let [_, start] = starts(product, split);
-    let (term, vector) = side.staged(tile, 0);
-    let _ = write!(
-        t,
-        "    workgroupBarrier();
-    tile_b[({term}) * {}u + {vector}] = sum;
-    workgroupBarrier();
-    if (first_row == 0u && lane < {vectors}u) {{
-    var total = vec4<f32>();
-    for (var k = 0u; k < {}u; k++) {{ total += tile_b[k * {}u + lane]; }}
-",
-        vectors + 1,
-        tile.lanes() / vectors,
-        vectors + 1,
-    );
-    for (j, component) in ["x", "y", "z", "w"].iter().enumerate() {
-        let column = format!("first_column + lane + {}u", j as u64 * vectors);
-        let _ = writeln!(t, "    if ({column} < {columns}u) {{ {start}{column}] = total.{component}; }}");
+    fn stage(&self, k: &mut Kernel, tile: Tile, values: Vec<Expr>) {
+        for (i, value) in values.into_iter().enumerate() {
+            let (term, vector) = self.place(k, tile, i as u64);
+            k.store(&self.staged, term * (self.vectors + 1) + vector, value);
+        }
     }
-    t.push_str("    }\n");
 }
 
 #[cfg(test)]

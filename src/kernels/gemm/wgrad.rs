@@ -2,15 +2,14 @@
 //! images with a window of rows in registers, so that one load serves all rows of taps.
 
 use super::product::{
-    BROADCAST, Finish, LOAD, LONG_BATCH, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, declare, has_eight_lanes,
-    looped_store, split_sum, wgsl_count,
+    BROADCAST, LOAD, LONG_BATCH, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, broadcast, has_eight_lanes, split_sum,
+    store_sums,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Grid, Slot},
-    kernels::wgsl::dispatch,
+    kernels::language::{Buffer, Expr, Kernel, Layout, count},
     tensor::{Count, DType},
 };
-use std::fmt::Write as _;
 
 /// A gradient to the weights of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -106,162 +105,193 @@ impl Filter {
         let (time, b) = self.choose(profile)?;
         let [r_groups, c_groups, k_groups] = self.groups(b);
         let groups = r_groups * c_groups * k_groups;
-        let Filter { input: [h, width], output: [p, q], kernel: [_, taps], from_channels, to_channels, .. } = *self;
+        let Filter { output: [p, q], kernel: [_, taps], from_channels, to_channels, .. } = *self;
         let strips = q / b.pixels;
         let iterations = self.images.times((strips * (p + 1)) as u64);
         let parts =
             8usize.div_ceil(groups).max(4).max(iterations.at(LONG_BATCH).div_ceil(profile.max_iterations) as usize);
-        let n_strips = wgsl_count(self.images.times(strips as u64));
-        let window = self.window(b);
-        let weights = self.kernel[0] * taps * from_channels * to_channels;
         let sums = if self.sums { to_channels } else { 0 };
-        let elements = weights + sums;
-        let mut t = declare(1, "x", DType::F32) + &declare(2, "dy", DType::F32);
-        let _ = write!(
-            t,
-            "@group(0) @binding(3) var<storage, read_write> y: array<f32>;
-@compute @workgroup_size({LANES})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let tile = id.x + id.y * counts.x;
-    let tiles = {}u;
-    if (tile >= tiles) {{ return; }}
-    let r_0 = min(tile % {r_groups}u * {}u, {}u);
-    let c_0 = min(tile / {r_groups}u % {c_groups}u * {}u, {}u);
-    let k_0 = tile / {}u % {k_groups}u * {}u;
-    let part = tile / {groups}u;
-",
-            groups * parts,
-            b.rows,
-            self.kernel[0] - b.rows,
-            b.from,
-            from_channels - b.from,
-            r_groups * c_groups,
-            b.vectors * LANES,
-        );
-        // Lanes past the end do what the last one does.
-        for v in 0..b.vectors {
-            let _ = writeln!(t, "    let k{v} = min(k_0 + lane + {}u, {}u);", v * LANES, to_channels - 1);
-        }
-        let x_vectors = window.div_ceil(LANES);
-        for v in 0..x_vectors {
-            let _ = writeln!(
-                t,
-                "    let e{v} = min(lane + {}u, {}u);\n    let s{v} = e{v} / {}u;\n    let c{v} = c_0 + e{v} % {}u;",
-                v * LANES,
-                window - 1,
-                b.from,
-                b.from
-            );
-        }
-        // Sums, in the order of the weights.
-        let names: Vec<(usize, usize, usize, usize)> = (0..b.rows)
-            .flat_map(|r| (0..taps).map(move |s| (r, s)))
-            .flat_map(|(r, s)| (0..b.from).map(move |c| (r, s, c)))
-            .flat_map(|(r, s, c)| (0..b.vectors).map(move |v| (r, s, c, v)))
-            .collect();
-        for (r, s, c, v) in &names {
-            let _ = writeln!(t, "    var c{r}_{s}_{c}_{v} = 0.0;");
-        }
-        let n_sums = if self.sums { b.vectors } else { 0 };
-        for v in 0..n_sums {
-            let _ = writeln!(t, "    var sum{v} = 0.0;");
-        }
-        let _ = write!(
-            t,
-            "    let end_strip = {n_strips};\n    let end_row = {p}u;
-    for (var strip = part; strip < end_strip; strip += {parts}u) {{
-    let image = strip / {strips}u;
-    let at = strip % {strips}u * {}u;
-    let dy_o = (image * {p}u * {q}u + at) * {to_channels}u;\n",
-            b.pixels
-        );
-        let padded = self.pads != [0, 0] || p + self.kernel[0] > h + 1 || q + taps > width + 1;
-        for v in 0..x_vectors {
-            let _ = writeln!(t, "    let w{v} = u32(i32(at + s{v}) - {});", self.pads[1]);
-        }
-        let load_row = |t: &mut String, r: usize, row: &str, keyword: &str| {
-            let _ = writeln!(t, "    let y{r} = u32(i32({row} + r_0 + {r}u) - {});", self.pads[0]);
-            for v in 0..x_vectors {
-                let index = format!("((image * {h}u + y{r}) * {width}u + w{v}) * {from_channels}u + c{v}");
-                let _ = if padded {
-                    let in_bounds = format!("y{r} < {h}u && w{v} < {width}u");
-                    writeln!(
-                        t,
-                        "    let in_bounds{r}_{v} = {in_bounds};\n    \
-                         {keyword} x{r}_{v} = select(0.0, x[select(0u, {index}, in_bounds{r}_{v})], in_bounds{r}_{v});"
-                    )
-                } else {
-                    writeln!(t, "    {keyword} x{r}_{v} = x[{index}];")
-                };
-            }
-        };
-        for r in 0..b.rows - 1 {
-            load_row(&mut t, r, "0u", "var");
-        }
-        t.push_str("    for (var row = 0u; row < end_row; row++) {\n");
-        load_row(&mut t, b.rows - 1, "row", "let");
-        for u in 0..b.pixels {
-            for v in 0..b.vectors {
-                let _ = writeln!(
-                    t,
-                    "    let d{u}_{v} = dy[dy_o + row * {}u + {}u + k{v}];",
-                    q * to_channels,
-                    u * to_channels
-                );
-                if self.sums {
-                    let _ = writeln!(t, "    sum{v} += d{u}_{v};");
-                }
-            }
-        }
-        for r in 0..b.rows {
-            for e in 0..window {
-                let _ = writeln!(t, "    let b{r}_{e} = subgroupBroadcast(x{r}_{}, {}u);", e / LANES, e % LANES);
-            }
-        }
-        for (r, s, c, v) in &names {
-            for u in 0..b.pixels {
-                let _ = writeln!(t, "    c{r}_{s}_{c}_{v} += b{r}_{} * d{u}_{v};", (u + s) * b.from + c);
-            }
-        }
-        for r in 1..b.rows {
-            for v in 0..x_vectors {
-                let _ = writeln!(t, "    x{}_{v} = x{r}_{v};", r - 1);
-            }
-        }
-        t.push_str("    }\n    }\n");
-        let _ = writeln!(t, "    let y_o = part * {elements}u;");
-        let sum = |o: usize, v: usize| {
-            let (r, s, c, v) = names[o * b.vectors + v];
-            format!("c{r}_{s}_{c}_{v}")
-        };
-        looped_store(&mut t, [names.len() / b.vectors, b.vectors], sum, |t, o, values| {
-            let from = b.from;
-            let _ = writeln!(
-                t,
-                "    let y_{o} = y_o + ((r_0 * {taps}u + {o} / {from}u) * {from_channels}u + c_0 + {o} % {from}u) * {to_channels}u;"
-            );
-            for (v, value) in values.iter().enumerate() {
-                let _ = writeln!(t, "    y[y_{o} + k{v}] = {value};");
-            }
-        });
-        if self.sums {
-            t.push_str("    if (r_0 == 0u && c_0 == 0u) {\n");
-            for v in 0..n_sums {
-                let _ = writeln!(t, "    y[y_o + {weights}u + k{v}] = sum{v};");
-            }
-            t.push_str("    }\n");
-        }
-        t.push_str("}\n");
-        let slots = vec![Slot::input(0), Slot::input(1), Slot::Scratch(0)];
+        let elements = Count { fixed: (self.kernel[0] * taps * from_channels * to_channels + sums) as u64, per_sample: 0 };
+        let float = Layout::Scalars(DType::F32);
+        let mut k = Kernel::new("conv2d_grad_weight", LANES);
+        let x = k.bind("x", float, Slot::input(0));
+        let dy = k.bind("dy", float, Slot::input(1));
+        let y = k.bind_result("y", float, Slot::Scratch(0));
+        Core { filter: self, block: b, parts, x, dy, y }.write(&mut k);
         let iterations =
             Count { fixed: iterations.fixed + (parts * (p + 1)) as u64 + MAX_ITERATIONS * parts as u64, ..iterations };
-        let main = dispatch("conv2d_grad_weight", &t, &[], Grid::fixed((groups * parts) as u64), slots, None)
-            .iterations(iterations, parts as u64);
-        let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
-        let finish = Finish::new(None, to_channels as u64);
-        let sum = split_sum(sums as u64, count(elements), parts as u64, &finish, None);
+        let main = k.launch(Grid::fixed((groups * parts) as u64)).iterations(iterations, parts as u64);
+        let sum = split_sum(elements, [to_channels, sums].map(|n| n as u64), parts as u64, None);
         let variant = format!("filter_{}x{}x{}x{}_split{parts}", b.rows, b.from, b.vectors, b.pixels);
-        let scratch_bytes = vec![count(elements * 4 * parts)];
+        let scratch_bytes = vec![elements.times(4 * parts as u64)];
         Some((time, Candidate { variant, dispatches: vec![main, sum], scratch_bytes }))
+    }
+}
+
+/// The core, as it is written.
+struct Core<'f> {
+    filter: &'f Filter,
+    block: Block,
+    parts: usize,
+    x: Buffer,
+    dy: Buffer,
+    y: Buffer,
+}
+
+/// The weights of a workgroup, and what a lane has of them.
+struct At {
+    row0: Expr,
+    channel0: Expr,
+    part: Expr,
+    /// The output channels of a lane; past the end the last one.
+    channels: Vec<Expr>,
+    /// Column and channel of the elements of a window's row that a lane loads.
+    window: Vec<(Expr, Expr)>,
+    /// Sums, by row of taps, tap, input channel and vector of output channels.
+    sums: Vec<[usize; 4]>,
+}
+
+impl Core<'_> {
+    fn enter(&self, k: &mut Kernel) -> At {
+        let (f, b) = (self.filter, self.block);
+        let [r_groups, c_groups, k_groups] = f.groups(b);
+        let groups = r_groups * c_groups * k_groups;
+        let tile = k.let_("tile", k.workgroup_index());
+        k.return_if(tile.at_least(groups * self.parts));
+        let row0 = k.let_("row0", (&tile % r_groups * b.rows).min(f.kernel[0] - b.rows));
+        let channel0 = &tile / r_groups % c_groups * b.from;
+        let channel0 = k.let_("channel0", channel0.min(f.from_channels - b.from));
+        let first = k.let_("first", &tile / (r_groups * c_groups) % k_groups * (b.vectors * LANES));
+        let part = k.let_("part", tile / groups);
+        let channel = |v: usize| (&first + k.lane() + v * LANES).min(f.to_channels - 1);
+        let channels: Vec<Expr> = (0..b.vectors).map(channel).collect();
+        let channels = channels.into_iter().enumerate().map(|(v, c)| k.let_(format!("k{v}"), c)).collect();
+        let window = f.window(b);
+        let window = (0..window.div_ceil(LANES))
+            .map(|v| {
+                let element = k.let_(format!("e{v}"), (k.lane() + v * LANES).min(window - 1));
+                let column = k.let_(format!("s{v}"), &element / b.from);
+                (column, k.let_(format!("c{v}"), &channel0 + element % b.from))
+            })
+            .collect();
+        let sums = (0..b.rows)
+            .flat_map(|r| (0..f.kernel[1]).map(move |s| (r, s)))
+            .flat_map(|(r, s)| (0..b.from).map(move |c| (r, s, c)))
+            .flat_map(|(r, s, c)| (0..b.vectors).map(move |v| [r, s, c, v]))
+            .collect();
+        At { row0, channel0, part, channels, window, sums }
+    }
+
+    fn write(&self, k: &mut Kernel) {
+        let (f, b) = (self.filter, self.block);
+        let ([p, q], to_channels) = (f.output, f.to_channels);
+        let strips = q / b.pixels;
+        let at = self.enter(k);
+        let sums: Vec<Expr> =
+            at.sums.iter().map(|[r, s, c, v]| k.var(format!("c{r}_{s}_{c}_{v}"), 0.0)).collect();
+        let n_sums = if f.sums { b.vectors } else { 0 };
+        let column_sums: Vec<Expr> = (0..n_sums).map(|v| k.var(format!("sum{v}"), 0.0)).collect();
+        let end = k.let_("end_strip", count(f.images.times(strips as u64)));
+        k.for_("strip", &at.part, end, self.parts, |k, strip| {
+            let image = k.let_("image", strip / strips);
+            let column = k.let_("at", strip % strips * b.pixels);
+            let dy_o = k.let_("dy_o", (&image * (p * q) + &column) * to_channels);
+            let columns: Vec<Expr> = (at.window.iter().enumerate())
+                .map(|(v, (s, _))| k.let_(format!("w{v}"), ((&column + s).i32() - f.pads[1] as i64).u32()))
+                .collect();
+            let place = (&image, &columns[..]);
+            let rows: Vec<Vec<Expr>> = (0..b.rows - 1)
+                .map(|r| {
+                    let values = self.load_row(k, &at, (r, &0u32.into()), place);
+                    values.into_iter().enumerate().map(|(v, x)| k.var(format!("x{r}_{v}"), x)).collect()
+                })
+                .collect();
+            k.for_("row", 0u32, p, 1, |k, row| {
+                let last = b.rows - 1;
+                let values = self.load_row(k, &at, (last, row), place);
+                let values = values.into_iter().enumerate().map(|(v, x)| k.let_(format!("x{last}_{v}"), x)).collect();
+                let window: Vec<Vec<Expr>> = rows.iter().cloned().chain([values]).collect();
+                let dy_row = k.let_("dy_row", &dy_o + row * (q * to_channels));
+                self.multiply(k, &at, (&window, &dy_row), (&sums, &column_sums));
+                for (row, next) in window.iter().zip(&window[1..]) {
+                    row.iter().zip(next).for_each(|(x, next)| k.set(x, next));
+                }
+            });
+        });
+        self.store(k, &at, &sums, &column_sums);
+    }
+
+    /// Returns what a lane loads of row `r` of the window where the result's row is `row`.
+    fn load_row(
+        &self,
+        k: &mut Kernel,
+        at: &At,
+        (r, row): (usize, &Expr),
+        (image, columns): (&Expr, &[Expr]),
+    ) -> Vec<Expr> {
+        let Filter { output: [p, q], kernel, pads, from_channels, .. } = *self.filter;
+        let padded = pads != [0, 0] || p + kernel[0] > h + 1 || q + kernel[1] > width + 1;
+        let y = k.let_(format!("y{r}"), ((row + &at.row0 + r).i32() - pads[0] as i64).u32());
+        (at.window.iter().zip(columns).enumerate())
+            .map(|(v, ((_, channel), column))| {
+                let inside = y.less(h).and(column.less(width)).or(!padded);
+                let inside = if padded { k.let_(format!("in_bounds{r}_{v}"), inside) } else { inside };
+                let index = ((image * h + &y) * width + column) * from_channels + channel;
+                self.x.guarded(&inside.select(index, 0u32), &inside, false)
+            })
+            .collect()
+    }
+
+    /// Writes the products of one row of the result's gradient with the window.
+    fn multiply(
+        &self,
+        k: &mut Kernel,
+        at: &At,
+        (window, dy_row): (&[Vec<Expr>], &Expr),
+        (sums, column_sums): (&[Expr], &[Expr]),
+    ) {
+        let (f, b) = (self.filter, self.block);
+        let dy: Vec<Vec<Expr>> = (0..b.pixels)
+            .map(|u| {
+                let load = |(v, channel): (usize, &Expr)| {
+                    let value = k.let_(format!("d{u}_{v}"), self.dy.at(dy_row + channel + u * f.to_channels));
+                    column_sums.get(v).into_iter().for_each(|sum| k.add(sum, &value));
+                    value
+                };
+                at.channels.iter().enumerate().map(load).collect()
+            })
+            .collect();
+        let x: Vec<Vec<Expr>> = (window.iter().enumerate())
+            .map(|(r, row)| {
+                let element = |e: usize| broadcast(&row[e / LANES], (e % LANES) as u64);
+                (0..f.window(b)).map(|e| k.let_(format!("b{r}_{e}"), element(e))).collect()
+            })
+            .collect();
+        for (sum, &[r, s, c, v]) in sums.iter().zip(&at.sums) {
+            for (u, dy) in dy.iter().enumerate() {
+                k.add(sum, &x[r][(u + s) * b.from + c] * &dy[v]);
+            }
+        }
+    }
+
+    fn store(&self, k: &mut Kernel, at: &At, sums: &[Expr], column_sums: &[Expr]) {
+        let (f, b) = (self.filter, self.block);
+        let (taps, from_channels, to_channels) = (f.kernel[1], f.from_channels, f.to_channels);
+        let weights = f.kernel[0] * taps * from_channels * to_channels;
+        let elements = weights + if f.sums { to_channels } else { 0 };
+        let y_o = k.let_("y_o", &at.part * elements);
+        let sum = |o: usize, v: usize| sums[o * b.vectors + v].clone();
+        store_sums(k, [sums.len() / b.vectors, b.vectors], sum, |k, name, o, values| {
+            let tap = (&at.row0 * taps + o / b.from) * from_channels + &at.channel0 + o % b.from;
+            let place = k.let_(format!("y_{name}"), &y_o + tap * to_channels);
+            for (channel, value) in at.channels.iter().zip(values) {
+                k.store(&self.y, &place + channel, value);
+            }
+        });
+        k.if_(at.row0.equals(0u32).and(at.channel0.equals(0u32)), |k| {
+            for (channel, sum) in at.channels.iter().zip(column_sums) {
+                k.store(&self.y, &y_o + channel + weights, sum);
+            }
+        });
     }
 }

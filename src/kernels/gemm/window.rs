@@ -1,7 +1,7 @@
 //! A window that slides over images: its sizes, and where its taps read.
 
 use super::product::MAX_ITERATIONS;
-use crate::tensor::Count;
+use crate::{kernels::language::{Expr, Kernel, Type}, tensor::Count};
 
 /// A kernel that slides over images, forward or transposed.
 ///
@@ -64,24 +64,27 @@ impl Window {
         (first, stride / gcd(dilation, stride))
     }
 
-    /// Returns a WGSL expression of the first tap for the phase named `phase`.
-    pub(super) fn first_tap(&self, axis: usize, phase: &str) -> Option<String> {
+    /// Returns the first tap for a phase, where there are several.
+    pub(super) fn first_tap(&self, axis: usize, phase: &Expr) -> Option<Expr> {
         (self.phases(axis) > 1).then(|| {
-            (0..self.phases(axis)).rev().fold(format!("{}u", self.kernel[axis]), |other, k| {
-                format!("select({other}, {}u, {phase} == {k}u)", self.taps(axis, k).0)
+            (0..self.phases(axis)).rev().fold(Expr::from(self.kernel[axis]), |other, k| {
+                phase.equals(k).select(self.taps(axis, k).0, other)
             })
         })
     }
 
-    /// Returns the WGSL position that is read, as i32, for a result position.
-    pub(super) fn source(&self, axis: usize, at: &str, tap: &str) -> String {
-        let (stride, dilation, pad) = (self.strides[axis], self.dilation[axis], self.pads[axis]);
-        if self.transposed {
-            let sum = format!("i32({at}) + {pad} - i32({tap}) * {dilation}");
-            if stride == 1 { sum } else { format!("({sum}) / {stride}") }
-        } else {
-            format!("i32({at}) * {stride} + i32({tap}) * {dilation} - {pad}")
+    /// Returns the position that is read, as i32, for a result position.
+    pub(super) fn source(&self, axis: usize, at: &Expr, tap: &Expr) -> Expr {
+        let [stride, dilation, pad] = [self.strides[axis], self.dilation[axis], self.pads[axis]].map(|v| v as i64);
+        match self.transposed {
+            true => (at.i32() + pad - tap.i32() * dilation) / stride,
+            false => at.i32() * stride + tap.i32() * dilation - pad,
         }
+    }
+
+    /// Returns where the weights of a tap begin.
+    pub(super) fn tap_offset(&self, r: &Expr, s: &Expr) -> Expr {
+        (r * self.kernel[1] + s) * (self.from_channels * self.to_channels / self.groups)
     }
 
     /// Returns the source column, relative to the strip's start, of a pixel under a tap.
@@ -91,26 +94,24 @@ impl Window {
         if self.transposed { pixel + self.pads[1] as i64 - tap } else { pixel * stride + tap - self.pads[1] as i64 }
     }
 
-    /// Returns statements for the rows of taps, from `first_r` to `end_r`, that lie inside the image; with
-    /// `by_lane` for the row of any lane.
-    pub(super) fn tap_rows(&self, by_lane: bool) -> String {
-        let (taps, from, pad, dilation) = (self.kernel[0], self.from[0], self.pads[0], self.dilation[0]);
+    /// Returns the first row of taps that lies inside the image for a result row, and the end; with `by_lane` of all lanes' rows.
+    pub(super) fn tap_rows(&self, k: &mut Kernel, row: &Expr, by_lane: bool) -> [Expr; 2] {
+        let [taps, from, pad, dilation] =
+            [self.kernel[0], self.from[0], self.pads[0], self.dilation[0]].map(|v| v as i64);
         if self.rows_inside() {
-            return format!("    let first_r = 0u;\n    let end_r = {taps}u;\n");
+            return [0u32.into(), Expr::from(self.kernel[0])];
         }
-        let (before, until) = if self.transposed {
-            (format!("i32(row) + {pad} - {from} + 1"), format!("i32(row) + {pad} + 1"))
-        } else {
-            let at = format!("{pad} - i32(row) * {}", self.strides[0]);
-            (at.clone(), format!("{at} + {from}"))
+        let before = match self.transposed {
+            true => row.i32() + (pad - from + 1),
+            false => row.i32() * -(self.strides[0] as i64) + pad,
         };
-        let taps_in = |rows: String| format!("(u32(max({rows}, 0)) + {}u) / {dilation}u", dilation - 1);
-        let [least, most] = if by_lane { ["subgroupMin", "subgroupMax"] } else { [""; 2] };
-        format!(
-            "    let first_r = {least}({});\n    let end_r = min({most}({}), {taps}u);\n",
-            taps_in(before),
-            taps_in(until)
-        )
+        let taps_in = |rows: Expr| (rows.max(0i32).u32() + (dilation - 1)) / dilation;
+        let [first, end] = [taps_in(before.clone()), taps_in(before + from)];
+        let of_lanes = |f: &str, value: Expr| if by_lane { Expr::call(f, Type::U32, [value]) } else { value };
+        [
+            k.let_("first_r", of_lanes("subgroupMin", first)),
+            k.let_("end_r", of_lanes("subgroupMax", end).min(taps)),
+        ]
     }
 
     /// Returns whether all taps of all rows lie inside the image.
@@ -121,14 +122,5 @@ impl Window {
         } else {
             self.pads[0] == 0 && (self.to[0] - 1) * self.strides[0] + last < self.from[0]
         }
-    }
-
-    pub(super) fn weights(&self) -> String {
-        let Window { kernel, from_channels, to_channels, groups, .. } = self;
-        format!(
-            "fn tap_offset(r: u32, s: u32) -> u32 {{ return (r * {}u + s) * {}u; }}\n",
-            kernel[1],
-            from_channels * to_channels / groups
-        )
     }
 }

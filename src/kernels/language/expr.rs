@@ -191,7 +191,8 @@ impl Expr {
         matches!(*self.node, Node::Name(_))
     }
 
-    fn known_bool(&self) -> Option<bool> {
+    /// Returns the value, if it is a condition that is known.
+    pub(super) fn known_bool(&self) -> Option<bool> {
         if let Node::Bool(value) = *self.node { Some(value) } else { None }
     }
 

@@ -314,8 +314,14 @@ impl Kernel {
 
     /// Writes what runs where `condition` holds.
     pub fn if_(&mut self, condition: impl Into<Expr>, body: impl FnOnce(&mut Kernel)) {
+        let condition = condition.into();
         let body = self.block(body);
-        self.body.push(Stmt::If(condition.into(), body));
+        match condition.known_bool() {
+            Some(true) => self.body.extend(body),
+            Some(false) => {}
+            None if body.is_empty() => {}
+            None => self.body.push(Stmt::If(condition, body)),
+        }
     }
 
     /// Writes a loop over `first..end` by `step`, whose body gets its variable.
