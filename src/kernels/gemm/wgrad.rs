@@ -229,7 +229,7 @@ impl Core<'_> {
         (r, row): (usize, &Expr),
         (image, columns): (&Expr, &[Expr]),
     ) -> Vec<Expr> {
-        let Filter { output: [p, q], kernel, pads, from_channels, .. } = *self.filter;
+        let Filter { input: [h, width], output: [p, q], kernel, pads, from_channels, .. } = *self.filter;
         let padded = pads != [0, 0] || p + kernel[0] > h + 1 || q + kernel[1] > width + 1;
         let y = k.let_(format!("y{r}"), ((row + &at.row0 + r).i32() - pads[0] as i64).u32());
         (at.window.iter().zip(columns).enumerate())
