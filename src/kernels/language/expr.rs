@@ -215,8 +215,8 @@ impl Expr {
     pub fn cast(&self, ty: Type) -> Expr {
         match (self.known(), ty.scalar) {
             _ if self.ty == ty => self.clone(),
-            (Some(value), Scalar::U32) if value >= 0 => Expr::int(value, ty),
-            (Some(value), Scalar::I32) => Expr::int(value, ty),
+            (Some(value), Scalar::U32) => Expr::int(i64::from(value as u32), ty),
+            (Some(value), Scalar::I32) => Expr::int(i64::from(value as i32), ty),
             _ => Expr::call(&ty.to_string(), ty, [self.clone()]),
         }
     }
