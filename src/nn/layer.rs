@@ -140,19 +140,22 @@ pub struct Scope<'a> {
 /// How deep layers may lie in layers, models among them: files nest three times as deep, and stacks end.
 const MAX_DEPTH: usize = 32;
 
-/// How a weight begins, what it costs, and what it may be: an initialiser alone, or all three.
+/// How a weight is initialised, regularised and constrained.
+///
+/// A reference to an initialiser converts into it.
 #[derive(Debug, Clone, Copy)]
-pub struct WeightOptions<'o>(&'o Initializer, Option<&'o Regularizer>, Option<&'o Constraint>);
+pub struct WeightOptions<'o> {
+    /// Gives the initial value.
+    pub initializer: &'o Initializer,
+    /// A penalty on the weight, added to the loss.
+    pub regularizer: Option<&'o Regularizer>,
+    /// What the weight is made to meet after each update.
+    pub constraint: Option<&'o Constraint>,
+}
 
 impl<'o> From<&'o Initializer> for WeightOptions<'o> {
     fn from(initializer: &'o Initializer) -> Self {
-        WeightOptions(initializer, None, None)
-    }
-}
-
-impl<'o> From<(&'o Initializer, &'o Option<Regularizer>, &'o Option<Constraint>)> for WeightOptions<'o> {
-    fn from((i, r, c): (&'o Initializer, &'o Option<Regularizer>, &'o Option<Constraint>)) -> Self {
-        WeightOptions(i, r.as_ref(), c.as_ref())
+        WeightOptions { initializer, regularizer: None, constraint: None }
     }
 }
 
@@ -218,7 +221,7 @@ impl<'a> Scope<'a> {
         shape: &[usize],
         options: impl Into<WeightOptions<'o>>,
     ) -> Result<Value, OpError> {
-        let WeightOptions(initializer, regularizer, constraint) = options.into();
+        let WeightOptions { initializer, regularizer, constraint } = options.into();
         let whole = Shape::fixed(shape);
         if shape.contains(&0) || !whole.is_countable() {
             let wanted = format!("`{name}` of extents from 1 up and at most 2³² − 1 elements");
@@ -242,6 +245,27 @@ impl<'a> Scope<'a> {
     /// Returns a weight of this layer that no optimiser changes.
     pub fn state(&mut self, name: &str, shape: &[usize], initializer: &Initializer) -> Value {
         self.add(name, shape, initializer, false, None)
+    }
+
+    /// Returns `x` plus a trainable `bias` along its last axis, or `x` without options.
+    pub fn bias(&mut self, x: Value, options: Option<WeightOptions>) -> Result<Value, OpError> {
+        let Some(options) = options else { return Ok(x) };
+        let bias = self.weight("bias", &[self.graph.shape(x).last()], options)?;
+        self.graph.add(x, bias)
+    }
+
+    /// Returns the factor `gamma` and the offset `beta` of a normalisation, constants without options.
+    pub(super) fn gamma_beta(
+        &mut self,
+        shape: &[usize],
+        gamma: Option<WeightOptions>,
+        beta: Option<WeightOptions>,
+    ) -> Result<[Value; 2], OpError> {
+        let mut weight = |name, options: Option<WeightOptions>, constant| match options {
+            Some(options) => self.weight(name, shape, options),
+            None => self.filled(shape, constant),
+        };
+        Ok([weight("gamma", gamma, 1.0)?, weight("beta", beta, 0.0)?])
     }
 
     /// Returns a tensor of one number, for a weight that an option leaves out.
@@ -291,16 +315,51 @@ impl<'a> Scope<'a> {
 /// files. The layer's file adds `new` and `call`, which builds it.
 ///
 /// An option is `set` (a method takes its type), `into` (a method takes what converts into it) or `new` (it has no
-/// method: the constructor takes it).
+/// method: the constructor takes it). Each of the `weights`, listed with its default initialiser, is three options, such
+/// as `kernel_initializer`, `kernel_regularizer` and `kernel_constraint`; the method `kernel` returns them together.
 macro_rules! layer {
-    ($(#[$meta:meta])* pub struct $Layer:ident as $kind:literal {
-        $($(#[$doc:meta])* $mode:ident $field:ident: $ty:ty = $default:expr,)*
-    }) => {
+    ($(#[$meta:meta])* pub struct $Layer:ident as $kind:literal { $($options:tt)* }
+     $(weights { $($weight:ident = $initial:expr),* })?) => {
+        layer! { @ [$(#[$meta])* $Layer $kind $($options)*] [] $($($weight = $initial,)*)? }
+    };
+    // The names of a weight's options: a macro cannot derive them from the weight's name.
+    (@kernel $($t:tt)*) => { layer! { @ (kernel kernel_initializer kernel_regularizer kernel_constraint) $($t)* } };
+    (@depthwise_kernel $($t:tt)*) => {
+        layer! { @ (depthwise_kernel depthwise_initializer depthwise_regularizer depthwise_constraint) $($t)* }
+    };
+    (@pointwise_kernel $($t:tt)*) => {
+        layer! { @ (pointwise_kernel pointwise_initializer pointwise_regularizer pointwise_constraint) $($t)* }
+    };
+    (@recurrent_kernel $($t:tt)*) => {
+        layer! { @ (recurrent_kernel recurrent_initializer recurrent_regularizer recurrent_constraint) $($t)* }
+    };
+    (@bias $($t:tt)*) => { layer! { @ (bias bias_initializer bias_regularizer bias_constraint) $($t)* } };
+    (@gamma $($t:tt)*) => { layer! { @ (gamma gamma_initializer gamma_regularizer gamma_constraint) $($t)* } };
+    (@beta $($t:tt)*) => { layer! { @ (beta beta_initializer beta_regularizer beta_constraint) $($t)* } };
+    (@alpha $($t:tt)*) => { layer! { @ (alpha alpha_initializer alpha_regularizer alpha_constraint) $($t)* } };
+    (@embeddings $($t:tt)*) => {
+        layer! { @ (embeddings embeddings_initializer embeddings_regularizer embeddings_constraint) $($t)* }
+    };
+    // Completes one weight after another.
+    (@ $layer:tt $known:tt $weight:ident = $initial:expr, $($rest:tt)*) => {
+        layer! { @$weight [$initial] $layer $known $($rest)* }
+    };
+    (@ ($($names:ident)*) [$initial:expr] $layer:tt [$($known:tt)*] $($rest:tt)*) => {
+        layer! { @ $layer [$($known)* $($names)* = $initial,] $($rest)* }
+    };
+    (@ [$(#[$meta:meta])* $Layer:ident $kind:literal
+        $($(#[$doc:meta])* $mode:ident $field:ident: $ty:ty = $default:expr,)*]
+       [$($weight:ident $initializer:ident $regularizer:ident $constraint:ident = $initial:expr,)*]) => {
         $(#[$meta])*
         #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct $Layer {
             $($field: $ty,)*
+            $(
+                $initializer: $crate::nn::Initializer,
+                $regularizer: Option<$crate::nn::Regularizer>,
+                $constraint: Option<$crate::nn::Constraint>,
+            )*
             #[serde(skip_serializing_if = "Option::is_none")]
             name: Option<String>,
             trainable: bool,
@@ -310,7 +369,13 @@ macro_rules! layer {
 
         impl Default for $Layer {
             fn default() -> Self {
-                $Layer { $($field: $default,)* name: None, trainable: true, input_shape: None }
+                $Layer {
+                    $($field: $default,)*
+                    $($initializer: $initial, $regularizer: None, $constraint: None,)*
+                    name: None,
+                    trainable: true,
+                    input_shape: None,
+                }
             }
         }
 
@@ -318,21 +383,43 @@ macro_rules! layer {
             /// The Keras class name.
             pub const KIND: &'static str = $kind;
 
-            $($crate::nn::layer::setter!($mode $(#[$doc])* $field: $ty);)*
+            $($crate::nn::layer::setter!($mode $(#[$doc])* $field: $ty = $default);)*
 
-            /// Returns the layer under this name instead of one made from its type.
+            $(
+                $crate::nn::layer::setter! {
+                    set #[doc = concat!("Sets how `", stringify!($weight), "` is initialised.")]
+                    $initializer: $crate::nn::Initializer = $initial
+                }
+                $crate::nn::layer::setter! {
+                    into #[doc = concat!("Adds a penalty on `", stringify!($weight), "` to the loss.")]
+                    $regularizer: Option<$crate::nn::Regularizer> = None
+                }
+                $crate::nn::layer::setter! {
+                    into #[doc = concat!("Constrains `", stringify!($weight), "` after each update.")]
+                    $constraint: Option<$crate::nn::Constraint> = None
+                }
+
+                fn $weight(&self) -> $crate::nn::WeightOptions<'_> {
+                    let (initializer, regularizer) = (&self.$initializer, self.$regularizer.as_ref());
+                    $crate::nn::WeightOptions { initializer, regularizer, constraint: self.$constraint.as_ref() }
+                }
+            )*
+
+            /// Names the layer; by default its name is made from its type.
             pub fn name(mut self, name: impl Into<String>) -> Self {
                 self.name = Some(name.into());
                 self
             }
 
-            /// Returns the layer with weights that an optimiser may change, or frozen.
+            /// Sets whether optimisers may change the layer's weights.
+            ///
+            /// Default: `true`.
             pub fn trainable(mut self, trainable: bool) -> Self {
                 self.trainable = trainable;
                 self
             }
 
-            /// Returns the layer with this shape of a sample, for the first layer of a `Sequential`.
+            /// Sets the shape of a sample, for the first layer of a [`Sequential`]($crate::nn::Sequential).
             pub fn input_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
                 self.input_shape = Some(shape.into());
                 self
@@ -374,18 +461,20 @@ macro_rules! layer {
 }
 pub(crate) use layer;
 
-/// Declares the method that sets an option.
+/// Declares the method that sets an option; the documentation states the default where it is given.
 macro_rules! setter {
-    (new $(#[$doc:meta])* $field:ident: $ty:ty) => {};
-    (set $(#[$doc:meta])* $field:ident: $ty:ty) => {
+    (new $(#[$doc:meta])* $field:ident: $ty:ty $(= $default:expr)?) => {};
+    (set $(#[$doc:meta])* $field:ident: $ty:ty $(= $default:expr)?) => {
         $(#[$doc])*
+        $(#[doc = concat!("\nDefault: `", stringify!($default), "`.")])?
         pub fn $field(mut self, $field: $ty) -> Self {
             self.$field = $field;
             self
         }
     };
-    (into $(#[$doc:meta])* $field:ident: $ty:ty) => {
+    (into $(#[$doc:meta])* $field:ident: $ty:ty $(= $default:expr)?) => {
         $(#[$doc])*
+        $(#[doc = concat!("\nDefault: `", stringify!($default), "`.")])?
         pub fn $field(mut self, $field: impl Into<$ty>) -> Self {
             self.$field = $field.into();
             self

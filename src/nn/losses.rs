@@ -141,7 +141,7 @@ macro_rules! losses {
                 Self::default()
             }
 
-            setter!(set $(#[$doc])* $option: $ty);
+            setter!(set $(#[$doc])* $option: $ty = $default);
         }
     };
 }

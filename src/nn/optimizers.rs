@@ -110,7 +110,7 @@ macro_rules! optimizer {
                 $Name { rate: Arc::new(rate), weight_decay: $decay, clip: Clip::None, $($option: $default,)* }
             }
 
-            $(setter!(set $(#[$doc])* $option: $ty);)*
+            $(setter!(set $(#[$doc])* $option: $ty = $default);)*
 
             setter!(set
                 /// Returns the optimiser that takes this part of each weight, times the rate, away before each step.

@@ -128,9 +128,9 @@ layer! {
     /// ```
     pub struct RandomFlip as "RandomFlip" {
         new mode: FlipMode = FlipMode::HorizontalAndVertical,
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
@@ -172,15 +172,15 @@ layer! {
     /// ```
     pub struct RandomRotation as "RandomRotation" {
         new factor: Factor = Factor::Within(0.1),
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with this outside of images.
+        /// Sets what lies outside an image.
         set fill_mode: FillMode = FillMode::Reflect,
-        /// Returns the layer with this number outside, for [`FillMode::Constant`].
+        /// Sets the value outside an image for [`FillMode::Constant`].
         set fill_value: f32 = 0.0,
-        /// Returns the layer with pixels made in this way.
+        /// Sets how pixels are interpolated.
         set interpolation: Interpolation = Interpolation::Bilinear,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
@@ -226,15 +226,15 @@ layer! {
     pub struct RandomTranslation as "RandomTranslation" {
         new height_factor: Factor = Factor::Within(0.1),
         new width_factor: Factor = Factor::Within(0.1),
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with this outside of images.
+        /// Sets what lies outside an image.
         set fill_mode: FillMode = FillMode::Reflect,
-        /// Returns the layer with this number outside, for [`FillMode::Constant`].
+        /// Sets the value outside an image for [`FillMode::Constant`].
         set fill_value: f32 = 0.0,
-        /// Returns the layer with pixels made in this way.
+        /// Sets how pixels are interpolated.
         set interpolation: Interpolation = Interpolation::Bilinear,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
@@ -272,17 +272,17 @@ layer! {
     /// ```
     pub struct RandomZoom as "RandomZoom" {
         new height_factor: Factor = Factor::Within(0.1),
-        /// Returns the layer with a factor of its own for the width, which keeps the aspect otherwise.
+        /// Sets a separate factor for the width; `None` keeps the aspect ratio.
         into width_factor: Option<Factor> = None,
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with this outside of images.
+        /// Sets what lies outside an image.
         set fill_mode: FillMode = FillMode::Reflect,
-        /// Returns the layer with this number outside, for [`FillMode::Constant`].
+        /// Sets the value outside an image for [`FillMode::Constant`].
         set fill_value: f32 = 0.0,
-        /// Returns the layer with pixels made in this way.
+        /// Sets how pixels are interpolated.
         set interpolation: Interpolation = Interpolation::Bilinear,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
@@ -347,9 +347,9 @@ layer! {
     pub struct RandomCrop as "RandomCrop" {
         new height: usize = 1,
         new width: usize = 1,
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
@@ -400,7 +400,7 @@ layer! {
     pub struct CenterCrop as "CenterCrop" {
         new height: usize = 1,
         new width: usize = 1,
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
     }
 }
@@ -436,11 +436,11 @@ layer! {
     /// ```
     pub struct RandomContrast as "RandomContrast" {
         new factor: Factor = Factor::Range([0.0, 0.1]),
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer for pixels from the first to the second number.
+        /// Sets the range of pixel values.
         set value_range: [f32; 2] = [0.0, 255.0],
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
@@ -484,11 +484,11 @@ layer! {
     /// ```
     pub struct RandomBrightness as "RandomBrightness" {
         new factor: Factor = Factor::Within(0.1),
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer for pixels from the first to the second number.
+        /// Sets the range of pixel values.
         set value_range: [f32; 2] = [0.0, 255.0],
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }

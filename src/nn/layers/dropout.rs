@@ -17,8 +17,8 @@ layer! {
     /// ```
     pub struct Dropout as "Dropout" {
         new rate: f32 = 0.5,
-        /// Returns the layer with one decision along the axes where this shape, the batch in front, has 1; `None` stands
-        /// for the input's own extent.
+        /// Sets the shape of the random mask, batch first: one decision is shared along an axis of 1, and `None` in
+        /// the shape is the input's extent. Without a shape every element has its own.
         into noise_shape: Option<Vec<Option<usize>>> = None,
     }
 }
@@ -92,7 +92,7 @@ layer! {
     /// ```
     pub struct SpatialDropout2D as "SpatialDropout2D" {
         new rate: f32 = 0.5,
-        /// Returns the layer for this order of axes.
+        /// Sets the order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
     }
 }

@@ -20,7 +20,7 @@ layer! {
 }
 
 impl GaussianNoise {
-    /// Returns the layer with noise of this deviation.
+    /// Returns a layer with noise of this standard deviation.
     pub fn new(stddev: f32) -> Self {
         GaussianNoise { stddev, ..Self::default() }
     }

@@ -10,9 +10,9 @@ macro_rules! pooling {
         layer! {
             $(#[$meta])*
             pub struct $Layer as $kind {
-                /// Returns the layer for this order of axes.
+                /// Sets the order of axes.
                 into data_format: DataFormat = DataFormat::ChannelsLast,
-                /// Returns the layer with the reduced axes kept, of extent 1, or not.
+                /// Sets whether the reduced axes are kept, of extent 1.
                 set keepdims: bool = false,
             }
         }

@@ -89,7 +89,7 @@ layer! {
 }
 
 impl CustomScaleLayer {
-    /// Returns the layer with this factor on the second tensor.
+    /// Returns a layer with this factor on the second tensor.
     pub fn new(scale: f32) -> Self {
         CustomScaleLayer { scale, ..Self::default() }
     }
@@ -114,13 +114,13 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct Concatenate as "Concatenate" {
-        /// Returns the layer for this axis, the batch being axis 0; negative ones count from the end.
+        /// Sets the axis, counted from the batch, axis 0, or from the end if negative.
         set axis: isize = -1,
     }
 }
 
 impl Concatenate {
-    /// Returns the layer for the last axis.
+    /// Returns a layer for the last axis.
     pub fn new() -> Self {
         Self::default()
     }

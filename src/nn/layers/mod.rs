@@ -9,7 +9,7 @@ pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
 pub(crate) use sizes::{groups, image};
 
 use super::{
-    Constraint, Initializer, Layer, Regularizer,
+    Initializer, Layer, Regularizer,
     args::{Finite, finite},
     layer::layer,
 };
@@ -70,11 +70,10 @@ layers! {
     wrappers::{Bidirectional, TimeDistributed},
 }
 
-// Initialisers, regularisers and constraints are checked with the weights that they are for.
+// Initialisers and regularisers are checked where they are used.
 finite!(
     Activation,
     Axis,
-    Constraint,
     DataFormat,
     Ends,
     FillMode,

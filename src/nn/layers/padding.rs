@@ -83,13 +83,13 @@ macro_rules! padding {
             $(#[$meta])*
             pub struct $Layer as $kind {
                 new $field: $Sides = $default,
-                /// Returns the layer for this order of axes.
+                /// Sets the order of axes.
                 into data_format: DataFormat = DataFormat::ChannelsLast,
             }
         }
 
         impl $Layer {
-            /// Returns the layer with so many at each side, or as listed.
+            /// Returns a layer with this number at each side, or as listed.
             pub fn new($field: impl Into<$Sides>) -> Self {
                 $Layer { $field: $field.into(), ..Self::default() }
             }

@@ -70,13 +70,13 @@ layer! {
     /// ```
     pub struct Rescaling as "Rescaling" {
         new scale: Numbers = Numbers::One(1.0),
-        /// Returns the layer with this offset.
+        /// Sets the offset.
         into offset: Numbers = Numbers::One(0.0),
     }
 }
 
 impl Rescaling {
-    /// Returns the layer with this factor.
+    /// Returns a layer with this factor.
     pub fn new(scale: impl Into<Numbers>) -> Self {
         Rescaling { scale: scale.into(), ..Self::default() }
     }
@@ -102,19 +102,19 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct Normalization as "Normalization" {
-        /// Returns the layer with a mean and a variance of its own along these axes, the last by default.
+        /// Sets the axes that have a mean and a variance for each index.
         into axis: Option<Axis> = Some(Axis::One(-1)),
-        /// Returns the layer with these means.
+        /// Sets the means; `None` reads them from weights.
         into mean: Option<Numbers> = None,
-        /// Returns the layer with these variances.
+        /// Sets the variances; `None` reads them from weights.
         into variance: Option<Numbers> = None,
-        /// Returns the layer that undoes the normalisation, or does it.
+        /// Sets whether the layer undoes the normalisation.
         set invert: bool = false,
     }
 }
 
 impl Normalization {
-    /// Returns the layer for the last axis. Without means and variances it takes them from weights.
+    /// Returns a layer for the last axis, which reads means and variances from weights unless they are given.
     pub fn new() -> Self {
         Self::default()
     }
@@ -133,7 +133,7 @@ impl Normalization {
         Ok(kept)
     }
 
-    /// Returns the layer with the means and variances of samples (n, …).
+    /// Sets mean and variance to those of samples (n, …).
     pub fn adapt(mut self, samples: &HostTensor) -> Result<Self, LayerError> {
         let (dims, values) = (samples.shape(), samples.to_f32());
         let kept = self.kept(dims.len()).map_err(|e| crate::nn::functional::error("normalization", &self, e))?;

@@ -19,7 +19,7 @@ layer! {
 }
 
 impl Reshape {
-    /// Returns the layer for this shape, without the batch.
+    /// Returns a layer with this output shape, without the batch.
     pub fn new(target_shape: impl Into<Vec<isize>>) -> Self {
         Reshape { target_shape: target_shape.into(), ..Self::default() }
     }
@@ -63,7 +63,7 @@ layer! {
 }
 
 impl Permute {
-    /// Returns the layer whose result's axis k is the input's axis `dims[k − 1]`.
+    /// Returns a layer whose output axis k is the input axis `dims[k − 1]`.
     pub fn new(dims: impl Into<Vec<usize>>) -> Self {
         Permute { dims: dims.into(), ..Self::default() }
     }
@@ -89,7 +89,7 @@ layer! {
 }
 
 impl RepeatVector {
-    /// Returns the layer that repeats `n` times.
+    /// Returns a layer that repeats its input `n` times.
     pub fn new(n: usize) -> Self {
         RepeatVector { n, ..Self::default() }
     }
@@ -119,7 +119,7 @@ layer! {
 }
 
 impl SoftmaxLayer {
-    /// Returns the layer for this axis, the batch being axis 0; negative ones count from the end.
+    /// Returns a layer for this axis, counted from the batch, axis 0, or from the end if negative.
     pub fn new(axis: isize) -> Self {
         SoftmaxLayer { axis, ..Self::default() }
     }

@@ -62,7 +62,7 @@ layer! {
 }
 
 impl TimeDistributed {
-    /// Returns the layer around another.
+    /// Returns a layer that applies another to each timestep.
     pub fn new(layer: impl IntoLayer) -> Self {
         TimeDistributed { layer: Inner(layer.into_layer()), ..Self::default() }
     }
@@ -111,13 +111,13 @@ layer! {
     pub struct Bidirectional as "Bidirectional" {
         new layer: Inner = nothing(),
         new backward_layer: Option<Inner> = None,
-        /// Returns the layer with its directions merged in this way, concatenated by default, or both as results.
+        /// Sets how the two directions are merged; `None` returns both. [`Bidirectional::new`] sets `Concat`.
         into merge_mode: Option<MergeMode> = None,
     }
 }
 
 impl Bidirectional {
-    /// Returns the layer around a recurrent layer.
+    /// Returns a layer that runs a recurrent layer in both directions.
     pub fn new(layer: impl IntoLayer) -> Self {
         let layer = Inner(layer.into_layer());
         let renamed = layer.changed(|config| {
@@ -129,7 +129,8 @@ impl Bidirectional {
         Bidirectional { layer, merge_mode: Some(MergeMode::Concat), ..Self::default() }
     }
 
-    /// Returns the layer with another one for the way back, which must have `go_backwards`.
+    /// Sets another layer for the backward direction, which must have `go_backwards`. By default it is a copy of the
+    /// first.
     pub fn backward_layer(mut self, layer: impl IntoLayer) -> Self {
         self.backward_layer = Some(Inner(layer.into_layer()));
         self
