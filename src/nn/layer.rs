@@ -6,7 +6,7 @@ use crate::{
 use std::any::Any;
 use std::{collections::HashMap, fmt, sync::Arc};
 
-/// A layer cannot be built on what comes before it.
+/// A layer cannot be built on its inputs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("layer `{layer}` ({kind}): wanted {wanted}, got {got}; {advice}")]
 pub struct LayerError {
@@ -22,12 +22,12 @@ pub struct LayerError {
     pub advice: String,
 }
 
-/// Whether a graph is built for training or for use.
+/// Whether a graph is built for training or for inference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Dropout drops, batch normalisation uses the batch's statistics.
+    /// Dropout is active; batch normalisation uses the batch's statistics.
     Training,
-    /// Dropout passes, batch normalisation uses the moving statistics.
+    /// Dropout does nothing; batch normalisation uses the moving statistics.
     Inference,
 }
 
@@ -46,17 +46,17 @@ pub trait Layer: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Returns the shape of a sample where the layer is the first of a [`Sequential`](crate::nn::Sequential).
+    /// Returns the shape of a sample, for the first layer of a [`Sequential`](crate::nn::Sequential).
     fn input_shape(&self) -> Option<&[usize]> {
         None
     }
 
-    /// Returns the options as Keras's `get_config` has them, or `Null` for a layer that no file can describe.
+    /// Returns the options as Keras's `get_config` does, or `Null` for a layer that cannot be written to a file.
     fn config(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 
-    /// Returns the layer where it is a [`Model`](super::Model), else `None`.
+    /// Returns the layer if it is a [`Model`](super::Model).
     fn nested(&self) -> Option<&dyn Any> {
         None
     }
@@ -65,8 +65,8 @@ pub trait Layer: fmt::Debug + Send + Sync {
     fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError>;
 }
 
-/// What can be put into a model as a layer: a layer, an activation, or a shared layer by `&Arc<dyn Layer>`, whose
-/// weights all its places have in common.
+/// What a model accepts as a layer: a layer, an activation, or a shared layer by `&Arc<dyn Layer>`, all of whose uses
+/// share its weights.
 pub trait IntoLayer {
     /// Returns the layer.
     fn into_layer(self) -> Arc<dyn Layer>;
@@ -97,22 +97,22 @@ pub struct Weight {
     pub name: String,
     /// Its extents.
     pub shape: Vec<usize>,
-    /// Its first value.
+    /// Its initial value.
     pub initial: Initializer,
-    /// Whether an optimiser changes it.
+    /// Whether an optimiser updates it.
     pub trainable: bool,
-    /// What it is made to be after each change.
+    /// The constraint applied after each update.
     pub constraint: Option<Constraint>,
-    /// Where it stands in the graph.
+    /// Its value in the graph.
     pub value: Value,
 }
 
-/// What layers have made so far, all together.
+/// What all layers built so far have added.
 #[derive(Debug, Default)]
 pub(super) struct Built {
     pub weights: Vec<Weight>,
-    /// Places of the weights by name.
-    places: HashMap<String, usize>,
+    /// Indices of the weights by name.
+    by_name: HashMap<String, usize>,
     pub penalties: Vec<Value>,
     pub layers: Vec<(String, Value)>,
     logits: HashMap<Value, Value>,
@@ -124,7 +124,7 @@ impl Built {
     }
 }
 
-/// Where a layer builds itself: the graph, the layer's name, and the model's weights so far.
+/// The context that a layer is built in: the graph, the layer's name, and the model's weights so far.
 #[derive(Debug)]
 pub struct Scope<'a> {
     /// The graph under construction.
@@ -137,7 +137,7 @@ pub struct Scope<'a> {
     built: &'a mut Built,
 }
 
-/// How deep layers may lie in layers, models among them: files nest three times as deep, and stacks end.
+/// The maximum depth of layers in layers, models among them: files nest three times as deep, and the stack is finite.
 const MAX_DEPTH: usize = 32;
 
 /// How a weight is initialised, regularised and constrained.
@@ -149,7 +149,7 @@ pub struct WeightOptions<'o> {
     pub initializer: &'o Initializer,
     /// A penalty on the weight, added to the loss.
     pub regularizer: Option<&'o Regularizer>,
-    /// What the weight is made to meet after each update.
+    /// The constraint applied after each update.
     pub constraint: Option<&'o Constraint>,
 }
 
@@ -164,7 +164,7 @@ impl<'a> Scope<'a> {
         Scope { graph, mode, path: String::new(), depth: 0, trainable: true, built }
     }
 
-    /// Returns the name of the layer under construction, with those of the models around it in front.
+    /// Returns the path of the layer under construction: the names of the models around it and its own.
     pub fn layer(&self) -> &str {
         &self.path
     }
@@ -174,12 +174,12 @@ impl<'a> Scope<'a> {
         self.trainable
     }
 
-    /// Returns what a layer inside this one makes of these inputs, under the name `name`.
+    /// Builds a layer inside this one on these inputs, under the name `name`, and returns its outputs.
     pub fn child(&mut self, name: &str, layer: &dyn Layer, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        self.place(name, layer, layer.trainable(), inputs)
+        self.build_layer(name, layer, layer.trainable(), inputs)
     }
 
-    pub(super) fn place(
+    pub(super) fn build_layer(
         &mut self,
         name: &str,
         layer: &dyn Layer,
@@ -189,8 +189,8 @@ impl<'a> Scope<'a> {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) };
         let (mode, depth, trainable) = (self.mode, self.depth + 1, self.trainable && trainable);
         if depth > MAX_DEPTH {
-            let wanted = format!("layers at most {MAX_DEPTH} deep in each other");
-            return Err(OpError::new(layer.kind(), wanted, "more", "put layers behind each other"));
+            let wanted = format!("layers nested at most {MAX_DEPTH} deep");
+            return Err(OpError::new(layer.kind(), wanted, "more", "apply layers one after another instead"));
         }
         let built = &mut *self.built;
         let outputs = self.graph.scoped(name, |graph| {
@@ -205,8 +205,8 @@ impl<'a> Scope<'a> {
             false => e,
         })?;
         if let Some(empty) = outputs.iter().map(|&v| self.graph.shape(v)).find(|s| s.dims().contains(&0)) {
-            let advice = "let the layer's sizes be at least 1";
-            return Err(OpError::new(layer.kind(), "a result of extents from 1 up", empty, advice));
+            let advice = "give the layer sizes of at least 1";
+            return Err(OpError::new(layer.kind(), "an output with extents of at least 1", empty, advice));
         }
         if let Some(&first) = outputs.first() {
             self.built.layers.push((path, first));
@@ -224,8 +224,8 @@ impl<'a> Scope<'a> {
         let WeightOptions { initializer, regularizer, constraint } = options.into();
         let whole = Shape::fixed(shape);
         if shape.contains(&0) || !whole.is_countable() {
-            let wanted = format!("`{name}` of extents from 1 up and at most 2³² − 1 elements");
-            return Err(OpError::new("weight", wanted, whole, "choose other sizes of the layer"));
+            let wanted = format!("`{name}` with extents of at least 1 and at most 2³² − 1 elements");
+            return Err(OpError::new("weight", wanted, whole, "choose other sizes for the layer"));
         }
         if let Some(axis) = constraint.and_then(|c| c.axes().iter().find(|&&axis| axis >= shape.len())) {
             let wanted = format!("a constraint along axes from 0 to {} of `{name}` {whole}", shape.len().max(1) - 1);
@@ -242,7 +242,7 @@ impl<'a> Scope<'a> {
         Ok(value)
     }
 
-    /// Returns a weight of this layer that no optimiser changes.
+    /// Returns a tensor of this layer that no optimiser updates, such as a moving mean.
     pub fn state(&mut self, name: &str, shape: &[usize], initializer: &Initializer) -> Value {
         self.add(name, shape, initializer, false, None)
     }
@@ -268,13 +268,13 @@ impl<'a> Scope<'a> {
         Ok([weight("gamma", gamma, 1.0)?, weight("beta", beta, 0.0)?])
     }
 
-    /// Returns a tensor of one number, for a weight that an option leaves out.
+    /// Returns a constant tensor, for a weight that an option omits.
     pub fn filled(&mut self, shape: &[usize], value: f32) -> Result<Value, OpError> {
         let number = self.graph.constant(value)?;
         self.graph.expand(number, &Shape::fixed(shape))
     }
 
-    /// A layer that is used a second time finds the weights of the first.
+    /// A second use of a layer finds the weights of the first.
     fn add(
         &mut self,
         name: &str,
@@ -284,18 +284,18 @@ impl<'a> Scope<'a> {
         constraint: Option<&Constraint>,
     ) -> Value {
         let name = if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) };
-        if let Some(&place) = self.built.places.get(&name) {
-            return self.built.weights[place].value;
+        if let Some(&index) = self.built.by_name.get(&name) {
+            return self.built.weights[index].value;
         }
         let ty = TensorType::f32(Shape::fixed(shape));
         let value = self.graph.state(&name, ty, Some(Arc::new(initial.clone())));
         let (shape, initial, constraint) = (shape.to_vec(), initial.clone(), constraint.cloned());
-        self.built.places.insert(name.clone(), self.built.weights.len());
+        self.built.by_name.insert(name.clone(), self.built.weights.len());
         self.built.weights.push(Weight { name, shape, initial, trainable, constraint, value });
         value
     }
 
-    /// Adds what a regulariser of the layer's output asks to the loss: the mean over the batch.
+    /// Adds the penalty of an activity regulariser to the loss, as the mean over the batch.
     pub fn activity(&mut self, regularizer: &Option<Regularizer>, output: Value) -> Result<(), OpError> {
         if let Some(regularizer) = regularizer {
             check_numbers(regularizer.numbers())?;
@@ -305,7 +305,7 @@ impl<'a> Scope<'a> {
         Ok(())
     }
 
-    /// Says that `probabilities` is the softmax of `logits`, so that a loss can use the stable form.
+    /// Records that `probabilities` is the softmax of `logits`, so that a loss can use the stable form.
     pub fn softmax_of(&mut self, probabilities: Value, logits: Value) {
         self.built.logits.insert(probabilities, logits);
     }
@@ -461,7 +461,7 @@ macro_rules! layer {
 }
 pub(crate) use layer;
 
-/// Declares the method that sets an option; the documentation states the default where it is given.
+/// Declares the method that sets an option; the documentation states the default if given.
 macro_rules! setter {
     (new $(#[$doc:meta])* $field:ident: $ty:ty $(= $default:expr)?) => {};
     (set $(#[$doc:meta])* $field:ident: $ty:ty $(= $default:expr)?) => {

@@ -14,7 +14,7 @@ const MAPPED: u8 = 0;
 const PENDING: u8 = 1;
 const FAILED: u8 = 2;
 
-/// Buffers through which steps get their data, used in turn so that several steps can be under way.
+/// Staging buffers for the data of steps, used in rotation so that several steps can be in flight.
 pub(super) struct Ring {
     slots: Vec<Slot>,
     next: usize,
@@ -40,8 +40,8 @@ impl Ring {
         Ok(Ring { slots, next: 0 })
     }
 
-    /// Writes `parts` at their offsets into the next free buffer and unmaps it; blocks only while all are in use.
-    pub fn write(&mut self, gpu: &Gpu, timeout: Duration, parts: &[(u64, &[u8])]) -> Result<()> {
+    /// Writes `pieces` at their offsets into the next free buffer and unmaps it; blocks only while all are in use.
+    pub fn write(&mut self, gpu: &Gpu, timeout: Duration, pieces: &[(u64, &[u8])]) -> Result<()> {
         let slot = &self.slots[self.next];
         if slot.state.load(Ordering::Acquire) == PENDING {
             let ready = || (slot.state.load(Ordering::Acquire) != PENDING).then_some(());
@@ -52,7 +52,7 @@ impl Ring {
         }
         let refused = |e: wgpu::MapRangeError| gpu.cause(RuntimeError::Validation { message: e.to_string() });
         let mut view = slot.buffer.raw.get_mapped_range_mut(..).map_err(refused)?;
-        for &(offset, bytes) in parts {
+        for &(offset, bytes) in pieces {
             view.slice(offset as usize..offset as usize + bytes.len()).copy_from_slice(bytes);
         }
         drop(view);
@@ -64,7 +64,7 @@ impl Ring {
         &self.slots[self.next].buffer.raw
     }
 
-    /// Asks for the buffer last written to be mapped again once the submission that copies from it is done.
+    /// Requests that the buffer last written be mapped again once the submission that copies from it is done.
     pub fn recycle(&mut self, gpu: &Gpu, submission: wgpu::SubmissionIndex) -> Result<()> {
         let slot = &mut self.slots[self.next];
         slot.submission = Some(submission);

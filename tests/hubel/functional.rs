@@ -151,7 +151,7 @@ fn a_model_of_two_outputs_is_not_trained_by_one_loss_nor_one_of_two_inputs() {
     assert!(error.to_string().contains("one input, this one has 2"), "{error}");
 }
 
-/// Returns what a layer makes of ones in training, by definition.
+/// Returns a layer's output on ones in training, on the reference.
 fn trained(layer: impl IntoLayer, shape: &[usize]) -> Vec<f64> {
     let model = Sequential::new(&shape[1..]).add(layer).build().expect("a model");
     let mut g = Graph::new();
@@ -218,7 +218,7 @@ fn a_chain_of_100_000_layers_is_built_planned_written_and_dropped() {
     drop((model, again, sum));
 }
 
-/// Returns a model of so many residual blocks, three layers each.
+/// Returns a model of `blocks` residual blocks, three layers each.
 fn residual_chain(blocks: usize) -> Model {
     let x = Input::new([4]);
     let block = |y: Tensor, _| add(&[y.apply(Dense::new(4)).unwrap(), y]).unwrap().apply(Relu).unwrap();

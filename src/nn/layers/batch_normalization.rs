@@ -44,7 +44,7 @@ impl BatchNormalization {
         Number::new(Self::KIND, "momentum", self.momentum, Bounds::Share).check()?;
         let at = axis(self.axis, rank).filter(|&a| a > 0).ok_or_else(|| {
             let wanted = format!("an axis from 1 to {}", rank - 1);
-            OpError::new("batch_norm", wanted, self.axis, "channels stand in one of the sample's axes")
+            OpError::new("batch_norm", wanted, self.axis, "channels are one of the sample's axes")
         })?;
         let mut order: Vec<usize> = (0..rank).filter(|&a| a != at).collect();
         order.push(at);

@@ -6,7 +6,7 @@ use crate::{
 };
 
 layer! {
-    /// Convolution of each channel alone (Keras `DepthwiseConv2D`): kernel (kh, kw, in, multiplier).
+    /// Convolution of each channel on its own (Keras `DepthwiseConv2D`): kernel (kh, kw, in, multiplier).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -36,7 +36,7 @@ layer! {
 }
 
 impl DepthwiseConv2D {
-    /// Returns a layer of kernels of `kernel_size` × `kernel_size` taps, or of (height, width) taps.
+    /// Returns a layer with kernels of `kernel_size` × `kernel_size` taps, or of (height, width) taps.
     pub fn new(kernel_size: impl Into<Pair>) -> Self {
         DepthwiseConv2D { kernel_size: kernel_size.into(), ..Self::default() }
     }
@@ -67,7 +67,7 @@ pub(super) fn kernel_shape(size: Pair, channels: usize, multiplier: usize) -> [u
     [size.0[0], size.0[1], channels, multiplier]
 }
 
-/// Returns the convolution with a kernel (kh, kw, in, multiplier): grouped, its two last axes as one.
+/// Returns the convolution with a kernel (kh, kw, in, multiplier): a grouped one with the last two axes merged.
 pub(super) fn depthwise(scope: &mut Scope, x: Value, kernel: Value, options: Conv2dOptions) -> Result<Value, OpError> {
     let &[kh, kw, channels, multiplier] = scope.graph.shape(kernel).dims() else {
         let got = scope.graph.shape(kernel).clone();

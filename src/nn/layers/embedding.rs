@@ -5,9 +5,9 @@ use crate::{
 };
 
 layer! {
-    /// Rows of a learned table for whole numbers (Keras `Embedding`): (N, length) → (N, length, output_dim).
+    /// Looks up rows of a learned table by integers (Keras `Embedding`): (N, length) → (N, length, output_dim).
     ///
-    /// Numbers outside `0..input_dim` give zeros.
+    /// Integers outside `0..input_dim` give zeros.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};

@@ -5,7 +5,7 @@ use crate::{
 };
 
 layer! {
-    /// Puts all axes of a sample into one (Keras `Flatten`), row-major over (H, W, C).
+    /// Merges all axes of a sample (Keras `Flatten`), row-major over (H, W, C).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};

@@ -4,7 +4,7 @@ use crate::{
     nn::Scope,
 };
 
-/// Declares a layer that reduces all places of images or sequences.
+/// Declares a layer that reduces all positions of images or sequences.
 macro_rules! pooling {
     ($($(#[$meta:meta])* $Layer:ident $kind:literal $reduce:ident $rank:literal;)*) => {$(
         layer! {

@@ -38,7 +38,7 @@ impl GroupNormalization {
         let rank = scope.graph.shape(inputs[0]).rank();
         let at = axis(self.axis, rank).filter(|&a| a > 0).ok_or_else(|| {
             let wanted = format!("an axis from 1 to {}", rank - 1);
-            OpError::new("group_normalization", wanted, self.axis, "channels stand in one of the sample's axes")
+            OpError::new("group_normalization", wanted, self.axis, "channels are one of the sample's axes")
         })?;
         let mut order: Vec<usize> = (0..rank).filter(|&a| a != at).collect();
         order.push(at);

@@ -27,7 +27,7 @@ layer! {
 }
 
 impl LocalResponseNormalization {
-    /// Returns a layer that sums over so many channels.
+    /// Returns a layer that sums over `size` channels.
     pub fn new(size: usize) -> Self {
         LocalResponseNormalization { size, ..Self::default() }
     }

@@ -22,7 +22,7 @@ macro_rules! pooling {
         }
 
         impl $Layer {
-            /// Returns a layer with windows of `pool_size` places.
+            /// Returns a layer with windows of `pool_size` timesteps.
             pub fn new(pool_size: usize) -> Self {
                 $Layer { pool_size: Single(pool_size), ..Self::default() }
             }

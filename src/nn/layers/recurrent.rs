@@ -86,7 +86,7 @@ recurrent! {
     /// Long short-term memory (Hochreiter and Schmidhuber 1997; Keras `LSTM`), gates in the order i, f, c, o, over
     /// sequences (N, T, features).
     ///
-    /// Further inputs are the first states h and c (N, units); with `return_state` the last ones are further results.
+    /// Further inputs are the initial states h and c (N, units); with `return_state` the last ones are further outputs.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -154,7 +154,7 @@ struct Run<'o> {
     backwards: bool,
 }
 
-/// Returns what a cell calls an activation, or an error where it has none.
+/// Returns the cell's form of an activation, or an error if it has none.
 fn function(cell: &str, activation: Activation) -> Result<CellActivation, OpError> {
     Ok(match activation {
         Activation::Linear => CellActivation::Linear,
@@ -215,8 +215,8 @@ impl Run<'_> {
             0 => {}
             n if n == cell.states() => operands.push(scope.graph.concat(&inputs[1..], 1)?),
             n => {
-                let wanted = format!("a sequence and {} first states, or none", cell.states());
-                return Err(OpError::new(self.cell, wanted, format!("{n} states"), "pass all states (N, units)"));
+                let wanted = format!("a sequence, alone or with {} initial states", cell.states());
+                return Err(OpError::new(self.cell, wanted, format!("{n} of them"), "pass all states (N, units)"));
             }
         }
         let outputs = scope.graph.apply(Recurrent { cell }, &operands)?;
@@ -235,7 +235,7 @@ impl Run<'_> {
     }
 }
 
-/// Ones for the second of four gates, for the others what another initialiser gives (Jozefowicz et al. 2015).
+/// Ones for the second of four gates, values of another initialiser for the others (Jozefowicz et al. 2015).
 #[derive(Debug)]
 struct Forget(Initializer);
 

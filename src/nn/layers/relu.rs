@@ -5,7 +5,7 @@ use crate::{
 };
 
 layer! {
-    /// Rectifier with options (Keras `ReLU`): `max_value` from there on, x from `threshold` on, else
+    /// Rectifier with options (Keras `ReLU`): `max_value` for x ≥ `max_value`, x for x ≥ `threshold`, else
     /// `negative_slope` · (x − `threshold`).
     ///
     /// ```
@@ -56,7 +56,7 @@ impl ReLU {
 }
 
 layer! {
-    /// x, or a small share of it below 0 (Keras `LeakyReLU`; Maas et al. 2013).
+    /// x, or `negative_slope` · x below 0 (Keras `LeakyReLU`; Maas et al. 2013).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -106,8 +106,8 @@ impl ELU {
 }
 
 layer! {
-    /// x, or a learned share of it below 0 (Keras `PReLU`; He et al. 2015), one for each element of a sample unless
-    /// axes share.
+    /// x, or `alpha` · x below 0 (Keras `PReLU`; He et al. 2015), with a learned `alpha` for each element of a sample
+    /// unless axes share it.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};

@@ -5,7 +5,7 @@ use crate::{
 };
 
 layer! {
-    /// A sample under another shape (Keras `Reshape`); one extent may be −1 and follows from the others.
+    /// Reshapes samples (Keras `Reshape`); one extent may be −1 and follows from the others.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -40,7 +40,7 @@ impl Reshape {
         });
         let known = fits.ok_or_else(|| {
             let (wanted, got) = (format!("a shape of {elements} elements"), format!("{:?}", self.target_shape));
-            OpError::new("reshape", wanted, got, "let the extents multiply to the sample's; one of them may be -1")
+            OpError::new("reshape", wanted, got, "choose extents whose product is the sample's; one of them may be -1")
         })?;
         let rest = elements / known.max(1);
         let dims: Vec<usize> = self.target_shape.iter().map(|&d| usize::try_from(d).unwrap_or(rest)).collect();
@@ -49,7 +49,7 @@ impl Reshape {
 }
 
 layer! {
-    /// A sample's axes in another order (Keras `Permute`), counted from 1.
+    /// Permutes a sample's axes (Keras `Permute`), counted from 1.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -75,7 +75,7 @@ impl Permute {
 }
 
 layer! {
-    /// Each sample repeated to a sequence (Keras `RepeatVector`).
+    /// Repeats each sample to a sequence (Keras `RepeatVector`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};

@@ -6,7 +6,7 @@ use crate::{
 };
 
 layer! {
-    /// Images enlarged by whole numbers (Keras `UpSampling2D`), pixels repeated or between their neighbours.
+    /// Enlarges images by integer factors (Keras `UpSampling2D`), by repeating or interpolating pixels.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -40,7 +40,7 @@ impl UpSampling2D {
 }
 
 layer! {
-    /// Sequences with each place repeated (Keras `UpSampling1D`).
+    /// Repeats each timestep of a sequence (Keras `UpSampling1D`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -66,7 +66,7 @@ impl UpSampling1D {
     }
 }
 
-/// Returns the rows and columns of the largest part in the middle of images that has the proportions of `size`.
+/// Returns the rows and columns of the largest central part of images with the aspect ratio of `size`.
 pub(super) fn of_aspect([h, w]: [usize; 2], size: [usize; 2]) -> [Part; 2] {
     let rows = (w.saturating_mul(size[0]) / size[1].max(1)).min(h).max(1);
     let columns = (h.saturating_mul(size[1]) / size[0].max(1)).min(w).max(1);
@@ -74,7 +74,7 @@ pub(super) fn of_aspect([h, w]: [usize; 2], size: [usize; 2]) -> [Part; 2] {
 }
 
 layer! {
-    /// Images in another size (Keras `Resizing`), with half-pixel centres and no smoothing.
+    /// Resizes images (Keras `Resizing`), with half-pixel centres and no antialiasing.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};

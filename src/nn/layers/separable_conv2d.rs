@@ -10,8 +10,8 @@ use crate::{
 };
 
 layer! {
-    /// Convolution of each channel alone, then a 1×1 convolution (Keras `SeparableConv2D`): depthwise kernel
-    /// (kh, kw, in, multiplier), pointwise kernel (1, 1, in · multiplier, out), one bias.
+    /// Depthwise convolution, then a 1×1 convolution (Keras `SeparableConv2D`): depthwise kernel (kh, kw, in,
+    /// multiplier), pointwise kernel (1, 1, in · multiplier, out), one bias.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -30,7 +30,7 @@ layer! {
         into data_format: DataFormat = DataFormat::ChannelsLast,
         /// Sets the distance between the kernel's taps.
         into dilation_rate: Pair = Pair([1, 1]),
-        /// Sets the number of channels that the depthwise convolution makes of each.
+        /// Sets the number of channels that the depthwise convolution computes from each.
         set depth_multiplier: usize = 1,
         /// Sets the activation, applied after the bias.
         set activation: Activation = Activation::Linear,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// The state with the number of samples, the sum of their losses, and the sums of metrics that are one number.
 const METRICS: &str = CHECKPOINT_SUMS;
 
-/// A metric of one output, and where its sums are.
+/// A metric of one output, and the slot of its sums.
 pub(crate) struct MetricSlot {
     /// Its name in a history.
     pub name: String,
@@ -24,14 +24,14 @@ pub(crate) struct MetricSlot {
 }
 
 enum Sums {
-    /// One number, which the loss's kernel adds up too.
+    /// One number, summed by the loss's kernel.
     WithLoss,
     /// `len` numbers in a state of their own.
     Own { state: String, len: usize },
 }
 
 impl MetricSlot {
-    /// Returns the slots of all metrics, whose shapes come from a graph built for that alone.
+    /// Returns the slots of all metrics, whose shapes come from a graph built only for this.
     pub fn all(model: &Model, config: &Compile) -> Result<Vec<Self>, Error> {
         let mut g = Graph::new();
         let mut pairs = Vec::new();
@@ -99,7 +99,7 @@ pub(super) fn build(
     Ok(())
 }
 
-/// Returns sums added to a state in place; where [`Accumulate::KEEP`] is 0, the state restarts from 0.
+/// Returns sums added to a state in place; if [`Accumulate::KEEP`] is 0, the state restarts from 0.
 pub(super) fn accumulated(g: &mut Graph, state: Value, sums: Value) -> Result<Value, OpError> {
     let instrs = vec![
         Instr { f: elementary("where_positive")?, args: vec![Arg::Input(0), Arg::Scalar(Accumulate::KEEP)] },

@@ -26,7 +26,7 @@ use crate::{
     tensor::HostTensor,
 };
 
-/// What the graph of a step is built from.
+/// The inputs to building the graph of a step.
 pub(crate) struct StepSpec<'a> {
     pub model: &'a Model,
     pub config: &'a Compile,

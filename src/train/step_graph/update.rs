@@ -9,7 +9,7 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Where weights and moments are in device memory.
+/// The layouts of weights and moments in device memory.
 pub(crate) struct StateLayouts<'a> {
     pub params: &'a Layout,
     pub moments: Option<&'a Layout>,
@@ -46,8 +46,8 @@ pub(super) fn build(
     Ok(())
 }
 
-/// Splits weights into runs that are contiguous in device memory, moments too, and share one factor of the learning rate,
-/// so that one kernel updates a run.
+/// Splits weights into runs that are contiguous in device memory, moments too, and share one factor of the learning
+/// rate, so that one kernel updates a run.
 fn contiguous_runs(config: &Compile, layouts: &StateLayouts, weights: &[&Weight]) -> Vec<(Range<usize>, f32)> {
     let slots = config.optimizer.slots();
     let mut runs: Vec<(Range<usize>, f32)> = Vec::new();
