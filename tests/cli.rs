@@ -145,7 +145,7 @@ fn a_path_that_is_no_utf_8_is_refused_before_anything_is_written() {
         .arg(&out)
         .output()
         .expect("the command runs");
-    assert!(run.status.code() == Some(2) && text(&run.stderr).contains("no UTF-8"), "{}", text(&run.stderr));
+    assert!(run.status.code() == Some(2) && text(&run.stderr).contains("not UTF-8"), "{}", text(&run.stderr));
     assert!(!out.exists());
 }
 
@@ -215,7 +215,7 @@ fn refusals_say_what_to_do() {
         (&["predict", "lenet5", "nothing.png"], "nothing.png"),
         (&["run", "lenet5", "--input", "nothing.npy", "--output", "out"], "nothing.npy"),
         (&["summary", "vgg16", "--input-shape", "8,8,3"], "at least 32×32"),
-        (&["fetch", "lenet5"], "there are VGG16"),
+        (&["fetch", "lenet5"], "choose one of VGG16"),
         (&["convert", DIGIT, "x.safetensors"], "safetensors, .npz"),
         (&["plan", "lenet5", "--weights", DIGIT], "wanted safetensors"),
     ] {

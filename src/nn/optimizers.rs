@@ -9,10 +9,10 @@ use std::{fmt, sync::Arc};
 
 /// A rule that changes weights by their gradients.
 pub trait Optimizer: fmt::Debug + Send + Sync {
-    /// Returns the names of the slots: tensors kept for each weight.
-    fn slots(&self) -> Vec<&'static str>;
+    /// Returns the names of its moments: the tensors kept for each weight.
+    fn moments(&self) -> Vec<&'static str>;
 
-    /// Returns the initial values of the slots.
+    /// Returns the initial values of the moments.
     fn initial(&self) -> f32 {
         0.0
     }
@@ -25,13 +25,13 @@ pub trait Optimizer: fmt::Debug + Send + Sync {
     /// Appends one update of some weights, at `factor` times the learning rate, and returns the new value of each
     /// state.
     ///
-    /// `slots[s][i]` is the tensor of slot `s` for weight `i`.
+    /// `moments[s][i]` is the tensor of moment `s` for weight `i`.
     fn build(
         &self,
         g: &mut Graph,
         weights: &[Value],
         gradients: &[Value],
-        slots: &[Vec<Value>],
+        moments: &[Vec<Value>],
         factor: f32,
     ) -> Result<Vec<(Value, Value)>, OpError>;
 
@@ -87,15 +87,15 @@ impl Clip {
 }
 
 /// Declares optimisers of one rule: their names with the default weight decay of each; the options with their defaults
-/// and the bounds of numbers; the initial value of the slots; the rule; the names of the slots.
+/// and the bounds of numbers; the initial value of the moments; the rule; the names of the moments.
 macro_rules! optimizer {
     ($($(#[$meta:meta])* $Name:ident decay $decay:literal,)+ =
-     $options:tt initial $initial:expr, |$this:ident| $rule:expr, $slots:expr) => {
-        $(optimizer! { @one $(#[$meta])* $Name $decay, $options $initial, $this $rule, $slots })+
+     $options:tt initial $initial:expr, |$this:ident| $rule:expr, $moments:expr) => {
+        $(optimizer! { @one $(#[$meta])* $Name $decay, $options $initial, $this $rule, $moments })+
     };
     (@one $(#[$meta:meta])* $Name:ident $decay:literal,
      { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr $(, $bounds:ident)?;)* }
-     $initial:expr, $this:ident $rule:expr, $slots:expr) => {
+     $initial:expr, $this:ident $rule:expr, $moments:expr) => {
         $(#[$meta])*
         #[derive(Debug, Clone)]
         pub struct $Name {
@@ -141,10 +141,10 @@ macro_rules! optimizer {
         }
 
         impl Optimizer for $Name {
-            fn slots(&self) -> Vec<&'static str> {
+            fn moments(&self) -> Vec<&'static str> {
                 #[allow(unused_variables, reason = "not every expression that the macro takes uses it")]
                 let $this = self;
-                $slots
+                $moments
             }
 
             fn initial(&self) -> f32 {
@@ -162,13 +162,13 @@ macro_rules! optimizer {
                 g: &mut Graph,
                 weights: &[Value],
                 gradients: &[Value],
-                slots: &[Vec<Value>],
+                moments: &[Vec<Value>],
                 factor: f32,
             ) -> Result<Vec<(Value, Value)>, OpError> {
                 let op = ops::Optimizer { rule: self.rule(), weight_decay: self.weight_decay, factor };
-                let moments: Vec<&[Value]> = slots.iter().map(Vec::as_slice).collect();
-                let new = g.optimize(op, weights, gradients, &moments)?;
-                Ok(weights.iter().chain(slots.iter().flatten()).copied().zip(new).collect())
+                let by_moment: Vec<&[Value]> = moments.iter().map(Vec::as_slice).collect();
+                let new = g.optimize(op, weights, gradients, &by_moment)?;
+                Ok(weights.iter().chain(moments.iter().flatten()).copied().zip(new).collect())
             }
 
             fn scalars(&self, rate: f64, step: u64) -> [f32; Step::N_SCALARS] {
@@ -201,7 +201,7 @@ optimizer! {
     /// ```
     /// use hubel::optimizers::*;
     /// let optimizer = Sgd::new(0.01).momentum(0.9).nesterov(true);
-    /// assert_eq!(optimizer.slots(), ["velocity"]);
+    /// assert_eq!(optimizer.moments(), ["velocity"]);
     /// ```
     Sgd decay 0.0,
     = {
@@ -219,8 +219,8 @@ optimizer! {
     ///
     /// ```
     /// use hubel::optimizers::*;
-    /// assert_eq!(Adam::new(1e-3).slots(), ["m", "v"]);
-    /// assert_eq!(Adam::new(1e-3).amsgrad(true).global_clipnorm(1.0).slots(), ["m", "v", "largest_v"]);
+    /// assert_eq!(Adam::new(1e-3).moments(), ["m", "v"]);
+    /// assert_eq!(Adam::new(1e-3).amsgrad(true).global_clipnorm(1.0).moments(), ["m", "v", "largest_v"]);
     /// ```
     Adam decay 0.0,
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019; Keras `AdamW`), 0.004 by default.
@@ -251,7 +251,7 @@ optimizer! {
     ///
     /// ```
     /// use hubel::optimizers::*;
-    /// assert_eq!(Nadam::new(1e-3).slots(), ["m", "v"]);
+    /// assert_eq!(Nadam::new(1e-3).moments(), ["m", "v"]);
     /// ```
     Nadam decay 0.0,
     = {
@@ -272,7 +272,7 @@ optimizer! {
     ///
     /// ```
     /// use hubel::optimizers::*;
-    /// assert_eq!(RmsProp::new(1e-3).momentum(0.9).slots(), ["velocity", "momentum"]);
+    /// assert_eq!(RmsProp::new(1e-3).momentum(0.9).moments(), ["velocity", "momentum"]);
     /// ```
     RmsProp decay 0.0,
     = {
@@ -288,7 +288,7 @@ optimizer! {
     initial 0.0,
     |o| Rule::Rmsprop { rho: o.rho, momentum: o.momentum, epsilon: o.epsilon, centered: o.centered },
     [("velocity", true), ("momentum", o.momentum != 0.0), ("average_gradient", o.centered)]
-        .into_iter().filter(|slot| slot.1).map(|slot| slot.0).collect()
+        .into_iter().filter(|moment| moment.1).map(|moment| moment.0).collect()
 }
 
 optimizer! {

@@ -88,7 +88,9 @@ impl<'de> Deserialize<'de> for Regularizer {
             Some("L1" | "L2" | "L1L2") => Regularizer::deserialize(v["config"].take()),
             other => {
                 let other = other.unwrap_or_default();
-                Err(serde::de::Error::custom(format!("unknown regularizer `{other}`, expected one of `L1`, `L2`, `L1L2`")))
+                Err(serde::de::Error::custom(format!(
+                    "unknown regularizer `{other}`, expected one of `L1`, `L2`, `L1L2`"
+                )))
             }
         })
     }

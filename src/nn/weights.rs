@@ -33,7 +33,7 @@ pub(crate) fn below(name: &str, path: &str) -> bool {
 pub(crate) const CHECKPOINT_SUMS: &str = "metrics";
 
 /// The weights of one layer of a model: its path, and indices of its weights.
-struct Slot<'m> {
+struct LayerWeights<'m> {
     path: &'m str,
     weights: Vec<usize>,
 }
@@ -84,18 +84,18 @@ impl Model {
     }
 
     /// Returns the layers that have weights, in order.
-    fn slots(&self) -> Vec<Slot<'_>> {
-        let mut slots: Vec<Slot> = Vec::new();
+    fn by_layer(&self) -> Vec<LayerWeights<'_>> {
+        let mut layers: Vec<LayerWeights> = Vec::new();
         let mut indices: HashMap<&str, usize> = HashMap::new();
         for (i, weight) in self.weights().iter().enumerate() {
             let path = weight.name.rsplit_once('/').map_or("", |(path, _)| path);
-            let index = *indices.entry(path).or_insert(slots.len());
-            match slots.get_mut(index) {
-                Some(slot) => slot.weights.push(i),
-                None => slots.push(Slot { path, weights: vec![i] }),
+            let index = *indices.entry(path).or_insert(layers.len());
+            match layers.get_mut(index) {
+                Some(layer) => layer.weights.push(i),
+                None => layers.push(LayerWeights { path, weights: vec![i] }),
             }
         }
-        slots
+        layers
     }
 
     /// Sets weights from a file's tensors under the model's own names (Keras's), or under PyTorch's, whose modules are
@@ -257,20 +257,21 @@ impl Model {
                 }
             };
         }
-        let slots = self.slots();
-        if modules.len() != slots.len() {
-            let (wanted, got) = (format!("weights of {} layers", slots.len()), format!("of {} modules", modules.len()));
+        let layers = self.by_layer();
+        if modules.len() != layers.len() {
+            let (wanted, got) =
+                (format!("weights of {} layers", layers.len()), format!("of {} modules", modules.len()));
             let advice = "build the model with the same options as the file's: classes, top, stride_in_1x1(false)";
             return Err(error("model", wanted, got, advice));
         }
         let mut out = Vec::new();
-        let indices: HashMap<&str, usize> = slots.iter().enumerate().map(|(i, s)| (s.path, i)).collect();
+        let indices: HashMap<&str, usize> = layers.iter().enumerate().map(|(i, s)| (s.path, i)).collect();
         let rows: HashMap<&str, usize> = self.rows().iter().enumerate().map(|(i, r)| (r.name.as_str(), i)).collect();
         for (k, (module, parts)) in modules.into_iter().enumerate() {
             let named = torchvision_name(&module).and_then(|name| indices.get(&*name));
-            let slot = &slots[named.copied().unwrap_or(k)];
-            let flattened = rows.get(slot.path).and_then(|&row| self.flattened(row));
-            out.extend(self.module(slot, flattened, &module, parts)?);
+            let layer = &layers[named.copied().unwrap_or(k)];
+            let flattened = rows.get(layer.path).and_then(|&row| self.flattened(row));
+            out.extend(self.module(layer, flattened, &module, parts)?);
         }
         Ok(out)
     }
@@ -288,13 +289,13 @@ impl Model {
     /// Returns one layer's weights from those of a module.
     fn module(
         &self,
-        slot: &Slot,
+        layer: &LayerWeights,
         flattened: Option<[usize; 3]>,
         module: &str,
         mut parts: HashMap<String, HostTensor>,
     ) -> Result<Vec<(String, HostTensor)>, LayerError> {
         let mut out = Vec::new();
-        for &i in &slot.weights {
+        for &i in &layer.weights {
             let weight = &self.weights()[i];
             let own = weight.name.rsplit('/').next().unwrap_or_default();
             let part = match own {
@@ -306,7 +307,7 @@ impl Model {
             };
             let missing = |got: String| {
                 let wanted = format!("`{}` {:?} as `{module}.{part}`", weight.name, weight.shape);
-                error(slot.path, wanted, got, "use weights of the same network, or rename them to the model's names")
+                error(layer.path, wanted, got, "use weights of the same network, or rename them to the model's names")
             };
             let Some(tensor) = parts.remove(part) else {
                 let mut names: Vec<&String> = parts.keys().collect();
@@ -344,8 +345,8 @@ impl Model {
         match parts.keys().next() {
             None => Ok(out),
             Some(part) => {
-                let wanted = format!("only the weights of `{}`", slot.path);
-                Err(error(slot.path, wanted, format!("`{module}.{part}` too"), "build the same model as the file's"))
+                let wanted = format!("only the weights of `{}`", layer.path);
+                Err(error(layer.path, wanted, format!("`{module}.{part}` too"), "build the same model as the file's"))
             }
         }
     }

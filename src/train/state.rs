@@ -74,8 +74,10 @@ impl DeviceState {
             params.write(&weight.name, &model.initial_value(weight, config.seed))?;
         }
         let trainable = || model.weights().iter().filter(|w| w.trainable);
-        let moments: Vec<(String, TensorType)> = (config.optimizer.slots().iter())
-            .flat_map(|slot| trainable().map(move |w| (format!("{slot}/{}", w.name), TensorType::f32(w.shape.clone()))))
+        let moments: Vec<(String, TensorType)> = (config.optimizer.moments().iter())
+            .flat_map(|moment| {
+                trainable().map(move |w| (format!("{moment}/{}", w.name), TensorType::f32(w.shape.clone())))
+            })
             .collect();
         let moments = match moments.is_empty() {
             true => None,

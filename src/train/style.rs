@@ -2,7 +2,7 @@
 
 use super::{
     Control, Inference, TrainError,
-    inference::{Assembled, INPUT, layer_output, layer_map},
+    inference::{Assembled, INPUT, layer_map, layer_output},
     runner::Compiled,
     weights::with_weights,
 };
@@ -169,14 +169,14 @@ impl<'c> Style<'c> {
             .collect();
 
         let shape = TensorType::f32(shape);
-        let slots = self.optimizer.slots().into_iter().map(|slot| (format!("{slot}/{IMAGE}"), shape.clone()));
+        let moments = self.optimizer.moments().into_iter().map(|moment| (format!("{moment}/{IMAGE}"), shape.clone()));
         let fixed = wanted.iter().map(|(name, t)| (name.clone(), TensorType::f32(t.shape())));
-        let entries = [(IMAGE.to_owned(), shape.clone())].into_iter().chain(slots).chain(fixed);
+        let entries = [(IMAGE.to_owned(), shape.clone())].into_iter().chain(moments).chain(fixed);
         let store = engine.store(Arc::new(Layout::new(entries, engine.profile().max_binding_bytes)))?;
         store.write(IMAGE, &start.to_array().to_host(DType::F32))?;
-        for slot in self.optimizer.slots() {
+        for moment in self.optimizer.moments() {
             let first = vec![self.optimizer.initial(); start.len()];
-            store.write(&format!("{slot}/{IMAGE}"), &HostTensor::f32(start.shape(), first)?)?;
+            store.write(&format!("{moment}/{IMAGE}"), &HostTensor::f32(start.shape(), first)?)?;
         }
         wanted.iter().try_for_each(|(name, t)| store.write(name, t))?;
 
@@ -245,10 +245,10 @@ impl<'c> Style<'c> {
 
         let gradient = g.gradients(total, &[image])?;
         let gradient = self.optimizer.clip(&mut g, &gradient)?;
-        let slots = self.optimizer.slots().into_iter();
-        let slots: Vec<Vec<Value>> =
-            slots.map(|slot| vec![g.state(&format!("{slot}/{IMAGE}"), ty.clone(), None)]).collect();
-        for (state, mut new) in self.optimizer.build(&mut g, &[image], &gradient, &slots, 1.0)? {
+        let moments = self.optimizer.moments().into_iter();
+        let moments: Vec<Vec<Value>> =
+            moments.map(|moment| vec![g.state(&format!("{moment}/{IMAGE}"), ty.clone(), None)]).collect();
+        for (state, mut new) in self.optimizer.build(&mut g, &[image], &gradient, &moments, 1.0)? {
             if state == image {
                 let (black, white) = (g.constant(0.0)?, g.constant(255.0)?);
                 let shape = Some(ty.shape.clone());

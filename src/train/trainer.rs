@@ -9,7 +9,7 @@ use super::{
     state::{CallbackState, DeviceState, Position},
     step_graph::{
         activation_stats::Norm,
-        metrics::{self, MetricSlot},
+        metrics::{self, MetricSums},
     },
 };
 use crate::{
@@ -44,7 +44,7 @@ pub struct Trainer {
     pub(super) config: Compile,
     pub(super) state: DeviceState,
     pub(super) position: Position,
-    pub(super) metrics: Vec<MetricSlot>,
+    pub(super) metrics: Vec<MetricSums>,
     pub(super) norms: Vec<Norm>,
     /// The activations of steps that do not run at the same time.
     pub(super) arena: Arena,
@@ -87,7 +87,7 @@ impl Trainer {
         if model.outputs().len() != config.targets.len() {
             return Err(TrainError::Outputs { wanted: model.outputs().len(), got: config.targets.len() }.into());
         }
-        let metrics = MetricSlot::all(&model, &config)?;
+        let metrics = MetricSums::all(&model, &config)?;
         let norms = if config.norms { Norm::all(&model)? } else { Vec::new() };
         let norm_states = norms.iter().map(|norm| (norm.name.clone(), TensorType::f32([1])));
         let sums = metrics::states(&metrics).into_iter().chain(norm_states);

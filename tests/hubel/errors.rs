@@ -193,7 +193,10 @@ fn numbers() -> Vec<Mistake> {
                 }),
             ),
         ),
-        ("not finite: initial value", on([8], Dense::new(2).bias_initializer(Initializer::Constant { value: f32::NAN }))),
+        (
+            "not finite: initial value",
+            on([8], Dense::new(2).bias_initializer(Initializer::Constant { value: f32::NAN })),
+        ),
         (
             "negative deviation of initial values",
             on([8], Dense::new(2).kernel_initializer(Initializer::RandomNormal { mean: 0.0, stddev: -1.0 })),

@@ -134,7 +134,7 @@ fn a_model_is_drawn_as_svg_and_as_png() {
     let image = hubel::io::image::open(png).expect("a PNG");
     assert!(image.shape()[0] > image.shape()[1], "{:?}", image.shape());
     let error = model.plot(folder.join("model.pdf")).expect_err("neither SVG nor PNG").to_string();
-    assert!(error.contains("wanted the ending .svg or .png, got `pdf`"), "{error}");
+    assert!(error.contains("wanted the extension .svg or .png, got `pdf`"), "{error}");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_model_of_two_outputs_is_not_trained_by_one_loss_nor_one_of_two_inputs() {
     let model = Model::new(std::slice::from_ref(&x), &[a, b]).expect("a model");
     let config = || Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
     let error = model.compile(engine(), config()).map(drop).expect_err("two outputs are refused");
-    assert!(error.to_string().contains("2 outputs and 1 with a loss"), "{error}");
+    assert!(error.to_string().contains("2 outputs, but 1 with a loss"), "{error}");
     let y = Input::new([4, 4, 1]);
     let model = Model::new(&[x.clone(), y.clone()], &[add(&[x, y]).expect("a sum")]).expect("a model");
     let error = model.compile(engine(), config()).err().expect("two inputs are refused");

@@ -218,7 +218,7 @@ fn a_kernel_that_takes_longer_than_the_timeout_is_named_and_the_engine_goes_on()
         session.set_timeout(timeout);
         session.run(&Step::of(CAPACITY), &[("x", bytemuck::cast_slice(&x))])?;
         let Err(error) = session.wait() else { continue };
-        ensure!(matches!(&error, RuntimeError::Timeout { label, .. } if label == "the steps submitted"), "{error}");
+        ensure!(matches!(&error, RuntimeError::Timeout { label, .. } if label == "the submitted steps"), "{error}");
         session.set_timeout(Duration::from_secs(60));
         ensure!(session.read("y", CAPACITY)?.to_f32().iter().all(|v| (v - 1.0).abs() < 0.01));
         let mut other = engine.session(scaled(&engine, false), &[weights(&engine)?], None)?;

@@ -133,7 +133,7 @@ fn stores_keep_tensors_of_all_types() -> Result<()> {
         ensure!(wrong == "`f`: wanted f32(3, 5), got f32[5, 3]", "{wrong}");
         ensure!(matches!(store.write("i", &values[1].1), Err(RuntimeError::Mismatch { .. })));
         let unknown = store.read("g").unwrap_err().to_string();
-        ensure!(unknown == "there is no tensor `g`; there are: f, u8, i, large", "{unknown}");
+        ensure!(unknown == "no tensor is called `g`; known: f, u8, i, large", "{unknown}");
         store.reset()?;
         ensure!(store.read("u8")? == HostTensor::u8([7], vec![0; 7])?);
     }

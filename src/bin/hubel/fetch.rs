@@ -25,10 +25,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     let name = models::find(&arguments.name).map_or(arguments.name.as_str(), |a| a.name);
     let (url, md5) = fetch::imagenet(name, !arguments.no_top).with_context(|| {
         let known: Vec<&str> = fetch::names().collect();
-        format!(
-            "no weights of `{name}` are published with a checksum; those of these networks are: {}",
-            known.join(", ")
-        )
+        format!("no weights of `{name}` are published with a checksum; choose one of {}", known.join(", "))
     })?;
     let folder = arguments.folder.clone().unwrap_or_else(fetch::cache_folder);
     utf8(&folder)?;

@@ -16,7 +16,7 @@ pub(crate) mod metrics;
 mod mix_up;
 pub(crate) mod update;
 
-use self::{feeds::Source, metrics::MetricSlot, update::StateLayouts};
+use self::{feeds::Source, metrics::MetricSums, update::StateLayouts};
 use super::config::Compile;
 use crate::{
     Error,
@@ -30,7 +30,7 @@ use crate::{
 pub(crate) struct StepSpec<'a> {
     pub model: &'a Model,
     pub config: &'a Compile,
-    pub metrics: &'a [MetricSlot],
+    pub metrics: &'a [MetricSums],
     pub layouts: StateLayouts<'a>,
 }
 
