@@ -1,13 +1,13 @@
 //! Every operation on its benchmark samples: `cargo bench -- FILTER` runs the cases whose `operation/case` contains
 //! FILTER, `--json` prints JSON lines instead of a table.
 //!
-//! - `HUBEL_SHAPES=FILE` adds cases of your own, one a line: `conv2d 8x56x56x64 3x3x64x128 stride=2 pad=1 groups=1`,
+//! - `HUBEL_SHAPES=FILE` adds cases of your own, one per line: `conv2d 8x56x56x64 3x3x64x128 stride=2 pad=1 groups=1`,
 //!   also `conv2d_grad_input` and `conv2d_grad_weight`; `matmul 512x256 256x128`; `max_pool2d 8x112x112x64 pool=3
-//!   stride=2`; `softmax 1024x1000`; a function of the elementwise table with its operands' shapes. The first extent
-//!   is the batch.
-//! - `HUBEL_VARIANT=op:name` takes that variant of an operation.
+//!   stride=2`; `softmax 1024x1000`; a function of the elementwise table with its operands' shapes. The first extent is
+//!   the batch.
+//! - `HUBEL_VARIANT=op:name` uses that variant of an operation.
 //! - `HUBEL_DUMP=DIR` writes each case's plan and WGSL.
-//! - `HUBEL_SHADERS=DIR` takes the WGSL of `HUBEL_DUMP` from there, after it has computed what the reference says.
+//! - `HUBEL_SHADERS=DIR` runs the WGSL of `HUBEL_DUMP` from there, after comparing its results with the reference.
 //!
 //! Times: `gpu` by timestamps, the best of all runs, with one pass for each launch; `wall` with the upload of the
 //! inputs. `roofline` is the share of what the adapter's multiply-add peak and copy bandwidth, measured first, allow.
@@ -31,7 +31,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
 const FORMATS: &str = "`op SHAPE… key=value…`, as the bench's first lines show";
 
-/// What one case took, in milliseconds.
+/// The times of one case, in milliseconds.
 struct Measured {
     gpu: Option<f64>,
     wall: f64,
@@ -60,8 +60,8 @@ impl Bench {
         outputs.iter().enumerate().for_each(|(k, &v)| g.output(&format!("out{k}"), v));
         let mut options = PlanOptions::new(sample.capacity, self.engine.profile().clone());
         if let Some((op, variant)) = self.variant.as_ref().filter(|(op, _)| op == sample.op.name()) {
-            let ways = sample.op.lower(&io, self.engine.profile(), None);
-            let names: Vec<&str> = ways.iter().map(|c| c.variant.as_str()).collect();
+            let candidates = sample.op.lower(&io, self.engine.profile(), None);
+            let names: Vec<&str> = candidates.iter().map(|c| c.variant.as_str()).collect();
             ensure!(
                 names.contains(&variant.as_str()),
                 "{op} has no variant `{variant}` here, but {}",
@@ -125,7 +125,7 @@ impl Bench {
     }
 }
 
-/// Multiply-adds on registers alone: what the adapter computes at most.
+/// Multiply-adds on registers only: the adapter's peak.
 #[derive(Debug)]
 struct Peak {
     iterations: usize,
@@ -158,7 +158,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (i >= step.n) {{ return; }}
     let a = x[i];
     let b = 1.0 - a;
-{}    for (var turn = 0u; turn < {}u; turn++) {{
+{}    for (var k = 0u; k < {}u; k++) {{
 {}    }}
     y[i] = {};
 }}
@@ -273,10 +273,10 @@ fn print_device(info: &AdapterInfo, [peak, copy]: [f64; 2], json: bool) {
         println!("{line}");
     } else {
         let yes = |b: bool| if b { "yes" } else { "no" };
-        let [fewest, most] = info.subgroup_lanes;
+        let [min, max] = info.subgroup_lanes;
         println!("adapter   {} ({})\nbackend   {}\ndriver    {}", info.name, info.kind, info.backend, info.driver);
         println!(
-            "subgroup  {fewest} to {most} lanes, f16 {}, cooperative matrices {}",
+            "subgroup  {min} to {max} lanes, f16 {}, cooperative matrices {}",
             yes(info.f16),
             yes(info.cooperative_matrix)
         );

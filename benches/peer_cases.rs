@@ -96,7 +96,7 @@ fn peak_rss_mib() -> f64 {
     })
 }
 
-/// What is timed.
+/// The timed step.
 struct Case {
     graph: Graph,
     n: usize,
@@ -441,7 +441,7 @@ fn run(name: &str, start: Instant, engine: &Engine, case: &Case) -> Result<serde
         device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
     };
     let (inputs, outputs) = (session.plan().inputs.clone(), session.plan().outputs.clone());
-    let buffers: Vec<wgpu::Buffer> = inputs.iter().chain(&outputs).map(|port| buffer(port.place.bytes)).collect();
+    let buffers: Vec<wgpu::Buffer> = inputs.iter().chain(&outputs).map(|port| buffer(port.range.bytes)).collect();
     for (port, buffer) in inputs.iter().zip(&buffers) {
         let (_, tensor) = case.inputs.iter().find(|(name, _)| *name == port.name).context("an input")?;
         queue.write_buffer(buffer, 0, tensor.bytes());

@@ -1,7 +1,7 @@
-//! An operation that Hubel does not have: kernel, definition and gradient here, tested and trained like its own.
+//! An operation that Hubel does not have, with kernel, definition and gradient, tested and trained like its own.
 //!
-//! `cargo run --release --example custom_op` first holds the operation to everything that the crate's own operations
-//! must pass (`hubel::testing`, feature `testing`), then trains a small network through it.
+//! `cargo run --release --example custom_op` first runs the tests of the crate's own operations on it
+//! (`hubel::testing`, feature `testing`), then trains a small network with it.
 //!
 //! The operation is the squash of capsule networks (Sabour, Frosst, Hinton 2017, equation 1), over the last axis:
 //! y = x · |x| / (1 + |x|²). With s = |x|² + ε and f = √s / (1 + s), y = f·x and
@@ -27,7 +27,7 @@ use hubel::{
 
 const EPSILON: f64 = 1e-7;
 
-/// One kernel for both directions: an invocation does a row of C elements.
+/// One kernel for both directions: an invocation computes a row of C elements.
 const WGSL: &str = "
 override C: u32;
 override ROWS: u32;
@@ -103,7 +103,7 @@ impl Op for Squash {
     }
 
     fn lower(&self, io: &Io, _profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-        // The first term of the gradient, with x in the place of dy.
+        // The first term of the gradient, with x instead of dy.
         let source = WGSL
             .replace("@group(0) @binding(2) var<storage, read> dy: array<f32>;\n", "")
             .replace("@binding(3)", "@binding(2)")
@@ -165,7 +165,7 @@ const FAULTS: &[Fault] = &[
     Fault { what: "forgets 1 in the divisor", from: "sqrt(s) / (1.0 + s)", to: "sqrt(s) / s" },
 ];
 
-/// The operation as the crate lists its own.
+/// The operation in the form of the crate's list.
 pub static SQUASH: Family = Family {
     name: "squash",
     about: "squash of capsule networks over the last axis (Sabour, Frosst, Hinton 2017)",
@@ -186,7 +186,7 @@ pub static SQUASH: Family = Family {
     gradcheck: 1e-6,
 };
 
-/// The gradient as the crate lists its own.
+/// The gradient in the form of the crate's list.
 pub static SQUASH_GRAD: Family = Family {
     name: "squash_grad",
     about: "gradient of squash",

@@ -107,7 +107,7 @@ fn main() -> Result<()> {
             let fit = Fit::epochs(1).batch(32).seed(options.seed).max_steps(options.steps).read_every_step();
             trainer.fit(&train, fit.callback(losses.clone()).callback(ProgressBar::new()))?;
             let each = losses.0.borrow();
-            // Means of ten steps are easier to look at.
+            // Means of ten steps are easier to read.
             let smooth: Vec<f64> =
                 each.windows(10.min(each.len()).max(1)).map(|w| w.iter().sum::<f64>() / w.len() as f64).collect();
             println!("{name}: loss of the last steps {:.3}", smooth.last().copied().unwrap_or(f64::NAN));

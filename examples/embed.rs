@@ -8,7 +8,7 @@ const BATCH: usize = 16;
 
 fn main() -> Result<()> {
     env_logger::init();
-    // What the application has anyway: an adapter, a device, a queue.
+    // The application's own: an adapter, a device, a queue.
     let instance = wgpu::Instance::default();
     let adapter = pollster::block_on(instance.request_adapter(&Default::default()))?;
     let need = Engine::required(&adapter);

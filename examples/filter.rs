@@ -1,4 +1,4 @@
-//! Runs one convolution over a photo: the quickest thing to see on a GPU.
+//! Runs one convolution over a photo.
 //!
 //! `cargo run --release --example filter -- photo.png --kernel vertical`
 
@@ -19,9 +19,9 @@ const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/landscap
 /// Runs a filter over each colour channel of a photo and writes the result as PNG.
 #[derive(Debug, Parser)]
 struct Options {
-    /// PNG or JPEG [default: a landscape that comes with the examples]
+    /// PNG or JPEG [default: a landscape from the examples]
     photo: Option<PathBuf>,
-    /// sharpen, blur, or the edges: vertical, horizontal, diagonal; or a text file with a row of numbers a line
+    /// sharpen, blur, or the edges: vertical, horizontal, diagonal; or a text file with a row of numbers per line
     #[arg(long, default_value = "sharpen")]
     kernel: String,
     /// The PNG file to write
@@ -31,7 +31,7 @@ struct Options {
     device: DeviceOptions,
 }
 
-/// The filter's taps, (height, width) of them, given to the convolution as its first weights.
+/// The filter's taps, (height, width) of them, the convolution's initial weights.
 #[derive(Debug, Clone)]
 struct Taps {
     size: [usize; 2],
@@ -82,7 +82,8 @@ impl Taps {
     }
 }
 
-/// Returns the photo's channels as a batch, (c, h + 2·top, w + 2·left, 1) from 0 to 1, its rim repeated outwards.
+/// Returns the photo's channels as a batch, (c, h + 2·top, w + 2·left, 1) from 0 to 1, with its edge pixels repeated
+/// outwards.
 fn channels(photo: &HostTensor, [top, left]: [usize; 2]) -> Result<HostTensor> {
     let [h, w, c] = *photo.shape() else { anyhow::bail!("wanted an image (h, w, c)") };
     let (ho, wo) = (h + 2 * top, w + 2 * left);

@@ -1,10 +1,10 @@
-//! Which parts of an image speak for a class: Grad-CAM and saliency.
+//! Which parts of an image a class's score depends on: Grad-CAM and saliency.
 //!
 //! `cargo run --release --example gradcam` asks LeNet-5 about a digit; with a network of photos
 //! `cargo run --release --example gradcam -- --model ResNet50 --weights resnet50.h5 cat.jpg`.
 //!
-//! Grad-CAM weighs whole channels, as networks that end in a global mean do. LeNet-5 weighs each position by itself, so
-//! its heat is rough; saliency follows the strokes.
+//! Grad-CAM weighs whole channels, as networks that end in a global mean do. LeNet-5 has separate weights for each
+//! position, so its heat map is rough; saliency follows the strokes.
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 const WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/lenet5.safetensors");
 const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/seven.png");
 
-/// Draws what in an image speaks for a class.
+/// Draws the parts of an image that a class's score depends on.
 #[derive(Parser)]
 struct Options {
     /// PNG or JPEG [default: a handwritten digit]
@@ -37,13 +37,13 @@ struct Options {
     /// The weights are torchvision's
     #[arg(long)]
     torchvision: bool,
-    /// The layer whose maps Grad-CAM weighs [default: the last that gives maps and does not pool]
+    /// The layer whose maps Grad-CAM weighs [default: the last one with maps that does not pool]
     #[arg(long)]
     layer: Option<String>,
-    /// The class to explain, from 0 [default: the likeliest]
+    /// The class to explain, from 0 [default: the most probable]
     #[arg(long)]
     class: Option<usize>,
-    /// How many copies with noise SmoothGrad averages; 0 leaves it out
+    /// The number of noisy copies that SmoothGrad averages; 0 omits it
     #[arg(long, default_value_t = 16)]
     smooth: usize,
     /// The PNG file to write
@@ -53,7 +53,7 @@ struct Options {
     device: DeviceOptions,
 }
 
-/// Returns the name of the last layer that gives maps of more than one pixel and does not pool.
+/// Returns the name of the last layer with maps of more than one pixel that does not pool.
 fn last_map(model: &Model) -> Result<String> {
     let rows = model.summary().rows;
     let is_map = |shape: &Shape| shape.rank() == 4 && shape.dims()[1] * shape.dims()[2] > 1;

@@ -35,7 +35,7 @@ struct Options {
     /// Folder of the four MNIST files
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/mnist"))]
     data: PathBuf,
-    /// Go on from the checkpoint that Ctrl-C left in the folder
+    /// Continue from the checkpoint that Ctrl-C left in the folder
     #[arg(long)]
     resume: bool,
     /// Folder for images, history and weights
@@ -52,10 +52,10 @@ struct Options {
 const MEAN: f32 = 0.1307;
 const DEVIATION: f32 = 0.3081;
 const MAX_RATE: f64 = 4e-3;
-/// How long test digits are classified for the images where there is no device.
+/// The time limit for classifying test digits without a device.
 const DRAWING_LIMIT: Duration = Duration::from_secs(10);
 
-/// Returns how long so many evaluations of a digit take.
+/// Returns the time of `evaluations` evaluations of a digit.
 fn duration(trainer: &mut Trainer, test: &Dataset, evaluations: usize) -> Result<Duration> {
     let (few, began) = (test.clone().take(100), Instant::now());
     trainer.evaluate(&few)?;
@@ -180,8 +180,8 @@ fn classify(trainer: &Trainer, test: &Dataset, limit: Option<Duration>) -> Resul
     Ok(probabilities)
 }
 
-/// Draws curves, the confusion matrix, the worst mistakes, the filters, and one digit's way through the net; returns of
-/// how many test digits.
+/// Draws curves, the confusion matrix, the worst mistakes, the filters, and one digit's feature maps; returns the
+/// number of test digits used.
 fn draw(trainer: &Trainer, history: &History, test: &Dataset, out: &Path, limit: Option<Duration>) -> Result<usize> {
     plots::curves(&history.series)?.save(out.join("curves.png"))?;
     let probabilities = classify(trainer, test, limit)?;

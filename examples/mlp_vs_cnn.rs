@@ -1,4 +1,4 @@
-//! What shifting the digits does to a dense network and to a convolutional one.
+//! The effect of shifted digits on a dense network and a convolutional one.
 
 use anyhow::Result;
 use clap::Parser;

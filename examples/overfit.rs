@@ -16,16 +16,16 @@ use hubel::{
 };
 use std::path::PathBuf;
 
-/// Trains the same small CNN five times on few digits and compares what it makes of new ones.
+/// Trains the same small CNN five times on few digits and compares its results on new ones.
 #[derive(Parser)]
 struct Options {
     /// Epochs
     #[arg(long, default_value_t = 40)]
     epochs: usize,
-    /// Train on so many digits
+    /// Number of digits to train on
     #[arg(long, default_value_t = 1000)]
     limit: usize,
-    /// Test on so many digits
+    /// Number of digits to test on
     #[arg(long, default_value_t = 2000)]
     test: usize,
     /// Seed of weights, order and chance
@@ -41,7 +41,7 @@ struct Options {
     device: DeviceOptions,
 }
 
-/// The loss without penalties, which other networks have not.
+/// The loss without penalties, which only some of the networks have.
 #[derive(Debug)]
 struct CrossEntropy;
 

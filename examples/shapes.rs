@@ -1,9 +1,8 @@
-//! Prints what convolution and pooling layers make of a batch of images: shapes, parameters,
-//! multiply-adds, bytes.
+//! Prints the shapes, parameters, multiply-adds and bytes of convolution and pooling layers on a batch of images.
 //!
-//! `cargo run --release --example shapes -- --images 64 --size 32 --filters 6 --kernel 5 --pool 2`
-//! Options that are given several times describe several layers, the last value standing for the rest:
-//! `--filters 6 --filters 16 --kernel 5 --pool 2`.
+//! `cargo run --release --example shapes -- --images 64 --size 32 --filters 6 --kernel 5 --pool 2` Options that are
+//! given several times describe several layers; the last value applies to the rest: `--filters 6 --filters 16 --kernel
+//! 5 --pool 2`.
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -77,7 +76,7 @@ fn padding(text: &str) -> Result<Padding> {
     })
 }
 
-/// Returns how many windows of side `kernel` lie along height and width.
+/// Returns the number of windows of side `kernel` along height and width.
 fn windows([_, h, w, _]: [u64; 4], kernel: u32, stride: u32, padding: Padding, layer: &str) -> Result<[u64; 2]> {
     let resolved = padding.resolve([h as usize, w as usize], [kernel as usize; 2], [stride as usize; 2]);
     let (_, [h_out, w_out]) = resolved
@@ -120,7 +119,7 @@ fn rows(o: &Options) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Returns a number with a comma before every third digit from the right.
+/// Returns a number with thousands separators.
 fn commas(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();

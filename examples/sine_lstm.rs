@@ -1,11 +1,11 @@
-//! An LSTM learns to continue a wave from the last values that it saw.
+//! An LSTM learns to continue a wave from its last values.
 
 use anyhow::Result;
 use clap::Parser;
 use hubel::{cli::DeviceOptions, data::plots, io::save, layers::*, losses::*, optimizers::*, prelude::*};
 use std::path::PathBuf;
 
-/// Trains an LSTM to predict the next value of a sum of two sines, then lets it go on by itself.
+/// Trains an LSTM to predict the next value of a sum of two sines, then lets it continue on its own.
 #[derive(Parser)]
 struct Options {
     /// Epochs
@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     let fit = Fit::epochs(options.epochs).seed(options.seed).callback(ProgressBar::new());
     let history = trainer.fit(&data, fit)?;
 
-    // From here on the network sees what it said itself.
+    // From here on the network sees its own predictions.
     let mut seen: Vec<f32> = (UNSEEN..UNSEEN + window).map(wave).collect();
     let mut net = trainer.inference(Batch::up_to(1), &[])?;
     for _ in 0..AHEAD {

@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release --example style -- --content photo.jpg --style painting.jpg --model VGG19 --weights vgg19.h5`
 //!
-//! Without weights a small network with random ones serves: what it sees says little of what is in an image, but its
-//! Gram matrices hold a texture well enough to transfer it (Ustyuzhaninov et al. 2017).
+//! Without weights it uses a small network with random ones: its features say little about the content of an image, but
+//! its Gram matrices capture a texture well enough to transfer it (Ustyuzhaninov et al. 2017).
 
 use anyhow::{Result, bail};
 use clap::Parser;
@@ -27,13 +27,13 @@ use std::path::{Path, PathBuf};
 
 const PHOTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/landscape.jpg");
 
-/// Gives one image the style of another.
+/// Paints one image in the style of another.
 #[derive(Parser)]
 struct Options {
-    /// The image that is painted anew [default: a landscape that comes with the examples]
+    /// The image with the content [default: a landscape from the examples]
     #[arg(long, value_name = "FILE")]
     content: Option<PathBuf>,
-    /// The image whose style it gets [default: coloured waves]
+    /// The image with the style [default: coloured waves]
     #[arg(long, value_name = "FILE")]
     style: Option<PathBuf>,
     /// VGG16 or VGG19, with weights
@@ -64,7 +64,8 @@ struct Options {
     device: DeviceOptions,
 }
 
-/// Returns three blocks in VGG's manner with random weights: few filters, one convolution each, means instead of maxima.
+/// Returns three blocks like VGG's with random weights: few filters, one convolution each, average instead of max
+/// pooling.
 fn small(size: usize) -> Result<Model, LayerError> {
     let mut model = Sequential::new([size, size, 3]);
     for block in 1..=3 {

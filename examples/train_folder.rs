@@ -8,7 +8,7 @@ use hubel::{
 };
 use std::{fs, path::PathBuf};
 
-/// Trains a small CNN on images in folders, changed at random, until it gets no better.
+/// Trains a small CNN on augmented images in folders, until it stops improving.
 #[derive(Parser)]
 struct Options {
     /// Folder with a folder of PNG and JPEG images for each class
@@ -16,10 +16,10 @@ struct Options {
     /// Height and width that images are resized to
     #[arg(long, default_value_t = 64)]
     size: usize,
-    /// Epochs at most
+    /// Maximum number of epochs
     #[arg(long, default_value_t = 60)]
     epochs: usize,
-    /// Epochs without a better result before the end
+    /// Epochs without improvement before it stops
     #[arg(long, default_value_t = 10)]
     patience: usize,
     /// Images in a step
@@ -28,10 +28,10 @@ struct Options {
     /// Share of the images that are kept for validation; 0 for none
     #[arg(long, default_value_t = 0.2)]
     validation: f64,
-    /// Decode images when they are needed, for more than fit in memory
+    /// Decode images on demand, for more than fit in memory
     #[arg(long)]
     stream: bool,
-    /// Leave images as they are
+    /// Do not augment images
     #[arg(long)]
     plain: bool,
     /// Seed of split, weights, order and chance
@@ -44,7 +44,7 @@ struct Options {
     device: DeviceOptions,
 }
 
-/// Returns a small convolutional network on images of this size, which are changed at random if `augmented`.
+/// Returns a small convolutional network for images of this size, which it augments if `augmented`.
 fn network(size: usize, augmented: bool, classes: usize) -> Result<Model> {
     let mut net = Sequential::new([size, size, 3]);
     if augmented {

@@ -1,4 +1,4 @@
-//! Transfer learning: what a network knows of ImageNet's images, for images of your own.
+//! Transfer learning: a network trained on ImageNet, applied to your own images.
 //!
 //! First `examples/fetch stamps` and `examples/fetch mobilenet`, then `cargo run --release --example transfer`; or
 //! `cargo run --release --example transfer -- --images DIR --model NAME --weights FILE` with a folder for each class.
@@ -40,19 +40,19 @@ struct Options {
     /// Epochs of the head alone
     #[arg(long, default_value_t = 60)]
     epochs: usize,
-    /// Epochs of the second phase; 0 leaves it out
+    /// Epochs of the second phase; 0 skips it
     #[arg(long, default_value_t = 3)]
     fine_epochs: usize,
     /// Learning rate of the second phase
     #[arg(long, default_value_t = 1e-5)]
     fine_rate: f64,
-    /// What stays as it is in the second phase
+    /// The layers that stay frozen in the second phase
     #[arg(long, value_enum, default_value = "many")]
     freeze: Freeze,
     /// Images in a step
     #[arg(long, default_value_t = 16)]
     batch: usize,
-    /// Parts of the images that the head is tested on in turn
+    /// Number of folds for testing the head (cross-validation)
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..))]
     folds: u64,
     /// Seed of order and weights
@@ -68,7 +68,7 @@ struct Options {
 /// Which layers of the base are frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Freeze {
-    /// The whole base: only the head learns
+    /// The whole base: only the head is trained
     All,
     /// All but the last fifth
     Many,
@@ -100,7 +100,7 @@ fn head(features: usize, classes: usize) -> Result<Model> {
     Ok(Sequential::new([features]).add(Dense::new(classes).activation(Softmax).name("head")).build()?)
 }
 
-/// Returns the network that was trained before, without its classifier, and what its inputs are.
+/// Returns the pretrained network, without its classifier, and its preprocessing.
 fn pretrained(options: &Options) -> Result<(Model, Preprocessing)> {
     let application = find(&options.model).with_context(|| format!("no network is called {}", options.model))?;
     let weights = match options.weights.as_os_str() == "random" {
@@ -148,7 +148,7 @@ fn main() -> Result<()> {
     let (base, preprocessing) = pretrained(&options)?;
     let input = || Sequential::new([options.size, options.size, 3]).add(preprocessing).add(base.clone());
 
-    // The base's features, once; then the head learns from them in seconds.
+    // Compute the base's features once; then the head trains on them in seconds.
     let began = Instant::now();
     let bar = Bar::new(data.len() as u64).with_message("features");
     let mut net = input().build()?.inference(&engine, Batch::up_to(options.batch))?;

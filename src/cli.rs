@@ -1,4 +1,4 @@
-//! Command-line options that the examples share.
+//! Command-line options shared by the examples.
 
 use crate::{
     Error,
@@ -11,15 +11,15 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// Returns the milliseconds of processor time that this process has used, where the system tells them.
+/// Returns the milliseconds of processor time that this process has used, if the system reports it.
 pub fn cpu_ms() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/self/stat").ok()?;
     let fields: Vec<&str> = text.rsplit(')').next()?.split_whitespace().collect();
-    // In hundredths of a second.
+    // The unit is a hundredth of a second.
     Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) * 10.0)
 }
 
-/// Ends training behind the step in which Ctrl-C is pressed, so that a checkpoint can be written; a callback.
+/// A callback that ends training after the step in which Ctrl-C is pressed, so that a checkpoint can be written.
 ///
 /// ```no_run
 /// use hubel::{cli::Interrupt, layers::*, losses::*, optimizers::*, prelude::*};
@@ -38,14 +38,14 @@ pub fn cpu_ms() -> Option<f64> {
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// The status with which a program ends that was interrupted: 128 + SIGINT.
+    /// The exit status of an interrupted program: 128 + SIGINT.
     pub const STATUS: i32 = 130;
 
-    /// Returns the callback, and takes Ctrl-C over from the system; an error where that was done before.
+    /// Installs the handler of Ctrl-C and returns the callback, or an error if there is one already.
     pub fn catch() -> Result<Self, Error> {
         let interrupt = Interrupt(Arc::default());
         let pressed = interrupt.0.clone();
-        let advice = "catch it once in a program, and clone what that returns";
+        let advice = "catch it once in a program, and clone the callback";
         let taken = RuntimeError::Unsupported { what: "Ctrl-C", advice };
         ctrlc::set_handler(move || pressed.store(true, Ordering::Relaxed)).map_err(|_| taken)?;
         Ok(interrupt)
@@ -63,31 +63,31 @@ impl Callback for Interrupt {
     }
 }
 
-/// What kind of processor runs a model.
+/// The kind of device that runs a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Device {
-    /// The best adapter, or the reference evaluator where there is none.
+    /// The best adapter, or the reference evaluator if there is none.
     Auto,
-    /// An adapter, or an error where there is none.
+    /// An adapter, or an error if there is none.
     Gpu,
     /// The reference evaluator, on processor threads.
     Cpu,
 }
 
-/// Where a model runs; flatten it into an example's options.
+/// Options for the device; flatten them into an example's options.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceOptions {
-    /// Where to run: on the best adapter there is, on an adapter only, or without one
+    /// Device: the best adapter or else the reference, an adapter only, or the reference
     #[arg(long, value_enum, default_value = "auto")]
     pub device: Device,
-    /// Take adapters of this interface only (WGPU_BACKEND does the same)
+    /// Use only adapters of this backend (or set WGPU_BACKEND)
     #[arg(long, value_name = "vulkan|metal|dx12")]
     pub backend: Option<Backend>,
-    /// Take the adapter of this number, or whose name contains this (WGPU_ADAPTER_NAME does the same)
+    /// Use the adapter with this index, or whose name contains this (or set WGPU_ADAPTER_NAME)
     #[arg(long, value_name = "NAME|INDEX")]
     pub adapter: Option<String>,
-    /// List the adapters of this system and end
+    /// List the adapters of this system and exit
     #[arg(long)]
     pub list_adapters: bool,
 }
@@ -98,10 +98,10 @@ impl DeviceOptions {
         self.adapter.iter().fold(builder, |b, adapter| b.adapter(adapter))
     }
 
-    /// Returns the engine chosen and, where it is not a GPU, a line that says so and what to do.
+    /// Returns the chosen engine and, if it is not a GPU, a line that says so.
     ///
-    /// [`Device::Auto`] without any adapter gives the reference evaluator; an adapter or interface that
-    /// was asked for and is not there is an error.
+    /// [`Device::Auto`] without any adapter gives the reference evaluator; a requested adapter or backend that does not
+    /// exist is an error.
     pub fn engine(&self) -> Result<(Engine, Option<String>), RuntimeError> {
         if self.device == Device::Cpu {
             return Ok((Engine::reference(), None));
@@ -126,7 +126,7 @@ impl DeviceOptions {
         }
     }
 
-    /// Returns the adapters, one a line, where `--list-adapters` asks for them.
+    /// Returns the adapters, one per line, if `--list-adapters` was given.
     pub fn adapters(&self) -> Option<String> {
         let list = || self.builder().adapters().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         self.list_adapters.then(list).map(|l| if l.is_empty() { "no adapter found".into() } else { l })

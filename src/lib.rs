@@ -20,7 +20,7 @@
 //! # Where to start
 //!
 //! - **Train or learn**: [`nn::Sequential`] and [`nn::Input`] build a model, [`nn::Model`]'s `compile` makes a
-//!   [`train::Trainer`]. The repository's `docs/learn` is a course, `docs/guide.md` goes through the API by task.
+//!   [`train::Trainer`]. The repository's `docs/learn` is a course, `docs/guide.md` explains the API by task.
 //! - **Embed**: [`runtime::Engine::from_wgpu`] takes the application's device, [`train::Inference::record`] records a
 //!   network into its command encoder (`docs/embedding.md`, `examples/embed.rs`).
 //! - **Go below the layers**: [`graph::Graph`] has operations and gradients, [`passes::plan()`] turns a graph into a plan,
@@ -55,7 +55,7 @@
 //! | `plots` | curves, confusion matrices and feature maps as PNG, plots of models | no |
 //! | `fetch` | published weights over HTTPS | no |
 //! | `cli` | the command `hubel`, the progress bar, options that command lines share | no |
-//! | `testing` | what operations of other crates are tested with | no |
+//! | `testing` | the test kit for operations of other crates | no |
 //! | `live-shaders` | WGSL is read from the source folder at run time; for work on Hubel itself | no |
 //!
 //! # Limits
@@ -67,7 +67,7 @@
 //! # Errors and panics
 //!
 //! Every fallible call returns [`Error`] or one of its parts. Errors name the layer, node, file or option, say what was
-//! wanted and what came, and what to do. A panic is a bug in Hubel.
+//! wanted, what was given, and what to do. A panic is a bug in Hubel.
 
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -96,7 +96,7 @@ pub use wgpu;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or its contents are not what they should be.
+    /// A file cannot be read or written.
     #[error(transparent)]
     Format(#[from] io::FormatError),
     /// A layer cannot be built.
@@ -105,7 +105,7 @@ pub enum Error {
     /// An operation cannot be built on its inputs.
     #[error(transparent)]
     Op(#[from] graph::OpError),
-    /// A graph cannot become a plan.
+    /// A graph cannot be planned.
     #[error(transparent)]
     Plan(#[from] passes::PlanError),
     /// The device or its driver.
@@ -114,7 +114,7 @@ pub enum Error {
     /// A host tensor's elements do not fit its shape.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),
-    /// Training was asked for something that cannot be.
+    /// Training, evaluation or prediction failed.
     #[error(transparent)]
     Train(#[from] train::TrainError),
 }

@@ -1,4 +1,4 @@
-//! The `hubel` command: its help as text, what it prints, what it refuses, and downloads from a server of its own.
+//! The `hubel` command: its help, its output, its errors, and downloads from a local server.
 
 use serde_json::Value as Json;
 use std::{
@@ -28,7 +28,7 @@ fn json(arguments: &[&str]) -> Json {
     serde_json::from_slice(&out.stdout).expect("one JSON object")
 }
 
-/// Returns what a command that fails says, with its exit status.
+/// Returns the message of a failing command, with its exit status.
 fn refusal(arguments: &[&str]) -> (i32, String) {
     let out = hubel(arguments);
     let last = text(&out.stderr).lines().rfind(|l| l.starts_with("hubel: ")).unwrap_or_default().to_owned();
@@ -49,7 +49,7 @@ fn help_is_what_the_snapshot_says() {
         fs::write(&path, &all).expect("the snapshot can be written");
     }
     let known = fs::read_to_string(path).expect("a snapshot");
-    assert!(known == all, "help has changed; HUBEL_WRITE_DOCS=1 writes it anew:\n{all}");
+    assert!(known == all, "help has changed; HUBEL_WRITE_DOCS=1 rewrites it:\n{all}");
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_path_that_is_no_utf_8_is_refused_before_anything_is_written() {
         .arg(&out)
         .output()
         .expect("the command runs");
-    assert!(run.status.code() == Some(2) && text(&run.stderr).contains("no UTF-8"), "{}", text(&run.stderr));
+    assert!(run.status.code() == Some(2) && text(&run.stderr).contains("not UTF-8"), "{}", text(&run.stderr));
     assert!(!out.exists());
 }
 
@@ -155,7 +155,7 @@ fn example_of(name: &str) -> Command {
     Command::new(folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)))
 }
 
-/// Runs an example and returns what it says.
+/// Runs an example and returns its output.
 fn example(command: &mut Command) -> String {
     let run = command.output();
     let run = run.unwrap_or_else(|e| panic!("{command:?}: {e}; `cargo build --examples` makes it"));
@@ -215,7 +215,7 @@ fn refusals_say_what_to_do() {
         (&["predict", "lenet5", "nothing.png"], "nothing.png"),
         (&["run", "lenet5", "--input", "nothing.npy", "--output", "out"], "nothing.npy"),
         (&["summary", "vgg16", "--input-shape", "8,8,3"], "at least 32×32"),
-        (&["fetch", "lenet5"], "there are VGG16"),
+        (&["fetch", "lenet5"], "choose one of VGG16"),
         (&["convert", DIGIT, "x.safetensors"], "safetensors, .npz"),
         (&["plan", "lenet5", "--weights", DIGIT], "wanted safetensors"),
     ] {
@@ -227,7 +227,7 @@ fn refusals_say_what_to_do() {
     assert!(text(&completions.stdout).contains("predict"));
 }
 
-/// Serves the bytes to so many connections and returns the address; `stated` is the length that the answer claims.
+/// Serves the bytes to `connections` connections and returns the address; `stated` is the length that the answer claims.
 fn serve(bytes: &'static [u8], stated: usize, connections: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}/weights.h5", listener.local_addr().expect("an address"));

@@ -1,4 +1,5 @@
-//! Hostile files, memory and time taken for them, mutation fuzz of all formats, and exchange with the safetensors crate.
+//! Hostile files, the memory and time of reading them, mutation fuzzing of all formats, and exchange with the
+//! safetensors crate.
 //!
 //! `HUBEL_FUZZ=10` makes ten times as many mutations: 4.4 million.
 
@@ -22,7 +23,7 @@ thread_local! {
     static PEAK: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Counts the bytes that this thread holds.
+/// Counts the bytes allocated by this thread.
 struct Counting;
 
 // SAFETY: every call goes to the system allocator unchanged.
@@ -46,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Returns what `f` gives and the most bytes that it held at once.
+/// Returns the result of `f` and its peak bytes.
 fn held<T>(f: impl FnOnce() -> T) -> (T, usize) {
     NOW.set(0);
     PEAK.set(0);
@@ -54,19 +55,19 @@ fn held<T>(f: impl FnOnce() -> T) -> (T, usize) {
     (result, PEAK.get())
 }
 
-/// What reading any input may last, in seconds; without optimisation longer.
+/// The time limit for reading any input, in seconds; longer without optimisation.
 const MAX_SECONDS: u64 = if cfg!(debug_assertions) { 60 } else { 5 };
 
-/// Returns what `f` makes of a file, having asserted that it took what the file's budget allows, and no longer.
+/// Returns the result of `f` on a file, and asserts that it kept the file's budget and the time limit.
 fn within_budget<T>(name: &str, bytes: &[u8], f: impl FnOnce() -> T) -> T {
     let start = std::time::Instant::now();
     let (result, peak) = held(f);
-    let (seconds, most) = (start.elapsed().as_secs_f64(), Budget::new(bytes.len() as u64).bytes());
+    let (seconds, max) = (start.elapsed().as_secs_f64(), Budget::new(bytes.len() as u64).bytes());
     let shown = || {
         let path = std::env::temp_dir().join("hubel-input");
         format!("{} bytes, written to {path:?}: {:?}", bytes.len(), std::fs::write(&path, bytes))
     };
-    assert!(peak as u64 <= most, "{name}: {peak} bytes held, {most} allowed; {}", shown());
+    assert!(peak as u64 <= max, "{name}: {peak} bytes held, {max} allowed; {}", shown());
     assert!(seconds < MAX_SECONDS as f64, "{name}: {seconds} s; {}", shown());
     if std::env::var_os("HUBEL_SHOW_COSTS").is_some() {
         eprintln!("{name}: {} bytes, {:.1} MiB held, {seconds:.3} s", bytes.len(), peak as f64 / 1048576.0);
@@ -74,7 +75,7 @@ fn within_budget<T>(name: &str, bytes: &[u8], f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A file that is read, what reads it, and how many mutations of it are tried.
+/// A file, its reader, and the number of mutations to try.
 type Corpus = (&'static str, Vec<u8>, fn(&[u8]) -> bool, usize);
 
 /// Reads mutations of files within their budgets.
@@ -179,9 +180,9 @@ fn hostile_safetensors_give_exact_errors() {
     }
     let many = |n: usize| -> String { (0..n).map(|i| format!(",\"{i}\":{}", entry("U8", "0", "0,0"))).collect() };
     assert_eq!(flaw(&file(&format!("{{{}}}", &many(8193)[1..]), &[])), Flaw::TooLarge);
-    let most = file(&format!("{{{}}}", &many(8192)[1..]), &[]);
-    let (tensors, peak) = held(|| st::read(&most).unwrap().len());
-    assert!(tensors == 8192 && peak <= 2 * most.len() + (1 << 20), "{peak} bytes held for {}", most.len());
+    let largest = file(&format!("{{{}}}", &many(8192)[1..]), &[]);
+    let (tensors, peak) = held(|| st::read(&largest).unwrap().len());
+    assert!(tensors == 8192 && peak <= 2 * largest.len() + (1 << 20), "{peak} bytes held for {}", largest.len());
     let texts: String = (0..1025).map(|i| format!(",\"{i}\":\"\"")).collect();
     assert_eq!(flaw(&file(&format!("{{\"__metadata__\":{{{}}}}}", &texts[1..]), &[])), Flaw::TooLarge);
 }
@@ -313,8 +314,8 @@ fn share(rng: &mut Philox, bytes: &mut Vec<u8>) {
     }
     let word = |bytes: &[u8], at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
     let at = rng.below(bytes.len() - 8);
-    let most = 1 << rng.below(10);
-    let times = 1 + rng.below(most);
+    let max = 1 << rng.below(10);
+    let times = 1 + rng.below(max);
     match rng.below(5) {
         0 => {
             let piece = bytes[at..(at + 1 + rng.below(64)).min(bytes.len())].to_vec();

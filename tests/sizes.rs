@@ -1,5 +1,5 @@
-//! Sizes out of range, under an allocator that refuses more than 512 MiB at once: each is answered before memory is taken
-//! for it.
+//! Sizes out of range, under an allocator that refuses more than 512 MiB at once: each is refused before memory is
+//! allocated for it.
 
 use hubel::{
     data::{preprocess, to_categorical},
@@ -18,7 +18,7 @@ use std::{
     sync::OnceLock,
 };
 
-/// The most bytes of one request. The process ends where more are asked for.
+/// The maximum bytes of one request. Larger ones end the process.
 const MOST: usize = 512 << 20;
 
 struct Refusing;
@@ -75,7 +75,7 @@ fn trainer(engine: &Engine) -> Trainer {
     model().compile(engine, Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new())).expect("a trainer")
 }
 
-/// Holds that an answer is an error that says each of these.
+/// Asserts that a result is an error that contains each of these.
 fn says<T, E: Display>(answer: Result<T, E>, words: &[&str]) {
     let text = answer.err().expect("it is refused").to_string();
     assert!(words.iter().all(|word| text.contains(word)), "{words:?} in: {text}");
@@ -96,7 +96,7 @@ fn a_plan_for_more_samples_than_a_binding_holds_is_refused() {
         }
         let mut explainer = model().explain(engine(), Batch::up_to(batch)).expect("nothing is planned yet");
         says(explainer.saliency(&images(1), None), &[&number]);
-        // The reference takes no memory for samples that are not there.
+        // The reference allocates no memory for missing samples.
         let mut net = model().inference(&Engine::reference(), Batch::up_to(batch)).expect("an inference");
         assert_eq!(net.predict(&images(2)).expect("a prediction").shape(), [2, 3]);
     }

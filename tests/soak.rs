@@ -9,10 +9,10 @@ use std::{
     time::Instant,
 };
 
-/// What the process may take beyond what it had once warm.
+/// The allowed growth of the process's memory after warm-up.
 const MORE_BYTES: i64 = 4 << 20;
 
-/// Returns how often in all, and after how many times memory is first looked at: in full, and in brief.
+/// Returns the number of iterations, and the number after which memory is first measured: in full, and in brief.
 fn times(in_full: (usize, usize), brief: (usize, usize)) -> (usize, usize) {
     if std::env::var_os("HUBEL_SOAK").is_some() { in_full } else { brief }
 }
@@ -23,14 +23,14 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns the bytes of the process that are in memory, and its threads, 0 where the system does not tell.
+/// Returns the resident bytes of the process and its threads, 0 if the system does not report them.
 fn process() -> (i64, usize) {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = pages.split(' ').nth(1).and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
     (pages * 4096, std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count))
 }
 
-/// Returns how many objects of each kind the device has, and the bytes of buffers.
+/// Returns the numbers of the device's objects by kind, and the bytes of buffers.
 fn objects(engine: &Engine) -> Vec<i64> {
     let hal = engine.wgpu().map(|(device, _)| device.get_internal_counters().hal).unwrap_or_default();
     let counters = [
@@ -57,7 +57,7 @@ fn numbers(shape: &[usize]) -> HostTensor {
 
 const NETS: [&str; 4] = ["convolution", "depthwise", "recurrent", "dense"];
 
-/// Returns a small network, how it learns, and `n` samples for it. `wide` is another size of the same.
+/// Returns a small network, its `Compile` options, and `n` samples for it. `wide` selects another size.
 fn net(name: &str, n: usize, wide: usize) -> (Model, Compile, Dataset) {
     let classes = || HostTensor::u8([n], (0..n).map(|i| (i % 4) as u8).collect()).expect("labels");
     let cross_entropy = SparseCategoricalCrossentropy::new;
@@ -101,7 +101,7 @@ fn net(name: &str, n: usize, wide: usize) -> (Model, Compile, Dataset) {
     (model, config, Dataset::new(numbers(&shape), labels).expect("data"))
 }
 
-/// Looks at memory and objects when warm and after the last turn, and times each turn.
+/// Measures memory and objects after warm-up and after the last iteration, and times each iteration.
 struct Watch {
     name: String,
     iterations: usize,
@@ -117,8 +117,8 @@ impl Watch {
         Watch { name: name.into(), iterations, warm, seen: Vec::new(), last: Instant::now(), times }
     }
 
-    /// Ends one turn.
-    fn turn(&mut self, objects: impl FnOnce() -> Vec<i64>) {
+    /// Ends one iteration.
+    fn iteration(&mut self, objects: impl FnOnce() -> Vec<i64>) {
         self.times.push(self.last.elapsed().as_secs_f64() * 1e3);
         if self.times.len() == self.warm || self.times.len() == self.iterations {
             self.seen.push((process().0, objects()));
@@ -133,7 +133,7 @@ impl Watch {
         self.times.sort_by(f64::total_cmp);
         let at = |share: f64| self.times[((self.times.len() - 1) as f64 * share) as usize];
         println!(
-            "{}: {} iterations, {:+.2} MiB since turn {}, median {:.2} ms, p99 {:.2} ms ({:.1} times)",
+            "{}: {} iterations, {:+.2} MiB since iteration {}, median {:.2} ms, p99 {:.2} ms ({:.1} times)",
             self.name,
             self.times.len(),
             more as f64 / f64::from(1 << 20),
@@ -143,7 +143,7 @@ impl Watch {
             at(0.99) / at(0.5)
         );
         if more > MORE_BYTES {
-            return Some(format!("{}: {more} bytes more since turn {}", self.name, self.warm));
+            return Some(format!("{}: {more} bytes more since iteration {}", self.name, self.warm));
         }
         (before != after).then(|| format!("{}: objects {after:?} after {before:?}", self.name))
     }
@@ -161,7 +161,7 @@ struct EachStep<'w> {
 
 impl Callback for EachStep<'_> {
     fn step_end(&mut self, _: &Progress, _: &mut Trainer) -> Result<Control, hubel::Error> {
-        self.watch.turn(|| objects(self.engine));
+        self.watch.iteration(|| objects(self.engine));
         Ok(Control::Continue)
     }
 }
@@ -200,7 +200,7 @@ fn predictions_take_no_memory() {
         let samples: Vec<HostTensor> = (1..=8).map(|n| data.images.rows(0, n).expect("samples")).collect();
         for i in 0..iterations.0 {
             inference.predict(&samples[i % 8]).expect("a prediction");
-            watch.turn(|| objects(&engine));
+            watch.iteration(|| objects(&engine));
         }
         grew.extend(watch.end());
     }
@@ -220,7 +220,7 @@ fn models_leave_nothing_behind() {
         trainer.predict(&data.images).expect("a prediction");
         drop(trainer);
         assert_eq!(engine.allocated_bytes(), 0, "model {i}");
-        watch.turn(|| objects(&engine));
+        watch.iteration(|| objects(&engine));
     }
     nothing(watch.end().into_iter().collect());
 }
@@ -237,7 +237,7 @@ fn engines_leave_nothing_behind() {
         model.compile(&engine, config).expect("a trainer").train_on_batch(&data).expect("a step");
         drop(engine);
         threads.push(process().1);
-        watch.turn(Vec::new);
+        watch.iteration(Vec::new);
     }
     let grew = watch.end();
     let (early, late) = (threads[warm - 1], threads[engines - 1]);

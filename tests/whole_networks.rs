@@ -18,7 +18,7 @@ use hubel::{
 use networks::{build, learns, uniform};
 use std::{fmt::Write as _, fs, path::Path, time::Instant};
 
-/// Which networks `tests/zoo` asks for: those that `HUBEL_ZOO_MODELS` names, or all.
+/// The networks for `tests/zoo`: those in `HUBEL_ZOO_MODELS`, or all.
 fn asked(name: &str) -> bool {
     let named = std::env::var("HUBEL_ZOO_MODELS").unwrap_or_default();
     named.is_empty() || named.split_whitespace().any(|n| n == name)
@@ -29,7 +29,7 @@ fn every_network_learns() {
     all().iter().filter(|a| asked(a.name)).for_each(learns);
 }
 
-/// Returns what f32 itself costs a tensor, as its fixture tells: Keras's f32, and exact layers rounded to f32.
+/// Returns a tensor's error from f32 itself, from its fixture: Keras's f32, and exact layers rounded to f32.
 fn of_f32(folder: &Path, key: &str) -> String {
     let meta = fs::read_to_string(folder.join("meta.json")).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let meta: serde_json::Value = serde_json::from_str(&meta).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));

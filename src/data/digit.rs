@@ -1,11 +1,11 @@
 use crate::io::{Flaw, FormatError};
 use crate::tensor::HostTensor;
 
-/// Returns a photo of one digit as MNIST's images were made, u8 (28, 28, 1), ink 255 on paper 0.
+/// Converts a photo of one digit to the form of MNIST's images, u8 (28, 28, 1), ink 255 on paper 0.
 ///
-/// The photo is (h, w, 1) or (h, w, 3), ink dark on light or light on dark. It is made grey, the
-/// paper's level is taken from the rim and subtracted, the ink's bounding box is scaled into 20×20
-/// pixels with its aspect kept, and its centre of mass comes to the middle (LeCun et al. 1998).
+/// The photo is (h, w, 1) or (h, w, 3), with dark ink on light or light on dark. It is converted to grey, the paper's
+/// level at the rim is subtracted, the ink's bounding box is scaled into 20×20 pixels with its aspect ratio, and its
+/// centre of mass is moved to the middle (LeCun et al. 1998).
 pub fn prepare(photo: &HostTensor) -> Result<HostTensor, FormatError> {
     let wrong = |wanted: &str, got: String| Err(FormatError::new(Flaw::Image, "the photo", wanted, got));
     let [h, w, c @ (1 | 3)] = *photo.shape() else {
@@ -64,7 +64,7 @@ pub fn prepare(photo: &HostTensor) -> Result<HostTensor, FormatError> {
     let mass: f64 = small.iter().sum();
     let centre =
         |axis: &dyn Fn(usize) -> usize| small.iter().enumerate().map(|(i, m)| m * axis(i) as f64).sum::<f64>() / mass;
-    // In MNIST's own images the centre of mass lies at 14 ± 0.5 along both axes, pixels counted from 0.
+    // In MNIST's own images the centre of mass is at 14 ± 0.5 along both axes, pixels counted from 0.
     let start = |centre: f64, n: usize| ((14.0 - centre).round() as usize).min(28 - n);
     let (y0, x0) = (start(centre(&|i| i / small_w), small_h), start(centre(&|i| i % small_w), small_w));
     let mut out = vec![0; 28 * 28];
@@ -74,13 +74,13 @@ pub fn prepare(photo: &HostTensor) -> Result<HostTensor, FormatError> {
     HostTensor::u8([28, 28, 1], out).map_err(|e| FormatError::new(Flaw::Image, "the digit", "28×28 pixels", e))
 }
 
-/// Returns the value below which the share `q` of all values lies.
+/// Returns the quantile `q` of values.
 fn quantile(values: &mut [f32], q: f64) -> f32 {
     let at = ((values.len() as f64 * q) as usize).min(values.len().saturating_sub(1));
     *values.select_nth_unstable_by(at, f32::total_cmp).1
 }
 
-/// Returns for each of `to` pixels which of `from` pixels it covers, and with which weights.
+/// Returns for each of `to` pixels the pixels of `from` that it covers, with weights.
 fn weights(from: usize, to: usize) -> Vec<Vec<(usize, f64)>> {
     let step = from as f64 / to as f64;
     let cover = |i: usize| {

@@ -1,4 +1,4 @@
-//! Images in files: decoded, in one size, with the same channels.
+//! Images in files, decoded to one size and the same channels.
 
 use crate::io::{
     Flaw, FormatError,
@@ -14,9 +14,9 @@ use std::{
 /// The channels of a data set's images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColorMode {
-    /// One channel, colour as .299 r + .587 g + .114 b; what is transparent becomes white.
+    /// One channel, colour as .299 r + .587 g + .114 b, blended with white by opacity.
     Grayscale,
-    /// Red, green and blue; what is transparent becomes white.
+    /// Red, green and blue, blended with white by opacity.
     Rgb,
     /// Red, green, blue and opacity as they are stored; 255 is opaque.
     Rgba,
@@ -32,8 +32,8 @@ impl ColorMode {
         }
     }
 
-    /// Returns the pixels of a PNG or JPEG file in these channels, with their height and width, and what is wrong with a
-    /// file that can be read all the same.
+    /// Returns the pixels of a PNG or JPEG file in these channels, with height and width, and any damage that does not
+    /// prevent reading.
     pub(super) fn decode(self, bytes: &[u8]) -> Result<(Vec<u8>, [usize; 2], Option<FormatError>), FormatError> {
         if self == ColorMode::Rgba {
             let (image, damage) = image::decode(bytes)?;
@@ -53,7 +53,7 @@ impl ColorMode {
     }
 }
 
-/// How an image comes to another aspect.
+/// How an image is fitted to another aspect ratio.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fit {
     Squeeze,
@@ -61,7 +61,7 @@ pub(super) enum Fit {
     Pad(u8),
 }
 
-/// Makes images of files one size, with the same channels.
+/// Decodes files to images of one size, with the same channels.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Resizer {
     pub size: [usize; 2],
@@ -92,13 +92,13 @@ pub struct Files {
 }
 
 impl Files {
-    /// Returns those from `start` on, `n` at most.
+    /// Returns those from `start` on, at most `n`.
     pub(super) fn range(&self, start: usize, n: usize) -> Files {
         let paths = self.paths.iter().skip(start).take(n).cloned().collect();
         Files { paths, ..self.clone() }
     }
 
-    /// Returns the pixels of these images, or an error that names the first that cannot be read.
+    /// Returns the pixels of these images, or an error that names the first unreadable one.
     pub(super) fn read(&self, indices: &[u32]) -> Result<Vec<u8>, FormatError> {
         let image = self.resizer.bytes();
         let mut bytes = vec![0; indices.len() * image];
@@ -112,12 +112,12 @@ impl Files {
 }
 
 impl Resizer {
-    /// Returns the bytes of an image in the wanted size.
+    /// Returns the bytes of an image in the target size.
     pub fn bytes(&self) -> usize {
         self.size[0] * self.size[1] * self.mode.channels()
     }
 
-    /// Writes the image of a file in the wanted size to `out`; returns what is wrong with a file that can be read.
+    /// Writes the image of a file in the target size to `out`; returns any damage that does not prevent reading.
     pub fn read(&self, path: &Path, out: &mut [u8]) -> Result<Option<FormatError>, FormatError> {
         let file = read_file(path, CAP_BYTES)?;
         let (pixels, size, damage) = self.mode.decode(&file).map_err(|e| e.of(path))?;
@@ -125,8 +125,8 @@ impl Resizer {
         Ok(damage.map(|e| e.of(path)))
     }
 
-    /// Writes an image in the wanted size to `out`: half-pixel centres, the formulas of `tf.image.resize` and, for the
-    /// cropped part, of Keras's `smart_resize`.
+    /// Writes an image in the target size to `out`: half-pixel centres, the formulas of `tf.image.resize` and, for
+    /// crops, of Keras's `smart_resize`.
     pub fn resize(&self, pixels: &[u8], [h, w]: [usize; 2], out: &mut [u8]) {
         let ([to_h, to_w], c) = (self.size, self.mode.channels());
         let same = [w * to_h / to_w, h * to_w / to_h];
@@ -155,7 +155,7 @@ impl Resizer {
     }
 }
 
-/// Returns, for each of `to` places, the two of `from` that lie around it and the share of the second.
+/// Returns, for each of `to` positions, the two neighbouring ones of `from` and the share of the second.
 fn taps(from: usize, to: usize) -> Vec<(usize, usize, f32)> {
     let scale = from as f32 / to as f32;
     let taps = (0..to).map(|i| {

@@ -16,18 +16,18 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// The most bytes that the images of a data set take, where [`ImageFolder::cap_bytes`] says nothing else.
+/// The default of [`ImageFolder::cap_bytes`], the maximum bytes of a data set's images.
 pub const DATASET_CAP_BYTES: u64 = 4 << 30;
 const READ: [&str; 3] = ["png", "jpg", "jpeg"];
-/// Images too, but of kinds that are not read: they are named rather than overlooked.
+/// Images of unsupported formats, which are reported instead of ignored.
 const OTHER: [&str; 9] = ["avif", "bmp", "gif", "heic", "heif", "jfif", "tif", "tiff", "webp"];
 
-/// The parts of a data set that are read.
+/// The subsets of a data set to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subset {
-    /// What is left for training; the other part stays empty.
+    /// The training split; the other stays empty.
     Training,
-    /// The validation split; the other part stays empty.
+    /// The validation split; the other stays empty.
     Validation,
     /// Both.
     Both,
@@ -44,7 +44,7 @@ pub struct Images {
     pub train_files: Vec<PathBuf>,
     /// The files of `validation`, in its order.
     pub validation_files: Vec<PathBuf>,
-    /// The images that were left out, each with its file and the reason.
+    /// The images that were skipped, each with its file and the reason.
     pub skipped: Vec<FormatError>,
     /// The images that were read although their files are damaged: JPEGs without their end marker.
     pub damaged: Vec<FormatError>,
@@ -53,13 +53,13 @@ pub struct Images {
 /// Reads images from folders, one folder for each class, as Keras's `image_dataset_from_directory` does.
 ///
 /// Classes are the sub-folders, sorted by name; a class's samples are all PNG and JPEG files below its folder, sorted.
-/// Names that start with a dot are ignored, and so are files that are no images. An image that cannot be used (it is
-/// damaged or over the limits of [`crate::io::image`], of another kind, in no class's folder, or behind a link that
-/// leads to a folder or out of this one) is left out and stands in [`Images::skipped`].
+/// Names that start with a dot are ignored, as are files that are not images. An image that cannot be used (damaged,
+/// over the limits of [`crate::io::image`], in another format, outside the classes' folders, or behind a link to a
+/// folder or out of this one) is skipped and listed in [`Images::skipped`].
 ///
-/// Values are 0 to 255, as in Keras: begin the network with `Rescaling`, or set [`Dataset::scale`]. They differ from
-/// Keras's in being rounded to bytes, in what is transparent becoming white, and in the order that a seed gives.
-/// EXIF's orientation is not applied, as in Keras.
+/// Values are 0 to 255, as in Keras: begin the network with `Rescaling`, or set [`Dataset::scale`]. Unlike Keras's,
+/// they are rounded to bytes, transparent pixels become white, and a seed gives another order. EXIF's orientation is
+/// not applied, as in Keras.
 ///
 /// ```
 /// use hubel::{data::{ColorMode, ImageFolder}, io::image, prelude::*};
@@ -101,7 +101,8 @@ pub struct ImageFolder<'a> {
 }
 
 impl<'a> ImageFolder<'a> {
-    /// Returns a reader of the folder that holds the classes' folders: whole images of 256×256 in colour, shuffled.
+    /// Returns a reader of the folder that contains the classes' folders. By default images are resized to 256×256, in
+    /// colour, and shuffled.
     pub fn new(path: impl AsRef<Path>) -> Self {
         ImageFolder {
             path: path.as_ref().into(),
@@ -120,94 +121,94 @@ impl<'a> ImageFolder<'a> {
         }
     }
 
-    /// Returns the reader with the height and width that images are resized to: bilinear, without smoothing.
+    /// Sets the height and width that images are resized to, bilinearly without antialiasing; 256×256 by default.
     pub fn image_size(mut self, size: [usize; 2]) -> Self {
         self.image_size = size;
         self
     }
 
-    /// Returns the reader with the channels that images get.
+    /// Sets the channels of images; [`ColorMode::Rgb`] by default.
     pub fn color_mode(mut self, mode: ColorMode) -> Self {
         self.color_mode = mode;
         self
     }
 
-    /// Returns the reader that keeps, where `crop`, the largest middle part of the wanted aspect instead of squeezing
-    /// the whole image.
+    /// Crops images to the largest central part of the target aspect ratio, instead of stretching them; false by
+    /// default.
     pub fn crop_to_aspect_ratio(mut self, crop: bool) -> Self {
         self.fit = if crop { Fit::Crop } else { Fit::Squeeze };
         self
     }
 
-    /// Returns the reader that keeps the whole image, with bands of this value where its aspect is not the wanted one.
+    /// Keeps the aspect ratio of images by adding bands of this value, instead of stretching them.
     pub fn pad_to_aspect_ratio(mut self, fill_value: u8) -> Self {
         self.fit = Fit::Pad(fill_value);
         self
     }
 
-    /// Returns the reader that shuffles the samples or leaves them sorted by class and name; a validation split of
-    /// sorted samples has the last classes only.
+    /// Sets whether samples are shuffled, or sorted by class and name; true by default. A validation split of sorted
+    /// samples has only the last classes.
     pub fn shuffle(mut self, shuffle: bool) -> Self {
         self.shuffle = shuffle;
         self
     }
 
-    /// Returns the reader with the seed of the order; 0 where none is given.
+    /// Sets the seed of the order; 0 by default.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Returns the reader that keeps the last `share` of the samples, as they are shuffled, for validation. Shuffled
-    /// samples then need a seed, so that parts which are read one by one share none.
+    /// Reserves the last `share` of the shuffled samples for validation; none by default. Shuffled samples then need a
+    /// seed, so that subsets that are read separately do not overlap.
     pub fn validation_split(mut self, share: f64) -> Self {
         self.validation_split = share;
         self
     }
 
-    /// Returns the reader of these parts of a split.
+    /// Sets which subsets of a split are read; both by default.
     pub fn subset(mut self, subset: Subset) -> Self {
         self.subset = subset;
         self
     }
 
-    /// Returns the reader that takes at most so many bytes for all resized images ([`DATASET_CAP_BYTES`] by default).
+    /// Sets the maximum bytes of all resized images; [`DATASET_CAP_BYTES`] by default.
     pub fn cap_bytes(mut self, cap_bytes: u64) -> Self {
         self.cap_bytes = cap_bytes;
         self
     }
 
-    /// Returns the reader whose images are decoded, on all processors, when a training step takes them, while the device
-    /// computes the step before it: for more images than fit in memory. [`ImageFolder::load`] then looks at each
-    /// image once, to leave out those that cannot be used.
+    /// Sets whether images are decoded on demand, on all processors, while the device computes the step before: for
+    /// more images than fit in memory. [`ImageFolder::load`] then only checks each image, to skip those that cannot be
+    /// used. False by default.
     pub fn stream(mut self, stream: bool) -> Self {
         self.stream = stream;
         self
     }
 
-    /// Returns the reader whose classes have this order instead of the alphabet's. There must be a folder of each name, and
-    /// no other (Keras `class_names`).
+    /// Sets the order of classes (Keras `class_names`); alphabetical by default. There must be a folder for each name,
+    /// and no other.
     pub fn class_names(mut self, names: &[impl AsRef<str>]) -> Self {
         self.class_names = Some(names.iter().map(|name| name.as_ref().to_owned()).collect());
         self
     }
 
-    /// Returns the reader that follows links to folders, and links out of the folder, or leaves out what lies behind them
-    /// (Keras `follow_links`); it does not by default. A folder that links lead to twice is read once.
+    /// Sets whether links to folders, and links out of the folder, are followed (Keras `follow_links`); false by
+    /// default. A folder that several links lead to is read once.
     pub fn follow_links(mut self, follow: bool) -> Self {
         self.follow_links = follow;
         self
     }
 
-    /// Returns the reader that tells how many images are done, of how many; called from the threads that decode, one
-    /// call at a time, with rising numbers.
+    /// Sets a callback for progress, which gets the number of images done and their total. It is called from the
+    /// decoding threads, one call at a time, with increasing numbers.
     pub fn progress(mut self, progress: impl FnMut(usize, usize) + Send + 'a) -> Self {
         self.progress = Box::new(progress);
         self
     }
 
-    /// Returns the images, decoded on all processors, or an error where an option is out of range, the folder is
-    /// missing or has no classes, a class has no image or none that can be read, or all together exceed the cap.
+    /// Returns the images, decoded on all processors. It is an error if an option is out of range, if the folder is
+    /// missing or has no classes, if a class has no readable image, or if all images together exceed the cap.
     pub fn load(self) -> Result<Images, FormatError> {
         self.check()?;
         let Listing { mut classes, mut samples, mut skipped } = list(&self.path, self.follow_links)?;
@@ -218,13 +219,13 @@ impl<'a> ImageFolder<'a> {
             classes.clone_from(names);
         }
         if self.shuffle {
-            // A stream of its own: training shuffles by epoch, maybe with the same seed.
+            // A separate random stream: training shuffles by epoch, perhaps with the same seed.
             let mut rng = Philox::new(self.seed.unwrap_or(0), Purpose::Shuffle, u32::MAX);
             samples = rng.permutation(samples.len()).iter().map(|&i| samples[i as usize].clone()).collect();
         }
         let held_out = (self.validation_split * samples.len() as f64) as usize;
         if self.validation_split > 0.0 && held_out == 0 {
-            let got = format!("{} of {} images, which is none", self.validation_split, samples.len());
+            let got = format!("{} of {} images, which rounds to none", self.validation_split, samples.len());
             return Err(FormatError::new(Flaw::Empty, "the validation split", "at least one image", got)
                 .of(&self.path)
                 .advise("raise validation_split or add images"));
@@ -264,15 +265,11 @@ impl<'a> ImageFolder<'a> {
         }
         if let Some((class, first)) = failed.iter().find(|(class, _)| !readable[*class as usize]) {
             let name = &classes[*class as usize];
-            let got = format!("{} that cannot; the first: {first}", failed.iter().filter(|f| f.0 == *class).count());
-            return Err(FormatError::new(
-                Flaw::Image,
-                format!("the class folder `{name}`"),
-                "images that can be read",
-                got,
-            )
-            .of(&self.path.join(name))
-            .advise("replace them, or remove the folder"));
+            let got =
+                format!("{} unreadable ones; the first: {first}", failed.iter().filter(|f| f.0 == *class).count());
+            return Err(FormatError::new(Flaw::Image, format!("the class folder `{name}`"), "readable images", got)
+                .of(&self.path.join(name))
+                .advise("replace them, or remove the folder"));
         }
         skipped.extend(failed.into_iter().map(|(_, e)| e));
         let damaged = damaged.into_iter().map(|(_, e)| e).collect();
@@ -291,7 +288,7 @@ impl<'a> ImageFolder<'a> {
             return wrong("validation_split", "a share from 0 to below 1", &share);
         }
         if share == 0.0 && self.subset != Subset::Both {
-            return wrong("validation_split", "a share above 0, since a subset is asked for", &share);
+            return wrong("validation_split", "a share above 0, since a subset is selected", &share);
         }
         if share > 0.0 && self.shuffle && self.seed.is_none() {
             return wrong("seed", "one, since shuffled samples are split", &"none");
@@ -300,7 +297,7 @@ impl<'a> ImageFolder<'a> {
     }
 }
 
-/// Returns the place of each folder's name among these, or an error that tells the first that is not in both.
+/// Returns the index of each folder's name among these, or an error with the first that is not in both.
 fn places(folders: &[String], names: &[String]) -> Result<Vec<u32>, FormatError> {
     let differ = |got: String| {
         let wanted = format!("one for each class's folder: {}", folders.join(", "));
@@ -336,7 +333,7 @@ fn skip(path: &Path, wanted: &str, got: impl Display) -> FormatError {
     FormatError::new(Flaw::Image, "the image", wanted, got).of(path)
 }
 
-/// Returns what is in a folder, sorted, without hidden entries.
+/// Returns a folder's entries, sorted, without hidden ones.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
     let all = fs::read_dir(folder).map_err(unreadable(folder))?.collect::<Result<Vec<_>, _>>();
     let all = all.map_err(unreadable(folder))?.into_iter();
@@ -356,7 +353,11 @@ fn list(root: &Path, follow: bool) -> Result<Listing, FormatError> {
             if is_link && path.is_dir() {
                 listing.skipped.push(skip(&path, "a folder", "a link to one"));
             } else if has_extension(&path, &[&READ[..], &OTHER].concat()) {
-                listing.skipped.push(skip(&path, "images in a class's folder only", "one in no class's folder"));
+                listing.skipped.push(skip(
+                    &path,
+                    "images only in a class's folder",
+                    "one outside the classes' folders",
+                ));
             }
             continue;
         }
@@ -365,14 +366,14 @@ fn list(root: &Path, follow: bool) -> Result<Listing, FormatError> {
             let got = format!("{name:?}");
             return Err(FormatError::new(Flaw::Utf8, "a class folder's name", "UTF-8", got)
                 .of(&path)
-                .advise("rename the folder: the class has its name"));
+                .advise("rename the folder, which names the class"));
         };
         let before = listing.skipped.len();
         let mut files = images(&path, (!follow).then_some(&real), &mut listing.skipped)?;
         if files.is_empty() {
             let got = match &listing.skipped[before..] {
                 [] => "none".into(),
-                [first, ..] => format!("none that can be read; the first: {first}"),
+                [first, ..] => format!("no readable one; the first error: {first}"),
             };
             let what = format!("the class folder `{name}`");
             return Err(FormatError::new(Flaw::Empty, what, "at least one PNG or JPEG image", got)
@@ -386,9 +387,9 @@ fn list(root: &Path, follow: bool) -> Result<Listing, FormatError> {
     if listing.classes.is_empty() {
         let got = match listing.skipped.len() {
             0 => "none".into(),
-            n => format!("none, but {n} images or links beside"),
+            n => format!("none, but {n} images or links beside them"),
         };
-        let advice = "make a folder for each class, named as the class, and put its images there";
+        let advice = "create a folder for each class, with the class's name, and put its images there";
         return Err(FormatError::new(Flaw::Empty, "the folder", "a folder for each class", got)
             .of(root)
             .advise(advice));
@@ -401,11 +402,11 @@ fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     extension.is_some_and(|e| extensions.contains(&e.as_str()))
 }
 
-/// Returns the images below a folder; `root` is what links must not lead out of, and without it they are followed.
+/// Returns the images below a folder. Links must not lead out of `root`; without it they are followed.
 fn images(folder: &Path, root: Option<&PathBuf>, skipped: &mut Vec<FormatError>) -> Result<Vec<PathBuf>, FormatError> {
     let (mut found, mut folders, mut met) = (Vec::new(), vec![folder.to_owned()], HashSet::new());
     while let Some(folder) = folders.pop() {
-        // Links may lead in circles.
+        // Links may form cycles.
         if root.is_none() && !met.insert(fs::canonicalize(&folder).map_err(unreadable(&folder))?) {
             continue;
         }
@@ -415,10 +416,12 @@ fn images(folder: &Path, root: Option<&PathBuf>, skipped: &mut Vec<FormatError>)
             match (path.is_dir(), is_link) {
                 (true, false) => folders.push(path),
                 (true, true) => skipped.push(skip(&path, "a folder", "a link to one")),
-                _ if has_extension(&path, &OTHER) => skipped.push(skip(&path, "PNG or JPEG", "another kind of file")),
+                _ if has_extension(&path, &OTHER) => {
+                    skipped.push(skip(&path, "PNG or JPEG", "a file in another format"))
+                }
                 _ if !has_extension(&path, &READ) => {}
                 (_, true) if leads_out() => {
-                    skipped.push(skip(&path, "a file in the data set's folder", "a link out of it or to nothing"));
+                    skipped.push(skip(&path, "a file in the data set's folder", "a link out of it, or a broken one"));
                 }
                 _ if path.is_file() => found.push(path),
                 _ => skipped.push(skip(&path, "a file", "something else")),
@@ -428,7 +431,7 @@ fn images(folder: &Path, root: Option<&PathBuf>, skipped: &mut Vec<FormatError>)
     Ok(found)
 }
 
-/// Returns the samples that can be read, and their files; `stream` leaves the pixels in their files.
+/// Returns the readable samples and their files; `stream` leaves the pixels in the files.
 fn part(
     resizer: &Resizer,
     samples: &[Sample],

@@ -8,8 +8,7 @@ use std::path::Path;
 const FILES: [&str; 4] =
     ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
 
-/// Handwritten digits, or another data set in the same four files: images of bytes (n, h, w, 1)
-/// that are used as 0 to 1.
+/// Handwritten digits, or another data set in the same four files: images of bytes (n, h, w, 1), scaled to 0 to 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mnist {
     /// Samples to train on; 60,000 in MNIST.
@@ -18,8 +17,8 @@ pub struct Mnist {
     pub test: Dataset,
 }
 
-/// Returns the MNIST database of LeCun, Cortes and Burges from the four IDX files in a folder,
-/// gzipped or not; an error is one sentence that names the file.
+/// Returns the MNIST database of LeCun, Cortes and Burges from the four IDX files in a folder, gzipped or not; an error
+/// names the file.
 pub fn mnist(dir: impl AsRef<Path>) -> Result<Mnist, FormatError> {
     let dir = dir.as_ref();
     let classes: Vec<String> = (0..10).map(|d| d.to_string()).collect();

@@ -1,12 +1,13 @@
 //! Data sets, folders of images, and drawings of results.
 //!
-//! **In**: files and host tensors. **Out**: a [`Dataset`], which is images (or any samples) and labels of the same number, with classes and
-//! weights; [`Trainer`](crate::train::Trainer) takes it.
+//! **In**: files and host tensors. **Out**: a [`Dataset`] for [`Trainer`](crate::train::Trainer): images or other samples and as many
+//! labels, with classes and weights.
 //!
 //! - [`mnist()`] reads the digits, `ImageFolder` (feature `images`) a folder for each class, into memory or as a stream.
-//! - `preprocess` and `prepare` bring single images to a network's size, `plots` (feature `plots`) draws curves, maps and confusion matrices.
+//! - `preprocess` and `prepare` convert single images to a network's size, `plots` (feature `plots`) draws curves, maps and confusion
+//!   matrices.
 //!
-//! Invariants: samples and labels have the same number; the order of an epoch is a function of seed and epoch ([`shuffled`]).
+//! Invariants: there are as many labels as samples; the order of an epoch is a function of seed and epoch ([`shuffled`]).
 
 #[cfg(feature = "images")]
 mod digit;
@@ -31,36 +32,36 @@ pub use mnist::{Mnist, mnist};
 use crate::io::{Flaw, FormatError, checked_bytes, npy::FILE_CAP_BYTES};
 use crate::tensor::{Data, HostTensor, Philox, Purpose};
 
-/// Samples with labels; an image's value on use is `x · scale + offset`.
+/// Samples with labels. A stored value x is used as `x · scale + offset`.
 ///
-/// Images of bytes stay bytes, on the device too.
+/// Bytes stay bytes, on the device too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// Samples, u8 or f32 (n, …): images (n, h, w, c), sequences (n, timesteps, features), vectors (n, features).
     pub images: HostTensor,
-    /// Class indices, u8 or u32, one for each sample (n) or for each of its places (n, …) as in masks; or what the model's
-    /// output should be, f32 (n, …). Whole numbers do for the latter too where they fit the output, as 0 and 1.
+    /// Class indices, u8 or u32, one for each sample (n) or for each position (n, …) as in masks; or the target
+    /// outputs, f32 (n, …), for which integers are accepted too, such as 0 and 1.
     pub labels: HostTensor,
-    /// Labels of a model's further outputs, each of these kinds.
+    /// Labels of a model's further outputs, each in one of these forms.
     pub more_labels: Vec<HostTensor>,
-    /// What stored values are multiplied with.
+    /// The factor on stored values.
     pub scale: f32,
-    /// What is added then.
+    /// The number added after scaling.
     pub offset: f32,
-    /// Names of the classes; empty where they have none.
+    /// Names of the classes; empty without names.
     pub classes: Vec<String>,
-    /// What each sample's loss is multiplied with, f32 (n), where samples do not count alike (Keras `sample_weight`).
+    /// The factor on each sample's loss, f32 (n), if samples are weighted (Keras `sample_weight`).
     pub weights: Option<HostTensor>,
-    /// Where images lie that are decoded when a step takes them, in place of `images`, which then has no rows.
+    /// Images that are decoded on demand, instead of `images`, which then has no rows.
     #[cfg(feature = "images")]
     pub files: Option<Files>,
 }
 
 impl Dataset {
-    /// Returns a data set whose values are used as they are stored, or an error where samples are not (n, …) of u8 or
-    /// f32, or labels not (n, …) of u8, u32, f32, or i32 that are at least 0.
+    /// Returns a data set whose values are used as stored, or an error unless samples are (n, …) of u8 or f32, and
+    /// labels (n, …) of u8, u32, f32, or i32 of at least 0.
     ///
-    /// NumPy's arrays become one in one line: `Dataset::new(npy::open("x.npy")?, npy::open("y.npy")?)?`.
+    /// From NumPy's arrays: `Dataset::new(npy::open("x.npy")?, npy::open("y.npy")?)?`.
     pub fn new(images: HostTensor, labels: HostTensor) -> Result<Self, FormatError> {
         let wrong = |what: &str, wanted: &str, t: &HostTensor| {
             let got = format!("{} {:?}", t.dtype(), t.shape());
@@ -73,7 +74,7 @@ impl Dataset {
         Ok(Self::of(images, labels))
     }
 
-    /// Returns a data set of samples, or none where they are in files, and their labels.
+    /// Returns a data set of samples, or none if they are in files, and their labels.
     pub(crate) fn of(images: HostTensor, labels: HostTensor) -> Self {
         Dataset {
             images,
@@ -93,7 +94,7 @@ impl Dataset {
         self.labels.shape().first().copied().unwrap_or(0)
     }
 
-    /// Returns whether there are no samples.
+    /// Returns whether the data set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -103,15 +104,13 @@ impl Dataset {
         self.images.shape().get(1..).unwrap_or_default()
     }
 
-    /// Returns the data set with labels for one more output of a model, or an error where there is not one for each
-    /// sample.
+    /// Adds labels for a model's next output, or returns an error unless there is one for each sample.
     ///
     /// ```
     /// use hubel::prelude::*;
     /// let x = HostTensor::f32([2, 1], vec![0.5, 1.5])?;
-    /// let data = Dataset::new(x, HostTensor::u8([2], vec![0, 1])?)?.and_labels(HostTensor::f32([2, 1], vec![0.1, 0.9])?)?;
-    /// assert_eq!(data.more_labels.len(), 1);
-    /// # Ok::<(), hubel::Error>(())
+    /// let data = Dataset::new(x, HostTensor::u8([2], vec![0, 1])?)?.and_labels(HostTensor::f32([2, 1], vec![0.1,
+    /// 0.9])?)?; assert_eq!(data.more_labels.len(), 1); # Ok::<(), hubel::Error>(())
     /// ```
     pub fn and_labels(mut self, labels: HostTensor) -> Result<Dataset, FormatError> {
         self.more_labels.push(checked_labels(labels, self.len())?);
@@ -123,13 +122,13 @@ impl Dataset {
         [&self.labels].into_iter().chain(&self.more_labels)
     }
 
-    /// Returns whether labels are whole numbers, one for each sample: its class.
+    /// Returns whether labels are integers, one for each sample: its class.
     pub fn has_classes(&self) -> bool {
         are_classes(&self.labels) && self.labels.shape().len() == 1
     }
 
-    /// Returns the data set with labels as [`to_categorical`] makes them, for categorical cross-entropy: as many classes
-    /// as have names, or without names as the greatest label says.
+    /// Converts labels by [`to_categorical`], for categorical cross-entropy, with as many classes as have names, or,
+    /// without names, one more than the largest label.
     ///
     /// ```
     /// use hubel::prelude::*;
@@ -147,9 +146,9 @@ impl Dataset {
         Ok(Dataset { labels: to_categorical(&self.labels, classes)?, ..self })
     }
 
-    /// Returns the data set with its classes in this order, labels numbered anew by name, or an error where labels are no
-    /// class indices, classes have no names, or one of them is not among these. Classes that the data set has not may be
-    /// among them: validation data then fit training data with more classes.
+    /// Reorders the classes by name and renumbers the labels, or returns an error if labels are not class indices, if
+    /// classes have no names, or if one of them is not listed. Further names are allowed, so that validation data can
+    /// match training data with more classes.
     ///
     /// ```
     /// use hubel::prelude::*;
@@ -179,13 +178,13 @@ impl Dataset {
         Ok(Dataset { labels, classes: all, ..self })
     }
 
-    /// Returns the first `n` samples, or all where there are fewer.
+    /// Returns the first `n` samples, or all if there are fewer.
     pub fn take(&self, n: usize) -> Dataset {
         self.range(0, n.min(self.len()))
     }
 
-    /// Returns samples to train on and, of all in their order, the last `share` to validate on (as Keras's
-    /// `validation_split`), or an error where that is no number from 0 to 1.
+    /// Splits off the last `share` of the samples for validation, in their order (Keras `validation_split`), or returns
+    /// an error unless it is from 0 to 1.
     pub fn split(&self, share: f64) -> Result<(Dataset, Dataset), FormatError> {
         if !(0.0..=1.0).contains(&share) {
             return Err(FormatError::new(
@@ -211,7 +210,7 @@ impl Dataset {
         }
     }
 
-    /// Returns whether samples are in memory rather than decoded when they are used.
+    /// Returns whether samples are in memory, not decoded on demand.
     pub(crate) fn in_memory(&self) -> bool {
         self.images.shape().first() == Some(&self.len())
     }
@@ -227,8 +226,8 @@ impl Dataset {
         }
     }
 
-    /// Returns the data set with samples that count this much, or an error where they are not as many numbers of 0 and
-    /// above (Keras `sample_weight`).
+    /// Sets the weight of each sample (Keras `sample_weight`), or returns an error unless there is a number of at least
+    /// 0 for each.
     ///
     /// The loss is the sum of the weighted losses over the number of samples; metrics are not weighted.
     ///
@@ -247,7 +246,7 @@ impl Dataset {
         Ok(self)
     }
 
-    /// Returns an error where weights are there, but not a finite one of at least 0 for each sample.
+    /// Returns an error if there are weights, but not a finite one of at least 0 for each sample.
     pub(crate) fn check_weights(&self) -> Result<(), FormatError> {
         let Some(weights) = &self.weights else { return Ok(()) };
         let wrong = |got: String| {
@@ -263,8 +262,8 @@ impl Dataset {
         }
     }
 
-    /// Returns the data set whose samples count as much as their class does, beside their own weights, or an error where
-    /// labels are no class indices or a class has no weight (Keras `class_weight`).
+    /// Multiplies the weight of each sample by that of its class (Keras `class_weight`), or returns an error if labels
+    /// are not class indices or a class has no weight.
     pub fn class_weights(self, of_class: &[f32]) -> Result<Dataset, FormatError> {
         let wrong =
             |wanted: &str, got: String| FormatError::new(Flaw::Contradiction, "the classes' weights", wanted, got);
@@ -280,8 +279,8 @@ impl Dataset {
         self.sample_weights(weights)
     }
 
-    /// Returns the data set with `p` stored zeros around each image, which must be in memory; other samples stay as they
-    /// are. An error where the images would take more than 16 GiB.
+    /// Pads each image with `p` stored zeros on every side; other samples are unchanged. It is an error if the images
+    /// are not in memory or would exceed 16 GiB.
     pub fn pad(&self, p: usize) -> Result<Dataset, FormatError> {
         let &[h, w, c] = self.sample_shape() else { return Ok(self.clone()) };
         let wider = |side: usize| side.saturating_add(p.saturating_mul(2));
@@ -305,15 +304,14 @@ impl Dataset {
         Ok(self.with(images, self.labels.clone()))
     }
 
-    /// Returns the data set with values `(x · scale + offset − mean) / deviation` on use.
+    /// Normalises values to `(x · scale + offset − mean) / deviation` on use.
     pub fn standardize(mut self, mean: f32, deviation: f32) -> Dataset {
         self.scale /= deviation;
         self.offset = (self.offset - mean) / deviation;
         self
     }
 
-    /// Returns these samples as they are used, f32 (indices, …), or an error where an index is not below the number of
-    /// samples.
+    /// Returns these samples as used, f32 (indices, …), or an error if an index is out of range.
     pub fn rows(&self, indices: &[u32]) -> Result<HostTensor, FormatError> {
         let row: usize = self.sample_shape().iter().product();
         let used = |x: f32| x * self.scale + self.offset;
@@ -338,12 +336,12 @@ impl Dataset {
             .map_err(|e| FormatError::new(Flaw::Contradiction, "the samples", "as many values as their shape has", e))
     }
 
-    /// Returns the labels of these samples, u32 (indices) or f32 (indices, …), or an error as [`Dataset::rows`] does.
+    /// Returns the labels of these samples, u32 (indices) or f32 (indices, …), with the errors of [`Dataset::rows`].
     pub fn labels_of(&self, indices: &[u32]) -> Result<HostTensor, FormatError> {
         self.part_of(&self.labels, indices)
     }
 
-    /// Returns these samples' part of the labels of an output.
+    /// Returns the labels of an output for these samples.
     pub(crate) fn part_of(&self, labels: &HostTensor, indices: &[u32]) -> Result<HostTensor, FormatError> {
         let shape: Vec<usize> = [indices.len()].into_iter().chain(labels.shape()[1..].iter().copied()).collect();
         let row: usize = shape[1..].iter().product();
@@ -357,7 +355,7 @@ impl Dataset {
         part.map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many values as their shape has", e))
     }
 
-    /// Returns these samples alone, in this order, with values as they are used, or an error as [`Dataset::rows`] does.
+    /// Returns the data set of these samples, in this order, with values as used, and the errors of [`Dataset::rows`].
     ///
     /// ```
     /// use hubel::prelude::*;
@@ -375,7 +373,7 @@ impl Dataset {
         Ok(Dataset { weights, more_labels, scale: 1.0, offset: 0.0, ..self.with(images, labels) })
     }
 
-    /// Returns the weights of these samples, where samples have some.
+    /// Returns the weights of these samples, if samples are weighted.
     pub(crate) fn weights_of(&self, indices: &[u32]) -> Option<Vec<f32>> {
         let Data::F32(all) = self.weights.as_ref()?.data() else { return None };
         Some(indices.iter().map(|&i| all.get(i as usize).copied().unwrap_or(1.0)).collect())
@@ -391,22 +389,22 @@ impl Dataset {
     }
 }
 
-/// Returns the places of the elements of rows.
+/// Returns the index ranges of the rows' elements.
 fn taken(rows: &[usize], row: usize) -> impl Iterator<Item = usize> {
     rows.iter().flat_map(move |&i| i * row..(i + 1) * row)
 }
 
-/// Returns whether labels are whole numbers.
+/// Returns whether labels are integers.
 pub(crate) fn are_classes(labels: &HostTensor) -> bool {
     !matches!(labels.data(), Data::F32(_))
 }
 
-/// Returns labels as data sets hold them, or an error where there is not one for each of `n` samples.
+/// Returns labels in the form that data sets store, or an error unless there is one for each of `n` samples.
 fn checked_labels(labels: HostTensor, n: usize) -> Result<HostTensor, FormatError> {
     let labels = match labels.data() {
         Data::I32(v) => {
             let index = |x: &i32| {
-                let wanted = "whole numbers from 0";
+                let wanted = "integers of at least 0";
                 u32::try_from(*x).map_err(|_| FormatError::new(Flaw::Contradiction, "the labels", wanted, x))
             };
             HostTensor::u32(labels.shape(), v.iter().map(index).collect::<Result<_, _>>()?)
@@ -427,8 +425,8 @@ fn checked_labels(labels: HostTensor, n: usize) -> Result<HostTensor, FormatErro
     Ok(labels)
 }
 
-/// Returns labels with a 1 at each one's class and else zeros, f32 (…, classes), of labels (…) or (…, 1) of u8, u32 or
-/// i32 (Keras `to_categorical`), or an error where a label is no class's index.
+/// Returns one-hot labels, f32 (…, classes), from labels (…) or (…, 1) of u8, u32 or i32 (Keras `to_categorical`), or
+/// an error if a label is not the index of a class.
 ///
 /// ```
 /// use hubel::{data::to_categorical, prelude::*};
@@ -459,7 +457,7 @@ pub fn to_categorical(labels: &HostTensor, classes: usize) -> Result<HostTensor,
         shape => shape,
     };
     HostTensor::f32([shape, &[classes]].concat(), out)
-        .map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many as their shape says", e))
+        .map_err(|e| FormatError::new(Flaw::Contradiction, "the labels", "as many as their shape has", e))
 }
 
 /// Returns the order of `n` samples in an epoch: a permutation that depends on seed and epoch alone.

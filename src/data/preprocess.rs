@@ -1,19 +1,19 @@
-//! Photos as networks want them: one size, one number of channels.
+//! Photos preprocessed for networks: one size, one number of channels.
 
 use crate::io::{Flaw, FormatError, checked_bytes, image::CAP_BYTES};
 use crate::tensor::HostTensor;
 use image::{RgbImage, imageops};
 
-/// The share of the shorter side that is kept: networks were trained and judged on such crops.
+/// The share of the shorter side that is kept: networks were evaluated on such crops.
 const KEPT: f64 = 0.875;
 
-/// How a photo is resized; each averages where it shrinks.
+/// How a photo is resized; both average when shrinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Filter {
-    /// Straight lines between pixels, as torchvision's networks were judged.
+    /// Bilinear, as torchvision's networks were evaluated.
     #[default]
     Bilinear,
-    /// Cubics between pixels (Catmull and Rom), as EfficientNets were judged.
+    /// Bicubic (Catmull-Rom), as EfficientNets were evaluated.
     Bicubic,
 }
 
@@ -21,10 +21,10 @@ fn wrong(wanted: &str, got: impl std::fmt::Display) -> FormatError {
     FormatError::new(Flaw::Image, "the photo", wanted, got)
 }
 
-/// Returns the middle of a photo, u8 (h, w, 1 or 3), in a size of its own: f32 (1, height, width, channels), 0 to 255.
+/// Returns the centre of a photo, u8 (h, w, 1 or 3), resized: f32 (1, height, width, channels), 0 to 255.
 ///
-/// 87.5% of what has the wanted aspect is kept; grey becomes three equal channels, colour becomes grey by
-/// .299 r + .587 g + .114 b.
+/// 87.5% of the largest part with the target aspect ratio is kept. Grey becomes three equal channels, colour becomes
+/// grey by .299 r + .587 g + .114 b.
 pub fn crop(photo: &HostTensor, shape: [usize; 3], filter: Filter) -> Result<HostTensor, FormatError> {
     let side = |n: usize| n.max(1) as f64;
     let [h, w] = [0, 1].map(|axis| photo.shape().get(axis).copied().unwrap_or(0));
@@ -33,7 +33,7 @@ pub fn crop(photo: &HostTensor, shape: [usize; 3], filter: Filter) -> Result<Hos
     resized(photo, [kept(shape[0], h), kept(shape[1], w)], shape, filter)
 }
 
-/// Returns the whole of a photo as [`crop`] does its middle; its aspect is not kept.
+/// Returns a whole photo resized; [`crop`] keeps the aspect ratio instead.
 pub fn squeeze(photo: &HostTensor, shape: [usize; 3], filter: Filter) -> Result<HostTensor, FormatError> {
     resized(photo, [0, 1].map(|axis| photo.shape().get(axis).copied().unwrap_or(0)), shape, filter)
 }
@@ -53,7 +53,8 @@ fn resized(
     }
     let bytes: Vec<u8> = photo.to_f32().iter().map(|&x| x as u8).collect();
     let rgb = if c == 3 { bytes } else { bytes.iter().flat_map(|&x| [x; 3]).collect() };
-    let image = RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("a photo of some size", "none"))?;
+    let image =
+        RgbImage::from_raw(w as u32, h as u32, rgb).ok_or_else(|| wrong("a photo that is not empty", "none"))?;
     let (x, y) = ((w - kept_w) / 2, (h - kept_h) / 2);
     let filter = match filter {
         Filter::Bilinear => imageops::FilterType::Triangle,
@@ -67,10 +68,10 @@ fn resized(
             part.pixels().map(|p| 0.299 * f32::from(p[0]) + 0.587 * f32::from(p[1]) + 0.114 * f32::from(p[2])).collect()
         }
     };
-    HostTensor::f32([1, height, width, channels], values).map_err(|e| wrong("as many pixels as the size says", e))
+    HostTensor::f32([1, height, width, channels], values).map_err(|e| wrong("as many pixels as the size has", e))
 }
 
-/// Returns an image (h, w, c) in the middle of zeros: f32 (1, height, width, c).
+/// Returns an image (h, w, c) centred in zeros: f32 (1, height, width, c).
 pub fn pad(image: &HostTensor, [height, width]: [usize; 2]) -> Result<HostTensor, FormatError> {
     let [h, w, c] = *image.shape() else {
         return Err(wrong("a tensor (h, w, c)", format!("{:?}", image.shape())));
@@ -85,7 +86,7 @@ pub fn pad(image: &HostTensor, [height, width]: [usize; 2]) -> Result<HostTensor
         let at = ((top + y) * width + left) * c;
         out[at..at + row.len()].copy_from_slice(row);
     }
-    HostTensor::f32([1, height, width, c], out).map_err(|e| wrong("as many pixels as the size says", e))
+    HostTensor::f32([1, height, width, c], out).map_err(|e| wrong("as many pixels as the size has", e))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use super::{Graph, Kind, Step, Value};
 use crate::tensor::Array;
 use std::collections::HashMap;
 
-/// The values that one step of reference evaluation gave.
+/// The values of one step of reference evaluation.
 #[derive(Debug, Clone, Default)]
 pub struct Evaluation {
     values: HashMap<Value, Array>,
@@ -14,7 +14,7 @@ impl Evaluation {
         self.values.get(&value)
     }
 
-    /// Takes a computed value out.
+    /// Removes and returns a computed value.
     pub fn take(&mut self, value: Value) -> Option<Array> {
         self.values.remove(&value)
     }
@@ -22,8 +22,8 @@ impl Evaluation {
 
 /// Returns the graph's outputs and updates, computed by each operation's 64-bit reference.
 ///
-/// `feeds` holds inputs and states; `keep` says whether all values are kept or only outputs and updates.
-/// A value whose feed is missing is left out with all that depends on it.
+/// `feeds` holds inputs and states; `keep` says whether all values are kept or only outputs and updates. A value whose
+/// feed is missing is skipped, with everything that depends on it.
 pub fn evaluate(graph: &Graph, mut feeds: HashMap<Value, Array>, step: &Step, keep: bool) -> Evaluation {
     let live = graph.live();
     let mut last_use = vec![0usize; graph.nodes().len()];

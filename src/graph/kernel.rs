@@ -2,7 +2,7 @@ use super::{Program, TensorType};
 use crate::tensor::{Count, Shape};
 use std::{ops::Range, sync::Arc};
 
-/// What kind of device kernels are chosen for.
+/// The class of device that kernels are chosen for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeviceClass {
     /// A processor that runs shaders (lavapipe, SwiftShader, WARP): no barriers, wide register tiles.
@@ -11,33 +11,33 @@ pub enum DeviceClass {
     Gpu,
 }
 
-/// What an adapter can do, as plain data.
+/// The capabilities of an adapter, as plain data.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeviceProfile {
     /// Kind of device.
     pub class: DeviceClass,
-    /// Largest bytes of one storage binding.
+    /// Maximum bytes of a storage binding.
     pub max_binding_bytes: u64,
-    /// Largest bytes of one buffer.
+    /// Maximum bytes of a buffer.
     pub max_buffer_bytes: u64,
-    /// Most workgroups along one axis of a dispatch.
+    /// Maximum workgroups along one axis of a dispatch.
     pub max_groups: u32,
-    /// Most invocations in a workgroup.
+    /// Maximum invocations of a workgroup.
     pub max_invocations: u32,
-    /// Most storage buffers that one kernel may bind.
+    /// Maximum storage buffers that one kernel may bind.
     pub max_storage_buffers: u32,
     /// Alignment of a storage binding's offset in bytes.
     pub align_bytes: u64,
-    /// Lanes of a subgroup where kernels may use subgroup operations and every kernel has as many, else 0.
+    /// Lanes of a subgroup if kernels may use subgroup operations and all have the same number, else 0.
     pub subgroup_lanes: u32,
-    /// Whether kernels should read and write two floats as one 64-bit integer: where lanes are served one after
-    /// the other, a word costs the same whatever its size.
+    /// Whether kernels should read and write two floats as one 64-bit integer: if lanes are served one by one, a word
+    /// costs the same whatever its size.
     pub u64_loads: bool,
-    /// Turns after which the driver ends the loops of an invocation, all loops taken together.
+    /// Iterations after which the driver ends the loops of an invocation, all loops taken together.
     pub max_iterations: u64,
 }
 
-/// llvmpipe ends all loops of an invocation after so many iterations, without a word.
+/// llvmpipe silently ends all loops of an invocation after this many iterations.
 pub const MAX_SOFTWARE_ITERATIONS: u64 = 65_535;
 
 impl DeviceProfile {
@@ -57,18 +57,19 @@ impl DeviceProfile {
         }
     }
 
-    /// Returns whether the driver compiles long straight texts in bounded memory: SwiftShader takes gigabytes for them.
+    /// Returns whether the driver compiles long straight-line kernels in bounded memory: SwiftShader needs gigabytes
+    /// for them.
     pub fn large_shaders(&self) -> bool {
         self.class == DeviceClass::Gpu || self.subgroup_lanes == 8
     }
 }
 
-/// How many workgroups a dispatch has: the ceiling of a count over `per_group`.
+/// The number of workgroups of a dispatch: the ceiling of a count over `per_group`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Grid {
     /// Work items.
     pub items: Count,
-    /// Items that one workgroup does.
+    /// Items per workgroup.
     pub per_group: u32,
 }
 
@@ -93,13 +94,13 @@ impl Grid {
     }
 }
 
-/// The most bytes that a kernel may read as one uniform buffer: what every WebGPU adapter has.
+/// The maximum bytes that a kernel may read as one uniform buffer, which every WebGPU adapter supports.
 pub const UNIFORM_BYTES: u64 = 65_536;
 
-/// Every range of a buffer that a kernel binds starts at a multiple of this, which all adapters allow.
+/// The alignment of ranges that a kernel binds, which all adapters allow.
 pub const ALIGN_BYTES: u64 = 256;
 
-/// What a kernel binds at one place, after the step record at binding 0.
+/// What a kernel binds at one binding, after the step record at binding 0.
 ///
 /// A range of more than one value asks the planner to lay those values out contiguously, each at
 /// a multiple of 256 bytes, so that one binding covers them all.
@@ -113,21 +114,21 @@ pub enum Slot {
     InOut {
         /// The inputs overwritten.
         inputs: Range<usize>,
-        /// The outputs that take their place.
+        /// The outputs that overwrite them.
         outputs: Range<usize>,
     },
     /// One input, read only as a uniform buffer of at most [`UNIFORM_BYTES`].
     ///
     /// The kernel declares it no larger than the tensor, or than `samples` samples of it. The latter asks for one
-    /// launch for each so many samples; the input is symbolic in the batch, and so many samples of it take a
-    /// multiple of 256 bytes.
+    /// launch for each chunk of `samples` samples; the input is then symbolic in the batch, and the bytes of a chunk
+    /// are a multiple of 256.
     Uniform {
         /// The input.
         input: usize,
-        /// Samples that one launch does, where not all.
+        /// Samples per launch, if not all.
         samples: Option<usize>,
     },
-    /// The number of the launch, from 0, where there is one for each so many samples: a uniform u32.
+    /// The index of the launch's chunk of samples, from 0: a uniform u32.
     ChunkIndex,
     /// Scratch memory of this node: written by the node's first launch that binds it, read by those after.
     Scratch(usize),
@@ -154,17 +155,17 @@ pub struct Dispatch {
     pub source: Arc<str>,
     /// Values of `override` constants.
     pub constants: Vec<(&'static str, f64)>,
-    /// How many workgroups.
+    /// The number of workgroups.
     pub grid: Grid,
     /// What is bound at 1, 2, …
     pub slots: Vec<Slot>,
-    /// The most iterations that the loops of one invocation take together, where they may be many: a count and what
-    /// shares it.
+    /// The maximum iterations of all loops of one invocation, if they may be many: a count, and the number of
+    /// invocations that share it.
     pub iterations: (Count, u64),
 }
 
 impl Dispatch {
-    /// Returns the launch with this many iterations of loops, which so many invocations share.
+    /// Sets the iterations of loops: a count, which `shared_by` invocations share.
     pub fn iterations(self, iterations: Count, shared_by: u64) -> Self {
         Dispatch { iterations: (iterations, shared_by), ..self }
     }
@@ -174,7 +175,7 @@ impl Dispatch {
         self.slots.iter().filter(|s| !matches!(s, Slot::Uniform { .. } | Slot::ChunkIndex)).count()
     }
 
-    /// Returns the most iterations that the loops of one invocation take together for a batch of `n`.
+    /// Returns the maximum iterations of all loops of one invocation, for a batch of `n`.
     pub fn iterations_at(&self, n: usize) -> u64 {
         self.iterations.0.at(n).div_ceil(self.iterations.1.max(1))
     }
@@ -183,7 +184,7 @@ impl Dispatch {
 /// One way to run an operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
-    /// Name of the way, for the tuner and the benches.
+    /// Name of the variant, for the tuner and the benches.
     pub variant: String,
     /// Launches in order.
     pub dispatches: Vec<Dispatch>,
@@ -192,7 +193,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Returns a candidate of one launch without scratch.
+    /// Returns a candidate with one launch and no scratch.
     pub fn single(variant: impl Into<String>, dispatch: Dispatch) -> Self {
         Candidate { variant: variant.into(), dispatches: vec![dispatch], scratch_bytes: Vec::new() }
     }
@@ -203,7 +204,7 @@ impl Candidate {
 /// Input 0 of the program is the result; the others are the `extras`, broadcast to `shape`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Epilogue {
-    /// What is applied.
+    /// The program.
     pub program: Program,
     /// Types of the program's inputs from 1 on.
     pub extras: Vec<TensorType>,

@@ -1,14 +1,14 @@
 //! The graph: values, nodes, the [`Op`] trait, and kernels as plain data. No device is named here.
 //!
-//! **What comes in**: layers ([`crate::nn`]), the training step ([`crate::train`]) and applications call the methods that
+//! **In**: layers ([`crate::nn`]), the training step ([`crate::train`]) and applications call the methods that
 //! operations add to [`Graph`], such as `conv2d` or `add`. Each is one [`Graph::apply`] of an [`Op`] to [`Value`]s.
 //!
-//! **What goes out**: a [`Graph`] of [`Node`]s with named outputs and the updates of its states. [`crate::passes`] rewrites
+//! **Out**: a [`Graph`] of [`Node`]s with named outputs and the updates of its states. [`crate::passes`] rewrites
 //! it and makes it a plan; [`evaluate`] computes it in 64-bit floats from each operation's [`Op::reference`].
 //!
-//! A node is an input, which each step gives, a state, which persists under its name (a weight, a moment, a data set), or an
-//! operation. An operation lowers itself to [`Candidate`]s: [`Dispatch`]es of WGSL with [`Slot`]s for what they bind and a
-//! [`Grid`] for how many workgroups they need, chosen for a [`DeviceProfile`]. An elementwise operation is a [`Program`],
+//! A node is an input, fed in each step; a state, which persists under its name (a weight, a moment, a data set); or an
+//! operation. An operation lowers itself to [`Candidate`]s: [`Dispatch`]es of WGSL with [`Slot`]s for their bindings
+//! and a [`Grid`] for their workgroups, chosen for a [`DeviceProfile`]. An elementwise operation is a [`Program`],
 //! which fusion composes and which becomes the [`Epilogue`] of another operation's kernel.
 //!
 //! Invariants, which every method and pass keeps:
@@ -19,8 +19,8 @@
 //! - an operation that overwrites an input in place says so by [`Op::in_place`], and every other reader runs before it.
 //!
 //! Where to start: [`Graph::apply`] here, then the [`Op`] trait in `op.rs`, then one operation such as
-//! `src/ops/reshape.rs`. `kernel.rs` has the data that describes kernels, `op.rs` also how an operation changes the graph
-//! around itself.
+//! `src/ops/reshape.rs`. `kernel.rs` has the data that describes kernels; `op.rs` also has rewrites, by which an
+//! operation changes the graph around itself.
 
 mod evaluate;
 mod kernel;
@@ -49,7 +49,7 @@ pub struct Value {
     pub output: u32,
 }
 
-/// Gives the first value of a parameter.
+/// Computes the initial value of a parameter.
 pub trait Initialize: fmt::Debug + Send + Sync {
     /// Returns row-major values of a tensor of this shape.
     fn fill(&self, shape: &[usize], rng: &mut Philox) -> Vec<f32>;
@@ -58,13 +58,13 @@ pub trait Initialize: fmt::Debug + Send + Sync {
 /// What a node is.
 #[derive(Debug, Clone)]
 pub enum Kind {
-    /// Given anew for each step.
+    /// Fed in each step.
     Input,
     /// Kept from step to step under the node's name: a weight, a moment, a counter, a data set.
     State {
-        /// Its first value, where the graph knows one.
+        /// Its initial value, if the graph knows it.
         initial: Option<Arc<dyn Initialize>>,
-        /// Whether an optimiser may change it.
+        /// Whether an optimiser may update it.
         trainable: bool,
     },
     /// Computed.
@@ -94,7 +94,7 @@ impl Node {
     }
 }
 
-/// A computation of named nodes; nodes stand after the nodes that they use.
+/// A computation of named nodes, in topological order.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -119,18 +119,18 @@ impl Graph {
         Self::default()
     }
 
-    /// Returns a value that is given anew for each step.
+    /// Adds an input, which is fed in each step.
     pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Value {
         self.leaf(name, Kind::Input, TensorType::new(shape, dtype))
     }
 
-    /// Returns a trainable weight of 32-bit floats.
+    /// Adds a trainable weight of 32-bit floats.
     pub fn parameter(&mut self, name: &str, shape: impl Into<Shape>, initial: impl Initialize + 'static) -> Value {
         let kind = Kind::State { initial: Some(Arc::new(initial)), trainable: true };
         self.leaf(name, kind, TensorType::f32(shape))
     }
 
-    /// Returns a value that is kept from step to step and that no optimiser changes.
+    /// Adds a state, which is kept from step to step and not updated by an optimiser.
     pub fn state(&mut self, name: &str, ty: TensorType, initial: Option<Arc<dyn Initialize>>) -> Value {
         self.leaf(name, Kind::State { initial, trainable: false }, ty)
     }
@@ -141,12 +141,12 @@ impl Graph {
         Value { node: self.nodes.len() as u32 - 1, output: 0 }
     }
 
-    /// Returns the outputs of an operation on these inputs, or an error that names op and node.
+    /// Applies an operation and returns its outputs, or an error that names operation and node.
     pub fn apply(&mut self, op: impl Op + 'static, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         self.apply_arc(Arc::new(op), inputs)
     }
 
-    /// Returns the outputs of a shared operation on these inputs, or an error that names op and node.
+    /// Applies a shared operation and returns its outputs, or an error that names operation and node.
     pub fn apply_arc(&mut self, op: Arc<dyn Op>, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let name = if self.scope.is_empty() { op.name().to_owned() } else { format!("{}/{}", self.scope, op.name()) };
         let types: Vec<TensorType> = inputs.iter().map(|&v| self.ty(v).clone()).collect();
@@ -164,7 +164,7 @@ impl Graph {
         Ok((0..n as u32).map(|output| Value { node, output }).collect())
     }
 
-    /// Returns the single output of an operation on these inputs.
+    /// Applies an operation and returns its first output.
     pub fn apply1(&mut self, op: impl Op + 'static, inputs: &[Value]) -> Result<Value, OpError> {
         Ok(self.apply(op, inputs)?[0])
     }
@@ -175,7 +175,7 @@ impl Graph {
         if *count == 1 { name } else { format!("{name}_{}", *count - 1) }
     }
 
-    /// Runs `build` with `name` in front of the names of the nodes that it makes.
+    /// Runs `build` with `name` as a prefix of the names of its nodes.
     pub fn scoped<T>(&mut self, name: &str, build: impl FnOnce(&mut Graph) -> T) -> T {
         let outer = std::mem::replace(&mut self.scope, name.to_owned());
         if !outer.is_empty() {
@@ -186,22 +186,22 @@ impl Graph {
         result
     }
 
-    /// Marks a value as a result under a name.
+    /// Marks a value as an output with a name.
     pub fn output(&mut self, name: &str, value: Value) {
         self.outputs.push((name.to_owned(), value));
     }
 
-    /// Says that after a step `state` holds `value`; `value` must overwrite `state` in place.
+    /// Makes `state` hold `value` after a step; `value` must overwrite `state` in place.
     pub fn update(&mut self, state: Value, value: Value) {
         self.updates.push((state, value));
     }
 
-    /// Returns the named results.
+    /// Returns the named outputs.
     pub fn outputs(&self) -> &[(String, Value)] {
         &self.outputs
     }
 
-    /// Puts these named results in place of the present ones.
+    /// Replaces the named outputs.
     pub fn set_outputs(&mut self, outputs: Vec<(String, Value)>) {
         self.outputs = outputs;
     }
@@ -247,7 +247,7 @@ impl Graph {
         Some(Value { node: node as u32, output: 0 })
     }
 
-    /// Returns which values results and updates need.
+    /// Returns for each node whether outputs or updates need it.
     pub fn live(&self) -> Vec<bool> {
         let mut live = vec![false; self.nodes.len()];
         for value in self.outputs.iter().map(|o| o.1).chain(self.updates.iter().map(|u| u.1)) {
@@ -263,10 +263,10 @@ impl Graph {
         live
     }
 
-    /// Returns a graph made by copying this one node by node.
+    /// Returns a copy of the graph, made node by node.
     ///
-    /// `rewrite` gets each live node with its operands already renamed and returns the values that stand for
-    /// its outputs; [`Graph::push_node`] copies it as it is.
+    /// `rewrite` gets each live node with its operands already mapped, and returns the values that replace its outputs;
+    /// [`Graph::push_node`] copies a node unchanged.
     pub fn rebuild(&self, mut rewrite: impl FnMut(&mut Graph, usize, Node) -> Vec<Value>) -> Graph {
         let mut out = Graph::new();
         let mut map: Vec<Vec<Value>> = vec![Vec::new(); self.nodes.len()];

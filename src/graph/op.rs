@@ -10,7 +10,7 @@ use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 pub struct Io {
     /// In operand order.
     pub inputs: Vec<TensorType>,
-    /// In result order.
+    /// In output order.
     pub outputs: Vec<TensorType>,
 }
 
@@ -24,20 +24,20 @@ impl Io {
     }
 }
 
-/// What an operation costs at least.
+/// The minimum cost of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cost {
     /// Floating-point operations, two for a multiply and add.
     pub flops: Count,
-    /// Bytes read and written when each value crosses memory once.
+    /// Bytes read and written if each value crosses memory once.
     pub bytes: Count,
 }
 
-/// One operation with its attributes: everything that the crate knows about it is stated here once.
+/// An operation with its attributes. Everything that the crate knows about it is stated here once.
 ///
 /// An operation from outside the crate implements the same trait.
 pub trait Op: Any + fmt::Debug + Send + Sync {
-    /// Returns the operation's name in snake case; its file, shader, tests and benches carry it too.
+    /// Returns the operation's name in snake case, also that of its file, shader, tests and benches.
     fn name(&self) -> &'static str;
 
     /// Returns the attributes as text: equal keys mean equal operations.
@@ -45,27 +45,27 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         String::new()
     }
 
-    /// Returns the types of the results, or an error that says what was wanted and got.
+    /// Returns the types of the outputs, or an error that says what was wanted and got.
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError>;
 
-    /// Returns the results in 64-bit floats: the definition of the operation.
+    /// Returns the outputs in 64-bit floats: the definition of the operation.
     fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array>;
 
-    /// Returns the gradient to each input as graph nodes, `None` where there is none.
+    /// Returns the gradient to each input as graph nodes, `None` if there is none.
     ///
-    /// `dy` holds the gradient to each output; at least one is there. By default an error: gradients of first order end
-    /// here.
+    /// `dy` holds the gradient to each output, at least one of them. By default an error: the operation is a gradient,
+    /// which has no second order.
     fn vjp(&self, _g: &mut Graph, _inputs: &[Value], _outputs: &[Value], _dy: &[Option<Value>]) -> Gradients {
         Err(OpError::first_order(self.name()))
     }
 
-    /// Returns ways to run the operation, the one that needs no timing first.
+    /// Returns the candidates to run the operation; the first is taken.
     ///
     /// `epilogue` is applied to output 0 on store; only operations whose [`Op::epilogue`] is true get one.
     /// An operation that is a [`Op::view`] has none.
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate>;
 
-    /// Returns the arithmetic and the least memory traffic.
+    /// Returns the arithmetic and the minimum memory traffic.
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: io.outputs.first().map(|t| t.shape.elements()).unwrap_or_default(), bytes: io.bytes() }
     }
@@ -84,7 +84,7 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
             .collect()
     }
 
-    /// Returns the elementwise program that this operation is, if it is one.
+    /// Returns the operation as an elementwise program, if it is one.
     fn pointwise(&self) -> Option<&Program> {
         None
     }
@@ -94,7 +94,7 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         false
     }
 
-    /// Returns whether output 0 is input 0 under another shape.
+    /// Returns whether output 0 is input 0 with another shape.
     fn view(&self) -> bool {
         false
     }
@@ -102,8 +102,8 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
     /// Returns a change of the graph around the operation's node that computes the same values with less work or memory,
     /// if there is one.
     ///
-    /// An operation may look for others by `op.downcast::<T>()`. A pass applies the patch where no other has replaced one of
-    /// its values.
+    /// An operation may find others by `op.downcast::<T>()`. A pass applies the patch unless another has replaced one
+    /// of its values.
     fn rewrite(&self, _cx: &RewriteCx) -> Option<Patch> {
         None
     }
@@ -113,14 +113,13 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         Count::default()
     }
 
-    /// Returns the two axes of an input along which its elements may be multiplied by zeros that stand for no element, in
-    /// padding or between strides, if there are any: where the element is NaN or infinite, the result there is NaN, or it
-    /// is what it would be without that product.
+    /// Returns the two axes of an input along which its elements may meet zeros of padding or between strides, if any:
+    /// for an element that is NaN or infinite, a kernel may either compute that product, which gives NaN, or skip it.
     fn meets_zeros(&self, _input: usize) -> Option<[usize; 2]> {
         None
     }
 
-    /// Returns what part of input 0, an image, one pixel of output 0 depends on.
+    /// Returns the receptive field in input 0, an image, of one pixel of output 0.
     fn field(&self, _io: &Io) -> Field {
         Field::Point
     }
@@ -132,37 +131,37 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
 }
 
 impl dyn Op {
-    /// Returns the operation as a type of its own, if it is of that type.
+    /// Returns the operation as its concrete type, if it is of that type.
     pub fn downcast<T: Op>(&self) -> Option<&T> {
         let op: &dyn Any = self;
         op.downcast_ref()
     }
 }
 
-/// What part of an image one pixel of a result depends on, along height and width.
+/// The part of an image that one pixel of an output depends on, along height and width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// The pixel in its place.
+    /// The pixel at the same position.
     Point,
-    /// A window of `extent` pixels, which moves by `strides` from one pixel of the result to the next.
+    /// A window of `extent` pixels, which moves by `strides` from one output pixel to the next.
     Window {
         /// From the first pixel to the last.
         extent: [usize; 2],
         /// Steps.
         strides: [usize; 2],
     },
-    /// A window of `extent` pixels, which moves on by one for `factor` pixels of the result.
+    /// A window of `extent` pixels, which moves by one for every `factor` output pixels.
     Spread {
         /// From the first pixel to the last.
         extent: [usize; 2],
-        /// Pixels of the result for each step.
+        /// Output pixels for each step.
         factor: [usize; 2],
     },
     /// All of it.
     Whole,
 }
 
-/// An operation on random inputs: from it follow correctness tests, gradient checks and benches.
+/// An operation on random inputs, for correctness tests, gradient checks and benches.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// The operation with its attributes.
@@ -173,7 +172,7 @@ pub struct Sample {
     pub capacity: usize,
     /// The batch that runs.
     pub n: usize,
-    /// Inputs that are not filled but computed, as output 0 of an operation on the inputs before them.
+    /// Inputs that are computed, as output 0 of an operation on the inputs before them.
     pub derived: Vec<(usize, Arc<dyn Op>)>,
 }
 
@@ -219,11 +218,11 @@ pub struct Bad {
 /// A change to an operation's WGSL that its own tests must notice.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
-    /// What the change does.
+    /// The change in words.
     pub what: &'static str,
-    /// Text that stands in the WGSL of at least one sample.
+    /// Text in the WGSL of at least one sample.
     pub from: &'static str,
-    /// What it is replaced by.
+    /// Its replacement.
     pub to: &'static str,
 }
 
@@ -247,13 +246,13 @@ pub struct Family {
     pub gradcheck: f64,
 }
 
-/// The live nodes that read each value, in order, once for each operand; a result of the graph counts as
+/// The live nodes that read each value, in order, once for each operand; an output of the graph counts as
 /// [`Readers::RESULT`].
 #[derive(Debug, Clone, Default)]
 pub struct Readers(HashMap<Value, Vec<usize>>);
 
 impl Readers {
-    /// The reader of a value that is a result of the graph.
+    /// The reader of a value that is an output of the graph.
     pub const RESULT: usize = usize::MAX;
 
     /// Returns the readers of a graph's values.
@@ -284,12 +283,12 @@ pub struct RewriteCx<'a> {
 }
 
 impl<'a> RewriteCx<'a> {
-    /// Returns the surroundings of node number `node`.
+    /// Returns the graph around the node with this index.
     pub fn new(graph: &'a Graph, readers: &'a Readers, node: usize) -> Self {
         RewriteCx { graph, readers, node, shards: None }
     }
 
-    /// Returns the same surroundings where the matrix `whole` exists only as these matrices of some of its rows each.
+    /// Returns the same with the matrix `whole` split by rows into these matrices.
     pub fn with_shards(self, whole: Value, shards: &'a [Value]) -> Self {
         RewriteCx { shards: Some((whole, shards)), ..self }
     }
@@ -304,7 +303,7 @@ impl<'a> RewriteCx<'a> {
         &self.graph.nodes()[self.node]
     }
 
-    /// Returns a result of the node.
+    /// Returns an output of the node.
     pub fn output(&self, k: usize) -> Value {
         Value { node: self.node as u32, output: k as u32 }
     }
@@ -315,22 +314,21 @@ impl<'a> RewriteCx<'a> {
         (self.readers.of_value(v) == [self.node]).then(|| self.graph.node(v))
     }
 
-    /// Returns the nodes that read a value, with result 0 of each.
+    /// Returns the nodes that read a value, with output 0 of each.
     pub fn readers(&self, v: Value) -> impl Iterator<Item = (Value, &'a Node)> {
         let nodes = self.readers.of_value(v).iter().filter(|&&i| i != Readers::RESULT);
         nodes.map(|&i| (Value { node: i as u32, output: 0 }, &self.graph.nodes()[i]))
     }
 
-    /// Returns the matrices of some rows each, in order, that an input has to be read from, where it is too large for one
-    /// binding.
+    /// Returns the matrices, in order, that an input is split into by rows, if it is too large for one binding.
     pub fn shards(&self, input: usize) -> Option<&'a [Value]> {
         let v = self.node().inputs.get(input)?;
         self.shards.filter(|(whole, _)| whole == v).map(|(_, shards)| shards)
     }
 
-    /// Returns the patch of one operation on values of the graph, whose results take the place of `replaced`, in order.
+    /// Returns the patch of one operation on values of the graph, whose outputs replace `replaced`, in order.
     ///
-    /// `None` where the operation refuses its inputs.
+    /// `None` if the operation refuses its inputs.
     pub fn patch(&self, op: impl Op, inputs: &[Value], replaced: &[Value]) -> Option<Patch> {
         let mut patch = Patch::default();
         let inputs: Vec<Value> = inputs.iter().map(|&v| patch.tap(self.graph, v)).collect();
@@ -340,7 +338,7 @@ impl<'a> RewriteCx<'a> {
     }
 }
 
-/// A change of a graph around one node: new nodes, and the values that they take the place of.
+/// A change of a graph around one node: new nodes, and the values that they replace.
 ///
 /// ```
 /// use hubel::{graph::Patch, prelude::*};
@@ -362,7 +360,7 @@ pub struct Patch {
 }
 
 impl Patch {
-    /// Returns the value of [`Patch::graph`] that is the value `v` of the graph to change.
+    /// Returns the value of [`Patch::graph`] for the value `v` of the graph to change.
     pub fn tap(&mut self, graph: &Graph, v: Value) -> Value {
         let ty = graph.ty(v);
         let tap = self.graph.input("tap", ty.shape.clone(), ty.dtype);
@@ -370,7 +368,7 @@ impl Patch {
         tap
     }
 
-    /// Puts `new`, a value of [`Patch::graph`], in the place of `old`, a value of the graph to change.
+    /// Replaces `old`, a value of the graph to change, by `new`, a value of [`Patch::graph`].
     pub fn replace(&mut self, old: Value, new: Value) {
         self.replaced.push((old, new));
     }

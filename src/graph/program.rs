@@ -2,8 +2,8 @@ use super::{Gradients, Graph, Step, Value};
 use crate::tensor::Accuracy;
 use std::fmt;
 
-/// Builds the gradients of an elementary function to its operands from the operands, its result and the
-/// gradient to the result.
+/// Builds the gradients of an elementary function to its operands, from the operands, its result and the gradient to
+/// the result.
 pub type ElementaryGrad = fn(&mut Graph, &[Value], Value, Value) -> Gradients;
 
 /// A function of up to three numbers: one row of the elementwise table.
@@ -220,7 +220,7 @@ impl Program {
         Program { n_inputs: from + producer.n_inputs, instrs, result: outer(self.result) }
     }
 
-    /// Returns the program with input `i` renamed to `map[i]`, for `n_inputs` inputs.
+    /// Returns the program with input `i` mapped to `map[i]`, for `n_inputs` inputs.
     pub fn remap(&self, map: &[usize], n_inputs: usize) -> Program {
         let arg = |a: Arg| match a {
             Arg::Input(i) => Arg::Input(map[i]),
@@ -232,7 +232,7 @@ impl Program {
     }
 }
 
-/// Returns a WGSL literal that is exactly this number.
+/// Returns a WGSL literal of exactly this number.
 pub fn wgsl_f32(c: f32) -> String {
     if c == c.trunc() && c.abs() < 1e6 { format!("{c:.1}") } else { format!("bitcast<f32>({:#x}u)", c.to_bits()) }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 /// The shape and element type of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TensorType {
-    /// Extents, with a symbolic batch in front where there is one.
+    /// Extents, possibly with a symbolic batch first.
     pub shape: Shape,
     /// Type of the elements.
     pub dtype: DType,
@@ -24,7 +24,7 @@ impl TensorType {
         TensorType { shape: shape.into(), dtype }
     }
 
-    /// Returns the bytes that a batch of `n` takes, rounded up to whole words; `u64::MAX` where they cannot be counted.
+    /// Returns the bytes of a batch of `n`, rounded up to whole words; `u64::MAX` if that overflows.
     pub fn bytes(&self, n: usize) -> u64 {
         let bytes = self.shape.elements().at(n).saturating_mul(self.dtype.bytes() as u64);
         bytes.checked_next_multiple_of(4).unwrap_or(u64::MAX)
@@ -54,7 +54,7 @@ pub struct OpError {
 }
 
 impl OpError {
-    /// Returns an error of an operation whose node is not known yet; the graph fills it in.
+    /// Returns an error of an operation; the graph fills in the node.
     pub fn new(op: &str, wanted: impl Into<String>, got: impl fmt::Display, advice: impl Into<String>) -> Self {
         OpError {
             op: op.into(),
@@ -65,9 +65,9 @@ impl OpError {
         }
     }
 
-    /// Returns the error of a gradient operation that has no gradient of its own.
+    /// Returns the error of a gradient operation, which has no gradient.
     pub fn first_order(op: &str) -> Self {
-        OpError::new(op, "a gradient of first order", "one of second order", "differentiate only once through it")
+        OpError::new(op, "a first-order gradient", "a second-order one", "differentiate only once through it")
     }
 }
 
@@ -80,12 +80,12 @@ pub struct Step {
     pub step: u32,
     /// The seed of all random numbers.
     pub seed: u64,
-    /// Numbers that the host sets anew for each step (learning rate and the like).
+    /// Numbers that the host sets in each step, such as the learning rate.
     pub scalars: [f32; Step::N_SCALARS],
 }
 
 impl Step {
-    /// How many host numbers a step carries.
+    /// The number of host numbers of a step.
     pub const N_SCALARS: usize = 16;
 
     /// Returns step 0 of seed 0 for a batch of `n`.
@@ -113,15 +113,15 @@ impl Step {
 pub enum Fill {
     /// Uniform in [low, high).
     Uniform(f64, f64),
-    /// Magnitude uniform in [low, high) with a random sign: keeps away from a kink at zero.
+    /// Magnitude uniform in [low, high) with a random sign, to avoid a kink at zero.
     Away(f64, f64),
-    /// All different, at least `1e-3` apart, in random order: no ties.
+    /// All different, at least `1e-3` apart, in random order, to avoid ties.
     Distinct,
     /// Whole numbers in 0..k.
     Index(usize),
     /// Rows of the last axis that are one-hot.
     OneHot,
-    /// Uniform in one of these ranges, each as likely: keeps away from kinks between them, or hits ties.
+    /// Uniform in one of these ranges with equal probability, to avoid kinks between them or to hit ties.
     Ranges(&'static [(f64, f64)]),
 }
 
@@ -157,5 +157,5 @@ impl Fill {
     }
 }
 
-/// What an operation's gradient returns: for each input the gradient to it, `None` where there is none.
+/// The result of an operation's gradient: for each input the gradient to it, `None` if there is none.
 pub type Gradients = Result<Vec<Option<Value>>, OpError>;

@@ -3,13 +3,13 @@
 use super::{Budget, Flaw, FormatError};
 use std::io::{Cursor, Read};
 
-/// The most entries that an archive may have.
+/// The maximum number of entries of an archive.
 pub const MAX_ENTRIES: usize = 1 << 16;
-/// The most bytes that one entry may unpack to.
+/// The maximum unpacked bytes of an entry.
 pub const ENTRY_CAP_BYTES: u64 = 8 << 30;
-/// What the directory takes for an entry beside its texts.
+/// Memory of a directory entry besides its texts.
 const DIRECTORY_ENTRY_BYTES: u64 = 1024;
-/// How many times an entry's packed size it may unpack to: deflate reaches 1032.
+/// The maximum ratio of an entry's unpacked to packed size: deflate reaches 1032.
 const MAX_EXPANSION: u64 = 1040;
 
 /// A zip archive in memory.
@@ -24,12 +24,12 @@ fn broken(what: &str, error: impl std::fmt::Display) -> FormatError {
 }
 
 impl<'a> Archive<'a> {
-    /// Returns whether the bytes begin as a zip archive does.
+    /// Returns whether the bytes begin like a zip archive.
     pub fn is(bytes: &[u8]) -> bool {
         bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06")
     }
 
-    /// Returns the archive, whose entries draw on the file's budget, or an error where its directory is broken.
+    /// Returns the archive, whose entries draw on the file's budget, or an error if its directory is broken.
     pub fn new(bytes: &'a [u8], budget: &'a Budget) -> Result<Self, FormatError> {
         let (what, file_bytes) = ("the archive", bytes.len() as u64);
         let (mut listed, mut stated) = (0, 0);
@@ -51,9 +51,9 @@ impl<'a> Archive<'a> {
         if stated > MAX_ENTRIES as u64 {
             return Err(too_many(&stated));
         }
-        // Memory is taken for as many as are stated.
+        // The reader allocates for the stated number.
         budget.take(what, stated.max(listed) * DIRECTORY_ENTRY_BYTES)?;
-        // Names, comments and extra fields are kept, names twice.
+        // The reader keeps names (twice), comments and extra fields.
         budget.take(what, 3 * file_bytes)?;
         let zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(what, e))?;
         let directory = file_bytes.saturating_sub(zip.central_directory_start());
@@ -69,21 +69,21 @@ impl<'a> Archive<'a> {
         self.zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect()
     }
 
-    /// Returns what an entry unpacks to, or `None` where there is none of that name.
+    /// Returns an entry unpacked, or `None` if there is none of that name.
     ///
-    /// It may be at most 1040 times as large as packed, and [`ENTRY_CAP_BYTES`]; its bytes stay drawn on the budget until
-    /// they are given back.
+    /// It may be at most 1040 times as large as packed, and at most [`ENTRY_CAP_BYTES`]. Its bytes stay drawn on the
+    /// budget until they are returned to it.
     pub fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, FormatError> {
         let entry = match self.zip.by_name(name) {
             Err(zip::result::ZipError::FileNotFound) => return Ok(None),
             entry => entry.map_err(|e| broken(&format!("`{name}` in the archive"), e))?,
         };
-        // What the directory says of sizes may be a lie.
+        // The sizes in the directory may be false.
         let packed = entry.compressed_size().min(self.file_bytes);
-        let most = ENTRY_CAP_BYTES.min(packed.saturating_mul(MAX_EXPANSION));
+        let max = ENTRY_CAP_BYTES.min(packed.saturating_mul(MAX_EXPANSION));
         let size = entry.size();
-        if size > most {
-            let (wanted, got) = (format!("at most {most} bytes"), format!("{size} bytes"));
+        if size > max {
+            let (wanted, got) = (format!("at most {max} bytes"), format!("{size} bytes"));
             return Err(FormatError::new(Flaw::TooLarge, format!("`{name}` in the archive"), wanted, got));
         }
         self.budget.take("the archive's entries", size)?;

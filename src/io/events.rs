@@ -10,7 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// The number of buckets of a histogram, equally wide from the least value to the greatest.
+/// The number of buckets of a histogram, equally wide from the minimum to the maximum.
 pub const BUCKETS: usize = 30;
 
 /// Writes scalars and histograms that TensorBoard shows: `tensorboard --logdir` on the folder or one above it.
@@ -34,11 +34,11 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Returns a writer of a new file `events.out.tfevents.…` in a folder, which is made where it is missing, or an
-    /// error where either cannot be made. Each run should have a folder of its own.
+    /// Creates a new file `events.out.tfevents.…` in a folder, which is created if missing, and returns its writer, or
+    /// an error if either cannot be created. Each run should have its own folder.
     pub fn create(dir: impl AsRef<Path>) -> Result<Self, FormatError> {
         let dir = dir.as_ref();
-        fs::create_dir_all(dir).map_err(|e| FormatError::io(dir, "to make the folder", &e))?;
+        fs::create_dir_all(dir).map_err(|e| FormatError::io(dir, "to create the folder", &e))?;
         let (seconds, process) = (now() as u64, process::id());
         let mut count = 0;
         let (file, path) = loop {
@@ -55,25 +55,23 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Returns where the file lies.
+    /// Returns the file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns nothing once a value of a curve is written, which may be infinite or no number, or the error of writing.
-    /// A slash in a tag makes a group.
+    /// Writes a value of a curve, which may be infinite or NaN. A slash in a tag groups curves.
     pub fn scalar(&mut self, tag: &str, step: u64, value: f32) -> Result<(), FormatError> {
         self.summary(tag, step, |v| v.fixed32(2, value))
     }
 
-    /// Returns nothing once the distribution of values is written, or the error of writing. Values that are infinite or
-    /// no number are left out.
+    /// Writes the histogram of values, without those that are infinite or NaN.
     pub fn histogram(&mut self, tag: &str, step: u64, values: &[f32]) -> Result<(), FormatError> {
         let histogram = histogram(values);
         self.summary(tag, step, |v| v.bytes(5, &histogram.0))
     }
 
-    /// Returns nothing once the system has all that was written, so that TensorBoard can see it.
+    /// Passes everything written to the system, so that TensorBoard can see it.
     pub fn flush(&mut self) -> Result<(), FormatError> {
         self.file.flush().map_err(|e| FormatError::io(&self.path, "to write it", &e))
     }
@@ -91,7 +89,7 @@ impl EventWriter {
         let length = (event.0.len() as u64).to_le_bytes();
         let parts: [&[u8]; 4] =
             [&length, &masked(crc32c(&length)).to_le_bytes(), &event.0, &masked(crc32c(&event.0)).to_le_bytes()];
-        // One write, so that a killed process leaves whole records where it can.
+        // A single write, so that a killed process usually leaves whole records.
         self.file.write_all(&parts.concat()).map_err(|e| FormatError::io(&self.path, "to write it", &e))
     }
 }
@@ -128,7 +126,7 @@ fn histogram(values: &[f32]) -> Message {
     let n = if min < max { BUCKETS } else { 1 };
     let width = (max - min) / n as f64;
     let mut buckets = vec![0.0; n];
-    // Zero by zero is no number, which becomes 0.
+    // Zero by zero is NaN, which becomes 0.
     finite().for_each(|x| buckets[(((x - min) / width) as usize).min(n - 1)] += 1.0);
     let limits: Vec<f64> = (1..=n).map(|i| if i == n { max } else { min + width * i as f64 }).collect();
     for (field, value) in (1..).zip([min, max, f64::from(num), sum, squares]) {
@@ -194,7 +192,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc: u32, &b| CRC[usize::from(crc as u8 ^ b)] ^ (crc >> 8))
 }
 
-/// Returns a checksum as records hold it, so that one of bytes with checksums among them stays good.
+/// Returns the masked checksum that records store, which stays effective on bytes that contain checksums.
 fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xA282_EAD8)
 }

@@ -1,4 +1,4 @@
-//! Published weights, downloaded once into a folder of their own and checked.
+//! Published weights, downloaded once into a cache and checked.
 
 use super::{Flaw, FormatError, save};
 use md5::{Digest, Md5};
@@ -12,24 +12,24 @@ use std::{
 /// A published file of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published<'a> {
-    /// Where it lies.
+    /// Its URL.
     pub url: &'a str,
     /// Its MD5 sum in hexadecimal digits, as Keras publishes it.
     pub md5: &'a str,
 }
 
-/// The most bytes that are downloaded.
+/// The maximum bytes of a download.
 pub const CAP_BYTES: u64 = 2 << 30;
 const KERAS: &str = "https://storage.googleapis.com/";
 
-/// The path of a file that has its network's name twice.
+/// The path of a file that contains its network's name twice.
 macro_rules! tf {
     ($path:literal) => {
         concat!("tensorflow/keras-applications/", $path, "_weights_tf_dim_ordering_tf_kernels")
     };
 }
 
-/// Name, path at Keras's without ending, sums with and without classifier.
+/// Name, path in Keras's repository without suffix, sums with and without classifier.
 const TABLE: [(&str, &str, [&str; 2]); 19] = [
     ("VGG16", tf!("vgg16/vgg16"), ["64373286793e3c8b2b4e3219cbf3544b", "6d6bbae143d832006294945121d1f1fc"]),
     ("VGG19", tf!("vgg19/vgg19"), ["cbe5617147190e668d6c5d5026f83318", "253f8cb515780f3b799900260a226db6"]),
@@ -104,21 +104,21 @@ const TABLE: [(&str, &str, [&str; 2]); 19] = [
     ),
 ];
 
-/// Returns the names of the networks whose ImageNet weights Keras publishes with a sum.
+/// Returns the names of the networks whose ImageNet weights Keras publishes with a checksum.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|row| row.0)
 }
 
-/// Returns where Keras publishes a network's ImageNet weights, with classifier or without, and their sum.
+/// Returns the URL of Keras's ImageNet weights of a network, with or without classifier, and their checksum.
 ///
-/// The network has the name of `hubel::nn::models`; `None` for one whose weights have no published sum.
+/// Networks are named as in `hubel::nn::models`; `None` for one whose weights have no published checksum.
 pub fn imagenet(name: &str, include_top: bool) -> Option<(String, &'static str)> {
     let (_, path, sums) = TABLE.iter().find(|row| row.0.eq_ignore_ascii_case(name))?;
     let end = if include_top { "" } else { "_notop" };
     Some((format!("{KERAS}{path}{end}.h5"), sums[usize::from(!include_top)]))
 }
 
-/// Returns the folder that downloads are kept in: `HUBEL_CACHE`, or `hubel` in the system's folder for caches.
+/// Returns the folder of downloads: `HUBEL_CACHE`, or `hubel` in the system's cache folder.
 pub fn cache_folder() -> PathBuf {
     let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = || set("HOME").unwrap_or_else(env::temp_dir);
@@ -138,9 +138,9 @@ fn sum(bytes: &[u8]) -> String {
 
 /// Returns the path of a published file in a folder, downloaded if it is not there yet.
 ///
-/// Only HTTPS is spoken, but to this machine itself. What arrives must have the file's sum; before that nothing lies
-/// under its name. `progress` gets the bytes so far and, where the server says it, their number. Without a connection
-/// the error says which file to put where.
+/// Only HTTPS is used, except to this machine. A download must have the file's checksum before it gets its name.
+/// `progress` gets the bytes so far and their total, if the server states it. Without a connection, the error says
+/// which file to put where.
 pub fn fetch(
     file: Published,
     folder: &Path,
@@ -148,7 +148,7 @@ pub fn fetch(
 ) -> Result<PathBuf, FormatError> {
     let name = file.url.rsplit('/').next().filter(|n| !n.is_empty() && !n.starts_with('.') && !n.contains('\\'));
     let name =
-        name.ok_or_else(|| FormatError::new(Flaw::Syntax, "the address", "one that ends in a file", file.url))?;
+        name.ok_or_else(|| FormatError::new(Flaw::Syntax, "the address", "a URL that ends in a file", file.url))?;
     let local = ["http://127.0.0.1:", "http://[::1]:", "http://localhost:"].iter().any(|l| file.url.starts_with(l));
     if !file.url.starts_with("https://") && !local {
         return Err(FormatError::new(Flaw::Syntax, "the address", "https://", file.url));
@@ -158,7 +158,7 @@ pub fn fetch(
         if sum(&bytes) == file.md5 {
             return Ok(path);
         }
-        log::warn!("{} has another sum than published; it is downloaded again", path.display());
+        log::warn!("{} does not have the published checksum; downloading it again", path.display());
     }
     let by_hand = format!("download {} yourself and put it at {}", file.url, path.display());
     let failed = |e: &dyn std::fmt::Display| {
@@ -190,7 +190,7 @@ pub fn fetch(
         let error = FormatError::new(Flaw::Checksum, "the download", format!("the MD5 sum {}", file.md5), got);
         return Err(error.of(&path).advise(by_hand));
     }
-    fs::create_dir_all(folder).map_err(|e| FormatError::io(folder, "a folder that can be made", &e))?;
+    fs::create_dir_all(folder).map_err(|e| FormatError::io(folder, "a folder that can be created", &e))?;
     save::save(&path, &bytes, false)?;
     Ok(path)
 }

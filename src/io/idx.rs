@@ -5,16 +5,15 @@ use crate::tensor::HostTensor;
 use flate2::bufread::GzDecoder;
 use std::{io::Read, path::Path};
 
-/// The largest IDX file that is read, unpacked, in bytes.
+/// The maximum size of an IDX file, unpacked, in bytes.
 pub const CAP_BYTES: u64 = 1 << 30;
 
-/// DEFLATE packs at most 1,032 bytes into one.
+/// The maximum compression ratio of DEFLATE is 1,032.
 const MAX_PER_BYTE: u64 = 1032;
 
 /// Returns the tensor of bytes in an IDX file, plain or gzipped, of 1 to 4 axes.
 ///
-/// Memory taken is at most the stated size, which is checked against [`CAP_BYTES`], what the file's length can hold, and
-/// its [`Budget`].
+/// Memory is at most the stated size, which is checked against [`CAP_BYTES`], the file's length, and its [`Budget`].
 pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
     let budget = Budget::new(bytes.len() as u64);
     if !bytes.starts_with(&[0x1f, 0x8b]) {
@@ -80,7 +79,7 @@ fn header(r: &mut Reader<'_>) -> Result<(Vec<usize>, usize), FormatError> {
     Ok((dims.iter().map(|&d| d as usize).collect(), n))
 }
 
-/// Reads until the buffer is full or the stream ends; returns how many bytes came.
+/// Reads until the buffer is full or the stream ends; returns the number of bytes read.
 fn fill(decoder: &mut impl Read, buffer: &mut [u8]) -> Result<usize, FormatError> {
     let mut n = 0;
     while n < buffer.len() {
@@ -159,7 +158,7 @@ mod tests {
         for i in 0..packed.len() {
             let mut damaged = packed.clone();
             damaged[i] ^= 0x10;
-            // A time stamp, say, or the bits after the stream's end may change, the elements may not.
+            // A time stamp or the bits after the stream's end may change, but not the elements.
             assert!(read(&damaged).is_ok_and(|t| t == reference) || read(&damaged).is_err(), "byte {i}");
         }
         let mut trailing = packed.clone();

@@ -5,25 +5,25 @@ use crate::tensor::{Data, HostTensor};
 use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use std::{io::Cursor, path::Path};
 
-/// The largest width and height of an image that is decoded, in pixels.
+/// The maximum width and height of an image, in pixels.
 pub const MAX_SIDE: u32 = 8192;
-/// The most memory that decoding an image may take, in bytes.
+/// The maximum memory for decoding an image, in bytes.
 pub const CAP_BYTES: u64 = 256 << 20;
 
 fn wrong(what: &str, wanted: &str, got: impl std::fmt::Display) -> FormatError {
     FormatError::new(Flaw::Image, what, wanted, got)
 }
 
-/// Returns the image in a PNG or JPEG file, which its first bytes tell: u8 (h, w, 1) where it is
-/// grey, else (h, w, 3); what is transparent becomes white.
+/// Returns the image in a PNG or JPEG file, identified by its first bytes: u8 (h, w, 1) if it is grey, else (h, w, 3),
+/// blended with white by opacity.
 ///
 /// An image over [`MAX_SIDE`] or [`CAP_BYTES`] is refused before its pixels are decoded. EXIF's orientation is not
-/// applied. A JPEG of which nothing but the end marker is missing is read; [`read_damaged`] says that it is.
+/// applied. A JPEG that lacks only its end marker is read; [`read_damaged`] reports that.
 pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
     Ok(read_damaged(bytes)?.0)
 }
 
-/// Returns what [`read`] returns, and what is wrong with an image that can be read all the same.
+/// [`read`], with any damage that does not prevent reading.
 pub fn read_damaged(bytes: &[u8]) -> Result<(HostTensor, Option<FormatError>), FormatError> {
     let (image, damage) = decode(bytes)?;
     let (w, h) = (image.width() as usize, image.height() as usize);
@@ -32,10 +32,10 @@ pub fn read_damaged(bytes: &[u8]) -> Result<(HostTensor, Option<FormatError>), F
         true => HostTensor::u8([h, w, 3], image.into_rgb8().into_raw()),
         false => HostTensor::u8([h, w, 1], image.into_luma8().into_raw()),
     };
-    Ok((result.map_err(|e| wrong("the image", "as many pixels as its size says", e))?, damage))
+    Ok((result.map_err(|e| wrong("the image", "as many pixels as its size has", e))?, damage))
 }
 
-/// Returns the image in a PNG or JPEG file with the channels that it has, refused as [`read`] refuses, and its damage.
+/// Returns the image in a PNG or JPEG file with its own channels, with the errors of [`read`], and its damage.
 pub(crate) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<FormatError>), FormatError> {
     if bytes.is_empty() {
         return Err(FormatError::new(Flaw::Empty, "the image", "PNG or JPEG", "an empty file"));
@@ -48,15 +48,15 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(DynamicImage, Option<FormatError>)
     if format != ImageFormat::Jpeg || has_end(bytes) {
         return Ok((pixels(bytes, format, &budget)?, None));
     }
-    // What follows the last pixel changes none, and what is read in place of missing pixels does.
+    // Bytes after the last pixel change no pixel, but bytes read instead of missing pixels do.
     let [plain, other] = [&[0xFF, 0xD9][..], &[[0x5A; 64], [0xC3; 64]].concat()].map(|end| {
-        // Half of the marker may be there.
+        // Half of the marker may be present.
         let whole = bytes.strip_suffix(b"\xFF").unwrap_or(bytes);
         pixels(&[whole, end, b"\xFF\xD9"].concat(), format, &budget)
     });
     let truncated = |got| FormatError::new(Flaw::Truncated, "the image", "a JPEG with its end marker", got);
     match (plain?, other) {
-        (image, Ok(other)) if image == other => Ok((image, Some(truncated("one without, all pixels there")))),
+        (image, Ok(other)) if image == other => Ok((image, Some(truncated("one without, but with all pixels")))),
         _ => Err(truncated("the file's end before the image's")),
     }
 }
@@ -78,11 +78,11 @@ fn pixels(bytes: &[u8], format: ImageFormat, budget: &Budget) -> Result<DynamicI
     DynamicImage::from_decoder(decoder).map_err(wrong)
 }
 
-/// Returns whether a JPEG's end marker is there; the decoder paints what is missing grey.
+/// Returns whether a JPEG has its end marker; the decoder fills missing parts with grey.
 fn has_end(jpeg: &[u8]) -> bool {
     let mut at = 2;
     while let Some(rest) = jpeg.get(at..) {
-        // Zeros, fill bytes and restarts stand among the coded pixels.
+        // Zeros, fill bytes and restarts occur among the coded pixels.
         let marker = rest.windows(2).position(|b| b[0] == 0xFF && !matches!(b[1], 0 | 1 | 0xD0..=0xD8 | 0xFF));
         match marker.map(|i| &rest[i..]) {
             Some([_, 0xD9, ..]) => return true,
@@ -98,7 +98,7 @@ fn has_end(jpeg: &[u8]) -> bool {
 fn on_white(image: DynamicImage) -> DynamicImage {
     let over = |x: u8, a: u8| ((u32::from(x) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
     let (w, h) = (image.width(), image.height());
-    // In place: an image with its opacity may take all the memory that there is for it.
+    // In place, since an image with opacity may need all of its memory limit.
     if image.color().has_color() {
         let mut bytes = image.into_rgba8().into_raw();
         for i in 0..bytes.len() / 4 {
@@ -122,8 +122,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<HostTensor, FormatError> {
     read(&read_file(path, CAP_BYTES)?).map_err(|e| e.of(path))
 }
 
-/// Returns a tensor (h, w, 1) or (h, w, 3), or a batch of one such, as colours; bytes are taken as they
-/// are, floats from 0 to 1.
+/// Returns a tensor (h, w, 1) or (h, w, 3), or a batch of one, as colours: bytes unchanged, floats from 0 to 1.
 pub fn to_rgb(image: &HostTensor) -> Result<RgbImage, FormatError> {
     let wanted = "a tensor (h, w, 1) or (h, w, 3)";
     let got = || format!("{:?}", image.shape());
@@ -149,7 +148,7 @@ pub fn png(image: &RgbImage) -> Result<Vec<u8>, FormatError> {
     }
 }
 
-/// Returns nothing once the image lies at `path` as PNG.
+/// Writes an image to `path` as PNG.
 pub fn save(image: &RgbImage, path: impl AsRef<Path>) -> Result<(), FormatError> {
     super::save::save(path, &png(image)?, false)
 }
@@ -213,6 +212,6 @@ mod tests {
         let mut damaged = good;
         damaged[31] ^= 1;
         assert_eq!(read(&damaged).unwrap_err().flaw, Flaw::Image);
-        assert_eq!(read(b"BM, an image of a kind that is not read").unwrap_err().flaw, Flaw::Magic);
+        assert_eq!(read(b"BM, an unsupported format").unwrap_err().flaw, Flaw::Magic);
     }
 }

@@ -1,10 +1,10 @@
-//! Files in and out. Every size that a file states goes through one bounded [`Reader`], and all that a file takes is
-//! drawn on one [`Budget`] before it is taken.
+//! Files in and out. Every size that a file states goes through one bounded [`Reader`], and memory and work are drawn
+//! on one [`Budget`] before they are spent.
 //!
-//! **In**: bytes that may be hostile. **Out**: host tensors by name, or a [`FormatError`] that names the file, the place, what was wanted
-//! and what came.
+//! **In**: bytes that may be hostile. **Out**: host tensors by name, or a [`FormatError`] that names the file, the part, what was wanted
+//! and what was found.
 //!
-//! - [`weights`] reads every format and tells them apart by their first bytes; [`safetensors`] also writes.
+//! - [`weights`] reads every format and distinguishes them by their first bytes; [`safetensors`] also writes.
 //! - [`save`] replaces a file so that the old or the new one survives a crash.
 //! - `image` (feature `images`) decodes PNG and JPEG, `fetch` (feature `fetch`) downloads published weights.
 //!
@@ -29,7 +29,7 @@ pub mod weights;
 
 use std::{cell::Cell, fmt, path::Path};
 
-/// What is wrong with a file, for programs that decide by it.
+/// What is wrong with a file, for programs to match on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Flaw {
@@ -41,11 +41,11 @@ pub enum Flaw {
     Truncated,
     /// Bytes follow the end of its contents.
     Trailing,
-    /// It is no file of this format.
+    /// It is not a file of this format.
     Magic,
     /// Its header does not follow the grammar.
     Syntax,
-    /// Its header is no UTF-8.
+    /// Its header is not UTF-8.
     Utf8,
     /// A stated size exceeds the cap.
     TooLarge,
@@ -53,7 +53,7 @@ pub enum Flaw {
     Overflow,
     /// The number of axes is not supported.
     Rank,
-    /// Two entries have one name.
+    /// Two entries have the same name.
     Duplicate,
     /// Two entries share bytes.
     Overlap,
@@ -65,7 +65,7 @@ pub enum Flaw {
     ByteCount,
     /// The element type is unknown or not supported.
     Type,
-    /// The contents do not give the checksum that is stated.
+    /// The contents do not have the stated checksum.
     Checksum,
     /// The compressed stream is damaged.
     Compression,
@@ -73,22 +73,22 @@ pub enum Flaw {
     Contradiction,
     /// An image cannot be decoded, encoded or drawn.
     Image,
-    /// It holds nothing that can be used.
+    /// It contains nothing usable.
     Empty,
 }
 
 /// A file cannot be read or written as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct FormatError {
-    /// The file's path, where it came from one.
+    /// The file's path, if known.
     pub file: Option<Box<Path>>,
-    /// The part of the file.
+    /// The part of the file, or what was read.
     pub what: String,
-    /// What is wrong, as a value.
+    /// What is wrong.
     pub flaw: Flaw,
-    /// What the format or the caller demands there.
+    /// What was wanted there.
     pub wanted: String,
-    /// What is there.
+    /// What was found.
     pub got: String,
     /// What to do.
     pub advice: String,
@@ -105,7 +105,7 @@ impl fmt::Display for FormatError {
 }
 
 impl FormatError {
-    /// Returns an error of bytes whose file is not known here.
+    /// Returns an error about bytes whose file is unknown.
     pub fn new(flaw: Flaw, what: impl fmt::Display, wanted: impl fmt::Display, got: impl fmt::Display) -> Self {
         FormatError {
             file: None,
@@ -129,14 +129,14 @@ impl FormatError {
         self
     }
 
-    /// Returns the error with a piece of advice.
+    /// Returns the error with advice.
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = advice.into();
         self
     }
 }
 
-/// Returns a file's bytes, or an error where it is larger than `cap_bytes` or cannot be read.
+/// Returns a file's bytes, or an error if it is larger than `cap_bytes` or cannot be read.
 pub fn read_file(path: impl AsRef<Path>, cap_bytes: u64) -> Result<Vec<u8>, FormatError> {
     use std::io::Read;
     let path = path.as_ref();
@@ -155,11 +155,11 @@ pub fn read_file(path: impl AsRef<Path>, cap_bytes: u64) -> Result<Vec<u8>, Form
     if bytes.len() as u64 > cap_bytes { Err(too_large(bytes.len() as u64)) } else { Ok(bytes) }
 }
 
-/// What reading one file may take: bytes of memory beside the file's own, and units of work.
+/// Limits on reading one file: bytes of memory besides the file's own, and units of work.
 ///
-/// Readers draw on it before they take. It allows the greater of 64 MiB and 20 times the file in bytes, and four times
-/// as many units of work, a unit being a byte that is unpacked, copied or compared, or an entry that is looked at. So a
-/// small file that describes endless memory or work ends in an error ([`Flaw::TooLarge`]), however it does so.
+/// Readers draw on it before they allocate. It allows the larger of 64 MiB and 20 times the file in bytes, and four
+/// times as many units of work: a unit is a byte that is unpacked, copied or compared, or an entry that is visited. So
+/// a small file that describes endless memory or work, in whatever way, ends in an error ([`Flaw::TooLarge`]).
 ///
 /// ```
 /// use hubel::io::{Budget, Flaw};
@@ -173,42 +173,42 @@ pub fn read_file(path: impl AsRef<Path>, cap_bytes: u64) -> Result<Vec<u8>, Form
 /// ```
 #[derive(Debug, Clone)]
 pub struct Budget {
-    least: u64,
+    min_bytes: u64,
     file: Cell<u64>,
     taken: Cell<u64>,
     worked: Cell<u64>,
 }
 
 impl Budget {
-    /// The bytes that any file may take.
+    /// The bytes that any file may use.
     pub const MIN_BYTES: u64 = 64 << 20;
-    /// How many times its size a larger file may take.
+    /// How many times its size a larger file may use.
     pub const TIMES: u64 = 20;
     const WORK: u64 = 4;
 
-    /// Returns the budget of a file of so many bytes.
+    /// Returns the budget of a file of `bytes` bytes.
     pub fn new(file_bytes: u64) -> Self {
         let [taken, worked] = [Cell::new(0), Cell::new(0)];
-        Budget { least: Self::MIN_BYTES, file: Cell::new(file_bytes), taken, worked }
+        Budget { min_bytes: Self::MIN_BYTES, file: Cell::new(file_bytes), taken, worked }
     }
 
-    /// Returns the budget with at least so many bytes, for a file that is known to need them.
+    /// Raises the budget to at least `bytes` bytes, for a file that is known to need them.
     pub fn at_least(mut self, bytes: u64) -> Self {
-        self.least = self.least.max(bytes);
+        self.min_bytes = self.min_bytes.max(bytes);
         self
     }
 
-    /// Returns the bytes that may be taken in all.
+    /// Returns the total bytes of the budget.
     pub fn bytes(&self) -> u64 {
-        self.least.max(self.file.get().saturating_mul(Self::TIMES))
+        self.min_bytes.max(self.file.get().saturating_mul(Self::TIMES))
     }
 
-    /// Counts a further file of so many bytes that belongs to the first.
+    /// Adds the budget of a further file of `bytes` bytes that belongs to the first.
     pub fn add_file(&self, bytes: u64) {
         self.file.set(self.file.get().saturating_add(bytes));
     }
 
-    /// Returns nothing where so many bytes may be taken for `what`, and an error where they exceed the budget.
+    /// Takes bytes for `what`, or returns an error if they exceed the budget.
     pub fn take(&self, what: &str, bytes: u64) -> Result<(), FormatError> {
         let taken = self.taken.get().saturating_add(bytes);
         if taken > self.bytes() {
@@ -218,29 +218,29 @@ impl Budget {
         self.work(what, bytes)
     }
 
-    /// Returns bytes that were taken and are free again.
+    /// Returns freed bytes to the budget.
     pub fn give(&self, bytes: u64) {
         self.taken.set(self.taken.get().saturating_sub(bytes));
     }
 
-    /// Returns nothing where so many units of work may be done for `what`, and an error where they exceed the budget.
+    /// Takes units of work for `what`, or returns an error if they exceed the budget.
     pub fn work(&self, what: &str, units: u64) -> Result<(), FormatError> {
-        let (worked, most) = (self.worked.get().saturating_add(units), self.bytes().saturating_mul(Self::WORK));
-        if worked > most {
-            return Err(self.exceeded(what, "units of work", most, worked));
+        let (worked, max) = (self.worked.get().saturating_add(units), self.bytes().saturating_mul(Self::WORK));
+        if worked > max {
+            return Err(self.exceeded(what, "units of work", max, worked));
         }
         self.worked.set(worked);
         Ok(())
     }
 
-    /// Appends to a list, whose growth is drawn on the budget.
+    /// Appends to a list, drawing its growth on the budget.
     pub(crate) fn push<T>(&self, what: &str, list: &mut Vec<T>, item: T) -> Result<(), FormatError> {
         self.reserve(what, list, 1)?;
         list.push(item);
         Ok(())
     }
 
-    /// Makes room for `n` items more in a list.
+    /// Reserves room for `n` more items in a list.
     pub(crate) fn reserve<T>(&self, what: &str, list: &mut Vec<T>, n: usize) -> Result<(), FormatError> {
         self.work(what, n as u64)?;
         let (old, needed) = (list.capacity(), list.len() + n);
@@ -253,8 +253,8 @@ impl Budget {
         Ok(())
     }
 
-    /// Draws what serde_json takes at most for a text's values: a map has nodes of eleven entries, a list begins with
-    /// four places and doubles.
+    /// Draws the maximum memory of serde_json's values of a text: a map has nodes of eleven entries, a list starts with
+    /// four entries and doubles.
     pub(crate) fn take_json(&self, what: &str, text: &[u8]) -> Result<(), FormatError> {
         const NODE: u64 = 640;
         const PLACES: u64 = 128;
@@ -285,17 +285,17 @@ impl Budget {
         self.take(what, bytes)
     }
 
-    fn exceeded(&self, what: &str, unit: &str, most: u64, got: u64) -> FormatError {
-        let wanted = format!("at most {most} {unit} for a file of {} bytes", self.file.get());
-        FormatError::new(Flaw::TooLarge, what, wanted, format!("{got} and maybe more"))
-            .advise("read it with a larger `io::Budget` where it can be trusted")
+    fn exceeded(&self, what: &str, unit: &str, max: u64, got: u64) -> FormatError {
+        let wanted = format!("at most {max} {unit} for a file of {} bytes", self.file.get());
+        FormatError::new(Flaw::TooLarge, what, wanted, format!("{got} or more"))
+            .advise("read it with a larger `io::Budget` if you trust it")
     }
 }
 
-/// Returns the number of bytes of a tensor of `dims` with elements of `element_bytes`, or an error
-/// where the product overflows or exceeds `cap_bytes`.
+/// Returns the number of bytes of a tensor of `dims` with elements of `element_bytes`, or an error if the product
+/// overflows or exceeds `cap_bytes`.
 pub fn checked_bytes(what: &str, dims: &[u64], element_bytes: u64, cap_bytes: u64) -> Result<usize, FormatError> {
-    // An extent of 0 hides no others that overflow.
+    // An extent of 0 must not hide others that overflow.
     let whole = dims.iter().filter(|&&d| d > 0).try_fold(element_bytes, |p, &d| p.checked_mul(d));
     let whole = whole.ok_or_else(|| {
         FormatError::new(Flaw::Overflow, what, "a size that fits in 64 bits", format!("extents {dims:?}"))
@@ -328,17 +328,17 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Returns a reader that stands before the first byte.
+    /// Returns a reader at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
         Reader { bytes, at: 0 }
     }
 
-    /// Returns how many bytes are left.
+    /// Returns the number of bytes left.
     pub fn left(&self) -> usize {
         self.bytes.len() - self.at
     }
 
-    /// Returns the next `n` bytes, or an error where fewer are left.
+    /// Returns the next `n` bytes, or an error if fewer are left.
     pub fn take(&mut self, n: u64, what: &str) -> Result<&'a [u8], FormatError> {
         if n > self.left() as u64 {
             let got = format!("{} bytes before the file ends", self.left());
@@ -359,7 +359,7 @@ impl<'a> Reader<'a> {
         Ok(self.take(8, what)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b)))
     }
 
-    /// Returns nothing at the end, and an error where bytes are left.
+    /// Returns an error unless all bytes have been read.
     pub fn finish(&self, what: &str) -> Result<(), FormatError> {
         match self.left() {
             0 => Ok(()),

@@ -5,13 +5,13 @@ use crate::tensor::{DType, Data, HostTensor, TensorError};
 use std::path::Path;
 
 const MAGIC: &[u8] = b"\x93NUMPY";
-/// The most axes that an array may have.
+/// The maximum number of axes of an array.
 pub const MAX_RANK: usize = 32;
-/// The largest file that [`open`] reads, in bytes.
+/// The maximum size of a file that [`open`] reads, in bytes.
 pub const FILE_CAP_BYTES: u64 = 16 << 30;
 const HEADER_CAP_BYTES: u64 = 1 << 16;
 
-/// What a header says.
+/// The contents of a header.
 struct Header<'a> {
     descr: &'a str,
     fortran: bool,
@@ -46,7 +46,7 @@ impl<'a> Parser<'a> {
         self.skip();
         let quote = self.0.chars().next().filter(|c| matches!(c, '\'' | '"'));
         let end = quote.and_then(|q| Some((q, self.0[1..].find(q)?)));
-        let Some((_, end)) = end else { return Err(syntax("a text in quotes", self.0)) };
+        let Some((_, end)) = end else { return Err(syntax("a string in quotes", self.0)) };
         let text = &self.0[1..=end];
         self.0 = &self.0[end + 2..];
         Ok(text)
@@ -57,7 +57,7 @@ impl<'a> Parser<'a> {
         let end = self.0.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.0.len());
         let number = self.0[..end].parse().map_err(|_| syntax("a number below 2⁶⁴", self.0))?;
         self.0 = &self.0[end..];
-        // Python 2 wrote long integers so.
+        // Python 2's suffix of long integers.
         self.has("L");
         Ok(number)
     }
@@ -118,8 +118,8 @@ impl<'a> Parser<'a> {
 /// Returns the array in a .npy file.
 ///
 /// 64-bit floats are rounded to 32 bits; 64-bit integers must fit in 32 bits; `bool` and 8-bit integers become bytes,
-/// which negative ones cannot. Arrays of objects, which hold pickles, are refused, as are big-endian ones and those in
-/// Fortran order.
+/// which negative ones cannot. Arrays of objects, which contain pickles, are refused, as are big-endian ones and those
+/// in Fortran order.
 ///
 /// ```
 /// use hubel::{io::npy, prelude::*};
@@ -133,12 +133,12 @@ pub fn read(bytes: &[u8]) -> Result<HostTensor, FormatError> {
 
 const ADVICE: &str = "convert it to float32 with astype";
 
-/// Returns what [`read`] returns, within a file's budget.
+/// [`read`] within a file's budget.
 pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<HostTensor, FormatError> {
     let mut r = Reader::new(bytes);
     let magic = r.take(6, "the magic word");
     if !magic.is_ok_and(|m| m == MAGIC) {
-        return Err(FormatError::new(Flaw::Magic, "the file", "an array of NumPy (.npy)", "other bytes"));
+        return Err(FormatError::new(Flaw::Magic, "the file", "a NumPy array (.npy)", "other bytes"));
     }
     let version = r.take(2, "the version")?[0];
     let length = match version {
@@ -154,7 +154,7 @@ pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<HostTensor, FormatEr
     let header = header.map_err(|e| FormatError::new(Flaw::Utf8, "the header", "UTF-8", e))?;
     let header = Parser(header).header()?;
     if header.fortran && header.shape.len() > 1 {
-        let error = FormatError::new(Flaw::Type, "the array", "the last axis fastest", "Fortran order");
+        let error = FormatError::new(Flaw::Type, "the array", "the last axis contiguous", "Fortran order");
         return Err(error.advise("write it with numpy.ascontiguousarray"));
     }
     let wrong = || {
@@ -180,10 +180,10 @@ pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<HostTensor, FormatEr
     decode(kind, shape, elements)
 }
 
-/// Returns the tensor of these little-endian elements; `kind` is NumPy's type without the byte order.
+/// Returns the tensor of little-endian elements; `kind` is NumPy's type without the byte order.
 fn decode(kind: &str, shape: Vec<usize>, elements: &[u8]) -> Result<HostTensor, FormatError> {
     let range = |got: String| {
-        let wanted = "integers that fit in 32 bits, and bytes from 0 up";
+        let wanted = "integers that fit in 32 bits, and bytes of at least 0";
         FormatError::new(Flaw::Type, "an element", wanted, got).advise(ADVICE)
     };
     let wide = |signed: bool| -> Result<Data, FormatError> {

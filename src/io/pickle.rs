@@ -1,12 +1,12 @@
-//! The pickles that PyTorch writes state dictionaries as, read by a machine that knows their few opcodes and names.
+//! PyTorch's pickled state dictionaries, read by an interpreter that knows only their opcodes and names.
 //!
-//! Nothing is executed or imported: a name that is not a tensor's or a dictionary's is refused. Values lie in one list
-//! and refer to each other by number, so that neither depth nor cycles matter; texts stay in the file's bytes.
+//! Nothing is executed or imported: a name that is not a tensor's or a dictionary's is refused. Values are in one list
+//! and refer to each other by index, so that neither depth nor cycles matter; strings stay in the file's bytes.
 
 use super::{Budget, Flaw, FormatError, Reader};
 use std::{collections::HashMap, ops::Range};
 
-/// A tensor as a pickle describes it: part of a storage that lies elsewhere.
+/// A tensor as a pickle describes it: a view of a storage outside the pickle.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor<'a> {
     /// PyTorch's type of the storage, as in `FloatStorage`.
@@ -23,7 +23,7 @@ pub struct Tensor<'a> {
     pub strides: Vec<u64>,
 }
 
-/// A value by its number.
+/// The index of a value.
 type Id = usize;
 
 #[derive(Debug)]
@@ -71,12 +71,12 @@ const GLOBALS: [(&str, &str, Known); 14] = [
     ("__builtin__", "dict", Known::Dict),
 ];
 
-/// The most opcodes that are read: each makes one value at most.
+/// The maximum number of opcodes: each makes at most one value.
 pub const MAX_OPCODES: usize = 1 << 22;
 const MAX_RANK: usize = 8;
 
 fn wrong(wanted: &str, got: impl std::fmt::Display) -> FormatError {
-    let advice = "save the tensors alone: torch.save(model.state_dict(), path), or as safetensors";
+    let advice = "save only the tensors: torch.save(model.state_dict(), path), or as safetensors";
     FormatError::new(Flaw::Type, "the pickle", wanted, got).advise(advice)
 }
 
@@ -84,9 +84,9 @@ fn none() -> FormatError {
     FormatError::new(Flaw::Syntax, "the pickle", "a value on the stack", "none")
 }
 
-/// What the tables take for an entry at most, with the room that they keep and the one they grow out of.
+/// The maximum memory of the tables per entry, with spare capacity and the old copy while they grow.
 const ENTRY_BYTES: u64 = 96;
-/// What a tensor or a storage takes beside its place in the list.
+/// Memory of a tensor or storage besides its list entry.
 const BOXED_BYTES: u64 = 256;
 
 struct Machine<'a> {
@@ -108,7 +108,7 @@ impl<'a> Machine<'a> {
         self.budget.push("the pickle", &mut self.values, value)
     }
 
-    /// Puts a value on the stack that is in the list already.
+    /// Pushes a value that is already in the list.
     fn push_known(&mut self, id: Id) -> Result<(), FormatError> {
         self.budget.push("the pickle", &mut self.stack, id)
     }
@@ -121,13 +121,13 @@ impl<'a> Machine<'a> {
         self.stack.last().copied().ok_or_else(none)
     }
 
-    /// Takes the values from a place of the stack on.
+    /// Pops the values from a position of the stack on.
     fn above(&mut self, at: usize) -> Result<Vec<Id>, FormatError> {
         self.budget.take("the pickle", 8 * (self.stack.len() - at) as u64)?;
         Ok(self.stack.drain(at..).collect())
     }
 
-    /// Returns the values above the last mark, which goes too.
+    /// Pops the values above the last mark, and the mark.
     fn marked(&mut self) -> Result<Vec<Id>, FormatError> {
         let mark = self.stack.iter().rposition(|&id| matches!(self.values[id], Value::Mark));
         let mark = mark.ok_or_else(|| FormatError::new(Flaw::Syntax, "the pickle", "a mark on the stack", "none"))?;
@@ -149,8 +149,8 @@ impl<'a> Machine<'a> {
     }
 
     fn text(&mut self, length: u64) -> Result<&'a str, FormatError> {
-        let bytes = self.bytes.take(length, "a text in the pickle")?;
-        std::str::from_utf8(bytes).map_err(|e| FormatError::new(Flaw::Utf8, "a text in the pickle", "UTF-8", e))
+        let bytes = self.bytes.take(length, "a string in the pickle")?;
+        std::str::from_utf8(bytes).map_err(|e| FormatError::new(Flaw::Utf8, "a string in the pickle", "UTF-8", e))
     }
 
     fn line(&mut self) -> Result<&'a str, FormatError> {
@@ -180,7 +180,7 @@ impl<'a> Machine<'a> {
     fn int(&self, id: Id) -> Result<u64, FormatError> {
         match self.values[id] {
             Value::Int(n) if n >= 0 => Ok(n as u64),
-            _ => Err(wrong("a number from 0 up", "another value")),
+            _ => Err(wrong("a number of at least 0", "another value")),
         }
     }
 
@@ -200,7 +200,7 @@ impl<'a> Machine<'a> {
         items.iter().map(|&i| self.int(i)).collect()
     }
 
-    /// Puts the result of a call of a known name on the stack.
+    /// Pushes the result of a call of a known name.
     fn reduce(&mut self) -> Result<(), FormatError> {
         let (arguments, function) = (self.pop()?, self.pop()?);
         let Value::Global(known) = self.values[function] else {
@@ -227,7 +227,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Puts on the stack what a persistent name stands for: ('storage', type, key, device, number of elements).
+    /// Pushes the storage of a persistent name: ('storage', type, key, device, number of elements).
     fn persistent(&mut self) -> Result<(), FormatError> {
         let id = self.pop()?;
         if let &[tag, kind, key, _, elements, ..] = self.list(id)?
@@ -249,7 +249,7 @@ impl<'a> Machine<'a> {
                 entries.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
                 Ok(())
             }
-            // What OrderedDict carries beside its entries.
+            // OrderedDict's further state, besides its entries.
             _ => Err(wrong("entries of a dictionary", "entries of something else")),
         }
     }
@@ -279,7 +279,7 @@ impl<'a> Machine<'a> {
         Err(FormatError::new(Flaw::TooLarge, "the pickle", format!("at most {MAX_OPCODES} opcodes"), "more"))
     }
 
-    /// Runs an opcode that reads a value from the file; false where the opcode is another.
+    /// Runs an opcode that reads a value from the file; false for any other opcode.
     fn literal(&mut self, code: u8) -> Result<bool, FormatError> {
         match code {
             0x80 => {
@@ -310,7 +310,7 @@ impl<'a> Machine<'a> {
             0x8a => {
                 let length = self.number(1)?;
                 if length > 8 {
-                    // The magic number in front of old files.
+                    // The magic number of old files.
                     self.bytes.take(length, "a number in the pickle")?;
                     self.push(Value::Nothing)?;
                     return Ok(true);
@@ -340,7 +340,7 @@ impl<'a> Machine<'a> {
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (&Value::Text(module), &Value::Text(name)) = (&self.values[module], &self.values[name]) else {
-                    return Err(wrong("a name of two texts", "other values"));
+                    return Err(wrong("a name of two strings", "other values"));
                 };
                 self.global(module, name)?;
             }
@@ -349,7 +349,7 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    /// Runs an opcode that makes a value of those on the stack; false where the opcode is another.
+    /// Runs an opcode that makes a value from those on the stack; false for any other opcode.
     fn combine(&mut self, code: u8) -> Result<bool, FormatError> {
         match code {
             b'}' => self.push(Value::Dict(Vec::new()))?,
@@ -403,7 +403,7 @@ impl<'a> Machine<'a> {
             code @ (b'h' | b'j') => {
                 let at = self.number(if code == b'h' { 1 } else { 4 })?;
                 let known = self.memo.get(&at).copied();
-                let none = || FormatError::new(Flaw::Syntax, "the pickle", "a value kept before", at);
+                let none = || FormatError::new(Flaw::Syntax, "the pickle", "a memoised value", at);
                 self.push_known(known.ok_or_else(none)?)?;
             }
             _ => return Ok(false),
@@ -411,7 +411,7 @@ impl<'a> Machine<'a> {
         Ok(true)
     }
 
-    /// Returns the tensors of a dictionary by name, or of the dictionary in it that is the state of a model.
+    /// Returns the tensors of a dictionary by name, or of the model's state inside it.
     fn tensors(&self, id: Id, depth: usize, out: &mut Vec<(String, Tensor<'a>)>) -> Result<(), FormatError> {
         let what = "the pickle";
         let Value::Dict(entries) = &self.values[id] else { return Ok(()) };
@@ -423,7 +423,7 @@ impl<'a> Machine<'a> {
                     self.budget.take(what, key.len() as u64 + BOXED_BYTES)?;
                     self.budget.push(what, out, (key.to_owned(), (**tensor).clone()))?;
                 }
-                // A checkpoint holds the state beside other things.
+                // A checkpoint contains the state among other entries.
                 Value::Dict(_) if depth == 0 && ["state_dict", "model", "model_state_dict"].contains(&key) => {
                     self.tensors(value, 1, out)?;
                 }
@@ -438,10 +438,10 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// How files of `torch.save` began before they became zip archives.
+/// The start of `torch.save`'s files before they became zip archives.
 pub const LEGACY: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
-/// Returns the tensors that a file from before PyTorch 1.6 describes, and for each storage where its bytes lie.
+/// Returns the tensors that a file from before PyTorch 1.6 describes, and the range of each storage's bytes.
 ///
 /// The file is five pickles (magic number, version, system, state, keys), then each storage's length and bytes.
 pub fn read_legacy<'a>(
@@ -503,7 +503,8 @@ pub fn element_bytes(storage: &str) -> u64 {
 
 /// Returns the tensors that a pickled state dictionary describes, in its order.
 ///
-/// It may lie under `state_dict`, `model` or `model_state_dict` of a dictionary; what is no tensor is left out.
+/// It may be under `state_dict`, `model` or `model_state_dict` of a dictionary; entries that are not tensors are
+/// skipped.
 pub fn read<'a>(bytes: &'a [u8], budget: &'a Budget) -> Result<Vec<(String, Tensor<'a>)>, FormatError> {
     let mut machine = Machine::new(bytes, budget);
     let result = machine.run()?;

@@ -1,8 +1,8 @@
 //! safetensors: an 8-byte header length, a JSON header of names, types, shapes and byte ranges, then
 //! the elements.
 //!
-//! The header is read by a parser of exactly its grammar: it does not recurse, copies nothing but
-//! names, and refuses everything else by name. Files written here carry a CRC-32 of the whole file.
+//! The header is read by a parser of exactly its grammar, which does not recurse and copies only names. Files written
+//! here carry a CRC-32 of the whole file.
 
 use super::{Budget, Flaw, FormatError, Reader, checked_bytes, read_file};
 use crate::tensor::{DType, HostTensor};
@@ -13,30 +13,29 @@ use std::{
     path::Path,
 };
 
-/// The most bytes that a header may have.
+/// The maximum bytes of a header.
 pub const HEADER_CAP_BYTES: u64 = 100_000_000;
-/// The most tensors that one file may hold.
+/// The maximum number of tensors of a file.
 pub const MAX_TENSORS: usize = 8192;
-/// The most axes that a tensor may have.
+/// The maximum number of axes of a tensor.
 pub const MAX_RANK: usize = 8;
-/// The most entries that the metadata may have.
+/// The maximum number of metadata entries.
 pub const MAX_METADATA: usize = 1024;
-/// The largest file that [`open`] reads, in bytes.
+/// The maximum size of a file that [`open`] reads, in bytes.
 pub const FILE_CAP_BYTES: u64 = 16 << 30;
 
-/// The metadata entry that holds the checksum: eight hexadecimal digits, which count as zeros while
-/// it is computed.
+/// The metadata entry with the checksum: eight hexadecimal digits, which count as zeros while it is computed.
 const CHECKSUM: &str = "hubel.crc32";
 const NO_CHECKSUM: &[u8] = b"00000000";
 
 /// Returns the tensors of a file in the order of their bytes.
 ///
-/// Memory taken is at most twice the file and 1 MiB. Where the file carries a checksum it must hold.
+/// Memory is at most twice the file plus 1 MiB. If the file has a checksum, it must match.
 pub fn read(bytes: &[u8]) -> Result<Vec<(String, HostTensor)>, FormatError> {
     read_within(bytes, &Budget::new(bytes.len() as u64))
 }
 
-/// Returns what [`read`] returns, within a file's budget.
+/// [`read`] within a file's budget.
 pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<Vec<(String, HostTensor)>, FormatError> {
     budget.take("the tensors", 2 * bytes.len() as u64 + (1 << 20))?;
     let file = File::parse(bytes)?;
@@ -53,15 +52,14 @@ pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<Vec<(String, HostTen
     Ok(tensors)
 }
 
-/// Returns the file's text entries, the checksum left out.
+/// Returns the file's metadata, without the checksum.
 pub fn metadata(bytes: &[u8]) -> Result<BTreeMap<String, String>, FormatError> {
     let file = File::parse(bytes)?;
     let entries = file.metadata.into_iter().filter(|(k, _)| k != CHECKSUM);
     Ok(entries.map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
 }
 
-/// Returns nothing where the bytes are a whole file whose checksum holds, and an error where it does
-/// not or where there is none.
+/// Returns an error unless the bytes are a whole file with a matching checksum.
 pub fn verify(bytes: &[u8]) -> Result<(), FormatError> {
     File::parse(bytes)?.check(bytes, true)
 }
@@ -72,10 +70,10 @@ pub fn open(path: impl AsRef<Path>) -> Result<Vec<(String, HostTensor)>, FormatE
     read(&read_file(path, FILE_CAP_BYTES)?).map_err(|e| e.of(path))
 }
 
-/// Returns the bytes of a file of these tensors and text entries, with a checksum.
+/// Returns the bytes of a file of these tensors and metadata, with a checksum.
 ///
-/// Tensors lie in the order given, larger elements first, so that each starts at a multiple of its
-/// element's size. The same input gives the same bytes.
+/// Tensors are in the given order, larger elements first, so that each starts at a multiple of its element's size. The
+/// same input gives the same bytes.
 pub fn write<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a HostTensor)>,
     metadata: &BTreeMap<String, String>,
@@ -83,17 +81,17 @@ pub fn write<'a>(
     let mut tensors: Vec<_> = tensors.into_iter().collect();
     let mut names = HashSet::new();
     if let Some((name, _)) = tensors.iter().find(|(name, _)| *name == "__metadata__" || !names.insert(*name)) {
-        return Err(FormatError::new(Flaw::Duplicate, "a tensor's name", "one that is free", quoted(name)));
+        return Err(FormatError::new(Flaw::Duplicate, "a tensor's name", "an unused one", quoted(name)));
     }
     if let Some((name, t)) = tensors.iter().find(|(_, t)| t.shape().len() > MAX_RANK) {
         let got = format!("{} axes", t.shape().len());
         return Err(FormatError::new(Flaw::Rank, quoted(name), format!("at most {MAX_RANK} axes"), got));
     }
-    for (what, most, got) in
+    for (what, max, got) in
         [("tensors", MAX_TENSORS, tensors.len()), ("text entries", MAX_METADATA - 1, metadata.len())]
     {
-        if got > most {
-            return Err(FormatError::new(Flaw::TooLarge, what, format!("at most {most}"), got));
+        if got > max {
+            return Err(FormatError::new(Flaw::TooLarge, what, format!("at most {max}"), got));
         }
     }
     tensors.sort_by_key(|(_, t)| std::cmp::Reverse(t.dtype().bytes()));
@@ -157,7 +155,7 @@ fn tag(dtype: DType) -> &'static str {
     }
 }
 
-/// Returns a name fit for an error message: quoted, escaped and not endless.
+/// Returns a name for an error message: quoted, escaped and shortened.
 fn quoted(name: &str) -> String {
     let mut short: String = name.chars().take(64).collect();
     if short.len() < name.len() {
@@ -183,7 +181,7 @@ fn quote(out: &mut String, text: &str) {
 struct Entry<'a> {
     name: Cow<'a, str>,
     dtype: DType,
-    /// Where its shape stands in the header.
+    /// The position of its shape in the header.
     shape_at: usize,
     begin: u64,
     end: u64,
@@ -195,11 +193,11 @@ impl Entry<'_> {
     }
 }
 
-/// A parsed file: entries in the order of their bytes, which they cover without overlap or hole.
+/// A parsed file: entries in the order of their bytes, which they cover without overlaps or gaps.
 struct File<'a> {
     entries: Vec<Entry<'a>>,
     metadata: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Where the checksum's digits lie.
+    /// The position of the checksum's digits.
     checksum_at: Option<usize>,
     header: &'a str,
     data: &'a [u8],
@@ -308,9 +306,9 @@ impl<'a> File<'a> {
                 if sum.as_deref() == Some(stated) {
                     return Ok(());
                 }
-                let got = sum.unwrap_or_else(|| "no eight hexadecimal digits".into());
+                let got = sum.unwrap_or_else(|| "not eight hexadecimal digits".into());
                 Err(FormatError::new(Flaw::Checksum, "the contents", format!("checksum {}", quoted(stated)), got)
-                    .advise("the file is damaged; take an earlier copy"))
+                    .advise("the file is damaged; use an earlier copy"))
             }
         }
     }
@@ -328,7 +326,7 @@ fn unique(mut names: Vec<&str>) -> Result<(), FormatError> {
     }
 }
 
-/// Reads the subset of JSON that a header consists of; nothing in it nests, so that nothing recurses.
+/// Reads the subset of JSON that a header consists of, which has no nesting, so the reader does not recurse.
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -362,8 +360,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Steps over the comma before a further member or over the closing bracket; returns whether a
-    /// member follows.
+    /// Skips the comma before a further member or the closing bracket; returns whether a member follows.
     fn more(&mut self, closer: u8, first: &mut bool) -> Result<bool, FormatError> {
         self.space();
         if self.peek() == Some(closer) {
@@ -460,7 +457,7 @@ impl<'a> Parser<'a> {
             || matches!(self.peek(), Some(b'.' | b'e' | b'E'))
         {
             self.at = start;
-            return Err(self.error("a whole number of 0 or more"));
+            return Err(self.error("an integer of at least 0"));
         }
         digits.parse().map_err(|_| {
             let got = format!("a number of {} digits at byte {start}", digits.len());

@@ -1,5 +1,4 @@
-//! Saving that survives a crash at any point: a path always leads to a whole file, the new one or the
-//! one before.
+//! Saving that survives a crash at any point: a path always has a whole file, the new one or the previous one.
 
 use super::{Flaw, FormatError, read_file};
 use std::{
@@ -31,7 +30,7 @@ trait Disk {
         File::open(path)
     }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        // Some file systems have no links.
+        // Some file systems do not support links.
         fs::hard_link(from, to).or_else(|_| {
             fs::copy(from, to)?;
             File::open(to)?.sync_all()
@@ -52,20 +51,18 @@ trait Disk {
 struct System;
 impl Disk for System {}
 
-/// Returns nothing once the bytes lie safely at `path`.
+/// Writes bytes durably to `path`.
 ///
-/// A temporary file in the same folder is written, synced, read back and compared, then takes the
-/// path's place. With `keep_previous` the file that was there stays reachable at [`previous`]. Temporary files that killed
-/// processes left for this path are removed. A symbolic link stays one, what it leads to is written; a folder or a device
-/// is an error.
+/// A temporary file in the same folder is written, synced, read back, compared, and renamed to the path. With
+/// `keep_previous` the old file is kept at [`previous`]. Temporary files that killed processes left for this path are
+/// removed. A symbolic link is kept and its target written; a folder or a device is an error.
 pub fn save(path: impl AsRef<Path>, bytes: &[u8], keep_previous: bool) -> Result<(), FormatError> {
     let path = target(path.as_ref())?;
     sweep(&path);
     save_on(&System, &path, bytes, keep_previous)
 }
 
-/// Makes the folder that a file will lie in and tries to write there: what could not be saved after hours of work is an
-/// error before them.
+/// Creates the folder of a file and tries to write there, so that a failure to save is an error before hours of work.
 ///
 /// ```
 /// use hubel::io::save;
@@ -78,21 +75,21 @@ pub fn save(path: impl AsRef<Path>, bytes: &[u8], keep_previous: bool) -> Result
 pub fn prepare(path: impl AsRef<Path>) -> Result<(), FormatError> {
     let path = &target(path.as_ref())?;
     let (folder, temporary) = (folder(path), temporary(path));
-    fs::create_dir_all(folder).map_err(|e| FormatError::io(path, "its folder to be there or to be made", &e))?;
+    fs::create_dir_all(folder).map_err(|e| FormatError::io(path, "its folder to exist or be created", &e))?;
     let tried =
         OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|_| fs::remove_file(&temporary));
-    tried.map_err(|e| FormatError::io(path, "a folder that files can be written to", &e))
+    tried.map_err(|e| FormatError::io(path, "a writable folder", &e))
 }
 
-/// Returns where [`save`] keeps the file before the last one: the same name and `.previous`, of a symbolic link beside
-/// what it leads to.
+/// Returns the path of the previous file that [`save`] keeps: the same name and `.previous`; for a symbolic link,
+/// beside its target.
 pub fn previous(path: impl AsRef<Path>) -> PathBuf {
     with_suffix(&followed(path.as_ref()), ".previous")
 }
 
-/// Returns what the symbolic links at a path lead to, be it there or not.
+/// Returns the target of the symbolic links at a path, whether it exists or not.
 fn followed(path: &Path) -> PathBuf {
-    // As many as Linux follows.
+    // Linux's limit.
     const MAX_LINKS: usize = 40;
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -104,15 +101,15 @@ fn followed(path: &Path) -> PathBuf {
     path
 }
 
-/// Returns the file that is written where a path is saved to.
+/// Returns the file that a save to a path writes.
 fn target(path: &Path) -> Result<PathBuf, FormatError> {
-    let wanted = "a file, or a path that is free";
+    let wanted = "a file, or an unused path";
     let error = |got: &str| FormatError::new(Flaw::Io, "the file", wanted, got).of(path);
     let file = followed(path);
     match file.symlink_metadata() {
         Ok(found) if found.is_file() => Ok(file),
         Ok(found) if found.is_dir() => Err(error("a folder").advise("name a file in it")),
-        Ok(found) if found.is_symlink() => Err(error("links without end")),
+        Ok(found) if found.is_symlink() => Err(error("too many links")),
         Ok(_) => Err(error("a device or a pipe").advise("name a file, and copy it there")),
         Err(e) if e.kind() == io::ErrorKind::NotFound && file.file_name().is_some() => Ok(file),
         Err(e) => Err(FormatError::io(path, wanted, &e)),
@@ -122,7 +119,7 @@ fn target(path: &Path) -> Result<PathBuf, FormatError> {
 /// The names of temporary files that this process is writing.
 static WRITING: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// What tells processes of one number apart: the machine since its start, and the container.
+/// Distinguishes processes of the same number: the machine since its start, and the container.
 static MACHINE: LazyLock<u64> = LazyLock::new(|| {
     let boot = fs::read("/proc/sys/kernel/random/boot_id").ok();
     let container = fs::read_link("/proc/self/ns/pid").ok();
@@ -131,7 +128,7 @@ static MACHINE: LazyLock<u64> = LazyLock::new(|| {
     hasher.finish()
 });
 
-/// Returns a name for a temporary file of a path, which holds whose it is.
+/// Returns a name for a temporary file of a path, which identifies its owner.
 fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -151,8 +148,8 @@ fn owner(path: &Path, name: &OsStr) -> Option<(u64, u32)> {
     (count.is_ok() && parts.next().is_none()).then_some((machine, process))
 }
 
-/// Removes temporary files of a path whose writers are no more: processes of this machine that have ended, of others what
-/// is an hour old. What cannot be removed stays.
+/// Removes temporary files of a path whose writers have ended: those of ended processes of this machine, and those of
+/// others after an hour. Failures are ignored.
 fn sweep(path: &Path) {
     const OLD: Duration = Duration::from_secs(3600);
     let folder = folder(path);
@@ -174,9 +171,8 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Returns what `read` makes of the file at `path`, or of the previous one and the error that the
-/// first gave; the first error alone where neither can be read. Temporary files of killed processes are removed, as
-/// [`save`] does.
+/// Returns the result of `read` on the file at `path`; or else its result on the previous one, with the first error; or
+/// else the first error. Temporary files of killed processes are removed, as [`save`] does.
 pub fn load<T>(
     path: impl AsRef<Path>,
     cap_bytes: u64,
@@ -200,7 +196,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 fn save_on(disk: &impl Disk, path: &Path, bytes: &[u8], keep_previous: bool) -> Result<(), FormatError> {
     let temporary = temporary(path);
     let spare = with_suffix(&temporary, ".previous");
-    // As the folder lists them.
+    // In the folder's order.
     let names = [&temporary, &spare].map(|name| folder(path).join(name.file_name().unwrap_or_default()));
     let writing = |change: fn(&mut BTreeSet<PathBuf>, PathBuf) -> bool| {
         let mut all = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -209,7 +205,7 @@ fn save_on(disk: &impl Disk, path: &Path, bytes: &[u8], keep_previous: bool) -> 
     writing(BTreeSet::insert);
     let result = steps(disk, path, [&temporary, &spare], bytes, keep_previous);
     if result.is_err() {
-        // The first error says more than a failed removal.
+        // The first error is more useful than a failed removal's.
         let _ = disk.remove(&temporary);
         let _ = disk.remove(&spare);
     }
@@ -233,17 +229,17 @@ fn steps(
     drop(file);
     let mut file = disk.open(temporary).map_err(failed("to read it back"))?;
     if !holds(&mut file, bytes).map_err(failed("to read it back"))? {
-        return Err(FormatError::new(Flaw::Checksum, "the file", "what was written", "other bytes").of(path));
+        return Err(FormatError::new(Flaw::Checksum, "the file", "the bytes written", "other bytes").of(path));
     }
     drop(file);
     if keep && path.exists() {
-        // A link cannot replace a file, a rename can: the previous file is never missing.
+        // A link cannot replace a file, but a rename can, so the previous file is never missing.
         disk.link(path, spare).map_err(failed("to keep the previous file"))?;
         disk.rename(spare, &previous(path)).map_err(failed("to keep the previous file"))?;
-        // A rename onto another name of the same file does nothing: a save that ended here left both.
+        // A rename onto another name of the same file does nothing, and an interrupted save leaves both.
         let _ = disk.remove(spare);
     }
-    disk.rename(temporary, path).map_err(failed("to put it in its place"))?;
+    disk.rename(temporary, path).map_err(failed("to rename it to its path"))?;
     disk.sync_folder(folder(path)).map_err(failed("to sync its folder"))
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 /// The largest model.json, in bytes.
 pub const JSON_CAP_BYTES: u64 = 64 << 20;
-/// The most bytes of all shards together.
+/// The maximum bytes of all shards together.
 pub const SHARDS_CAP_BYTES: u64 = 8 << 30;
 
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ struct Quantization {
     min: Option<f32>,
 }
 
-/// What a model.json and its shards hold.
+/// The contents of a model.json and its shards.
 pub struct Contents {
     /// The model as Keras's JSON.
     pub config: Option<String>,
@@ -76,7 +76,7 @@ fn tensor(weight: &Weight, bytes: &mut Reader, budget: &Budget) -> Result<HostTe
         "float16" => DType::F16,
         "int32" => DType::I32,
         _ => {
-            // Quantised to whole numbers: x = scale · q + min.
+            // Quantised to integers: x = scale · q + min.
             let q = weight.quantization.as_ref();
             let (scale, min) = (q.and_then(|q| q.scale).unwrap_or(1.0), q.and_then(|q| q.min).unwrap_or(0.0));
             let value =
@@ -87,7 +87,7 @@ fn tensor(weight: &Weight, bytes: &mut Reader, budget: &Budget) -> Result<HostTe
     fits(HostTensor::from_bytes(shape, dtype, raw))
 }
 
-/// Returns what a model.json holds, whose shards `shard` gives by their names, each once.
+/// Returns the contents of a model.json, whose shards `shard` returns by name, each once.
 ///
 /// The budget is the model.json's; shards add theirs to it.
 pub fn read(
@@ -135,13 +135,13 @@ pub fn read(
         reader.finish("the shards")?;
         budget.give(bytes.capacity() as u64);
     }
-    // Keras's own JSON lies under `model_config` where a converter wrote the file.
+    // Files of converters have Keras's JSON under `model_config`.
     budget.take("model.json", 2 * json.len() as u64)?;
     let config = model.topology.map(|t| t.get("model_config").unwrap_or(&t).to_string());
     Ok(Contents { config, tensors })
 }
 
-/// Returns what the model.json at `path`, and the shards beside it, hold.
+/// Returns the contents of the model.json at `path` and the shards beside it.
 pub fn open(path: &Path, budget: &Budget) -> Result<Contents, FormatError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let json = read_file(path, JSON_CAP_BYTES)?;

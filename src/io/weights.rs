@@ -1,4 +1,4 @@
-//! Weights in any file: what it is is told by its first bytes, not by its name.
+//! Weights in any supported file; its first bytes, not its name, decide the format.
 
 #[cfg(feature = "weights")]
 use super::archive::Archive;
@@ -8,15 +8,15 @@ use std::path::Path;
 #[cfg(feature = "weights")]
 use std::sync::Arc;
 
-/// The largest file that is read, in bytes.
+/// The maximum size of a file, in bytes.
 pub const FILE_CAP_BYTES: u64 = 16 << 30;
 
-/// What a file of weights holds.
+/// The contents of a file of weights.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Contents {
-    /// The model's configuration as Keras's JSON, where the file has one.
+    /// The model's configuration as Keras's JSON, if the file has one.
     pub config: Option<String>,
-    /// Tensors under the names that the file gives them, in its order.
+    /// Tensors under the file's names, in its order.
     pub tensors: Vec<(String, HostTensor)>,
 }
 
@@ -31,26 +31,26 @@ fn unknown() -> FormatError {
     FormatError::new(Flaw::Magic, "the file", wanted, "other bytes").advise("convert the weights to safetensors")
 }
 
-/// Returns what the file of weights at `path` holds; of a folder, its model.json.
+/// Returns the contents of the file of weights at `path`, or of a folder's model.json.
 ///
-/// Errors name the file. Elements keep their type where there is one: f64 and i64 become f32 and i32. What the file takes
-/// is bounded by its [`Budget`]; [`open_within`] raises that.
+/// Errors name the file. Elements keep their type, except that f64 and i64 become f32 and i32. Memory and work are
+/// bounded by the file's [`Budget`]; [`open_within`] raises that.
 pub fn open(path: impl AsRef<Path>) -> Result<Contents, FormatError> {
     open_within(path, 0)
 }
 
-/// Returns what [`open`] returns, of a file that may take at least so many bytes, for arrays that are packed tightly.
-pub fn open_within(path: impl AsRef<Path>, least_bytes: u64) -> Result<Contents, FormatError> {
-    Ok(open_drawn(path.as_ref(), least_bytes)?.0)
+/// [`open`] with a budget of at least `min_bytes` bytes, for tightly packed arrays.
+pub fn open_within(path: impl AsRef<Path>, min_bytes: u64) -> Result<Contents, FormatError> {
+    Ok(open_drawn(path.as_ref(), min_bytes)?.0)
 }
 
-/// Returns what [`open_within`] returns, and the file's budget with all of it drawn.
-pub(crate) fn open_drawn(path: &Path, least_bytes: u64) -> Result<(Contents, Budget), FormatError> {
+/// [`open_within`], with the file's budget as it was left.
+pub(crate) fn open_drawn(path: &Path, min_bytes: u64) -> Result<(Contents, Budget), FormatError> {
     if path.is_dir() {
-        return open_drawn(&path.join("model.json"), least_bytes);
+        return open_drawn(&path.join("model.json"), min_bytes);
     }
     let bytes = read_file(path, FILE_CAP_BYTES)?;
-    let budget = Budget::new(bytes.len() as u64).at_least(least_bytes);
+    let budget = Budget::new(bytes.len() as u64).at_least(min_bytes);
     if bytes.first() == Some(&b'{') {
         drop(bytes);
         let tfjs::Contents { config, tensors } = tfjs::open(path, &budget)?;
@@ -59,12 +59,12 @@ pub(crate) fn open_drawn(path: &Path, least_bytes: u64) -> Result<(Contents, Bud
     Ok((read_within(&bytes, &budget).map_err(|e| e.of(path))?, budget))
 }
 
-/// Returns what a file of weights in memory holds; a model.json, whose shards lie in other files, needs [`open`].
+/// Returns the contents of a file of weights in memory; a model.json, whose shards are other files, needs [`open`].
 pub fn read(bytes: &[u8]) -> Result<Contents, FormatError> {
     read_within(bytes, &Budget::new(bytes.len() as u64))
 }
 
-/// Returns what [`read`] returns, of a file that takes what this budget allows.
+/// [`read`] within a budget.
 pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     if bytes.is_empty() {
         return Err(FormatError { flaw: Flaw::Empty, got: "an empty file".into(), ..unknown() });
@@ -120,7 +120,7 @@ fn archive(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     Err(unknown())
 }
 
-/// Returns an attribute that Keras cuts into several, with numbers behind its name, where it is long.
+/// Returns an attribute, which Keras splits into several with numbered names if it is long.
 fn listed<'a>(file: &hdf5::File<'a>, path: &str, attribute: &str) -> Result<Option<Vec<&'a str>>, FormatError> {
     let attributes = file.attributes(path)?;
     if let Some(texts) = attributes.texts(attribute)? {
@@ -148,7 +148,7 @@ fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     let base = if file.has("model_weights") { "model_weights" } else { "" };
     let mut tensors = Vec::new();
     let mut add = |name: String, path: &str| {
-        // Beside its elements a tensor has extents.
+        // A tensor has extents besides its elements.
         budget.take(what, name.capacity() as u64 + 256)?;
         budget.push(what, &mut tensors, (name, file.dataset(path)?))
     };
@@ -168,7 +168,7 @@ fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     Ok(Contents { config, tensors })
 }
 
-/// Returns the tensors of a state dictionary: a pickle that describes them, and their bytes in other entries.
+/// Returns the tensors of a state dictionary: described by a pickle, with their bytes in other entries.
 #[cfg(feature = "weights")]
 fn torch(archive: &mut Archive, pickle: &str, budget: &Budget) -> Result<Contents, FormatError> {
     let folder = pickle.trim_end_matches("data.pkl").to_owned();
@@ -177,7 +177,7 @@ fn torch(archive: &mut Archive, pickle: &str, budget: &Budget) -> Result<Content
         return Err(FormatError::new(Flaw::Type, "the tensors", "little-endian numbers", "big-endian ones"));
     }
     let described = archive.read(pickle)?.ok_or_else(unknown)?;
-    // Tensors of one storage follow each other.
+    // Tensors of one storage are consecutive.
     let mut last: (&str, Arc<[u8]>) = ("", Arc::new([]));
     tensors(pickle::read(&described, budget)?, budget, |what, t| {
         if last.0 != t.key {
@@ -186,7 +186,7 @@ fn torch(archive: &mut Archive, pickle: &str, budget: &Budget) -> Result<Content
             budget.give(last.1.len() as u64);
             last = ("", Arc::new([]));
             let bytes = archive.read(&entry)?.ok_or_else(missing)?;
-            // For the moment of the copy there are two.
+            // Both exist during the copy.
             budget.take(what, bytes.len() as u64)?;
             last = (t.key, bytes.into());
             budget.give(last.1.len() as u64);
@@ -195,7 +195,7 @@ fn torch(archive: &mut Archive, pickle: &str, budget: &Budget) -> Result<Content
     })
 }
 
-/// Returns the tensors of a state dictionary whose storages `storage` gives.
+/// Returns the tensors of a state dictionary, whose storages `storage` returns.
 fn tensors<'a, B: AsRef<[u8]>>(
     described: Vec<(String, pickle::Tensor<'a>)>,
     budget: &Budget,
@@ -215,7 +215,7 @@ fn tensors<'a, B: AsRef<[u8]>>(
             other => return Err(FormatError::new(Flaw::Type, what, "floats, bytes, 32- or 64-bit integers", other)),
         };
         let size = super::checked_bytes(&what, &t.shape, width, FILE_CAP_BYTES)? as u64;
-        // The elements as they are stored, then as a tensor.
+        // The elements as stored, then as a tensor.
         budget.take(&what, 2 * size)?;
         let raw = gather(&what, &t, width, storage(&what, &t)?.as_ref())?;
         let shape: Vec<usize> = t.shape.iter().map(|&d| d as usize).collect();
@@ -241,7 +241,7 @@ fn tensors<'a, B: AsRef<[u8]>>(
     Ok(tensors.into())
 }
 
-/// Returns the elements of a tensor, last axis fastest, out of its storage.
+/// Returns the elements of a tensor from its storage, last axis contiguous.
 fn gather(what: &str, t: &pickle::Tensor, width: u64, storage: &[u8]) -> Result<Vec<u8>, FormatError> {
     let outside = || {
         let got = format!("extents {:?}, strides {:?}, offset {}", t.shape, t.strides, t.offset);
@@ -267,7 +267,7 @@ fn gather(what: &str, t: &pickle::Tensor, width: u64, storage: &[u8]) -> Result<
     if plain {
         return Ok(bytes(t.offset, count).to_vec());
     }
-    // A stride of 0 would repeat elements without end.
+    // A stride of 0 would allow endless repetition.
     if count > storage.len() as u64 / width {
         return Err(outside());
     }

@@ -47,7 +47,7 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// A number among the options of an optimiser, a schedule, a loss, a metric or a callback.
+/// A numeric option of an optimiser, schedule, loss, metric or callback.
 ///
 /// ```
 /// use hubel::{nn::{Bounds, Number}, optimizers::*};
@@ -67,12 +67,12 @@ pub struct Number {
 }
 
 impl Number {
-    /// Returns a number with its place and its bounds.
+    /// Returns an option's value with its bounds.
     pub fn new(of: &'static str, option: &'static str, value: impl Into<f64>, bounds: Bounds) -> Self {
         Number { of, option, value: value.into(), bounds }
     }
 
-    /// Returns an error where the number is out of its bounds.
+    /// Returns an error if the number is out of bounds.
     pub fn check(&self) -> Result<(), NumberError> {
         match self.bounds.hold(self.value) {
             true => Ok(()),
@@ -81,12 +81,12 @@ impl Number {
     }
 }
 
-/// Returns an error of the first number that is out of its bounds.
+/// Returns an error for the first number that is out of bounds.
 pub(crate) fn check_numbers(numbers: impl IntoIterator<Item = Number>) -> Result<(), NumberError> {
     numbers.into_iter().try_for_each(|number| number.check())
 }
 
-/// An option was given a number out of its bounds.
+/// An option's number is out of bounds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NumberError {
     /// The number, with what it must be.
@@ -96,7 +96,7 @@ pub struct NumberError {
 impl NumberError {
     fn got(&self) -> String {
         let x = self.number.value;
-        // The digits that the user wrote, where the option takes 32 bits.
+        // For a 32-bit option, the digits that the user wrote.
         if f64::from(x as f32) == x { (x as f32).to_string() } else { x.to_string() }
     }
 }
@@ -104,7 +104,7 @@ impl NumberError {
 impl fmt::Display for NumberError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Number { of, option, bounds, .. } = self.number;
-        write!(f, "{of}: wanted `{option}` to be {bounds}, got {}; give it such a number", self.got())
+        write!(f, "{of}: wanted `{option}` to be {bounds}, got {}; choose such a value", self.got())
     }
 }
 
@@ -113,11 +113,11 @@ impl std::error::Error for NumberError {}
 impl From<NumberError> for OpError {
     fn from(e: NumberError) -> Self {
         let Number { of, option, bounds, .. } = e.number;
-        OpError::new(of, format!("`{option}` to be {bounds}"), e.got(), "give it such a number")
+        OpError::new(of, format!("`{option}` to be {bounds}"), e.got(), "choose such a value")
     }
 }
 
-/// An option of a layer, as far as it holds numbers.
+/// The numbers in a layer's option.
 pub(crate) trait Finite {
     /// Returns the first number that is infinite or NaN.
     fn not_finite(&self) -> Option<f32> {
@@ -149,7 +149,7 @@ impl<T: Finite, const N: usize> Finite for [T; N] {
     }
 }
 
-/// Says that options of these types hold no numbers that could be infinite, or check them themselves.
+/// Declares that options of these types hold no numbers that could be infinite, or are checked elsewhere.
 macro_rules! finite {
     ($($ty:ty),* $(,)?) => {$(impl $crate::nn::args::Finite for $ty {})*};
 }
@@ -157,7 +157,7 @@ pub(crate) use finite;
 
 finite!(bool, usize, isize, u64);
 
-/// Returns an error where one of a layer's options is infinite or NaN.
+/// Returns an error if one of a layer's options is infinite or NaN.
 pub(crate) fn check_finite(layer: &'static str, options: &[(&'static str, Option<f32>)]) -> Result<(), OpError> {
     match options.iter().find_map(|(option, odd)| Some((*option, (*odd)?))) {
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! The blocks that deep networks are made of, as functions on tensors.
+//! Building blocks of deep networks, as functions on tensors.
 
 use super::{
     Activation::{Relu, Sigmoid},
@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{nn::BatchNormalization, ops::Padding::Same};
 
-/// Returns the tensor with each channel scaled by what a small network makes of all channels' means: squeeze and
-/// excitation (Hu et al. 2018): global average pooling, dense c / `ratio` relu, dense c sigmoid, multiply.
+/// Returns the tensor with each channel scaled by squeeze and excitation (Hu et al. 2018): global average pooling,
+/// dense c / `ratio` relu, dense c sigmoid, multiply.
 ///
 /// ```
 /// use hubel::{nn::blocks::squeeze_excite, prelude::*};
@@ -28,7 +28,8 @@ pub fn squeeze_excite(x: &Tensor, ratio: usize, name: &str) -> Result<Tensor, La
 
 /// Returns a residual block of two 3×3 convolutions with batch normalisation (He et al. 2016, figure 5, left).
 ///
-/// The shortcut is the tensor itself where channels and sizes stay, else a 1×1 convolution with the block's strides.
+/// The shortcut is the tensor itself if channels and sizes stay the same, else a 1×1 convolution with the block's
+/// strides.
 ///
 /// ```
 /// use hubel::{nn::blocks::residual, prelude::*};

@@ -1,4 +1,4 @@
-//! Models as Keras's JSON: `model.to_json()` there is [`Model::from_json`] here, and the other way about.
+//! Models as Keras's JSON, read by [`Model::from_json`] and written by [`Model::to_json`].
 
 use super::model::as_model;
 use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted, layers::REGISTRY};
@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-/// Options of Keras that change nothing here.
+/// Keras options that have no effect here.
 const WITHOUT_EFFECT: [&str; 13] = [
     "dtype",
     "seed",
@@ -31,7 +31,7 @@ const WITHOUT_EFFECT: [&str; 13] = [
     "zero_output_for_mask",
 ];
 
-/// Options of Keras that there are not here; switched off they change nothing.
+/// Keras options that are not supported; they are accepted only when switched off.
 const OFF: [&str; 6] = ["stateful", "rms_scaling", "renorm", "recurrent_dropout", "mask_zero", "antialias"];
 
 fn without_effect(key: &str, value: &Json) -> bool {
@@ -39,7 +39,7 @@ fn without_effect(key: &str, value: &Json) -> bool {
     (value.is_null() && key != "axis") || WITHOUT_EFFECT.contains(&key) || (off && OFF.contains(&key))
 }
 
-/// Returns a layer as Keras writes it, or an error for one that no file can describe.
+/// Returns a layer's JSON as Keras writes it, or an error for a layer that has no configuration.
 pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> Result<Json, LayerError> {
     if let Some(model) = as_model(layer) {
         let mut object = model.config_object()?;
@@ -49,8 +49,8 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
     }
     let mut config = layer.config();
     if !config.is_object() {
-        let advice = "implement `Layer::config`, or write the weights alone";
-        return Err(error(name, layer.kind(), "a layer that has a configuration", "none", advice));
+        let advice = "implement `Layer::config`, or save only the weights";
+        return Err(error(name, layer.kind(), "a layer with a configuration", "none", advice));
     }
     tidy(&mut config);
     config["name"] = name.into();
@@ -58,7 +58,7 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
     Ok(json!({ "module": "keras.layers", "class_name": layer.kind(), "config": config, "registered_name": null }))
 }
 
-/// Says whether a layer is frozen. That it is not goes without saying: some of Keras's layers have no such option.
+/// Writes `trainable` only for frozen layers: some of Keras's layers have no such option.
 fn set_trainable(config: &mut Json, trainable: bool) {
     if let Json::Object(map) = config {
         match trainable {
@@ -68,12 +68,12 @@ fn set_trainable(config: &mut Json, trainable: bool) {
     }
 }
 
-/// Classes that are models.
+/// Keras classes of models.
 const MODELS: [&str; 3] = ["Functional", "Model", "Sequential"];
 
 /// Returns the layer that an object of Keras describes.
 ///
-/// Without a budget it is part of one whose budget counts it.
+/// Without a budget, the enclosing layer's budget has already counted it.
 pub(super) fn layer_from_json(mut object: Json, budget: Option<&Budget>) -> Result<Arc<dyn Layer>, LayerError> {
     let mut config = object.get_mut("config").map(Json::take).unwrap_or_default();
     let class = text(&object, "class_name")?;
@@ -88,11 +88,11 @@ pub(super) fn layer_from_json(mut object: Json, budget: Option<&Budget>) -> Resu
     }
     let Some((_, build)) = REGISTRY.iter().find(|(kind, _)| *kind == class) else {
         let known: Vec<&str> = REGISTRY.iter().map(|(kind, _)| *kind).collect();
-        let advice = "replace it by layers that there are";
+        let advice = "replace it by layers from this list";
         return Err(error(&name, class, &format!("one of {}", known.join(", ")), class, advice));
     };
     let Json::Object(map) = &mut config else {
-        return Err(error(&name, class, "an object `config`", &config.to_string(), "give the layer's options by name"));
+        return Err(error(&name, class, "a `config` object", &config.to_string(), "give the layer's options by name"));
     };
     map.retain(|key, value| !without_effect(key, value));
     // Keras 2 writes a list of one axis.
@@ -111,11 +111,11 @@ fn error(layer: &str, kind: &str, wanted: &str, got: &str, advice: &str) -> Laye
 }
 
 fn broken(wanted: &str, got: impl ToString) -> LayerError {
-    error("model", "JSON", wanted, &got.to_string(), "take what Keras's `to_json` or `Model::to_json` wrote")
+    error("model", "JSON", wanted, &got.to_string(), "use the output of Keras's `to_json` or of `Model::to_json`")
 }
 
 fn text<'j>(object: &'j Json, key: &str) -> Result<&'j str, LayerError> {
-    object[key].as_str().ok_or_else(|| broken(&format!("a text `{key}`"), &object[key]))
+    object[key].as_str().ok_or_else(|| broken(&format!("a string `{key}`"), &object[key]))
 }
 
 fn take_list(object: &mut Json, key: &str) -> Result<Vec<Json>, LayerError> {
@@ -125,8 +125,8 @@ fn take_list(object: &mut Json, key: &str) -> Result<Vec<Json>, LayerError> {
     }
 }
 
-/// Draws what a model in a file will take, each use of a model inside it counted, before any of it is built. Returns the
-/// bytes of one use of the object's layer, whose path begins with so many bytes.
+/// Takes from the budget what a model in a file will need, counting each use of a model inside it, before any of it is
+/// built. Returns the bytes of one use of the object's layer; `path` is the length of its path's prefix.
 fn draw(object: &Json, path: usize, budget: &Budget) -> Result<u64, FormatError> {
     let (what, config) = ("the model", &object["config"]);
     let path = path + 1 + config["name"].as_str().map_or(0, str::len);
@@ -148,12 +148,12 @@ fn draw(object: &Json, path: usize, budget: &Budget) -> Result<u64, FormatError>
     Ok(bytes)
 }
 
-/// Returns what a node of a graph takes at most, or a weight, whose path has so many bytes.
+/// Returns the maximum bytes of a graph node or weight whose path has this length.
 fn node_bytes(path: usize) -> u64 {
     512 + 2 * path as u64
 }
 
-/// Calls a layer of a file. What it makes over the two nodes that [`draw`] counts is drawn now.
+/// Calls a layer of a file and takes from the budget what it adds beyond the two nodes that [`draw`] counts.
 fn call(layer: &Arc<dyn Layer>, inputs: &[Tensor], budget: Option<&Budget>) -> Result<Vec<Tensor>, LayerError> {
     let (results, count) = call_counted(layer, inputs)?;
     if let (Some(budget), None) = (budget, as_model(&**layer)) {
@@ -163,7 +163,7 @@ fn call(layer: &Arc<dyn Layer>, inputs: &[Tensor], budget: Option<&Budget>) -> R
     Ok(results)
 }
 
-/// Returns how many tensors a use of a layer names, in Keras 3's form or in Keras 2's.
+/// Returns how many tensors a use of a layer names, in the form of Keras 3 or Keras 2.
 fn references(inbound: &Json) -> u64 {
     let (mut count, mut stack) = (0, vec![inbound]);
     while let Some(value) = stack.pop() {
@@ -181,7 +181,7 @@ fn exceeded(e: FormatError) -> LayerError {
     error("model", "JSON", &e.wanted, &format!("{} of {}", e.got, e.what), &e.advice)
 }
 
-/// Writes 32-bit floats with their own digits, not with those of the 64-bit float next to them.
+/// Writes 32-bit floats with their shortest digits, not those of the 64-bit float they convert to.
 fn tidy(value: &mut Json) {
     match value {
         Json::Object(map) => map.values_mut().for_each(tidy),
@@ -240,9 +240,9 @@ fn input_from_json(config: &Json) -> Result<Tensor, LayerError> {
 }
 
 impl Model {
-    /// Returns the model's configuration as Keras's `to_json` writes that of a functional model.
+    /// Returns the model's configuration in the format of Keras's `to_json` for functional models.
     ///
-    /// An error names a layer that no file can describe.
+    /// The error names a layer that has no configuration.
     pub fn to_json(&self) -> Result<String, LayerError> {
         Ok(format!("{:#}", self.config_object()?))
     }
@@ -284,8 +284,8 @@ impl Model {
         Ok(json!({ "module": module, "class_name": "Functional", "config": config, "registered_name": "Functional" }))
     }
 
-    /// Returns the model that Keras's `to_json` or [`Model::to_json`] describes, or an error that names the layer that
-    /// there is not here.
+    /// Returns the model described by the output of Keras's `to_json` or of [`Model::to_json`], or an error that names
+    /// an unknown layer.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -298,7 +298,7 @@ impl Model {
         Self::from_json_within(json, &Budget::new(json.len() as u64))
     }
 
-    /// Returns what [`Model::from_json`] returns, within a file's budget.
+    /// [`Model::from_json`] within a file's budget.
     pub(super) fn from_json_within(json: &str, budget: &Budget) -> Result<Model, LayerError> {
         budget.take_json("the model", json.as_bytes()).map_err(exceeded)?;
         let mut object: Json = serde_json::from_str(json).map_err(|e| broken("JSON", e))?;
@@ -344,14 +344,14 @@ fn histories(layer: &str, node: &Json) -> Result<Vec<History>, LayerError> {
             }
         }
     }
-    // Keras writes down whether a model was put together in training; its `fit` and `predict` override that.
+    // Keras records whether a model was built in training mode; its `fit` and `predict` override that.
     let harmless = |(key, value): (&String, &Json)| value.is_null() || key == "training";
     let states = node["kwargs"].get("initial_state").map(|states| histories(layer, states)).transpose()?;
     found.extend(states.into_iter().flatten());
     if let Some(kwargs) = node["kwargs"].as_object()
         && !kwargs.iter().filter(|(key, _)| *key != "initial_state").all(harmless)
     {
-        let advice = "call the layer without keywords; freeze it where it must stay in inference";
+        let advice = "call the layer without keywords; freeze it if it must stay in inference mode";
         return Err(error(layer, "layer", "a call without keywords", &node["kwargs"].to_string(), advice));
     }
     Ok(found)
@@ -368,7 +368,7 @@ fn history(value: &Json) -> Result<History, LayerError> {
     }
 }
 
-/// A use of a layer in a file: what it comes from, and what it gave.
+/// A use of a layer in a file: its inputs and its outputs.
 struct Use {
     name: String,
     layer: Option<Arc<dyn Layer>>,
@@ -378,40 +378,40 @@ struct Use {
 
 fn functional_from(name: &str, mut config: Json, budget: Option<&Budget>) -> Result<Model, LayerError> {
     let mut uses: Vec<Use> = Vec::new();
-    let mut places: HashMap<(String, usize), usize> = HashMap::new();
+    let mut indices: HashMap<(String, usize), usize> = HashMap::new();
     for mut object in take_list(&mut config, "layers")? {
         let name = object["name"].as_str().map_or_else(|| text(&object["config"], "name"), Ok)?.to_owned();
         let is_input = object["class_name"] == "InputLayer";
         let nodes = if is_input { Vec::new() } else { take_list(&mut object, "inbound_nodes")? };
         let input = if is_input { Some(input_from_json(&object["config"])?) } else { None };
         let layer = if is_input { None } else { Some(layer_from_json(object, budget)?) };
-        if places.contains_key(&(name.clone(), 0)) {
+        if indices.contains_key(&(name.clone(), 0)) {
             let kind = layer.map_or("InputLayer", |l| l.kind());
-            return Err(error(&name, kind, "a name of its own", "a name that another layer has", "rename it"));
+            return Err(error(&name, kind, "a unique name", "one that another layer has", "rename it"));
         }
         if let Some(input) = input {
-            places.insert((name.clone(), 0), uses.len());
+            indices.insert((name.clone(), 0), uses.len());
             uses.push(Use { name: name.clone(), layer: None, from: Vec::new(), results: vec![input] });
         }
         for (at, node) in nodes.iter().enumerate() {
-            places.insert((name.clone(), at), uses.len());
+            indices.insert((name.clone(), at), uses.len());
             let from = histories(&name, node)?;
             uses.push(Use { name: name.clone(), layer: layer.clone(), from, results: Vec::new() });
         }
     }
-    // Each use is made once all that it comes from is there, the first of the file first.
-    let place = |(layer, node, _): &History| places.get(&(layer.clone(), *node)).copied();
+    // Each use is built once its inputs are; those that are ready, in the file's order.
+    let index = |(layer, node, _): &History| indices.get(&(layer.clone(), *node)).copied();
     let mut open = vec![0usize; uses.len()];
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); uses.len()];
     for (i, of) in uses.iter().enumerate() {
         for history in &of.from {
             open[i] += 1;
-            if let Some(before) = place(history) {
+            if let Some(before) = index(history) {
                 users[before].push(i);
             }
         }
     }
-    let find = |uses: &[Use], history: &History| uses[place(history)?].results.get(history.2).cloned();
+    let find = |uses: &[Use], history: &History| uses[index(history)?].results.get(history.2).cloned();
     let mut ready: BinaryHeap<Reverse<usize>> = (0..uses.len()).filter(|&i| open[i] == 0).map(Reverse).collect();
     while let Some(Reverse(i)) = ready.pop() {
         if let Some(layer) = &uses[i].layer {
@@ -427,9 +427,9 @@ fn functional_from(name: &str, mut config: Json, budget: Option<&Budget>) -> Res
         }
     }
     if let Some(of) = uses.iter().find(|of| of.results.is_empty()) {
-        let advice = "take a configuration whose layers are all there";
+        let advice = "use a configuration that has all its layers";
         let kind = of.layer.as_ref().map_or("InputLayer", |l| l.kind());
-        return Err(error(&of.name, kind, "inputs that are computed before", &format!("{:?}", of.from), advice));
+        return Err(error(&of.name, kind, "inputs computed by earlier layers", &format!("{:?}", of.from), advice));
     }
     let ends = |config: &mut Json, key: &str| -> Result<Vec<Tensor>, LayerError> {
         let histories = match history(&config[key]) {

@@ -1,4 +1,4 @@
-//! What weights are made to be after each step, as in Keras.
+//! Constraints that weights meet after each step, as in Keras.
 
 use super::{
     Bounds, Number,
@@ -7,7 +7,7 @@ use super::{
 use crate::graph::{Graph, OpError, Value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A condition that weights are projected onto after each change.
+/// A constraint that weights are projected onto after each update.
 ///
 /// ```
 /// use hubel::{nn::Constraint, layers::*};
@@ -20,25 +20,25 @@ pub enum Constraint {
     MaxNorm {
         /// The largest norm.
         max_value: f32,
-        /// The axes that a vector runs along.
+        /// The axes of one vector.
         axis: Axes,
     },
     /// No negative weights.
     NonNeg,
     /// Norm along `axis` 1: w / (ε + |w|).
     UnitNorm {
-        /// The axes that a vector runs along.
+        /// The axes of one vector.
         axis: Axes,
     },
-    /// Norm along `axis` drawn towards [min_value, max_value] by the share `rate`.
+    /// Norm along `axis` moved towards [min_value, max_value] by the share `rate`.
     MinMaxNorm {
         /// The smallest norm.
         min_value: f32,
         /// The largest norm.
         max_value: f32,
-        /// Share of the way that one step goes.
+        /// The share of the distance that one step covers.
         rate: f32,
-        /// The axes that a vector runs along.
+        /// The axes of one vector.
         axis: Axes,
     },
 }
@@ -56,22 +56,22 @@ pub enum Axes {
 const EPSILON: f32 = 1e-7;
 
 impl Constraint {
-    /// Returns the constraint of norms along axis 0 to at most `max_value`.
+    /// Limits norms along axis 0 to `max_value`.
     pub const fn max_norm(max_value: f32) -> Self {
         Constraint::MaxNorm { max_value, axis: Axes::One(0) }
     }
 
-    /// Returns the constraint of norms along axis 0 to 1.
+    /// Makes norms along axis 0 equal to 1.
     pub const fn unit_norm() -> Self {
         Constraint::UnitNorm { axis: Axes::One(0) }
     }
 
-    /// Returns the constraint of norms along axis 0 to [min, max].
+    /// Keeps norms along axis 0 within [min, max].
     pub const fn min_max_norm(min_value: f32, max_value: f32) -> Self {
         Constraint::MinMaxNorm { min_value, max_value, rate: 1.0, axis: Axes::One(0) }
     }
 
-    /// Returns the axes that vectors run along, none for [`Constraint::NonNeg`].
+    /// Returns the axes of one vector, none for [`Constraint::NonNeg`].
     pub(super) fn axes(&self) -> &[usize] {
         match self {
             Constraint::NonNeg => &[],
@@ -98,7 +98,7 @@ impl Constraint {
         }
     }
 
-    /// Returns the factor that `w` is to be multiplied with, or `None` for [`Constraint::NonNeg`], which is none.
+    /// Returns the factor for `w`, or `None` for [`Constraint::NonNeg`], which is not a factor.
     fn factor(&self, g: &mut Graph, w: Value) -> Result<Option<Value>, OpError> {
         if *self == Constraint::NonNeg {
             return Ok(None);
@@ -119,7 +119,7 @@ impl Constraint {
         Ok(Some(g.binary("div", wanted, divisor)?))
     }
 
-    /// Returns the weights as the constraint wants them, overwriting `w` in place.
+    /// Returns the constrained weights, overwriting `w` in place.
     pub fn build(&self, g: &mut Graph, w: Value) -> Result<Value, OpError> {
         use crate::ops::Elementwise;
         let (function, inputs) = match self.factor(g, w)? {

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-/// A value between layers of a functional model: what Keras calls a `KerasTensor`.
+/// A value between layers of a functional model (Keras `KerasTensor`).
 ///
 /// ```
 /// use hubel::{layers::*, prelude::*};
@@ -30,7 +30,7 @@ pub struct Tensor {
 }
 
 impl fmt::Debug for Tensor {
-    /// Shows the type and the layer, not what the tensor comes from, which has no end.
+    /// Shows the type and the layer, without the whole history of the tensor.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layer = self.node.layer.as_ref().map_or("Input", |l| l.given_name().unwrap_or(l.kind()));
         write!(f, "{} of {layer}", self.ty())
@@ -39,7 +39,7 @@ impl fmt::Debug for Tensor {
 
 /// One use of a layer, or an input.
 pub(super) struct Node {
-    /// Nodes have rising numbers in the order of their making.
+    /// Rises with each node created.
     pub id: u64,
     pub layer: Option<Arc<dyn Layer>>,
     pub name: Option<String>,
@@ -54,7 +54,7 @@ pub struct Input;
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Drop for Node {
-    /// Drops what only this node holds one by one: a chain may be longer than the stack is deep.
+    /// Drops the nodes that only this one holds in a loop: recursion over a long chain would overflow the stack.
     fn drop(&mut self) {
         let mut inputs = std::mem::take(&mut self.inputs);
         while let Some(input) = inputs.pop() {
@@ -78,12 +78,12 @@ fn id() -> u64 {
 
 impl Input {
     /// Returns an input of f32 samples of this shape, NHWC without the batch.
-    #[expect(clippy::new_ret_no_self, reason = "Keras's Input is a function that gives a tensor")]
+    #[expect(clippy::new_ret_no_self, reason = "Keras's Input is a function that returns a tensor")]
     pub fn new(shape: impl Into<Vec<usize>>) -> Tensor {
         Self::of(None, &shape.into(), DType::F32)
     }
 
-    /// Returns an input under a name, of samples of this shape and type.
+    /// Returns an input with a name, for samples of this shape and type.
     pub fn named(name: &str, shape: impl Into<Vec<usize>>, dtype: DType) -> Tensor {
         Self::of(Some(name.to_owned()), &shape.into(), dtype)
     }
@@ -130,7 +130,7 @@ pub fn call_all(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<Vec<Tensor>,
     Ok(call_counted(layer, inputs)?.0)
 }
 
-/// Returns what [`call_all`] returns, and how many nodes and weights the layer made.
+/// [`call_all`], with the number of nodes and weights that the layer added.
 pub(super) fn call_counted(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<(Vec<Tensor>, usize), LayerError> {
     let layer = layer.into_layer();
     let mut graph = Graph::new();
@@ -147,7 +147,11 @@ pub(super) fn call_counted(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<(
     }
     if let Some(input) = inputs.iter().find(|t| t.shape().dims().contains(&0) || !t.shape().is_countable()) {
         let advice = "give the `Input` other extents";
-        return wrong("an input of extents from 1 up and at most 2³² − 1 elements", input.shape().to_string(), advice);
+        return wrong(
+            "an input with extents of at least 1 and at most 2³² − 1 elements",
+            input.shape().to_string(),
+            advice,
+        );
     }
     let outputs = Scope::new(&mut graph, Mode::Inference, &mut built)
         .child(&name, layer.as_ref(), &values)
@@ -158,7 +162,7 @@ pub(super) fn call_counted(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<(
         .map_err(|e| error(&name, layer.as_ref(), e))?;
     let used: HashSet<&Value> = outputs.iter().chain(graph.nodes().iter().flat_map(|n| &n.inputs)).collect();
     if let Some(value) = values.iter().find(|v| !used.contains(v)).filter(|_| layer.nested().is_none()) {
-        let (wanted, got) = (format!("no more inputs than {}", value.node), inputs.len().to_string());
+        let (wanted, got) = (format!("at most {} input(s)", value.node), inputs.len().to_string());
         return wrong(&wanted, got, "apply the layer to fewer tensors, or combine them first");
     }
     let outputs = outputs.into_iter().map(|v| graph.ty(v).clone()).collect();
@@ -166,9 +170,9 @@ pub(super) fn call_counted(layer: impl IntoLayer, inputs: &[Tensor]) -> Result<(
     Ok((Node { id: id(), layer: Some(layer), name: None, inputs: inputs.to_vec(), outputs }.tensors(), count))
 }
 
-/// Returns an operation's error as one of the layer that made it.
+/// Returns an operation's error as an error of its layer.
 pub(super) fn error(name: &str, layer: &dyn Layer, e: OpError) -> LayerError {
-    // A layer inside this one, or inside a model that is this one, is what the user must look for.
+    // An inner layer, of a wrapper or a model, is the one that the user must look for.
     let inner = e.node.strip_prefix(name).and_then(|rest| rest.strip_prefix('/')?.rsplit_once('/'));
     let path = inner.map_or_else(|| name.to_owned(), |(inner, _)| format!("{name}/{inner}"));
     LayerError { layer: path, kind: layer.kind().into(), wanted: e.wanted, got: e.got, advice: e.advice }

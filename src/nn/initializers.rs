@@ -1,4 +1,4 @@
-//! First values of weights, as in Keras.
+//! Initial values of weights, as in Keras.
 
 use super::{
     Bounds, Number,
@@ -8,7 +8,7 @@ use crate::{graph::Initialize, tensor::Philox};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 
-/// How a weight begins, with Keras's names and defaults.
+/// How a weight is initialised, with Keras's names and defaults.
 ///
 /// ```
 /// use hubel::{nn::Initializer, layers::*, prelude::*};
@@ -21,7 +21,7 @@ pub enum Initializer {
     Zeros,
     /// Ones.
     Ones,
-    /// One number everywhere.
+    /// A constant.
     Constant {
         /// The number.
         value: f32,
@@ -37,35 +37,35 @@ pub enum Initializer {
     RandomNormal {
         /// Mean.
         mean: f32,
-        /// Deviation.
+        /// Standard deviation.
         stddev: f32,
     },
-    /// Normal, drawn again beyond two deviations.
+    /// Normal; values beyond two standard deviations are drawn again.
     TruncatedNormal {
         /// Mean.
         mean: f32,
-        /// Deviation of the normal that is cut.
+        /// Standard deviation before truncation.
         stddev: f32,
     },
     /// Uniform in ±√(6 / (fan_in + fan_out)) (Glorot and Bengio 2010).
     GlorotUniform,
-    /// Normal of deviation √(2 / (fan_in + fan_out)), cut at two deviations (Glorot and Bengio 2010).
+    /// Normal with standard deviation √(2 / (fan_in + fan_out)), truncated at two deviations (Glorot and Bengio 2010).
     GlorotNormal,
     /// Uniform in ±√(6 / fan_in) (He et al. 2015).
     HeUniform,
-    /// Normal of deviation √(2 / fan_in), cut at two deviations (He et al. 2015).
+    /// Normal with standard deviation √(2 / fan_in), truncated at two deviations (He et al. 2015).
     HeNormal,
     /// Uniform in ±√(3 / fan_in) (LeCun et al. 1998, *Efficient BackProp*).
     LecunUniform,
-    /// Normal of deviation √(1 / fan_in), cut at two deviations (LeCun et al. 1998).
+    /// Normal with standard deviation √(1 / fan_in), truncated at two deviations (LeCun et al. 1998).
     LecunNormal,
-    /// Scaled by the fans: variance `scale` / n.
+    /// Variance `scale` / n, with n from the fans.
     VarianceScaling {
         /// The factor.
         scale: f32,
-        /// What n is.
+        /// The fan that is n.
         mode: FanMode,
-        /// What is drawn.
+        /// The distribution.
         distribution: Distribution,
     },
     /// Orthonormal rows or columns times `gain` (Saxe et al. 2014), of the tensor as (all but last, last).
@@ -73,7 +73,7 @@ pub enum Initializer {
         /// The factor.
         gain: f32,
     },
-    /// Any other; it cannot be written to a file.
+    /// Your own; it cannot be written to a file.
     #[serde(skip)]
     Custom(Arc<dyn Initialize>),
 }
@@ -82,19 +82,19 @@ pub enum Initializer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FanMode {
-    /// Values that one output sums.
+    /// The number of values that one output sums.
     FanIn,
-    /// Values that one input reaches.
+    /// The number of values that one input reaches.
     FanOut,
     /// Their mean.
     FanAvg,
 }
 
-/// What variance scaling draws from.
+/// The distribution of variance scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Distribution {
-    /// Normal, drawn again beyond two deviations, of the wanted variance after that.
+    /// Normal, truncated at two deviations, with the wanted variance after truncation.
     TruncatedNormal,
     /// Normal.
     UntruncatedNormal,
@@ -123,7 +123,7 @@ impl<'de> Deserialize<'de> for Initializer {
 }
 
 impl Initializer {
-    /// Returns an initialiser of one's own.
+    /// Returns an initialiser of your own.
     pub fn custom(initializer: impl Initialize + 'static) -> Self {
         Initializer::Custom(Arc::new(initializer))
     }
@@ -145,7 +145,7 @@ impl Initializer {
         }
     }
 
-    /// Returns the scaling that the named ones are short for.
+    /// Returns the variance scaling that the initialiser is an alias of.
     fn scaling(&self) -> Option<(f32, FanMode, Distribution)> {
         use Distribution::{TruncatedNormal, Uniform};
         Some(match *self {
@@ -191,7 +191,7 @@ impl Initialize for Initializer {
                         (0..n).map(|_| (rng.normal() * variance.sqrt()) as f32).collect()
                     }
                     Distribution::TruncatedNormal => {
-                        // A normal cut at two deviations has .8796 of the deviation that it was cut from.
+                        // Truncation at two deviations reduces the standard deviation to .8796.
                         let deviation = variance.sqrt() / 0.879_625_661_034_239_8;
                         (0..n).map(|_| (truncated(rng) * deviation) as f32).collect()
                     }
@@ -222,7 +222,7 @@ fn fans(shape: &[usize]) -> (f64, f64) {
     }
 }
 
-/// Gram and Schmidt's method, twice over for orthogonality to rounding, on the shorter side's vectors.
+/// Gram-Schmidt on the shorter side's vectors, twice for orthogonality to rounding.
 fn orthogonal(shape: &[usize], gain: f32, rng: &mut Philox) -> Vec<f32> {
     let columns = shape.last().copied().unwrap_or(1);
     let rows = shape.iter().product::<usize>() / columns.max(1);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value as Json, json};
 
-/// Returns an object as Keras writes it: module, class, configuration.
+/// Returns an object in Keras's form: module, class, configuration.
 pub(super) fn object<E>(module: &str, named: Result<Json, E>) -> Json {
     let mut object = named.unwrap_or_default();
     if let Json::Object(map) = &mut object {
@@ -14,7 +14,7 @@ pub(super) fn object<E>(module: &str, named: Result<Json, E>) -> Json {
     object
 }
 
-/// Returns what `build` makes of an object of Keras, or of its name alone, with defaults by class for what is not said.
+/// Returns what `build` makes of a Keras object or of its bare name; `defaults` by class fill in missing options.
 pub(super) fn from_object<'de, D: Deserializer<'de>, T>(
     d: D,
     defaults: &[(&str, &str)],

@@ -6,7 +6,7 @@ use crate::{
 use std::any::Any;
 use std::{collections::HashMap, fmt, sync::Arc};
 
-/// A layer cannot be built on what comes before it.
+/// A layer cannot be built on its inputs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("layer `{layer}` ({kind}): wanted {wanted}, got {got}; {advice}")]
 pub struct LayerError {
@@ -22,12 +22,12 @@ pub struct LayerError {
     pub advice: String,
 }
 
-/// Whether a graph is built for training or for use.
+/// Whether a graph is built for training or for inference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Dropout drops, batch normalisation uses the batch's statistics.
+    /// Dropout is active; batch normalisation uses the batch's statistics.
     Training,
-    /// Dropout passes, batch normalisation uses the moving statistics.
+    /// Dropout does nothing; batch normalisation uses the moving statistics.
     Inference,
 }
 
@@ -46,17 +46,17 @@ pub trait Layer: fmt::Debug + Send + Sync {
         true
     }
 
-    /// Returns the shape of a sample where the layer is the first of a [`Sequential`](crate::nn::Sequential).
+    /// Returns the shape of a sample, for the first layer of a [`Sequential`](crate::nn::Sequential).
     fn input_shape(&self) -> Option<&[usize]> {
         None
     }
 
-    /// Returns the options as Keras's `get_config` has them, or `Null` for a layer that no file can describe.
+    /// Returns the options as Keras's `get_config` does, or `Null` for a layer that cannot be written to a file.
     fn config(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 
-    /// Returns the layer where it is a [`Model`](super::Model), else `None`.
+    /// Returns the layer if it is a [`Model`](super::Model).
     fn nested(&self) -> Option<&dyn Any> {
         None
     }
@@ -65,8 +65,8 @@ pub trait Layer: fmt::Debug + Send + Sync {
     fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError>;
 }
 
-/// What can be put into a model as a layer: a layer, an activation, or a shared layer by `&Arc<dyn Layer>`, whose
-/// weights all its places have in common.
+/// What a model accepts as a layer: a layer, an activation, or a shared layer by `&Arc<dyn Layer>`, all of whose uses
+/// share its weights.
 pub trait IntoLayer {
     /// Returns the layer.
     fn into_layer(self) -> Arc<dyn Layer>;
@@ -97,22 +97,22 @@ pub struct Weight {
     pub name: String,
     /// Its extents.
     pub shape: Vec<usize>,
-    /// Its first value.
+    /// Its initial value.
     pub initial: Initializer,
-    /// Whether an optimiser changes it.
+    /// Whether an optimiser updates it.
     pub trainable: bool,
-    /// What it is made to be after each change.
+    /// The constraint applied after each update.
     pub constraint: Option<Constraint>,
-    /// Where it stands in the graph.
+    /// Its value in the graph.
     pub value: Value,
 }
 
-/// What layers have made so far, all together.
+/// What all layers built so far have added.
 #[derive(Debug, Default)]
 pub(super) struct Built {
     pub weights: Vec<Weight>,
-    /// Places of the weights by name.
-    places: HashMap<String, usize>,
+    /// Indices of the weights by name.
+    by_name: HashMap<String, usize>,
     pub penalties: Vec<Value>,
     pub layers: Vec<(String, Value)>,
     logits: HashMap<Value, Value>,
@@ -124,7 +124,7 @@ impl Built {
     }
 }
 
-/// Where a layer builds itself: the graph, the layer's name, and the model's weights so far.
+/// The context that a layer is built in: the graph, the layer's name, and the model's weights so far.
 #[derive(Debug)]
 pub struct Scope<'a> {
     /// The graph under construction.
@@ -137,22 +137,25 @@ pub struct Scope<'a> {
     built: &'a mut Built,
 }
 
-/// How deep layers may lie in layers, models among them: files nest three times as deep, and stacks end.
+/// The maximum depth of layers in layers, models among them: files nest three times as deep, and the stack is finite.
 const MAX_DEPTH: usize = 32;
 
-/// How a weight begins, what it costs, and what it may be: an initialiser alone, or all three.
+/// How a weight is initialised, regularised and constrained.
+///
+/// A reference to an initialiser converts into it.
 #[derive(Debug, Clone, Copy)]
-pub struct WeightOptions<'o>(&'o Initializer, Option<&'o Regularizer>, Option<&'o Constraint>);
+pub struct WeightOptions<'o> {
+    /// Gives the initial value.
+    pub initializer: &'o Initializer,
+    /// A penalty on the weight, added to the loss.
+    pub regularizer: Option<&'o Regularizer>,
+    /// The constraint applied after each update.
+    pub constraint: Option<&'o Constraint>,
+}
 
 impl<'o> From<&'o Initializer> for WeightOptions<'o> {
     fn from(initializer: &'o Initializer) -> Self {
-        WeightOptions(initializer, None, None)
-    }
-}
-
-impl<'o> From<(&'o Initializer, &'o Option<Regularizer>, &'o Option<Constraint>)> for WeightOptions<'o> {
-    fn from((i, r, c): (&'o Initializer, &'o Option<Regularizer>, &'o Option<Constraint>)) -> Self {
-        WeightOptions(i, r.as_ref(), c.as_ref())
+        WeightOptions { initializer, regularizer: None, constraint: None }
     }
 }
 
@@ -161,7 +164,7 @@ impl<'a> Scope<'a> {
         Scope { graph, mode, path: String::new(), depth: 0, trainable: true, built }
     }
 
-    /// Returns the name of the layer under construction, with those of the models around it in front.
+    /// Returns the path of the layer under construction: the names of the models around it and its own.
     pub fn layer(&self) -> &str {
         &self.path
     }
@@ -171,12 +174,12 @@ impl<'a> Scope<'a> {
         self.trainable
     }
 
-    /// Returns what a layer inside this one makes of these inputs, under the name `name`.
+    /// Builds a layer inside this one on these inputs, under the name `name`, and returns its outputs.
     pub fn child(&mut self, name: &str, layer: &dyn Layer, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        self.place(name, layer, layer.trainable(), inputs)
+        self.build_layer(name, layer, layer.trainable(), inputs)
     }
 
-    pub(super) fn place(
+    pub(super) fn build_layer(
         &mut self,
         name: &str,
         layer: &dyn Layer,
@@ -186,8 +189,8 @@ impl<'a> Scope<'a> {
         let path = if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) };
         let (mode, depth, trainable) = (self.mode, self.depth + 1, self.trainable && trainable);
         if depth > MAX_DEPTH {
-            let wanted = format!("layers at most {MAX_DEPTH} deep in each other");
-            return Err(OpError::new(layer.kind(), wanted, "more", "put layers behind each other"));
+            let wanted = format!("layers nested at most {MAX_DEPTH} deep");
+            return Err(OpError::new(layer.kind(), wanted, "more", "apply layers one after another instead"));
         }
         let built = &mut *self.built;
         let outputs = self.graph.scoped(name, |graph| {
@@ -202,8 +205,8 @@ impl<'a> Scope<'a> {
             false => e,
         })?;
         if let Some(empty) = outputs.iter().map(|&v| self.graph.shape(v)).find(|s| s.dims().contains(&0)) {
-            let advice = "let the layer's sizes be at least 1";
-            return Err(OpError::new(layer.kind(), "a result of extents from 1 up", empty, advice));
+            let advice = "give the layer sizes of at least 1";
+            return Err(OpError::new(layer.kind(), "an output with extents of at least 1", empty, advice));
         }
         if let Some(&first) = outputs.first() {
             self.built.layers.push((path, first));
@@ -218,11 +221,11 @@ impl<'a> Scope<'a> {
         shape: &[usize],
         options: impl Into<WeightOptions<'o>>,
     ) -> Result<Value, OpError> {
-        let WeightOptions(initializer, regularizer, constraint) = options.into();
+        let WeightOptions { initializer, regularizer, constraint } = options.into();
         let whole = Shape::fixed(shape);
         if shape.contains(&0) || !whole.is_countable() {
-            let wanted = format!("`{name}` of extents from 1 up and at most 2³² − 1 elements");
-            return Err(OpError::new("weight", wanted, whole, "choose other sizes of the layer"));
+            let wanted = format!("`{name}` with extents of at least 1 and at most 2³² − 1 elements");
+            return Err(OpError::new("weight", wanted, whole, "choose other sizes for the layer"));
         }
         if let Some(axis) = constraint.and_then(|c| c.axes().iter().find(|&&axis| axis >= shape.len())) {
             let wanted = format!("a constraint along axes from 0 to {} of `{name}` {whole}", shape.len().max(1) - 1);
@@ -239,18 +242,39 @@ impl<'a> Scope<'a> {
         Ok(value)
     }
 
-    /// Returns a weight of this layer that no optimiser changes.
+    /// Returns a tensor of this layer that no optimiser updates, such as a moving mean.
     pub fn state(&mut self, name: &str, shape: &[usize], initializer: &Initializer) -> Value {
         self.add(name, shape, initializer, false, None)
     }
 
-    /// Returns a tensor of one number, for a weight that an option leaves out.
+    /// Returns `x` plus a trainable `bias` along its last axis, or `x` without options.
+    pub fn bias(&mut self, x: Value, options: Option<WeightOptions>) -> Result<Value, OpError> {
+        let Some(options) = options else { return Ok(x) };
+        let bias = self.weight("bias", &[self.graph.shape(x).last()], options)?;
+        self.graph.add(x, bias)
+    }
+
+    /// Returns the factor `gamma` and the offset `beta` of a normalisation, constants without options.
+    pub(super) fn gamma_beta(
+        &mut self,
+        shape: &[usize],
+        gamma: Option<WeightOptions>,
+        beta: Option<WeightOptions>,
+    ) -> Result<[Value; 2], OpError> {
+        let mut weight = |name, options: Option<WeightOptions>, constant| match options {
+            Some(options) => self.weight(name, shape, options),
+            None => self.filled(shape, constant),
+        };
+        Ok([weight("gamma", gamma, 1.0)?, weight("beta", beta, 0.0)?])
+    }
+
+    /// Returns a constant tensor, for a weight that an option omits.
     pub fn filled(&mut self, shape: &[usize], value: f32) -> Result<Value, OpError> {
         let number = self.graph.constant(value)?;
         self.graph.expand(number, &Shape::fixed(shape))
     }
 
-    /// A layer that is used a second time finds the weights of the first.
+    /// A second use of a layer finds the weights of the first.
     fn add(
         &mut self,
         name: &str,
@@ -260,18 +284,18 @@ impl<'a> Scope<'a> {
         constraint: Option<&Constraint>,
     ) -> Value {
         let name = if self.path.is_empty() { name.to_owned() } else { format!("{}/{name}", self.path) };
-        if let Some(&place) = self.built.places.get(&name) {
-            return self.built.weights[place].value;
+        if let Some(&index) = self.built.by_name.get(&name) {
+            return self.built.weights[index].value;
         }
         let ty = TensorType::f32(Shape::fixed(shape));
         let value = self.graph.state(&name, ty, Some(Arc::new(initial.clone())));
         let (shape, initial, constraint) = (shape.to_vec(), initial.clone(), constraint.cloned());
-        self.built.places.insert(name.clone(), self.built.weights.len());
+        self.built.by_name.insert(name.clone(), self.built.weights.len());
         self.built.weights.push(Weight { name, shape, initial, trainable, constraint, value });
         value
     }
 
-    /// Adds what a regulariser of the layer's output asks to the loss: the mean over the batch.
+    /// Adds the penalty of an activity regulariser to the loss, as the mean over the batch.
     pub fn activity(&mut self, regularizer: &Option<Regularizer>, output: Value) -> Result<(), OpError> {
         if let Some(regularizer) = regularizer {
             check_numbers(regularizer.numbers())?;
@@ -281,7 +305,7 @@ impl<'a> Scope<'a> {
         Ok(())
     }
 
-    /// Says that `probabilities` is the softmax of `logits`, so that a loss can use the stable form.
+    /// Records that `probabilities` is the softmax of `logits`, so that a loss can use the stable form.
     pub fn softmax_of(&mut self, probabilities: Value, logits: Value) {
         self.built.logits.insert(probabilities, logits);
     }
@@ -291,16 +315,51 @@ impl<'a> Scope<'a> {
 /// files. The layer's file adds `new` and `call`, which builds it.
 ///
 /// An option is `set` (a method takes its type), `into` (a method takes what converts into it) or `new` (it has no
-/// method: the constructor takes it).
+/// method: the constructor takes it). Each of the `weights`, listed with its default initialiser, is three options, such
+/// as `kernel_initializer`, `kernel_regularizer` and `kernel_constraint`; the method `kernel` returns them together.
 macro_rules! layer {
-    ($(#[$meta:meta])* pub struct $Layer:ident as $kind:literal {
-        $($(#[$doc:meta])* $mode:ident $field:ident: $ty:ty = $default:expr,)*
-    }) => {
+    ($(#[$meta:meta])* pub struct $Layer:ident as $kind:literal { $($options:tt)* }
+     $(weights { $($weight:ident = $initial:expr),* })?) => {
+        layer! { @ [$(#[$meta])* $Layer $kind $($options)*] [] $($($weight = $initial,)*)? }
+    };
+    // The names of a weight's options: a macro cannot derive them from the weight's name.
+    (@kernel $($t:tt)*) => { layer! { @ (kernel kernel_initializer kernel_regularizer kernel_constraint) $($t)* } };
+    (@depthwise_kernel $($t:tt)*) => {
+        layer! { @ (depthwise_kernel depthwise_initializer depthwise_regularizer depthwise_constraint) $($t)* }
+    };
+    (@pointwise_kernel $($t:tt)*) => {
+        layer! { @ (pointwise_kernel pointwise_initializer pointwise_regularizer pointwise_constraint) $($t)* }
+    };
+    (@recurrent_kernel $($t:tt)*) => {
+        layer! { @ (recurrent_kernel recurrent_initializer recurrent_regularizer recurrent_constraint) $($t)* }
+    };
+    (@bias $($t:tt)*) => { layer! { @ (bias bias_initializer bias_regularizer bias_constraint) $($t)* } };
+    (@gamma $($t:tt)*) => { layer! { @ (gamma gamma_initializer gamma_regularizer gamma_constraint) $($t)* } };
+    (@beta $($t:tt)*) => { layer! { @ (beta beta_initializer beta_regularizer beta_constraint) $($t)* } };
+    (@alpha $($t:tt)*) => { layer! { @ (alpha alpha_initializer alpha_regularizer alpha_constraint) $($t)* } };
+    (@embeddings $($t:tt)*) => {
+        layer! { @ (embeddings embeddings_initializer embeddings_regularizer embeddings_constraint) $($t)* }
+    };
+    // Completes one weight after another.
+    (@ $layer:tt $known:tt $weight:ident = $initial:expr, $($rest:tt)*) => {
+        layer! { @$weight [$initial] $layer $known $($rest)* }
+    };
+    (@ ($($names:ident)*) [$initial:expr] $layer:tt [$($known:tt)*] $($rest:tt)*) => {
+        layer! { @ $layer [$($known)* $($names)* = $initial,] $($rest)* }
+    };
+    (@ [$(#[$meta:meta])* $Layer:ident $kind:literal
+        $($(#[$doc:meta])* $mode:ident $field:ident: $ty:ty = $default:expr,)*]
+       [$($weight:ident $initializer:ident $regularizer:ident $constraint:ident = $initial:expr,)*]) => {
         $(#[$meta])*
         #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct $Layer {
             $($field: $ty,)*
+            $(
+                $initializer: $crate::nn::Initializer,
+                $regularizer: Option<$crate::nn::Regularizer>,
+                $constraint: Option<$crate::nn::Constraint>,
+            )*
             #[serde(skip_serializing_if = "Option::is_none")]
             name: Option<String>,
             trainable: bool,
@@ -310,7 +369,13 @@ macro_rules! layer {
 
         impl Default for $Layer {
             fn default() -> Self {
-                $Layer { $($field: $default,)* name: None, trainable: true, input_shape: None }
+                $Layer {
+                    $($field: $default,)*
+                    $($initializer: $initial, $regularizer: None, $constraint: None,)*
+                    name: None,
+                    trainable: true,
+                    input_shape: None,
+                }
             }
         }
 
@@ -318,21 +383,43 @@ macro_rules! layer {
             /// The Keras class name.
             pub const KIND: &'static str = $kind;
 
-            $($crate::nn::layer::setter!($mode $(#[$doc])* $field: $ty);)*
+            $($crate::nn::layer::setter!($mode $(#[$doc])* $field: $ty = $default);)*
 
-            /// Returns the layer under this name instead of one made from its type.
+            $(
+                $crate::nn::layer::setter! {
+                    set #[doc = concat!("Sets how `", stringify!($weight), "` is initialised.")]
+                    $initializer: $crate::nn::Initializer = $initial
+                }
+                $crate::nn::layer::setter! {
+                    into #[doc = concat!("Adds a penalty on `", stringify!($weight), "` to the loss.")]
+                    $regularizer: Option<$crate::nn::Regularizer> = None
+                }
+                $crate::nn::layer::setter! {
+                    into #[doc = concat!("Constrains `", stringify!($weight), "` after each update.")]
+                    $constraint: Option<$crate::nn::Constraint> = None
+                }
+
+                fn $weight(&self) -> $crate::nn::WeightOptions<'_> {
+                    let (initializer, regularizer) = (&self.$initializer, self.$regularizer.as_ref());
+                    $crate::nn::WeightOptions { initializer, regularizer, constraint: self.$constraint.as_ref() }
+                }
+            )*
+
+            /// Names the layer; by default its name is made from its type.
             pub fn name(mut self, name: impl Into<String>) -> Self {
                 self.name = Some(name.into());
                 self
             }
 
-            /// Returns the layer with weights that an optimiser may change, or frozen.
+            /// Sets whether optimisers may change the layer's weights.
+            ///
+            /// Default: `true`.
             pub fn trainable(mut self, trainable: bool) -> Self {
                 self.trainable = trainable;
                 self
             }
 
-            /// Returns the layer with this shape of a sample, for the first layer of a `Sequential`.
+            /// Sets the shape of a sample, for the first layer of a [`Sequential`]($crate::nn::Sequential).
             pub fn input_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
                 self.input_shape = Some(shape.into());
                 self
@@ -374,18 +461,20 @@ macro_rules! layer {
 }
 pub(crate) use layer;
 
-/// Declares the method that sets an option.
+/// Declares the method that sets an option; the documentation states the default if given.
 macro_rules! setter {
-    (new $(#[$doc:meta])* $field:ident: $ty:ty) => {};
-    (set $(#[$doc:meta])* $field:ident: $ty:ty) => {
+    (new $(#[$doc:meta])* $field:ident: $ty:ty $(= $default:expr)?) => {};
+    (set $(#[$doc:meta])* $field:ident: $ty:ty $(= $default:expr)?) => {
         $(#[$doc])*
+        $(#[doc = concat!("\nDefault: `", stringify!($default), "`.")])?
         pub fn $field(mut self, $field: $ty) -> Self {
             self.$field = $field;
             self
         }
     };
-    (into $(#[$doc:meta])* $field:ident: $ty:ty) => {
+    (into $(#[$doc:meta])* $field:ident: $ty:ty $(= $default:expr)?) => {
         $(#[$doc])*
+        $(#[doc = concat!("\nDefault: `", stringify!($default), "`.")])?
         pub fn $field(mut self, $field: impl Into<$ty>) -> Self {
             self.$field = $field.into();
             self

@@ -1,4 +1,4 @@
-//! What training makes small.
+//! Losses: what training minimises.
 
 use super::{Bounds, Metric, Number, layer::setter, metrics::mean_of_sample};
 use crate::{
@@ -7,12 +7,12 @@ use crate::{
 };
 use std::fmt;
 
-/// A loss of each sample.
+/// A loss, computed for each sample.
 pub trait Loss: fmt::Debug + Send + Sync {
-    /// Returns the loss's name as Keras writes it in a history.
+    /// Returns the loss's name in Keras's history.
     fn name(&self) -> &'static str;
 
-    /// Returns whether labels are class indices (N) and not numbers of the output's shape.
+    /// Returns whether labels are class indices (N) instead of numbers of the output's shape.
     fn takes_classes(&self) -> bool {
         false
     }
@@ -24,12 +24,12 @@ pub trait Loss: fmt::Debug + Send + Sync {
 
     /// Returns the loss of each sample, shape (N), of the model's output and the labels.
     ///
-    /// `logits` is there where the output is known to be their softmax.
+    /// `logits` is given if the output is known to be their softmax.
     fn build(&self, g: &mut Graph, output: Value, logits: Option<Value>, labels: Value) -> Result<Value, OpError>;
 }
 
-/// Cross-entropy of class probabilities (N, …, C) and class indices (N), the mean over each sample's places
-/// (Keras `SparseCategoricalCrossentropy`), computed from logits in one stable kernel where they are known.
+/// Cross-entropy of class probabilities (N, …, C) and class indices (N), the mean over each sample's positions (Keras
+/// `SparseCategoricalCrossentropy`); computed from logits in one stable kernel if they are known.
 ///
 /// ```
 /// use hubel::losses::*;
@@ -42,13 +42,13 @@ pub struct SparseCategoricalCrossentropy {
 }
 
 impl SparseCategoricalCrossentropy {
-    /// Returns the loss of probabilities.
+    /// Returns the loss for probabilities.
     pub fn new() -> Self {
         Self::default()
     }
 
     setter!(set
-        /// Returns the loss of logits, or of probabilities.
+        /// Sets whether the model's outputs are logits; by default they are probabilities.
         from_logits: bool);
 }
 
@@ -73,8 +73,8 @@ impl Loss for SparseCategoricalCrossentropy {
     }
 }
 
-/// Declares losses of predictions p and labels t of one shape, which are metrics too: the numbers whose mean over a
-/// sample is its loss.
+/// Declares losses of predictions p and labels t of one shape, which are metrics too: their mean over a sample is its
+/// loss.
 macro_rules! losses {
     ($($(#[$meta:meta])* $Loss:ident $name:literal { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr, $bounds:ident)? }
        |$o:ident, $g:ident, $p:ident, $t:ident| $each:expr;)*) => {$(
@@ -141,7 +141,7 @@ macro_rules! losses {
                 Self::default()
             }
 
-            setter!(set $(#[$doc])* $option: $ty);
+            setter!(set $(#[$doc])* $option: $ty = $default);
         }
     };
 }
@@ -152,13 +152,13 @@ const EPSILON: f32 = 1e-7;
 /// Returns x over the root of the sum of its squares along the last axis, at least 1e-12.
 fn normalized(g: &mut Graph, x: Value) -> Result<Value, OpError> {
     let last = g.shape(x).rank() - 1;
-    let (sum, least) = (g.sum_squares(x, &[last], true)?, g.constant(1e-12)?);
-    let sum = g.max(sum, least)?;
+    let (sum, min) = (g.sum_squares(x, &[last], true)?, g.constant(1e-12)?);
+    let sum = g.max(sum, min)?;
     let norm = g.unary("rsqrt", sum)?;
     g.mul(x, norm)
 }
 
-/// Returns max(0, 1 − t·p), a label of 0 standing for −1.
+/// Returns max(0, 1 − t·p), with a label of 0 read as −1.
 fn hinge(g: &mut Graph, p: Value, t: Value) -> Result<Value, OpError> {
     let (zero, minus, one) = (g.constant(0.0)?, g.constant(-1.0)?, g.constant(1.0)?);
     let none = g.binary("equal", t, zero)?;
@@ -179,24 +179,24 @@ losses! {
         let d = g.sub(p, t)?;
         g.unary("square", d)
     };
-    /// Mean of the differences' magnitudes (Keras `MeanAbsoluteError`), as a loss or a metric.
+    /// Mean of the absolute differences (Keras `MeanAbsoluteError`), as a loss or a metric.
     MeanAbsoluteError "mean_absolute_error" {} |o, g, p, t| {
         let d = g.sub(p, t)?;
         g.unary("abs", d)
     };
-    /// Mean of the differences' magnitudes in hundredths of the labels' (Keras `MeanAbsolutePercentageError`).
+    /// Mean of the absolute differences in per cent of the labels (Keras `MeanAbsolutePercentageError`).
     MeanAbsolutePercentageError "mean_absolute_percentage_error" {} |o, g, p, t| {
-        let (d, size, least) = (g.sub(t, p)?, g.unary("abs", t)?, g.constant(EPSILON)?);
-        let (d, size) = (g.unary("abs", d)?, g.max(size, least)?);
+        let (d, size, min) = (g.sub(t, p)?, g.unary("abs", t)?, g.constant(EPSILON)?);
+        let (d, size) = (g.unary("abs", d)?, g.max(size, min)?);
         let share = g.div(d, size)?;
         g.scale(share, 100.0)
     };
     /// Mean of the squared differences of log(1 + x) (Keras `MeanSquaredLogarithmicError`).
     MeanSquaredLogarithmicError "mean_squared_logarithmic_error" {} |o, g, p, t| {
-        let (least, one) = (g.constant(EPSILON)?, g.constant(1.0)?);
+        let (min, one) = (g.constant(EPSILON)?, g.constant(1.0)?);
         let mut logs = [p, t];
         for x in &mut logs {
-            let above = g.max(*x, least)?;
+            let above = g.max(*x, min)?;
             let more = g.add(above, one)?;
             *x = g.log(more)?;
         }
@@ -210,7 +210,7 @@ losses! {
     /// let config = Compile::new(Adam::new(1e-3), Huber::new().delta(0.5));
     /// ```
     Huber "huber_loss" {
-        /// Returns the loss that is a line beyond this difference.
+        /// Sets the difference beyond which the loss is linear.
         delta: f32 = 1.0, Positive
     } |o, g, p, t| {
         // |d| = inside + outside, the part inside at most delta: inside² / 2 + delta · outside.
@@ -248,7 +248,7 @@ losses! {
         let short = g.add(margin, one)?;
         g.relu(short)
     };
-    /// Kullback and Leibler's divergence of probabilities along the last axis, Σ t · log(t / p) (Keras `KLDivergence`).
+    /// Kullback-Leibler divergence of probabilities along the last axis, Σ t · log(t / p) (Keras `KLDivergence`).
     KLDivergence "kl_divergence" {} |o, g, p, t| {
         let last = g.shape(p).rank() - 1;
         let (p, t) = (g.clip(p, EPSILON, 1.0)?, g.clip(t, EPSILON, 1.0)?);
@@ -259,8 +259,8 @@ losses! {
     };
     /// prediction − label · log(prediction) (Keras `Poisson`).
     Poisson "poisson" {} |o, g, p, t| {
-        let least = g.constant(EPSILON)?;
-        let above = g.add(p, least)?;
+        let min = g.constant(EPSILON)?;
+        let above = g.add(p, min)?;
         let log = g.log(above)?;
         let gain = g.mul(t, log)?;
         g.sub(p, gain)
@@ -275,17 +275,17 @@ losses! {
     };
 }
 
-/// Returns labels with this share of them spread evenly over `parts`.
-fn smoothed(g: &mut Graph, labels: Value, share: f32, parts: usize) -> Result<Value, OpError> {
+/// Returns labels with this share of each spread evenly over `classes`.
+fn smoothed(g: &mut Graph, labels: Value, share: f32, classes: usize) -> Result<Value, OpError> {
     if share == 0.0 {
         return Ok(labels);
     }
-    let (kept, spread) = (g.scale(labels, 1.0 - share)?, g.constant(share / parts as f32)?);
+    let (kept, spread) = (g.scale(labels, 1.0 - share)?, g.constant(share / classes as f32)?);
     g.add(kept, spread)
 }
 
-/// Cross-entropy of probabilities (N, …) and labels of 0 and 1 (Keras `BinaryCrossentropy`), probabilities held within
-/// [1e-7, 1 − 1e-7].
+/// Cross-entropy of probabilities (N, …) and labels of 0 and 1 (Keras `BinaryCrossentropy`), with probabilities clipped
+/// to [1e-7, 1 − 1e-7].
 ///
 /// ```
 /// use hubel::{losses::*, optimizers::*, prelude::*};
@@ -298,17 +298,17 @@ pub struct BinaryCrossentropy {
 }
 
 impl BinaryCrossentropy {
-    /// Returns the loss of probabilities.
+    /// Returns the loss for probabilities.
     pub fn new() -> Self {
         Self::default()
     }
 
     setter!(set
-        /// Returns the loss with this share of each label spread evenly over all classes.
+        /// Sets the share of each label that is spread evenly over all classes; 0 by default.
         label_smoothing: f32);
 
     setter!(set
-        /// Returns the loss of logits, or of probabilities.
+        /// Sets whether the model's outputs are logits; by default they are probabilities.
         from_logits: bool);
 }
 
@@ -341,8 +341,8 @@ impl Loss for BinaryCrossentropy {
 }
 
 /// Cross-entropy of class probabilities (N, …, C) and labels of that shape, one-hot or probabilities, the mean over
-/// each sample's places
-/// (Keras `CategoricalCrossentropy`), computed from logits in one stable kernel where they are known.
+/// each sample's positions (Keras `CategoricalCrossentropy`); computed from logits in one stable kernel if they are
+/// known.
 ///
 /// ```
 /// use hubel::{losses::*, optimizers::*, prelude::*};
@@ -355,17 +355,17 @@ pub struct CategoricalCrossentropy {
 }
 
 impl CategoricalCrossentropy {
-    /// Returns the loss of probabilities.
+    /// Returns the loss for probabilities.
     pub fn new() -> Self {
         Self::default()
     }
 
     setter!(set
-        /// Returns the loss with this share of each label spread evenly over all classes.
+        /// Sets the share of each label that is spread evenly over all classes; 0 by default.
         label_smoothing: f32);
 
     setter!(set
-        /// Returns the loss of logits, or of probabilities.
+        /// Sets whether the model's outputs are logits; by default they are probabilities.
         from_logits: bool);
 }
 

@@ -1,4 +1,4 @@
-//! What a history shows beside the loss.
+//! Metrics: what a history shows besides the loss.
 
 use super::{Bounds, Number, layer::setter};
 use crate::{
@@ -8,12 +8,12 @@ use crate::{
 };
 use std::fmt;
 
-/// Sums over samples from which a number for an epoch is made.
+/// A number for an epoch, computed from sums over its samples.
 pub trait Metric: fmt::Debug + Send + Sync {
     /// Returns the metric's name in a history.
     fn name(&self) -> &'static str;
 
-    /// Returns whether it may get logits instead of their softmax: where only the order of numbers counts.
+    /// Returns whether it accepts logits instead of their softmax, because only the order of numbers counts.
     fn takes_logits(&self) -> bool {
         false
     }
@@ -23,17 +23,17 @@ pub trait Metric: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Returns what is summed over all samples, of each sample: shape (N), or (N, k) for k sums.
+    /// Returns each sample's terms of the sums: shape (N), or (N, k) for k sums.
     fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError>;
 
-    /// Returns the metric from its sums over so many samples, by default the mean.
+    /// Returns the metric from its sums over `n` samples, by default the mean.
     fn result(&self, sums: &[f64], samples: f64) -> f64 {
         sums[0] / samples
     }
 }
 
-/// Share of samples whose most probable class is the label's (Keras `accuracy`): of class indices, of one-hot labels, or
-/// with a single number for each sample of those on its side of 0.5.
+/// Share of samples whose most probable class is the label's (Keras `accuracy`): for class indices, one-hot labels, or
+/// a single number per sample on the label's side of 0.5.
 ///
 /// ```
 /// use hubel::metrics::*;
@@ -119,7 +119,7 @@ impl BinaryAccuracy {
     }
 
     setter!(set
-        /// Returns the metric with this threshold.
+        /// Sets the threshold; 0.5 by default.
         threshold: f32);
 }
 
@@ -162,10 +162,10 @@ macro_rules! ratio {
             }
 
             setter!(set
-                /// Returns the metric of predictions above this threshold.
+                /// Sets the threshold above which a prediction is positive; 0.5 by default.
                 threshold: f32);
 
-            /// Returns the metric of one class alone, of those along the last axis.
+            /// Counts one class only, an index along the last axis; all by default.
             pub fn class_id(mut self, class: usize) -> Self {
                 self.class_id = Some(class);
                 self
@@ -196,21 +196,24 @@ macro_rules! ratio {
 }
 
 ratio! {
-    /// The share of predicted positives that are true positives (Keras `Precision`), labels 0 and 1 of the output's shape.
+    /// The share of predicted positives that are true positives (Keras `Precision`), labels 0 and 1 of the output's
+    /// shape.
     ///
     /// ```
     /// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
-    /// let config = Compile::new(Adam::new(1e-3), BinaryCrossentropy::new()).metric(Precision::new()).metric(Recall::new());
+    /// let config = Compile::new(Adam::new(1e-3),
+    /// BinaryCrossentropy::new()).metric(Precision::new()).metric(Recall::new());
     /// ```
     Precision "precision", |seen, labels| seen
 }
 
 ratio! {
-    /// The share of actual positives that are predicted as positive (Keras `Recall`), labels 0 and 1 of the output's shape.
+    /// The share of actual positives that are predicted as positive (Keras `Recall`), labels 0 and 1 of the output's
+    /// shape.
     Recall "recall", |seen, labels| labels
 }
 
-/// Returns tensors cut to one class of the last axis, where one is asked for.
+/// Returns tensors reduced to one class of the last axis, if one is given.
 fn of_class(g: &mut Graph, tensors: [Value; 2], class: Option<usize>) -> Result<[Value; 2], OpError> {
     let Some(class) = class else { return Ok(tensors) };
     let mut cut = tensors;
@@ -252,10 +255,10 @@ impl Metric for RootMeanSquaredError {
     }
 }
 
-/// Which curve an area lies under.
+/// The curve whose area [`AUC`] computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Curve {
-    /// Share of the positives found over share of the negatives taken for positive.
+    /// Receiver operating characteristic: true positive rate over false positive rate.
     #[default]
     Roc,
     /// Precision over recall.
@@ -264,7 +267,8 @@ pub enum Curve {
 
 const MAX_THRESHOLDS: usize = 1 << 16;
 
-/// Area under a curve of thresholds, 200 by default, labels 0 and 1 of the output's shape (Keras `AUC`).
+/// Area under a curve approximated by thresholds, 200 by default; labels are 0 and 1, of the output's shape (Keras
+/// `AUC`).
 ///
 /// ```
 /// use hubel::{losses::*, metrics::*, optimizers::*, prelude::*};
@@ -283,17 +287,17 @@ impl Default for Auc {
 }
 
 impl Auc {
-    /// Returns the area under the receiver's operating characteristic.
+    /// Returns the area under the receiver operating characteristic.
     pub fn new() -> Self {
         Self::default()
     }
 
     setter!(set
-        /// Returns the area under this curve.
+        /// Sets the curve; [`Curve::Roc`] by default.
         curve: Curve);
 
     setter!(set
-        /// Returns the metric with this number of thresholds, 3 to 65,536.
+        /// Sets the number of thresholds, 3 to 65,536; 200 by default.
         thresholds: usize);
 }
 
@@ -328,7 +332,7 @@ impl Metric for Auc {
                 let [x, y] = [fp, tp].map(|v| [i, i + 1].map(|k| share(v[k], v[0])));
                 (x[0] - x[1]) * (y[0] + y[1]) / 2.0
             }
-            // Davis and Goadrich 2006: between two points the positives found grow in a line.
+            // Davis and Goadrich 2006: between two points, true positives are interpolated linearly.
             Curve::PrecisionRecall => {
                 let all = [i, i + 1].map(|k| tp[k] + fp[k]);
                 let slope = share(tp[i] - tp[i + 1], all[0] - all[1]);

@@ -1,11 +1,12 @@
-//! Layers, initialisers, regularisers, constraints, losses, metrics, optimisers and models with Keras's names and defaults.
+//! Layers, initialisers, regularisers, constraints, losses, metrics, optimisers and models, with Keras's names and defaults.
 //!
 //! **In**: a [`Sequential`] list, or [`Input`]s and the [`Tensor`]s made from them. **Out**: a [`Model`], which replays its layers into any graph
 //! (`Model::assemble`), for training or for inference.
 //!
-//! - [`Layer`] is what a layer states, [`Scope`] where it builds itself: start there for a layer of your own.
+//! - [`Layer`] is what a layer implements, [`Scope`] the context that it is built in: start there for a layer of your
+//!   own.
 //! - [`Loss`], [`Metric`] and [`Optimizer`] build nodes as layers do; [`LearningRate`] schedules are numbers of the step.
-//! - [`models`] has the known networks, [`blocks`] what they are made of.
+//! - [`models`] has the known networks, [`blocks`] their building blocks.
 //!
 //! Invariants: a layer is its options and holds neither weights nor shapes. Names of weights are Keras's, `layer/weight`. Shapes are
 //! checked when a layer is applied.

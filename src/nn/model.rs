@@ -43,14 +43,14 @@ impl Sequential {
         Sequential { input: Some(input), layers: Vec::new() }
     }
 
-    /// Returns the model with a layer more.
+    /// Appends a layer.
     #[expect(clippy::should_implement_trait, reason = "Keras's name")]
     pub fn add(mut self, layer: impl IntoLayer) -> Self {
         self.layers.push(layer.into_layer());
         self
     }
 
-    /// Returns the model with all shapes checked, or an error that names the layer.
+    /// Checks all shapes and returns the model, or an error that names the layer.
     ///
     /// The shape of a sample is the one given to [`Sequential::new`], else the first layer's `input_shape`.
     pub fn build(self) -> Result<Model, LayerError> {
@@ -68,7 +68,7 @@ impl Sequential {
         };
         let mut x = input.clone();
         for (at, layer) in self.layers.iter().enumerate() {
-            // An error must name the layer as the model would, where names are numbered.
+            // An error must name the layer as the model would, with its number.
             x = x.apply(layer).map_err(|e| {
                 let earlier = |l: &&Arc<dyn Layer>| l.given_name().is_none() && l.kind() == layer.kind();
                 let n = self.layers[..at].iter().filter(earlier).count();
@@ -82,23 +82,23 @@ impl Sequential {
 
 /// A layer of a model under its name there.
 #[derive(Debug, Clone)]
-struct Placed {
+struct NamedLayer {
     layer: Arc<dyn Layer>,
     name: String,
     trainable: bool,
 }
 
-/// One use of a layer. Values are numbered: first the model's inputs, then the results of the calls in order.
+/// One use of a layer. Values are numbered: the model's inputs, then the results of the calls in order.
 #[derive(Debug, Clone)]
 struct Call {
     layer: usize,
-    /// Which of the layer's uses it is.
+    /// The index among the layer's uses.
     at: usize,
     inputs: Vec<usize>,
     outputs: usize,
 }
 
-/// A checked network: layers, shapes, names of weights; it holds no device memory. A model is a layer, too.
+/// A checked network: layers, shapes, names of weights. It holds no device memory, and is itself a layer.
 ///
 /// ```
 /// use hubel::{layers::*, prelude::*};
@@ -110,9 +110,9 @@ struct Call {
 pub struct Model {
     name: String,
     inputs: Vec<(String, TensorType)>,
-    layers: Vec<Placed>,
-    /// Places of the layers by name.
-    places: HashMap<String, usize>,
+    layers: Vec<NamedLayer>,
+    /// Indices of the layers by name.
+    by_name: HashMap<String, usize>,
     calls: Vec<Call>,
     outputs: Vec<usize>,
     output_types: Vec<TensorType>,
@@ -130,9 +130,9 @@ pub struct Assembled {
     pub layers: Vec<(String, Value)>,
     /// The model's outputs.
     pub outputs: Vec<Value>,
-    /// What each output is the softmax of, where that is known.
+    /// The logits of each output that is known to be a softmax.
     pub logits: Vec<Option<Value>>,
-    /// What regularisers add to the loss: numbers.
+    /// The penalties of regularisers, scalars.
     pub penalties: Vec<Value>,
     /// The model's weights.
     pub weights: Vec<Weight>,
@@ -171,7 +171,7 @@ pub(super) fn as_model(layer: &dyn Layer) -> Option<&Model> {
 impl Model {
     /// Returns the model between these inputs and outputs (Keras `Model`), or an error that names the layer.
     ///
-    /// Layers without a name get that of their type and a number, in the order in which they were applied.
+    /// Layers without a name are named by type and number, in the order in which they were applied.
     pub fn new(inputs: &[Tensor], outputs: &[Tensor]) -> Result<Self, LayerError> {
         Self::named("functional", inputs, outputs)
     }
@@ -183,18 +183,18 @@ impl Model {
         }
         let nodes = needed(inputs, outputs)?;
         let mut names = Names::default();
-        let mut places: HashMap<(u64, usize), usize> = HashMap::new();
+        let mut values: HashMap<(u64, usize), usize> = HashMap::new();
         let mut model_inputs = Vec::new();
         for (i, input) in inputs.iter().enumerate() {
             let name = match (&input.node.layer, input.node.name.as_deref()) {
                 (None, given) => names.of(given, "InputLayer")?,
-                // An inner tensor as input: the model begins there.
+                // The input is an inner tensor: the model begins there.
                 (Some(_), _) => names.of(None, "InputLayer")?,
             };
-            places.insert((input.node.id, input.output), i);
+            values.insert((input.node.id, input.output), i);
             model_inputs.push((name, input.ty().clone()));
         }
-        let mut layers: Vec<Placed> = Vec::new();
+        let mut layers: Vec<NamedLayer> = Vec::new();
         let mut known: HashMap<*const (), usize> = HashMap::new();
         let mut uses: Vec<usize> = Vec::new();
         let mut calls = Vec::new();
@@ -202,15 +202,15 @@ impl Model {
         for node in nodes {
             let Some(layer) = &node.layer else { continue };
             let at = match known.entry(Arc::as_ptr(layer).cast()) {
-                Entry::Occupied(place) => *place.get(),
-                Entry::Vacant(place) => {
+                Entry::Occupied(index) => *index.get(),
+                Entry::Vacant(index) => {
                     let name = names.of(layer.given_name(), layer.kind())?;
-                    layers.push(Placed { layer: layer.clone(), name, trainable: layer.trainable() });
+                    layers.push(NamedLayer { layer: layer.clone(), name, trainable: layer.trainable() });
                     uses.push(0);
-                    *place.insert(layers.len() - 1)
+                    *index.insert(layers.len() - 1)
                 }
             };
-            let find = |t: &Tensor| places.get(&(t.node.id, t.output)).copied();
+            let find = |t: &Tensor| values.get(&(t.node.id, t.output)).copied();
             let Some(from) = node.inputs.iter().map(find).collect::<Option<Vec<_>>>() else {
                 let advice = "list every input that the outputs need";
                 return Err(refused(&layers[at].name, layer.kind(), "inputs of the model", "another tensor", advice));
@@ -218,15 +218,15 @@ impl Model {
             calls.push(Call { layer: at, at: uses[at], inputs: from, outputs: next });
             uses[at] += 1;
             for output in 0..node.outputs.len() {
-                places.insert((node.id, output), next + output);
+                values.insert((node.id, output), next + output);
             }
             next += node.outputs.len();
         }
-        let outputs: Vec<usize> = outputs.iter().filter_map(|t| places.get(&(t.node.id, t.output)).copied()).collect();
+        let outputs: Vec<usize> = outputs.iter().filter_map(|t| values.get(&(t.node.id, t.output)).copied()).collect();
         let mut model = Model {
             name: name.to_owned(),
             inputs: model_inputs,
-            places: layers.iter().enumerate().map(|(at, p)| (p.name.clone(), at)).collect(),
+            by_name: layers.iter().enumerate().map(|(at, p)| (p.name.clone(), at)).collect(),
             layers,
             calls,
             outputs,
@@ -236,7 +236,7 @@ impl Model {
             weights: Vec::new(),
             values: HashMap::new(),
         };
-        for Placed { layer, name, .. } in &model.layers {
+        for NamedLayer { layer, name, .. } in &model.layers {
             let inner = as_model(&**layer).into_iter().flat_map(|m| &m.values);
             model.values.extend(inner.map(|(weight, value)| (format!("{name}/{weight}"), value.clone())));
         }
@@ -244,7 +244,7 @@ impl Model {
         Ok(model)
     }
 
-    /// Computes what follows from the layers: shapes, weights, rows of the summary.
+    /// Computes shapes, weights and rows of the summary from the layers.
     fn refresh(&mut self) -> Result<(), LayerError> {
         let mut graph = Graph::new();
         let inputs: Vec<Value> =
@@ -258,7 +258,7 @@ impl Model {
             call.inputs.iter().map(|&v| self.name_of_value(v)).collect()
         };
         let described = (ends.iter()).map(|(call, end, values)| {
-            let Placed { layer, name, .. } = &self.layers[self.calls[*call].layer];
+            let NamedLayer { layer, name, .. } = &self.layers[self.calls[*call].layer];
             (name.as_str(), layer.kind(), names(*call), *end, values.as_slice())
         });
         self.rows = rows(&graph, &inputs, &self.inputs, described.collect(), &assembled.weights);
@@ -271,8 +271,8 @@ impl Model {
         Ok(())
     }
 
-    /// Returns the place of each layer in Keras's order: those farthest from the outputs first, equally far ones as a
-    /// walk from the outputs meets them (`keras.src.ops.function.map_graph`).
+    /// Returns the position of each layer in Keras's order: those farthest from the outputs first, equally far ones in
+    /// the order of a walk from the outputs (`keras.src.ops.function.map_graph`).
     pub(super) fn ranks(&self) -> HashMap<&str, usize> {
         let maker = |value: &usize| self.maker(*value);
         let mut met: HashMap<usize, usize> = HashMap::new();
@@ -299,7 +299,7 @@ impl Model {
         order.into_iter().enumerate().map(|(rank, layer)| (self.layers[layer].name.as_str(), rank)).collect()
     }
 
-    /// Returns the call that gives a value, or `None` for an input.
+    /// Returns the call that produces a value, or `None` for an input.
     fn maker(&self, value: usize) -> Option<usize> {
         self.calls.partition_point(|c| c.outputs <= value).checked_sub(1)
     }
@@ -348,10 +348,10 @@ impl Model {
         }
         let mut values = inputs.to_vec();
         for (i, call) in self.calls.iter().enumerate() {
-            let Placed { layer, name, trainable } = &self.layers[call.layer];
+            let NamedLayer { layer, name, trainable } = &self.layers[call.layer];
             let from: Vec<Value> = call.inputs.iter().map(|&v| values[v]).collect();
             let outputs = scope
-                .place(name, layer.as_ref(), *trainable, &from)
+                .build_layer(name, layer.as_ref(), *trainable, &from)
                 .map_err(|e| functional::error(name, layer.as_ref(), e))?;
             after(scope.graph, i, &outputs);
             values.extend(outputs);
@@ -404,12 +404,12 @@ impl Model {
         self.layers.iter().map(|p| p.name.as_str()).collect()
     }
 
-    /// Returns the layer of this name; layers inside a model in this one by path, `model/layer`.
+    /// Returns the layer of this name. The path `model/layer` names a layer of a model inside this one.
     pub fn layer(&self, path: &str) -> Result<&Arc<dyn Layer>, LayerError> {
         let (name, rest) = path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)));
-        let placed = self.places.get(name).map(|&at| &self.layers[at]).ok_or_else(|| self.unknown(name))?;
-        match (rest, as_model(&*placed.layer)) {
-            (None, _) => Ok(&placed.layer),
+        let found = self.by_name.get(name).map(|&at| &self.layers[at]).ok_or_else(|| self.unknown(name))?;
+        match (rest, as_model(&*found.layer)) {
+            (None, _) => Ok(&found.layer),
             (Some(rest), Some(model)) => model.layer(rest),
             (Some(_), None) => Err(self.unknown(path)),
         }
@@ -420,10 +420,10 @@ impl Model {
         refused(name, "Model", &wanted, format!("`{name}`"), "use the name that `summary` shows")
     }
 
-    /// Freezes a layer, or lets an optimiser change it again; layers inside a model in this one by path.
+    /// Sets whether an optimiser may update a layer. The path `model/layer` names a layer of a model inside this one.
     pub fn set_trainable(&mut self, path: &str, trainable: bool) -> Result<(), LayerError> {
         let (name, rest) = path.split_once('/').map_or((path, None), |(name, rest)| (name, Some(rest)));
-        let at = *self.places.get(name).ok_or_else(|| self.unknown(path))?;
+        let at = *self.by_name.get(name).ok_or_else(|| self.unknown(path))?;
         match rest {
             None => self.layers[at].trainable = trainable,
             Some(rest) => {
@@ -435,13 +435,14 @@ impl Model {
         self.refresh()
     }
 
-    /// Freezes all layers, or lets an optimiser change them all again.
+    /// Sets whether an optimiser may update the layers, all of them.
     pub fn set_all_trainable(&mut self, trainable: bool) -> Result<(), LayerError> {
         self.layers.iter_mut().for_each(|p| p.trainable = trainable);
         self.refresh()
     }
 
-    /// Returns the first value of a weight: what was set, else what its initialiser draws for this seed.
+    /// Returns the initial value of a weight: the one that was set, else the one that its initialiser draws with this
+    /// seed.
     pub fn initial_value(&self, weight: &Weight, seed: u64) -> HostTensor {
         if let Some(value) = self.values.get(&weight.name) {
             return value.clone();
@@ -452,9 +453,9 @@ impl Model {
             .unwrap_or_else(|_| crate::tensor::Array::zeros(weight.shape.clone()).to_host(DType::F32))
     }
 
-    /// Gives weights their values by name; every weight of the model must be there with its shape.
+    /// Sets weights by name; every weight of the model must be present, with its shape.
     ///
-    /// Tensors of other names are refused too, so that a wrong file is noticed.
+    /// Other names are refused too, so that a wrong file is noticed.
     pub fn set_weights(&mut self, tensors: Vec<(String, HostTensor)>) -> Result<(), LayerError> {
         let mut values: HashMap<String, HostTensor> = HashMap::new();
         let error = |name: &str, wanted: String, got: String, advice: &str| {
@@ -468,7 +469,7 @@ impl Model {
             };
             if weight.shape != tensor.shape() {
                 let (wanted, got) = (format!("`{name}` of shape {:?}", weight.shape), format!("{:?}", tensor.shape()));
-                return Err(error(&name, wanted, got, "use weights of a model of the same sizes"));
+                return Err(error(&name, wanted, got, "use weights from a model with the same sizes"));
             }
             let tensor = match tensor.dtype() {
                 DType::F32 => tensor,
@@ -488,7 +489,7 @@ impl Model {
         &self.rows
     }
 
-    /// Returns what Keras's `summary` shows, with costs, as text through `Display` and as rows.
+    /// Returns the content of Keras's `summary`, with costs, as text through `Display` and as rows.
     pub fn summary(&self) -> Summary {
         let trainable = self.weights.iter().filter(|w| w.trainable).map(Weight::count).sum();
         let (rows, name) = (self.rows.clone(), self.name.clone());
@@ -496,7 +497,7 @@ impl Model {
     }
 
     /// Returns the inputs and the uses of layers in order: name, type, shape of the first result, number of weights,
-    /// which of these it comes from.
+    /// indices of its inputs.
     #[cfg(feature = "plots")]
     pub(crate) fn diagram(&self) -> Result<Vec<(String, &'static str, Shape, usize, Vec<usize>)>, LayerError> {
         let inputs = self.inputs.iter().map(|(n, ty)| (n.clone(), "InputLayer", ty.shape.clone(), 0, Vec::new()));
@@ -507,7 +508,7 @@ impl Model {
             self.inputs.iter().map(|(name, ty)| graph.input(name, ty.shape.clone(), ty.dtype)).collect();
         self.assemble_with(&mut graph, &values, Mode::Inference, |graph, at, results| {
             let Call { layer, inputs, .. } = &self.calls[at];
-            let Placed { layer, name, .. } = &self.layers[*layer];
+            let NamedLayer { layer, name, .. } = &self.layers[*layer];
             let maker = |&v: &usize| self.maker(v).map_or(v, |call| self.inputs.len() + call);
             let weights = params.get(name.as_str()).copied().unwrap_or(0);
             let shape = results.first().map_or_else(Shape::scalar, |&v| graph.shape(v).clone());
@@ -516,17 +517,17 @@ impl Model {
         Ok(blocks)
     }
 
-    /// Returns for each layer the inputs of each of its uses, as (layer, use, output) and type.
+    /// Returns for each layer the inputs of each use, as (layer, use, output) and type.
     pub(super) fn uses(&self) -> Vec<(&str, &Arc<dyn Layer>, bool, Vec<Vec<((String, usize, usize), &TensorType)>>)> {
         let mut uses = vec![Vec::new(); self.layers.len()];
         for call in &self.calls {
             uses[call.layer].push(call.inputs.iter().map(|&v| (self.source(v), &self.types[v])).collect());
         }
-        let placed = self.layers.iter().zip(uses);
-        placed.map(|(p, inputs)| (p.name.as_str(), &p.layer, p.trainable, inputs)).collect()
+        let layers = self.layers.iter().zip(uses);
+        layers.map(|(p, inputs)| (p.name.as_str(), &p.layer, p.trainable, inputs)).collect()
     }
 
-    /// Returns the layer, its use and its output that a value is.
+    /// Returns the layer, use and output that produce a value.
     fn source(&self, value: usize) -> (String, usize, usize) {
         match self.maker(value).map(|at| &self.calls[at]) {
             None => (self.inputs[value].0.clone(), 0, 0),

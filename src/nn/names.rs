@@ -1,4 +1,4 @@
-//! Names of layers as Keras gives them.
+//! Names of layers, numbered as in Keras.
 
 use super::LayerError;
 use std::collections::{HashMap, HashSet};
@@ -16,7 +16,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Returns the given name or, without one, that of the layer's kind and a number; an error where it is taken.
+    /// Returns the given name, else one made from the layer's kind and a number; an error if the name is taken.
     pub(super) fn of(&mut self, given: Option<&str>, kind: &str) -> Result<String, LayerError> {
         let numbered = || {
             let stem = snake_case(kind);
@@ -25,10 +25,10 @@ impl Names {
             if *count == 1 { stem } else { format!("{stem}_{}", *count - 1) }
         };
         let name = given.map_or_else(numbered, str::to_owned);
-        let advice = "rename one of them, or use one layer twice by `&Arc<dyn Layer>`";
+        let advice = "rename one of them, or share one layer by `&Arc<dyn Layer>`";
         match self.taken.insert(name.clone()) {
             true => Ok(name),
-            false => Err(refused(&name, kind, "a name of its own", "a name that another layer has", advice)),
+            false => Err(refused(&name, kind, "a unique name", "one that another layer has", advice)),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How gradients change weights, as in Keras.
+//! Optimisers: how gradients change weights, as in Keras.
 
 use super::{Bounds, LearningRate, Number, layer::setter};
 use crate::{
@@ -9,28 +9,29 @@ use std::{fmt, sync::Arc};
 
 /// A rule that changes weights by their gradients.
 pub trait Optimizer: fmt::Debug + Send + Sync {
-    /// Returns the names of the tensors that it keeps for each weight.
-    fn slots(&self) -> Vec<&'static str>;
+    /// Returns the names of its moments: the tensors kept for each weight.
+    fn moments(&self) -> Vec<&'static str>;
 
-    /// Returns what these tensors hold before the first step.
+    /// Returns the initial values of the moments.
     fn initial(&self) -> f32 {
         0.0
     }
 
-    /// Returns the gradients of all weights as the rule gets them.
+    /// Returns the gradients of all weights, clipped.
     fn clip(&self, _g: &mut Graph, gradients: &[Value]) -> Result<Vec<Value>, OpError> {
         Ok(gradients.to_vec())
     }
 
-    /// Appends one step of some weights, at `factor` times the learning rate, and returns what each state becomes.
+    /// Appends one update of some weights, at `factor` times the learning rate, and returns the new value of each
+    /// state.
     ///
-    /// `slots[s][i]` is the tensor of slot `s` for weight `i`.
+    /// `moments[s][i]` is the tensor of moment `s` for weight `i`.
     fn build(
         &self,
         g: &mut Graph,
         weights: &[Value],
         gradients: &[Value],
-        slots: &[Vec<Value>],
+        moments: &[Vec<Value>],
         factor: f32,
     ) -> Result<Vec<(Value, Value)>, OpError>;
 
@@ -40,7 +41,7 @@ pub trait Optimizer: fmt::Debug + Send + Sync {
     /// Returns the learning rate of step `step`.
     fn rate(&self, step: u64) -> f64;
 
-    /// Returns whether the learning rate is a schedule, which nothing else may set.
+    /// Returns whether the learning rate is a schedule, which callbacks may not change.
     fn has_schedule(&self) -> bool {
         false
     }
@@ -51,16 +52,16 @@ pub trait Optimizer: fmt::Debug + Send + Sync {
     }
 }
 
-/// What keeps gradients small.
+/// Clipping of gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 enum Clip {
     #[default]
     None,
-    /// Each number within ± this.
+    /// Each element to ± this.
     Value(f32),
     /// Each weight's gradient scaled down to this norm.
     Norm(f32),
-    /// All gradients scaled down by one factor to this norm of them together.
+    /// All gradients scaled down by one factor to this global norm.
     GlobalNorm(f32),
 }
 
@@ -85,16 +86,16 @@ impl Clip {
     }
 }
 
-/// Declares optimisers of one rule: their names with the weight decay of each, the options with their defaults and, of
-/// numbers, their bounds, what the slots begin with, the rule, the names of the slots.
+/// Declares optimisers of one rule: their names with the default weight decay of each; the options with their defaults
+/// and the bounds of numbers; the initial value of the moments; the rule; the names of the moments.
 macro_rules! optimizer {
     ($($(#[$meta:meta])* $Name:ident decay $decay:literal,)+ =
-     $options:tt initial $initial:expr, |$this:ident| $rule:expr, $slots:expr) => {
-        $(optimizer! { @one $(#[$meta])* $Name $decay, $options $initial, $this $rule, $slots })+
+     $options:tt initial $initial:expr, |$this:ident| $rule:expr, $moments:expr) => {
+        $(optimizer! { @one $(#[$meta])* $Name $decay, $options $initial, $this $rule, $moments })+
     };
     (@one $(#[$meta:meta])* $Name:ident $decay:literal,
      { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr $(, $bounds:ident)?;)* }
-     $initial:expr, $this:ident $rule:expr, $slots:expr) => {
+     $initial:expr, $this:ident $rule:expr, $moments:expr) => {
         $(#[$meta])*
         #[derive(Debug, Clone)]
         pub struct $Name {
@@ -105,29 +106,30 @@ macro_rules! optimizer {
         }
 
         impl $Name {
-            /// Returns the optimiser with Keras's defaults at this rate.
+            /// Returns the optimiser with this learning rate and Keras's other defaults.
             pub fn new(rate: impl LearningRate + 'static) -> Self {
                 $Name { rate: Arc::new(rate), weight_decay: $decay, clip: Clip::None, $($option: $default,)* }
             }
 
-            $(setter!(set $(#[$doc])* $option: $ty);)*
+            $(setter!(set $(#[$doc])* $option: $ty = $default);)*
 
             setter!(set
-                /// Returns the optimiser that takes this part of each weight, times the rate, away before each step.
+                /// Sets the decoupled weight decay: each step first subtracts this share of each weight, times the
+                /// learning rate.
                 weight_decay: f32);
 
-            /// Returns the optimiser with each weight's gradient scaled down to this norm; there is one kind of
-            /// clipping, the last that was asked for.
+            /// Scales each weight's gradient down to this norm. The last kind of clipping that is set replaces the
+            /// others.
             pub fn clipnorm(self, limit: f32) -> Self {
                 $Name { clip: Clip::Norm(limit), ..self }
             }
 
-            /// Returns the optimiser with each number of a gradient held within ± `limit`.
+            /// Clips each element of a gradient to ± `limit`.
             pub fn clipvalue(self, limit: f32) -> Self {
                 $Name { clip: Clip::Value(limit), ..self }
             }
 
-            /// Returns the optimiser with all gradients scaled down by one factor to this norm of them together.
+            /// Scales all gradients down by one factor to this global norm.
             pub fn global_clipnorm(self, limit: f32) -> Self {
                 $Name { clip: Clip::GlobalNorm(limit), ..self }
             }
@@ -139,10 +141,10 @@ macro_rules! optimizer {
         }
 
         impl Optimizer for $Name {
-            fn slots(&self) -> Vec<&'static str> {
+            fn moments(&self) -> Vec<&'static str> {
                 #[allow(unused_variables, reason = "not every expression that the macro takes uses it")]
                 let $this = self;
-                $slots
+                $moments
             }
 
             fn initial(&self) -> f32 {
@@ -160,13 +162,13 @@ macro_rules! optimizer {
                 g: &mut Graph,
                 weights: &[Value],
                 gradients: &[Value],
-                slots: &[Vec<Value>],
+                moments: &[Vec<Value>],
                 factor: f32,
             ) -> Result<Vec<(Value, Value)>, OpError> {
                 let op = ops::Optimizer { rule: self.rule(), weight_decay: self.weight_decay, factor };
-                let moments: Vec<&[Value]> = slots.iter().map(Vec::as_slice).collect();
-                let new = g.optimize(op, weights, gradients, &moments)?;
-                Ok(weights.iter().chain(slots.iter().flatten()).copied().zip(new).collect())
+                let by_moment: Vec<&[Value]> = moments.iter().map(Vec::as_slice).collect();
+                let new = g.optimize(op, weights, gradients, &by_moment)?;
+                Ok(weights.iter().chain(moments.iter().flatten()).copied().zip(new).collect())
             }
 
             fn scalars(&self, rate: f64, step: u64) -> [f32; Step::N_SCALARS] {
@@ -199,13 +201,13 @@ optimizer! {
     /// ```
     /// use hubel::optimizers::*;
     /// let optimizer = Sgd::new(0.01).momentum(0.9).nesterov(true);
-    /// assert_eq!(optimizer.slots(), ["velocity"]);
+    /// assert_eq!(optimizer.moments(), ["velocity"]);
     /// ```
     Sgd decay 0.0,
     = {
-        /// Returns the optimiser with this momentum.
+        /// Sets the momentum.
         momentum: f32 = 0.0, Share;
-        /// Returns the optimiser with or without Nesterov's form of momentum.
+        /// Sets whether the momentum is Nesterov's.
         nesterov: bool = false;
     }
     initial 0.0, |o| Rule::Sgd { momentum: o.momentum, nesterov: o.nesterov },
@@ -217,11 +219,11 @@ optimizer! {
     ///
     /// ```
     /// use hubel::optimizers::*;
-    /// assert_eq!(Adam::new(1e-3).slots(), ["m", "v"]);
-    /// assert_eq!(Adam::new(1e-3).amsgrad(true).global_clipnorm(1.0).slots(), ["m", "v", "largest_v"]);
+    /// assert_eq!(Adam::new(1e-3).moments(), ["m", "v"]);
+    /// assert_eq!(Adam::new(1e-3).amsgrad(true).global_clipnorm(1.0).moments(), ["m", "v", "largest_v"]);
     /// ```
     Adam decay 0.0,
-    /// Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019; Keras `AdamW`), 0.004 at first.
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019; Keras `AdamW`), 0.004 by default.
     ///
     /// ```
     /// use hubel::optimizers::*;
@@ -230,13 +232,13 @@ optimizer! {
     /// ```
     AdamW decay 0.004,
     = {
-        /// Returns the optimiser with this part of the mean gradient kept.
+        /// Sets the decay rate of the first moment.
         beta_1: f32 = 0.9, BelowOne;
-        /// Returns the optimiser with this part of the mean square kept.
+        /// Sets the decay rate of the second moment.
         beta_2: f32 = 0.999, BelowOne;
-        /// Returns the optimiser with this number added to the root of the second moment.
+        /// Sets the number added to the root of the second moment.
         epsilon: f32 = 1e-7, AtLeastZero;
-        /// Returns the optimiser that divides by the largest mean square so far, or not.
+        /// Sets whether to divide by the largest second moment so far (AMSGrad).
         amsgrad: bool = false;
     }
     initial 0.0,
@@ -249,15 +251,15 @@ optimizer! {
     ///
     /// ```
     /// use hubel::optimizers::*;
-    /// assert_eq!(Nadam::new(1e-3).slots(), ["m", "v"]);
+    /// assert_eq!(Nadam::new(1e-3).moments(), ["m", "v"]);
     /// ```
     Nadam decay 0.0,
     = {
-        /// Returns the optimiser with this part of the mean gradient kept.
+        /// Sets the decay rate of the first moment.
         beta_1: f32 = 0.9, BelowOne;
-        /// Returns the optimiser with this part of the mean square kept.
+        /// Sets the decay rate of the second moment.
         beta_2: f32 = 0.999, BelowOne;
-        /// Returns the optimiser with this number added to the root of the second moment.
+        /// Sets the number added to the root of the second moment.
         epsilon: f32 = 1e-7, AtLeastZero;
     }
     initial 0.0,
@@ -270,23 +272,23 @@ optimizer! {
     ///
     /// ```
     /// use hubel::optimizers::*;
-    /// assert_eq!(RmsProp::new(1e-3).momentum(0.9).slots(), ["velocity", "momentum"]);
+    /// assert_eq!(RmsProp::new(1e-3).momentum(0.9).moments(), ["velocity", "momentum"]);
     /// ```
     RmsProp decay 0.0,
     = {
-        /// Returns the optimiser with this part of the mean square kept.
+        /// Sets the decay rate of the second moment.
         rho: f32 = 0.9, BelowOne;
-        /// Returns the optimiser with this momentum.
+        /// Sets the momentum.
         momentum: f32 = 0.0, Share;
-        /// Returns the optimiser with this number added to the mean square.
+        /// Sets the number added to the second moment.
         epsilon: f32 = 1e-7, AtLeastZero;
-        /// Returns the optimiser that takes the square of the mean gradient off, or not.
+        /// Sets whether the square of the mean gradient is subtracted from the second moment.
         centered: bool = false;
     }
     initial 0.0,
     |o| Rule::Rmsprop { rho: o.rho, momentum: o.momentum, epsilon: o.epsilon, centered: o.centered },
     [("velocity", true), ("momentum", o.momentum != 0.0), ("average_gradient", o.centered)]
-        .into_iter().filter(|slot| slot.1).map(|slot| slot.0).collect()
+        .into_iter().filter(|moment| moment.1).map(|moment| moment.0).collect()
 }
 
 optimizer! {
@@ -298,9 +300,9 @@ optimizer! {
     /// ```
     Adagrad decay 0.0,
     = {
-        /// Returns the optimiser whose sums begin with this.
+        /// Sets the initial value of the sums.
         initial_accumulator_value: f32 = 0.1, AtLeastZero;
-        /// Returns the optimiser with this number added to the sum.
+        /// Sets the number added to the sum.
         epsilon: f32 = 1e-7, AtLeastZero;
     }
     initial o.initial_accumulator_value, |o| Rule::Adagrad { epsilon: o.epsilon },

@@ -1,4 +1,4 @@
-//! What a loss adds for large weights or outputs, as in Keras.
+//! Regularisers: penalties on large weights or outputs, as in Keras.
 
 use super::{
     Bounds, Number,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default)]
 pub struct Regularizer {
-    /// Factor of the magnitudes.
+    /// Factor of the absolute values.
     pub l1: f32,
     /// Factor of the squares.
     pub l2: f32,
@@ -53,7 +53,7 @@ impl Regularizer {
         [number("l1", self.l1), number("l2", self.l2)]
     }
 
-    /// Returns the penalty of a tensor, a number.
+    /// Returns the penalty of a tensor, a scalar.
     pub fn build(&self, g: &mut Graph, x: Value) -> Result<Value, OpError> {
         let axes: Vec<usize> = (0..g.shape(x).rank()).collect();
         let mut terms = Vec::new();
@@ -88,7 +88,9 @@ impl<'de> Deserialize<'de> for Regularizer {
             Some("L1" | "L2" | "L1L2") => Regularizer::deserialize(v["config"].take()),
             other => {
                 let other = other.unwrap_or_default();
-                Err(serde::de::Error::custom(format!("regularizer {other}: wanted L1, L2 or L1L2")))
+                Err(serde::de::Error::custom(format!(
+                    "unknown regularizer `{other}`, expected one of `L1`, `L2`, `L1L2`"
+                )))
             }
         })
     }

@@ -8,12 +8,12 @@ pub trait LearningRate: fmt::Debug + Send + Sync {
     /// Returns the rate of step `step`, from 0.
     fn at(&self, step: u64) -> f64;
 
-    /// Returns whether it is one number, which callbacks may replace by another.
+    /// Returns whether it is a constant, which callbacks may change.
     fn is_constant(&self) -> bool {
         false
     }
 
-    /// Returns the numbers that it is made of with their bounds.
+    /// Returns its numbers with their bounds.
     fn numbers(&self) -> Vec<Number> {
         Vec::new()
     }
@@ -33,7 +33,7 @@ impl LearningRate for f64 {
     }
 }
 
-/// Says what numbers a schedule is made of, each with its bounds.
+/// Lists the numbers of a schedule, each with its bounds.
 macro_rules! numbers {
     ($Name:ident: $($option:ident $bounds:ident),*) => {
         fn numbers(&self) -> Vec<Number> {
@@ -42,12 +42,12 @@ macro_rules! numbers {
     };
 }
 
-/// Returns the share of a half cosine that is left at `t` from 0 to 1.
+/// Returns the value of a half cosine that falls from 1 to 0, at `t` from 0 to 1.
 fn half_cosine(t: f64) -> f64 {
     0.5 * (1.0 + (std::f64::consts::PI * t).cos())
 }
 
-/// Declares a schedule that falls with the number of times that its steps have gone by.
+/// Declares a schedule that decays with step / steps.
 macro_rules! decay {
     ($(#[$meta:meta])* $Name:ident |$rate:ident, $decay:ident, $times:ident| $at:expr) => {
         $(#[$meta])*
@@ -60,13 +60,13 @@ macro_rules! decay {
         }
 
         impl $Name {
-            /// Returns the schedule that begins at `rate` and falls by `decay` in `steps` steps.
+            /// Returns the schedule that begins at `rate` and decays by `decay` over `steps` steps.
             pub fn new(rate: f64, steps: u64, decay: f64) -> Self {
                 $Name { rate, steps: steps.max(1), decay, staircase: false }
             }
 
             setter!(set
-                /// Returns the schedule that falls at whole multiples of its steps only, or all along.
+                /// Sets whether the rate falls only at multiples of its steps; false by default.
                 staircase: bool);
         }
 
@@ -103,8 +103,8 @@ decay! {
     InverseTimeDecay |rate, decay, times| rate / (1.0 + decay * times)
 }
 
-/// Falls along half a cosine to `alpha` times the rate, after a linear warm-up where one is asked for (Loshchilov and
-/// Hutter 2017; Keras `CosineDecay`).
+/// Falls along half a cosine to `alpha` times the rate, after an optional linear warm-up (Loshchilov and Hutter 2017;
+/// Keras `CosineDecay`).
 ///
 /// ```
 /// use hubel::optimizers::*;
@@ -127,10 +127,10 @@ impl CosineDecay {
     }
 
     setter!(set
-        /// Returns the schedule that ends at this share of its highest rate.
+        /// Sets the final rate as a share of the highest; 0 by default.
         alpha: f64);
 
-    /// Returns the schedule that rises from its rate to `target` over the first `steps` steps, and falls from there.
+    /// Adds a warm-up from the initial rate to `target` over the first `steps` steps; the decay starts after it.
     pub fn warmup(mut self, target: f64, steps: u64) -> Self {
         self.warmup = Some((target, steps));
         self
@@ -154,7 +154,7 @@ impl LearningRate for CosineDecay {
     }
 }
 
-/// Half cosines one after the other, each `t_mul` times as long and `m_mul` times as high as the one before (Keras
+/// Cosine decay with restarts, each period `t_mul` times as long and `m_mul` times as high as the one before (Keras
 /// `CosineDecayRestarts`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CosineDecayRestarts {
@@ -166,19 +166,19 @@ pub struct CosineDecayRestarts {
 }
 
 impl CosineDecayRestarts {
-    /// Returns the schedule whose first half cosine takes `steps` steps, each next twice as many.
+    /// Returns the schedule whose first period has `steps` steps, and each following one twice as many.
     pub fn new(rate: f64, steps: u64) -> Self {
         CosineDecayRestarts { rate, steps: steps.max(1), t_mul: 2.0, m_mul: 1.0, alpha: 0.0 }
     }
 
-    /// Returns the schedule whose half cosines grow so much longer, and are so much higher, from one to the next.
+    /// Sets the factors of length and height from one period to the next.
     pub fn growth(mut self, t_mul: f64, m_mul: f64) -> Self {
         (self.t_mul, self.m_mul) = (t_mul, m_mul);
         self
     }
 
     setter!(set
-        /// Returns the schedule that does not fall below this share of its rate.
+        /// Sets the lowest rate as a share of the initial one; 0 by default.
         alpha: f64);
 }
 
@@ -199,7 +199,7 @@ impl LearningRate for CosineDecayRestarts {
     numbers!(CosineDecayRestarts: rate AtLeastZero, t_mul Positive, m_mul AtLeastZero, alpha AtLeastZero);
 }
 
-/// Falls from `rate` to `end` along a power (Keras `PolynomialDecay`), a straight line at first.
+/// Falls from `rate` to `end` along a polynomial (Keras `PolynomialDecay`), linearly by default.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PolynomialDecay {
     rate: f64,
@@ -216,11 +216,11 @@ impl PolynomialDecay {
     }
 
     setter!(set
-        /// Returns the schedule with this power of what is left.
+        /// Sets the exponent; 1 by default.
         power: f64);
 
     setter!(set
-        /// Returns the schedule that begins anew, each time over more steps, or stays at its end.
+        /// Sets whether the decay repeats, each time over more steps; false by default, which stays at `end`.
         cycle: bool);
 }
 
@@ -237,7 +237,7 @@ impl LearningRate for PolynomialDecay {
     numbers!(PolynomialDecay: rate AtLeastZero, end AtLeastZero, power AtLeastZero);
 }
 
-/// One rate after the other (Keras `PiecewiseConstantDecay`).
+/// A constant rate for each interval of steps (Keras `PiecewiseConstantDecay`).
 ///
 /// ```
 /// use hubel::optimizers::*;
@@ -251,7 +251,7 @@ pub struct PiecewiseConstantDecay {
 }
 
 impl PiecewiseConstantDecay {
-    /// Returns the schedule that begins with `rate` and has each further rate after its step.
+    /// Returns the schedule that begins with `rate` and changes to each further rate after its step.
     pub fn new(rate: f64, changes: impl Into<Vec<(u64, f64)>>) -> Self {
         PiecewiseConstantDecay { rate, changes: changes.into() }
     }
@@ -284,7 +284,7 @@ pub struct OneCycle {
 }
 
 impl OneCycle {
-    /// Returns the schedule of `steps` steps with highest rate `max`.
+    /// Returns the schedule of `steps` steps with the highest rate `max`.
     pub fn new(max: f64, steps: u64) -> Self {
         OneCycle { max, steps: steps.max(2) }
     }

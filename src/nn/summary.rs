@@ -1,4 +1,4 @@
-//! What a model consists of and costs, as Keras's `summary` shows it and a little more.
+//! A model's layers and costs: Keras's `summary` with more columns.
 
 use super::Weight;
 use crate::{
@@ -21,13 +21,13 @@ pub struct Row {
     pub output: Shape,
     /// Number of weights.
     pub params: usize,
-    /// Multiplications with an addition, of convolutions and matrix products, for one sample.
+    /// Multiply-adds of convolutions and matrix products for one sample.
     pub macs: u64,
     /// Bytes of all its outputs for one sample.
     pub activation_bytes: u64,
-    /// Height and width of the part of the input that one output pixel depends on; `None` where it is all of it.
+    /// Height and width of the receptive field of an output pixel; `None` if it is the whole input.
     pub receptive_field: Option<[usize; 2]>,
-    /// The layers that it gets its inputs from.
+    /// The layers that its inputs come from.
     pub inputs: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ pub struct Row {
 pub struct Summary {
     /// The model's name.
     pub name: String,
-    /// One row for each layer, and for each input of a model that is more than a chain.
+    /// One row for each layer, and for each input of a model that is not a chain.
     pub rows: Vec<Row>,
     /// Number of trainable weights.
     pub trainable: usize,
@@ -44,16 +44,17 @@ pub struct Summary {
     pub non_trainable: usize,
 }
 
-/// How far a value sees: extent along height and width, and how far neighbours lie apart; `None` sees all.
+/// A value's receptive field: extent along height and width, and the stride between neighbours; `None` is the whole
+/// input.
 type Sight = Option<[[f64; 2]; 2]>;
 
-/// Returns the sight of each value of a graph.
+/// Returns the receptive field of each value of a graph.
 fn sights(graph: &Graph) -> HashMap<Value, Sight> {
     let mut sights: HashMap<Value, Sight> = HashMap::new();
     for (i, node) in graph.nodes().iter().enumerate() {
         let mut sight: Sight = Some([[1.0; 2]; 2]);
         for input in &node.inputs {
-            // Weights see nothing of the image.
+            // Weights do not depend on the image.
             if !graph.shape(*input).is_batched() {
                 continue;
             }
@@ -86,7 +87,7 @@ fn sights(graph: &Graph) -> HashMap<Value, Sight> {
     sights
 }
 
-/// Returns the rows of a model's uses of layers, given as (name, type, where inputs come from, number of nodes in the
+/// Returns the rows of a model's uses of layers, given as (name, type, sources of its inputs, number of nodes in the
 /// graph after it, results).
 pub(super) fn rows(
     graph: &Graph,
@@ -118,7 +119,7 @@ pub(super) fn rows(
     }
     let mut counts: Vec<(&str, usize)> = weights.iter().map(|w| (w.name.as_str(), w.count())).collect();
     counts.sort_unstable();
-    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut indices: HashMap<&str, usize> = HashMap::new();
     let mut start = inputs.len();
     for (name, kind, from, end, values) in calls {
         let macs = (graph.nodes()[start..end].iter())
@@ -126,15 +127,15 @@ pub(super) fn rows(
             .fold(0, u64::saturating_add);
         let activation_bytes = values.iter().map(|&v| one(graph.ty(v))).sum();
         start = end;
-        match places.entry(name) {
-            Entry::Occupied(place) => {
-                let row = &mut rows[*place.get()];
+        match indices.entry(name) {
+            Entry::Occupied(index) => {
+                let row = &mut rows[*index.get()];
                 row.macs = macs.saturating_add(row.macs);
                 row.activation_bytes += activation_bytes;
                 row.inputs.extend(from);
                 continue;
             }
-            Entry::Vacant(place) => place.insert(rows.len()),
+            Entry::Vacant(index) => index.insert(rows.len()),
         };
         let below = format!("{name}/");
         let first = counts.partition_point(|w| w.0 < below.as_str());
@@ -153,7 +154,7 @@ pub(super) fn rows(
     rows
 }
 
-/// Returns a number with a comma between groups of three digits.
+/// Returns a number with thousands separators.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -167,7 +168,7 @@ fn grouped(n: u64) -> String {
 }
 
 impl Summary {
-    /// Returns the multiplications with an addition, of convolutions and matrix products, for one sample.
+    /// Returns the multiply-adds of convolutions and matrix products for one sample.
     pub fn macs(&self) -> u64 {
         self.rows.iter().map(|r| r.macs).fold(0, u64::saturating_add)
     }

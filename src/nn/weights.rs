@@ -1,4 +1,4 @@
-//! Weights from files under other names than a model's own.
+//! Weights from files whose names differ from the model's.
 
 use super::model::as_model;
 use super::{LayerError, Model, models::torchvision_name};
@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-/// Returns the keys that are a path or lie below it.
+/// Returns the keys at a path or below it.
 fn keys_below<'m, K: Ord + std::borrow::Borrow<str>, V>(
     map: &'m BTreeMap<K, V>,
     path: &str,
@@ -24,24 +24,24 @@ fn keys_below<'m, K: Ord + std::borrow::Borrow<str>, V>(
     map.get_key_value(path).into_iter().chain(inside)
 }
 
-/// Returns whether a name is a path or lies below it.
+/// Returns whether a name is a path or below it.
 pub(crate) fn below(name: &str, path: &str) -> bool {
     name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The tensor by which a trainer's checkpoint is known: sums of its loss and metrics.
+/// The tensor that marks a trainer's checkpoint: sums of its loss and metrics.
 pub(crate) const CHECKPOINT_SUMS: &str = "metrics";
 
 /// The weights of one layer of a model: its path, and indices of its weights.
-struct Slot<'m> {
+struct LayerWeights<'m> {
     path: &'m str,
     weights: Vec<usize>,
 }
 
-/// What torchvision's and timm's networks call their classifiers.
+/// The classifiers' names in torchvision's and timm's networks.
 const CLASSIFIERS: [&str; 3] = ["classifier", "fc", "head"];
 
-/// Tensors by the layer that a file names, with their numbers; each layer with its place in the file.
+/// Tensors by the layer that a file names, with their numbers; each layer with its position in the file.
 type Groups = BTreeMap<String, (usize, Vec<(usize, HostTensor)>)>;
 
 fn error(layer: &str, wanted: String, got: String, advice: &str) -> LayerError {
@@ -49,20 +49,21 @@ fn error(layer: &str, wanted: String, got: String, advice: &str) -> LayerError {
 }
 
 impl Model {
-    /// Gives the model the weights of a file: safetensors, .npz, a Keras file, PyTorch's .pth, TensorFlow.js's model.json.
+    /// Loads weights from a file: safetensors, .npz, a Keras file, PyTorch's .pth, TensorFlow.js's model.json.
     ///
-    /// Names are the model's own, Keras's or PyTorch's; see [`Model::set_weights_from`]. What the file is is told by its
-    /// contents. What it takes is bounded by its size ([`crate::io::Budget`]); [`weights::open_within`] raises that.
+    /// Names are the model's own, Keras's or PyTorch's; see [`Model::set_weights_from`]. The format is detected from
+    /// the contents. Memory and work are bounded by the file's size ([`crate::io::Budget`]); [`weights::open_within`]
+    /// raises the bound.
     pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
         Ok(self.set_weights_from(weights::open(path)?.tensors)?)
     }
 
-    /// Gives the model the weights of a file in memory; see [`Model::load_weights`].
+    /// Loads weights from a file in memory; see [`Model::load_weights`].
     pub fn load_weights_from_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         Ok(self.set_weights_from(weights::read(bytes)?.tensors)?)
     }
 
-    /// Returns the model that a file describes, with the weights in it: .keras, .h5 or TensorFlow.js's model.json.
+    /// Returns the model that a file describes, with its weights: .keras, .h5 or TensorFlow.js's model.json.
     ///
     /// ```no_run
     /// let model = hubel::nn::Model::from_keras("flowers.keras")?;
@@ -83,26 +84,25 @@ impl Model {
     }
 
     /// Returns the layers that have weights, in order.
-    fn slots(&self) -> Vec<Slot<'_>> {
-        let mut slots: Vec<Slot> = Vec::new();
-        let mut places: HashMap<&str, usize> = HashMap::new();
+    fn by_layer(&self) -> Vec<LayerWeights<'_>> {
+        let mut layers: Vec<LayerWeights> = Vec::new();
+        let mut indices: HashMap<&str, usize> = HashMap::new();
         for (i, weight) in self.weights().iter().enumerate() {
             let path = weight.name.rsplit_once('/').map_or("", |(path, _)| path);
-            let place = *places.entry(path).or_insert(slots.len());
-            match slots.get_mut(place) {
-                Some(slot) => slot.weights.push(i),
-                None => slots.push(Slot { path, weights: vec![i] }),
+            let index = *indices.entry(path).or_insert(layers.len());
+            match layers.get_mut(index) {
+                Some(layer) => layer.weights.push(i),
+                None => layers.push(LayerWeights { path, weights: vec![i] }),
             }
         }
-        slots
+        layers
     }
 
-    /// Gives weights the values of a file's tensors, whatever names the file has for them: the model's own (Keras's),
-    /// or PyTorch's, whose modules follow each other as the model's layers do, or are named as torchvision's ResNets.
+    /// Sets weights from a file's tensors under the model's own names (Keras's), or under PyTorch's, whose modules are
+    /// in the order of the model's layers or named as in torchvision's ResNets.
     ///
-    /// PyTorch's kernels are turned from (out, in, kh, kw) to (kh, kw, in, out). Errors name the first weight that is
-    /// missing, of another shape, or left over.
-    /// Of a trainer's checkpoint the weights alone are taken.
+    /// PyTorch's kernels are transposed from (out, in, kh, kw) to (kh, kw, in, out). Errors name the first weight that
+    /// is missing, left over, or of another shape. From a trainer's checkpoint, only the weights are used.
     pub fn set_weights_from(&mut self, mut tensors: Vec<(String, HostTensor)>) -> Result<(), LayerError> {
         if tensors.iter().any(|(name, _)| name == CHECKPOINT_SUMS) {
             let own: HashSet<&str> = self.weight_names().into_iter().collect();
@@ -121,7 +121,7 @@ impl Model {
         self.set_weights(renamed)
     }
 
-    /// Gives weights the values of a file of the same network with its classifier, which this model has not.
+    /// Sets weights from a file of the same network with a classifier, which this model does not have.
     pub(super) fn load_base_weights(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
         let mut tensors = weights::open(path)?.tensors;
         let own: HashSet<&str> = self.weight_names().into_iter().collect();
@@ -134,15 +134,15 @@ impl Model {
         Ok(self.set_weights_from(tensors)?)
     }
 
-    /// Returns tensors that files give numbers, within layers by name or by class, under the weights' names.
+    /// Returns tensors that a file numbers within layers, by name or by class, under the weights' names.
     fn named_by_numbers(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
         const ROOTS: [&str; 2] = ["layers/", "_layer_checkpoint_dependencies/"];
         let mut groups = Groups::new();
         for (name, tensor) in tensors {
             let Some((key, number)) = name.rsplit_once("/vars/") else { continue };
             let number = number.parse().unwrap_or(usize::MAX);
-            let place = groups.len();
-            groups.entry(key.to_owned()).or_insert((place, Vec::new())).1.push((number, tensor));
+            let index = groups.len();
+            groups.entry(key.to_owned()).or_insert((index, Vec::new())).1.push((number, tensor));
         }
         groups.values_mut().for_each(|g| g.1.sort_by_key(|(number, _)| *number));
         let mut out = Vec::new();
@@ -160,18 +160,18 @@ impl Model {
         match groups.iter().min_by_key(|(_, g)| g.0) {
             None => Ok(out),
             Some((key, _)) => {
-                let advice = "take weights of the same network";
-                Err(error(key, "layers of this model".into(), format!("`{key}`, which it has not"), advice))
+                let advice = "use weights of the same network";
+                Err(error(key, "layers of this model".into(), format!("`{key}`, which it does not have"), advice))
             }
         }
     }
 
-    /// Returns the places of the weights by name.
+    /// Returns the indices of the weights by name.
     fn weights_by_name(&self) -> BTreeMap<&str, usize> {
         self.weights().iter().enumerate().map(|(i, w)| (w.name.as_str(), i)).collect()
     }
 
-    /// Assigns what lies under `root`: layers of each class are numbered in Keras's order.
+    /// Assigns the weights below `root`: layers of each class are numbered in Keras's order.
     fn by_class(&self, root: &str, groups: &mut Groups, out: &mut Vec<(String, HostTensor)>) -> Result<(), LayerError> {
         let mut counts: HashMap<String, usize> = HashMap::new();
         let ranks = self.ranks();
@@ -181,7 +181,7 @@ impl Model {
         for name in names {
             let layer = self.layer(name)?;
             let classes = match as_model(&**layer) {
-                // Both are functional models here.
+                // Both are functional models in Hubel.
                 Some(_) => vec!["functional".to_owned(), "sequential".into(), "model".into()],
                 None => vec![super::names::snake_case(layer.kind())],
             };
@@ -218,15 +218,15 @@ impl Model {
         groups: &mut Groups,
         out: &mut Vec<(String, HostTensor)>,
     ) -> Result<(), LayerError> {
-        // A file lists the directions of a bidirectional layer by the alphabet.
+        // A file lists the directions of a bidirectional layer in alphabetical order.
         let order = |(key, g): (&String, &(usize, _))| (key.contains("/backward_layer"), g.0, key.clone());
         let mut own: Vec<_> = keys_below(groups, key).map(order).collect();
         own.sort_unstable();
         let tensors = own.iter().filter_map(|(.., key)| groups.remove(key)).flat_map(|g| g.1).map(|(_, t)| t);
         let tensors: Vec<HostTensor> = tensors.collect();
-        let mut places: Vec<usize> = keys_below(weights, path).map(|(_, &i)| i).collect();
-        places.sort_unstable();
-        let mut weights: Vec<&super::Weight> = places.into_iter().map(|i| &self.weights()[i]).collect();
+        let mut indices: Vec<usize> = keys_below(weights, path).map(|(_, &i)| i).collect();
+        indices.sort_unstable();
+        let mut weights: Vec<&super::Weight> = indices.into_iter().map(|i| &self.weights()[i]).collect();
         if self.layer(path).is_ok_and(|l| as_model(&**l).is_some()) {
             // A model's trainable weights come first in files of Keras 2.
             weights.sort_by_key(|w| !w.trainable);
@@ -235,7 +235,7 @@ impl Model {
         if !whole {
             let wanted: Vec<String> = weights.iter().map(|w| format!("{:?}", w.shape)).collect();
             let got: Vec<String> = tensors.iter().map(|t| format!("{:?}", t.shape())).collect();
-            let advice = "build the model with the options of the file's";
+            let advice = "build the model with the same options as the file's";
             return Err(error(path, wanted.join(", "), got.join(", "), advice));
         }
         out.extend(weights.into_iter().map(|w| w.name.clone()).zip(tensors));
@@ -257,25 +257,26 @@ impl Model {
                 }
             };
         }
-        let slots = self.slots();
-        if modules.len() != slots.len() {
-            let (wanted, got) = (format!("weights of {} layers", slots.len()), format!("of {} modules", modules.len()));
-            let advice = "build the model with the options of the file's: classes, top, stride_in_1x1(false)";
+        let layers = self.by_layer();
+        if modules.len() != layers.len() {
+            let (wanted, got) =
+                (format!("weights of {} layers", layers.len()), format!("of {} modules", modules.len()));
+            let advice = "build the model with the same options as the file's: classes, top, stride_in_1x1(false)";
             return Err(error("model", wanted, got, advice));
         }
         let mut out = Vec::new();
-        let places: HashMap<&str, usize> = slots.iter().enumerate().map(|(i, s)| (s.path, i)).collect();
+        let indices: HashMap<&str, usize> = layers.iter().enumerate().map(|(i, s)| (s.path, i)).collect();
         let rows: HashMap<&str, usize> = self.rows().iter().enumerate().map(|(i, r)| (r.name.as_str(), i)).collect();
         for (k, (module, parts)) in modules.into_iter().enumerate() {
-            let named = torchvision_name(&module).and_then(|name| places.get(&*name));
-            let slot = &slots[named.copied().unwrap_or(k)];
-            let flattened = rows.get(slot.path).and_then(|&row| self.flattened(row));
-            out.extend(self.module(slot, flattened, &module, parts)?);
+            let named = torchvision_name(&module).and_then(|name| indices.get(&*name));
+            let layer = &layers[named.copied().unwrap_or(k)];
+            let flattened = rows.get(layer.path).and_then(|&row| self.flattened(row));
+            out.extend(self.module(layer, flattened, &module, parts)?);
         }
         Ok(out)
     }
 
-    /// Returns height, width and channels of the map that is flattened in front of the layer of a row, if one is.
+    /// Returns height, width and channels of the map that is flattened before a row's layer, if any.
     fn flattened(&self, row: usize) -> Option<[usize; 3]> {
         let before = &self.rows()[..row];
         let flatten = before.iter().rposition(|r| !["Dropout", "Activation", "ReLU"].contains(&r.kind))?;
@@ -285,16 +286,16 @@ impl Model {
         before[..flatten].last()?.output.dims().get(1..)?.try_into().ok()
     }
 
-    /// Returns the weights of one layer out of a module's.
+    /// Returns one layer's weights from those of a module.
     fn module(
         &self,
-        slot: &Slot,
+        layer: &LayerWeights,
         flattened: Option<[usize; 3]>,
         module: &str,
         mut parts: HashMap<String, HostTensor>,
     ) -> Result<Vec<(String, HostTensor)>, LayerError> {
         let mut out = Vec::new();
-        for &i in &slot.weights {
+        for &i in &layer.weights {
             let weight = &self.weights()[i];
             let own = weight.name.rsplit('/').next().unwrap_or_default();
             let part = match own {
@@ -306,7 +307,7 @@ impl Model {
             };
             let missing = |got: String| {
                 let wanted = format!("`{}` {:?} as `{module}.{part}`", weight.name, weight.shape);
-                error(slot.path, wanted, got, "take weights of the same network, or rename them as the model's own")
+                error(layer.path, wanted, got, "use weights of the same network, or rename them to the model's names")
             };
             let Some(tensor) = parts.remove(part) else {
                 let mut names: Vec<&String> = parts.keys().collect();
@@ -315,7 +316,7 @@ impl Model {
             };
             let tensor = match (own, tensor.shape().len()) {
                 (_, 4) => match (tensor.shape(), &weight.shape[..]) {
-                    // A depthwise convolution's (channels · multiplier, 1, kh, kw): the multiplier runs fastest.
+                    // A depthwise convolution's (channels · multiplier, 1, kh, kw): the multiplier varies fastest.
                     (&[all, 1, ..], &[kh, kw, c, m]) if c > 1 && all == c * m => {
                         let got = format!("{:?}", tensor.shape());
                         let grouped = tensor.reshape([c, m, kh, kw]).map_err(|_| missing(got))?;
@@ -344,8 +345,8 @@ impl Model {
         match parts.keys().next() {
             None => Ok(out),
             Some(part) => {
-                let wanted = format!("only what `{}` has", slot.path);
-                Err(error(slot.path, wanted, format!("`{module}.{part}` too"), "build the model as the file's was"))
+                let wanted = format!("only the weights of `{}`", layer.path);
+                Err(error(layer.path, wanted, format!("`{module}.{part}` too"), "build the same model as the file's"))
             }
         }
     }

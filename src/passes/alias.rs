@@ -3,7 +3,7 @@
 use crate::graph::{Graph, Value};
 use std::collections::HashMap;
 
-/// Returns for each value the one whose memory it shares through views and, where `in_place`, through overwriting nodes.
+/// Returns for each value the one whose memory it shares through views and, if `in_place`, through overwriting nodes.
 pub(super) fn roots(graph: &Graph, in_place: bool) -> HashMap<Value, Value> {
     let mut roots = HashMap::new();
     for (i, node) in graph.nodes().iter().enumerate() {

@@ -12,11 +12,11 @@ use crate::{
 };
 use std::{cmp::Reverse, collections::HashMap};
 
-/// Where everything is.
+/// Where every block is.
 pub(super) struct Memory {
     /// Bytes of each arena.
     pub arenas: Vec<u64>,
-    /// Bytes of the blocks that are alive together at the moment when these are most.
+    /// Peak bytes of blocks that are alive together.
     pub peak_live_bytes: u64,
     blocks: Blocks,
     /// Arena and offset of each block.
@@ -28,8 +28,8 @@ impl Memory {
     /// Returns the range of a value.
     pub fn range(&self, s: &Scheduled, v: Value) -> Option<BufferRange> {
         let (root, bytes) = (s.root(v), s.bytes(v));
-        if let Some(place) = self.fixed.get(&root).or_else(|| self.fixed.get(&v)) {
-            return Some(BufferRange { bytes, ..*place });
+        if let Some(range) = self.fixed.get(&root).or_else(|| self.fixed.get(&v)) {
+            return Some(BufferRange { bytes, ..*range });
         }
         let &(block, inner) = self.blocks.of_value.get(&root)?;
         let (arena, offset) = self.offsets[block];
@@ -44,7 +44,8 @@ impl Memory {
     }
 }
 
-/// Gives every block an arena that none of its conflicts has, and a range that no block has that is alive at the same time.
+/// Assigns every block an arena that none of its conflicts has, and a range that is disjoint from those of all blocks
+/// alive at the same time.
 pub(super) fn arrange(
     s: &Scheduled,
     selected: &Selected,
@@ -53,7 +54,7 @@ pub(super) fn arrange(
 ) -> Memory {
     let conflicts = conflicts(s, selected, &blocks);
     let all = &blocks.blocks;
-    // Guards around tensors are checked after the step: nothing may be reused then.
+    // Guards around tensors are checked after the step, so nothing may be reused.
     let reuse = s.options.guard_bytes == 0;
     let mut arenas: Vec<u64> = Vec::new();
     let mut placed: Vec<Vec<usize>> = Vec::new();
@@ -70,7 +71,7 @@ pub(super) fn arrange(
                 arenas.push(0);
                 placed.push(Vec::new());
             }
-            // Blocks come in the order of their first node: what has ended stays ended.
+            // Blocks are in the order of their first node, so ended ones stay ended.
             placed[arena].retain(|&p| !reuse || all[p].last >= block.first);
             let alive = placed[arena].iter().filter(|&&p| !reuse || all[p].first <= block.last);
             let busy = alive.filter_map(|&p| offsets[p].map(|(_, offset)| (offset, offset + all[p].bytes)));
@@ -88,7 +89,7 @@ pub(super) fn arrange(
     Memory { arenas, peak_live_bytes, blocks, offsets: offsets.into_iter().flatten().collect(), fixed }
 }
 
-/// Returns the first offset at which so many bytes are free between busy ranges.
+/// Returns the first offset with `bytes` free bytes between busy ranges.
 fn first_fit(mut busy: Vec<(u64, u64)>, bytes: u64) -> u64 {
     busy.sort_unstable();
     let mut at = 0;
@@ -101,8 +102,8 @@ fn first_fit(mut busy: Vec<(u64, u64)>, bytes: u64) -> u64 {
     at
 }
 
-/// Returns for each block those that must not be in its arena, since one launch reads one and writes the other: wgpu tracks
-/// whole buffers.
+/// Returns for each block those that must not share its arena, because a launch reads one and writes the other: wgpu
+/// tracks whole buffers.
 fn conflicts(s: &Scheduled, selected: &Selected, blocks: &Blocks) -> Vec<Vec<usize>> {
     let mut conflicts = vec![Vec::new(); blocks.blocks.len()];
     for (&i, candidate) in selected {
@@ -121,7 +122,7 @@ fn conflicts(s: &Scheduled, selected: &Selected, blocks: &Blocks) -> Vec<Vec<usi
     conflicts
 }
 
-/// Returns the bytes of the blocks that are alive together at the moment when these are most.
+/// Returns the peak bytes of blocks that are alive together.
 fn peak_live_bytes(blocks: &Blocks, n_nodes: usize) -> u64 {
     let mut changes = vec![[0u64; 2]; n_nodes + 1];
     for block in blocks.blocks.iter().filter(|b| b.first < n_nodes) {

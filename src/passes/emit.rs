@@ -16,7 +16,7 @@ use crate::{
 };
 use std::collections::HashMap;
 
-/// Returns the plan, and what its ranges hold.
+/// Returns the plan, and the contents of its ranges.
 pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Result<(Plan, Trace), PlanError> {
     let emitter = Emitter { s, memory, views: roots(&s.graph, false) };
     let mut arenas = memory.arenas.clone();
@@ -27,10 +27,10 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
             let modes: Vec<Access> = dispatch.slots.iter().map(|slot| access(candidate, k, slot)).collect();
             for (chunk, samples) in chunks(dispatch, s.options.capacity).into_iter().enumerate() {
                 let bindings = emitter.bindings(i, dispatch, &modes, chunk)?;
-                for Binding { place, .. } in &bindings {
+                for Binding { range, .. } in &bindings {
                     // The last chunk of a uniform buffer may be longer than the tensor.
-                    if let BufferRef::Arena(a) = place.buffer {
-                        arenas[a] = arenas[a].max(place.offset + place.bytes);
+                    if let BufferRef::Arena(a) = range.buffer {
+                        arenas[a] = arenas[a].max(range.offset + range.bytes);
                     }
                 }
                 launches
@@ -71,12 +71,12 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
 struct Emitter<'a> {
     s: &'a Scheduled<'a>,
     memory: &'a Memory,
-    /// For each value the one that it is a view of.
+    /// For each value, the one that it is a view of.
     views: HashMap<Value, Value>,
 }
 
 impl Emitter<'_> {
-    /// Returns what a launch of node `i` binds, or an error where the adapter cannot bind it.
+    /// Returns the bindings of a launch of node `i`, or an error if the adapter does not allow them.
     fn bindings(
         &self,
         i: usize,
@@ -87,7 +87,7 @@ impl Emitter<'_> {
         let node = self.s.node(i);
         let bind = |(slot, &access): (&Slot, &Access)| {
             let group = || PlanError::Group { node: node.name.clone() };
-            Ok(Binding { place: self.range(i, slot, chunk).ok_or_else(group)?, access })
+            Ok(Binding { range: self.range(i, slot, chunk).ok_or_else(group)?, access })
         };
         let bindings: Vec<Binding> = dispatch.slots.iter().zip(modes).map(bind).collect::<Result<_, _>>()?;
         let got = bindings.iter().filter(|b| b.access != Access::Uniform).count();
@@ -96,12 +96,12 @@ impl Emitter<'_> {
             let (node, kernel) = (node.name.clone(), dispatch.kernel.clone());
             return Err(PlanError::Bindings { node, kernel, got, limit });
         }
-        let largest = bindings.iter().map(|b| b.place.bytes).max().unwrap_or(0);
+        let largest = bindings.iter().map(|b| b.range.bytes).max().unwrap_or(0);
         self.s.check_binding(&node.name, largest)?;
         Ok(bindings)
     }
 
-    /// Returns the range that a slot of node `i` binds, or `None` where its values are not next to each other.
+    /// Returns the range that a slot of node `i` binds, or `None` if its values are not contiguous.
     fn range(&self, i: usize, slot: &Slot, chunk: usize) -> Option<BufferRange> {
         let guard = self.s.options.guard_bytes.next_multiple_of(ALIGN_BYTES);
         match *slot {
@@ -113,33 +113,33 @@ impl Emitter<'_> {
                 Some(BufferRange { buffer: BufferRef::ChunkIndices, offset: chunk as u64 * ALIGN_BYTES, bytes: 16 })
             }
             Slot::Uniform { input, samples } => {
-                let mut place = self.values_range(&self.s.slot_values(i, slot), guard)?;
-                place.bytes = place.bytes.min(UNIFORM_BYTES);
+                let mut range = self.values_range(&self.s.slot_values(i, slot), guard)?;
+                range.bytes = range.bytes.min(UNIFORM_BYTES);
                 if let Some(samples) = samples {
-                    place.bytes = self.s.graph.ty(self.s.node(i).inputs[input]).bytes(samples);
-                    place.offset += chunk as u64 * place.bytes;
+                    range.bytes = self.s.graph.ty(self.s.node(i).inputs[input]).bytes(samples);
+                    range.offset += chunk as u64 * range.bytes;
                 }
-                Some(place)
+                Some(range)
             }
             _ => self.values_range(&self.s.slot_values(i, slot), guard),
         }
     }
 
-    /// Returns the one range of values that are next to each other, with a guard after it.
+    /// Returns the range of contiguous values, with a guard after it.
     fn values_range(&self, values: &[Value], guard: u64) -> Option<BufferRange> {
-        let places: Vec<BufferRange> = values.iter().filter_map(|&v| self.memory.range(self.s, v)).collect();
-        let mut range = *places.first()?;
+        let ranges: Vec<BufferRange> = values.iter().filter_map(|&v| self.memory.range(self.s, v)).collect();
+        let mut range = *ranges.first()?;
         let mut end = range.offset;
-        for next in &places {
+        for next in &ranges {
             if next.buffer != range.buffer || next.offset != end {
                 return None;
             }
             end = next.offset + next.bytes.next_multiple_of(ALIGN_BYTES);
         }
-        if places.len() > 1 {
+        if ranges.len() > 1 {
             range.bytes = end - range.offset;
         } else if !matches!(range.buffer, BufferRef::External(_)) {
-            // Kernels may see the tensor as an array of vec4.
+            // Kernels may access the tensor as an array of vec4.
             range.bytes = range.bytes.next_multiple_of(16);
         }
         if guard > 0 && matches!(range.buffer, BufferRef::Arena(_)) {
@@ -148,7 +148,7 @@ impl Emitter<'_> {
         Some(range)
     }
 
-    /// Returns what a slot of node `i` holds, before the launch and after it.
+    /// Returns the contents of a slot of node `i`, before and after the launch.
     fn traffic(&self, i: usize, slot: &Slot, access: Access) -> Traffic {
         let held = |values: &[Value]| -> Vec<Held> {
             let held = |&v: &Value| Held { content: self.content(v), bytes: self.s.bytes(v) };
@@ -180,8 +180,8 @@ impl Emitter<'_> {
     }
 
     fn port(&self, name: &str, v: Value) -> Option<(Port, Content)> {
-        let place = self.memory.range(self.s, v)?;
-        Some((Port { name: name.to_owned(), ty: self.s.graph.ty(v).clone(), place }, self.content(v)))
+        let range = self.memory.range(self.s, v)?;
+        Some((Port { name: name.to_owned(), ty: self.s.graph.ty(v).clone(), range }, self.content(v)))
     }
 
     /// Returns the inputs of the graph.

@@ -1,6 +1,6 @@
 use crate::graph::TensorType;
 
-/// A graph cannot become a plan.
+/// A graph cannot be planned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
@@ -10,7 +10,7 @@ pub enum PlanError {
          or image"
     )]
     TooLarge {
-        /// The node that makes it.
+        /// The node that computes it.
         tensor: String,
         /// The plan's batch.
         capacity: usize,
@@ -19,8 +19,8 @@ pub enum PlanError {
         /// The adapter's limit.
         limit: u64,
     },
-    /// A state of the graph is in none of the stores.
-    #[error("state `{name}` ({ty}) is in none of the stores; add it to a layout")]
+    /// A state of the graph is not in any store.
+    #[error("state `{name}` ({ty}) is not in any store; add it to a layout")]
     UnknownState {
         /// The state's name.
         name: String,
@@ -50,7 +50,7 @@ pub enum PlanError {
         /// The operation.
         op: String,
     },
-    /// A loop is longer than the driver runs it.
+    /// A loop is longer than the driver can run.
     #[error(
         "node `{node}` ({op}): its loops take {iterations} iterations for {capacity} samples, and this adapter's driver ends \
          them after {limit}; use a smaller batch or image"
@@ -60,7 +60,7 @@ pub enum PlanError {
         node: String,
         /// The operation.
         op: String,
-        /// Turns of one invocation's loops.
+        /// Loop iterations of one invocation.
         iterations: u64,
         /// The plan's batch.
         capacity: usize,

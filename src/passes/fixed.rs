@@ -1,4 +1,4 @@
-//! Ranges that are not the plan's to choose: states in their stores, and what the caller binds.
+//! Ranges that the plan does not choose: states in their stores, and buffers of the caller.
 
 use super::{
     error::PlanError,
@@ -17,7 +17,7 @@ pub(super) fn fixed_ranges(s: &Scheduled) -> Result<HashMap<Value, BufferRange>,
     for &i in &s.order {
         let node = s.node(i);
         let value = Value { node: i as u32, output: 0 };
-        let place = match &node.kind {
+        let range = match &node.kind {
             Kind::Op(_) => continue,
             Kind::Input => match options.external_inputs.iter().position(|n| *n == node.name) {
                 None => continue,
@@ -33,7 +33,7 @@ pub(super) fn fixed_ranges(s: &Scheduled) -> Result<HashMap<Value, BufferRange>,
                 found.ok_or_else(|| PlanError::UnknownState { name: node.name.clone(), ty: ty.clone() })?
             }
         };
-        fixed.insert(value, place);
+        fixed.insert(value, range);
     }
     for (name, value) in s.graph.outputs() {
         if let Some(k) = options.external_outputs.iter().position(|n| n == name) {

@@ -1,5 +1,5 @@
-//! Fusion: chains of elementwise functions become one program, programs become epilogues of the compute-heavy kernels that
-//! make their input. Asks operations for their traits, never for their names.
+//! Fusion: chains of elementwise functions become one program, programs become epilogues of the compute-heavy kernels
+//! that compute their input. Asks operations for their traits, never for their names.
 
 use super::schedule::topological;
 use crate::{
@@ -24,7 +24,7 @@ pub struct Fused {
     pub anchor: Arc<dyn Op>,
     /// The number of its inputs; the program's inputs from 1 on follow.
     pub n_inputs: usize,
-    /// For each of the program's inputs from 1 on, the operation's input that is the same value.
+    /// For each of the program's inputs from 1 on, the operation's input that is the same value, if any.
     pub repeats: Vec<Option<usize>>,
     /// The program; its input 0 is the anchor's output 0.
     pub program: Program,
@@ -112,15 +112,15 @@ impl Op for Fused {
     }
 }
 
-/// A graph whose nodes can be replaced; values that no longer exist forward to what took their place.
+/// A graph whose nodes can be replaced; values that no longer exist forward to their replacements.
 struct Draft<'p> {
     nodes: Vec<Option<Node>>,
     forward: HashMap<Value, Value>,
     outputs: Vec<(String, Value)>,
     updates: Vec<(Value, Value)>,
     profile: &'p DeviceProfile,
-    /// The nodes' places in an order in which each stands after those it needs.
-    places: Vec<usize>,
+    /// The nodes' positions in a topological order.
+    positions: Vec<usize>,
 }
 
 /// Returns the graph with elementwise chains and epilogues fused, in a valid order.
@@ -131,7 +131,7 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
         outputs: graph.outputs().to_vec(),
         updates: graph.updates().to_vec(),
         profile,
-        places: Vec::new(),
+        positions: Vec::new(),
     };
     draft.arrange();
     draft.chains();
@@ -173,11 +173,11 @@ impl Draft<'_> {
         self.nodes[i].as_ref()?.op()?.pointwise().cloned()
     }
 
-    /// Updates the nodes' places.
+    /// Updates the nodes' positions.
     fn arrange(&mut self) {
-        self.places = vec![0; self.nodes.len()];
-        for (place, i) in self.order().into_iter().enumerate() {
-            self.places[i] = place;
+        self.positions = vec![0; self.nodes.len()];
+        for (position, i) in self.order().into_iter().enumerate() {
+            self.positions[i] = position;
         }
     }
 
@@ -187,7 +187,7 @@ impl Draft<'_> {
         topological(&edges, |i| self.nodes[i].is_some())
     }
 
-    /// Pulls elementwise producers of one use into their elementwise consumers.
+    /// Merges elementwise producers with one use into their elementwise consumers.
     fn chains(&mut self) {
         let mut uses = self.uses();
         for i in 0..self.nodes.len() {
@@ -233,7 +233,7 @@ impl Draft<'_> {
         })
     }
 
-    /// Returns the value of the compute-heavy node whose kernel can store `v`, as its result or through an epilogue.
+    /// Returns the output of the compute-heavy node whose kernel can store `v`, directly or through an epilogue.
     fn stored_by(&self, v: Value, uses: &HashMap<Value, usize>) -> Option<Value> {
         let node = v.node as usize;
         match self.pointwise(node) {
@@ -242,8 +242,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Returns whether the producer of operand `v` should become the epilogue of its own compute-heavy node instead of a
-    /// part of its consumer: where the consumer can be the epilogue of a later one, neither needs a launch of its own.
+    /// Returns whether the producer of operand `v` should become the epilogue of its own compute-heavy node instead of
+    /// merging into its consumer: if the consumer can be the epilogue of a later node, neither needs a separate launch.
     fn keeps_own_epilogue(&self, v: Value, operands: &[Value], uses: &HashMap<Value, usize>) -> bool {
         let shape = |u: Value| self.ty(u).map(|t| &t.shape);
         let merges = |u: Value| uses.get(&u) == Some(&1) && shape(u) == shape(v);
@@ -265,7 +265,7 @@ impl Draft<'_> {
             let Some((at, v)) = self.anchor(i, &uses) else { continue };
             let Some(source) = self.nodes[v.node as usize].clone() else { continue };
             let Some(op) = source.op() else { continue };
-            // Input 0 becomes the anchor's result, the others keep their order.
+            // Input 0 becomes the anchor's result; the others keep their order.
             let order: Vec<usize> =
                 (0..inputs.len()).map(|k| if k == at { 0 } else { 1 + k - usize::from(k > at) }).collect();
             let program = program.remap(&order, inputs.len());
@@ -281,9 +281,9 @@ impl Draft<'_> {
             if !self.fits(&fused, &inputs, &outputs) {
                 continue;
             }
-            // Who reads a further output of the heavy node stands behind it, maybe not behind this one.
-            let place = self.places[v.node as usize];
-            let early = inputs.iter().all(|u| self.places[u.node as usize] < place);
+            // A reader of another output of the heavy node runs after it, but perhaps before this one.
+            let position = self.positions[v.node as usize];
+            let early = inputs.iter().all(|u| self.positions[u.node as usize] < position);
             self.nodes[i] = Some(Node { name, kind: Kind::Op(Arc::new(fused)), inputs, outputs });
             self.nodes[v.node as usize] = None;
             uses.remove(&v);
@@ -295,7 +295,7 @@ impl Draft<'_> {
                 }
             }
             match early {
-                true => self.places[i] = place,
+                true => self.positions[i] = position,
                 false if source.outputs.len() > 1 => self.arrange(),
                 false => {}
             }
@@ -306,7 +306,7 @@ impl Draft<'_> {
         self.profile.max_storage_buffers as usize
     }
 
-    /// Returns whether each launch of a fused operation can bind what it reads and writes, scratch too.
+    /// Returns whether each launch of a fused operation can bind what it reads and writes, including scratch.
     fn fits(&self, fused: &Fused, inputs: &[Value], outputs: &[TensorType]) -> bool {
         let slots = inputs.len() + outputs.len();
         if slots != self.max_slots() {
@@ -318,7 +318,8 @@ impl Draft<'_> {
         candidates.first().is_some_and(|c| c.dispatches.iter().all(|d| d.n_storage() <= slots))
     }
 
-    /// Returns the operand of an elementwise node, and its place, whose heavy node can take it as its last step.
+    /// Returns an operand of an elementwise node, with its index, whose heavy node can run the elementwise node as its
+    /// epilogue.
     fn anchor(&self, i: usize, uses: &HashMap<Value, usize>) -> Option<(usize, Value)> {
         let inputs = self.inputs(i);
         let out = &self.nodes[i].as_ref()?.outputs[0];
@@ -334,7 +335,7 @@ impl Draft<'_> {
         found.max_by_key(|(_, v)| v.node).map(|(at, &v)| (at, v))
     }
 
-    /// Returns whether node `from` needs node `to`, directly or through others.
+    /// Returns whether node `from` depends on node `to`.
     fn reaches(&self, from: usize, to: usize) -> bool {
         let mut seen = HashSet::new();
         let mut stack = vec![from];
@@ -342,7 +343,7 @@ impl Draft<'_> {
             if i == to {
                 return true;
             }
-            if self.places[i] > self.places[to] && seen.insert(i) {
+            if self.positions[i] > self.positions[to] && seen.insert(i) {
                 stack.extend(self.inputs(i).iter().map(|v| v.node as usize));
             }
         }

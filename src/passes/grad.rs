@@ -4,9 +4,9 @@ use crate::graph::{Graph, OpError, Value};
 use std::collections::HashMap;
 
 impl Graph {
-    /// Returns the gradient of the scalar `loss` to each value of `wrt`, zeros where there is no path.
+    /// Returns the gradient of the scalar `loss` with respect to each value of `wrt`; zeros without a path.
     ///
-    /// An operation without a gradient on the path gives an error that names it.
+    /// An operation on the path that has no gradient is an error, which names it.
     pub fn gradients(&mut self, loss: Value, wrt: &[Value]) -> Result<Vec<Value>, OpError> {
         if self.shape(loss).rank() != 0 {
             let advice = "reduce it with `mean` or `sum`";

@@ -1,4 +1,4 @@
-//! A number for what a plan does, over its data alone: names of nodes, operations, kernels and variants do not count.
+//! The hash of a plan, over its data only: names of nodes, operations, kernels and variants do not count.
 
 use super::plan_types::{BufferRange, BufferRef, Plan};
 use crate::tensor::Fnv;
@@ -14,7 +14,7 @@ pub(super) fn hash(plan: &Plan) -> u64 {
         for port in ports {
             h.text(&port.name);
             h.text(&port.ty.to_string());
-            add_range(&mut h, &port.place);
+            add_range(&mut h, &port.range);
         }
     }
     for d in &plan.dispatches {
@@ -27,12 +27,12 @@ pub(super) fn hash(plan: &Plan) -> u64 {
         h.number(d.grid.items.fixed);
         h.number(d.grid.items.per_sample);
         h.number(u64::from(d.grid.per_group));
-        // Without an end there is one launch for any batch.
+        // An unbounded end means one launch for any batch.
         [d.samples.start, d.samples.end].iter().for_each(|&n| h.number(u64::try_from(n).unwrap_or(u64::MAX)));
         h.number(d.bindings.len() as u64);
         for b in &d.bindings {
             h.number(b.access as u64);
-            add_range(&mut h, &b.place);
+            add_range(&mut h, &b.range);
         }
     }
     h.0

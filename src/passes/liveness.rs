@@ -1,4 +1,4 @@
-//! How long each value is alive, and which values need one range of memory together.
+//! Lifetimes of values, and which values need one contiguous range.
 
 use super::{
     error::PlanError,
@@ -8,7 +8,7 @@ use super::{
 use crate::graph::{ALIGN_BYTES, Kind, Slot, Value};
 use std::collections::{BTreeMap, HashMap};
 
-/// Memory that is needed from one scheduled node to another, both included.
+/// A block of memory with its lifetime in the schedule, both ends included.
 pub(super) struct Block {
     pub bytes: u64,
     /// Positions in the schedule.
@@ -16,18 +16,18 @@ pub(super) struct Block {
     pub last: usize,
 }
 
-/// All memory that a plan needs of its own.
+/// All memory that a plan allocates.
 #[derive(Default)]
 pub(super) struct Blocks {
     pub blocks: Vec<Block>,
-    /// For each alias root its block and its offset in it.
+    /// For each alias root, its block and the offset in it.
     pub of_value: HashMap<Value, (usize, u64)>,
-    /// For each scratch buffer, as (node, number), its block.
+    /// For each scratch buffer, by (node, number), its block.
     pub of_scratch: HashMap<(usize, usize), usize>,
 }
 
 impl Blocks {
-    /// Returns the block that a slot of node `i` binds, if it is one of the plan's own.
+    /// Returns the block that a slot of node `i` binds, if the plan allocates it.
     pub fn of_slot(&self, s: &Scheduled, i: usize, slot: &Slot) -> Option<usize> {
         if let Slot::Scratch(k) = slot {
             return self.of_scratch.get(&(i, *k)).copied();
@@ -42,7 +42,7 @@ impl Blocks {
     }
 }
 
-/// Returns a block for each group of values that one slot binds, each other value and each scratch buffer.
+/// Returns a block for each group of values that one slot binds, for each other value and for each scratch buffer.
 pub(super) fn blocks(
     s: &Scheduled,
     selected: &Selected,
@@ -87,9 +87,10 @@ pub(super) fn blocks(
     Ok(blocks)
 }
 
-/// Returns for each alias root the positions in the schedule of the first node that writes it and the last that needs it.
+/// Returns for each alias root the positions in the schedule of the first node that writes it and the last that needs
+/// it.
 ///
-/// Inputs and states are there from the start; results of the graph are needed for ever.
+/// Inputs and states are alive from the start, outputs of the graph to the end.
 fn spans(s: &Scheduled) -> BTreeMap<Value, [usize; 2]> {
     let mut spans: BTreeMap<Value, [usize; 2]> = BTreeMap::new();
     for (at, &i) in s.order.iter().enumerate() {
@@ -108,7 +109,7 @@ fn spans(s: &Scheduled) -> BTreeMap<Value, [usize; 2]> {
     spans
 }
 
-/// Returns the alias roots that one slot of a node binds together, where the plan chooses their memory.
+/// Returns the alias roots that one slot of a node binds together, if the plan chooses their memory.
 fn groups(s: &Scheduled, selected: &Selected, fixed: &HashMap<Value, BufferRange>) -> Vec<(usize, Vec<Value>)> {
     let mut groups = Vec::new();
     for &i in &s.order {

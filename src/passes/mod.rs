@@ -1,9 +1,9 @@
 //! From a graph to a [`Plan`]: gradients, rewriting, fusion, order, memory. Pure data, no device.
 //!
-//! **What comes in**: a [`Graph`](crate::graph::Graph) and [`PlanOptions`]: the largest batch, what the adapter can do, where
+//! **In**: a [`Graph`](crate::graph::Graph) and [`PlanOptions`]: the largest batch, what the adapter can do, where
 //! states are ([`Layout`]), and which inputs and outputs are the caller's buffers.
 //!
-//! **What goes out**: a [`Plan`]: launches in order, each with its WGSL, its grid and the ranges of buffers that it binds,
+//! **Out**: a [`Plan`]: launches in order, each with its WGSL, its grid and the ranges of buffers that it binds,
 //! which [`crate::runtime`] runs for any batch up to the largest. [`plan`] runs these passes:
 //!
 //! | file | from → to |

@@ -8,7 +8,7 @@ pub struct PlanOptions<'a> {
     pub capacity: usize,
     /// What the adapter can do.
     pub profile: DeviceProfile,
-    /// Where states lie, in the order in which a session gets its stores.
+    /// The layouts of states, in the order of the session's stores.
     pub layouts: Vec<&'a Layout>,
     /// Names of inputs that the caller binds.
     pub external_inputs: Vec<String>,
@@ -20,13 +20,13 @@ pub struct PlanOptions<'a> {
     pub guard_bytes: u64,
     /// Variant to take for an operation, by name, instead of its first.
     pub force: Option<(String, String)>,
-    /// Where a plan would have more launches than this, operations that cut themselves into several take a way
-    /// of one instead, those of most launches first.
+    /// If a plan would have more launches than this, operations cut into several launches change to a candidate with
+    /// one, those with the most launches first.
     pub max_launches: usize,
 }
 
 impl PlanOptions<'_> {
-    /// Returns options for a batch of `capacity` on an adapter, everything else as usual.
+    /// Returns options for a batch of `capacity` on an adapter, with defaults otherwise.
     pub fn new(capacity: usize, profile: DeviceProfile) -> Self {
         PlanOptions {
             capacity,

@@ -28,7 +28,7 @@ pub fn optimize(graph: &Graph, profile: &DeviceProfile) -> Graph {
         debug_assert_eq!(verify_graph(&graph), Ok(()), "after {pass}: {graph}");
         graph
     };
-    // What the first round takes away lets the second see further.
+    // What the first round removes exposes more to the second.
     let once = |graph: &Graph| checked(simplify(&checked(rewrite(graph), "rewrite")), "simplify");
     checked(fuse(&checked(rewrite(&once(&once(graph))), "rewrite"), profile), "fuse")
 }

@@ -11,27 +11,27 @@ pub struct Entry {
     pub name: String,
     /// Fixed shape and type.
     pub ty: TensorType,
-    /// Which chunk holds it.
+    /// The index of its chunk.
     pub chunk: usize,
-    /// Where in the chunk it starts, a multiple of 256 bytes.
+    /// Its offset in the chunk in bytes, a multiple of 256.
     pub offset: u64,
     /// Its size in bytes, rounded up to whole words.
     pub bytes: u64,
 }
 
-/// Returns the bytes that a tensor of so many takes in a chunk.
+/// Returns a tensor's bytes in a chunk, rounded up to the alignment.
 fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGN_BYTES).max(ALIGN_BYTES)
 }
 
 impl Entry {
-    /// Returns where in its chunk the next tensor starts.
+    /// Returns the offset of the next tensor in the chunk.
     pub fn end(&self) -> u64 {
         self.offset + padded(self.bytes)
     }
 }
 
-/// Where the tensors of a store are: chunks that each fit one buffer.
+/// The layout of a store's tensors: chunks that each fit one buffer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layout {
     /// Tensors in the order given.
@@ -41,10 +41,10 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Returns the layout that packs tensors contiguously, each padded to 256 bytes, and starts a
-    /// new chunk where the next one would exceed `max_chunk_bytes`.
+    /// Returns the layout that packs tensors contiguously, each padded to 256 bytes, and starts a new chunk if the next
+    /// one would exceed `max_chunk_bytes`.
     ///
-    /// A tensor larger than that has a chunk of its own.
+    /// A larger tensor has its own chunk.
     pub fn new(tensors: impl IntoIterator<Item = (String, TensorType)>, max_chunk_bytes: u64) -> Self {
         let mut entries = Vec::new();
         let mut chunks: Vec<u64> = Vec::new();
@@ -72,7 +72,7 @@ impl Layout {
     }
 }
 
-/// Which buffer a tensor lies in.
+/// The buffer that a tensor is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BufferRef {
     /// A buffer of the session, shared by values that are not alive at once.
@@ -84,7 +84,7 @@ pub enum BufferRef {
         /// Which of its chunks.
         chunk: usize,
     },
-    /// A buffer of the caller; inputs are counted first, then outputs.
+    /// A buffer of the caller; inputs are numbered first, then outputs.
     External(usize),
     /// A buffer of the session that holds the numbers from 0 on, each at a multiple of 256 bytes.
     ChunkIndices,
@@ -105,7 +105,7 @@ pub struct BufferRange {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Binding {
     /// The range.
-    pub place: BufferRange,
+    pub range: BufferRange,
     /// Read or written.
     pub access: Access,
 }
@@ -113,7 +113,7 @@ pub struct Binding {
 /// One kernel launch with its memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedDispatch {
-    /// The node that it computes, or a part of it.
+    /// The node that it computes, or computes a chunk of.
     pub node: String,
     /// The operation with its attributes, as text.
     pub op: String,
@@ -125,9 +125,9 @@ pub struct PlannedDispatch {
     pub source: Arc<str>,
     /// Values of `override` constants.
     pub constants: Vec<(&'static str, f64)>,
-    /// How many workgroups, for as many samples as the launch does.
+    /// The workgroups, as a function of the launch's samples.
     pub grid: Grid,
-    /// The samples that it does.
+    /// The samples that it computes.
     pub samples: Range<usize>,
     /// What is bound at 1, 2, …; the step record is always bound at 0.
     pub bindings: Vec<Binding>,
@@ -138,16 +138,16 @@ pub struct PlannedDispatch {
 pub struct Port {
     /// Its name in the graph.
     pub name: String,
-    /// Shape, with a symbolic batch where there is one, and type.
+    /// Shape, possibly with a symbolic batch, and type.
     pub ty: TensorType,
-    /// Where it lies.
-    pub place: BufferRange,
+    /// Its range of memory.
+    pub range: BufferRange,
 }
 
 /// A step compiled for any batch of at most `capacity` samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// The most samples that one step takes.
+    /// The maximum number of samples in a step.
     pub capacity: usize,
     /// Bytes of each arena.
     pub arenas: Vec<u64>,
@@ -157,11 +157,11 @@ pub struct Plan {
     pub inputs: Vec<Port>,
     /// What can be read after a step.
     pub outputs: Vec<Port>,
-    /// Bytes of device memory that stores and arenas take together.
+    /// Bytes of device memory of stores and arenas together.
     pub peak_bytes: u64,
-    /// Bytes that stores and the values alive at the fullest moment take together: no layout can take less.
+    /// Minimum of [`Plan::peak_bytes`] for any layout: stores, and the peak of values alive together.
     pub lower_bound_bytes: u64,
-    /// Equal for plans that run the same kernels on the same ranges, whatever their names.
+    /// Equal for plans that run the same kernels on the same ranges, regardless of names.
     pub hash: u64,
 }
 
@@ -175,8 +175,8 @@ mod tests {
         let ty = |n: usize| TensorType::new([n], DType::F32);
         let tensors = [("a", 3), ("b", 64), ("c", 65), ("d", 1000), ("e", 1)];
         let layout = Layout::new(tensors.map(|(name, n)| (name.to_owned(), ty(n))), 1024);
-        let places: Vec<_> = layout.entries.iter().map(|e| (e.chunk, e.offset, e.bytes)).collect();
-        assert_eq!(places, [(0, 0, 12), (0, 256, 256), (0, 512, 260), (1, 0, 4000), (2, 0, 4)]);
+        let ranges: Vec<_> = layout.entries.iter().map(|e| (e.chunk, e.offset, e.bytes)).collect();
+        assert_eq!(ranges, [(0, 0, 12), (0, 256, 256), (0, 512, 260), (1, 0, 4000), (2, 0, 4)]);
         assert_eq!(layout.chunks, [1024, 4096, 256]);
         assert_eq!(layout.find("d").map(|e| e.chunk), Some(1));
         assert!(layout.find("z").is_none());

@@ -1,10 +1,11 @@
-//! Local rewrites: each operation may offer a patch of the graph around it ([`Op::rewrite`](crate::graph::Op::rewrite)).
+//! Local rewrites: each operation may return a patch of the graph around it
+//! ([`Op::rewrite`](crate::graph::Op::rewrite)).
 
 use super::schedule::topological;
 use crate::graph::{Graph, Node, Patch, Readers, RewriteCx, Value};
 use std::collections::{HashMap, HashSet};
 
-/// Returns the live part of a graph with the patches that its operations offer.
+/// Returns the live part of a graph with the patches of its operations applied.
 pub(super) fn rewrite(graph: &Graph) -> Graph {
     let (live, readers) = (graph.live(), Readers::of(graph));
     let offered = graph.nodes().iter().enumerate().filter(|(i, _)| live[*i]).filter_map(|(i, node)| {
@@ -14,10 +15,10 @@ pub(super) fn rewrite(graph: &Graph) -> Graph {
     apply(graph, offered.collect())
 }
 
-/// Returns the live part of a graph with patches, each named after the node that offers it.
+/// Returns the live part of a graph with patches, each identified by its node.
 ///
-/// A patch is left out where an earlier one replaces one of its values, where it would change a type, or where the nodes
-/// would need each other.
+/// A patch is skipped if an earlier one replaces one of its values, if it would change a type, or if it would make a
+/// cycle.
 pub(super) fn apply(graph: &Graph, offered: Vec<(usize, Patch)>) -> Graph {
     let mut replaced: HashSet<Value> = HashSet::new();
     let mut patches: Vec<(usize, Patch)> = Vec::new();
@@ -42,7 +43,7 @@ pub(super) fn apply(graph: &Graph, offered: Vec<(usize, Patch)>) -> Graph {
     })
 }
 
-/// Returns the live part of a graph with all patches, or `None` where nodes would need each other.
+/// Returns the live part of a graph with all patches, or `None` if that has a cycle.
 fn patched(graph: &Graph, patches: &[(usize, Patch)]) -> Option<Graph> {
     let draft = Draft::new(graph, patches);
     let results: Vec<(&String, Value)> =
@@ -80,18 +81,18 @@ fn index(v: Value) -> usize {
     v.node as usize
 }
 
-/// The nodes of a graph, each after those of its patch, so that patches change the order of no others.
+/// The nodes of a graph, each after those of its patch, so that patches do not reorder other nodes.
 struct Draft {
     nodes: Vec<Node>,
-    /// Where each node of the graph is among `nodes`.
-    places: Vec<u32>,
-    /// What takes the place of values, both by their place among `nodes`.
+    /// The index in `nodes` of each node of the graph.
+    indices: Vec<u32>,
+    /// The replacements of values, both by index in `nodes`.
     forward: HashMap<Value, Value>,
 }
 
 impl Draft {
     fn new(graph: &Graph, patches: &[(usize, Patch)]) -> Self {
-        let (mut nodes, mut places, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut nodes, mut indices, mut starts) = (Vec::new(), Vec::new(), Vec::new());
         let mut open = patches.iter().peekable();
         for (i, node) in graph.nodes().iter().enumerate() {
             while let Some((_, patch)) = open.next_if(|(root, _)| *root == i) {
@@ -105,23 +106,23 @@ impl Draft {
                     Node { name, inputs, ..own.clone() }
                 }));
             }
-            places.push(nodes.len() as u32);
-            let inputs = node.inputs.iter().map(|&v| Value { node: places[index(v)], ..v }).collect();
+            indices.push(nodes.len() as u32);
+            let inputs = node.inputs.iter().map(|&v| Value { node: indices[index(v)], ..v }).collect();
             nodes.push(Node { inputs, ..node.clone() });
         }
-        let at = |v: Value| Value { node: places[index(v)], ..v };
+        let at = |v: Value| Value { node: indices[index(v)], ..v };
         let mut forward = HashMap::new();
         for ((_, patch), start) in patches.iter().zip(starts) {
             let own = |v: Value| Value { node: start + v.node, ..v };
             forward.extend(patch.taps().map(|(tap, source)| (own(tap), at(source))));
             forward.extend(patch.replaced().iter().map(|&(old, new)| (at(old), own(new))));
         }
-        Draft { nodes, places, forward }
+        Draft { nodes, indices, forward }
     }
 
-    /// Returns what a value of the graph is in the end; `None` where values take each other's place.
+    /// Returns the final replacement of a value of the graph; `None` if replacements form a cycle.
     fn resolve(&self, v: Value) -> Option<Value> {
-        self.follow(Value { node: self.places[index(v)], ..v })
+        self.follow(Value { node: self.indices[index(v)], ..v })
     }
 
     fn follow(&self, mut v: Value) -> Option<Value> {

@@ -32,8 +32,7 @@ pub(super) fn schedule(graph: &Graph) -> Result<Vec<usize>, PlanError> {
     }
 }
 
-/// Returns an order of the nodes in which each comes after those it needs, smallest index first; nodes that need each other
-/// are left out.
+/// Returns a topological order of the nodes, smallest index first; nodes in a cycle are left out.
 pub(super) fn topological(needs: &[Vec<usize>], exists: impl Fn(usize) -> bool) -> Vec<usize> {
     let mut open: Vec<usize> = vec![0; needs.len()];
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); needs.len()];

@@ -43,7 +43,7 @@ impl Scheduled<'_> {
         }
     }
 
-    /// Returns an error where a value is larger than a binding. No kernel is generated for a batch before that is known.
+    /// Returns an error if a value is larger than a binding. It is called before any kernel is generated.
     pub fn check_sizes(&self) -> Result<(), PlanError> {
         for &i in &self.order {
             let node = self.node(i);
@@ -54,7 +54,7 @@ impl Scheduled<'_> {
         Ok(())
     }
 
-    /// Returns an error where a tensor of so many bytes is larger than a binding.
+    /// Returns an error if a tensor of `bytes` bytes is larger than a binding.
     pub fn check_binding(&self, tensor: &str, bytes: u64) -> Result<(), PlanError> {
         let (capacity, limit) = (self.options.capacity, self.options.profile.max_binding_bytes);
         match bytes <= limit {

@@ -32,7 +32,7 @@ fn legal(s: &Scheduled, i: usize, op: &dyn Op) -> Result<Vec<Candidate>, PlanErr
     let mut candidates = op.lower(&s.graph.io(s.node(i)), profile, None);
     candidates.retain(|c| can_bind_uniforms(s, i, c));
     let fits = |c: &Candidate| c.dispatches.iter().all(|d| d.n_storage() <= profile.max_storage_buffers as usize);
-    // Without one that fits, the plan names the kernel that binds too many.
+    // If none fits, the error names the kernel that binds too many.
     if candidates.iter().any(fits) {
         candidates.retain(fits);
     }
@@ -63,8 +63,8 @@ fn can_bind_uniforms(s: &Scheduled, i: usize, candidate: &Candidate) -> bool {
     })
 }
 
-/// Returns the variant that the options force, or else the operation's first; and, where that one has several launches for
-/// chunks of the batch, the first candidate that has not.
+/// Returns the variant that the options force, or else the operation's first; and, if that one has several launches for
+/// chunks of the batch, the first candidate without.
 fn prefer(s: &Scheduled, op: &str, mut candidates: Vec<Candidate>) -> (Option<Candidate>, Option<Candidate>) {
     let is_chunked = |c: &Candidate| launches(s, c) > c.dispatches.len();
     let forced = s.options.force.as_ref().filter(|(name, _)| name == op);
@@ -78,7 +78,7 @@ fn prefer(s: &Scheduled, op: &str, mut candidates: Vec<Candidate>) -> (Option<Ca
     (Some(preferred), unchunked)
 }
 
-/// Puts candidates without chunks in place of those of most launches, until the plan has few enough.
+/// Replaces the candidates with the most launches by ones without chunks, until the plan has few enough launches.
 fn limit_launches(s: &Scheduled, selected: &mut Selected, mut unchunked: Vec<(usize, Candidate)>) {
     let mut all: usize = selected.values().map(|c| launches(s, c)).sum();
     unchunked.sort_by_key(|(i, _)| (Reverse(launches(s, &selected[i])), *i));
@@ -107,7 +107,8 @@ pub(super) fn chunks(dispatch: &Dispatch, capacity: usize) -> Vec<Range<usize>> 
     }
 }
 
-/// Returns how dispatch `k` of a candidate accesses a slot: the first that binds scratch memory writes it, those after read.
+/// Returns how dispatch `k` of a candidate accesses a slot: the first that binds scratch memory writes it, later ones
+/// read.
 pub(super) fn access(candidate: &Candidate, k: usize, slot: &Slot) -> Access {
     match slot {
         Slot::In(_) => Access::Read,

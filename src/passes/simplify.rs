@@ -1,4 +1,4 @@
-//! Common subexpressions, constants, identities: graph in, smaller graph out, the same numbers.
+//! Common subexpressions, constants, identities: a smaller graph with the same numbers.
 
 use crate::{
     graph::{Arg, Graph, Instr, Kind, Node, Program, Value},
@@ -6,13 +6,13 @@ use crate::{
 };
 use std::{collections::HashMap, sync::Arc};
 
-/// Returns the live part of a graph without repeated, constant and idle nodes.
+/// Returns the live part of a graph without repeated, constant and no-op nodes.
 pub fn simplify(graph: &Graph) -> Graph {
     let mut seen: HashMap<(String, Vec<Value>), Vec<Value>> = HashMap::new();
     let mut constants: HashMap<Value, Arg> = HashMap::new();
     graph.rebuild(|out, _, mut node| {
         let Some(mut op) = node.op().cloned() else { return out.push_node(node) };
-        // A number under another shape is the same number.
+        // A reshaped scalar is the same scalar.
         if let (true, Some(&constant)) = (op.view(), node.inputs.first().and_then(|v| constants.get(v))) {
             let program = Program { n_inputs: 0, instrs: Vec::new(), result: constant };
             op = Arc::new(Elementwise::from(program));
@@ -64,7 +64,7 @@ pub fn simplify(graph: &Graph) -> Graph {
 
 fn inline_constants(inputs: &[Value], program: &Program, constants: &HashMap<Value, Arg>) -> (Vec<Value>, Program) {
     let mut kept = Vec::new();
-    let place: Vec<Arg> = inputs
+    let operands: Vec<Arg> = inputs
         .iter()
         .map(|v| {
             constants.get(v).copied().unwrap_or_else(|| {
@@ -83,7 +83,7 @@ fn inline_constants(inputs: &[Value], program: &Program, constants: &HashMap<Val
             .args
             .iter()
             .map(|&a| match a {
-                Arg::Input(i) => place[i],
+                Arg::Input(i) => operands[i],
                 Arg::Instr(i) => results[i],
                 other => other,
             })
@@ -105,7 +105,7 @@ fn inline_constants(inputs: &[Value], program: &Program, constants: &HashMap<Val
         }));
     }
     let result = match program.result {
-        Arg::Input(i) => place[i],
+        Arg::Input(i) => operands[i],
         Arg::Instr(i) => results[i],
         other => other,
     };

@@ -1,4 +1,4 @@
-//! Weights larger than one binding: cut by rows, where every operation that reads them can do with the rows.
+//! Weights larger than one binding: split by rows, if every operation that reads them supports it.
 
 use super::rewrite::apply;
 use crate::graph::{Graph, Kind, Readers, RewriteCx, TensorType, Value};
@@ -7,13 +7,13 @@ use std::{
     ops::Range,
 };
 
-/// The name and the rows of each state that a weight is cut into.
+/// The name and the rows of each state that a weight is split into.
 pub type Parts = Vec<(String, Range<usize>)>;
 
-/// Returns the graph with each matrix that is a state of more than `limit` bytes as several states of fewer rows, and these
-/// states by the name of the whole.
+/// Returns the graph with each matrix that is a state of more than `limit` bytes split into several states of fewer
+/// rows, and these states by the name of the whole.
 ///
-/// A matrix stays whole where it is a result, where a step changes it, or where an operation that reads it has no
+/// A matrix stays whole if it is an output, if a step changes it, or if an operation that reads it has no
 /// [`Op::rewrite`](crate::graph::Op::rewrite) for its rows.
 pub fn split_rows(graph: &Graph, limit: u64) -> (Graph, HashMap<String, Parts>) {
     let whole: HashSet<Value> =
@@ -56,10 +56,10 @@ pub fn split_rows(graph: &Graph, limit: u64) -> (Graph, HashMap<String, Parts>) 
     (apply(&graph, patches), split)
 }
 
-/// Returns about equal ranges of rows of so many bytes each that fit the limit, in multiples of 16 rows where possible.
+/// Returns about equal ranges of rows that fit the limit, in multiples of 16 rows if possible.
 fn rows(n: usize, row_bytes: u64, limit: u64) -> Vec<Range<usize>> {
-    let most = usize::try_from(limit / row_bytes.max(1)).unwrap_or(usize::MAX).clamp(1, n.max(1));
-    let even = n.div_ceil(n.div_ceil(most).max(1));
-    let each = [even.next_multiple_of(16), even].into_iter().find(|each| *each <= most).unwrap_or(most);
+    let max = usize::try_from(limit / row_bytes.max(1)).unwrap_or(usize::MAX).clamp(1, n.max(1));
+    let even = n.div_ceil(n.div_ceil(max).max(1));
+    let each = [even.next_multiple_of(16), even].into_iter().find(|each| *each <= max).unwrap_or(max);
     (0..n).step_by(each).map(|start| start..(start + each).min(n)).collect()
 }

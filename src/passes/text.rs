@@ -21,7 +21,7 @@ fn launch(f: &mut fmt::Formatter<'_>, d: &PlannedDispatch, capacity: usize) -> f
     let [groups, _] = d.grid.at(d.samples.len().min(capacity), u32::MAX);
     write!(f, "{} = {} [{}] {groups} workgroups", d.node, d.op, d.variant)?;
     for b in &d.bindings {
-        write!(f, " {}{}", if b.access == Access::ReadWrite { "*" } else { "" }, b.place)?;
+        write!(f, " {}{}", if b.access == Access::ReadWrite { "*" } else { "" }, b.range)?;
     }
     writeln!(f)
 }
@@ -38,7 +38,7 @@ impl fmt::Display for Plan {
         )?;
         for (kind, ports) in [("input", &self.inputs), ("output", &self.outputs)] {
             for port in ports {
-                writeln!(f, "{kind} {}: {} at {}", port.name, port.ty, port.place)?;
+                writeln!(f, "{kind} {}: {} at {}", port.name, port.ty, port.range)?;
             }
         }
         for (i, dispatch) in self.dispatches.iter().enumerate() {

@@ -7,7 +7,7 @@ use crate::{
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What a pass must never produce.
+/// A violated invariant of a graph or plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// A node of a graph reads a value that no node before it computes.
@@ -16,33 +16,33 @@ pub enum Violation {
         /// The node, or the result or state that names the value.
         node: String,
     },
-    /// A node's output types are not those that its operation infers.
-    #[error("node `{node}` ({op}) does not have the types that its operation infers from its inputs")]
+    /// A node's output types differ from those that its operation infers.
+    #[error("the output types of node `{node}` ({op}) differ from those that its operation infers from its inputs")]
     Types {
         /// The node.
         node: String,
         /// Its operation.
         op: String,
     },
-    /// A launch reads a value that nothing has written.
-    #[error("launch {launch} (`{node}`) reads {place}, where nothing has written its value")]
+    /// A launch reads a value that has not been written.
+    #[error("launch {launch} (`{node}`) reads {range} before its value has been written")]
     Undefined {
-        /// The launch, or how many there are where a result is read.
+        /// The launch, or the number of launches if an output is read.
         launch: usize,
-        /// Its node, or the result.
+        /// Its node, or the output.
         node: String,
         /// The range it reads.
-        place: BufferRange,
+        range: BufferRange,
     },
-    /// A launch reads a value whose memory holds another value by then.
-    #[error("launch {launch} (`{node}`) reads {place}, where its value has been overwritten")]
+    /// A launch reads a value whose memory has been overwritten.
+    #[error("launch {launch} (`{node}`) reads {range} after its value has been overwritten")]
     Overwritten {
-        /// The launch, or how many there are where a result is read.
+        /// The launch, or the number of launches if an output is read.
         launch: usize,
-        /// Its node, or the result.
+        /// Its node, or the output.
         node: String,
         /// The range it reads.
-        place: BufferRange,
+        range: BufferRange,
     },
     /// A launch binds one buffer for reading and for writing.
     #[error("launch {launch} (`{node}`) binds one buffer for reading, at {read}, and for writing, at {written}")]
@@ -56,29 +56,29 @@ pub enum Violation {
         /// The range it writes.
         written: BufferRange,
     },
-    /// A range is not inside its buffer, or a value not inside the range that binds it.
-    #[error("launch {launch} (`{node}`): {place} ends after {end} bytes at most")]
+    /// A range is not inside its buffer, or a value is not inside the range that binds it.
+    #[error("launch {launch} (`{node}`): {range} reaches beyond byte {end}, the end of its buffer or binding")]
     OutOfBounds {
         /// The launch.
         launch: usize,
         /// Its node.
         node: String,
         /// The range.
-        place: BufferRange,
-        /// Where the buffer, or what is bound of it, ends.
+        range: BufferRange,
+        /// The end of the buffer, or of the bound range.
         end: u64,
     },
     /// A range does not start at a multiple of [`ALIGN_BYTES`].
-    #[error("launch {launch} (`{node}`): {place} does not start at a multiple of 256 bytes")]
+    #[error("launch {launch} (`{node}`): {range} does not start at a multiple of 256 bytes")]
     Misaligned {
         /// The launch.
         launch: usize,
         /// Its node.
         node: String,
         /// The range.
-        place: BufferRange,
+        range: BufferRange,
     },
-    /// A kernel declares other bindings than the launch has.
+    /// A kernel's declared bindings differ from the launch's.
     #[error("launch {launch} (`{node}`): kernel {kernel} declares {wanted} bindings, the launch has {got}")]
     Unbound {
         /// The launch.
@@ -94,7 +94,7 @@ pub enum Violation {
     },
 }
 
-/// What a range of memory holds.
+/// The content of a range of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Content {
     /// A value of the graph, not a view of one.
@@ -117,16 +117,17 @@ pub struct Held {
     pub bytes: u64,
 }
 
-/// What a launch does with one of its bindings.
+/// The contents of one of a launch's bindings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// What the range must hold before the launch, in order.
+    /// What the range must hold before the launch, in order of offsets.
     pub reads: Vec<Held>,
-    /// What it holds after the launch, in order.
+    /// What it holds after the launch, in order of offsets.
     pub writes: Vec<Held>,
 }
 
-/// What the ranges of a [`Plan`] hold, from [`traced_plan`](super::traced_plan): what [`verify`] compares a plan with.
+/// The contents of a [`Plan`]'s ranges, from [`traced_plan`](super::traced_plan), with which [`verify`] compares the
+/// plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trace {
     /// For each launch and each of its bindings.
@@ -141,7 +142,7 @@ pub struct Trace {
     pub stores: Vec<Vec<u64>>,
 }
 
-/// Returns the first node of a graph that reads what no node before it computes, or whose types are wrong.
+/// Returns the first violation in a graph: a node that reads what no node before it computes, or whose types are wrong.
 pub fn verify_graph(graph: &Graph) -> Result<(), Violation> {
     let is_defined = |v: &Value, before: usize| {
         let node = graph.nodes().get(v.node as usize).filter(|_| (v.node as usize) < before);
@@ -171,53 +172,53 @@ pub fn verify_graph(graph: &Graph) -> Result<(), Violation> {
     Ok(())
 }
 
-/// Returns the first violation of a plan's invariants: every slot is bound, ranges are aligned and inside their buffers, no
-/// launch reads and writes one buffer, and each value is still in the range where a launch reads it.
+/// Returns the first violation of a plan's invariants: every slot is bound, ranges are aligned and inside their
+/// buffers, no launch reads and writes one buffer, and each value is still in the range where a launch reads it.
 pub fn verify(plan: &Plan, trace: &Trace) -> Result<(), Violation> {
     let mut memory = Contents::default();
-    for (place, content) in plan.inputs.iter().map(|p| p.place).zip(&trace.inputs) {
-        memory.write(&place, place.offset, place.bytes, *content);
+    for (range, content) in plan.inputs.iter().map(|p| p.range).zip(&trace.inputs) {
+        memory.write(&range, range.offset, range.bytes, *content);
     }
-    for (content, place) in &trace.states {
-        memory.write(place, place.offset, place.bytes, *content);
+    for (content, range) in &trace.states {
+        memory.write(range, range.offset, range.bytes, *content);
     }
     for (launch, dispatch) in plan.dispatches.iter().enumerate() {
         let traffic = trace.launches.get(launch).map_or(&[][..], Vec::as_slice);
         verify_bindings(plan, trace, launch, dispatch)?;
         let bindings = dispatch.bindings.iter().zip(traffic);
         for (binding, traffic) in bindings.clone() {
-            let mut offset = binding.place.offset;
+            let mut offset = binding.range.offset;
             for held in &traffic.reads {
-                let error = memory.read(&binding.place, offset, held.content, binding.access == Access::Uniform);
-                error.map_err(|e| e.of(launch, &dispatch.node, binding.place))?;
+                let error = memory.read(&binding.range, offset, held.content, binding.access == Access::Uniform);
+                error.map_err(|e| e.of(launch, &dispatch.node, binding.range))?;
                 offset += held.bytes.next_multiple_of(ALIGN_BYTES);
             }
         }
         for (binding, traffic) in bindings {
-            let mut offset = binding.place.offset;
+            let mut offset = binding.range.offset;
             for held in &traffic.writes {
-                let end = binding.place.offset + binding.place.bytes;
+                let end = binding.range.offset + binding.range.bytes;
                 if offset + held.bytes > end {
-                    let (node, place) =
-                        (dispatch.node.clone(), BufferRange { offset, bytes: held.bytes, ..binding.place });
-                    return Err(Violation::OutOfBounds { launch, node, place, end });
+                    let (node, range) =
+                        (dispatch.node.clone(), BufferRange { offset, bytes: held.bytes, ..binding.range });
+                    return Err(Violation::OutOfBounds { launch, node, range, end });
                 }
-                memory.write(&binding.place, offset, held.bytes, held.content);
+                memory.write(&binding.range, offset, held.bytes, held.content);
                 offset += held.bytes.next_multiple_of(ALIGN_BYTES);
             }
         }
     }
     for (port, &content) in plan.outputs.iter().zip(&trace.outputs) {
-        // The caller may name a state that the step updates: it reads what the step left there.
-        if !matches!(port.place.buffer, BufferRef::Store { .. }) {
-            let error = memory.read(&port.place, port.place.offset, content, false);
-            error.map_err(|e| e.of(plan.dispatches.len(), &port.name, port.place))?;
+        // An output may be a state that the step updates: it reads the updated value.
+        if !matches!(port.range.buffer, BufferRef::Store { .. }) {
+            let error = memory.read(&port.range, port.range.offset, content, false);
+            error.map_err(|e| e.of(plan.dispatches.len(), &port.name, port.range))?;
         }
     }
     Ok(())
 }
 
-/// Checks what one launch binds, without regard to other launches.
+/// Checks the bindings of one launch on their own.
 fn verify_bindings(plan: &Plan, trace: &Trace, launch: usize, dispatch: &PlannedDispatch) -> Result<(), Violation> {
     let node = || dispatch.node.clone();
     let (wanted, got) = (declared(&dispatch.source), dispatch.bindings.len());
@@ -225,11 +226,11 @@ fn verify_bindings(plan: &Plan, trace: &Trace, launch: usize, dispatch: &Planned
         return Err(Violation::Unbound { launch, node: node(), kernel: dispatch.kernel.clone(), wanted, got });
     }
     for binding in &dispatch.bindings {
-        let place = binding.place;
-        if !place.offset.is_multiple_of(ALIGN_BYTES) {
-            return Err(Violation::Misaligned { launch, node: node(), place });
+        let range = binding.range;
+        if !range.offset.is_multiple_of(ALIGN_BYTES) {
+            return Err(Violation::Misaligned { launch, node: node(), range });
         }
-        let end = match place.buffer {
+        let end = match range.buffer {
             BufferRef::Arena(i) => plan.arenas.get(i).copied().unwrap_or(0),
             BufferRef::Store { store, chunk } => {
                 trace.stores.get(store).and_then(|s| s.get(chunk)).copied().unwrap_or(0)
@@ -237,14 +238,14 @@ fn verify_bindings(plan: &Plan, trace: &Trace, launch: usize, dispatch: &Planned
             // The caller's buffers are as large as their ports; the numbers of launches are the session's.
             BufferRef::External(_) | BufferRef::ChunkIndices => u64::MAX,
         };
-        if place.offset.saturating_add(place.bytes) > end {
-            return Err(Violation::OutOfBounds { launch, node: node(), place, end });
+        if range.offset.saturating_add(range.bytes) > end {
+            return Err(Violation::OutOfBounds { launch, node: node(), range, end });
         }
     }
     let (writes, reads): (Vec<_>, Vec<_>) = dispatch.bindings.iter().partition(|b| b.access == Access::ReadWrite);
     for read in reads {
-        if let Some(write) = writes.iter().find(|w| w.place.buffer == read.place.buffer) {
-            let (read, written) = (read.place, write.place);
+        if let Some(write) = writes.iter().find(|w| w.range.buffer == read.range.buffer) {
+            let (read, written) = (read.range, write.range);
             return Err(Violation::ReadAndWritten { launch, node: node(), read, written });
         }
     }
@@ -257,7 +258,7 @@ fn declared(source: &str) -> usize {
     numbers.collect::<HashSet<usize>>().len().saturating_sub(1)
 }
 
-/// What memory holds: for each buffer, by first byte, the end and the content.
+/// The contents of memory: for each buffer, by first byte, the end and the content.
 #[derive(Default)]
 struct Contents {
     buffers: HashMap<BufferRef, BTreeMap<u64, (u64, Content)>>,
@@ -270,18 +271,18 @@ enum Lost {
 }
 
 impl Lost {
-    fn of(self, launch: usize, node: &str, place: BufferRange) -> Violation {
+    fn of(self, launch: usize, node: &str, range: BufferRange) -> Violation {
         let node = node.to_owned();
         match self {
-            Lost::Undefined => Violation::Undefined { launch, node, place },
-            Lost::Overwritten => Violation::Overwritten { launch, node, place },
+            Lost::Undefined => Violation::Undefined { launch, node, range },
+            Lost::Overwritten => Violation::Overwritten { launch, node, range },
         }
     }
 }
 
 impl Contents {
-    fn write(&mut self, place: &BufferRange, from: u64, bytes: u64, content: Content) {
-        let buffer = self.buffers.entry(place.buffer).or_default();
+    fn write(&mut self, range: &BufferRange, from: u64, bytes: u64, content: Content) {
+        let buffer = self.buffers.entry(range.buffer).or_default();
         let to = from + bytes;
         let lost: Vec<u64> =
             buffer.range(..to).rev().take_while(|(_, (end, _))| *end > from).map(|(&at, _)| at).collect();
@@ -293,8 +294,8 @@ impl Contents {
     }
 
     /// Checks that a value starts at a byte of a buffer, or, for a part of it, contains that byte.
-    fn read(&self, place: &BufferRange, from: u64, content: Content, part: bool) -> Result<(), Lost> {
-        let found = self.buffers.get(&place.buffer).and_then(|buffer| buffer.range(..=from).next_back());
+    fn read(&self, range: &BufferRange, from: u64, content: Content, part: bool) -> Result<(), Lost> {
+        let found = self.buffers.get(&range.buffer).and_then(|buffer| buffer.range(..=from).next_back());
         let holds =
             |(&at, &(end, held)): (&u64, &(u64, Content))| held == content && (at == from || (part && from < end));
         match found.is_some_and(holds) {

@@ -7,7 +7,7 @@ use super::{
 use crate::graph::{DeviceClass, DeviceProfile};
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
-/// A graphics interface.
+/// A graphics API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
     /// Linux, Windows, Android.
@@ -36,12 +36,12 @@ impl FromStr for Backend {
             "vulkan" | "vk" => Ok(Backend::Vulkan),
             "metal" | "mtl" => Ok(Backend::Metal),
             "dx12" | "d3d12" => Ok(Backend::Dx12),
-            _ => Err(format!("no backend `{text}`; there are vulkan, metal and dx12")),
+            _ => Err(format!("no backend `{text}`; the backends are vulkan, metal and dx12")),
         }
     }
 }
 
-/// An adapter as the system names it.
+/// An adapter as the system reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterInfo {
     /// Its number in [`Engine::adapters`].
@@ -54,9 +54,9 @@ pub struct AdapterInfo {
     pub driver: String,
     /// discrete GPU, integrated GPU, virtual GPU, CPU or other.
     pub kind: String,
-    /// Whether a processor runs the shaders.
+    /// Whether the shaders run on the processor.
     pub software: bool,
-    /// Fewest and most lanes of a subgroup, 0 where the adapter has no subgroup operations.
+    /// Minimum and maximum lanes of a subgroup, 0 without subgroup operations.
     pub subgroup_lanes: [u32; 2],
     /// Whether shaders can compute in 16-bit floats.
     pub f16: bool,
@@ -101,7 +101,7 @@ impl fmt::Display for AdapterInfo {
     }
 }
 
-/// What a device must be requested with so that [`Engine::from_wgpu`] can use it fully.
+/// The features and limits to request of a device, so that [`Engine::from_wgpu`] can use it fully.
 #[derive(Debug, Clone)]
 pub struct Required {
     /// Features to ask for.
@@ -110,7 +110,7 @@ pub struct Required {
     pub limits: wgpu::Limits,
 }
 
-/// Where models run: a device, or the reference evaluator where there is none. Cheap to clone.
+/// What models run on: a device, or the reference evaluator without one. Cheap to clone.
 ///
 /// ```no_run
 /// use hubel::runtime::{Backend, Engine};
@@ -146,20 +146,20 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    /// Allows this interface only. Without it `WGPU_BACKEND` is honoured.
+    /// Uses only this backend. Without this, `WGPU_BACKEND` is honoured.
     pub fn backend(mut self, backend: Backend) -> Self {
         self.backend = Some(backend);
         self
     }
 
-    /// Takes the adapter of this index, or the first whose name contains the text, whatever the case.
-    /// Without it `WGPU_ADAPTER_NAME` is honoured, and else a GPU is preferred to a software adapter.
+    /// Uses the adapter with this index, or the first whose name contains the text, ignoring case. Without this,
+    /// `WGPU_ADAPTER_NAME` is honoured, and else a GPU is preferred to a software adapter.
     pub fn adapter(mut self, name_or_index: impl Into<String>) -> Self {
         self.adapter = Some(name_or_index.into());
         self
     }
 
-    /// Allows this many bytes of buffers in all; what would exceed them is refused before any work.
+    /// Limits buffers to this many bytes in total; what would exceed it is refused before any work.
     ///
     /// A software adapter has a budget of three quarters of the memory that the system reports as
     /// available, since such drivers grant buffers that they cannot back.
@@ -170,15 +170,15 @@ impl EngineBuilder {
 
     /// Waits at most this long for the device (60 s without it).
     ///
-    /// The time counts while Hubel waits for steps that it has submitted, also on lavapipe and SwiftShader, which work on
-    /// threads of their own. A driver that computes inside the submit, or compiles there, keeps the caller that long:
-    /// nothing can end that. What was submitted is not ended either: it still runs when the error comes.
+    /// Only waiting for submitted steps counts, also on lavapipe and SwiftShader, which work on their own threads. A
+    /// driver that computes or compiles inside the submit blocks the caller, which no timeout can end. Submitted work
+    /// is not cancelled: it still runs when the error is returned.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Returns the adapters that these choices allow.
+    /// Returns the adapters that match these choices.
     pub fn adapters(&self) -> Vec<AdapterInfo> {
         infos(&pollster::block_on(enumerate(self.backends())))
     }
@@ -187,12 +187,12 @@ impl EngineBuilder {
         self.backend.map(Into::into).or_else(wgpu::Backends::from_env).unwrap_or(ALL)
     }
 
-    /// Returns an engine on the adapter chosen, or an error that lists the adapters there are.
+    /// Returns an engine on the chosen adapter, or an error that lists the adapters.
     pub fn build(self) -> Result<Engine> {
         pollster::block_on(self.build_async())
     }
 
-    /// Returns an engine on the adapter chosen; the async twin of [`EngineBuilder::build`].
+    /// Async form of [`EngineBuilder::build`].
     pub async fn build_async(self) -> Result<Engine> {
         let adapters = enumerate(self.backends()).await;
         let known = infos(&adapters);
@@ -216,13 +216,13 @@ impl EngineBuilder {
         let Some(index) = chosen else {
             let backend = self.backend.map(|b| format!("backend {b:?}"));
             let env = std::env::var("WGPU_BACKEND").ok().map(|b| format!("WGPU_BACKEND={b}"));
-            let parts: Vec<String> = wanted.map(|w| format!("`{w}`")).into_iter().chain(backend.or(env)).collect();
+            let wishes: Vec<String> = wanted.map(|w| format!("`{w}`")).into_iter().chain(backend.or(env)).collect();
             let found = if known.is_empty() { infos(&enumerate(ALL).await) } else { known };
-            if parts.is_empty() || found.is_empty() {
+            if wishes.is_empty() || found.is_empty() {
                 return Err(RuntimeError::NoAdapter { advice: driver_advice() });
             }
             let found = found.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            return Err(RuntimeError::AdapterNotFound { wanted: parts.join(" with "), found });
+            return Err(RuntimeError::AdapterNotFound { wanted: wishes.join(" with "), found });
         };
         let (adapter, info) = (&adapters[index], known[index].clone());
         let required = Engine::required(adapter);
@@ -271,7 +271,7 @@ impl EngineBuilder {
 
 const ALL: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
-/// Returns the adapters of these interfaces that can compute.
+/// Returns the adapters of these backends that can compute.
 async fn enumerate(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     let descriptor = wgpu::InstanceDescriptor {
         backends,
@@ -291,7 +291,7 @@ fn infos(adapters: &[wgpu::Adapter]) -> Vec<AdapterInfo> {
     adapters.iter().enumerate().map(|(i, a)| AdapterInfo::new(i, a)).collect()
 }
 
-/// Returns three quarters of the memory that the system reports as available, where it does.
+/// Returns three quarters of the memory that the system reports as available, if it does.
 pub(super) fn host_budget() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
@@ -299,7 +299,7 @@ pub(super) fn host_budget() -> Option<u64> {
 }
 
 impl Engine {
-    /// Returns an engine on the best adapter there is: a GPU, or else a software adapter.
+    /// Returns an engine on the best adapter: a GPU, or else a software adapter.
     ///
     /// `WGPU_BACKEND` and `WGPU_ADAPTER_NAME` choose one. Without any adapter the error says how to install a
     /// driver on this system; [`Engine::reference`] needs none.
@@ -307,12 +307,12 @@ impl Engine {
         Engine::builder().build()
     }
 
-    /// Returns an engine on the best adapter there is; the async twin of [`Engine::new`].
+    /// Async form of [`Engine::new`].
     pub async fn new_async() -> Result<Engine> {
         Engine::builder().build_async().await
     }
 
-    /// Returns a choice of adapter, to be narrowed and built.
+    /// Returns a builder, to choose the adapter, the memory budget and the timeout.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
@@ -322,7 +322,7 @@ impl Engine {
         Engine::builder().adapters()
     }
 
-    /// Returns the engine without a device, which evaluates graphs by their reference on processor threads.
+    /// Returns the engine without a device, which evaluates the reference of graphs on processor threads.
     pub fn reference() -> Engine {
         let info = AdapterInfo {
             index: 0,
@@ -352,11 +352,11 @@ impl Engine {
         Required { features, limits: adapter.limits() }
     }
 
-    /// Returns an engine on the application's device, or an error where the device cannot compute.
+    /// Returns an engine on the application's device, or an error if the device cannot compute.
     ///
-    /// Installs no handlers. A lost device is noticed by the next call that makes a buffer, waits or reads;
-    /// [`Engine::notify_lost`] tells all calls at once. [`EngineBuilder::build_on`] gives the engine a budget of memory
-    /// and a timeout.
+    /// Installs no handlers. A lost device is noticed by the next call that creates a buffer, waits or reads; after
+    /// [`Engine::notify_lost`], by every call. [`EngineBuilder::build_on`] gives the engine a budget of memory and a
+    /// timeout.
     pub fn from_wgpu(adapter: &wgpu::Adapter, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Engine> {
         Engine::builder().build_on(adapter, device, queue)
     }
@@ -422,16 +422,16 @@ impl Engine {
     /// Tells an engine on a borrowed device that the device was lost; every later call returns that error.
     pub fn notify_lost(&self) {
         if let Some(gpu) = &self.inner.gpu {
-            gpu.poison.set(RuntimeError::DeviceLost { reason: "its owner said so".into() });
+            gpu.failure.set(RuntimeError::DeviceLost { reason: "its owner reported it".into() });
         }
     }
 
     /// Returns the error that ended this engine, if one did.
     pub fn check(&self) -> Result<()> {
-        self.inner.gpu.as_ref().map_or(Ok(()), |gpu| gpu.poison.check())
+        self.inner.gpu.as_ref().map_or(Ok(()), |gpu| gpu.failure.check())
     }
 
-    /// Has the buffer number `n` from now on, from 0, refused as a driver does whose memory is full.
+    /// Refuses the buffer number `n` from now on, from 0, as a driver out of memory would.
     #[cfg(feature = "testing")]
     pub(crate) fn refuse_buffer(&self, n: Option<u64>) -> bool {
         let Some(gpu) = &self.inner.gpu else { return false };

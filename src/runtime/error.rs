@@ -1,7 +1,7 @@
 use crate::kernels::ReflectError;
 use std::fmt;
 
-/// What can go wrong on a device; each text says what to do.
+/// Errors of a device; each text says what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
@@ -11,15 +11,15 @@ pub enum RuntimeError {
         /// How to install a driver on this system.
         advice: String,
     },
-    /// No adapter fits what was asked for.
-    #[error("no adapter matches {wanted}; there are: {found}. Name one of these, or its index")]
+    /// No adapter matches the request.
+    #[error("no adapter matches {wanted}; the adapters are: {found}. Give the name or index of one of these")]
     AdapterNotFound {
-        /// What was asked for.
+        /// What was requested.
         wanted: String,
-        /// What there is.
+        /// The adapters.
         found: String,
     },
-    /// The adapter gives no device, or one that cannot do what is needed.
+    /// The adapter provides no suitable device.
     #[error("the adapter {adapter} cannot be used: {message}. Choose another adapter or update its driver")]
     Device {
         /// The adapter's name.
@@ -28,7 +28,7 @@ pub enum RuntimeError {
         message: String,
     },
     /// The device is gone: unplugged, reset by the system, destroyed by its owner.
-    #[error("the device was lost: {reason}. Make a new Engine and go on from the last checkpoint")]
+    #[error("the device was lost: {reason}. Create a new Engine and continue from the last checkpoint")]
     DeviceLost {
         /// What the driver says.
         reason: String,
@@ -39,13 +39,13 @@ pub enum RuntimeError {
     OutOfMemory {
         /// What the memory is for.
         what: String,
-        /// How much was asked for.
+        /// The bytes requested.
         bytes: u64,
-        /// How much is left of the budget, 0 where the driver refused.
+        /// The bytes left in the budget, 0 if the driver refused.
         limit: u64,
     },
-    /// Something does not fit one buffer or one binding of this adapter.
-    #[error("{what} takes {}, over this adapter's {which} of {}; use a smaller batch or model, or another adapter",
+    /// Something exceeds a buffer or binding limit of this adapter.
+    #[error("{what} needs {}, more than this adapter's {which} of {}; use a smaller batch or model, or another adapter",
         Bytes(*.bytes), Bytes(*.limit))]
     TooLarge {
         /// What is too large.
@@ -62,35 +62,35 @@ pub enum RuntimeError {
         "{label} did not finish within {seconds} s of waiting; the device may hang: try a smaller batch, or allow a longer time"
     )]
     Timeout {
-        /// What was waited for.
+        /// What the call waited for.
         label: String,
-        /// How long.
+        /// The timeout in seconds.
         seconds: f64,
     },
-    /// The graphics interface refused a call.
-    #[error("the graphics interface refused a call, which is an error in Hubel or in an operation's kernel: {message}")]
+    /// wgpu refused a call.
+    #[error("wgpu refused a call, which is a bug in Hubel or in an operation's kernel: {message}")]
     Validation {
-        /// What it says.
+        /// wgpu's message.
         message: String,
     },
-    /// A tensor has another shape or type than its place.
+    /// A tensor has the wrong shape or type.
     #[error("`{name}`: wanted {wanted}, got {got}")]
     Mismatch {
         /// The tensor's name.
         name: String,
-        /// What its place holds.
+        /// The expected type.
         wanted: String,
-        /// What was given.
+        /// The given type.
         got: String,
     },
-    /// There is no such name.
-    #[error("there is no {kind} `{name}`; there are: {known}")]
+    /// A name is unknown.
+    #[error("no {kind} is called `{name}`; known: {known}")]
     UnknownName {
-        /// What was looked for.
+        /// The kind of thing that was looked up.
         kind: &'static str,
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: String,
     },
     /// A step was not given one of its inputs.
@@ -104,7 +104,7 @@ pub enum RuntimeError {
     /// The batch does not fit the plan.
     #[error("a batch of {n} does not fit a plan for 1 to {capacity} samples; split it or plan for more")]
     Capacity {
-        /// Samples asked for.
+        /// Samples requested.
         n: usize,
         /// Samples planned for.
         capacity: usize,
@@ -119,20 +119,20 @@ pub enum RuntimeError {
         /// What is wrong.
         message: String,
     },
-    /// A kernel is no valid WGSL.
+    /// A kernel is not valid WGSL.
     #[error(transparent)]
     Kernel(#[from] ReflectError),
     /// The engine or its adapter cannot do this.
     #[error("{what} is not available: {advice}")]
     Unsupported {
-        /// What was asked for.
+        /// What was requested.
         what: &'static str,
         /// What to do instead.
         advice: &'static str,
     },
 }
 
-/// A size in bytes, shown in the unit that suits it.
+/// A size in bytes, displayed in a suitable unit.
 pub(super) struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
@@ -148,9 +148,9 @@ impl fmt::Display for Bytes {
 /// Returns how to get a driver on this system.
 pub(super) fn driver_advice() -> String {
     let advice = if cfg!(target_os = "windows") {
-        "Install the graphics driver of your GPU's maker; Windows brings WARP, a software adapter, with DirectX 12"
+        "Install the graphics driver of your GPU's vendor; Windows includes WARP, a software adapter for DirectX 12"
     } else if cfg!(target_os = "macos") {
-        "Metal is part of macOS 10.13 and later; update macOS, and outside a virtual machine it has an adapter"
+        "Metal needs macOS 10.13 or later, and virtual machines often have no adapter; update macOS"
     } else {
         let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default().to_lowercase();
         let is = |names: &[&str]| {

@@ -12,21 +12,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An upload's staging memory is given back after each piece of this size.
+/// An upload's staging memory is freed after each piece of this size.
 const UPLOAD_BYTES: usize = 16 << 20;
 
-/// Waits are cut into slices, so that a loss that another thread noticed ends them too.
+/// Waits poll in slices, so that a loss noticed by another thread ends them.
 const SLICE: Duration = Duration::from_millis(500);
 
-/// Sends and receives the end of a piece of work, with an error if there was one.
+/// A channel for the completion of some work, with its error, if any.
 pub(super) type Sender = Arc<OneshotSender<Option<RuntimeError>>>;
 pub(super) type Signal = OneshotReceiver<Option<RuntimeError>>;
 
 /// The first error that made a device useless.
 #[derive(Debug, Default)]
-pub(super) struct Poison(Mutex<Option<RuntimeError>>);
+pub(super) struct Failure(Mutex<Option<RuntimeError>>);
 
-impl Poison {
+impl Failure {
     pub fn set(&self, error: RuntimeError) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
@@ -41,16 +41,16 @@ pub(super) struct Gpu {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub limits: wgpu::Limits,
-    pub poison: Arc<Poison>,
+    pub failure: Arc<Failure>,
     pub budget: Option<u64>,
     pub timeout: Duration,
     used: Arc<AtomicU64>,
-    /// How many buffers are still made before one is refused, as by a driver whose memory is full.
+    /// How many buffers are created before one is refused, as by a driver out of memory.
     #[cfg(feature = "testing")]
     pub refuses: Mutex<Option<u64>>,
 }
 
-/// A buffer that is counted against the budget while it lives.
+/// A buffer, counted against the budget while it lives.
 #[derive(Debug)]
 pub(super) struct DeviceBuffer {
     pub raw: wgpu::Buffer,
@@ -69,7 +69,7 @@ pub(super) fn tensors() -> wgpu::BufferUsages {
     Usage::STORAGE | Usage::UNIFORM | Usage::COPY_SRC | Usage::COPY_DST
 }
 
-/// Returns the value of a future that is ready at once, as the native error scopes are.
+/// Returns the value of a future that is ready at once, as native error scopes are.
 pub(super) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
@@ -92,7 +92,7 @@ impl Gpu {
             limits: device.limits(),
             device,
             queue,
-            poison: Arc::default(),
+            failure: Arc::default(),
             budget,
             timeout: timeout.unwrap_or(Duration::from_secs(60)),
             used: Arc::default(),
@@ -101,21 +101,21 @@ impl Gpu {
         }
     }
 
-    /// Makes errors outside scopes and the loss of the device typed errors of the next call.
+    /// Turns errors outside scopes and the loss of the device into typed errors of the next call.
     pub fn install_handlers(&self) {
-        let poison = self.poison.clone();
+        let failure = self.failure.clone();
         self.device.on_uncaptured_error(Arc::new(move |error| {
             let error = translate(error, "outside an error scope", 0);
             log::error!("{error}");
-            poison.set(error);
+            failure.set(error);
         }));
-        let poison = self.poison.clone();
+        let failure = self.failure.clone();
         self.device.set_device_lost_callback(move |reason, message| {
             let reason = match reason {
                 wgpu::DeviceLostReason::Destroyed => format!("it was destroyed. {message}"),
                 _ => message,
             };
-            poison.set(RuntimeError::DeviceLost { reason: reason.trim().trim_end_matches('.').to_owned() });
+            failure.set(RuntimeError::DeviceLost { reason: reason.trim().trim_end_matches('.').to_owned() });
         });
     }
 
@@ -123,7 +123,7 @@ impl Gpu {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Returns what `f` makes, or the error that the device raised meanwhile on this thread.
+    /// Returns the result of `f`, or the error that the device raised meanwhile on this thread.
     pub fn scoped<T>(&self, what: &str, bytes: u64, f: impl FnOnce() -> T) -> Result<T> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -136,7 +136,8 @@ impl Gpu {
         }
     }
 
-    /// Returns the loss of the device where that is behind an error: wgpu refuses objects of a lost device as invalid.
+    /// Returns the loss of the device if that is the cause of an error: wgpu refuses objects of a lost device as
+    /// invalid.
     pub fn cause(&self, error: RuntimeError) -> RuntimeError {
         match error {
             RuntimeError::OutOfMemory { .. } => error,
@@ -144,10 +145,10 @@ impl Gpu {
         }
     }
 
-    /// Returns an error where the device is lost, also where nobody has said so.
+    /// Returns an error if the device is lost, even if nobody has reported it.
     ///
-    /// wgpu tells it to a callback alone, of which an application has the only one; but no buffer of a lost device is
-    /// mapped as it is made.
+    /// wgpu reports it only to a callback, which on a borrowed device is the application's; but a buffer of a lost
+    /// device is never mapped at creation.
     pub fn check_alive(&self) -> Result<()> {
         self.poll_once()?;
         let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
@@ -156,10 +157,10 @@ impl Gpu {
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let mapped = self.device.create_buffer(&probe).get_mapped_range_mut(..).is_ok();
         let full = [now(validation.pop()), now(memory.pop())].into_iter().flatten().flatten().next().is_some();
-        if mapped || full { Ok(()) } else { Err(self.lost("it makes no buffers any more")) }
+        if mapped || full { Ok(()) } else { Err(self.lost("it no longer creates buffers")) }
     }
 
-    /// Returns an error where a buffer of this size cannot be.
+    /// Returns an error if a buffer of this size is not possible.
     pub fn check_size(&self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
         let limit = self.limits.max_buffer_size;
         if bytes > limit {
@@ -168,7 +169,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Returns an error where this many bytes more would exceed the budget.
+    /// Returns an error if this many more bytes would exceed the budget.
     pub fn check_budget(&self, what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
         let left = self.budget.map_or(u64::MAX, |budget| budget.saturating_sub(self.used()));
         if bytes > left {
@@ -178,7 +179,7 @@ impl Gpu {
     }
 
     pub fn buffer(&self, what: &str, bytes: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<DeviceBuffer> {
-        self.poison.check()?;
+        self.failure.check()?;
         let size = bytes.max(4).next_multiple_of(4);
         self.check_size(|| what.to_owned(), size)?;
         let budget = self.budget.unwrap_or(u64::MAX);
@@ -199,7 +200,7 @@ impl Gpu {
         }
     }
 
-    /// Returns an error where a test has this buffer refused.
+    /// Returns an error if a test wants this buffer refused.
     fn grants(&self, what: &str, bytes: u64) -> Result<()> {
         #[cfg(feature = "testing")]
         {
@@ -216,7 +217,7 @@ impl Gpu {
 
     /// Records commands and submits them; `what` names them in errors.
     pub fn submit(&self, what: &str, record: impl FnOnce(&mut wgpu::CommandEncoder)) -> Result<wgpu::SubmissionIndex> {
-        self.poison.check()?;
+        self.failure.check()?;
         self.scoped(what, 0, || {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(what) });
             record(&mut encoder);
@@ -224,7 +225,7 @@ impl Gpu {
         })
     }
 
-    /// Runs what callbacks are due, after waiting for a submission where one is given; false when the time is up.
+    /// Runs the callbacks that are due, after waiting for the submission, if given; false on a timeout.
     fn poll(&self, wait: Option<(wgpu::SubmissionIndex, Duration)>) -> Result<bool> {
         let poll = match wait {
             Some((index, timeout)) => wgpu::PollType::Wait { submission_index: Some(index), timeout: Some(timeout) },
@@ -239,15 +240,15 @@ impl Gpu {
         }
     }
 
-    /// Runs what callbacks are due; does not wait.
+    /// Runs the callbacks that are due, without waiting.
     pub fn poll_once(&self) -> Result<()> {
         self.poll(None)?;
-        self.poison.check()
+        self.failure.check()
     }
 
     /// Writes bytes into a buffer after the steps submitted before.
     pub fn upload(&self, target: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.poison.check()?;
+        self.failure.check()?;
         let mut offset = offset;
         for piece in bytes.chunks(UPLOAD_BYTES) {
             let whole = piece.len() / 4 * 4;
@@ -268,14 +269,14 @@ impl Gpu {
         self.check_alive()
     }
 
-    /// Returns the error of a lost device and keeps the first reason known.
+    /// Returns the error of a lost device, and keeps the first known reason.
     pub fn lost(&self, reason: &str) -> RuntimeError {
         let error = RuntimeError::DeviceLost { reason: reason.into() };
-        self.poison.set(error.clone());
-        self.poison.check().err().unwrap_or(error)
+        self.failure.set(error.clone());
+        self.failure.check().err().unwrap_or(error)
     }
 
-    /// Returns when `ready` gives a value; `index` is the submission that makes it so.
+    /// Waits until `ready` returns a value, which submission `index` makes it do.
     pub fn wait<T>(
         &self,
         label: &str,
@@ -302,15 +303,15 @@ impl Gpu {
             if let Some(value) = ready() {
                 return Ok(value);
             }
-            self.poison.check()?;
+            self.failure.check()?;
         }
     }
 
-    /// Returns when a submission is done.
+    /// Waits until a submission is done.
     pub fn wait_done(&self, label: &str, timeout: Duration, index: &wgpu::SubmissionIndex) -> Result<()> {
         let start = Instant::now();
         while !self.poll(Some((index.clone(), timeout.min(SLICE))))? {
-            self.poison.check()?;
+            self.failure.check()?;
             if start.elapsed() >= timeout {
                 return Err(RuntimeError::Timeout { label: label.into(), seconds: timeout.as_secs_f64() });
             }
@@ -318,10 +319,10 @@ impl Gpu {
         self.check_alive()
     }
 
-    /// Waits on a thread of its own until the callback that holds the other clone of `sender` has run, since
-    /// nothing else may poll the device while an executor sleeps. Call it after the callback is registered.
+    /// Waits on a separate thread until the callback that holds the other clone of `sender` has run, since nothing else
+    /// may poll the device while an executor sleeps. Call it after the callback is registered.
     ///
-    /// In a browser the device needs no polls, and nothing is done.
+    /// In a browser the device needs no polling, so this does nothing.
     pub fn wait_aside(self: &Arc<Self>, label: &str, index: wgpu::SubmissionIndex, timeout: Duration, sender: Sender) {
         #[cfg(not(target_arch = "wasm32"))]
         {
@@ -332,7 +333,7 @@ impl Gpu {
                     Ok(()) => RuntimeError::DeviceLost { reason: "a callback was dropped".into() },
                     Err(error) => error,
                 };
-                // Refused, as it should be, where the callback has sent.
+                // This fails, as it should, if the callback has already sent.
                 let _ = sender.send(Some(error));
             });
         }

@@ -1,9 +1,9 @@
 //! Runs plans on a device through wgpu. No other folder names wgpu or may be `unsafe`.
 //!
-//! **What comes in**: a [`Plan`](crate::passes::Plan), [`Store`]s with its weights and other states, and for each step the inputs: as bytes
+//! **In**: a [`Plan`](crate::passes::Plan), [`Store`]s with its weights and other states, and for each step the inputs: as bytes
 //! from the host ([`Session::run`]), or as buffers of the application in its own encoder ([`Session::record`]).
 //!
-//! **What goes out**: outputs read back to the host, or left in the application's buffers; times of launches ([`Session::profile`]).
+//! **Out**: outputs read back to the host, or left in the application's buffers; times of launches ([`Session::profile`]).
 //!
 //! - `engine.rs`: [`Engine`] chooses an adapter and opens its device, or borrows the application's. [`Engine::reference`] has none.
 //! - `gpu.rs`: the device with its memory budget; every call to wgpu that can fail goes through an error scope there.
@@ -13,7 +13,7 @@
 //!
 //! Invariants:
 //! - nothing is created on the device after the first step with the same buffers;
-//! - every wait has a timeout, and every error names the buffer, kernel or step it concerns;
+//! - every wait has a timeout, and every error names its buffer, kernel or step;
 //! - a lost device is [`RuntimeError::DeviceLost`] from every call that follows, never a panic.
 //!
 //! Where to start: [`Engine::session`], then `run` in `session/mod.rs`.

@@ -22,7 +22,7 @@ pub(super) struct Pipeline {
 
 type Key = (Arc<str>, Vec<(&'static str, u64)>);
 
-/// So many kernels are kept while no session uses them.
+/// The number of kernels kept while no session uses them.
 const KEPT: usize = 256;
 
 /// The compiled kernels of an engine, one per source and constants.
@@ -34,7 +34,7 @@ fn key(dispatch: &PlannedDispatch) -> Key {
 }
 
 impl Pipelines {
-    /// Returns the pipeline of each dispatch; those that are new are built on threads.
+    /// Returns the pipeline of each dispatch; new ones are built on several threads.
     pub fn get(
         &self,
         gpu: &Gpu,
@@ -120,12 +120,12 @@ fn build(gpu: &Gpu, dispatch: &PlannedDispatch) -> Result<Pipeline> {
         });
         Pipeline { raw, layout, accesses }
     })?;
-    gpu.poison.check()?;
+    gpu.failure.check()?;
     log::debug!("pipeline {} {} in {:.1?}", dispatch.kernel, dispatch.variant, start.elapsed());
     Ok(pipeline)
 }
 
-/// Returns an error where a dispatch does not bind what its kernel declares.
+/// Returns an error if a dispatch does not bind what its kernel declares.
 pub(super) fn check_bindings(dispatch: &PlannedDispatch, pipeline: &Pipeline) -> Result<()> {
     let error =
         |message: String| RuntimeError::Plan { node: dispatch.node.clone(), kernel: dispatch.kernel.clone(), message };

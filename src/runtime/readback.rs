@@ -8,20 +8,20 @@ use std::{sync::Arc, time::Duration};
 /// Larger reads go through a buffer of this many bytes piece by piece.
 pub(super) const PIECE_BYTES: u64 = 16 << 20;
 
-/// A buffer through which tensors come to the host; kept from one read to the next.
+/// A staging buffer for reads, kept from one read to the next.
 #[derive(Default)]
 pub(super) struct Readback {
     buffer: Option<DeviceBuffer>,
 }
 
-/// A copy under way to a [`Readback`].
+/// A copy to a [`Readback`] in progress.
 pub(super) struct Pending {
     receiver: Signal,
     index: wgpu::SubmissionIndex,
 }
 
 impl Readback {
-    /// Makes room for reads of this many bytes.
+    /// Allocates room for reads of this many bytes.
     pub fn reserve(&mut self, gpu: &Gpu, bytes: u64) -> Result<()> {
         let bytes = bytes.next_multiple_of(4).clamp(256, PIECE_BYTES);
         if self.buffer.as_ref().is_none_or(|b| b.raw.size() < bytes) {
@@ -36,7 +36,7 @@ impl Readback {
         self.buffer.as_ref().map(|b| &b.raw).ok_or_else(missing)
     }
 
-    /// Starts a copy of at most [`PIECE_BYTES`]. `aside`: a thread is to wait for it, for at most that long.
+    /// Starts a copy of at most [`PIECE_BYTES`]. With `aside`, a thread waits for it, for at most that long.
     pub fn begin(
         &mut self,
         gpu: &Arc<Gpu>,
@@ -64,10 +64,10 @@ impl Readback {
         Ok(Pending { receiver, index })
     }
 
-    /// Appends what a finished copy brought.
+    /// Appends the bytes of a finished copy.
     pub fn finish(&mut self, gpu: &Gpu, result: Option<RuntimeError>, bytes: u64, out: &mut Vec<u8>) -> Result<()> {
         let failed = |readback: &mut Self, error: RuntimeError| {
-            // Its mapping may still be pending: the next read makes a new buffer.
+            // Its mapping may still be pending, so the next read creates a new buffer.
             readback.buffer = None;
             Err(match error {
                 RuntimeError::DeviceLost { reason } => gpu.lost(&reason),
@@ -106,7 +106,7 @@ impl Readback {
         Ok(out)
     }
 
-    /// Returns bytes of a buffer; the async twin of [`Readback::read`].
+    /// Async form of [`Readback::read`].
     pub async fn read_async(
         &mut self,
         gpu: &Arc<Gpu>,
@@ -126,7 +126,7 @@ impl Readback {
 }
 
 impl Pending {
-    /// Returns the outcome of the copy when there is one; does not block.
+    /// Returns the outcome of the copy if it is done, without blocking.
     pub fn poll(&self, gpu: &Gpu) -> Option<Option<RuntimeError>> {
         if let Err(error) = gpu.poll_once() {
             return Some(Some(error));
@@ -145,12 +145,12 @@ fn pieces((offset, bytes): (u64, u64)) -> impl Iterator<Item = (u64, u64)> {
         .map(move |i| (offset + i * PIECE_BYTES, (bytes - i * PIECE_BYTES).min(PIECE_BYTES)))
 }
 
-/// Returns the bytes that a batch of `n` takes, not rounded up.
+/// Returns the bytes of a batch of `n`, not rounded up.
 pub(super) fn exact_bytes(ty: &TensorType, n: usize) -> u64 {
     ty.shape.elements().at(n) * ty.dtype.bytes() as u64
 }
 
-/// Returns a host tensor of a type from its bytes.
+/// Returns a host tensor from its type and bytes.
 pub(super) fn tensor(name: &str, ty: &TensorType, n: usize, bytes: &[u8]) -> Result<HostTensor> {
     HostTensor::from_bytes(ty.shape.at(n), ty.dtype, bytes).map_err(|e| RuntimeError::Mismatch {
         name: name.into(),

@@ -16,8 +16,8 @@ use std::{
 
 /// Named tensors in device memory that outlive sessions: weights, moments, data sets. Clones share them.
 ///
-/// What was read last is kept on the host until a step or a write changes it, and is what [`Store::read`] returns after
-/// the device was lost: weights that were read after the last step can still be saved.
+/// Tensors that were read are kept on the host until a step or a write changes them, and [`Store::read`] returns them
+/// after the device is lost: weights that were read after the last step can still be saved.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -34,7 +34,7 @@ enum Memory {
     Device { gpu: Arc<Gpu>, chunks: Vec<DeviceBuffer>, readback: Mutex<Readback>, kept: Mutex<Kept> },
 }
 
-/// What the host has read and nothing has changed since.
+/// Host copies of tensors that have not changed since.
 #[derive(Default)]
 struct Kept {
     changes: u64,
@@ -46,8 +46,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Engine {
-    /// Returns zero-filled memory for named tensors, one buffer per chunk, or an error that names the tensor
-    /// that does not fit.
+    /// Returns zero-filled memory for named tensors, one buffer per chunk, or an error that names a tensor that does
+    /// not fit.
     pub fn store(&self, layout: Arc<Layout>) -> Result<Store> {
         Store::new(self, layout)
     }
@@ -83,12 +83,12 @@ impl Store {
         Ok(store)
     }
 
-    /// Returns where the tensors lie.
+    /// Returns the layout of the tensors.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.inner.layout
     }
 
-    /// Returns the engine that the store was made on.
+    /// Returns the engine that the store was created on.
     pub fn engine(&self) -> &Engine {
         &self.inner.engine
     }
@@ -100,7 +100,7 @@ impl Store {
         }
     }
 
-    /// Forgets what was read, since a step or a write is about to change it.
+    /// Drops host copies, since a step or a write is about to change the tensors.
     pub(super) fn changes(&self) {
         if let Memory::Device { kept, .. } = &self.inner.memory {
             let mut kept = lock(kept);
@@ -117,7 +117,7 @@ impl Store {
         })
     }
 
-    /// Replaces a tensor, or returns an error that says what shape and type it has. Does not wait.
+    /// Replaces a tensor, or returns an error with its shape and type. Does not wait.
     pub fn write(&self, name: &str, tensor: &HostTensor) -> Result<()> {
         let entry = self.entry(name)?;
         if entry.ty.dtype != tensor.dtype() || entry.ty.shape.dims() != tensor.shape() {
@@ -136,7 +136,7 @@ impl Store {
         }
     }
 
-    /// Returns a tensor, blocking until all steps submitted before are done.
+    /// Returns a tensor, blocking until all steps submitted before it are done.
     pub fn read(&self, name: &str) -> Result<HostTensor> {
         let entry = self.entry(name)?;
         match &self.inner.memory {
@@ -150,7 +150,7 @@ impl Store {
         }
     }
 
-    /// Returns a tensor; the async twin of [`Store::read`].
+    /// Async form of [`Store::read`].
     pub async fn read_async(&self, name: &str) -> Result<HostTensor> {
         let entry = self.entry(name)?;
         match &self.inner.memory {
@@ -171,7 +171,7 @@ impl Store {
         self.inner.layout.entries.iter().map(|e| Ok((e.name.clone(), self.read(&e.name)?))).collect()
     }
 
-    /// Returns all tensors in the layout's order; the async twin of [`Store::read_all`].
+    /// Async form of [`Store::read_all`].
     pub async fn read_all_async(&self) -> Result<Vec<(String, HostTensor)>> {
         let mut all = Vec::with_capacity(self.inner.layout.entries.len());
         for entry in &self.inner.layout.entries {
@@ -207,7 +207,7 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// Keeps a tensor that was read where nothing has changed it since; after the loss of the device, returns what was kept.
+/// Keeps a tensor that was read if it has not changed since; after the loss of the device, returns the kept one.
 fn keep(kept: &Mutex<Kept>, changes: u64, entry: &Entry, read: Result<Vec<u8>>) -> Result<HostTensor> {
     let mut kept = lock(kept);
     match read {
@@ -231,7 +231,7 @@ fn host(tensors: &HashMap<String, HostTensor>, entry: &Entry) -> Result<HostTens
     })
 }
 
-/// Names the three largest tensors of a chunk, or of all.
+/// Lists the three largest tensors of a chunk, or of all.
 fn describe(layout: &Layout, chunk: Option<usize>) -> String {
     let mut entries: Vec<&Entry> = layout.entries.iter().filter(|e| chunk.is_none_or(|c| e.chunk == c)).collect();
     let n = entries.len();

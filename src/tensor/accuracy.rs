@@ -1,20 +1,20 @@
 use super::Array;
 
-/// Half the distance from 1 to the next 32-bit float: the largest relative error of one rounding.
+/// Half the distance from 1 to the next 32-bit float: the maximum relative error of one rounding.
 pub const UNIT: f64 = 1.0 / 16_777_216.0;
 const TINY: f64 = f32::MIN_POSITIVE as f64;
 
-/// How far a kernel's 32-bit result may lie from its 64-bit definition, one variant per row of the
-/// table of promises.
+/// The maximum error of a kernel's 32-bit result against its 64-bit definition, one variant per row of the table of
+/// promises.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Accuracy {
     /// Movement and selection: the same number.
     Exact,
-    /// So many units in the last place of the exact result.
+    /// Units in the last place of the exact result.
     Ulp(f64),
-    /// So large an absolute error.
+    /// Absolute error.
     Absolute(f64),
-    /// So large an error relative to the exact result.
+    /// Error relative to the exact result.
     Relative(f64),
     /// Exponential of the first input: 3 + 2·|x| units in the last place.
     Exp,
@@ -24,12 +24,12 @@ pub enum Accuracy {
     Sigmoid,
     /// Made from the exponential of the first input: `exps` times its bound and `ulps` more units.
     Exps {
-        /// How many times the exponential's bound.
+        /// Factor on the exponential's bound.
         exps: f64,
         /// Units in the last place of all other roundings.
         ulps: f64,
     },
-    /// So large an error times the magnitude of the first input.
+    /// Error relative to the first input.
     PerInput(f64),
     /// Power through logarithm and exponential.
     Pow,
@@ -56,12 +56,12 @@ pub fn ulp(x: f64) -> f64 {
     2f64.powi(x.log2().floor() as i32 - 23)
 }
 
-/// Returns the larger of two numbers, NaN where one of them is.
+/// Returns the larger of two numbers, NaN if one of them is.
 pub fn maximum(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
-/// Returns a whole number for each float, in their order: both zeros have the same, NaN has the largest.
+/// Returns an integer for each float, in their order: both zeros have the same, NaN has the largest.
 pub fn rank(x: f64) -> i64 {
     let size = (x.to_bits() << 1 >> 1) as i64;
     if x.is_nan() {
@@ -112,23 +112,23 @@ impl Accuracy {
     }
 }
 
-/// The place where a result lies farthest outside its bound.
+/// The element of a result that is farthest outside its bound.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("element {index} of output {output}: got {got}, exact {exact}, allowed error {bound:e}")]
 pub struct Mismatch {
-    /// Which output.
+    /// The output's index.
     pub output: usize,
     /// Row-major index of the element.
     pub index: usize,
-    /// What the kernel computed.
+    /// The kernel's result.
     pub got: f64,
-    /// What the definition says.
+    /// The definition's result.
     pub exact: f64,
-    /// The error that would have been allowed.
+    /// The allowed error.
     pub bound: f64,
 }
 
-/// Returns nothing where every element lies within its bound, else the worst element.
+/// Returns the worst element as an error unless every element is within its bound.
 ///
 /// A NaN agrees only with a NaN, an infinity only with the same infinity.
 pub fn compare(output: usize, got: &[f32], exact: &Array, bound: &Array) -> Result<(), Mismatch> {

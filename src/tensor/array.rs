@@ -1,8 +1,8 @@
 use super::{DType, Data, HostTensor};
 
-/// A row-major tensor of 64-bit floats: what reference evaluation computes with.
+/// A row-major tensor of 64-bit floats, in which reference evaluation computes.
 ///
-/// Integers and bytes are held as whole numbers, which 64-bit floats represent exactly.
+/// Integers and bytes are stored as 64-bit floats, which represent them exactly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
     /// Extents, outermost first.
@@ -12,7 +12,7 @@ pub struct Array {
 }
 
 impl Array {
-    /// Returns an array of one value everywhere.
+    /// Returns an array filled with one value.
     pub fn full(shape: impl Into<Vec<usize>>, value: f64) -> Self {
         let shape = shape.into();
         let len = shape.iter().product();
@@ -51,7 +51,7 @@ impl Array {
 }
 
 impl HostTensor {
-    /// Returns the elements as 64-bit floats, in which every supported type is exact.
+    /// Returns the elements as 64-bit floats, which represent every supported type exactly.
     pub fn to_array(&self) -> Array {
         let data = match self.data() {
             Data::F32(v) => v.iter().map(|&x| f64::from(x)).collect(),

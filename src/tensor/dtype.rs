@@ -3,7 +3,7 @@ use std::fmt;
 /// The type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
-    /// 32-bit float, what kernels compute in.
+    /// 32-bit float, in which kernels compute.
     F32,
     /// 16-bit IEEE float.
     F16,

@@ -1,4 +1,4 @@
-/// FNV-1a of 64 bits (Fowler, Noll and Vo): equal on every machine, so that files can hold it.
+/// 64-bit FNV-1a (Fowler, Noll and Vo): equal on every machine, so that files can store it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fnv(pub u64);
 
@@ -19,7 +19,7 @@ impl Fnv {
         self.bytes(&n.to_le_bytes());
     }
 
-    /// Adds a text after its length.
+    /// Adds a string, preceded by its length.
     pub fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
         self.bytes(text.as_bytes());

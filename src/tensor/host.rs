@@ -1,14 +1,14 @@
 use super::{DType, strides};
 use half::{bf16, f16};
 
-/// A tensor in host memory could not be made or read as asked.
+/// A tensor in host memory could not be created or read.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
     /// The number of elements does not fit the shape.
     #[error("a tensor of shape {shape:?} has {wanted} elements, but {got} were given")]
     Count {
-        /// The shape asked for.
+        /// The requested shape.
         shape: Vec<usize>,
         /// The number of elements that the shape has.
         wanted: usize,
@@ -18,7 +18,7 @@ pub enum TensorError {
     /// The product of the extents does not fit in memory.
     #[error("a tensor of shape {shape:?} is too large to address")]
     TooLarge {
-        /// The shape asked for.
+        /// The requested shape.
         shape: Vec<usize>,
     },
 }
@@ -64,7 +64,7 @@ macro_rules! constructor {
 }
 
 impl HostTensor {
-    /// Returns a tensor of these elements, or an error where their number does not fit the shape.
+    /// Returns a tensor of these elements, or an error if their number does not fit the shape.
     pub fn new(shape: impl Into<Vec<usize>>, data: Data) -> Result<Self, TensorError> {
         let shape = shape.into();
         let wanted = shape
@@ -129,12 +129,12 @@ impl HostTensor {
         }
     }
 
-    /// Returns whether there are no elements.
+    /// Returns whether the tensor is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns the elements as they lie in memory, little-endian on every supported machine.
+    /// Returns the elements as bytes in memory, little-endian on every supported machine.
     pub fn bytes(&self) -> &[u8] {
         match &self.data {
             Data::F32(v) => bytemuck::cast_slice(v),
@@ -146,7 +146,7 @@ impl HostTensor {
         }
     }
 
-    /// Returns a tensor read from raw little-endian elements, or an error where their number does not fit.
+    /// Returns a tensor from raw little-endian elements, or an error if their number does not fit.
     pub fn from_bytes(shape: impl Into<Vec<usize>>, dtype: DType, bytes: &[u8]) -> Result<Self, TensorError> {
         let data = match dtype {
             DType::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
@@ -171,7 +171,7 @@ impl HostTensor {
         }
     }
 
-    /// Returns the rows `start .. start + n` of the first axis, or `None` where there are not so many.
+    /// Returns the rows `start .. start + n` of the first axis, or `None` if out of range.
     pub fn rows(&self, start: usize, n: usize) -> Option<HostTensor> {
         let rows = *self.shape.first()?;
         let end = start.checked_add(n).filter(|&end| end <= rows)?;
@@ -181,7 +181,7 @@ impl HostTensor {
         HostTensor::from_bytes(shape, self.dtype(), &self.bytes()[start * row_bytes..end * row_bytes]).ok()
     }
 
-    /// Returns the tensor with its axes in this order, which names each once.
+    /// Returns the tensor with its axes permuted to this order.
     pub(crate) fn transposed(&self, order: &[usize]) -> HostTensor {
         let strides = strides(&self.shape);
         let shape: Vec<usize> = order.iter().map(|&axis| self.shape[axis]).collect();
@@ -191,14 +191,14 @@ impl HostTensor {
         HostTensor::from_bytes(shape, self.dtype(), &bytes).unwrap_or_else(|_| self.clone())
     }
 
-    /// Returns the same elements under another shape, or an error where their number differs.
+    /// Returns the same elements with another shape, or an error if their number differs.
     pub fn reshape(self, shape: impl Into<Vec<usize>>) -> Result<HostTensor, TensorError> {
         Self::new(shape, self.data)
     }
 }
 
 /// Returns the elements of `width` bytes at `offset + Σ coordinate · stride` for all coordinates of a shape, the last
-/// running fastest; strides and offset count elements. The caller makes sure that they lie inside `bytes`.
+/// varying fastest; strides and offset count elements. The caller ensures that they are inside `bytes`.
 pub(crate) fn gather(bytes: &[u8], width: usize, shape: &[usize], strides: &[usize], offset: usize) -> Vec<u8> {
     let count: usize = shape.iter().product();
     let mut out = Vec::with_capacity(count * width);

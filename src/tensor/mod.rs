@@ -1,13 +1,13 @@
 //! Tensors on the host: shapes, element types, random numbers, comparison. Depends on nothing else here.
 //!
 //! - [`Shape`]: extents with a symbolic batch in front ([`struct@Batch`]); a [`Count`] is a number with a fixed part and a part per
-//!   sample, which any batch can be put into.
+//!   sample, to be evaluated for any batch.
 //! - [`HostTensor`]: elements of a [`DType`] in row-major order, as files and devices hold them.
 //! - [`Array`]: the same in `f64`, which references are evaluated on.
-//! - [`Accuracy`] and [`compare`]: how far a result may be from its definition, and where it is farthest off.
+//! - [`Accuracy`] and [`compare`]: the allowed error of a result, and its worst element.
 //! - [`Philox`]: random numbers as a function of seed, purpose and counter, the same here and in WGSL.
 //!
-//! Invariants: a `HostTensor` has as many elements as its shape says. The batch is the outermost axis or absent.
+//! Invariants: a `HostTensor` has as many elements as its shape. The batch is the outermost axis or absent.
 
 mod accuracy;
 mod array;

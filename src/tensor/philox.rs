@@ -1,5 +1,5 @@
-/// Returns the four words that Philox 4x32-10 makes of a key and a counter
-/// (Salmon et al. 2011, *Parallel random numbers: as easy as 1, 2, 3*).
+/// Returns the four words of Philox 4x32-10 for a key and a counter (Salmon et al. 2011, *Parallel random numbers: as
+/// easy as 1, 2, 3*).
 pub fn philox4x32(mut key: [u32; 2], mut counter: [u32; 4]) -> [u32; 4] {
     for round in 0..10 {
         if round > 0 {
@@ -12,11 +12,11 @@ pub fn philox4x32(mut key: [u32; 2], mut counter: [u32; 4]) -> [u32; 4] {
     counter
 }
 
-/// What random numbers are drawn for; streams of different purposes never meet.
+/// The purpose of random numbers; streams of different purposes are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Purpose {
-    /// First values of weights.
+    /// Initial values of weights.
     Initialize = 1,
     /// The order of samples in an epoch.
     Shuffle = 2,
@@ -87,13 +87,13 @@ impl Philox {
         low + (high - low) * self.unit()
     }
 
-    /// Returns a normal number of mean 0 and deviation 1 (Box and Muller).
+    /// Returns a normal number with mean 0 and standard deviation 1 (Box and Muller).
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
-    /// Returns a whole number in `0..n` (0 for `n` = 0).
+    /// Returns an integer in `0..n` (0 for `n` = 0).
     pub fn below(&mut self, n: usize) -> usize {
         ((u64::from(self.next_u32()) * n as u64) >> 32) as usize
     }

@@ -2,12 +2,12 @@ use std::fmt;
 
 /// Stands for the batch axis in a shape: `[Batch, 28, 28, 1]`.
 ///
-/// Only the outermost axis may be symbolic. The type of the same name, [`struct@Batch`], says how
-/// many samples a plan is built for.
-#[allow(non_upper_case_globals, reason = "named as the type that says how large the batch is")]
+/// Only the outermost axis may be symbolic. The type of the same name, [`struct@Batch`], is the number of samples that
+/// a plan is built for.
+#[allow(non_upper_case_globals, reason = "named as the type that gives the size of the batch")]
 pub const Batch: usize = usize::MAX;
 
-/// How many samples at most one run of a plan takes.
+/// The maximum number of samples in one run of a plan.
 ///
 /// ```
 /// use hubel::prelude::*;
@@ -15,7 +15,7 @@ pub const Batch: usize = usize::MAX;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Batch {
-    /// The largest number of samples; every smaller one runs too.
+    /// The maximum number of samples; any smaller number runs too.
     pub capacity: usize,
 }
 
@@ -116,7 +116,7 @@ impl Shape {
         dims
     }
 
-    /// Returns whether a sample has no more elements than kernels can count, 2³² − 1.
+    /// Returns whether a sample has at most 2³² − 1 elements, which kernels can count.
     pub fn is_countable(&self) -> bool {
         let count = self.dims.iter().try_fold(1u32, |n, &d| n.checked_mul(u32::try_from(d).ok()?));
         count.is_some() || self.dims.contains(&0)
@@ -138,7 +138,7 @@ impl Shape {
         self.dims.iter().skip(1).product()
     }
 
-    /// Returns the same leading axis with other inner axes.
+    /// Returns the shape with the same leading axis and other inner axes.
     pub fn with_row(&self, rest: &[usize]) -> Shape {
         let mut dims = vec![self.dims.first().copied().unwrap_or(1)];
         dims.extend_from_slice(rest);
@@ -150,7 +150,7 @@ impl Shape {
         self.dims.last().copied().unwrap_or(1)
     }
 
-    /// Returns the common shape of two tensors by NumPy's rule, or `None` where they do not agree.
+    /// Returns the common shape of two tensors by NumPy's broadcasting, or `None` if there is none.
     pub fn broadcast(&self, other: &Shape) -> Option<Shape> {
         let rank = self.rank().max(other.rank());
         let batched = (self.batched && self.rank() == rank) || (other.batched && other.rank() == rank);

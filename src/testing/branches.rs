@@ -1,15 +1,15 @@
-//! Which branches and loops of a kernel uniform buffers alone decide.
+//! Finds the branches and loops of a kernel that are decided by uniform buffers alone.
 
 use super::Failure;
 use crate::kernels::reflect;
 use naga::{AddressSpace, Block, Expression, Function, Handle, LocalVariable, Module, Statement};
 use std::collections::HashMap;
 
-/// Returns the conditions in a kernel's WGSL, as its text has them, that uniform buffers alone decide, or an error where
-/// it is no valid WGSL.
+/// Returns the text of the conditions in a kernel's WGSL that are decided by uniform buffers alone, or an error if it
+/// is not valid WGSL.
 ///
-/// lavapipe of Mesa 22 takes the values of such buffers for constants: it compiles the kernel anew at each launch and
-/// never frees what it made. `step.n * counts.z` in place of `step.n` is a number that it does not know, where `counts` is
+/// lavapipe of Mesa 22 treats the values of such buffers as constants: it compiles the kernel again for each launch and
+/// never frees the versions. It does not know `step.n * counts.z`, which equals `step.n`, with `counts` being
 /// `num_workgroups`.
 ///
 /// ```
@@ -29,10 +29,10 @@ pub fn decided_by_uniforms(source: &str) -> Result<Vec<String>, Failure> {
     Ok(Decided::of(&module, source))
 }
 
-/// What decides an expression: 0 constants alone, 1 uniform buffers at fixed places too, 2 anything else.
+/// What decides an expression: 0 constants alone, 1 uniform buffers at fixed offsets too, 2 anything else.
 type Known = u8;
 
-/// Finds the branches and loops of a module that uniform buffers alone decide.
+/// Finds the branches and loops of a module that are decided by uniform buffers alone.
 struct Decided<'m> {
     module: &'m Module,
     source: &'m str,
@@ -44,7 +44,7 @@ struct Decided<'m> {
 impl<'m> Decided<'m> {
     fn of(module: &'m Module, source: &'m str) -> Vec<String> {
         let mut all = Decided { module, source, arguments: HashMap::new(), results: HashMap::new(), found: Vec::new() };
-        // Arguments and results of functions are known better in each turn; calls are no deeper than this.
+        // Each iteration refines what is known of functions' arguments and results; calls are no deeper than this.
         for _ in 0..4 {
             all.found.clear();
             for (handle, function) in module.functions.iter() {

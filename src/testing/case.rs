@@ -24,7 +24,7 @@ pub(super) struct Case {
 }
 
 impl Case {
-    /// Returns nothing where no input has a gradient.
+    /// Returns `None` if no input has a gradient.
     pub(super) fn new(sample: &Sample, rng: &mut Philox) -> Result<Option<Self>, Failure> {
         let (mut g, inputs, outputs) = sample_graph(sample)?;
         let arrays = sample_inputs(sample, rng);
@@ -61,13 +61,13 @@ impl Case {
         Ok(Some(Case { graph: g, feeds, step, wrt, capacity: sample.capacity }))
     }
 
-    /// Returns the inputs in their own types.
+    /// Returns the inputs in their types.
     pub(super) fn device_feeds(&self) -> Vec<(String, HostTensor)> {
         device_feeds(&self.graph, &self.feeds)
     }
 }
 
-/// Returns a graph's inputs in their own types.
+/// Returns a graph's inputs in their types.
 pub(super) fn device_feeds(graph: &Graph, feeds: &[(String, Array)]) -> Vec<(String, HostTensor)> {
     let typed = |(name, array): &(String, Array)| {
         let dtype = graph.find(name).map_or(DType::F32, |v| graph.ty(v).dtype);
@@ -76,7 +76,7 @@ pub(super) fn device_feeds(graph: &Graph, feeds: &[(String, Array)]) -> Vec<(Str
     feeds.iter().map(typed).collect()
 }
 
-/// Returns the inputs to which the operation gives a gradient.
+/// Returns the inputs to which the operation has a gradient.
 pub(super) fn differentiable(sample: &Sample) -> Result<Vec<usize>, Failure> {
     let (mut g, inputs, outputs) = sample_graph(sample)?;
     let dy: Vec<Option<Value>> = (outputs.iter())

@@ -12,15 +12,14 @@ use crate::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// Different samples that an operation's kernels are tried on.
+/// The number of distinct samples on which an operation's kernels are tested.
 const SHAPES: usize = 64;
-/// Samples on which indices are compared with the lengths of arrays.
+/// The number of samples on which indices are compared with the lengths of arrays.
 const ASSERTED: usize = 6;
-/// Samples whose gradients are tried.
+/// The number of samples whose gradients are checked.
 const GRADIENTS: usize = 12;
 
-/// Returns nothing where an operation does all that is asked of the crate's own, else the first thing that it does
-/// not.
+/// Runs the tests of the crate's own operations on an operation, and returns the first failure.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,7 +42,7 @@ pub fn check_family(engine: &Engine, family: &Family) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns nothing where the kernels compute what the reference says on 64 samples, between guards of NaN.
+/// Compares the kernels with the reference on 64 samples, between guards of NaN.
 pub fn kernels_agree(engine: &Engine, family: &Family) -> Result<(), Failure> {
     let run = Run { guarded: true, ..Run::default() };
     let mut rng = rng(family, 0);
@@ -62,8 +61,8 @@ pub fn kernels_agree(engine: &Engine, family: &Family) -> Result<(), Failure> {
     Err(of(family, Failure(format!("only {} distinct samples", distinct.len()))))
 }
 
-/// Returns nothing where no kernel's index lies outside its array on some samples: beyond its end, or before its start,
-/// where it wraps round.
+/// Checks on some samples that no index of a kernel is outside its array: beyond its end, or before its start, where it
+/// wraps around.
 pub fn indices_are_inside(engine: &Engine, family: &Family) -> Result<(), Failure> {
     let run = Run { asserted: true, ..Run::default() };
     let mut rng = rng(family, 4);
@@ -74,8 +73,7 @@ pub fn indices_are_inside(engine: &Engine, family: &Family) -> Result<(), Failur
     Ok(())
 }
 
-/// Returns nothing where no branch or loop of a kernel is decided by uniform buffers alone; see
-/// [`super::decided_by_uniforms`].
+/// Checks that no branch or loop of a kernel is decided by uniform buffers alone; see [`super::decided_by_uniforms`].
 pub fn branches_are_not_decided_by_uniforms(family: &Family) -> Result<(), Failure> {
     for profile in profiles() {
         let mut rng = rng(family, 5);
@@ -96,7 +94,7 @@ pub fn branches_are_not_decided_by_uniforms(family: &Family) -> Result<(), Failu
     Ok(())
 }
 
-/// Returns nothing where each of the family's faults makes a sample fail.
+/// Checks that each of the family's faults makes a sample fail.
 pub fn faults_are_noticed(engine: &Engine, family: &Family) -> Result<(), Failure> {
     for fault in family.faults {
         let mut rng = rng(family, 1);
@@ -115,7 +113,7 @@ pub fn faults_are_noticed(engine: &Engine, family: &Family) -> Result<(), Failur
                 break;
             }
         }
-        // A kernel that is for other adapters cannot be run here.
+        // A kernel for other adapters cannot run here.
         if !noticed && (met > 0 || !planned_elsewhere(family, fault)?) {
             return Err(of(family, Failure(format!("`{}` passed {met} samples unnoticed", fault.what))));
         }
@@ -139,7 +137,7 @@ fn planned_elsewhere(family: &Family, fault: &Fault) -> Result<bool, Failure> {
     Ok(false)
 }
 
-/// Returns nothing where each bad case is refused with an error whose every part says something.
+/// Checks that each bad case is refused with an error that has no empty part.
 pub fn bad_cases_are_refused(family: &Family) -> Result<(), Failure> {
     for bad in family.bad {
         match (bad.build)(&mut Graph::new()) {
@@ -153,7 +151,7 @@ pub fn bad_cases_are_refused(family: &Family) -> Result<(), Failure> {
     if family.bad.is_empty() { Err(of(family, Failure("no bad case".into()))) } else { Ok(()) }
 }
 
-/// Returns nothing where operations have equal keys if and only if they are equal.
+/// Checks that operations have equal keys if and only if they are equal.
 pub fn keys_are_equal_where_operations_are(family: &Family) -> Result<(), Failure> {
     let mut rng = rng(family, 2);
     for _ in 0..SHAPES {
@@ -183,17 +181,17 @@ fn each_case(family: &Family, check: impl Fn(&Case) -> Result<(), Failure>) -> R
     if checked == 0 { Err(of(family, Failure("no sample has a gradient".into()))) } else { Ok(()) }
 }
 
-/// Returns nothing where the gradients are those of central differences of the reference, in 64 bits.
+/// Compares the gradients with central differences of the reference, in 64 bits.
 pub fn gradients_agree(family: &Family) -> Result<(), Failure> {
     each_case(family, |case| differences(case, family.gradcheck))
 }
 
-/// Returns nothing where the gradients on the device are the reference's, with passes off and on.
+/// Compares the gradients on the device with the reference's, with passes off and on.
 pub fn gpu_gradients_agree(engine: &Engine, family: &Family) -> Result<(), Failure> {
     each_case(family, |case| on_device(engine, case))
 }
 
-/// Returns a hash of the results and gradients on the device: equal where all bits are.
+/// Returns a hash of the outputs and gradients on the device.
 pub fn bits(engine: &Engine, family: &Family) -> Result<u64, Failure> {
     let mut rng = rng(family, 12);
     let mut hash = Fnv::default();
@@ -215,7 +213,7 @@ pub fn bits(engine: &Engine, family: &Family) -> Result<u64, Failure> {
     Ok(hash.0)
 }
 
-/// Returns nothing where one sample's gradients pass both checks, or where it has none.
+/// Checks one sample's gradients in both ways, if it has any.
 pub fn check_case(engine: &Engine, sample: &Sample, rng: &mut Philox, gradcheck: f64) -> Result<(), Failure> {
     let Some(case) = Case::new(sample, rng)? else { return Ok(()) };
     differences(&case, gradcheck)?;
@@ -272,16 +270,16 @@ fn on_device(engine: &Engine, case: &Case) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How many times a node's own bound its results may be off amid others.
+/// The factor on a node's bound for its error inside a graph.
 const AMID_OTHERS: f64 = 4.0;
 
-/// Returns nothing where each element that each node of a gradient's graph gives lies within its bound of the node's
-/// definition on the numbers that the device had.
+/// Checks that each element of each node of a gradient's graph is within its bound of the node's definition, evaluated
+/// on the device's values of the node's inputs.
 fn nodes_on_device(engine: &Engine, case: &Case, optimized: bool) -> Result<(), Failure> {
     let mut graph = if optimized { optimize(&case.graph, engine.profile()) } else { case.graph.clone() };
     let (live, mut kept) = (graph.live(), Vec::new());
     for (i, node) in graph.nodes().iter().enumerate().filter(|(i, _)| live[*i]) {
-        // What a node overwrites cannot be looked at any more.
+        // Overwritten values cannot be inspected.
         if node.op().is_some_and(|op| !op.in_place(node.inputs.len()).is_empty()) {
             return Ok(());
         }

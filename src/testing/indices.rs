@@ -1,4 +1,4 @@
-//! A variant of kernels that tells where an index lies outside its array.
+//! A variant of kernels that reports indices outside their arrays.
 
 use super::Failure;
 use crate::{
@@ -14,16 +14,17 @@ use naga::{
 };
 use std::sync::Arc;
 
-/// What a plan's kernels say of their indices: the arena in which each launch has a word, and the text of each place.
+/// The reports of a plan's kernels on their indices: the arena in which each launch has a word, and the text of each
+/// index expression.
 pub(super) struct Asserted {
     arena: usize,
-    /// For each launch, its node and the index expressions in the order of their numbers, from 1.
+    /// For each launch, its node and the index expressions, numbered from 1.
     places: Vec<(String, Vec<String>)>,
 }
 
 impl Asserted {
-    /// Makes every kernel of a plan compare each index into an array with the array's length, and write the number of a
-    /// place where one is too large, or negative, into the launch's word.
+    /// Makes every kernel of a plan compare each index into an array with the array's length, and write the number of
+    /// an expression that is too large or negative into the launch's word.
     pub fn of(plan: &mut Plan) -> Result<Self, Failure> {
         let (arena, mut places) = (plan.arenas.len(), Vec::new());
         let bytes = (plan.dispatches.len() as u64 * 4).max(256);
@@ -33,20 +34,20 @@ impl Asserted {
             let constants = dispatch.constants.drain(..).map(|(name, value)| (name.to_owned(), value)).collect();
             let (source, found) = rewrite(&dispatch.source, &constants, binding, number as u32).map_err(context)?;
             dispatch.source = Arc::from(source);
-            let place = BufferRange { buffer: BufferRef::Arena(arena), offset: 0, bytes };
-            dispatch.bindings.push(Binding { place, access: Access::ReadWrite });
+            let range = BufferRange { buffer: BufferRef::Arena(arena), offset: 0, bytes };
+            dispatch.bindings.push(Binding { range, access: Access::ReadWrite });
             places.push((dispatch.node.clone(), found));
         }
         plan.arenas.push(bytes);
         Ok(Asserted { arena, places })
     }
 
-    /// Returns an error that names the first index that lay outside its array, from the words of an arena.
+    /// Returns an error that names the first index outside its array, from the words of an arena.
     pub fn check(&self, words: impl FnOnce(usize) -> Result<Vec<u32>, Failure>) -> Result<(), Failure> {
         for ((node, places), word) in self.places.iter().zip(words(self.arena)?) {
             if let Some(place) = (word as usize).checked_sub(1) {
                 let text = places.get(place).map_or("", String::as_str);
-                return Err(Failure(format!("`{node}` reaches outside an array: {text}")));
+                return Err(Failure(format!("`{node}` has an index outside its array: {text}")));
             }
         }
         Ok(())
@@ -58,7 +59,7 @@ fn validate(module: &Module) -> Result<ModuleInfo, Failure> {
     validator.validate(module).map_err(|e| Failure(format!("{e:?}")))
 }
 
-/// Returns a kernel that checks its indices, its constants filled in, and the text of each.
+/// Returns a kernel that checks its indices, with its constants filled in, and the text of each index.
 fn rewrite(
     source: &str,
     constants: &PipelineConstants,
@@ -80,7 +81,7 @@ fn rewrite(
     };
     let at = |binding| Some(ResourceBinding { group: 0, binding });
     let storage = |access| AddressSpace::Storage { access: StorageAccess::LOAD | access };
-    // What a kernel does not use was left out when its constants were filled in.
+    // Unused parts of a kernel were removed when its constants were filled in.
     for b in bindings.iter().filter(|b| !bound.contains(&b.binding)) {
         match b.access {
             Access::Uniform => declare("unused", AddressSpace::Uniform, at(b.binding), unsigned),
@@ -110,14 +111,14 @@ fn rewrite(
 struct Rewriter<'m> {
     module: &'m Module,
     source: &'m str,
-    /// The invocation's number of a place that was outside.
+    /// The invocation's variable for the number of an index that was outside.
     outside: Handle<GlobalVariable>,
-    /// Where an entry point writes that number before it returns.
+    /// The word to which an entry point writes that number before it returns.
     end: Option<(Handle<GlobalVariable>, u32)>,
     places: Vec<String>,
 }
 
-/// How long what an index goes into is.
+/// The length of the array that an index selects from.
 enum Length {
     Fixed(u32),
     Dynamic,
@@ -128,7 +129,7 @@ impl Rewriter<'_> {
         let mut changed = function.clone();
         let body = std::mem::take(&mut changed.body);
         changed.body = self.block(&mut changed, body, info);
-        // Names of values would stand in the way of those that the writer makes.
+        // Names of values would clash with those that the writer generates.
         changed.named_expressions.clear();
         changed
     }
@@ -164,7 +165,7 @@ impl Rewriter<'_> {
         changed
     }
 
-    /// Writes what was outside before an entry point returns.
+    /// Writes the number of the index that was outside before an entry point returns.
     fn tell(&self, function: &mut Function, block: &mut Block) {
         let Some((words, word)) = self.end else { return };
         let mut add = |expression| function.expressions.append(expression, Span::UNDEFINED);
@@ -181,7 +182,7 @@ impl Rewriter<'_> {
         block.push(Statement::If { condition, accept, reject: Block::new() }, Span::UNDEFINED);
     }
 
-    /// Compares the index of an expression that has just been computed, where it has one.
+    /// Compares the index of an expression that has just been computed, if it has one.
     fn compare(&mut self, function: &mut Function, block: &mut Block, at: Handle<Expression>, info: &FunctionInfo) {
         let Expression::Access { base, index } = function.expressions[at] else { return };
         let Some(length) = self.length(&info[base].ty) else { return };
@@ -202,7 +203,7 @@ impl Rewriter<'_> {
         block.push(Statement::Store { pointer, value }, Span::UNDEFINED);
     }
 
-    /// Returns the length of what a value or a pointer of this type leads to.
+    /// Returns the length of the array that a value or a pointer of this type refers to.
     fn length(&self, ty: &TypeResolution) -> Option<Length> {
         let types = &self.module.types;
         let inner = match ty.inner_with(types) {

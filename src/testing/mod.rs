@@ -1,10 +1,10 @@
-//! The test kit: what the crate's own operations must pass, for operations of other crates too (feature `testing`).
+//! The test kit of the crate's own operations, for operations of other crates too (feature `testing`).
 //!
 //! [`check_family`] takes an operation's [`Family`] and compares its kernels with its reference between guards and its gradients with
-//! central differences, and checks that planted faults are noticed and bad cases refused. The crate's tests call its parts one by one.
+//! central differences, and checks that planted faults are noticed and bad cases refused. The crate's tests call these checks one by one.
 //!
-//! A [`Failure`] says which sample, output and element is off, and by how much. [`Run`] says how a graph is run: guarded, with asserted
-//! indices, with a fault, by another variant.
+//! A [`Failure`] names the sample, output and element, with the error. [`Run`] has the options of a run: guards, asserted indices, a fault,
+//! another variant.
 
 mod branches;
 mod case;
@@ -26,21 +26,20 @@ use crate::{
     runtime::Engine,
 };
 
-/// Returns the kinds of adapters that kernels are written for, with the limits that each has: a processor, a GPU, and a
-/// processor whose subgroups have 8 lanes.
+/// Returns the profiles that kernels are written for: a processor, a GPU, and a processor whose subgroups have 8 lanes.
 pub fn profiles() -> [DeviceProfile; 3] {
     let [cpu, gpu] = [DeviceClass::Cpu, DeviceClass::Gpu].map(DeviceProfile::portable);
     let lanes = DeviceProfile { subgroup_lanes: 8, u64_loads: true, ..cpu.clone() };
     [cpu, gpu, lanes]
 }
 
-/// Has the buffer number `n` that is made on the engine's device from now on, from 0, refused as by a driver whose memory
-/// is full; `None` refuses none. Returns whether an earlier refusal was still due.
+/// Refuses the buffer number `n` that is created on the engine's device from now on, from 0, as a driver out of memory
+/// would; `None` refuses none. Returns whether an earlier refusal was still pending.
 pub fn refuse_buffer(engine: &Engine, n: Option<u64>) -> bool {
     engine.refuse_buffer(n)
 }
 
-/// What an operation did otherwise than it says.
+/// A difference between an operation and its statement.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(pub String);

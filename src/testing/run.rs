@@ -10,22 +10,22 @@ use crate::{
 };
 use std::{collections::HashMap, sync::Arc};
 
-/// A quiet NaN that no kernel computes: what memory around tensors holds.
+/// A quiet NaN that no kernel computes, which fills the memory around tensors.
 const GUARD_WORD: u32 = 0x7fc0_dead;
 const GUARD_BYTES: u64 = 512;
 
-/// How a graph is run.
+/// The options of a run.
 #[derive(Debug, Default, Clone)]
 pub struct Run<'a> {
     /// Whether nodes are simplified and fused.
     pub optimize: bool,
-    /// Whether NaN lies around every tensor and must still lie there afterwards.
+    /// Whether every tensor is surrounded by NaN, which must be unchanged afterwards.
     pub guarded: bool,
-    /// Whether an index outside its array is an error, in place of guards, which would make arrays longer.
+    /// Whether an index outside its array is an error, instead of guards, which would make arrays longer.
     pub asserted: bool,
     /// A change to make to all kernels.
     pub fault: Option<&'a Fault>,
-    /// Operation and variant to take instead of the first.
+    /// Operation and variant to run instead of the first.
     pub variant: Option<(String, String)>,
 }
 
@@ -101,21 +101,21 @@ impl Prepared {
     }
 }
 
-/// Every word outside the tensors must be what it was.
+/// Every word outside the tensors must be unchanged.
 fn check_guards(plan: &Plan, mut words: impl FnMut(usize) -> Result<Vec<u32>, Failure>) -> Result<(), Failure> {
     let mut covered: Vec<Vec<(u64, u64)>> = vec![Vec::new(); plan.arenas.len()];
     let mut ports: Vec<(usize, u64)> = Vec::new();
     for port in plan.inputs.iter().chain(&plan.outputs) {
-        if let BufferRef::Arena(i) = port.place.buffer {
-            covered[i].push((port.place.offset, port.place.offset + port.place.bytes));
-            ports.push((i, port.place.offset));
+        if let BufferRef::Arena(i) = port.range.buffer {
+            covered[i].push((port.range.offset, port.range.offset + port.range.bytes));
+            ports.push((i, port.range.offset));
         }
     }
     let written = |b: &&crate::passes::Binding| b.access == Access::ReadWrite;
     for binding in plan.dispatches.iter().flat_map(|d| &d.bindings).filter(written) {
-        let BufferRef::Arena(i) = binding.place.buffer else { continue };
-        let (from, end) = (binding.place.offset, binding.place.offset + binding.place.bytes - GUARD_BYTES);
-        // Scratch is no port; between the members of a group a kernel may write.
+        let BufferRef::Arena(i) = binding.range.buffer else { continue };
+        let (from, end) = (binding.range.offset, binding.range.offset + binding.range.bytes - GUARD_BYTES);
+        // Scratch is not a port; a kernel may write between the members of a group.
         let group = ports.iter().any(|&(k, at)| k == i && from < at && at < end);
         if group || !ports.contains(&(i, from)) {
             covered[i].push((from, end));
@@ -160,7 +160,7 @@ pub fn step_of(sample: &Sample, rng: &mut Philox) -> Step {
     step
 }
 
-/// Returns nothing where the GPU's results lie within the operation's bounds.
+/// Checks that the GPU's results are within the operation's bounds.
 pub fn check_sample(engine: &Engine, sample: &Sample, rng: &mut Philox, run: &Run) -> Result<(), Failure> {
     let (graph, _, outputs) = sample_graph(sample)?;
     let arrays = sample_inputs(sample, rng);

@@ -1,4 +1,4 @@
-//! NaN and infinity in each operand: what the reference makes of them the device must make of them too.
+//! NaN and infinity in each operand: the device must treat them as the reference does.
 
 use super::{
     Failure, Run,
@@ -13,10 +13,10 @@ use crate::{
     tensor::{Array, DType, Philox, strides, ulp},
 };
 
-/// Samples of a family that carry special values.
+/// The number of a family's samples with special values.
 const SAMPLES: usize = 4;
 
-/// What is planted: a name, the number, and whether a whole row holds it.
+/// A planted value: a name, the number, and whether it fills a whole row.
 const PLANTS: [(&str, f64, bool); 4] = [
     ("NaN", f64::NAN, false),
     ("a row of -NaN", -f64::NAN, true),
@@ -24,32 +24,33 @@ const PLANTS: [(&str, f64, bool); 4] = [
     ("-inf", f64::NEG_INFINITY, false),
 ];
 
-/// Returns nothing where NaN and infinities, planted into each f32 input in turn, come out on the device as the reference
-/// says: NaN where it is NaN, the same infinity where it is infinite, else near it; the operation alone, with
-/// elementwise functions fused behind it, and its gradients, fused and unfused.
+/// Plants NaN and infinities into each f32 input, one at a time, and compares the device with the reference: NaN where
+/// it is NaN, the same infinity where it is infinite, else near it. Runs the operation alone, with elementwise
+/// functions fused after it, and its gradients, fused and unfused.
 pub fn special_values_agree(engine: &Engine, family: &Family) -> Result<(), Failure> {
     let mut rng = rng(family, 13);
-    for turn in 0..SAMPLES {
+    for number in 0..SAMPLES {
         let sample = (family.sample)(&mut rng);
         let (graph, _, outputs) = sample_graph(&sample)?;
-        let ways = sample.op.lower(&graph.io(graph.node(outputs[0])), engine.profile(), None);
-        let way = ways.get(turn % ways.len().max(1)).map(|c| (sample.op.name().to_owned(), c.variant.clone()));
-        let run = Run { variant: way, ..Run::default() };
+        let candidates = sample.op.lower(&graph.io(graph.node(outputs[0])), engine.profile(), None);
+        let variant =
+            candidates.get(number % candidates.len().max(1)).map(|c| (sample.op.name().to_owned(), c.variant.clone()));
+        let run = Run { variant, ..Run::default() };
         special_values_agree_on(engine, &sample, &mut rng, &run).map_err(|e| of(family, e))?;
     }
     Ok(())
 }
 
-/// Returns nothing where [`special_values_agree`] holds for one sample, with the fault and the variant of `run`.
+/// [`special_values_agree`] for one sample, with the fault and the variant of `run`.
 pub fn special_values_agree_on(engine: &Engine, sample: &Sample, rng: &mut Philox, run: &Run) -> Result<(), Failure> {
     let alone = Run { optimize: false, guarded: true, ..run.clone() };
     let fused = Run { optimize: true, guarded: false, ..run.clone() };
     let forward = View::forward(sample, rng)?;
     forward.check(engine, sample, rng, &alone, "alone")?;
     if let Some(behind) = forward.with_functions_behind(rng)? {
-        behind.check(engine, sample, rng, &fused, "with functions behind it")?;
+        behind.check(engine, sample, rng, &fused, "with functions after it")?;
     }
-    // An operation that gives gradients has none itself.
+    // A gradient operation has no gradient.
     if let Some(gradients) = View::gradients(sample, rng)? {
         gradients.check(engine, sample, rng, &alone, "gradients")?;
         gradients.check(engine, sample, rng, &fused, "fused gradients")?;
@@ -57,7 +58,7 @@ pub fn special_values_agree_on(engine: &Engine, sample: &Sample, rng: &mut Philo
     Ok(())
 }
 
-/// A graph of a sample's operation with inputs, its outputs for them and how far the device may be off.
+/// A graph of a sample's operation with inputs, its outputs for them and their bounds.
 struct View {
     graph: Graph,
     feeds: Vec<(String, Array)>,
@@ -65,7 +66,7 @@ struct View {
     capacity: usize,
     exact: Vec<Array>,
     bounds: Vec<Array>,
-    /// The outputs without functions behind them.
+    /// The outputs without functions after them.
     sums: Vec<Array>,
 }
 
@@ -80,7 +81,7 @@ impl View {
         Ok(View { graph, feeds, step, capacity: sample.capacity, sums: exact.clone(), exact, bounds })
     }
 
-    /// Returns relu(output 0 · t + t) with a tensor t, which fusion makes one launch where it can.
+    /// Returns relu(output 0 · t + t) with a tensor t, which fusion merges into one launch if it can.
     fn with_functions_behind(&self, rng: &mut Philox) -> Result<Option<Self>, Failure> {
         let mut graph = self.graph.clone();
         let outputs = graph.outputs().to_vec();
@@ -127,7 +128,7 @@ impl View {
                 for (k, got) in got.iter().enumerate() {
                     for (i, &got) in got.to_f32().iter().enumerate() {
                         let (wanted, before) = (exact[k].data[i], self.exact[k].data[i]);
-                        // A sum without terms is a sum of such zeros.
+                        // A sum without terms counts as a sum of such zeros.
                         let none = wanted == before && self.sums[k].data[i] == 0.0;
                         let met = got.is_nan() && maybe.as_ref().is_some_and(|m| none || m[k].data[i].is_nan());
                         if met || agrees(got, wanted, before, self.bounds[k].data[i]) {
@@ -144,8 +145,8 @@ impl View {
         Ok(())
     }
 
-    /// Returns the inputs with NaN in all elements of one that stand beside `at` along the axes on which it may meet
-    /// zeros, if there are any.
+    /// Returns the inputs with NaN in all elements of one that share the other coordinates of `at`, along the axes on
+    /// which it may meet zeros, if there are any.
     fn spread(&self, input: usize, at: usize, row: bool) -> Option<Vec<(String, Array)>> {
         let value = self.graph.find(&self.feeds[input].0)?;
         let axes = self.graph.nodes().iter().find_map(|node| {
@@ -163,7 +164,7 @@ impl View {
         Some(feeds)
     }
 
-    /// Returns the input that a value is made of by elementwise functions alone.
+    /// Returns the input from which a value is computed by elementwise functions alone.
     fn origin(&self, value: Value) -> Value {
         let node = self.graph.node(value);
         let same = |v: &&Value| self.graph.ty(**v) == self.graph.ty(value);
@@ -173,7 +174,7 @@ impl View {
         }
     }
 
-    /// Returns the inputs with a number planted into one of them, and where; nothing where it takes none.
+    /// Returns the inputs with a number planted into one of them, and its index; `None` if that input cannot hold it.
     fn planted(
         &self,
         sample: &Sample,
@@ -201,12 +202,12 @@ impl View {
     }
 }
 
-/// Returns whether a result is of the kind that is wanted, and near it: how near is what other checks are for.
+/// Returns whether a result is of the wanted kind, and near the wanted value; other checks hold its accuracy.
 fn agrees(got: f32, wanted: f64, before: f64, bound: f64) -> bool {
-    let (of_32, least) = (wanted as f32, f64::from(f32::MIN_POSITIVE));
+    let (of_32, min) = (wanted as f32, f64::from(f32::MIN_POSITIVE));
     if of_32.is_nan() || of_32.is_infinite() {
-        // Infinity times what vanishes in 32 bits is NaN.
-        return got == of_32 || (got.is_nan() && (wanted.is_nan() || before.abs() <= least));
+        // Infinity times a number that underflows in 32 bits is NaN.
+        return got == of_32 || (got.is_nan() && (wanted.is_nan() || before.abs() <= min));
     }
-    (f64::from(got) - wanted).abs() <= bound + 1e-5 * wanted.abs() + 2.0 * least
+    (f64::from(got) - wanted).abs() <= bound + 1e-5 * wanted.abs() + 2.0 * min
 }

@@ -1,4 +1,4 @@
-//! Where the batches of a call of fit come from: a data set, or an iterator.
+//! The sources of batches for a call of fit: a data set, or an iterator.
 
 use super::{
     data_check::{fingerprint, same_classes},
@@ -28,7 +28,7 @@ pub(super) trait Batches {
     /// Returns the runner of the last step.
     fn runner(&mut self) -> Result<&mut Runner, Error>;
 
-    /// Returns the number of steps of the epoch, or `None` where training stopped before its end.
+    /// Returns the number of steps of the epoch, or `None` if training stopped before its end.
     fn end_epoch(&mut self, trainer: &mut Trainer) -> Option<usize>;
 
     /// Returns loss and metrics on the validation data, if there are any.
@@ -80,13 +80,13 @@ impl<'d> DatasetBatches<'d> {
     }
 }
 
-/// Restarts the epoch where it began on other data.
+/// Restarts the epoch if it began on other data.
 fn continue_epoch(trainer: &mut Trainer, data: &Dataset) {
     let (position, print) = (&mut trainer.position, fingerprint(data));
     let other = (position.data != 0 && position.data != print) || position.cursor >= data.len();
     if position.cursor > 0 && other {
         let (epoch, seen, n) = (position.epoch + 1, position.cursor, data.len());
-        log::warn!("epoch {epoch} was begun on other data, {seen} samples of them: it begins anew, on {n} samples");
+        log::warn!("epoch {epoch} began on other data, {seen} samples of it: it restarts, on {n} samples");
         position.cursor = 0;
     }
     position.data = print;

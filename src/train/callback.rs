@@ -1,4 +1,4 @@
-//! What happens beside training: the trait of callbacks, and what they are told.
+//! The trait of callbacks, and what they are told.
 
 use super::{state::CallbackState, trainer::Trainer};
 use crate::Error;
@@ -6,7 +6,7 @@ use crate::Error;
 /// Whether training continues after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// Go on.
+    /// Continue.
     Continue,
     /// Stop after this step; what was learned is kept.
     Stop,
@@ -17,20 +17,20 @@ pub enum Control {
 pub struct Progress {
     /// Epoch, from 0.
     pub epoch: usize,
-    /// Number of the epoch, from 1, with which the call ends.
+    /// Number of the call's last epoch, from 1.
     pub epochs: usize,
     /// Samples of this epoch seen so far.
     pub seen: usize,
-    /// Samples in an epoch; 0 where that is not known, as of an iterator's batches.
+    /// Samples in an epoch; 0 if unknown, as with an iterator's batches.
     pub samples: usize,
     /// Samples per second in this epoch.
     pub samples_per_s: f64,
-    /// Loss and metrics, averaged over the samples seen; at the end of an epoch those of the validation too.
+    /// Loss and metrics, averaged over the samples seen; at the end of an epoch also those of the validation.
     pub values: Vec<(String, f64)>,
-    /// The mean loss of the samples since the values were read before: of a step alone with
-    /// [`Fit::read_every_step`](super::Fit::read_every_step). It comes of sums over the epoch, in 32 bits.
+    /// The mean loss of the samples since the previous read: of one step with
+    /// [`Fit::read_every_step`](super::Fit::read_every_step). It is a difference of 32-bit sums over the epoch.
     pub recent_loss: Option<f64>,
-    /// Names of the values that an epoch gives, known before the first step.
+    /// Names of the values of an epoch, known before the first step.
     pub names: Vec<String>,
 }
 
@@ -53,8 +53,8 @@ impl Progress {
 /// }
 /// ```
 pub trait Callback {
-    /// Returns whether training should find the first value that is not finite, once the loss, a weight or a moment is not
-    /// finite. It then keeps a copy of weights and moments from the start of each epoch. False by default.
+    /// Returns whether training should find the first value that is not finite, once the loss, a weight or a moment is
+    /// not finite. It then keeps a copy of weights and moments from the start of each epoch. False by default.
     fn finite(&self) -> bool {
         false
     }
@@ -82,8 +82,8 @@ pub trait Callback {
         Ok(Control::Continue)
     }
 
-    /// Called after the `epoch_end` of all callbacks, when a checkpoint of the trainer holds what each of them remembers;
-    /// not where [`Callback::finite`] found a value that is no finite number.
+    /// Called after the `epoch_end` of all callbacks, when a checkpoint of the trainer holds the state of each; not if
+    /// [`Callback::finite`] found a non-finite value.
     fn checkpoint(&mut self, _at: &Progress, _trainer: &mut Trainer) -> Result<(), Error> {
         Ok(())
     }
@@ -93,11 +93,11 @@ pub trait Callback {
         Ok(())
     }
 
-    /// Returns what a checkpoint should keep of the callback, so that a resumed run continues with it.
+    /// Returns the callback's state for a checkpoint, so that a resumed run continues with it.
     fn state(&self) -> CallbackState {
         CallbackState::default()
     }
 
-    /// Takes over what [`Callback::state`] returned before the checkpoint; called after [`Callback::begin`].
+    /// Restores what [`Callback::state`] returned at the checkpoint; called after [`Callback::begin`].
     fn set_state(&mut self, _state: &CallbackState) {}
 }

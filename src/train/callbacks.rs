@@ -17,7 +17,7 @@ use std::{
 /// Whether a watched value should fall or rise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Direction {
-    /// What its name says: accuracies, areas, precision and recall should rise, others fall.
+    /// By its name: accuracies, areas, precision and recall should rise, others fall.
     #[default]
     Auto,
     /// It should fall.
@@ -26,7 +26,7 @@ pub enum Direction {
     Max,
 }
 
-/// A value that a callback watches, of those of an epoch; a name alone will do.
+/// A value of an epoch that a callback watches; converts from a name.
 ///
 /// ```
 /// use hubel::{callbacks::*, prelude::*};
@@ -70,7 +70,7 @@ impl Watch {
         }
     }
 
-    /// Returns an error where training will give no value of its name, or an option of its owner is out of its bounds.
+    /// Returns an error if training has no value of its name, or if an option of its owner is out of bounds.
     fn check(&self, at: &Progress, numbers: impl IntoIterator<Item = Number>) -> Result<(), TrainError> {
         check_numbers(self.min_delta.map(|delta| Number::new("Watch", "min_delta", delta, Bounds::AtLeastZero)))?;
         check_numbers(numbers)?;
@@ -86,7 +86,7 @@ impl Watch {
         at.get(&self.name).ok_or_else(none)
     }
 
-    /// Returns the state of the callback that looks at it, with the best value, NaN where there is none yet.
+    /// Returns the state of its owner, with the best value; NaN if there is none yet.
     fn state(&self, callback: &str, numbers: &[(&str, usize)]) -> CallbackState {
         let best = ("best".to_owned(), self.best.unwrap_or(f64::NAN));
         let numbers = numbers.iter().map(|(name, n)| ((*name).to_owned(), *n as f64));
@@ -98,17 +98,18 @@ impl Watch {
         self.best = state.get("best").filter(|best| !best.is_nan());
     }
 
-    /// Returns whether a value is better than a reference, or than none, by more than the least change. NaN never is.
+    /// Returns whether a value is better than a reference by more than the minimum change, or there is no reference.
+    /// NaN never is.
     fn better(&self, value: f64, reference: Option<f64>) -> bool {
-        let least = self.min_delta.unwrap_or(0.0);
+        let min_delta = self.min_delta.unwrap_or(0.0);
         match reference {
             None => !value.is_nan(),
-            Some(r) if self.rises() => value - least > r,
-            Some(r) => value + least < r,
+            Some(r) if self.rises() => value - min_delta > r,
+            Some(r) => value + min_delta < r,
         }
     }
 
-    /// Returns whether a value is better than all before it, and keeps it then.
+    /// Returns whether a value is better than all before it, and then keeps it.
     fn improves(&mut self, value: f64) -> bool {
         let better = self.better(value, self.best);
         if better {
@@ -118,7 +119,7 @@ impl Watch {
     }
 }
 
-/// Ends training when a value has not become better for some epochs (Keras `EarlyStopping`).
+/// Ends training when a value has not improved for some epochs (Keras `EarlyStopping`).
 ///
 /// ```
 /// use hubel::{callbacks::*, prelude::*};
@@ -212,7 +213,7 @@ impl Callback for EarlyStopping {
     }
 }
 
-/// Lowers the learning rate when a value has not become better for some epochs (Keras `ReduceLROnPlateau`). An optimiser
+/// Lowers the learning rate when a value has not improved for some epochs (Keras `ReduceLROnPlateau`). An optimiser
 /// whose rate is a schedule is refused, as in Keras.
 ///
 /// ```
@@ -294,12 +295,13 @@ impl Callback for ReduceLROnPlateau {
     }
 }
 
-/// Sets the learning rate of each epoch (Keras `LearningRateScheduler`). An optimiser whose rate is a schedule is refused,
-/// as in Keras.
+/// Sets the learning rate of each epoch (Keras `LearningRateScheduler`). An optimiser whose rate is a schedule is
+/// refused, as in Keras.
 ///
 /// ```
 /// use hubel::{callbacks::*, prelude::*};
-/// let fit = Fit::epochs(20).callback(LearningRateScheduler::new(|epoch, rate| if epoch < 10 { rate } else { rate * 0.9 }));
+/// let fit = Fit::epochs(20).callback(LearningRateScheduler::new(|epoch, rate| if epoch < 10 { rate } else { rate * 0.9
+/// }));
 /// ```
 #[derive(Debug, Clone)]
 pub struct LearningRateScheduler<F>(F);
@@ -322,10 +324,10 @@ impl<F: FnMut(usize, f64) -> f64> Callback for LearningRateScheduler<F> {
     }
 }
 
-/// Writes a checkpoint after each epoch, or after those that were the best so far (Keras `ModelCheckpoint`).
+/// Writes a checkpoint after each epoch, or after each that is the best so far (Keras `ModelCheckpoint`).
 ///
-/// A crash leaves the old file or the new; [`Trainer::load_checkpoint`] reads it, and [`crate::nn::Model::load_weights`] takes
-/// the weights of it alone.
+/// A crash leaves the old file or the new. [`Trainer::load_checkpoint`] reads it; [`crate::nn::Model::load_weights`]
+/// reads only its weights.
 ///
 /// ```
 /// use hubel::{callbacks::*, prelude::*};
@@ -346,15 +348,15 @@ pub struct ModelCheckpoint {
 impl ModelCheckpoint {
     /// Writes everything that training needs to continue, after each epoch.
     ///
-    /// In the path `{epoch}` becomes the epoch's number, from 1, and the name of a value in braces that value, in Keras's
-    /// formats: `out/{epoch:02d}-{val_loss:.2f}.safetensors`. What cannot be filled in so is refused before the first step,
-    /// as is a folder that cannot be made or written to. A path that is no UTF-8 is taken as it is.
+    /// In the path, `{epoch}` becomes the epoch's number, from 1, and the name of a value in braces becomes that value,
+    /// in Keras's formats: `out/{epoch:02d}-{val_loss:.2f}.safetensors`. Other fields are refused before the first
+    /// step, as is a folder that cannot be created or written to. A path that is not UTF-8 is used unchanged.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         ModelCheckpoint { path, watch: None, threshold: None, weights_only: false, template: None, due: false }
     }
 
-    /// Writes only where this value is better than ever before. NaN never is.
+    /// Writes only if this value is better than ever before. NaN never is.
     pub fn best_only(self, watch: impl Into<Watch>) -> Self {
         ModelCheckpoint { watch: Some(watch.into()), ..self }
     }
@@ -403,8 +405,7 @@ impl Callback for ModelCheckpoint {
         let Some(template) = self.template.as_ref().filter(|_| self.due) else { return Ok(()) };
         let path = template.at(at);
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)
-                .map_err(|e| FormatError::io(&path, "its folder to be there or to be made", &e))?;
+            fs::create_dir_all(folder).map_err(|e| FormatError::io(&path, "its folder to exist or be created", &e))?;
         }
         if self.weights_only { trainer.save_weights(path) } else { trainer.save_checkpoint(path) }
     }
@@ -420,7 +421,7 @@ impl Callback for ModelCheckpoint {
     }
 }
 
-/// Writes a row for each epoch to a CSV file, values by the alphabet (Keras `CSVLogger`).
+/// Writes a row for each epoch to a CSV file, values in alphabetical order (Keras `CSVLogger`).
 ///
 /// ```
 /// use hubel::{callbacks::*, prelude::*};
@@ -478,12 +479,13 @@ impl Callback for CsvLogger {
     }
 }
 
-/// Ends training where the loss, a weight or a moment is no finite number any more (Keras `TerminateOnNaN`). It looks at
-/// the loss whenever values are read, at all of them at the end of an epoch and before [`Trainer::fit`] returns.
+/// Ends training when the loss, a weight or a moment is not finite (Keras `TerminateOnNaN`). It checks the loss
+/// whenever values are read, and all of them at the end of an epoch and before [`Trainer::fit`] returns.
 ///
 /// The steps of the epoch are then taken again to find the first non-finite value, which
-/// [`Trainer::not_finite`] names, and the trainer is left before the step that computed it. Batches of an iterator cannot be
-/// taken again: there the trainer is left after the last step, and the first such value of that step is named.
+/// [`Trainer::not_finite`] names, and the trainer is left before the step that computed it. Batches of an iterator
+/// cannot be taken again: there the trainer is left after the last step, and the first such value of that step is
+/// named.
 ///
 /// ```
 /// use hubel::{callbacks::*, layers::*, losses::*, optimizers::*, prelude::*};
@@ -523,7 +525,7 @@ impl Callback for TerminateOnNaN {
 
     fn progress(&mut self, at: &Progress) {
         if at.get("loss").is_some_and(|loss| !loss.is_finite()) {
-            log::error!("the loss is no number at sample {} of epoch {}", at.seen, at.epoch + 1);
+            log::error!("the loss is not finite at sample {} of epoch {}", at.seen, at.epoch + 1);
             self.lost = true;
         }
     }

@@ -12,9 +12,9 @@ use crate::{
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-/// A learning rate that was set; where none was, the optimiser's own counts.
+/// A learning rate that was set; otherwise the optimiser's own applies.
 const RATE: &str = "rate";
-/// What callbacks remember: their names and numbers as JSON.
+/// States of callbacks: their names and numbers as JSON.
 const CALLBACKS: &str = "callbacks";
 
 /// Returns the tensor name of a weight that a callback keeps.
@@ -34,10 +34,11 @@ impl Trainer {
         Ok(save::save(path, &bytes, false)?)
     }
 
-    /// Writes all that training needs to go on to the same bits: weights, moments, position, seed, plan, what callbacks
-    /// remember.
+    /// Writes everything that training needs to continue to the same bits: weights, moments, position, seed, plan,
+    /// states of callbacks.
     ///
-    /// In a callback, those before it have told what they remember of the epoch; in [`super::Callback::checkpoint`] all have.
+    /// Called by a callback, it has the epoch's states of the callbacks before it; in [`super::Callback::checkpoint`],
+    /// of all.
     pub fn save_checkpoint(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let mut tensors = self.state.tensors()?;
         let fields = [
@@ -65,9 +66,9 @@ impl Trainer {
 
     /// Restores the state of a checkpoint; the next [`Trainer::fit`] continues from there.
     ///
-    /// Names and shapes must be those of this model and optimiser. Results are the same to the bit only where plan, adapter
-    /// and driver are the same; a change of plan is logged. Where the file is damaged, the previous checkpoint is read, which
-    /// is logged too.
+    /// Names and shapes must be those of this model and optimiser. Results are the same to the bit only if plan,
+    /// adapter and driver are the same; a change of plan is logged. If the file is damaged, the previous checkpoint is
+    /// read, which is logged too.
     pub fn load_checkpoint(&mut self, path: impl AsRef<Path>) -> Result<(), Error> {
         let read = |bytes: &[u8]| {
             safetensors::verify(bytes)?;
@@ -75,7 +76,7 @@ impl Trainer {
         };
         let ((metadata, mut tensors), damage) = save::load(path, safetensors::FILE_CAP_BYTES, read)?;
         if let Some(damage) = damage {
-            log::warn!("{damage}; the checkpoint before it was taken");
+            log::warn!("{damage}; using the previous checkpoint");
         }
         let field = |name: &str| -> Result<u64, TrainError> {
             let text = metadata.get(name).cloned().unwrap_or_default();
@@ -116,9 +117,9 @@ impl Trainer {
     }
 }
 
-/// Takes the weights that callbacks keep out of a checkpoint's tensors and returns what each callback remembers.
+/// Removes the weights that callbacks keep from a checkpoint's tensors, and returns the state of each callback.
 fn remembered(text: &str, tensors: &mut Vec<(String, HostTensor)>) -> Result<Vec<CallbackState>, TrainError> {
-    let wrong = |got: String| mismatch(CALLBACKS, "what callbacks remember, as JSON", got);
+    let wrong = |got: String| mismatch(CALLBACKS, "states of callbacks, as JSON", got);
     let all: BTreeMap<String, BTreeMap<String, String>> =
         serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
     let mut states = Vec::new();

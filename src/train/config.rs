@@ -112,7 +112,7 @@ impl Compile {
         named.filter_map(move |(k, name)| Some(if several { format!("output_{k}_{}", name?) } else { name?.clone() }))
     }
 
-    /// Returns an error where a number is out of its bounds, or a name is taken.
+    /// Returns an error if a number is out of bounds, or a name is taken.
     pub(super) fn check(&self) -> Result<(), TrainError> {
         check_numbers(self.optimizer.numbers())?;
         for target in &self.targets {
@@ -136,7 +136,7 @@ impl Compile {
         self.targets.iter().map(|target| target.loss.takes_classes()).collect()
     }
 
-    /// Trains the weights of a layer, or of all layers below this path, at `factor` times the learning rate. Where several
+    /// Trains the weights of a layer, or of all layers below this path, at `factor` times the learning rate. If several
     /// calls name a layer, the last one applies.
     ///
     /// ```
@@ -149,16 +149,16 @@ impl Compile {
     }
 
     /// Reports after each epoch `activation_norm/LAYER`, the root mean square of a layer's outputs in training, and
-    /// `gradient_norm/WEIGHT`, the root mean square over the steps of the L2 norm of a weight's gradient before clipping.
-    /// They show vanishing and exploding gradients. Off by default.
+    /// `gradient_norm/WEIGHT`, the root mean square over the steps of the L2 norm of a weight's gradient before
+    /// clipping. They show vanishing and exploding gradients. Off by default.
     pub fn norms(mut self, norms: bool) -> Self {
         self.norms = norms;
         self
     }
 
     /// Trains on mixtures λ·a + (1 − λ)·b of each sample a and its neighbour b in the batch, and of their labels, with λ
-    /// drawn for each sample from Beta(`alpha`, `alpha`) (Zhang et al. 2018; Keras `MixUp`, whose default is 0.2). Labels
-    /// must be numbers, as [`Dataset::to_categorical`](crate::data::Dataset::to_categorical) returns them.
+    /// drawn for each sample from Beta(`alpha`, `alpha`) (Zhang et al. 2018; Keras `MixUp`, whose default is 0.2).
+    /// Labels must be numbers, as [`Dataset::to_categorical`](crate::data::Dataset::to_categorical) returns them.
     ///
     /// ```
     /// use hubel::{losses::*, optimizers::*, prelude::*};
@@ -184,7 +184,7 @@ pub(super) struct Target {
     metrics: Vec<(Option<String>, Arc<dyn Metric>)>,
 }
 
-/// Returns the names, with `_1`, `_2` and so on appended where an earlier name or one of `given` is the same.
+/// Returns the names, with `_1`, `_2` and so on appended if an earlier name or one of `given` is the same.
 pub(super) fn distinct(names: impl Iterator<Item = String>, given: &[String]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for name in names {

@@ -8,7 +8,7 @@ use crate::{
     tensor::{Data, Fnv, HostTensor, Shape},
 };
 
-/// Returns an error where a model cannot be trained or evaluated on this data.
+/// Returns an error if a model cannot be trained or evaluated on this data.
 pub(super) fn check_data(model: &Model, config: &Compile, data: &Dataset) -> Result<(), Error> {
     if data.is_empty() {
         return Err(TrainError::NoData.into());
@@ -27,7 +27,7 @@ pub(super) fn check_data(model: &Model, config: &Compile, data: &Dataset) -> Res
         return Err(TrainError::Outputs { wanted: config.targets.len(), got: data.targets().count() }.into());
     }
     if config.mix_up.is_some() && config.takes_classes().contains(&true) {
-        let wanted = "numbers to mix, as Dataset::to_categorical makes them".into();
+        let wanted = "numbers to mix, as Dataset::to_categorical returns them".into();
         return Err(TrainError::Labels { wanted, got: "class indices".into() }.into());
     }
     for ((output, target), labels) in model.outputs().iter().zip(&config.targets).zip(data.targets()) {
@@ -36,7 +36,7 @@ pub(super) fn check_data(model: &Model, config: &Compile, data: &Dataset) -> Res
     Ok(())
 }
 
-/// Returns an error where labels are not what a loss compares an output with.
+/// Returns an error if labels do not have the form that a loss compares with its output.
 fn check_labels(output: &Shape, takes_classes: bool, labels: &HostTensor) -> Result<(), TrainError> {
     let (wanted, row) = (label_row(output, takes_classes), &labels.shape()[1..]);
     let got = || format!("{} {:?}", labels.dtype(), labels.shape());
@@ -44,7 +44,7 @@ fn check_labels(output: &Shape, takes_classes: bool, labels: &HostTensor) -> Res
         let wanted = format!("class indices, u8, u32 or i32, {wanted:?} for each sample");
         return Err(TrainError::Labels { wanted, got: got() });
     }
-    // An axis of extent 1 may be missing, or be there.
+    // An axis of extent 1 may be missing or present.
     let squeezed = |row: &[usize]| row.iter().rposition(|&d| d != 1).map_or(0, |last| last + 1);
     if wanted[..squeezed(wanted)] != row[..squeezed(row)] {
         return Err(TrainError::Labels { wanted: format!("{wanted:?} for each sample"), got: got() });
@@ -64,7 +64,7 @@ fn check_labels(output: &Shape, takes_classes: bool, labels: &HostTensor) -> Res
     }
 }
 
-/// Returns an error where both data sets name their classes, and not alike.
+/// Returns an error if both data sets name their classes, but differently.
 pub(super) fn same_classes(wanted: &[String], got: &[String]) -> Result<(), TrainError> {
     if wanted.is_empty() || got.is_empty() || wanted == got {
         return Ok(());

@@ -12,10 +12,10 @@ use super::{
 use crate::{Error, data::Dataset};
 
 impl Trainer {
-    /// Trains for the epochs that are asked for and returns the history of all epochs.
+    /// Trains for the requested epochs and returns the history of all epochs.
     ///
-    /// A trainer that was stopped or resumed in the middle of an epoch continues there. Where the epoch began on other data,
-    /// it restarts, and the log says so.
+    /// A trainer that was stopped or resumed in the middle of an epoch continues there. If the epoch began on other
+    /// data, it restarts, which is logged.
     pub fn fit(&mut self, data: &Dataset, fit: Fit) -> Result<History, Error> {
         self.during_fit(|trainer| {
             trainer.check(data)?;
@@ -28,9 +28,9 @@ impl Trainer {
         })
     }
 
-    /// Trains on batches from an iterator (Keras `fit` of a generator). `batches` is called with the number of each epoch, from
-    /// 0, and returns its batches. [`Fit::batch`], [`Fit::shuffle`] and the order of [`Fit::seed`] have no effect here. A call
-    /// that ends in the middle of an epoch leaves it: the next call restarts it.
+    /// Trains on batches from an iterator (Keras `fit` of a generator). `batches` is called with the number of each
+    /// epoch, from 0, and returns its batches. [`Fit::batch`], [`Fit::shuffle`] and the order of [`Fit::seed`] have no
+    /// effect here. A call that ends in the middle of an epoch leaves it: the next call restarts it.
     ///
     /// ```
     /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
@@ -67,8 +67,8 @@ impl Trainer {
         done
     }
 
-    /// Trains on batches until the epochs or steps of `fit` are done or a callback stops; `samples` is the number of samples
-    /// in an epoch, 0 where it is unknown.
+    /// Trains on batches until the epochs or steps of `fit` are done or a callback stops; `samples` is the number of
+    /// samples in an epoch, 0 if unknown.
     fn run_epochs(&mut self, batches: &mut impl Batches, fit: Fit, samples: usize) -> Result<History, Error> {
         let mut observers = Observers::begin(self, fit, samples)?;
         let trace = observers.trace_not_finite();

@@ -2,7 +2,7 @@
 
 use crate::nn::NumberError;
 
-/// Training was asked for something that cannot be.
+/// An error of training, evaluation or prediction.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -10,42 +10,40 @@ pub enum TrainError {
     #[error("the data set is empty; give at least one sample")]
     NoData,
     /// Samples do not fit the model.
-    #[error("the model takes samples of shape {wanted:?}, the data set has {got:?}; resize or pad the samples")]
+    #[error("the model takes samples of shape {wanted:?}, but the data set has {got:?}; resize or pad the samples")]
     SampleShape {
-        /// What the model takes.
+        /// The type of the model's input.
         wanted: Vec<usize>,
         /// What was given.
         got: Vec<usize>,
     },
     /// A model has more inputs, or outputs, than were given.
-    #[error("the model has {wanted} inputs, {got} were given; pass samples for each, in the model's order")]
+    #[error("the model has {wanted} inputs, but {got} were given; pass samples for each, in the model's order")]
     Inputs {
         /// The model's.
         wanted: usize,
         /// Those given.
         got: usize,
     },
-    /// A model of several inputs was to be trained.
-    #[error("training takes a model of one input, this one has {0}; train a part of it, or concatenate the samples")]
+    /// A model with several inputs cannot be trained.
+    #[error("training needs a model with one input, this one has {0}; train a part of it, or concatenate the samples")]
     ManyInputs(usize),
-    /// An option is a number out of its bounds.
+    /// An option's number is out of bounds.
     #[error(transparent)]
     Number(#[from] NumberError),
-    /// The learning rate was to be set, but it is a schedule.
+    /// The learning rate cannot be set, because it is a schedule.
     #[error(
         "the optimiser's learning rate is a schedule, {0} cannot set it; give the optimiser a number as its rate, or leave \
          that out"
     )]
     Schedule(&'static str),
-    /// Two metrics of an output were given one name, or one that stands for something else.
-    #[error(
-        "`{0}` is not a name that a metric can have here; give each metric a name of its own, not `loss` or `val_…`"
-    )]
+    /// A metric's name is taken or reserved.
+    #[error("the name `{0}` is taken or reserved; give each metric a unique name, not `loss` or `val_…`")]
     MetricName(String),
-    /// What is trained was to be changed in the middle of a call of fit.
+    /// The trained weights cannot be changed during a call of fit.
     #[error("{0} while `fit` runs; call it before or after")]
     InFit(&'static str),
-    /// Training and validation data name other classes.
+    /// Training and validation data name different classes.
     #[error(
         "the classes of the data differ: wanted {wanted}, got {got}; {advice}: bring them into one order by \
          Dataset::class_names or ImageFolder::class_names"
@@ -58,12 +56,12 @@ pub enum TrainError {
         /// What is missing or differs.
         advice: String,
     },
-    /// A file's name asks for what cannot be put into it.
-    #[error("the path {path}: wanted {wanted}, got {got}; write braces twice where they belong to the name")]
+    /// A file's name has a field that cannot be filled in.
+    #[error("the path {path}: wanted {wanted}, got {got}; double the braces that belong to the name")]
     Template {
         /// The path.
         path: String,
-        /// What a field may be.
+        /// The fields that are possible.
         wanted: String,
         /// What it is.
         got: String,
@@ -81,7 +79,7 @@ pub enum TrainError {
     },
     /// A model has more or fewer outputs than there are losses or labels.
     #[error(
-        "there are {wanted} outputs and {got} with a loss and labels; give one to each: Compile::output, Dataset::and_labels"
+        "{wanted} outputs, but {got} with a loss and labels; give each output both: Compile::output, Dataset::and_labels"
     )]
     Outputs {
         /// The model's, or those with a loss.
@@ -89,42 +87,42 @@ pub enum TrainError {
         /// Those that were given something.
         got: usize,
     },
-    /// A model has not one input and one output, as training and explaining want it.
-    #[error("wanted a model of one input and one output, this one has {inputs} and {outputs}; take a part of it")]
+    /// A model does not have one input and one output, which this needs.
+    #[error("wanted a model with one input and one output, this one has {inputs} and {outputs}; use a part of it")]
     Branches {
         /// The model's inputs.
         inputs: usize,
         /// The model's outputs.
         outputs: usize,
     },
-    /// Labels are not what the loss compares the model's output with.
-    #[error(
-        "the loss compares the model's output with {wanted}, the labels are {got}; choose another loss or convert them"
-    )]
+    /// Labels do not have the form that the loss compares with the model's output.
+    #[error("the labels do not fit the loss: wanted {wanted}, got {got}; choose another loss or convert them")]
     Labels {
         /// What the loss takes.
         wanted: String,
         /// What was given.
         got: String,
     },
-    /// No layer that is trained has this name.
-    #[error("no trained layer is called `{got}`; there are {wanted}")]
+    /// No trained layer has this name.
+    #[error("no trained layer is called `{got}`; the trained layers are {wanted}")]
     NoLayer {
         /// The name given.
         got: String,
-        /// Names that there are.
+        /// The existing names.
         wanted: String,
     },
-    /// A callback watches a value that training does not give.
-    #[error("no value is called `{got}`: there are {wanted}; values that begin with val_ need validation data")]
+    /// A callback watches a value that training does not have.
+    #[error("no value is called `{got}`, the values are {wanted}; those that begin with val_ need validation data")]
     NoValue {
         /// The name given.
         got: String,
-        /// Names that there are.
+        /// The existing names.
         wanted: String,
     },
-    /// A label names no class.
-    #[error("label {label} of sample {sample} names no class: the model has {classes} outputs, labels run from 0")]
+    /// A label is not the index of a class.
+    #[error(
+        "label {label} of sample {sample} is out of range; the model has {classes} outputs, and labels count from 0"
+    )]
     Label {
         /// Index of the sample.
         sample: usize,
@@ -135,39 +133,39 @@ pub enum TrainError {
     },
     /// An explanation of a class score was requested for a model that is not an image classifier.
     #[error(
-        "wanted a classifier, images f32(N, h, w, c) in, scores (N, classes) out, got one of {input} and {output}; take such a part of it"
+        "wanted a classifier from images f32(N, h, w, c) to scores (N, classes), got a model from {input} to {output}; use such a part of it"
     )]
     NoClassifier {
-        /// What the model takes.
+        /// The type of the model's input.
         input: String,
-        /// What it gives.
+        /// The type of its output.
         output: String,
     },
-    /// A layer gives no map.
-    #[error("layer `{layer}`: wanted maps (N, h, w, c), got {got}; maps come from {known}")]
+    /// A layer's output is not a map.
+    #[error("layer `{layer}`: wanted maps (N, h, w, c), got {got}; layers with maps are {known}")]
     NoMap {
         /// The layer.
         layer: String,
-        /// What it gives.
+        /// The type of its output.
         got: String,
-        /// Layers that give maps.
+        /// Layers whose outputs are maps.
         known: String,
     },
-    /// Style transfer has nothing to match.
-    #[error("no layer is to be matched; name some by `content`, `style` or both: {known}")]
+    /// Style transfer was given no layers to match.
+    #[error("no layer to match; name some by `content`, `style` or both, out of {known}")]
     NoTarget {
-        /// Layers that there are.
+        /// The model's layers.
         known: String,
     },
-    /// There is no such class.
-    #[error("there is no class {got}: the model has {classes} outputs, classes run from 0")]
+    /// A class is out of range.
+    #[error("class {got} is out of range; the model has {classes} outputs, and classes count from 0")]
     NoClass {
         /// The class given.
         got: usize,
         /// Number of classes.
         classes: usize,
     },
-    /// There are as many classes neither as images nor as one.
+    /// The number of classes is neither that of the images nor one.
     #[error("{got} classes for {wanted} images; give one for each, one for all, or none")]
     Classes {
         /// Number of images.

@@ -32,7 +32,7 @@ impl Scores {
     }
 }
 
-/// Returns the size of a batch for `n` samples: a power of two where `max` allows, so that few plans are needed.
+/// Returns the size of a batch for `n` samples: a power of two if `max` allows, so that few plans are needed.
 fn batch_for(n: usize, max: usize) -> usize {
     n.min(max).max(1).next_power_of_two().min(max)
 }
@@ -56,8 +56,8 @@ impl Trainer {
         Ok(scores)
     }
 
-    /// Returns a step that evaluates data of this kind. Where one batch can hold all samples, it is fed from the host, so that
-    /// it also fits other numbers of samples.
+    /// Returns a step that evaluates data of this kind. If one batch can hold all samples, it is fed from the host, so
+    /// that it also fits other numbers of samples.
     fn evaluation_step(&self, data: &Dataset) -> Result<PreparedStep, Error> {
         let graph = self.step_graph(data, &Source::Host, Mode::Inference)?.graph;
         let max = largest_batch(&self.engine, &graph);
@@ -79,12 +79,12 @@ impl Trainer {
 
     /// Returns the model ready to run on batches of at most `batch` samples, on the trainer's weights.
     ///
-    /// `layers` names layers whose outputs are results too.
+    /// `layers` names layers whose outputs are returned too.
     pub fn inference(&self, batch: Batch, layers: &[&str]) -> Result<Inference, Error> {
         Inference::new(&self.model, &self.engine, self.state.params.clone(), batch, layers)
     }
 
-    /// Returns the model's output for f32 samples (n, …), any number of them; an error where the batch axis n is missing.
+    /// Returns the model's output for f32 samples (n, …), any number of them; an error if the batch axis n is missing.
     ///
     /// The compiled step is cached for the next call, and always uses the current weights.
     pub fn predict(&self, samples: &HostTensor) -> Result<HostTensor, Error> {
@@ -108,8 +108,8 @@ impl Trainer {
         Ok(result)
     }
 
-    /// Returns how many samples of each class were taken for each: a row for each class of the labels, in it a number for
-    /// each class of the model's first output; or an error where labels are no class indices.
+    /// Returns the confusion matrix: a row for each class of the labels, with the number of samples predicted as each
+    /// class by the model's first output. An error if labels are not class indices.
     ///
     /// ```
     /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
@@ -131,7 +131,7 @@ impl Trainer {
         let classes = self.model.output_shape().last();
         let mut matrix = vec![vec![0; classes]; classes];
         for (said, label) in said.images.to_f32().chunks(classes).zip(data.labels.to_f32()) {
-            // The first of equal ones, as accuracy takes it.
+            // The first of equal ones, as in accuracy.
             let likeliest = (0..classes).fold(0, |best, k| if said[k] > said[best] { k } else { best });
             matrix[label as usize][likeliest] += 1;
         }

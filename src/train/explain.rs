@@ -1,8 +1,8 @@
-//! Which parts of images speak for a class: Grad-CAM and saliency.
+//! Grad-CAM and saliency: which parts of images a class's score depends on.
 
 use super::{
     Inference, TrainError,
-    inference::{Assembled, INPUT, tap_map},
+    inference::{Assembled, INPUT, layer_map},
     weights::with_weights,
 };
 use crate::{
@@ -15,15 +15,15 @@ use crate::{
     tensor::{Batch, DType, HostTensor, Philox, Purpose, Shape, stream_id},
 };
 
-/// What is added to the scores: 0 where a class may be chosen, [`NEVER`] where not.
+/// Added to the scores: 0 for classes that may be chosen, [`NEVER`] for others.
 const ALLOWED: &str = "allowed";
 const NEVER: f32 = -1e38;
 const CLASS: &str = "class";
 const RESULT: &str = "result";
 
-/// A classifier ready to say which parts of images speak for a class.
+/// A classifier ready to show which parts of images a class's score depends on.
 ///
-/// A class's score is what softmax takes, where the model ends in one, else the model's output.
+/// A class's score is its logit if the model ends in softmax, else the model's output.
 ///
 /// ```
 /// use hubel::{layers::*, prelude::*};
@@ -45,22 +45,22 @@ pub struct Explainer {
     /// Height, width and channels of the images.
     image: [usize; 3],
     n_classes: usize,
-    /// The layers asked for so far, `None` for the images themselves.
+    /// The layers requested so far, `None` for the images themselves.
     nets: Vec<(Option<String>, Inference)>,
 }
 
-/// What speaks for a class in each of some images.
+/// Heat maps for a class in each of some images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Explained {
-    /// How much each pixel speaks for the class, f32 (n, h, w) from 0 up, in the scores' units.
+    /// The importance of each pixel for the class, f32 (n, h, w), at least 0, in the scores' units.
     pub maps: HostTensor,
-    /// The class of each image: the one asked for, else the one of the largest score.
+    /// The class of each image: the requested one, else the one with the largest score.
     pub classes: Vec<usize>,
 }
 
 impl Model {
-    /// Returns the model ready to explain what it says of at most `batch.capacity` images at once, or an error where
-    /// it is not an image classifier: (N, h, w, c) in, (N, classes) out.
+    /// Returns the model ready to explain its scores for at most `batch.capacity` images at once, or an error if it is
+    /// not an image classifier: (N, h, w, c) in, (N, classes) out.
     pub fn explain(&self, engine: &Engine, batch: Batch) -> Result<Explainer, Error> {
         let (inputs, outputs) = (self.inputs(), self.outputs());
         if (inputs.len(), outputs.len()) != (1, 1) {
@@ -95,7 +95,7 @@ impl Explainer {
         let result = match layer {
             None => g.gradients(all, &[images])?[0],
             Some(layer) => {
-                let features = tap_map(&self.model, &built, &g, layer)?;
+                let features = layer_map(&self.model, &built, &g, layer)?;
                 let slopes = g.gradients(all, &[features])?[0];
                 let weights = g.mean_axes(slopes, &[1, 2], true)?;
                 let weighted = g.mul(features, weights)?;
@@ -153,11 +153,10 @@ impl Explainer {
     }
 
     /// Returns heat maps by Grad-CAM (Selvaraju et al. 2017) for images (n, h, w, c): ReLU(Σₖ αₖ·Aₖ) of a layer's
-    /// channels Aₖ, αₖ being the mean over all positions of d score / d Aₖ, enlarged to the images' size along straight
-    /// lines.
+    /// channels Aₖ, αₖ being the mean over all positions of d score / d Aₖ, resized bilinearly to the images' size.
     ///
-    /// `classes` holds one class for each image or one for all; without them each image's likeliest one counts.
-    /// The layer, one inside a model by path, must give maps (N, h, w, c); the last of them is the usual choice.
+    /// `classes` holds one class for each image or one for all; without it, each image's most probable class is used.
+    /// The layer (one inside a model by path) must have outputs (N, h, w, c); the last such layer is the usual choice.
     pub fn grad_cam(
         &mut self,
         layer: &str,
@@ -175,11 +174,11 @@ impl Explainer {
         self.largest(&slopes.to_f32(), classes)
     }
 
-    /// Returns saliency as [`Explainer::saliency`] does, of the mean gradient of so many copies with noise (SmoothGrad,
-    /// Smilkov et al. 2017).
+    /// Returns saliency as [`Explainer::saliency`] does, from the mean gradient of `copies` copies with noise
+    /// (SmoothGrad, Smilkov et al. 2017).
     ///
-    /// `noise` is the noise's deviation as a share of each image's range, 0.1 to 0.2 in the paper. The classes are
-    /// those of the images without noise.
+    /// `noise` is the noise's standard deviation as a share of each image's range, 0.1 to 0.2 in the paper. The classes
+    /// are those of the images without noise.
     pub fn smooth_grad(
         &mut self,
         images: &HostTensor,

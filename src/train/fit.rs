@@ -24,14 +24,14 @@ pub struct Fit<'a> {
 }
 
 impl<'a> Fit<'a> {
-    /// Returns training for `epochs` epochs more, batch 32, shuffled (Keras's defaults). The rest of an epoch that was
-    /// stopped counts as one.
+    /// Trains for `epochs` more epochs, with batches of 32, shuffled (Keras's defaults). The rest of a stopped epoch
+    /// counts as one.
     pub fn epochs(epochs: usize) -> Self {
         Self::of(Span::More(epochs))
     }
 
-    /// Returns training until `epoch` epochs are done, those before this call too, else as [`Fit::epochs`]: for a run
-    /// that goes on from a checkpoint.
+    /// Trains until `epoch` epochs are done, including those before this call; otherwise as [`Fit::epochs`]. For a run
+    /// that continues from a checkpoint.
     ///
     /// ```
     /// use hubel::{callbacks::*, layers::*, losses::*, optimizers::*, prelude::*};
@@ -52,7 +52,7 @@ impl<'a> Fit<'a> {
         Self::of(Span::Until(epoch))
     }
 
-    /// Returns the number of epochs that are done at the end, where `done` are at the beginning.
+    /// Returns the number of epochs done at the end, of which `done` are at the beginning.
     pub(super) fn until(&self, done: usize) -> usize {
         match self.span {
             Span::More(epochs) => done.saturating_add(epochs),
@@ -97,8 +97,8 @@ impl<'a> Fit<'a> {
         self
     }
 
-    /// Stops after this number of steps, in the middle of an epoch if need be, where the next call continues. 0 takes none;
-    /// unlimited by default.
+    /// Stops after this number of steps, in the middle of an epoch if need be, where the next call continues. 0 takes
+    /// none; unlimited by default.
     pub fn max_steps(mut self, steps: u64) -> Self {
         self.max_steps = Some(steps);
         self
@@ -106,7 +106,7 @@ impl<'a> Fit<'a> {
 
     /// Reads values from the device after every step, instead of a few times a second.
     ///
-    /// Each step is then waited for.
+    /// Each step then waits for the device.
     pub fn read_every_step(mut self) -> Self {
         self.read_every = Duration::ZERO;
         self

@@ -15,7 +15,7 @@ use std::fmt::{self, Write as _};
 pub struct History {
     /// Numbers of the epochs, from 0.
     pub epochs: Vec<usize>,
-    /// A series for each name, in the order in which the names came.
+    /// A series for each name, in the order of their first appearance.
     pub series: Vec<(String, Vec<f64>)>,
 }
 

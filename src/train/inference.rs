@@ -48,7 +48,7 @@ impl Model {
         self.inference_with(engine, batch, &[])
     }
 
-    /// Returns the model ready to run; the outputs of the layers named in `layers` are results too.
+    /// Returns the model ready to run; the outputs of the layers named in `layers` are returned too.
     ///
     /// A matrix larger than one binding of this adapter is cut by rows.
     pub fn inference_with(&self, engine: &Engine, batch: Batch, layers: &[&str]) -> Result<Inference, Error> {
@@ -58,15 +58,15 @@ impl Model {
     }
 }
 
-/// A model's graph for use, its results under their names.
+/// A model's graph for inference, with its outputs by name.
 pub(super) struct Assembled {
     pub graph: Graph,
     pub names: Vec<String>,
     pub inputs: Vec<(String, TensorType)>,
 }
 
-/// Returns what a layer gives, or an error that names the layers that there are.
-pub(super) fn tap(model: &Model, built: &nn::Assembled, name: &str) -> Result<Value, RuntimeError> {
+/// Returns a layer's output, or an error that lists the layers.
+pub(super) fn layer_output(model: &Model, built: &nn::Assembled, name: &str) -> Result<Value, RuntimeError> {
     let found = built.layers.iter().find(|layer| layer.0 == name).map(|layer| layer.1);
     let known = || model.layer_names().join(", ");
     found.ok_or_else(|| RuntimeError::UnknownName { kind: "layer", name: name.into(), known: known() })
@@ -74,7 +74,7 @@ pub(super) fn tap(model: &Model, built: &nn::Assembled, name: &str) -> Result<Va
 
 fn assemble(model: &Model, layers: &[&str]) -> Result<Assembled, Error> {
     let mut graph = Graph::new();
-    // One input or output has a name of its own, so that programs need not know the model's.
+    // A single input or output has a fixed name, so that programs need not know the model's.
     let single = |k: usize, of: usize, one: &str, name: String| match (k, of) {
         (0, 1) => one.to_owned(),
         _ => name,
@@ -93,15 +93,15 @@ fn assemble(model: &Model, layers: &[&str]) -> Result<Assembled, Error> {
         names.push(name);
     }
     for &name in layers {
-        graph.output(name, tap(model, &built, name)?);
+        graph.output(name, layer_output(model, &built, name)?);
         names.push(name.to_owned());
     }
     Ok(Assembled { graph, names, inputs })
 }
 
-/// Returns what a layer gives, or an error where that is no map (N, h, w, c).
-pub(super) fn tap_map(model: &Model, built: &nn::Assembled, g: &Graph, name: &str) -> Result<Value, Error> {
-    let value = tap(model, built, name)?;
+/// Returns a layer's output, or an error if that is not a map (N, h, w, c).
+pub(super) fn layer_map(model: &Model, built: &nn::Assembled, g: &Graph, name: &str) -> Result<Value, Error> {
+    let value = layer_output(model, built, name)?;
     if g.shape(value).rank() == 4 {
         return Ok(value);
     }
@@ -137,8 +137,8 @@ impl Inference {
         first.map(|(_, t)| t).ok_or_else(|| TrainError::NoData.into())
     }
 
-    /// Returns the data set with the model's output in place of each sample, for layers that are trained behind it
-    /// without running it again. `progress` gets the number of samples done, of how many.
+    /// Returns the data set with the model's output instead of each sample, to train further layers without running
+    /// this model again. `progress` gets the number of samples done and their total.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -162,12 +162,14 @@ impl Inference {
         Ok(Dataset { images: HostTensor::f32(shape, values)?, scale: 1.0, offset: 0.0, ..data.clone() })
     }
 
-    /// Returns output and those of the named layers, by name for samples (n, …), any number of them, cut into batches.
+    /// Returns the outputs of the model and of the named layers, by name, for samples (n, …), any number of them, cut
+    /// into batches.
     pub fn predict_all(&mut self, samples: &HostTensor) -> Result<Vec<(String, HostTensor)>, Error> {
         self.predict_many(std::slice::from_ref(samples))
     }
 
-    /// Returns outputs and those of the named layers, by name for samples of all the model's inputs, each (n, …), cut into batches.
+    /// Returns the outputs of the model and of the named layers, by name, for samples of all the model's inputs, each
+    /// (n, …), cut into batches.
     ///
     /// A single output is `output`, several are `output_0`, `output_1`, ….
     ///
@@ -237,11 +239,11 @@ impl Inference {
         Ok(all)
     }
 
-    /// Records one run into the caller's encoder: reads samples from `inputs`, writes the outputs and
-    /// the named layers' to `outputs`, all f32 buffers of the caller; nothing crosses the host.
+    /// Records one run into the caller's encoder: reads samples from `inputs`, and writes the outputs and those of the
+    /// named layers to `outputs`, all f32 buffers of the caller. Nothing crosses the host.
     ///
-    /// `n` samples are computed, at most the capacity. Nothing is created after the first call with the same buffers; the
-    /// first call compiles and allocates, unless [`Inference::prepare`] did.
+    /// `n` samples are computed, at most the capacity. Nothing is created after the first call with the same buffers;
+    /// the first call compiles and allocates, unless [`Inference::prepare`] did.
     pub fn record_batch(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -253,9 +255,8 @@ impl Inference {
         Ok(self.embedded()?.record(encoder, n, &buffers)?)
     }
 
-    /// Plans, compiles and allocates ahead of the first [`Inference::record`] all that it needs, and waits until that is
-    /// done: seconds for a large network. A `record` after it makes nothing on the device but bind groups for buffers that
-    /// it has not been given before.
+    /// Plans, compiles and allocates everything that the first [`Inference::record`] needs, and waits for it: seconds
+    /// for a large network. After that, `record` creates nothing on the device except bind groups for new buffers.
     ///
     /// ```no_run
     /// # fn load(engine: &hubel::prelude::Engine, model: &hubel::nn::Model) -> Result<hubel::train::Inference, hubel::Error> {

@@ -1,5 +1,5 @@
-//! Training, evaluation and prediction as in Keras, and what else is done with a trained model: explanations, style
-//! transfer, verification of its kernels.
+//! Training, evaluation and prediction as in Keras, and explanations, style transfer and verification of a model's
+//! kernels.
 //!
 //! It takes a [`Model`](crate::nn::Model), a [`Compile`] (optimiser, losses, metrics), an
 //! [`Engine`](crate::runtime::Engine), data sets or iterators of batches, and a [`Fit`] with callbacks, and returns a

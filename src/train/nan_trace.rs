@@ -13,8 +13,8 @@ use super::{
 use crate::{Error, data::Dataset, graph::Value, nn::Mode, tensor::HostTensor};
 use std::collections::HashSet;
 
-/// Returns the first value that is not finite in the steps of an epoch since a snapshot, and leaves the trainer before the
-/// step that computed it; at the snapshot where there is none. `rows` are the epoch's.
+/// Returns the first value that is not finite in the steps of an epoch since a snapshot, and leaves the trainer before
+/// the step that computed it; at the snapshot if there is none. `rows` are the epoch's.
 pub(super) fn trace(
     trainer: &mut Trainer,
     step: &mut PreparedStep,
@@ -31,7 +31,7 @@ pub(super) fn trace(
     }
     let last = trainer.position.step;
     trainer.restore(snapshot)?;
-    // A loss that is not finite comes from its own step, or from the weights that the step before it made.
+    // A non-finite loss comes from its own step, or from the weights of the step before.
     while by_loss && trainer.position.step + 2 < last {
         replay(trainer, step, order, rows)?;
     }
@@ -79,17 +79,16 @@ impl Trainer {
         self.state.set_tensors(&snapshot.tensors)
     }
 
-    /// Returns the first value that is not finite in a training step on these samples, or `None`; nothing is
-    /// learned. Every node is computed by a kernel of its own, and all values are in device memory together.
+    /// Returns the first value that is not finite in a training step on these samples, or `None`; nothing is learned.
+    /// Every node is computed by a separate kernel, and all values are in device memory together.
     ///
     /// ```
     /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let model = Sequential::new([2]).add(Dense::new(1)).build()?;
     /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), MeanSquaredError))?;
-    /// let data = Dataset::new(HostTensor::f32([1, 2], vec![0.0, f32::INFINITY])?, HostTensor::f32([1, 1], vec![1.0])?)?;
-    /// let found = trainer.first_not_finite(&data)?.expect("it is found");
-    /// assert_eq!((found.node.as_str(), found.index), ("x", 1));
-    /// # Ok::<(), hubel::Error>(())
+    /// let data = Dataset::new(HostTensor::f32([1, 2], vec![0.0, f32::INFINITY])?, HostTensor::f32([1, 1],
+    /// vec![1.0])?)?; let found = trainer.first_not_finite(&data)?.expect("it is found");
+    /// assert_eq!((found.node.as_str(), found.index), ("x", 1)); # Ok::<(), hubel::Error>(())
     /// ```
     pub fn first_not_finite(&self, data: &Dataset) -> Result<Option<NotFinite>, Error> {
         self.check(data)?;

@@ -75,7 +75,7 @@ impl<'f> Observers<'f> {
         self.callbacks.iter().any(|c| c.finite())
     }
 
-    /// Tells callbacks that an epoch begins; nothing where it continues.
+    /// Tells callbacks that an epoch begins, unless it continues.
     pub fn epoch_begin(&mut self, trainer: &mut Trainer) -> Result<(), Error> {
         let now = Instant::now();
         (self.began, self.shown, self.from, self.sums) = (now, now, trainer.position.cursor, [0.0; 2]);

@@ -12,7 +12,7 @@ impl Model {
     /// Draws the graph of the model, a box for each input and each use of a layer: name, type, shape of its output,
     /// number of weights.
     ///
-    /// The path's ending says whether it becomes SVG or PNG; another one is an error.
+    /// The path's extension chooses SVG or PNG; any other is an error.
     ///
     /// ```
     /// use hubel::prelude::*;
@@ -36,8 +36,8 @@ impl Model {
             "png" => Ok(image::save(&diagram.image()?, path)?),
             _ => {
                 let got = format!("`{ending}`");
-                let error = FormatError::new(Flaw::Image, "the diagram's name", "the ending .svg or .png", got);
-                Err(error.of(path).advise("give the path one of these endings").into())
+                let error = FormatError::new(Flaw::Image, "the diagram's path", "the extension .svg or .png", got);
+                Err(error.of(path).advise("give the path one of these extensions").into())
             }
         }
     }

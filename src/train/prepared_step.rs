@@ -27,7 +27,7 @@ pub(super) struct CompiledStep {
 }
 
 impl CompiledStep {
-    /// Returns the step ready to run, with activations in `arena` where that is given.
+    /// Returns the step ready to run, with activations in `arena` if given.
     pub fn prepare(self, engine: &Engine, arena: Option<&Arena>) -> Result<PreparedStep, Error> {
         let CompiledStep { compiled, kind, source, mode, capacity } = self;
         Ok(PreparedStep { runner: compiled.runner(engine, arena)?, kind, source, mode, capacity })
@@ -45,7 +45,7 @@ pub(super) struct PreparedStep {
 }
 
 impl PreparedStep {
-    /// Returns whether the step can run on this data, in one batch where it is fed from the host.
+    /// Returns whether the step can run on this data, in one batch if it is fed from the host.
     pub fn fits(&self, data: &Dataset) -> bool {
         let whole = self.source.store().is_some() || data.len() <= self.capacity;
         whole && self.kind == DataKind::of(data, &self.source)
@@ -58,8 +58,8 @@ impl PreparedStep {
     }
 }
 
-/// The properties of a data set that a step's plan depends on: where steps are fed from the host, neither the number of
-/// samples nor how their values are stored.
+/// The properties of a data set that a step's plan depends on. If steps are fed from the host, these include neither
+/// the number of samples nor how their values are stored.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DataKind {
     tensors: Vec<(Vec<usize>, Option<DType>)>,
@@ -85,7 +85,8 @@ pub(super) struct StepCache {
     pub evaluation: Option<PreparedStep>,
     /// Of [`Trainer::predict`](super::Trainer::predict).
     pub prediction: Mutex<Option<Inference>>,
-    /// Of [`Trainer::activations_and_gradients`](super::Trainer::activations_and_gradients), with the names of its outputs.
+    /// Of [`Trainer::activations_and_gradients`](super::Trainer::activations_and_gradients), with the names of its
+    /// outputs.
     pub watching: Option<(Vec<String>, PreparedStep)>,
 }
 

@@ -60,7 +60,7 @@ impl Callback for ProgressBar {
         self.bar.set_position(at.seen as u64);
         self.bar.abandon_with_message(Self::message(at));
         if self.bar.is_hidden() {
-            // No terminal: one line an epoch, so that a log shows the same.
+            // Without a terminal, one line per epoch.
             eprintln!(
                 "epoch {}/{} {}/{} {}",
                 at.epoch + 1,

@@ -9,10 +9,10 @@ use crate::{
 };
 use std::{collections::HashMap, sync::Arc};
 
-/// A step is not cut finer than this for the sake of a software adapter's cheaper reads.
+/// The maximum launches into which a step is cut for a software adapter's cheaper reads.
 const MAX_LAUNCHES: usize = 30;
 
-/// A graph ready to run: a session on a device, or reference evaluation where there is none.
+/// A graph ready to run: a session on a device, or reference evaluation without one.
 pub(super) enum Runner {
     Device(Box<Session>),
     Reference(Box<Reference>),
@@ -33,7 +33,7 @@ pub(super) struct Compiled {
 }
 
 impl Compiled {
-    /// Returns the graph compiled for batches of at most `capacity`; there is a plan where there is a device.
+    /// Returns the graph compiled for batches of at most `capacity`, with a plan if there is a device.
     pub fn new(engine: &Engine, graph: Graph, capacity: usize, stores: Vec<Store>) -> Result<Self, Error> {
         if engine.is_reference() {
             return Ok(Compiled { graph, stores, plan: None });
@@ -43,7 +43,7 @@ impl Compiled {
         Ok(Compiled { graph, stores, plan: Some(Arc::new(plan)) })
     }
 
-    /// Returns the graph compiled with a kernel for each of its nodes.
+    /// Returns the graph compiled with a separate kernel for each node.
     pub fn unfused(engine: &Engine, graph: Graph, capacity: usize, stores: Vec<Store>) -> Result<Self, Error> {
         if engine.is_reference() {
             return Self::new(engine, graph, capacity, stores);
@@ -53,7 +53,7 @@ impl Compiled {
         Ok(Compiled { graph, stores, plan: Some(plan) })
     }
 
-    /// Returns how graphs are planned here.
+    /// Returns the options by which graphs are planned.
     pub fn options<'s>(engine: &Engine, capacity: usize, stores: &'s [Store]) -> PlanOptions<'s> {
         let layouts = stores.iter().map(|s| s.layout().as_ref()).collect();
         PlanOptions { layouts, max_launches: MAX_LAUNCHES, ..PlanOptions::new(capacity, engine.profile().clone()) }
@@ -69,7 +69,7 @@ impl Compiled {
         self.plan.as_ref()
     }
 
-    /// Returns the graph ready to run, with activations in `arena` where that is given.
+    /// Returns the graph ready to run, with activations in `arena` if given.
     pub fn runner(self, engine: &Engine, arena: Option<&Arena>) -> Result<Runner, Error> {
         Ok(match self.plan {
             Some(plan) => Runner::Device(Box::new(engine.session(plan, &self.stores, arena)?)),
@@ -81,25 +81,25 @@ impl Compiled {
     }
 }
 
-/// The largest batch of a step whose batch nobody chose.
+/// The largest batch of a step whose batch is chosen automatically.
 const MAX_SAMPLES: u64 = 256;
 /// The size of the largest value of such a step.
 const MAX_VALUE_BYTES: u64 = 64 << 20;
 
-/// Returns for how many samples each of a graph's values is small and fits into a binding.
+/// Returns the number of samples for which each of a graph's values is small and fits into a binding.
 pub(super) fn largest_batch(engine: &Engine, graph: &Graph) -> usize {
     let values = graph.nodes().iter().flat_map(|node| &node.outputs);
     let row = values.map(|ty| 4 * ty.shape.elements().per_sample).max().unwrap_or(0);
-    let most = engine.profile().max_binding_bytes.min(MAX_VALUE_BYTES);
-    (most / row.max(1)).clamp(1, MAX_SAMPLES) as usize
+    let max = engine.profile().max_binding_bytes.min(MAX_VALUE_BYTES);
+    (max / row.max(1)).clamp(1, MAX_SAMPLES) as usize
 }
 
-/// Makes room in `arena` for the largest of each of these graphs' arenas.
+/// Enlarges `arena` to the largest of each of these graphs' arenas.
 pub(super) fn reserve(engine: &Engine, arena: &Arena, graphs: &[&Compiled]) -> Result<(), Error> {
     let mut arenas: Vec<u64> = Vec::new();
     for plan in graphs.iter().filter_map(|g| g.plan()) {
         arenas.resize(arenas.len().max(plan.arenas.len()), 0);
-        arenas.iter_mut().zip(&plan.arenas).for_each(|(most, bytes)| *most = (*most).max(*bytes));
+        arenas.iter_mut().zip(&plan.arenas).for_each(|(size, bytes)| *size = (*size).max(*bytes));
     }
     Ok(arena.reserve(engine, &arenas)?)
 }
@@ -118,7 +118,7 @@ impl Runner {
         }
     }
 
-    /// Runs one step and returns the time of each launch in milliseconds; none where there is no device.
+    /// Runs one step and returns the time of each launch in milliseconds; none without a device.
     pub fn profile(&mut self, step: &Step, feeds: &[(String, HostTensor)]) -> Result<Vec<Timing>, Error> {
         match self {
             Runner::Device(session) => Ok(session.profile(step, &as_bytes(feeds))?),

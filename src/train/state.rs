@@ -11,7 +11,7 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// How far training has come.
+/// The position of training.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Position {
     pub step: u64,
@@ -19,18 +19,18 @@ pub(super) struct Position {
     /// Samples of the epoch seen so far.
     pub cursor: usize,
     pub seed: u64,
-    /// Hash of the plan that ran the last step, 0 where there was none.
+    /// Hash of the plan that ran the last step, 0 if none.
     pub plan: u64,
     /// A learning rate that overrides the optimiser's.
     pub rate: Option<f64>,
-    /// Fingerprint of the data that the epoch began on, 0 where it is unknown.
+    /// Fingerprint of the data that the epoch began on, 0 if unknown.
     pub data: u64,
 }
 
 /// The state of a callback between epochs, as a checkpoint stores it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CallbackState {
-    /// The callback's type and the value it watches; empty where the callback has no state.
+    /// The callback's type and the value it watches; empty if the callback has no state.
     pub name: String,
     /// Numbers by name.
     pub numbers: Vec<(String, f64)>,
@@ -54,7 +54,7 @@ pub(super) struct Snapshot {
 /// The tensors that training changes, in device memory.
 pub(super) struct DeviceState {
     pub params: Store,
-    /// The optimiser's moments, where it has any.
+    /// The optimiser's moments, if it has any.
     pub moments: Option<Store>,
     /// Sums of losses, metrics and norms.
     pub sums: Store,
@@ -74,8 +74,10 @@ impl DeviceState {
             params.write(&weight.name, &model.initial_value(weight, config.seed))?;
         }
         let trainable = || model.weights().iter().filter(|w| w.trainable);
-        let moments: Vec<(String, TensorType)> = (config.optimizer.slots().iter())
-            .flat_map(|slot| trainable().map(move |w| (format!("{slot}/{}", w.name), TensorType::f32(w.shape.clone()))))
+        let moments: Vec<(String, TensorType)> = (config.optimizer.moments().iter())
+            .flat_map(|moment| {
+                trainable().map(move |w| (format!("{moment}/{}", w.name), TensorType::f32(w.shape.clone())))
+            })
             .collect();
         let moments = match moments.is_empty() {
             true => None,

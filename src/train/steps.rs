@@ -24,7 +24,7 @@ pub(super) fn all_rows(data: &Dataset) -> Vec<u32> {
 }
 
 impl Trainer {
-    /// Returns an error where the model cannot be trained or evaluated on this data.
+    /// Returns an error if the model cannot be trained or evaluated on this data.
     pub(super) fn check(&self, data: &Dataset) -> Result<(), Error> {
         check_data(&self.model, &self.config, data)
     }
@@ -55,8 +55,8 @@ impl Trainer {
         Ok(CompiledStep { compiled, kind: DataKind::of(data, &source), source, mode, capacity })
     }
 
-    /// Compiles a step for a whole data set, copied into device memory where it fits, in batches of `batch` samples; those
-    /// of an evaluation are larger where samples are small.
+    /// Compiles a step for a whole data set, copied into device memory if it fits, in batches of `batch` samples; those
+    /// of an evaluation are larger if samples are small.
     pub(super) fn compile_step(&self, data: &Dataset, mode: Mode, batch: usize) -> Result<CompiledStep, Error> {
         let source = Source::upload(&self.engine, data, &self.config.takes_classes())?;
         let graph = self.step_graph(data, &source, mode)?.graph;
@@ -67,7 +67,7 @@ impl Trainer {
         self.compile_graph(graph, data, source, mode, capacity)
     }
 
-    /// Returns the record of the next step, of `n` samples; the sums of metrics restart where it is the `first` of them.
+    /// Returns the record of the next step, of `n` samples; the sums of metrics restart if it is the `first` of them.
     pub(super) fn next_step(&self, n: usize, first: bool) -> Result<Step, Error> {
         let rate = Self::checked_rate(self.learning_rate())?;
         let mut scalars = self.config.optimizer.scalars(rate, self.position.step);
@@ -75,7 +75,7 @@ impl Trainer {
         Ok(Step { n, step: self.position.step as u32, seed: self.position.seed, scalars })
     }
 
-    /// Takes a training step on these rows.
+    /// Runs a training step on these rows.
     pub(super) fn train_step(
         &mut self,
         prepared: &mut PreparedStep,
@@ -89,7 +89,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// Returns a training step fed from the host: the one that is cached, where it fits this data.
+    /// Returns a training step fed from the host: the cached one, if it fits this data.
     fn take_training_step(&mut self, data: &Dataset) -> Result<PreparedStep, Error> {
         match self.cache.training.take().filter(|step| step.fits(data)) {
             Some(cached) => Ok(cached),
@@ -120,10 +120,10 @@ impl Trainer {
     /// ```
     /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let model = Sequential::new([4]).add(Dense::new(2).activation(Softmax)).build()?;
-    /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new()))?;
-    /// let data = Dataset::new(HostTensor::f32([1, 4], vec![0.0; 4])?, HostTensor::u8([1], vec![1])?)?;
-    /// assert!(trainer.plan_for(&data, 32)?.dispatches.len() > 2);
-    /// # Ok::<(), hubel::Error>(())
+    /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1),
+    /// SparseCategoricalCrossentropy::new()))?; let data = Dataset::new(HostTensor::f32([1, 4], vec![0.0; 4])?,
+    /// HostTensor::u8([1], vec![1])?)?; assert!(trainer.plan_for(&data, 32)?.dispatches.len() > 2); # Ok::<(),
+    /// hubel::Error>(())
     /// ```
     pub fn plan_for(&self, data: &Dataset, batch: usize) -> Result<Plan, Error> {
         self.check(data)?;
@@ -147,8 +147,8 @@ impl Trainer {
     }
 
     /// Returns the outputs of all layers, `activation/layer`, and the gradients of all trainable weights,
-    /// `gradient/weight`, in a training step on these samples; nothing is learned. The plan is kept for further calls with as
-    /// many samples.
+    /// `gradient/weight`, in a training step on these samples; nothing is learned. The plan is kept for further calls
+    /// with the same number of samples.
     ///
     /// ```
     /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};

@@ -1,8 +1,8 @@
-//! An image with the content of one image and the style of another.
+//! Style transfer: an image with the content of one image and the style of another.
 
 use super::{
     Control, Inference, TrainError,
-    inference::{Assembled, INPUT, tap, tap_map},
+    inference::{Assembled, INPUT, layer_map, layer_output},
     runner::Compiled,
     weights::with_weights,
 };
@@ -20,13 +20,13 @@ use std::sync::Arc;
 const IMAGE: &str = "image";
 const LOSSES: &str = "losses";
 
-/// Style transfer (Gatys et al. 2016): an image is changed until a network sees the content of one image and the
-/// style of another in it.
+/// Style transfer (Gatys et al. 2016): an image is optimised until its features match the content of one image and the
+/// style of another.
 ///
-/// The loss is the sum of three terms times their weights. Content: Σ(F − P)² / ΣP² of a layer's features F and those of
-/// the content P. Style: the mean over layers of Σ(G − A)² / ΣA² of the Gram matrices G = FᵀF ([`Graph::gram`]) and
+/// The loss is the sum of three terms times their weights. Content: Σ(F − P)² / ΣP² of a layer's features F and those
+/// of the content P. Style: the mean over layers of Σ(G − A)² / ΣA² of the Gram matrices G = FᵀF ([`Graph::gram`]) and
 /// those of the style A. Total variation: the mean square of the differences between neighbouring pixels, of 255. The
-/// first two are 1 where the features are 0, whatever the network, so that weights can be kept from network to network.
+/// first two are 1 for features of 0, for any network, so that the same weights suit different networks.
 ///
 /// ```
 /// use hubel::{nn::models::Preprocessing, train::Style, layers::*, prelude::*};
@@ -53,22 +53,22 @@ pub struct Style<'c> {
     on_step: Box<dyn FnMut(&StyleStep) -> Control + 'c>,
 }
 
-/// The loss of one step of [`Style`], before the image is changed, and its terms without their weights.
+/// The loss of one step of [`Style`], before the image is updated, and its unweighted terms.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StyleStep {
     /// The step, from 0.
     pub step: u64,
-    /// What is made smaller: the terms times their weights.
+    /// The loss: the sum of the terms times their weights.
     pub total: f32,
-    /// How far the content is off.
+    /// The content term.
     pub content: f32,
-    /// How far the style is off.
+    /// The style term.
     pub style: f32,
-    /// How much neighbouring pixels differ.
+    /// The total variation.
     pub variation: f32,
 }
 
-/// What [`Style::run`] made.
+/// The result of [`Style::run`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stylised {
     /// The image, f32 (1, h, w, c), from 0 to 255.
@@ -78,10 +78,10 @@ pub struct Stylised {
 }
 
 impl<'c> Style<'c> {
-    /// Returns a transfer through a network of one input, images (N, h, w, c), which wants this done to images from 0
-    /// to 255: 300 steps of Adam at a rate of 5 from the content on, a weight of 30 on the total variation.
+    /// Returns a transfer through a network with one input, images (N, h, w, c), and its preprocessing of images from 0
+    /// to 255: 300 steps of Adam at a rate of 5, starting from the content, and a weight of 30 on the total variation.
     ///
-    /// Layers must be named by [`Style::content`], [`Style::style`] or both; weights of 1 and 100 are a beginning.
+    /// Layers must be named by [`Style::content`], [`Style::style`] or both; weights of 1 and 100 are a good start.
     pub fn new(model: &Model, preprocessing: Preprocessing) -> Self {
         Style {
             model: model.clone(),
@@ -96,46 +96,46 @@ impl<'c> Style<'c> {
         }
     }
 
-    /// Returns the transfer that keeps what this layer sees of the content, at this weight.
+    /// Matches this layer's features of the content, with this weight.
     pub fn content(mut self, layer: &str, weight: f32) -> Self {
         self.content = Some((layer.to_owned(), weight));
         self
     }
 
-    /// Returns the transfer that takes the Gram matrices of these layers from the style, at this weight of their mean.
+    /// Matches the Gram matrices of these layers of the style, with this weight on their mean.
     pub fn style(mut self, layers: &[&str], weight: f32) -> Self {
         self.style = (layers.iter().map(|&layer| layer.to_owned()).collect(), weight);
         self
     }
 
     nn::setter!(set
-        /// Returns the transfer with this weight on the total variation, which makes images smooth.
+        /// Sets the weight of the total variation, which makes images smooth; 30 by default.
         variation: f32);
 
-    /// Returns the transfer that begins with this image, (1, h, w, c) from 0 to 255, instead of the content.
+    /// Starts from this image, (1, h, w, c) from 0 to 255, instead of the content.
     pub fn start(mut self, image: HostTensor) -> Self {
         self.start = Some(image);
         self
     }
 
-    /// Returns the transfer with another optimiser; rates are in levels of 255.
+    /// Sets the optimiser, whose rates are in levels of 255; Adam at a rate of 5 by default.
     pub fn optimizer(mut self, optimizer: impl Optimizer + 'static) -> Self {
         self.optimizer = Arc::new(optimizer);
         self
     }
 
     nn::setter!(set
-        /// Returns the transfer of so many steps.
+        /// Sets the number of steps; 300 by default.
         steps: u64);
 
-    /// Returns the transfer that tells the losses of each step, and ends where the answer is [`Control::Stop`].
-    pub fn on_step(mut self, told: impl FnMut(&StyleStep) -> Control + 'c) -> Self {
-        self.on_step = Box::new(told);
+    /// Calls `callback` with the losses of each step, and ends if it returns [`Control::Stop`].
+    pub fn on_step(mut self, callback: impl FnMut(&StyleStep) -> Control + 'c) -> Self {
+        self.on_step = Box::new(callback);
         self
     }
 
-    /// Returns the image with `content`'s content and `style`'s style, both u8 or f32 (1, h, w, c) from 0 to 255 in the
-    /// size that the model takes, or an error where an image or a layer does not fit.
+    /// Returns an image with `content`'s content and `style`'s style, both u8 or f32 (1, h, w, c) from 0 to 255 in the
+    /// model's size, or an error if an image or a layer does not fit.
     pub fn run(mut self, engine: &Engine, content: &HostTensor, style: &HostTensor) -> Result<Stylised, Error> {
         let (inputs, outputs) = (self.model.inputs(), self.model.outputs().len());
         let [(_, input)] = inputs else {
@@ -169,14 +169,14 @@ impl<'c> Style<'c> {
             .collect();
 
         let shape = TensorType::f32(shape);
-        let slots = self.optimizer.slots().into_iter().map(|slot| (format!("{slot}/{IMAGE}"), shape.clone()));
+        let moments = self.optimizer.moments().into_iter().map(|moment| (format!("{moment}/{IMAGE}"), shape.clone()));
         let fixed = wanted.iter().map(|(name, t)| (name.clone(), TensorType::f32(t.shape())));
-        let entries = [(IMAGE.to_owned(), shape.clone())].into_iter().chain(slots).chain(fixed);
+        let entries = [(IMAGE.to_owned(), shape.clone())].into_iter().chain(moments).chain(fixed);
         let store = engine.store(Arc::new(Layout::new(entries, engine.profile().max_binding_bytes)))?;
         store.write(IMAGE, &start.to_array().to_host(DType::F32))?;
-        for slot in self.optimizer.slots() {
+        for moment in self.optimizer.moments() {
             let first = vec![self.optimizer.initial(); start.len()];
-            store.write(&format!("{slot}/{IMAGE}"), &HostTensor::f32(start.shape(), first)?)?;
+            store.write(&format!("{moment}/{IMAGE}"), &HostTensor::f32(start.shape(), first)?)?;
         }
         wanted.iter().try_for_each(|(name, t)| store.write(name, t))?;
 
@@ -198,16 +198,16 @@ impl<'c> Style<'c> {
         Ok(Stylised { image: store.read(IMAGE)?, history })
     }
 
-    /// Returns what the layers see in images of the graph.
+    /// Returns the layers' features of images in the graph.
     fn features(&self, g: &mut Graph, images: Value) -> Result<Vec<Target>, Error> {
         let x = self.preprocessing.build(g, images)?;
         let built = self.model.assemble(g, &[x], Mode::Inference)?;
         let mut targets = Vec::new();
         if let Some((layer, _)) = &self.content {
-            targets.push(Target { value: tap(&self.model, &built, layer)?, is_style: false });
+            targets.push(Target { value: layer_output(&self.model, &built, layer)?, is_style: false });
         }
         for layer in &self.style.0 {
-            let map = tap_map(&self.model, &built, g, layer)?;
+            let map = layer_map(&self.model, &built, g, layer)?;
             targets.push(Target { value: g.gram(map)?, is_style: true });
         }
         Ok(targets)
@@ -245,10 +245,10 @@ impl<'c> Style<'c> {
 
         let gradient = g.gradients(total, &[image])?;
         let gradient = self.optimizer.clip(&mut g, &gradient)?;
-        let slots = self.optimizer.slots().into_iter();
-        let slots: Vec<Vec<Value>> =
-            slots.map(|slot| vec![g.state(&format!("{slot}/{IMAGE}"), ty.clone(), None)]).collect();
-        for (state, mut new) in self.optimizer.build(&mut g, &[image], &gradient, &slots, 1.0)? {
+        let moments = self.optimizer.moments().into_iter();
+        let moments: Vec<Vec<Value>> =
+            moments.map(|moment| vec![g.state(&format!("{moment}/{IMAGE}"), ty.clone(), None)]).collect();
+        for (state, mut new) in self.optimizer.build(&mut g, &[image], &gradient, &moments, 1.0)? {
             if state == image {
                 let (black, white) = (g.constant(0.0)?, g.constant(255.0)?);
                 let shape = Some(ty.shape.clone());
@@ -261,13 +261,13 @@ impl<'c> Style<'c> {
     }
 }
 
-/// What a layer sees.
+/// A layer's features.
 struct Target {
     value: Value,
     is_style: bool,
 }
 
-/// Returns the mean square of the differences between neighbours, of 255, down plus across.
+/// Returns the mean square of the differences between neighbours, in units of 255, vertical plus horizontal.
 fn variation(g: &mut Graph, image: Value) -> Result<Value, OpError> {
     let mut sum = g.constant(0.0)?;
     for axis in [1, 2] {

@@ -1,9 +1,9 @@
-//! Names of files with the epoch and its values in them, as Keras writes them.
+//! File names with the epoch and its values, in Keras's format.
 
 use super::{Progress, TrainError};
 use std::path::{Path, PathBuf};
 
-/// What a field of a name may be.
+/// The possible fields of a name.
 const FORMS: &str = "{epoch}, {epoch:02d} and the like, or an epoch's value as {val_loss} or {val_loss:.2f}";
 
 /// A path with fields in braces.
@@ -20,14 +20,14 @@ enum Piece {
 }
 
 impl Template {
-    /// Returns the template of a path, or an error where it cannot be filled in with these values.
+    /// Returns the template of a path, or an error if it cannot be filled in with these values.
     pub fn new(path: &Path, names: &[String]) -> Result<Self, TrainError> {
         let refused =
             |got: String| TrainError::Template { path: path.display().to_string(), wanted: FORMS.into(), got };
         let Some(text) = path.to_str() else {
-            // Not a byte of such a path is changed.
+            // Such a path is used unchanged.
             return match path.as_os_str().as_encoded_bytes().iter().any(|b| b"{}".contains(b)) {
-                true => Err(refused("fields in a path that is no UTF-8".into())),
+                true => Err(refused("fields in a path that is not UTF-8".into())),
                 false => Ok(Template { path: path.into(), pieces: Vec::new() }),
             };
         };
@@ -89,7 +89,7 @@ impl Template {
     }
 }
 
-/// Returns what stands between braces, or `None` where it is no field of an epoch with these values.
+/// Returns the text between braces filled in, or `None` if it is not a field of an epoch with these values.
 fn field_of(field: &str, names: &[String]) -> Option<Piece> {
     let (name, form) = field.split_once(':').unwrap_or((field, ""));
     let number = |digits: &str| match digits {

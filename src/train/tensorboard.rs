@@ -4,9 +4,9 @@ use super::{Callback, Control, Progress, Trainer};
 use crate::{Error, data::Dataset, io::events::EventWriter, nn::setter};
 use std::path::PathBuf;
 
-/// Writes what TensorBoard shows (Keras `TensorBoard`): `epoch_loss` and the like in the folders `train` and
-/// `validation`, the learning rate, norms where [`super::Compile::norms`] asks for them, and histograms of weights, and of
-/// activations and gradients on samples of one's choice.
+/// Writes logs for TensorBoard (Keras `TensorBoard`): `epoch_loss` and other values in the folders `train` and
+/// `validation`, the learning rate, norms with [`super::Compile::norms`], histograms of weights, and histograms of
+/// activations and gradients on samples of your choice.
 ///
 /// ```
 /// use hubel::{callbacks::*, prelude::*};
@@ -31,12 +31,12 @@ impl TensorBoard {
         /// Writes histograms of all weights every `histogram_freq` epochs; 0, the default, for none.
         histogram_freq: usize);
     setter!(into
-        /// Returns the callback that writes, wherever it writes histograms of weights, those of the activations and gradients
-        /// of a training step on these samples, a batch or fewer, from which nothing is learned.
+        /// Writes, with each histogram of weights, those of the activations and gradients of a training step on these
+        /// samples, at most a batch, from which nothing is learned; none by default.
         samples: Option<Dataset>);
 }
 
-/// Returns the writer of a folder, made when it is first needed.
+/// Returns the writer of a folder, created when first needed.
 fn writer(slot: &mut Option<EventWriter>, path: PathBuf) -> Result<&mut EventWriter, Error> {
     match slot {
         Some(writer) => Ok(writer),

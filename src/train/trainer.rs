@@ -1,4 +1,4 @@
-//! The trainer: a model, its optimiser and what training remembers.
+//! The trainer: a model, its optimiser and the state of training.
 
 use super::{
     config::Compile,
@@ -9,7 +9,7 @@ use super::{
     state::{CallbackState, DeviceState, Position},
     step_graph::{
         activation_stats::Norm,
-        metrics::{self, MetricSlot},
+        metrics::{self, MetricSums},
     },
 };
 use crate::{
@@ -44,7 +44,7 @@ pub struct Trainer {
     pub(super) config: Compile,
     pub(super) state: DeviceState,
     pub(super) position: Position,
-    pub(super) metrics: Vec<MetricSlot>,
+    pub(super) metrics: Vec<MetricSums>,
     pub(super) norms: Vec<Norm>,
     /// The activations of steps that do not run at the same time.
     pub(super) arena: Arena,
@@ -54,7 +54,7 @@ pub struct Trainer {
     pub(super) plan: Option<Arc<Plan>>,
     /// The value that ended the last call of fit.
     pub(super) not_finite: Option<NotFinite>,
-    /// What the callbacks of the last call of fit remember, or those of a checkpoint.
+    /// The states of the callbacks of the last call of fit, or of a checkpoint.
     pub(super) callback_states: Vec<CallbackState>,
     /// Whether the next call of fit continues from a checkpoint.
     pub(super) resumed: bool,
@@ -66,8 +66,8 @@ pub struct Trainer {
 impl Model {
     /// Returns a trainer with this model's weights on the engine's device.
     ///
-    /// Weights that were set keep their values, the others are initialised. The trainer has a copy of the model: later changes
-    /// to this one do not affect it; see [`Trainer::set_trainable`] and [`Trainer::set_weights`].
+    /// Weights that were set keep their values, the others are initialised. The trainer has a copy of the model: later
+    /// changes to this one do not affect it; see [`Trainer::set_trainable`] and [`Trainer::set_weights`].
     pub fn compile(&self, engine: &Engine, config: Compile) -> Result<Trainer, Error> {
         config.check()?;
         let trained = |prefix: &str| self.weights().iter().any(|w| w.trainable && below(&w.name, prefix));
@@ -87,7 +87,7 @@ impl Trainer {
         if model.outputs().len() != config.targets.len() {
             return Err(TrainError::Outputs { wanted: model.outputs().len(), got: config.targets.len() }.into());
         }
-        let metrics = MetricSlot::all(&model, &config)?;
+        let metrics = MetricSums::all(&model, &config)?;
         let norms = if config.norms { Norm::all(&model)? } else { Vec::new() };
         let norm_states = norms.iter().map(|norm| (norm.name.clone(), TensorType::f32([1])));
         let sums = metrics::states(&metrics).into_iter().chain(norm_states);
@@ -117,28 +117,28 @@ impl Trainer {
         self.position.rate.unwrap_or_else(|| self.config.optimizer.rate(self.position.step))
     }
 
-    /// Uses this learning rate from the next step on, instead of the optimiser's own. An error where it is not a finite
-    /// number of at least 0, or where the optimiser's rate is a schedule (Keras).
+    /// Uses this learning rate from the next step on, instead of the optimiser's own. An error if it is not a finite
+    /// number of at least 0, or if the optimiser's rate is a schedule (Keras).
     pub fn set_learning_rate(&mut self, rate: f64) -> Result<(), TrainError> {
         self.check_settable("set_learning_rate")?;
         self.position.rate = Some(Self::checked_rate(rate)?);
         Ok(())
     }
 
-    /// Returns an error where the learning rate is a schedule.
+    /// Returns an error if the learning rate is a schedule.
     pub(super) fn check_settable(&self, by: &'static str) -> Result<(), TrainError> {
         if self.config.optimizer.has_schedule() { Err(TrainError::Schedule(by)) } else { Ok(()) }
     }
 
-    /// Returns a learning rate, or an error where it is not a finite number of at least 0.
+    /// Returns a learning rate, or an error if it is not a finite number of at least 0.
     pub(super) fn checked_rate(rate: f64) -> Result<f64, TrainError> {
         Number::new("optimizer", "learning_rate", rate, Bounds::AtLeastZero).check()?;
         Ok(rate)
     }
 
-    /// Freezes a layer, or trains it again, from the next [`Trainer::fit`] or [`Trainer::train_on_batch`] on; layers of nested
-    /// models by path. Weights are kept, and so are the moments of weights that stay trainable. An error where there is no
-    /// such layer, or while `fit` runs.
+    /// Freezes a layer, or trains it again, from the next [`Trainer::fit`] or [`Trainer::train_on_batch`] on; layers of
+    /// nested models by path. Weights are kept, and so are the moments of weights that stay trainable. An error if
+    /// there is no such layer, or while `fit` runs.
     ///
     /// ```
     /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};

@@ -18,7 +18,7 @@ use std::{
     },
 };
 
-/// One node of a plan, held against its definition.
+/// One node of a plan, compared with its definition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checked {
     /// The node, which names its layer.
@@ -27,11 +27,11 @@ pub struct Checked {
     pub op: &'static str,
     /// The variant of each of its kernels.
     pub kernels: Vec<String>,
-    /// The element that lies farthest outside its bound, if one does.
+    /// The element farthest outside its bound, if any is.
     pub mismatch: Option<Mismatch>,
 }
 
-/// What [`Inference::verify`] found, node by node in the order in which the device runs them.
+/// The result of [`Inference::verify`], node by node in the order in which the device runs them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verification {
     /// Every node that the device computes.
@@ -39,7 +39,7 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Returns the first node whose results are wrong, or `None` where all are right.
+    /// Returns the first node whose results are wrong, or `None` if all are right.
     pub fn first_wrong(&self) -> Option<&Checked> {
         self.nodes.iter().find(|n| n.mismatch.is_some())
     }
@@ -49,7 +49,7 @@ impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wrong = self.nodes.iter().filter(|n| n.mismatch.is_some()).count();
         match self.first_wrong() {
-            None => write!(f, "all {} nodes compute what they should", self.nodes.len()),
+            None => write!(f, "all {} nodes agree with their definitions", self.nodes.len()),
             Some(Checked { node, op, kernels, mismatch: Some(mismatch) }) => {
                 let kernels = kernels.join(", ");
                 write!(f, "{wrong} of {} nodes are wrong, the first is `{node}` ", self.nodes.len())?;
@@ -61,13 +61,13 @@ impl fmt::Display for Verification {
 }
 
 impl Inference {
-    /// Returns how each node's kernels compare with the node's 64-bit definition, for a batch of samples of all the
-    /// model's inputs, each (n, …) with n at most the capacity.
+    /// Compares each node's kernels with the node's 64-bit definition, for a batch of samples of all the model's
+    /// inputs, each (n, …) with n at most the capacity.
     ///
-    /// A node's definition is given the numbers that the device had as the node's inputs, so that one wrong node does
-    /// not make those behind it wrong, and ties in pooling and ReLU give no false alarm. All activations are kept on
-    /// the device together. `progress` gets the number of nodes done and their total, from several threads. Without a
-    /// device there is nothing to verify, which is an error.
+    /// A node's definition gets the device's values of the node's inputs, so that one wrong node does not make later
+    /// ones wrong, and ties in pooling and ReLU give no false alarm. All activations are kept on the device together.
+    /// `progress` gets the number of nodes done and their total, from several threads. Without a device there is
+    /// nothing to verify, which is an error.
     ///
     /// ```no_run
     /// use hubel::{layers::*, prelude::*};
@@ -85,7 +85,7 @@ impl Inference {
         self.verified(samples, progress, |source| source.into())
     }
 
-    /// Returns what [`Inference::verify`] finds of kernels whose WGSL is what `change` makes of it.
+    /// [`Inference::verify`] with each kernel's WGSL replaced by what `change` returns.
     #[cfg(feature = "testing")]
     pub fn verify_changed(
         &self,

@@ -1,4 +1,4 @@
-//! Where a model's weights are in device memory.
+//! The layout of a model's weights in device memory.
 
 use crate::{
     Error,

@@ -1,4 +1,4 @@
-//! Small files that describe endless memory or work: each function builds one, the table says how it ends.
+//! Small files that describe endless memory or work: each function builds one, and the table has its outcome.
 
 use super::within_budget;
 use flate2::{Compression, write::ZlibEncoder};
@@ -130,7 +130,7 @@ fn a_directory_that_states_millions() -> Vec<u8> {
     zip
 }
 
-/// Builds HDF5 files from the end: what an object names must lie before it.
+/// Builds HDF5 files from the end: objects refer to earlier ones.
 struct Hdf5(Vec<u8>);
 
 impl Hdf5 {
@@ -298,7 +298,7 @@ fn of_tfjs(bytes: &[u8]) -> Option<FormatError> {
     tfjs::read(bytes, &Budget::new(bytes.len() as u64), |_, _| Ok(vec![0; 1 << 20])).err()
 }
 
-/// Each file by its name: what builds it, what reads it, and the flaw that is found.
+/// Each file by name: its builder, its reader, and the flaw found.
 const FILES: [(&str, fn() -> Vec<u8>, Read, Option<Flaw>); 20] = [
     ("parameters of one text", parameters_of_one_text, of_weights, Some(Flaw::Type)),
     ("tensors of one storage", tensors_of_one_storage, of_weights, Some(Flaw::Type)),
@@ -392,7 +392,7 @@ fn many_layers_with_weights() -> String {
     model.build().expect("a model").to_json().expect("a file can describe it")
 }
 
-/// Each model by its name: what writes it, and whether it is small enough for its text.
+/// Each model by name: its writer, and whether it is small enough for its text.
 const MODELS: [(&str, fn() -> String, bool); 7] = [
     ("models called twice", models_called_twice, false),
     ("directions of directions", directions_of_directions, false),

@@ -1,4 +1,4 @@
-//! What saving leaves behind, and where it may write.
+//! The files that saving leaves, and where it may write.
 
 use hubel::io::{Flaw, FormatError, save};
 use std::{

@@ -1,4 +1,4 @@
-//! Weights in the files of Keras, PyTorch, NumPy and TensorFlow.js: what they hold, and hostile ones.
+//! Weights in the files of Keras, PyTorch, NumPy and TensorFlow.js, and hostile ones.
 
 use super::{Corpus, fuzz, golden, held, hostile};
 use hubel::{

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What Keras's augmentation layers, and its Resizing with bands, make of two pictures each, where their factors leave nothing to chance.
+"""What Keras's augmentation layers, and its Resizing with bands, make of two images each, where their factors leave nothing to chance.
 
     pip install keras==3.15.1 jax==0.10.2 safetensors numpy
     KERAS_BACKEND=jax python tests/golden/augmentation.py
 
-Writes augmentation.json, a list of name and options, and augmentation.safetensors: the pictures `colour` and `grey`, and
+Writes augmentation.json, a list of name and options, and augmentation.safetensors: the images `colour` and `grey`, and
 `NAME/colour`, `NAME/grey` for each case.
 """
 import json
@@ -17,17 +17,17 @@ from safetensors.numpy import save_file
 
 HERE = pathlib.Path(__file__).parent
 rng = np.random.default_rng(7)
-pictures = {
+images = {
     "colour": rng.integers(0, 256, (2, 7, 8, 3)).astype("float32"),
     "grey": rng.integers(0, 256, (2, 6, 6, 1)).astype("float32"),
 }
-cases, tensors = [], dict(pictures)
+cases, tensors = [], dict(images)
 
 
 def case(layer, config, given=None):
     """A layer in training, or its transform_images on a transformation."""
     name = f"{layer} {len(cases):03}"
-    for key, x in pictures.items():
+    for key, x in images.items():
         made = getattr(keras.layers, layer)(**config)
         if given is None:
             y = np.asarray(made(x, training=True))
@@ -61,10 +61,10 @@ for f in (0.4, 1.7, 3.0):
     cases[-1]["config"]["factor"] = [1 - f, f - 1]
 for a in (0.2, -0.3):
     case("RandomBrightness", {"factor": [a, a], "value_range": [0, 255]})
-# Parts of the middle, and of pictures that are too small along one axis or both.
+# Parts of the middle, and of images that are too small along one axis or both.
 for size in ((5, 6), (4, 3), (9, 5), (3, 9), (9, 10)):
     case("CenterCrop", {"height": size[0], "width": size[1]})
-# As large as the pictures along one axis at least: no place is drawn.
+# As large as the images along one axis at least: no place is drawn.
 for size in ((7, 6), (9, 5), (6, 9), (9, 10)):
     case("RandomCrop", {"height": size[0], "width": size[1]})
 for height, width in ((6, 6), (5, 13), (12, 4)):

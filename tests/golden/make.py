@@ -8,7 +8,7 @@ Operations come from keras.ops and keras.losses on JAX's CPU back end, gradients
 these, optimisers from keras.optimizers. Inputs are float32 numbers, the arithmetic is float64, results are rounded to float32.
 
 One file per operation family. A tensor is named `<case>/<name>`; the metadata entry `cases` is a JSON object from
-case to attributes. Pictures are NHWC, convolution weights (kh, kw, in, out), labels int32. `d<name>` is the gradient
+case to attributes. Images are NHWC, convolution weights (kh, kw, in, out), labels int32. `d<name>` is the gradient
 of sum(y · dy) to <name>; `dy` is given. `padding` is "valid", "same" or [[top, bottom], [left, right]].
 
 file           attributes                  given               computed
@@ -465,7 +465,7 @@ def pad():
     for n, h, w, c, pads in cases:
         for mode, keras_mode, value in (("constant", "constant", 0.5), ("reflect", "reflect", None), ("replicate", None, None)):
             def f(x):
-                if mode == "replicate":  # Keras has no such mode; the picture's edges by index.
+                if mode == "replicate":  # Keras has no such mode; the image's edges by index.
                     rows = np.clip(np.arange(-pads[0][0], h + pads[0][1]), 0, h - 1)
                     columns = np.clip(np.arange(-pads[1][0], w + pads[1][1]), 0, w - 1)
                     return K.take(K.take(x, rows, axis=1), columns, axis=2)

@@ -206,7 +206,7 @@ OTHERS = {
 
 
 def image(rng, batch, size, channels):
-    """Random pictures in [0,255]: a smooth part (so that pooling and strides matter) plus noise."""
+    """Random images in [0,255]: a smooth part (so that pooling and strides matter) plus noise."""
     k = max(2, size // 16)
     low = rng.uniform(0, 255, (batch, k, k, channels))
     at = np.linspace(0, k - 1, size)

@@ -1,4 +1,4 @@
-//! Augmentation: what Keras makes of images by the same factors (tests/golden/augmentation.py), and chance.
+//! Augmentation: Keras's results with the same factors (tests/golden/augmentation.py), and randomness.
 
 use crate::harness::{Run, engine, plan_for, run_graph};
 use hubel::{
@@ -16,7 +16,7 @@ use std::fs;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
 
-/// Returns what a model of these layers makes of images in a training step.
+/// Returns the output of a model of these layers for images in a training step.
 fn trained(model: &Model, images: &HostTensor, step: u32, seed: u64) -> Vec<f32> {
     trained_of(model, images, step, seed, images.shape()[0])
 }

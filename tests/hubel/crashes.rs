@@ -1,4 +1,4 @@
-//! What is left of a training run whose process is killed, whose device is lost, whose memory is full.
+//! What remains of a training run whose process is killed, whose device is lost, or whose memory is full.
 
 use hubel::{
     Error,
@@ -46,7 +46,7 @@ fn step(trainer: &mut Trainer, data: &Dataset, steps: u64) {
     trainer.fit(data, Fit::epochs(usize::MAX).batch(4).seed(5).max_steps(steps)).expect("training");
 }
 
-/// Trains and saves for ever, from where the last one was killed, and says which steps are safe.
+/// Trains and saves for ever, from where the last process was killed, and prints which steps are saved.
 fn save_for_ever(path: &Path) -> ! {
     let (mut trainer, data) = (trainer(), data());
     if path.exists() {
@@ -60,7 +60,8 @@ fn save_for_ever(path: &Path) -> ! {
     }
 }
 
-/// Runs the test of this thread in a process of its own, which finds the path in its environment; returns what it prints.
+/// Runs the test of this thread in a process of its own, which finds the path in its environment; returns what it
+/// prints.
 fn this_test_again(path: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
     let name = std::thread::current().name().expect("the test's name").to_owned();
     let mut child = Command::new(env::current_exe().expect("this program"))
@@ -135,7 +136,7 @@ fn lose(engine: &Engine) {
     engine.wgpu().expect("a device").0.destroy();
 }
 
-/// Loses the device after so many steps of a fit.
+/// Loses the device after a number of steps of a fit.
 struct LoseAfter<'e>(u64, &'e Engine);
 
 impl Callback for LoseAfter<'_> {

@@ -1,4 +1,5 @@
-//! What a user can get wrong is answered by an error that names layer, wanted, got and what to do; nothing panics.
+//! Every mistake of a user gives an error that names the layer, what was wanted and given, and what to do; nothing
+//! panics.
 
 use crate::harness::engine;
 use hubel::{
@@ -65,7 +66,7 @@ fn shapes() -> Vec<Mistake> {
     vec![
         ("image layer on vectors", on([10], Conv2D::new(4, 3))),
         (
-            "image layer behind Flatten",
+            "image layer after Flatten",
             Box::new(|| {
                 let model = Sequential::new([8, 8, 3]).add(Flatten::new()).add(Conv2D::new(4, 3).name("late"));
                 Ok(model.build().map(drop)?)
@@ -84,7 +85,7 @@ fn shapes() -> Vec<Mistake> {
         ("pooling on vectors", on([8], MaxPooling2D::new(2))),
         ("pooling over sequences on images", on([8, 8, 3], MaxPooling1D::new(2))),
         ("global pooling on vectors", on([8], GlobalAveragePooling2D::new())),
-        ("dense layer on samples without axes", on([], Dense::new(4))),
+        ("dense layer on scalars", on([], Dense::new(4))),
         ("time distributed layer on vectors", on([8], TimeDistributed::new(Dense::new(4)))),
         ("kernel larger than the image", on([5, 5, 1], Conv2D::new(4, 7))),
         ("dilated kernel larger than the image", on([5, 5, 1], Conv2D::new(4, 3).dilation_rate(3))),
@@ -97,9 +98,9 @@ fn shapes() -> Vec<Mistake> {
         ("more groups than channels", on([8, 4], Conv1D::new(8, 3).groups(8))),
         ("no groups", on([8, 8, 3], Conv2D::new(4, 3).groups(0))),
         ("normalisation groups that do not divide", on([8, 8, 6], GroupNormalization::new().groups(4))),
-        ("cropping of everything", on([8, 8, 3], Cropping2D::new(4))),
+        ("cropping the whole image", on([8, 8, 3], Cropping2D::new(4))),
         ("no size", on([8, 8, 3], Resizing::new(0, 4))),
-        ("a scale of other channels", on([8, 8, 3], Rescaling::new([1.0, 2.0]))),
+        ("a scale for other channels", on([8, 8, 3], Rescaling::new([1.0, 2.0]))),
         ("a noise shape of another rank", on([8, 8, 3], Dropout::new(0.5).noise_shape(vec![None, Some(1)]))),
         ("reshape that does not fit", on([12], Reshape::new([5, 2]))),
         ("reshape with two open extents", on([12], Reshape::new([-1, -1]))),
@@ -118,9 +119,9 @@ fn shapes() -> Vec<Mistake> {
             ),
         ),
         ("concatenation along the batch", on_two([3], [3], Concatenate::new().axis(0))),
-        ("sum of other sizes", on_two([8, 8, 4], [8, 8, 3], Add::new().name("sum"))),
-        ("sum of other ranks", on_two([8, 8, 4], [4], Add::new())),
-        ("concatenation of other sizes", on_two([8, 8, 4], [4, 4, 4], Concatenate::new())),
+        ("sum of different sizes", on_two([8, 8, 4], [8, 8, 3], Add::new().name("sum"))),
+        ("sum of different ranks", on_two([8, 8, 4], [4], Add::new())),
+        ("concatenation of different sizes", on_two([8, 8, 4], [4, 4, 4], Concatenate::new())),
         (
             "difference of three",
             Box::new(|| {
@@ -132,13 +133,13 @@ fn shapes() -> Vec<Mistake> {
         ("one input too many", on_two([3], [3], Dense::new(4))),
         ("no input", Box::new(|| Ok(call_all(Dense::new(4), &[]).map(drop)?))),
         (
-            "first states that do not fit",
+            "initial states that do not fit",
             Box::new(|| {
                 let inputs = [Input::new([5, 3]), Input::new([4])];
                 Ok(call(LSTM::new(4), &inputs).map(drop)?)
             }),
         ),
-        ("an activation that cells do not have", on([5, 3], LSTM::new(4).activation(Gelu))),
+        ("an activation that cells do not support", on([5, 3], LSTM::new(4).activation(Gelu))),
         ("bidirectional dense layer", on([5, 3], Bidirectional::new(Dense::new(4)))),
         ("error inside a layer of a layer", on([5, 8, 8], TimeDistributed::new(Conv2D::new(4, 3).name("inner")))),
         ("a model as layer on other samples", on([4, 4, 3], small())),
@@ -162,24 +163,24 @@ fn numbers() -> Vec<Mistake> {
         ("no window", on([8, 8, 3], MaxPooling2D::new(0))),
         ("no repetitions", on([8], RepeatVector::new(0))),
         ("an input without pixels", on([0, 8, 3], Conv2D::new(4, 3).padding(Same))),
-        ("an embedding of nothing", on([8], Embedding::new(0, 4))),
-        ("dropout of more than all", on([8], Dropout::new(1.5))),
-        ("dropout of no number", on([8, 8, 3], SpatialDropout2D::new(f32::NAN))),
-        ("recurrent dropout of less than nothing", on([8, 3], LSTM::new(4).dropout(-0.1))),
+        ("an empty embedding", on([8], Embedding::new(0, 4))),
+        ("dropout rate above 1", on([8], Dropout::new(1.5))),
+        ("dropout of NaN", on([8, 8, 3], SpatialDropout2D::new(f32::NAN))),
+        ("negative recurrent dropout", on([8, 3], LSTM::new(4).dropout(-0.1))),
         ("noise of a negative deviation", on([8], GaussianNoise::new(-1.0))),
-        ("no number: slope", on([8], LeakyReLU::new(f32::NAN))),
-        ("no number: largest output", on([8], ReLU::new().max_value(f32::INFINITY))),
-        ("no number: scale", on([8], Rescaling::new(f32::NAN))),
-        ("no number: one of the means", on([2], Normalization::new().mean(hubel::nn::Numbers::from([0.0, f32::NAN])))),
-        ("no number: rotation", on([8, 8, 3], RandomRotation::new([0.0, f32::NAN]))),
-        ("no number: fill", on([8, 8, 3], RandomZoom::new(0.1).fill_value(f32::INFINITY))),
+        ("not finite: slope", on([8], LeakyReLU::new(f32::NAN))),
+        ("not finite: largest output", on([8], ReLU::new().max_value(f32::INFINITY))),
+        ("not finite: scale", on([8], Rescaling::new(f32::NAN))),
+        ("not finite: one of the means", on([2], Normalization::new().mean(hubel::nn::Numbers::from([0.0, f32::NAN])))),
+        ("not finite: rotation", on([8, 8, 3], RandomRotation::new([0.0, f32::NAN]))),
+        ("not finite: fill", on([8, 8, 3], RandomZoom::new(0.1).fill_value(f32::INFINITY))),
         (
-            "no number: epsilon inside a layer",
+            "not finite: epsilon inside a layer",
             on([3, 8], TimeDistributed::new(LayerNormalization::new().epsilon(f32::NAN))),
         ),
-        ("no number: L2", on([8], Dense::new(2).kernel_regularizer(L2(f32::NAN)))),
+        ("not finite: L2", on([8], Dense::new(2).kernel_regularizer(L2(f32::NAN)))),
         ("negative L1 of outputs", on([8], Dense::new(2).activity_regularizer(L1(-0.1)))),
-        ("no number: largest norm", on([8], Dense::new(2).kernel_constraint(Constraint::max_norm(f32::NAN)))),
+        ("not finite: largest norm", on([8], Dense::new(2).kernel_constraint(Constraint::max_norm(f32::NAN)))),
         (
             "a rate above 1 of a constraint",
             on(
@@ -192,20 +193,23 @@ fn numbers() -> Vec<Mistake> {
                 }),
             ),
         ),
-        ("no number: first value", on([8], Dense::new(2).bias_initializer(Initializer::Constant { value: f32::NAN }))),
         (
-            "negative deviation of first values",
+            "not finite: initial value",
+            on([8], Dense::new(2).bias_initializer(Initializer::Constant { value: f32::NAN })),
+        ),
+        (
+            "negative deviation of initial values",
             on([8], Dense::new(2).kernel_initializer(Initializer::RandomNormal { mean: 0.0, stddev: -1.0 })),
         ),
         (
-            "no number: first moving variance",
+            "not finite: initial moving variance",
             on(
                 [8],
                 BatchNormalization::new().moving_variance_initializer(Initializer::Constant { value: f32::INFINITY }),
             ),
         ),
         ("momentum above 1", on([8], BatchNormalization::new().momentum(1.5))),
-        ("no number: momentum", on([8], BatchNormalization::new().momentum(f32::NAN))),
+        ("not finite: momentum", on([8], BatchNormalization::new().momentum(f32::NAN))),
         ("negative epsilon", on([8], BatchNormalization::new().epsilon(-1.0))),
         ("huge: filters", on([8, 8, 3], Conv2D::new(HUGE, 3))),
         ("huge: filters of size 1", on([8, 8, 1], Conv2D::new(HUGE, 1))),
@@ -226,8 +230,8 @@ fn numbers() -> Vec<Mistake> {
         ("huge: padding", on([8, 8, 3], ZeroPadding2D::new(usize::MAX))),
         ("huge: padding of a sequence", on([8, 3], ZeroPadding1D::new(HUGE))),
         ("huge: cropping", on([8, 3], Cropping1D::new(usize::MAX))),
-        ("huge: enlargement", on([8, 8, 3], UpSampling2D::new(HUGE))),
-        ("huge: enlargement of a sequence", on([8, 3], UpSampling1D::new(usize::MAX))),
+        ("huge: upsampling", on([8, 8, 3], UpSampling2D::new(HUGE))),
+        ("huge: upsampling of a sequence", on([8, 3], UpSampling1D::new(usize::MAX))),
         ("huge: size", on([8, 8, 3], Resizing::new(usize::MAX, 4).crop_to_aspect_ratio(true))),
         ("huge: repetitions", on([8], RepeatVector::new(HUGE))),
         ("huge: reshape", on([8], Reshape::new([isize::MAX, isize::MAX]))),
@@ -236,7 +240,7 @@ fn numbers() -> Vec<Mistake> {
         ("huge: normalisation groups", on([8, 8, 3], GroupNormalization::new().groups(isize::MAX))),
         ("huge: input", on([HUGE, HUGE, HUGE], Relu)),
         (
-            "huge: what becomes too large step by step",
+            "huge: growth over several layers",
             Box::new(|| {
                 let grow = || UpSampling2D::new(16);
                 Ok(Sequential::new([1024, 1024, 64]).add(grow()).add(grow()).build().map(drop)?)
@@ -248,11 +252,11 @@ fn numbers() -> Vec<Mistake> {
 fn models() -> Vec<Mistake> {
     vec![
         ("unknown layer", Box::new(|| Ok(small().layer("haed").map(drop)?))),
-        ("layer inside one that is no model", Box::new(|| Ok(small().layer("conv/kernel").map(drop)?))),
+        ("layer inside one that is not a model", Box::new(|| Ok(small().layer("conv/kernel").map(drop)?))),
         ("freezing an unknown layer", Box::new(|| Ok(small().set_trainable("haed", false)?))),
-        ("freezing inside a layer that is no model", Box::new(|| Ok(small().set_trainable("conv/x", false)?))),
+        ("freezing inside a layer that is not a model", Box::new(|| Ok(small().set_trainable("conv/x", false)?))),
         (
-            "a tap that is not there",
+            "an unknown intermediate output",
             Box::new(|| small().inference_with(engine(), Batch::up_to(1), &["haed"]).map(drop)),
         ),
         (
@@ -278,18 +282,18 @@ fn models() -> Vec<Mistake> {
         ),
         ("neither inputs nor outputs", Box::new(|| Ok(Model::new(&[], &[]).map(drop)?))),
         (
-            "another result of the layer that a model begins with",
+            "another output of the layer that a model begins with",
             Box::new(|| {
                 let states = call_all(LSTM::new(4).return_state(true), &[Input::named("x", [5, 3], F32)])?;
                 Ok(Model::new(&states[..1], &states[1..]).map(drop)?)
             }),
         ),
         ("no shape of a sample", Box::new(|| Ok(Sequential::default().add(Dense::new(4)).build().map(drop)?))),
-        ("weights of another shape", weights(|t| t[0].1 = HostTensor::f32([1], vec![0.0]).expect("a number"))),
-        ("weights of another name", weights(|t| t[0].0 = "conv/kernels".into())),
+        ("weights with another shape", weights(|t| t[0].1 = HostTensor::f32([1], vec![0.0]).expect("a number"))),
+        ("weights with another name", weights(|t| t[0].0 = "conv/kernels".into())),
         ("a weight too few", weights(|t| drop(t.pop()))),
         (
-            "weights of more than any device holds",
+            "weights larger than any device",
             Box::new(|| {
                 let model = Sequential::new([1 << 15]).add(Dense::new(1 << 16)).build()?;
                 let small = Engine::builder().memory_budget(1 << 30).build()?;
@@ -308,15 +312,15 @@ fn models() -> Vec<Mistake> {
 
 fn files() -> Vec<Mistake> {
     vec![
-        ("no JSON", text("keras")),
+        ("not JSON", text("keras")),
         ("JSON that ends early", text("{\"class_name\": \"Functional\", \"config\": {")),
         ("a number", text("3")),
         ("an empty object", text("{}")),
         ("no layers", text("{\"class_name\": \"Functional\", \"config\": {}}")),
         ("an empty sequence of layers", text("{\"class_name\": \"Sequential\", \"config\": {\"layers\": []}}")),
-        ("layers that are no objects", text("{\"class_name\": \"Sequential\", \"config\": {\"layers\": [1, []]}}")),
+        ("layers that are not objects", text("{\"class_name\": \"Sequential\", \"config\": {\"layers\": [1, []]}}")),
         (
-            "layers deep in layers",
+            "deeply nested layers",
             Box::new(|| {
                 let json = "{\"class_name\":\"Sequential\",\"config\":{\"layers\":[".repeat(10_000);
                 Ok(Model::from_json(&json).map(drop)?)
@@ -336,11 +340,11 @@ fn files() -> Vec<Mistake> {
         ("half a filter", conv(|c| c["config"]["filters"] = json!(0.5))),
         ("huge filters", conv(|c| c["config"]["filters"] = json!(HUGE))),
         ("huge kernel", conv(|c| c["config"]["kernel_size"] = json!([u64::MAX, u64::MAX]))),
-        ("larger than any number", conv(|c| c["config"]["filters"] = json!(1e300))),
-        ("options that are no object", conv(|c| c["config"] = json!([1, 2]))),
+        ("larger than any integer", conv(|c| c["config"]["filters"] = json!(1e300))),
+        ("options that are not an object", conv(|c| c["config"] = json!([1, 2]))),
         ("no options", conv(|c| c["config"] = Json::Null)),
         ("no nodes", conv(|c| drop(c.as_object_mut().expect("an object").remove("inbound_nodes")))),
-        ("a node that is no object", conv(|c| c["inbound_nodes"] = json!([3]))),
+        ("a node that is not an object", conv(|c| c["inbound_nodes"] = json!([3]))),
         ("a node without inputs", conv(|c| c["inbound_nodes"] = json!([{"args": [], "kwargs": {}}]))),
         (
             "a history without a layer",
@@ -355,7 +359,7 @@ fn files() -> Vec<Mistake> {
             }),
         ),
         (
-            "a result that the layer does not have",
+            "an output that the layer does not have",
             conv(|c| {
                 c["inbound_nodes"][0]["args"][0]["config"]["keras_history"] = json!(["input_layer", 0, 7]);
             }),
@@ -367,15 +371,15 @@ fn files() -> Vec<Mistake> {
             }),
         ),
         (
-            "a layer that needs itself",
+            "a layer that is its own input",
             conv(|c| {
                 c["inbound_nodes"][0]["args"][0]["config"]["keras_history"] = json!(["conv", 0, 0]);
             }),
         ),
         ("keywords", conv(|c| c["inbound_nodes"][0]["kwargs"] = json!({"mask": 1}))),
-        ("an output that is not there", changed(|j| j["config"]["output_layers"] = json!([["tail", 0, 0]]))),
+        ("an unknown output", changed(|j| j["config"]["output_layers"] = json!([["tail", 0, 0]]))),
         ("no outputs", changed(|j| j["config"]["output_layers"] = json!([]))),
-        ("outputs that are no list", changed(|j| j["config"]["output_layers"] = json!({"a": 1}))),
+        ("outputs that are not a list", changed(|j| j["config"]["output_layers"] = json!({"a": 1}))),
         (
             "an input of unknown extents",
             changed(|j| {
@@ -390,7 +394,7 @@ fn files() -> Vec<Mistake> {
         ),
         ("an input without a shape", changed(|j| j["config"]["layers"][0]["config"] = json!({"name": "x"}))),
         (
-            "a layer of one's own in a file",
+            "a custom layer in a file",
             Box::new(|| {
                 #[derive(Debug)]
                 struct Own;

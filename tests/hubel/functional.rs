@@ -134,7 +134,7 @@ fn a_model_is_drawn_as_svg_and_as_png() {
     let image = hubel::io::image::open(png).expect("a PNG");
     assert!(image.shape()[0] > image.shape()[1], "{:?}", image.shape());
     let error = model.plot(folder.join("model.pdf")).expect_err("neither SVG nor PNG").to_string();
-    assert!(error.contains("wanted the ending .svg or .png, got `pdf`"), "{error}");
+    assert!(error.contains("wanted the extension .svg or .png, got `pdf`"), "{error}");
 }
 
 #[test]
@@ -144,14 +144,14 @@ fn a_model_of_two_outputs_is_not_trained_by_one_loss_nor_one_of_two_inputs() {
     let model = Model::new(std::slice::from_ref(&x), &[a, b]).expect("a model");
     let config = || Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new());
     let error = model.compile(engine(), config()).map(drop).expect_err("two outputs are refused");
-    assert!(error.to_string().contains("2 outputs and 1 with a loss"), "{error}");
+    assert!(error.to_string().contains("2 outputs, but 1 with a loss"), "{error}");
     let y = Input::new([4, 4, 1]);
     let model = Model::new(&[x.clone(), y.clone()], &[add(&[x, y]).expect("a sum")]).expect("a model");
     let error = model.compile(engine(), config()).err().expect("two inputs are refused");
     assert!(error.to_string().contains("one input, this one has 2"), "{error}");
 }
 
-/// Returns what a layer makes of ones in training, by definition.
+/// Returns a layer's output on ones in training, on the reference.
 fn trained(layer: impl IntoLayer, shape: &[usize]) -> Vec<f64> {
     let model = Sequential::new(&shape[1..]).add(layer).build().expect("a model");
     let mut g = Graph::new();
@@ -218,7 +218,7 @@ fn a_chain_of_100_000_layers_is_built_planned_written_and_dropped() {
     drop((model, again, sum));
 }
 
-/// Returns a model of so many residual blocks, three layers each.
+/// Returns a model of `blocks` residual blocks, three layers each.
 fn residual_chain(blocks: usize) -> Model {
     let x = Input::new([4]);
     let block = |y: Tensor, _| add(&[y.apply(Dense::new(4)).unwrap(), y]).unwrap().apply(Relu).unwrap();

@@ -1,4 +1,4 @@
-//! How many launches layers take: held on plans, which need no device.
+//! The number of launches of layers, checked on plans, which need no device.
 
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Graph, Value},
@@ -91,7 +91,7 @@ fn residual_additions_are_part_of_their_convolutions() {
         for (model, launches) in [(&identity, 2), (&projection, 3), (&narrow, 3)] {
             let plan = plan_of(model, Mode::Inference, &profile);
             let mut kernels = kernels(&plan);
-            // A GPU may take long sums in parts.
+            // A GPU may split long sums.
             kernels.retain(|k| *k != "split_sum");
             assert_eq!(kernels, vec!["conv2d"; launches], "{plan}");
             let plan = plan_of(model, Mode::Training, &profile);

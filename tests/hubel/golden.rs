@@ -1,4 +1,4 @@
-//! The definitions of the major operations against what Keras computes: tests/golden/make.py says what the files hold.
+//! The definitions of the major operations against Keras's results; tests/golden/make.py writes the files.
 
 use hubel::{
     graph::{Graph, OpError, Step, Value, evaluate},
@@ -118,7 +118,7 @@ impl Case {
     }
 }
 
-/// Returns an error where an element is farther off than 1e-5 of the largest (or 1e-12, where all cancels).
+/// Returns an error if an element is off by more than 1e-5 of the largest (or 1e-12, if all cancels).
 fn close(got: &Array, wanted: &Array) -> Result<(), String> {
     if got.shape != wanted.shape {
         return Err(format!("shape {:?}, wanted {:?}", got.shape, wanted.shape));

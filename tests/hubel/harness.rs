@@ -27,8 +27,8 @@ pub fn engine() -> &'static Engine {
     ENGINE.get_or_init(opened)
 }
 
-/// Calls `check` for every family, on as many threads as there are processors, each with an engine of its own: a software
-/// device compiles its kernels on one thread.
+/// Calls `check` for every family, on as many threads as there are processors, each with an engine of its own: a
+/// software device compiles its kernels on one thread.
 pub fn each_family(check: impl Fn(&Engine, &'static Family) -> Result<(), Failure> + Sync) {
     static ENGINES: OnceLock<Vec<Engine>> = OnceLock::new();
     let engines = ENGINES
@@ -84,7 +84,7 @@ pub fn reference(graph: &Graph, feeds: &[(String, Array)], step: &Step) -> Vec<A
     testing::reference(graph, feeds, step).expect("every input has a value")
 }
 
-/// Returns what another test prints as `bits …`, run in a process of its own with so many threads of the driver.
+/// Returns what another test prints as `bits …`, run in a separate process with this number of driver threads.
 pub fn bits_printed_by(test: &str, threads: Option<&str>) -> String {
     let mut command = Command::new(std::env::current_exe().expect("this test has a file"));
     command.args(["--exact", test, "--nocapture"]);

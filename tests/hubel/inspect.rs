@@ -223,9 +223,9 @@ fn what_cannot_be_explained_is_said() {
     assert!(matches!(&error, Error::Runtime(RuntimeError::UnknownName { kind: "layer", .. })), "{error}");
     assert!(error.to_string().contains("conv2d, flatten, dense"), "{error}");
     let error = fails(explainer.grad_cam("dense", &image, None)).to_string();
-    assert_eq!(error, "layer `dense`: wanted maps (N, h, w, c), got (N, 5); maps come from conv2d");
+    assert_eq!(error, "layer `dense`: wanted maps (N, h, w, c), got (N, 5); layers with maps are conv2d");
     let error = fails(explainer.saliency(&image, Some(&[5]))).to_string();
-    assert_eq!(error, "there is no class 5: the model has 5 outputs, classes run from 0");
+    assert_eq!(error, "class 5 is out of range; the model has 5 outputs, and classes count from 0");
     let error = fails(explainer.saliency(&image, Some(&[1, 2])));
     assert!(matches!(error, Error::Train(TrainError::Classes { wanted: 1, got: 2 })), "{error}");
     let error = fails(explainer.saliency(&noise(1, &[1, 3, 4, 4], 1.0), None));

@@ -149,7 +149,7 @@ fn no_branch_or_loop_is_decided_by_uniform_buffers_alone() {
             failed.entry(place).or_insert_with(Vec::new).push(format!("{name} ({})", dispatch.kernel));
         }
     }
-    assert!(failed.is_empty(), "Mesa 22 compiles such kernels anew at each launch: {failed:#?}");
+    assert!(failed.is_empty(), "Mesa 22 compiles such kernels again for each launch: {failed:#?}");
 }
 
 #[test]

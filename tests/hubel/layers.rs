@@ -1,4 +1,4 @@
-//! Every layer with every option against what Keras computes: tests/golden/layers.py says what the files hold.
+//! Every layer with every option against Keras's results; tests/golden/layers.py writes the files.
 
 use crate::harness::{Run, engine, reference, run_graph};
 use hubel::{
@@ -235,7 +235,7 @@ fn every_layer_with_every_option_is_keras_on_the_device() {
     all(By::Device);
 }
 
-/// Returns LAYERS.md as the cases say it.
+/// Returns LAYERS.md, made from the cases.
 fn table(cases: &Cases, augmentation: &[Json]) -> String {
     let mut layers: BTreeMap<&str, (usize, BTreeSet<&str>)> = BTreeMap::new();
     for case in &cases.cases {
@@ -299,7 +299,8 @@ fn every_layer_that_files_may_name_has_a_golden_case_or_a_named_test() {
 
 #[test]
 fn l2_pooling_is_the_root_of_the_sum_of_squares_and_its_gradient_x_over_y() {
-    // Rows 3 4 0 0 0, 0 12 0 0 -5: windows of 2 × 2 side by side hold 3, 4, 0, 12, then zeros, and by Same padding -5 alone.
+    // Rows 3 4 0 0 0, 0 12 0 0 -5: windows of 2 × 2 side by side hold 3, 4, 0, 12, then zeros, and by Same padding -5
+    // alone.
     let pixels = vec![3.0, 4.0, 0.0, 0.0, 0.0, 0.0, 12.0, 0.0, 0.0, -5.0];
     let model = Sequential::new([2, 5, 1]).add(LpPooling2D::new(2).padding(Same)).build().expect("a model");
     assert_eq!(model.output_shape().to_string(), "(N, 1, 3, 1)");

@@ -24,7 +24,7 @@ fn sample(op: impl Op + 'static, inputs: &[(&[usize], Fill)], n: usize) -> Sampl
     Sample::new(op, inputs.iter().map(typed).collect(), n)
 }
 
-/// Returns images of so many channels.
+/// Returns images with this number of channels.
 fn image(side: usize, c: usize) -> [usize; 4] {
     [Batch, side, side, c]
 }

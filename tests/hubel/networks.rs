@@ -1,4 +1,4 @@
-//! Known networks in a small form: built, and trained for a few steps.
+//! Known networks in a small form, built and trained for a few steps.
 
 use crate::harness::engine;
 use hubel::{
@@ -10,7 +10,7 @@ use hubel::{
 };
 use std::time::Instant;
 
-/// What share of its loss a network's step is to take off.
+/// The share of its loss that a network's step should remove.
 const SHARE: f64 = 3e-3;
 
 pub fn build(application: &Application, options: &Options) -> Model {
@@ -30,7 +30,7 @@ fn losses(application: &Application) -> [f64; 2] {
         "InceptionV3" | "InceptionResNetV2" => 96,
         // On maps of one pixel its gradient is so long that the step rounds to nothing.
         "EfficientNetB7" => 64,
-        _ => application.least.next_multiple_of(32),
+        _ => application.min_size.next_multiple_of(32),
     };
     let mut options = Options::default().input_shape([side, side, application.channels]).classes(3);
     if ["MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large", "UNet"].contains(&application.name) {

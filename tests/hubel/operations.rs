@@ -39,7 +39,7 @@ fn an_index_outside_an_array_is_named() {
         let fault = Fault { what, from, to };
         let run = Run { asserted: true, fault: Some(&fault), ..Run::default() };
         let errors = (0..30).filter_map(|_| check_sample(&(family.sample)(&mut rng), &mut rng, &run).err());
-        assert!(errors.into_iter().any(|e| e.0.contains("reaches outside an array: ")), "{what}");
+        assert!(errors.into_iter().any(|e| e.0.contains("has an index outside its array: ")), "{what}");
     }
 }
 

@@ -14,7 +14,7 @@ use std::fs;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/");
 
-/// Gives its two weights, one behind the other, beside its input of zeros.
+/// Returns its two weights, concatenated, along with its input of zeros.
 #[derive(Debug)]
 struct Weights;
 
@@ -97,10 +97,10 @@ fn optimizers_with_every_option_go_where_keras_goes() {
             trainer.train_on_batch(&Dataset::new(zeros, labels).expect("a data set")).expect("a step");
             for (k, (_, weight)) in trainer.weights().expect("weights").iter().enumerate() {
                 let wanted = of(&format!("{name}/{k}"), [12, 5][k]);
-                let most = wanted.iter().fold(0f32, |m, x| m.max(x.abs()));
+                let max = wanted.iter().fold(0f32, |m, x| m.max(x.abs()));
                 let off = weight.to_f32().iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                if off.is_nan() || off > 1e-4 * most {
-                    wrong.push(format!("{case} step {step} weight {k}: off by {off} of {most}"));
+                if off.is_nan() || off > 1e-4 * max {
+                    wrong.push(format!("{case} step {step} weight {k}: off by {off} of {max}"));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Passes change how a graph runs, never what it computes.
+//! Passes change how a graph runs, never its results.
 
 use crate::harness::{Run, engine, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
 use hubel::{
@@ -117,7 +117,7 @@ fn a_hundred_random_graphs_compute_the_same_with_passes_on_and_off() {
 
 /// Returns the bytes of a binding that hold values: a uniform buffer of some samples may end behind the last one.
 fn live(d: &PlannedDispatch, b: &Binding, capacity: usize) -> u64 {
-    let (samples, bytes) = (d.samples.clone(), b.place.bytes);
+    let (samples, bytes) = (d.samples.clone(), b.range.bytes);
     if b.access != Access::Uniform || samples.end <= capacity || samples.end == usize::MAX || bytes % 256 != 0 {
         return bytes;
     }
@@ -130,8 +130,8 @@ fn ranges(plan: &Plan) -> Vec<(Vec<(BufferRef, u64, u64)>, Vec<(BufferRef, u64, 
         .map(|d| {
             let side = |read: bool| {
                 let of = d.bindings.iter().filter(move |b| (b.access != Access::ReadWrite) == read);
-                let of = of.filter(|b| b.place.buffer != BufferRef::ChunkIndices);
-                of.map(|b| (b.place.buffer, b.place.offset, b.place.offset + live(d, b, plan.capacity))).collect()
+                let of = of.filter(|b| b.range.buffer != BufferRef::ChunkIndices);
+                of.map(|b| (b.range.buffer, b.range.offset, b.range.offset + live(d, b, plan.capacity))).collect()
             };
             (side(true), side(false))
         })
@@ -207,8 +207,8 @@ fn no_two_live_tensors_overlap() {
         // The last writer of each 16-byte piece, and the start of the range that it wrote.
         let mut owner: HashMap<(BufferRef, u64), u64> = HashMap::new();
         for port in &plan.inputs {
-            for at in (port.place.offset..port.place.offset + port.place.bytes).step_by(16) {
-                owner.insert((port.place.buffer, at), port.place.offset);
+            for at in (port.range.offset..port.range.offset + port.range.bytes).step_by(16) {
+                owner.insert((port.range.buffer, at), port.range.offset);
             }
         }
         for (i, (reads, writes)) in launches.iter().enumerate() {
@@ -228,8 +228,8 @@ fn no_two_live_tensors_overlap() {
             }
         }
         for port in &plan.outputs {
-            let own = owner.get(&(port.place.buffer, port.place.offset));
-            assert!(own == Some(&port.place.offset), "seed {seed}: output {} was overwritten\n{plan}", port.name);
+            let own = owner.get(&(port.range.buffer, port.range.offset));
+            assert!(own == Some(&port.range.offset), "seed {seed}: output {} was overwritten\n{plan}", port.name);
         }
     }
 }
@@ -326,7 +326,7 @@ fn traced() -> (Plan, Trace) {
     traced_plan(&g, &options).expect("a plan")
 }
 
-/// Returns what `verify` says of the plan after `change`.
+/// Returns the result of `verify` on the plan after `change`.
 fn broken(change: impl FnOnce(&mut Plan, &mut Trace)) -> Result<(), Violation> {
     let (mut plan, mut trace) = traced();
     assert_eq!(verify(&plan, &trace), Ok(()), "{plan}");
@@ -374,9 +374,9 @@ fn a_launch_that_reads_and_writes_one_buffer_is_refused() {
     let found = broken(|plan, _| {
         let end = plan.arenas.iter().max().copied().unwrap_or(0);
         plan.arenas.iter_mut().for_each(|bytes| *bytes = end + (1 << 20));
-        let read = plan.dispatches[1].bindings.iter().find(|b| b.access == Access::Read).expect("it reads").place;
+        let read = plan.dispatches[1].bindings.iter().find(|b| b.access == Access::Read).expect("it reads").range;
         let written = written(&mut plan.dispatches[1]);
-        (written.place.buffer, written.place.offset) = (read.buffer, end);
+        (written.range.buffer, written.range.offset) = (read.buffer, end);
     });
     assert!(matches!(found, Err(Violation::ReadAndWritten { launch: 1, .. })), "{found:?}");
 }
@@ -387,11 +387,11 @@ fn a_range_outside_its_buffer_or_off_its_alignment_is_refused() {
     assert!(matches!(found, Err(Violation::OutOfBounds { end: 256, .. })), "{found:?}");
     let found = broken(|_, trace| trace.stores[0][0] -= 256);
     assert!(matches!(found, Err(Violation::OutOfBounds { .. })), "{found:?}");
-    let found = broken(|plan, _| written(&mut plan.dispatches[0]).place.bytes -= 16);
+    let found = broken(|plan, _| written(&mut plan.dispatches[0]).range.bytes -= 16);
     assert!(matches!(found, Err(Violation::OutOfBounds { launch: 0, .. })), "{found:?}");
     let found = broken(|plan, _| {
-        let place = &mut written(&mut plan.dispatches[0]).place;
-        (place.offset, place.bytes) = (place.offset + 16, place.bytes - 16);
+        let range = &mut written(&mut plan.dispatches[0]).range;
+        (range.offset, range.bytes) = (range.offset + 16, range.bytes - 16);
     });
     assert!(matches!(found, Err(Violation::Misaligned { launch: 0, .. })), "{found:?}");
 }

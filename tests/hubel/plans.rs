@@ -1,8 +1,8 @@
 //! Plans and kernels as they were: tests/plans.txt has a line for each sample of an operation and for each network, for
 //! each kind of device, with hashes of what the plan does, of its WGSL and of the names in both.
 //!
-//! `HUBEL_WRITE_DOCS=1 cargo test --release --test hubel plans_and_kernels` writes the file anew, and `git diff` then shows what
-//! changed. tests/plans shows the changes themselves.
+//! `HUBEL_WRITE_DOCS=1 cargo test --release --test hubel plans_and_kernels` rewrites the file, and `git diff` then shows what changed.
+//! tests/plans shows the changes themselves.
 
 use crate::{harness::sample_graph, networks::build};
 use hubel::{
@@ -85,7 +85,7 @@ fn without_names(text: &str) -> (String, String) {
 /// Returns what a plan does, without names, and the names.
 fn structure(plan: &Plan) -> (String, String) {
     let (mut out, mut names) = (format!("{} {:?} {}\n", plan.capacity, plan.arenas, plan.peak_bytes), String::new());
-    let place = |p: &BufferRange| {
+    let range = |p: &BufferRange| {
         let buffer = match p.buffer {
             BufferRef::Arena(i) => [0, i, 0],
             BufferRef::Store { store, chunk } => [1, store, chunk],
@@ -97,14 +97,14 @@ fn structure(plan: &Plan) -> (String, String) {
     for dispatch in &plan.dispatches {
         let numbers: Vec<f64> = dispatch.constants.iter().map(|c| c.1).collect();
         let grid = (dispatch.grid.items.fixed, dispatch.grid.items.per_sample, dispatch.grid.per_group);
-        let bound = |b: &hubel::passes::Binding| format!("{}{}", place(&b.place), u8::from(b.access == Access::Read));
+        let bound = |b: &hubel::passes::Binding| format!("{}{}", range(&b.range), u8::from(b.access == Access::Read));
         let bound: Vec<String> = dispatch.bindings.iter().map(bound).collect();
         let _ = writeln!(out, "{grid:?} {:?} {numbers:?} {bound:?}", dispatch.samples);
         let keys: Vec<&str> = dispatch.constants.iter().map(|c| c.0).collect();
         let _ = writeln!(names, "{} {} {} {keys:?}", dispatch.node, dispatch.kernel, dispatch.variant);
     }
     for port in plan.inputs.iter().chain(&plan.outputs) {
-        let _ = writeln!(out, "{} {}", port.ty, place(&port.place));
+        let _ = writeln!(out, "{} {}", port.ty, range(&port.range));
         let _ = writeln!(names, "{}", port.name);
     }
     (out, names)
@@ -172,7 +172,7 @@ fn network(application: &Application, training: bool, profile: &DeviceProfile) -
     plan(&graph, &options).unwrap_or_else(|e| panic!("{}: {e}", application.name))
 }
 
-/// Returns the line that `work` says, for each of its numbers, made by as many threads as there are processors.
+/// Returns the line that `work` returns for each of its numbers, computed on one thread per processor.
 fn lines(n: usize, work: impl Fn(usize) -> Vec<String> + Sync) -> Vec<String> {
     let (next, made) = (Mutex::new(0..n), Mutex::new(vec![Vec::new(); n]));
     thread::scope(|scope| {

@@ -1,5 +1,5 @@
-//! What the crate promises of its accuracy, stated a second time and apart from the operations: each
-//! operation's own bounds must keep to it, so that no bound can be widened where the operation lives.
+//! The promised accuracies, stated a second time, independently of the operations: each operation's own bounds must
+//! keep them, so that no bound can be widened in the operation's file alone.
 
 use crate::harness::{reference, sample_graph, sample_inputs, step_of};
 use hubel::{
@@ -20,11 +20,11 @@ enum Promise {
     Sums(fn(&Io, usize) -> u64),
     /// A product of K factors: a rounding for each.
     Factors(fn(&Io, usize) -> u64),
-    /// A sum of at most so many elements of the last input, which the others choose.
+    /// A sum of at most this number of elements of the last input, selected by the others.
     Chosen(u64),
     /// The exponential's bound and that of a sum of K, at the distance from the row's largest element.
     Softmax,
-    /// Several roundings one behind the other: so large an error beside the largest operand or result, or 1.
+    /// Several roundings in sequence: an error relative to the largest operand or result, or to 1.
     Composed(f64),
     /// To gamma and beta, sums of K products of which one factor carries inverseSqrt's error; to x, composed.
     NormalizationGradient,
@@ -237,7 +237,7 @@ fn nan_in(op: &str, input: usize, inputs: usize) -> Nan {
         ("max_pool2d_grad", 0 | 1) => Nan::Nowhere,
         // The states of a linear cell, and the kernel of a single timestep.
         ("simple_rnn_grad", 0 | 1) => Nan::Nowhere,
-        // What is cut off, passed over by strides or lies at taps that padding alone meets.
+        // Elements that are cropped, skipped by strides, or used only by taps on padding.
         ("slice" | "pad2d" | "pad2d_grad" | "resize2d", _) => Nan::InAll,
         ("conv2d" | "conv2d_grad_input" | "conv2d_grad_weight" | "avg_pool2d" | "max_pool2d", _) => Nan::InAll,
         ("lp_pool2d" | "lp_pool2d_grad", _) => Nan::InAll,

@@ -1,5 +1,5 @@
-//! Products through workgroup memory: what graphics processors run, here on whatever adapter there is; and rows of
-//! convolutions with a lane for each channel.
+//! Products through workgroup memory, which are meant for GPUs, here on any adapter; and rows of convolutions with a
+//! lane for each channel.
 
 use crate::harness::{Run, check_sample, engine, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
 use hubel::{
@@ -18,14 +18,14 @@ fn products() -> impl Iterator<Item = &'static Family> {
     NAMES.iter().map(|name| *FAMILIES.iter().find(|f| f.name == *name).expect("the family is in the list"))
 }
 
-/// Returns the ways of a sample with a kind of tiles; a convolution of each channel alone has none.
+/// Returns the variants of a sample with a kind of tiles; a depthwise convolution has none.
 fn variants(sample: &Sample, profile: &DeviceProfile, kind: &str) -> Vec<String> {
     let (graph, _, outputs) = sample_graph(sample);
     let candidates = sample.op.lower(&graph.io(graph.node(outputs[0])), profile, None);
     candidates.into_iter().map(|c| c.variant).filter(|v| v.starts_with(kind)).collect()
 }
 
-/// Returns a run that takes a variant, which the plan must have.
+/// Returns a run with a variant, which the plan must have.
 fn forced<'a>(sample: &Sample, variant: &str) -> Run<'a> {
     let run = Run { guarded: true, variant: Some((sample.op.name().into(), variant.into())), ..Run::default() };
     let (graph, ..) = sample_graph(sample);
@@ -80,7 +80,7 @@ fn products_through_workgroup_memory_compute_what_their_references_say_between_g
         let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 21);
         (0..15).map(move |_| (family.sample)(&mut rng))
     });
-    // Each sample takes its turn with another tile.
+    // Each sample uses another tile.
     for (i, sample) in random.chain(edges()).enumerate() {
         let mut names = variants(&sample, engine().profile(), "shared_");
         names.sort();

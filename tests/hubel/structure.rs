@@ -1,4 +1,4 @@
-//! The structure of the crate: what imports what, how heavy it is, and the generated documents.
+//! The structure of the crate: imports, sizes, and the generated documents.
 
 use crate::repository::{ROOT, files};
 use hubel::ops::FAMILIES;
@@ -72,7 +72,7 @@ fn passes_ask_no_operation_for_its_name_but_to_print_it_or_to_find_what_the_user
 #[test]
 fn only_the_runtime_names_wgpu_and_only_it_may_be_unsafe() {
     let files = files("src", "rs");
-    // An application records into its own encoder: the type stands in the signature.
+    // An application records into its own encoder, so the type is in the signature.
     let signatures = ["src/train/inference.rs", "src/lib.rs"];
     let wrong: Vec<&str> = (files.iter())
         .filter(|(name, text)| {
@@ -120,10 +120,10 @@ fn an_embedding_application_pays_for_at_most_25_crates_beside_wgpu_and_naga() {
     assert!(extra.len() <= 25, "{} crates: {extra:?}", extra.len());
 }
 
-/// Returns OPS.md as the list of operations says it.
+/// Returns OPS.md, made from the list of operations.
 fn operations_table() -> String {
     let mut out = String::from(
-        "# Operations\n\nGenerated from the list of operations; `HUBEL_WRITE_DOCS=1 cargo test --release operations_table` writes it anew. \
+        "# Operations\n\nGenerated from the list of operations; `HUBEL_WRITE_DOCS=1 cargo test --release operations_table` rewrites it. \
          The kernels' speed is measured on software adapters alone: on GPUs it is unproven.\n\n\
          | operation | what it is | gradient | accuracy on the GPU | kernels |\n|---|---|---|---|---|\n",
     );

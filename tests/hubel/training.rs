@@ -245,7 +245,7 @@ fn fed_from_host(data: &Dataset) -> (tempfile::TempDir, Dataset) {
     (folder, Dataset { scale: 1.0 / 255.0, ..streamed })
 }
 
-/// So many images by class, the first classes first, so that folders number them alike.
+/// Images sorted by class, so that folders number them alike.
 fn mixed(n: usize) -> Dataset {
     let all = stripes(n + 200);
     let labels = all.labels.to_f32();

@@ -1,4 +1,4 @@
-//! What training tells about itself: norms of activations and gradients, the first value that is no number, TensorBoard.
+//! Reports of training: norms of activations and gradients, the first non-finite value, TensorBoard.
 
 use crate::harness::engine;
 use hubel::{

@@ -86,7 +86,8 @@ fn three_channels_are_summed() {
     let w = g.input("w", [2, 2, 3, 1], F32);
     let y = g.conv2d(x, w, Conv2dOptions::valid()).expect("a convolution");
     g.output("y", y);
-    // Red counts 0..9, green is 1 everywhere, blue is 2; the kernel takes the corner of red, all of green, minus blue's corner.
+    // Red counts 0..9, green is 1 everywhere, blue is 2; the kernel takes the corner of red, all of green, minus blue's
+    // corner.
     let pixels: Vec<f32> = (0..9).flat_map(|i| [i as f32, 1.0, 2.0]).collect();
     let taps: Vec<f32> =
         (0..4).flat_map(|i| [if i == 0 { 1.0 } else { 0.0 }, 1.0, if i == 3 { -1.0 } else { 0.0 }]).collect();
@@ -256,7 +257,7 @@ fn transfer_learning_in_two_phases_with_four_ways_to_freeze() {
     assert!(learned.last("loss") < learned.get("loss").map(|l| l[0]));
     let after_one = one.evaluate(&features).expect("scores").get("loss").expect("a loss");
 
-    // Phase two: the whole, at a hundredth of the rate, with so many of the base's layers frozen.
+    // Phase two: the whole network, at a hundredth of the rate, with some of the base's layers frozen.
     let names = base.layer_names();
     let begin: Vec<(String, HostTensor)> =
         model.weights().iter().map(|w| (w.name.clone(), model.initial_value(w, 0))).collect();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Returns an engine, on a device of its own or borrowed, with a session that has taken so many steps.
+/// Returns an engine, on its own device or a borrowed one, with a session after `steps` steps.
 fn after(steps: usize, borrow: bool) -> Result<(Engine, Store, Session)> {
     let engine = if borrow {
         let (adapter, device, queue) = borrowed()?;
@@ -124,10 +124,10 @@ fn what_does_not_fit_is_refused_with_its_name() -> Result<()> {
     let error = engine.session(Arc::new(plan.clone()), &[weights(&engine)?], None).unwrap_err().to_string();
     ensure!(error.starts_with("arena 2 (largest: `node/mul` 160 B) takes"), "{error}");
     plan.arenas[2] = 1024;
-    plan.dispatches[0].bindings[0].place.bytes = 1 << 41;
+    plan.dispatches[0].bindings[0].range.bytes = 1 << 41;
     let error = engine.session(Arc::new(plan.clone()), &[weights(&engine)?], None).unwrap_err().to_string();
     ensure!(error.starts_with("binding 1 of `node/mul` (elementwise) takes 2048.0 GiB"), "{error}");
-    plan.dispatches[0].bindings[0].place.bytes = 2048;
+    plan.dispatches[0].bindings[0].range.bytes = 2048;
     let error = engine.session(Arc::new(plan), &[weights(&engine)?], None).unwrap_err().to_string();
     ensure!(error.contains("binding 1 ends at byte 2048 of a buffer of 1024"), "{error}");
     Ok(())
@@ -144,19 +144,19 @@ fn wrong_plans_are_refused() -> Result<()> {
         engine.session(Arc::new(plan), std::slice::from_ref(&store), None).map(|_| ()).unwrap_err()
     };
     let plan_error = |e: RuntimeError| matches!(e, RuntimeError::Plan { .. });
-    ensure!(plan_error(refuse(&|p| p.dispatches[0].bindings[2].place = p.dispatches[0].bindings[0].place)));
+    ensure!(plan_error(refuse(&|p| p.dispatches[0].bindings[2].range = p.dispatches[0].bindings[0].range)));
     ensure!(plan_error(refuse(&|p| p.dispatches[1].bindings[1].access = Access::Read)));
     ensure!(plan_error(refuse(&|p| p.dispatches[1].bindings.truncate(1))));
-    ensure!(plan_error(refuse(&|p| p.outputs[0].place.offset = 1024)));
-    ensure!(plan_error(refuse(&|p| p.dispatches[1].bindings[0].place.offset = 4)));
+    ensure!(plan_error(refuse(&|p| p.outputs[0].range.offset = 1024)));
+    ensure!(plan_error(refuse(&|p| p.dispatches[1].bindings[0].range.offset = 4)));
     ensure!(plan_error(
-        refuse(&|p| p.dispatches[0].bindings[1].place.buffer = BufferRef::Store { store: 1, chunk: 0 })
+        refuse(&|p| p.dispatches[0].bindings[1].range.buffer = BufferRef::Store { store: 1, chunk: 0 })
     ));
     let broken = |p: &mut Plan| p.dispatches[0].source = "fn main( {".into();
     ensure!(matches!(refuse(&broken), RuntimeError::Kernel(_)));
     // Parses, but a binding of 4 bytes does not hold one vec4.
     let wide = TensorType::f32([Batch, 4]);
-    let small = |i| BufferRange { bytes: 4, ..place(BufferRef::Arena(i), &wide) };
+    let small = |i| BufferRange { bytes: 4, ..range(BufferRef::Arena(i), &wide) };
     let short = |p: &mut Plan| p.dispatches[1] = planned(&engine, "tanh", &[(&wide, small(2)), (&wide, small(1))]);
     ensure!(matches!(refuse(&short), RuntimeError::Validation { .. }));
 
@@ -211,14 +211,14 @@ fn a_kernel_that_takes_longer_than_the_timeout_is_named_and_the_engine_goes_on()
     let engine = Engine::new()?;
     let x = input(CAPACITY, 1);
     let timeout = Duration::from_millis(5);
-    // As many workgroups as it takes on this device.
+    // The number of workgroups that this device needs.
     for groups in (6..24).step_by(2).map(|power| 1 << power) {
         let mut session = engine.session(slow(&engine, groups), &[weights(&engine)?], None)?;
         session.prepare()?;
         session.set_timeout(timeout);
         session.run(&Step::of(CAPACITY), &[("x", bytemuck::cast_slice(&x))])?;
         let Err(error) = session.wait() else { continue };
-        ensure!(matches!(&error, RuntimeError::Timeout { label, .. } if label == "the steps submitted"), "{error}");
+        ensure!(matches!(&error, RuntimeError::Timeout { label, .. } if label == "the submitted steps"), "{error}");
         session.set_timeout(Duration::from_secs(60));
         ensure!(session.read("y", CAPACITY)?.to_f32().iter().all(|v| (v - 1.0).abs() < 0.01));
         let mut other = engine.session(scaled(&engine, false), &[weights(&engine)?], None)?;

@@ -34,11 +34,11 @@ fn engine() -> Engine {
     ENGINE.get_or_init(|| Engine::new().expect("tests need an adapter; mesa-vulkan-drivers has one")).clone()
 }
 
-fn place(buffer: BufferRef, ty: &TensorType) -> BufferRange {
+fn range(buffer: BufferRef, ty: &TensorType) -> BufferRange {
     BufferRange { buffer, offset: 0, bytes: ty.bytes(CAPACITY) }
 }
 
-/// Plans `function` of tensors that each have a place; the last is the result.
+/// Plans `function` of tensors that each have a range; the last is the result.
 fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange)]) -> PlannedDispatch {
     let op = Elementwise::named(function).expect("a function of the table");
     let (result, inputs) = tensors.split_last().expect("a result");
@@ -46,8 +46,8 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange
     let candidate = op.lower(&io, engine.profile(), None).remove(0);
     let dispatch = candidate.dispatches[0].clone();
     let binding = |slot: &Slot| match slot {
-        Slot::In(range) => Binding { place: inputs[range.start].1, access: Access::Read },
-        _ => Binding { place: result.1, access: Access::ReadWrite },
+        Slot::In(range) => Binding { range: inputs[range.start].1, access: Access::Read },
+        _ => Binding { range: result.1, access: Access::ReadWrite },
     };
     PlannedDispatch {
         node: format!("node/{function}"),
@@ -75,19 +75,19 @@ fn plan(arenas: Vec<u64>, dispatches: Vec<PlannedDispatch>, inputs: Vec<Port>, o
     })
 }
 
-fn port(name: &str, ty: &TensorType, place: BufferRange) -> Port {
-    Port { name: name.into(), ty: ty.clone(), place }
+fn port(name: &str, ty: &TensorType, range: BufferRange) -> Port {
+    Port { name: name.into(), ty: ty.clone(), range }
 }
 
-/// Plans `y = tanh(x · w)`, where `w` is in a store; `x` and `y` lie in arenas or are the caller's.
+/// Plans `y = tanh(x · w)`, where `w` is in a store; `x` and `y` are in arenas or the caller's.
 fn scaled(engine: &Engine, external: bool) -> Arc<Plan> {
     let x = TensorType::f32([Batch, ROW]);
     let w = TensorType::f32([ROW]);
     let at = |i: usize| if external { BufferRef::External(i) } else { BufferRef::Arena(i) };
     let arenas = vec![1024, 1024, 1024];
-    let (px, py) = (place(at(0), &x), place(at(1), &x));
+    let (px, py) = (range(at(0), &x), range(at(1), &x));
     let pw = BufferRange { buffer: BufferRef::Store { store: 0, chunk: 0 }, offset: 256, bytes: w.bytes(1) };
-    let pt = place(BufferRef::Arena(2), &x);
+    let pt = range(BufferRef::Arena(2), &x);
     let dispatches =
         vec![planned(engine, "mul", &[(&x, px), (&w, pw), (&x, pt)]), planned(engine, "tanh", &[(&x, pt), (&x, py)])];
     plan(arenas, dispatches, vec![port("x", &x, px)], vec![port("y", &x, py)])
@@ -133,7 +133,7 @@ fn halves(engine: &Engine, plus: &str, [from, to]: [u64; 2]) -> Arc<Plan> {
         fn main(@builtin(local_invocation_index) lane: u32) {{ y[lane] = x[lane] + {plus}; }}"
     );
     let ty = TensorType::f32([Batch, 64 / CAPACITY]);
-    let [x, y] = [from, to].map(|offset| BufferRange { offset, ..place(BufferRef::Arena(0), &ty) });
+    let [x, y] = [from, to].map(|offset| BufferRange { offset, ..range(BufferRef::Arena(0), &ty) });
     let mut dispatch = planned(engine, "neg", &[(&ty, x), (&ty, y)]);
     dispatch.source = [common(), &kernel].concat().into();
     dispatch.grid = Grid::fixed(1);
@@ -161,7 +161,7 @@ fn objects(engine: &Engine) -> [isize; 5] {
         .map(|counter| counter.read())
 }
 
-/// Plans a step whose second kernel takes `groups` workgroups through a long loop.
+/// Plans a step whose second kernel runs a long loop in `groups` workgroups.
 fn slow(engine: &Engine, groups: u64) -> Arc<Plan> {
     let mut plan = (*scaled(engine, false)).clone();
     let kernel = "

@@ -133,7 +133,7 @@ fn stores_keep_tensors_of_all_types() -> Result<()> {
         ensure!(wrong == "`f`: wanted f32(3, 5), got f32[5, 3]", "{wrong}");
         ensure!(matches!(store.write("i", &values[1].1), Err(RuntimeError::Mismatch { .. })));
         let unknown = store.read("g").unwrap_err().to_string();
-        ensure!(unknown == "there is no tensor `g`; there are: f, u8, i, large", "{unknown}");
+        ensure!(unknown == "no tensor is called `g`; known: f, u8, i, large", "{unknown}");
         store.reset()?;
         ensure!(store.read("u8")? == HostTensor::u8([7], vec![0; 7])?);
     }
@@ -176,7 +176,7 @@ fn launches_are_timed_and_arenas_can_be_filled_with_guards() -> Result<()> {
             ensure!(times.len() == 2 && times[1].node == "node/tanh" && times.iter().all(|t| t.ms >= 0.0));
         }
         check(&x, &session.read("y", 3)?.to_f32())?;
-        // A profiled step uses up what was put in place for it, like any other.
+        // A profiled step consumes the uploaded input, like any other step.
         session.write_input("x", bytemuck::cast_slice(&x))?;
         session.profile(&Step::of(3), &[])?;
         let again = session.run(&Step::of(3), &[]);
@@ -229,7 +229,7 @@ fn a_read_that_does_not_block_brings_at_most_16_mib() -> Result<()> {
     for (row, fits) in [(1 << 19, true), ((1 << 19) + 1, false)] {
         let x = TensorType::f32([Batch, row]);
         let bytes = x.bytes(CAPACITY).next_multiple_of(256);
-        let (from, to) = (place(BufferRef::Arena(0), &x), place(BufferRef::Arena(1), &x));
+        let (from, to) = (range(BufferRef::Arena(0), &x), range(BufferRef::Arena(1), &x));
         let dispatches = vec![planned(&engine, "neg", &[(&x, from), (&x, to)])];
         let plan = plan(vec![bytes, bytes], dispatches, vec![port("x", &x, from)], vec![port("y", &x, to)]);
         let mut session = engine.session(plan, &[], None)?;

@@ -15,12 +15,12 @@ pub struct Arguments {
     /// Time training steps, with Adam, instead of predictions
     #[arg(long)]
     train: bool,
-    /// Seconds to go on for, once the kernels are built; at least three steps are taken
+    /// Seconds to measure for, once the kernels are built; at least three steps are run
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
 }
 
-/// Returns how long a network's step takes.
+/// Measures the time of a network's step.
 pub fn find(arguments: &Arguments) -> Result<Found> {
     let (Loaded { model, name, .. }, engine, batch) = arguments.step.load()?;
     let started = Instant::now();
@@ -58,7 +58,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     });
     let cpu = cpu_ms.map(|ms| format!(", {ms:.1} ms of processor time")).unwrap_or_default();
     let text = format!(
-        "{name}, {what} of {batch}: {ms_median:.2} ms (median of {}, least {:.2}){cpu}\n{images_per_s:.1} images/s, \
+        "{name}, {what} of {batch}: {ms_median:.2} ms (median of {}, minimum {:.2}){cpu}\n{images_per_s:.1} images/s, \
          {} launches, {:.1} MiB on the device, first result after {:.0} ms",
         times.len(),
         times[0],

@@ -13,12 +13,12 @@ pub struct Arguments {
     input: PathBuf,
     /// The file to write: .safetensors, or .npy for a single array
     output: PathBuf,
-    /// Turn floats into this type; f16 halves the file, keeps 3 digits and numbers up to 65504
+    /// Convert floats to this type; f16 halves the file, keeps 3 digits and numbers up to 65504
     #[arg(long, value_name = "f32|f16|bf16", value_parser = ["f32", "f16", "bf16"])]
     dtype: Option<String>,
 }
 
-/// Writes a file's tensors as safetensors and returns sizes and what changed.
+/// Writes a file's tensors as safetensors and returns sizes and changes.
 pub fn find(arguments: &Arguments) -> Result<Found> {
     let tensors = weights::open(&arguments.input)?.tensors;
     let wanted = match arguments.dtype.as_deref() {
@@ -49,7 +49,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         Some("npy") => match &out[..] {
             [(_, tensor)] => npy::write(tensor),
             _ => bail!(
-                "{}: .npy holds one array, there are {}; write .safetensors",
+                "{}: .npy holds one array, but there are {}; write .safetensors",
                 arguments.output.display(),
                 out.len()
             ),
@@ -68,7 +68,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     });
     let mut text = format!("{} tensors, {before} bytes to {} bytes", out.len(), bytes.len());
     if changed > 0 {
-        text += &format!("; {changed} changed their type, no number by more than {worst:.3e}");
+        text += &format!("; {changed} changed type, no number by more than {worst:.3e}");
     }
     if infinite > 0 {
         text += &format!("; {infinite} numbers were too large and became infinite: use bf16 or f32");

@@ -15,7 +15,7 @@ pub struct Arguments {
     /// The weights without the classifier
     #[arg(long)]
     no_top: bool,
-    /// The folder to keep files in (HUBEL_CACHE does the same)
+    /// The cache folder (or set HUBEL_CACHE)
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -25,7 +25,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     let name = models::find(&arguments.name).map_or(arguments.name.as_str(), |a| a.name);
     let (url, md5) = fetch::imagenet(name, !arguments.no_top).with_context(|| {
         let known: Vec<&str> = fetch::names().collect();
-        format!("no weights of `{name}` are published with a sum; there are {}", known.join(", "))
+        format!("no weights of `{name}` are published with a checksum; choose one of {}", known.join(", "))
     })?;
     let folder = arguments.folder.clone().unwrap_or_else(fetch::cache_folder);
     utf8(&folder)?;

@@ -1,4 +1,4 @@
-//! The `hubel` command: known networks and files of weights, looked at, run, checked and timed.
+//! The `hubel` command: inspects, runs, checks and times known networks and files of weights.
 
 mod bench;
 mod convert;
@@ -16,7 +16,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use hubel::cli::DeviceOptions;
 use std::{io::Write, path::Path, process::ExitCode};
 
-/// Convolutional networks on any GPU: look at them, run them, check them, time them.
+/// Convolutional networks on any GPU: inspect, run, verify and time them.
 #[derive(Debug, Parser)]
 #[command(name = "hubel", version, max_term_width = 100)]
 struct Options {
@@ -29,21 +29,21 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the adapters that this system has
+    /// List the adapters of this system
     Devices,
     /// Show a network's layers, shapes, parameters and costs
     Summary(summary::Arguments),
     /// Run a network on arrays (.npy) and write its outputs as arrays
     Run(run::Arguments),
-    /// Say what images show
+    /// Classify images
     Predict(predict::Arguments),
     /// Compare each kernel of a network with its definition on this device
     Verify(verify::Arguments),
-    /// Show the launches of a network's step and where its tensors lie
+    /// Show the launches of a network's step and the memory of its tensors
     Plan(plan::Arguments),
     /// Time a network on this device
     Bench(bench::Arguments),
-    /// Turn a file of weights into safetensors
+    /// Convert a file of weights to safetensors
     Convert(convert::Arguments),
     /// Download a network's published weights
     Fetch(fetch::Arguments),
@@ -54,11 +54,11 @@ enum Command {
     },
 }
 
-/// What a command has found: a JSON object, and the same as text.
+/// The result of a command: a JSON object, and the same as text.
 pub struct Found {
     json: serde_json::Value,
     text: String,
-    /// Whether what was checked is right.
+    /// Whether the checked results are right.
     right: bool,
 }
 
@@ -68,7 +68,7 @@ impl Found {
     }
 }
 
-/// Returns the engine that the options choose; standard error says what it is.
+/// Returns the engine that the options choose, and names it on standard error.
 fn engine(options: &DeviceOptions) -> Result<hubel::runtime::Engine> {
     let (engine, notice) = options.engine()?;
     match notice {
@@ -78,9 +78,9 @@ fn engine(options: &DeviceOptions) -> Result<hubel::runtime::Engine> {
     Ok(engine)
 }
 
-/// Returns a path as it is printed, which must not become another.
+/// Returns a path as text, or an error if that would change it.
 fn utf8(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("the path {path:?} is no UTF-8, which the output is; rename it"))
+    path.to_str().with_context(|| format!("the path {path:?} is not UTF-8, as the output must be; rename it"))
 }
 
 fn find(options: Options) -> Result<Found> {
@@ -116,7 +116,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            // A reader that has seen enough is no error.
+            // A closed pipe is not an error.
             let pipe =
                 error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
             if pipe {

@@ -11,16 +11,16 @@ use hubel::{
 };
 use std::path::{Path, PathBuf};
 
-/// LeNet-5 trained on MNIST: what there is without any file.
+/// LeNet-5 trained on MNIST, which needs no file.
 pub const LENET5: &[u8] = include_bytes!("../../../examples/data/lenet5.safetensors");
 
-/// Which network, with which weights.
+/// The network and its weights.
 #[derive(Debug, clap::Args)]
 pub struct ModelOptions {
     /// Name of a known network, or a .keras, .h5 or model.json file that describes one
     #[arg(value_name = "MODEL")]
     name: String,
-    /// Weights: .safetensors, .h5, .weights.h5, .keras, .pth, .npz or model.json; else random ones, or for LeNet5
+    /// Weights: .safetensors, .h5, .weights.h5, .keras, .pth, .npz or model.json; by default random ones, or for LeNet5
     /// those of MNIST
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -40,12 +40,12 @@ fn shape(text: &str) -> Result<[usize; 3], String> {
     dims.and_then(|d| d.try_into().ok()).ok_or_else(|| "wanted height, width and channels, as in 224,224,3".into())
 }
 
-/// Which network, in which batches, on which device.
+/// The network, the batch and the device.
 #[derive(Debug, clap::Args)]
 pub struct StepOptions {
     #[command(flatten)]
     model: ModelOptions,
-    /// The most samples of a step
+    /// The maximum samples of a step
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: u32,
     #[command(flatten)]
@@ -59,7 +59,7 @@ impl StepOptions {
     }
 }
 
-/// A network and what is known of it.
+/// A network and its origin.
 pub struct Loaded {
     pub model: Model,
     pub name: String,
@@ -75,7 +75,7 @@ impl ModelOptions {
     pub fn load(&self) -> Result<Loaded> {
         let Some(application) = models::find(&self.name) else { return self.described() };
         let contents = self.weights.as_deref().map(weights::open).transpose()?;
-        // PyTorch's weights want the form that they were made in.
+        // PyTorch's weights need torchvision's form.
         let torch = |c: &weights::Contents| c.tensors.iter().any(|(name, _)| name.ends_with(".running_mean"));
         let torchvision = application.two_forms() && contents.as_ref().is_some_and(torch);
         let mut options = models::Options::default().include_top(!self.no_top);
@@ -98,7 +98,7 @@ impl ModelOptions {
         Ok(Loaded { model, name: application.name.into(), application: Some(application), trained, torchvision })
     }
 
-    /// Returns whether a network's published weights were downloaded before and fit.
+    /// Returns whether a network's published weights are in the cache and fit.
     fn fetched(&self, name: &str) -> bool {
         let Some((url, _)) = fetch::imagenet(name, !self.no_top) else { return false };
         let path = fetch::cache_folder().join(url.rsplit('/').next().unwrap_or_default());
@@ -109,7 +109,7 @@ impl ModelOptions {
         there
     }
 
-    /// Returns the network that a file describes, with the weights in it.
+    /// Returns the network that a file describes, with its weights.
     fn described(&self) -> Result<Loaded> {
         let path = Path::new(&self.name);
         if !path.exists() {
@@ -117,7 +117,7 @@ impl ModelOptions {
             bail!("no network and no file is called `{}`; known networks: {}", self.name, known.join(", "));
         }
         if self.input_shape.is_some() || self.classes.is_some() || self.no_top {
-            bail!("{}: --input-shape, --classes and --no-top are for known networks; the file says them", self.name);
+            bail!("{}: --input-shape, --classes and --no-top are only for known networks, not for files", self.name);
         }
         let mut model = Model::from_keras(path)?;
         if let Some(file) = &self.weights {

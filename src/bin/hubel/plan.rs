@@ -10,7 +10,7 @@ use serde_json::json;
 pub struct Arguments {
     #[command(flatten)]
     step: StepOptions,
-    /// The plan of a training step, with Adam, instead of a prediction
+    /// Plan a training step, with Adam, instead of a prediction
     #[arg(long)]
     train: bool,
 }

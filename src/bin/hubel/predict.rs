@@ -23,13 +23,13 @@ pub struct Arguments {
     /// How many classes to show
     #[arg(long, default_value_t = 5)]
     top: usize,
-    /// Class names, one a line, instead of the network's own
+    /// Class names, one per line, instead of the network's own
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// What the network wants done to images, where it comes from a file
+    /// The preprocessing of images, for a network from a file
     #[arg(long, value_name = "identity|tf|torch|caffe|lite", value_parser = ["identity", "tf", "torch", "caffe", "lite"])]
     preprocessing: Option<String>,
-    /// Show the network the whole image, not the middle in its aspect
+    /// Resize the whole image, instead of cropping its centre
     #[arg(long)]
     whole: bool,
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     }
     let model = loaded.model;
     let shape = model.input_shape();
-    let [_, h, w, channels] = shape.dims()[..] else { bail!("the network takes {shape}, no images") };
+    let [_, h, w, channels] = shape.dims()[..] else { bail!("the network takes {shape}, not images") };
     let preprocessing = match (arguments.preprocessing.as_deref(), loaded.application) {
         (Some("identity"), _) => Preprocessing::Identity,
         (Some("tf"), _) => Preprocessing::Tf,
@@ -54,7 +54,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         (Some(_), _) => Preprocessing::Lite,
         (None, Some(_)) if loaded.torchvision => Preprocessing::Torch,
         (None, Some(application)) => application.preprocessing,
-        (None, None) => bail!("{}: say what it wants done to images, --preprocessing tf for example", loaded.name),
+        (None, None) => bail!("{}: give the preprocessing of images, for example --preprocessing tf", loaded.name),
     };
     let names: Vec<String> = match &arguments.labels {
         Some(file) => {
@@ -70,7 +70,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     for path in &arguments.images {
         let (image, shown) = (image::open(path)?, utf8(path)?);
         let sample = match preprocessing {
-            // Digits as MNIST has them: bright on black, centred, with a border.
+            // Digits as in MNIST: bright on black, centred, with a border.
             Preprocessing::Mnist => preprocess::pad(&prepare(&image)?, [h, w])?,
             _ if arguments.whole => preprocess::squeeze(&image, [h, w, channels], filter)?,
             _ => preprocess::crop(&image, [h, w, channels], filter)?,

@@ -8,23 +8,23 @@ use std::{collections::HashMap, path::PathBuf};
 pub struct Arguments {
     #[command(flatten)]
     model: ModelOptions,
-    /// Samples (n, …) as a .npy file, of the input NAME where the network has several
+    /// Samples (n, …) as a .npy file, for the input NAME if the network has several
     #[arg(long, value_name = "[NAME=]FILE.npy", required = true)]
     input: Vec<String>,
-    /// The folder to write one .npy file for each output to
+    /// The folder for the outputs, one .npy file each
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Layers whose outputs are written too
     #[arg(long, value_name = "LAYER", value_delimiter = ',')]
     layers: Vec<String>,
-    /// The most samples that are run together
+    /// The maximum samples that are run together
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     #[command(flatten)]
     device: DeviceOptions,
 }
 
-/// Runs a network on arrays and returns the files written.
+/// Runs a network on arrays, writes its outputs and returns the files.
 pub fn find(arguments: &Arguments) -> Result<Found> {
     utf8(&arguments.output)?;
     let model = arguments.model.load()?.model;
@@ -34,10 +34,10 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         let (at, file) = match input.split_once('=') {
             Some((name, file)) => {
                 let at = names.iter().position(|n| *n == name);
-                (at.with_context(|| format!("no input is called `{name}`; there are {}", names.join(", ")))?, file)
+                (at.with_context(|| format!("no input is called `{name}`; the inputs are {}", names.join(", ")))?, file)
             }
             None if names.len() == 1 => (0, input.as_str()),
-            None => bail!("the network has several inputs; say which with NAME=FILE.npy: {}", names.join(", ")),
+            None => bail!("the network has several inputs; choose one with NAME=FILE.npy: {}", names.join(", ")),
         };
         if samples[at].replace(npy::open(file)?).is_some() {
             bail!("the input `{}` is given twice", names[at]);
@@ -52,7 +52,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     let layers: Vec<&str> = arguments.layers.iter().map(String::as_str).collect();
     let batch = Batch::up_to(n.clamp(1, arguments.batch as usize));
     let results = model.inference_with(&engine, batch, &layers)?.predict_many(&samples)?;
-    // A layer's name may come from a file: it names no folder.
+    // A layer's name may come from a file, so it must not choose a folder.
     let plain = |name: &str| -> String {
         let name: String =
             name.chars().map(|c| if c.is_alphanumeric() || "-_".contains(c) { c } else { '.' }).collect();
@@ -60,13 +60,13 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     };
     let mut taken: HashMap<String, &str> = HashMap::new();
     for (name, _) in &results {
-        // Some file systems know no capitals.
+        // Some file systems ignore case.
         if let Some(other) = taken.insert(plain(name).to_lowercase(), name) {
-            bail!("`{other}` and `{name}` would both be written to {}; take them in two runs", plain(name));
+            bail!("`{other}` and `{name}` would both be written to {}; write them in two runs", plain(name));
         }
     }
     std::fs::create_dir_all(&arguments.output)
-        .with_context(|| format!("the folder {} cannot be made", arguments.output.display()))?;
+        .with_context(|| format!("the folder {} cannot be created", arguments.output.display()))?;
     let mut written = Vec::new();
     for (name, tensor) in results {
         let path = arguments.output.join(plain(&name));

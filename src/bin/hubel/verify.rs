@@ -16,7 +16,7 @@ pub struct Arguments {
     seed: u64,
 }
 
-/// Returns whether each node of a network computes what its definition says.
+/// Compares each node of a network with its definition.
 pub fn find(arguments: &Arguments) -> Result<Found> {
     let (Loaded { model, .. }, engine, batch) = arguments.step.load()?;
     let samples = crate::model::random_samples(&model, batch, arguments.seed)?;

@@ -110,7 +110,7 @@ fn streamed_images_are_those_that_are_loaded() {
         assert_eq!(second(a), second(b));
         assert!(a.rows(&[a.len() as u32]).is_err());
     }
-    // The cap is for what is in memory, and a file that is gone is named.
+    // The cap applies to memory, and a missing file is named.
     let streamed = reader(&root).stream(true).cap_bytes(1).load().unwrap().train;
     fs::remove_dir_all(root.path().join("b")).unwrap();
     let e = streamed.rows(&(0..streamed.len() as u32).collect::<Vec<_>>()).unwrap_err();
@@ -201,14 +201,14 @@ fn sizes_change_as_in_tensorflow() {
     };
     assert_eq!(read([2, 6], false), ramp);
     assert_eq!(read([2, 6], true), ramp);
-    // A third's middle is a pixel of its own; smoothing would mix its neighbours in.
+    // The centre of each third is one pixel; antialiasing would mix in its neighbours.
     assert_eq!(read([1, 2], false), [80, 140]);
     assert_eq!(read([1, 3], false), [70, 110, 150]);
     assert_eq!(read([4, 2], false), [20, 80, 50, 110, 110, 170, 140, 200]);
     assert_eq!(read([2, 2], true), [40, 60, 160, 180]);
     assert_eq!(read([1, 1], true), [110]);
     assert_eq!(read([3, 1], true), [40, 100, 160]);
-    // What Keras 3.15 reads, rounded.
+    // The values that Keras 3.15 reads, rounded.
     let noise: Vec<u8> = (0..5 * 7 * 3).map(|i: u32| (i * i % 251) as u8).collect();
     put(&root, "a/1.png", &encode(&noise, [5, 7], Colour::Rgb8, ImageFormat::Png));
     let squeezed = [
@@ -309,7 +309,7 @@ fn damaged_images_never_panic() {
         for _ in 0..2000 {
             let mut bad = good.clone();
             for _ in 0..1 + rng.below(4) {
-                // Most of what can go wrong is in the headers.
+                // Most damage is in the headers.
                 let end = if rng.below(2) == 0 { bad.len() } else { 200 };
                 let at = rng.below(end);
                 bad[at] = [0, 255, rng.below(256) as u8][rng.below(3)];

@@ -19,7 +19,7 @@ pub(in crate::data) const MARGIN: i32 = 24;
 pub(in crate::data) const TITLE: f64 = 24.0;
 pub(in crate::data) const TEXT: f64 = 17.0;
 
-/// Returns width and height of a tile of w × h pixels that are a whole number of dots, near `target`.
+/// Returns width and height of a tile of w × h pixels, each a whole number of dots, near `target`.
 pub(super) fn fit(h: usize, w: usize, target: i32) -> (i32, i32) {
     let scale = (target / h.max(w).max(1) as i32).max(1);
     (w as i32 * scale, h as i32 * scale)
@@ -42,7 +42,7 @@ pub(super) fn diverging(x: f32) -> RGBColor {
     mix(PAPER, end, f64::from(x.abs()))
 }
 
-/// Returns viridis (Smith and van der Walt), of which every eighth is kept, at a value from 0 to 1.
+/// Returns the colour of viridis (Smith and van der Walt), stored at every eighth entry, for a value from 0 to 1.
 pub(super) fn viridis(x: f32) -> RGBColor {
     const STOPS: [RGBColor; 9] = [
         RGBColor(68, 1, 84),
@@ -64,9 +64,9 @@ pub(super) fn cannot_draw(why: impl std::fmt::Display) -> FormatError {
     FormatError::new(Flaw::Image, "the image", "to draw it", why)
 }
 
-/// Returns a line of text as coverage with its width and height, the capitals in the middle of the height.
+/// Returns a line of text as coverage, with its width and height; capitals are centred vertically.
 ///
-/// The backend puts each letter at a whole dot; drawing four times as large and averaging spaces them evenly.
+/// The backend rounds each letter to a whole dot; drawing four times as large and averaging spaces them evenly.
 pub(super) fn mask(text: &str, size: f64) -> Result<(Vec<u8>, i32, i32), FormatError> {
     const TIMES: i32 = 4;
     if !register_font() {
@@ -78,7 +78,7 @@ pub(super) fn mask(text: &str, size: f64) -> Result<(Vec<u8>, i32, i32), FormatE
     let (w, _) = font.font.box_size(text).map_err(cannot_draw)?;
     let (w, h) = (w as i32 / TIMES + 2, (size * 1.6) as i32);
     let mut canvas = Canvas { w: w * TIMES, h: h * TIMES, rgb: vec![255; (w * h * TIMES * TIMES * 3) as usize] };
-    // The backend's baseline lies half a size below the position; capitals are 0.63 sizes high.
+    // The backend's baseline is half a size below the position; capitals are 0.63 sizes high.
     let y = h * TIMES / 2 - (0.187 * large) as i32;
     canvas.area().draw_text(text, &font, (0, y)).map_err(cannot_draw)?;
     let dark = |x: i32, y: i32| 255 - u32::from(canvas.rgb[((y * canvas.w + x) * 3) as usize]);
@@ -107,8 +107,8 @@ pub(super) struct Canvas {
 
 impl Canvas {
     pub(super) fn new(w: i32, h: i32) -> Result<Self, FormatError> {
-        let most = i64::from(crate::io::image::MAX_SIDE);
-        let fits = w > 0 && h > 0 && i64::from(w) * i64::from(h) <= most * most / 2;
+        let max = i64::from(crate::io::image::MAX_SIDE);
+        let fits = w > 0 && h > 0 && i64::from(w) * i64::from(h) <= max * max / 2;
         if !register_font() || !fits {
             return Err(cannot_draw(format!("{w}×{h} pixels")));
         }
@@ -139,7 +139,7 @@ impl Canvas {
         Ok(())
     }
 
-    /// Writes one line from bottom to top whose capitals are centred at `x`, its middle at `y`.
+    /// Writes one line from bottom to top, centred at `x` and `y`.
     pub(super) fn turned_text(
         &mut self,
         text: &str,
@@ -154,7 +154,7 @@ impl Canvas {
         Ok(())
     }
 
-    /// Mixes a colour in by a mask of `w` × `h` shares of 255.
+    /// Blends a colour by a mask of `w` × `h` coverages from 0 to 255.
     pub(super) fn ink(&mut self, mask: &[u8], (w, h): (i32, i32), (x, y): (i32, i32), ink: RGBColor) {
         for i in 0..w * h {
             let (dx, dy) = (x + i % w, y + i / w);
@@ -175,7 +175,7 @@ impl Canvas {
         }
     }
 
-    /// Fills a tile with `h` × `w` pixels whose colours `colour` gives by row-major index.
+    /// Fills a tile with `h` × `w` pixels, whose colours `colour` returns by row-major index.
     pub(super) fn tile(
         &mut self,
         x: i32,
@@ -194,7 +194,7 @@ impl Canvas {
         }
     }
 
-    /// Draws an image into a framed square of `side` dots, its aspect kept.
+    /// Draws an image into a framed square of `side` dots, keeping its aspect ratio.
     pub(super) fn image(&mut self, image: &HostTensor, x: i32, y: i32, side: i32) -> Result<(), FormatError> {
         self.framed(&shown(image)?, x, y, side);
         Ok(())
@@ -219,7 +219,7 @@ impl Canvas {
     }
 }
 
-/// Returns an image's colours; floats are spread over the range that they take.
+/// Returns an image's colours; floats are scaled from their range.
 pub(super) fn shown(image: &HostTensor) -> Result<RgbImage, FormatError> {
     if matches!(image.data(), Data::U8(_)) {
         return to_rgb(image);

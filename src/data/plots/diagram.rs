@@ -6,7 +6,7 @@ use image::RgbImage;
 use plotters::style::{RGBColor, text_anchor::HPos};
 use std::{collections::HashMap, fmt::Write as _};
 
-/// A box: two lines with a text at either end each, and the boxes that arrows lead from, which stand before it.
+/// A box: two lines with a text at each end, and the earlier boxes that arrows lead from.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Block {
     pub lines: [[String; 2]; 2],
@@ -23,10 +23,10 @@ const FIRST: f64 = 19.0;
 const SECOND: f64 = 41.0;
 const SMALL: f64 = TEXT - 3.0;
 
-/// Where boxes and lines lie, in dots.
+/// Positions of boxes and lines, in dots.
 pub(crate) struct Diagram<'b> {
     blocks: &'b [Block],
-    /// Left and upper ends of the boxes.
+    /// Left and top of the boxes.
     corners: Vec<(f64, f64)>,
     box_width: f64,
     /// Lines from a point down to another, and whether they end in an arrow.
@@ -36,7 +36,7 @@ pub(crate) struct Diagram<'b> {
     height: f64,
 }
 
-/// A box, or a lane that an arrow to a lower row passes a row in.
+/// A box, or the lane in which an arrow passes a row.
 struct Item {
     row: usize,
     width: f64,
@@ -45,8 +45,8 @@ struct Item {
 }
 
 impl<'b> Diagram<'b> {
-    /// Returns the layout: a box's row is its longest way from the top, its place in the row the mean of what it comes
-    /// from.
+    /// Returns the layout: a box's row is its longest path from the top, its position in the row the mean of its
+    /// predecessors'.
     pub fn new(blocks: &'b [Block]) -> Result<Self, FormatError> {
         let mut box_width: f64 = 120.0;
         for block in blocks {
@@ -186,10 +186,10 @@ impl<'b> Diagram<'b> {
         out
     }
 
-    /// Returns the diagram as an image, or an error where it is too large for one.
+    /// Returns the diagram as an image, or an error if it is too large.
     pub fn image(&self) -> Result<RgbImage, FormatError> {
         let mut canvas = Canvas::new(self.width.ceil() as i32, self.height.ceil() as i32)
-            .map_err(|e| e.advise("write it as .svg, which has no largest size"))?;
+            .map_err(|e| e.advise("write it as .svg, which has no size limit"))?;
         for &[start, end] in &self.lines {
             curve(&mut canvas, start, end);
         }
@@ -240,9 +240,9 @@ fn share(x: f64) -> u8 {
     (x.clamp(0.0, 1.0) * 255.0) as u8
 }
 
-/// Returns the places nearest to the wanted ones at which boxes of these widths lie side by side.
+/// Returns the positions nearest to the wanted ones at which boxes of these widths do not overlap.
 ///
-/// Less the widths in front, places may not fall: pooling neighbours to their mean gives the least squares.
+/// Minus the preceding widths, positions must not decrease: pooling neighbours to their mean gives the least squares.
 fn spread(wanted: &[f64], widths: &[f64]) -> Vec<f64> {
     let mut offsets = vec![0.0; wanted.len()];
     for i in 1..wanted.len() {

@@ -16,13 +16,13 @@ use canvas::{
     shown, viridis,
 };
 
-/// The most feature maps, or filters, or inputs of filters, that one layer's image shows.
+/// The maximum of feature maps, filters, or inputs of filters that one layer's image shows.
 const MAX_TILES: usize = 64;
 
 /// Returns curves over the epochs: one panel for the series with `loss` in their names, one for the
 /// others (`learning_rate` left out); `val_` series are orange.
 ///
-/// Series that are neither loss nor learning rate are read as shares of 1 and shown in percent.
+/// Series that are neither loss nor learning rate are shown in per cent.
 pub fn curves(history: &[(String, Vec<f64>)]) -> Result<RgbImage, FormatError> {
     let (losses, others): (Vec<_>, Vec<_>) = history
         .iter()
@@ -51,8 +51,7 @@ pub fn curves(history: &[(String, Vec<f64>)]) -> Result<RgbImage, FormatError> {
 const PALETTE: [RGBColor; 6] =
     [BLUE, ORANGE, RGBColor(46, 139, 87), RGBColor(142, 68, 173), RGBColor(192, 57, 43), PALE];
 
-/// Returns curves over whole numbers from 0 on, one colour for each of up to six series; values that are not finite are
-/// left out.
+/// Returns curves over integers from 0 on, one colour for each of up to six series, without values that are not finite.
 pub fn lines(title: &str, across: &str, series: &[(&str, &[f64])]) -> Result<RgbImage, FormatError> {
     let finite = || series.iter().flat_map(|(_, v)| v.iter().copied()).filter(|x| x.is_finite());
     let (low, high) = finite().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(x), h.max(x)));
@@ -202,8 +201,8 @@ pub fn confusion(matrix: &[Vec<u64>], classes: &[String]) -> Result<RgbImage, Fo
     canvas.finish()
 }
 
-/// Returns up to 25 mistakes, five in a row: image (h, w, 1) or (h, w, 3), class that the model chose,
-/// class that is right, probability of the choice.
+/// Returns up to 25 mistakes, five in a row: image (h, w, 1) or (h, w, 3), predicted class, true class, probability of
+/// the prediction.
 pub fn mistakes(items: &[(HostTensor, usize, usize, f32)], classes: &[String]) -> Result<RgbImage, FormatError> {
     const TILE: i32 = 140;
     let items = &items[..items.len().min(25)];
@@ -226,8 +225,8 @@ pub fn mistakes(items: &[(HostTensor, usize, usize, f32)], classes: &[String]) -
     canvas.finish()
 }
 
-/// Returns an image and what each layer makes of it: the first sample's channels of (n, h, w, c)
-/// or (n, c) tensors, dark for a layer's smallest value, bright for its largest.
+/// Returns an image and the feature maps of each layer: the first sample's channels of (n, h, w, c) or (n, c) tensors,
+/// from dark at a layer's minimum to bright at its maximum.
 pub fn feature_maps(input: &HostTensor, layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError> {
     const WIDTH: i32 = 1000;
     const LEFT: i32 = 200;
@@ -291,7 +290,7 @@ pub fn filters(layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError>
         let columns = oc.min(if rows == 1 { MAX_TILES } else { 32 });
         let target = (960 / columns.clamp(1, MAX_TILES) as i32 - GAP).clamp(if rows > 1 { 24 } else { 40 }, 84);
         let (tile_w, tile_h) = fit(kh, kw, target);
-        // A single row of many filters is wrapped.
+        // A long single row of filters is wrapped.
         let across = ((1000 + GAP) / (tile_w + GAP)).max(1) as usize;
         let (lines, width) = if rows == 1 { (columns.div_ceil(across), columns.min(across)) } else { (rows, columns) };
         let (width, height) = (width as i32 * (tile_w + GAP), lines as i32 * (tile_h + GAP));
@@ -312,8 +311,8 @@ pub fn filters(layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError>
         let text = format!("{name}: {oc} filters of {kh}×{kw} on {ic} channel{plural}{more}");
         canvas.text(&text, MARGIN, y + 8, TEXT, PALE, HPos::Left)?;
         let values = t.to_f32();
-        let most = values.iter().filter(|x| x.is_finite()).fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
-        let level = |i: usize, ci: usize, co: usize| values[(i * ic + ci) * oc + co] / most;
+        let max = values.iter().filter(|x| x.is_finite()).fold(f32::MIN_POSITIVE, |m, x| m.max(x.abs()));
+        let level = |i: usize, ci: usize, co: usize| values[(i * ic + ci) * oc + co] / max;
         for row in 0..rows {
             for k in 0..columns {
                 let (gx, gy) = if rows == 1 { (k % across, k / across) } else { (k, row) };
@@ -333,7 +332,7 @@ pub fn filters(layers: &[(String, HostTensor)]) -> Result<RgbImage, FormatError>
     canvas.finish()
 }
 
-/// Returns an image beside bars of the classes' probabilities, the ten likeliest where there are more.
+/// Returns an image beside bars of the classes' probabilities, at most the ten most probable.
 pub fn prediction(image: &HostTensor, classes: &[String], probabilities: &[f32]) -> Result<RgbImage, FormatError> {
     if classes.len() != probabilities.len() || classes.is_empty() {
         let (wanted, got) = (format!("{} probabilities", classes.len().max(1)), probabilities.len());
@@ -368,8 +367,8 @@ pub fn prediction(image: &HostTensor, classes: &[String], probabilities: &[f32])
     canvas.finish()
 }
 
-/// Returns an image (h, w, 1 or 3) under a heat map (h, w), half of each: dark violet for 0, yellow for the map's
-/// largest value (viridis). A batch of one is taken too.
+/// Returns an image (h, w, 1 or 3) blended half and half with a heat map (h, w), from dark violet at 0 to yellow at the
+/// map's maximum (viridis). A batch of one is accepted too.
 ///
 /// ```
 /// use hubel::{data::plots, prelude::*};
@@ -387,15 +386,15 @@ pub fn heat(image: &HostTensor, map: &HostTensor) -> Result<RgbImage, FormatErro
         return Err(FormatError::new(Flaw::Image, "the heat map", format!("the image's size, ({h}, {w})"), got));
     }
     let values = map.to_f32();
-    let most = values.iter().filter(|x| x.is_finite()).fold(f32::MIN_POSITIVE, |m, &x| m.max(x));
+    let max = values.iter().filter(|x| x.is_finite()).fold(f32::MIN_POSITIVE, |m, &x| m.max(x));
     for (pixel, value) in rgb.pixels_mut().zip(values) {
-        let mixed = mix(RGBColor(pixel[0], pixel[1], pixel[2]), viridis(value / most), 0.5);
+        let mixed = mix(RGBColor(pixel[0], pixel[1], pixel[2]), viridis(value / max), 0.5);
         pixel.0 = [mixed.0, mixed.1, mixed.2];
     }
     Ok(rgb)
 }
 
-/// Returns an image, and beside it the same under each of these heat maps, as [`heat`] shows them, with their names.
+/// Returns an image, and beside it the image under each of these heat maps, drawn by [`heat`], with their names.
 pub fn heats(image: &HostTensor, maps: &[(String, HostTensor)]) -> Result<RgbImage, FormatError> {
     let plain = shown(image)?;
     let longest = plain.width().max(plain.height()).max(1) as i32;

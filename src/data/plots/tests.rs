@@ -2,7 +2,7 @@ use super::*;
 use crate::tensor::{Philox, Purpose};
 use std::sync::OnceLock;
 
-/// Keeps an image where `HUBEL_IMAGES` names a folder, to be looked at.
+/// Writes an image to the folder in `HUBEL_IMAGES`, if set, for inspection.
 fn keep(name: &str, image: &RgbImage) {
     if let Some(folder) = std::env::var_os("HUBEL_IMAGES") {
         crate::io::image::save(image, std::path::Path::new(&folder).join(name)).unwrap();

@@ -40,7 +40,7 @@ impl<'a> File<'a> {
         }
     }
 
-    /// Returns the identifiers of the filters that a dataset's chunks went through, in order.
+    /// Returns the identifiers of a dataset's filters, in order.
     fn filters(object: &Object<'a>) -> Result<Vec<u64>, FormatError> {
         let Some(contents) = Self::message(object, 0x0b) else { return Ok(Vec::new()) };
         let what = "a dataset's filters";
@@ -63,11 +63,11 @@ impl<'a> File<'a> {
         Ok(filters)
     }
 
-    /// Returns a dataset: f64 becomes f32, integers of 8, 16 and 64 bits become i32 where they fit, bytes stay bytes.
+    /// Returns a dataset: f64 becomes f32; integers of 8, 16 and 64 bits become i32 if they fit; bytes stay bytes.
     pub fn dataset(&self, path: &str) -> Result<HostTensor, FormatError> {
         let what = format!("`{path}`");
         let object = self.object(path)?;
-        // Some messages are looked for, each from the front.
+        // Several messages are searched for, each from the start.
         self.budget.work(&what, 8 * object.len() as u64)?;
         let part = |kind: u16| Self::message(object, kind).ok_or_else(|| broken(&what, "type and extents", "none"));
         let (ty, dims) = (Type::read(part(0x03)?)?, extents(part(0x01)?)?);
@@ -107,14 +107,14 @@ impl<'a> File<'a> {
             match ty {
                 Type::Float(2) => 2 * count,
                 Type::Int { bytes: 1, signed: false } => count,
-                // Those that must fit are collected in a list that grows.
+                // Those that are checked are collected in a growing list.
                 Type::Int { bytes: 8, .. } => 12 * count,
                 _ => 4 * count,
             },
         )?;
         let shape: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
         let eight = || raw.chunks_exact(8).map(|c| <[u8; 8]>::try_from(c).unwrap_or_default());
-        let integer = |n: Option<i32>| n.ok_or_else(|| unsupported(&what, "integers over 32 bits"));
+        let integer = |n: Option<i32>| n.ok_or_else(|| unsupported(&what, "integers of more than 32 bits"));
         let i32s = |v: Vec<i32>| HostTensor::i32(shape.clone(), v);
         let tensor = match ty {
             Type::Float(4) => HostTensor::from_bytes(shape, DType::F32, &raw),
@@ -136,7 +136,7 @@ impl<'a> File<'a> {
                 let fit = |w| integer(i32::try_from(u64::from_le_bytes(w)).ok());
                 i32s(eight().map(fit).collect::<Result<_, _>>()?)
             }
-            Type::Text(_) | Type::Texts => return Err(unsupported(&what, "texts where numbers should be")),
+            Type::Text(_) | Type::Texts => return Err(unsupported(&what, "strings instead of numbers")),
         };
         if let Cow::Owned(_) = raw {
             self.budget.give(size as u64);
@@ -152,7 +152,7 @@ impl<'a> File<'a> {
         let mut stack = if tree == UNDEFINED { Vec::new() } else { vec![tree] };
         while let Some(at) = stack.pop() {
             if !visited.insert(at) || visited.len() > MAX_OBJECTS {
-                return Err(broken(what, "a tree", "one that contains itself"));
+                return Err(broken(what, "a tree", "a cycle"));
             }
             let mut r = self.at(at, what)?;
             if r.take(4, what)? != b"TREE" || number(&mut r, 1, what)? != 1 {
@@ -180,7 +180,7 @@ impl<'a> File<'a> {
         Ok(chunks)
     }
 
-    /// Returns a dataset put together from its chunks.
+    /// Returns a dataset assembled from its chunks.
     fn assemble(
         &self,
         what: &str,
@@ -194,18 +194,18 @@ impl<'a> File<'a> {
         if chunk.len() != dims.len() || chunk.contains(&0) {
             return Err(broken(what, "chunks with the dataset's axes", format!("{chunk:?} of {dims:?}")));
         }
-        // What is stored says how much memory may be taken.
+        // The stored bytes limit the memory.
         let stored: u64 = chunks.iter().map(|c| c.2).fold(0, u64::saturating_add);
         let expansion = if filters.contains(&1) { MAX_EXPANSION } else { 1 };
-        let most = stored.saturating_mul(expansion);
-        let size = crate::io::checked_bytes(what, dims, width, most)?;
-        let chunk_bytes = crate::io::checked_bytes(what, chunk, width, most)?;
+        let max = stored.saturating_mul(expansion);
+        let size = crate::io::checked_bytes(what, dims, width, max)?;
+        let chunk_bytes = crate::io::checked_bytes(what, chunk, width, max)?;
         self.budget.take(what, size as u64)?;
         let mut out = vec![0u8; size];
         let rows = chunk_bytes as u64 / width / chunk.last().copied().unwrap_or(1);
         for (origin, at, stored) in chunks {
             let packed = self.at(at, what)?.take(stored, what)?;
-            // A chunk's bytes before and after a filter; it is copied row by row, each place found by its axes.
+            // A chunk's bytes before and after a filter; it is copied row by row, each located by its axes.
             let held = 3 * (stored + chunk_bytes as u64);
             self.budget.take(what, held)?;
             self.budget.work(what, rows.saturating_mul(4 * chunk.len() as u64 + 4))?;
@@ -230,11 +230,11 @@ fn unpack(what: &str, packed: &[u8], filters: &[u64], size: usize, width: usize)
                 bytes = out;
             }
             2 => {
-                // Byte k of every element lay together.
+                // Byte k of all elements was stored together.
                 let n = bytes.len() / width.max(1);
                 bytes = (0..n * width).map(|i| bytes[i % width * n + i / width]).collect();
             }
-            // A checksum behind the bytes.
+            // A checksum follows the bytes.
             _ => bytes.truncate(bytes.len().saturating_sub(4)),
         }
     }
@@ -244,7 +244,7 @@ fn unpack(what: &str, packed: &[u8], filters: &[u64], size: usize, width: usize)
     }
 }
 
-/// Copies the part of a chunk that lies in the dataset, row by row; `None` where it starts outside.
+/// Copies the part of a chunk that is inside the dataset, row by row; `None` if it starts outside.
 fn place(out: &mut [u8], dims: &[u64], chunk: &[u8], extents: &[u64], origin: &[u64], width: usize) -> Option<()> {
     if origin.iter().zip(dims).any(|(o, d)| o >= d) {
         return None;

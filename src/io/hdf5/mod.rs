@@ -1,9 +1,9 @@
-//! HDF5, as far as Keras and h5py use it for weights: groups, datasets of numbers, attributes of texts.
+//! HDF5, as far as Keras and h5py use it for weights: groups, datasets of numbers, attributes of strings.
 //!
 //! Read are superblocks 0 to 3, object headers 1 and 2, groups with symbol tables or links in their headers, datasets
-//! that lie in one piece, in their header or in chunks (deflate, shuffle), and attributes in headers. Every address and
-//! size is checked against the file, objects are visited once, depth and numbers are bounded, and what is shared in the
-//! file (a text, a name, a block, a chunk) is drawn on the budget for each use. Texts and names stay in the file's bytes.
+//! stored contiguously, in their header or in chunks (deflate, shuffle), and attributes in headers. Every address and
+//! size is checked against the file, objects are visited once, depth and counts are bounded, and shared content (a
+//! string, a name, a block, a chunk) is drawn on the budget for each use. Strings and names stay in the file's bytes.
 
 mod dataset;
 
@@ -15,18 +15,18 @@ use std::{
     io::Read,
 };
 
-/// How a file begins.
+/// The signature.
 pub const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
-/// The most groups and datasets that a file may have.
+/// The maximum number of groups and datasets of a file.
 pub const MAX_OBJECTS: usize = 1 << 17;
 const MAX_DEPTH: usize = 64;
 const MAX_BLOCKS: usize = 1 << 12;
 const MAX_MESSAGES: usize = 1 << 16;
 const MAX_RANK: usize = 32;
 const MAX_CHUNKS: usize = 1 << 20;
-/// How many times its packed size a chunk may unpack to: deflate reaches 1032.
+/// The maximum ratio of a chunk's unpacked to packed size: deflate reaches 1032.
 const MAX_EXPANSION: u64 = 1040;
-/// What a table takes for an entry at most, with the room that it keeps and the one it grows out of.
+/// The maximum memory of a table per entry, with spare capacity and the old copy while it grows.
 const ENTRY_BYTES: u64 = 160;
 const UNDEFINED: u64 = u64::MAX;
 
@@ -62,7 +62,7 @@ fn number(r: &mut Reader, bytes: u64, what: &str) -> Result<u64, FormatError> {
     Ok(r.take(bytes, what)?.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b)))
 }
 
-/// What a number is, in a file.
+/// The types of numbers in a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Type {
     Float(u64),
@@ -71,7 +71,7 @@ enum Type {
         signed: bool,
     },
     Text(u64),
-    /// Texts in a heap.
+    /// Strings in a heap.
     Texts,
 }
 
@@ -117,7 +117,7 @@ fn extents(bytes: &[u8]) -> Result<Vec<u64>, FormatError> {
 }
 
 impl<'a> Attributes<'_, 'a> {
-    /// Returns the texts of an attribute, one or a list, or `None` where there is no such attribute.
+    /// Returns the strings of an attribute, one or a list, or `None` if there is no such attribute.
     pub fn texts(&self, attribute: &str) -> Result<Option<Vec<&'a str>>, FormatError> {
         let what = "an attribute";
         let Some(&[ty, dims, elements]) = self.found.get(attribute.as_bytes()) else { return Ok(None) };
@@ -134,7 +134,7 @@ impl<'a> Attributes<'_, 'a> {
             let text = match ty {
                 Type::Text(_) => self.file.text(element.split(|&b| b == 0).next().unwrap_or_default())?,
                 Type::Texts => self.file.heap_text(element)?,
-                _ => return Err(unsupported(what, "numbers where texts should be")),
+                _ => return Err(unsupported(what, "numbers instead of strings")),
             };
             self.file.budget.push(what, &mut texts, text)?;
         }
@@ -142,7 +142,7 @@ impl<'a> Attributes<'_, 'a> {
     }
 }
 
-/// Where a dataset's bytes lie.
+/// The location of a dataset's bytes.
 enum Layout<'a> {
     Inside(&'a [u8]),
     Whole { at: u64, size: u64 },
@@ -151,7 +151,7 @@ enum Layout<'a> {
 }
 
 impl<'a> File<'a> {
-    /// Returns the file's tree, which draws on the file's budget, or an error where it is broken.
+    /// Returns the file's tree, which draws on the file's budget, or an error if it is broken.
     pub fn new(bytes: &'a [u8], budget: &'a Budget) -> Result<Self, FormatError> {
         if !bytes.starts_with(MAGIC) {
             return Err(FormatError::new(Flaw::Magic, "the file", "HDF5", "other bytes"));
@@ -181,10 +181,10 @@ impl<'a> File<'a> {
         let what = "the tree";
         let mut file = File { bytes, budget, objects: BTreeMap::new(), order: Vec::new() };
         let mut visited = HashSet::new();
-        // The group's place in the order, the name in it, the address, the depth.
+        // The group's index in the order, the name in it, the address, the depth.
         let mut stack = vec![(0, "", root, 0)];
         while let Some((group, name, at, depth)) = stack.pop() {
-            // A second way to an object would let a file name itself without end.
+            // A second path to an object would allow endless cycles.
             if !visited.insert(at) {
                 continue;
             }
@@ -193,7 +193,7 @@ impl<'a> File<'a> {
                 return Err(FormatError::new(Flaw::TooLarge, what, wanted, "more"));
             }
             let group: &str = file.order.get(group).map_or("", String::as_str);
-            // The path is kept twice.
+            // The path is stored twice.
             budget.take(what, 2 * (group.len() + name.len() + 1) as u64 + ENTRY_BYTES)?;
             let path = if group.is_empty() { name.to_owned() } else { format!("{group}/{name}") };
             let object = file.header(at)?;
@@ -262,7 +262,7 @@ impl<'a> File<'a> {
                     let (at, size) = (number(&mut c, 8, what)?, number(&mut c, 8, what)?);
                     let mut block = self.at(at, what)?.take(size, what)?;
                     if new {
-                        // A signature in front, a checksum behind.
+                        // A signature first, a checksum last.
                         block = block.get(4..block.len().saturating_sub(4)).unwrap_or_default();
                     }
                     self.budget.push(what, &mut blocks, block)?;
@@ -277,7 +277,7 @@ impl<'a> File<'a> {
         Ok(messages)
     }
 
-    /// Returns names and addresses of what a group holds; of a dataset nothing.
+    /// Returns names and addresses of a group's members; none for a dataset.
     fn children(&self, object: &Object<'a>) -> Result<Vec<(&'a str, u64)>, FormatError> {
         let mut children = Vec::new();
         for &(kind, contents) in object {
@@ -314,7 +314,7 @@ impl<'a> File<'a> {
         r.take(if flags & 4 != 0 { 8 } else { 0 } + if flags & 0x10 != 0 { 1 } else { 0 }, what)?;
         let length = number(&mut r, 1 << (flags & 3), what)?;
         let name = self.text(r.take(length, what)?)?;
-        // Soft and external links lead elsewhere; weights have none.
+        // Soft and external links are not supported; weights have none.
         Ok(if kind == 0 { Some((name, number(&mut r, 8, what)?)) } else { None })
     }
 
@@ -334,7 +334,7 @@ impl<'a> File<'a> {
         let mut stack = vec![tree];
         while let Some(at) = stack.pop() {
             if !visited.insert(at) || visited.len() > MAX_OBJECTS {
-                return Err(broken(what, "a tree of symbols", "one that contains itself"));
+                return Err(broken(what, "a tree of symbols", "a cycle"));
             }
             let mut r = self.at(at, what)?;
             match r.take(4, what)? {
@@ -356,7 +356,7 @@ impl<'a> File<'a> {
                         let at = number(&mut r, 8, what)?;
                         r.take(24, what)?;
                         let name = usize::try_from(name).ok().and_then(|n| names.get(n..));
-                        let name = name.ok_or_else(|| broken(what, "a name in the heap", "an offset behind it"))?;
+                        let name = name.ok_or_else(|| broken(what, "a name in the heap", "an offset beyond it"))?;
                         let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
                         self.budget.push(what, out, (self.text(&name[..end])?, at))?;
                         if out.len() > MAX_OBJECTS {
@@ -375,12 +375,12 @@ impl<'a> File<'a> {
         object.iter().find(|m| m.0 == kind).map(|m| m.1)
     }
 
-    /// Returns the paths of all datasets, without a slash in front, each group's in the order of the file.
+    /// Returns the paths of all datasets, without a leading slash, each group's in the order of the file.
     pub fn datasets(&self) -> impl Iterator<Item = &str> {
         self.order.iter().map(String::as_str).filter(|p| Self::message(&self.objects[*p], 0x08).is_some())
     }
 
-    /// Returns whether there is a group or dataset of this path.
+    /// Returns whether a group or dataset has this path.
     pub fn has(&self, path: &str) -> bool {
         self.objects.contains_key(path)
     }
@@ -418,7 +418,7 @@ impl<'a> File<'a> {
             self.budget.take(what, ENTRY_BYTES)?;
             found.entry(name).or_insert([ty, dims, elements]);
         }
-        // They live as long as the caller looks at them.
+        // They live while the caller uses them.
         self.budget.give(found.len() as u64 * ENTRY_BYTES);
         Ok(Attributes { file: self, found })
     }
@@ -428,9 +428,9 @@ impl<'a> File<'a> {
         std::str::from_utf8(bytes).map_err(|e| FormatError::new(Flaw::Utf8, "a text", "UTF-8", e))
     }
 
-    /// Returns a text out of a global heap: length, address of the collection, number in it.
+    /// Returns a string from a global heap: length, address of the collection, number in it.
     fn heap_text(&self, element: &[u8]) -> Result<&'a str, FormatError> {
-        let what = "a heap of texts";
+        let what = "a heap of strings";
         let mut e = Reader::new(element);
         let (length, at, wanted) = (number(&mut e, 4, what)?, number(&mut e, 8, what)?, number(&mut e, 4, what)?);
         if length == 0 {
@@ -456,6 +456,6 @@ impl<'a> File<'a> {
             }
             r.take(size.checked_next_multiple_of(8).unwrap_or(u64::MAX), what)?;
         }
-        Err(broken(what, "a text of this number", wanted))
+        Err(broken(what, "a string of this number", wanted))
     }
 }

@@ -6,7 +6,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// An elementwise non-linearity or softmax, as a layer or as an option of one.
+/// An activation function: elementwise or softmax, as a layer or as an option of one.
 ///
 /// ```
 /// use hubel::{layers::*, prelude::*};
@@ -81,7 +81,7 @@ impl Activation {
         Activation::LogSoftmax,
     ];
 
-    /// Returns the activation of `x` in the scope's graph.
+    /// Applies the activation to `x` in the scope's graph.
     pub fn apply(self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let name = match self {
             Activation::Linear => return Ok(x),
@@ -110,7 +110,7 @@ impl Activation {
         scope.graph.unary(name, x)
     }
 
-    /// Returns the activation as a layer under this name.
+    /// Returns the activation as a layer with this name.
     pub fn name(self, name: &str) -> ActivationLayer {
         ActivationLayer::new(self).name(name)
     }
@@ -123,7 +123,7 @@ impl IntoLayer for Activation {
 }
 
 layer! {
-    /// An activation as a layer of its own (Keras `Activation`); [`Activation`] itself serves where it needs no name.
+    /// An activation as a layer with options (Keras `Activation`); [`Activation`] itself is a layer, too.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};

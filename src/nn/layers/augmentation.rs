@@ -1,4 +1,4 @@
-//! Images changed at random in training, each in its own way; in evaluation they stay as they are.
+//! Random changes of images, different for each, in training only.
 
 use super::{DataFormat, image, layer, resizing::of_aspect};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::f32::consts::TAU;
 
-/// A range from which a factor is drawn: a number alone stands for the range from minus itself to itself.
+/// A range that a factor is drawn from; a single number x is the range −x to x.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Factor {
@@ -40,22 +40,22 @@ impl From<[f32; 2]> for Factor {
     }
 }
 
-/// Which way images are mirrored.
+/// The direction in which images are mirrored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FlipMode {
-    /// Left becomes right.
+    /// Left and right.
     Horizontal,
-    /// Top becomes bottom.
+    /// Top and bottom.
     Vertical,
-    /// Each of both by itself.
+    /// Both, independently.
     HorizontalAndVertical,
 }
 
 /// Returns height, width and channels of images with their channels last.
 fn images(scope: &Scope, op: &str, format: DataFormat, x: Value) -> Result<[usize; 3], OpError> {
     if format == DataFormat::ChannelsFirst {
-        return Err(OpError::new(op, "channels_last", "channels_first", "permute the images in front of it"));
+        return Err(OpError::new(op, "channels_last", "channels_first", "permute the images before this layer"));
     }
     let shape = image(scope.graph, op, x)?;
     Ok([shape.dims()[1], shape.dims()[2], shape.dims()[3]])
@@ -78,11 +78,11 @@ impl<'s, 'g> Draws<'s, 'g> {
         self.scope.graph
     }
 
-    /// Returns a number for each image, uniform between two; the next call draws others.
+    /// Returns a uniform random number for each image; each call draws new ones.
     fn uniform(&mut self, [low, high]: [f32; 2]) -> Result<Value, OpError> {
         if low > high {
             let got = format!("{low} to {high}");
-            return Err(OpError::new("random", "a range from its lower to its upper end", got, "swap its ends"));
+            return Err(OpError::new("random", "a range with its lower end first", got, "swap its ends"));
         }
         let name = format!("{}/{}/{}", self.scope.layer(), self.drawn, self.seed.unwrap_or(0));
         self.drawn += 1;
@@ -90,7 +90,7 @@ impl<'s, 'g> Draws<'s, 'g> {
         self.scope.graph.random(Draw::Uniform { low, high }, &shape, &name)
     }
 
-    /// Returns 1 or 0 for each image, one as likely as the other.
+    /// Returns 1 or 0 for each image, with equal probability.
     fn coin(&mut self) -> Result<Value, OpError> {
         let u = self.uniform([0.0, 1.0])?;
         let half = self.g().constant(0.5)?;
@@ -118,7 +118,7 @@ impl<'s, 'g> Draws<'s, 'g> {
 }
 
 layer! {
-    /// Mirrors each image with a chance of one half in training (Keras `RandomFlip`).
+    /// Mirrors each image with a probability of one half in training (Keras `RandomFlip`).
     ///
     /// ```
     /// use hubel::{nn::FlipMode, layers::*, prelude::*};
@@ -128,15 +128,15 @@ layer! {
     /// ```
     pub struct RandomFlip as "RandomFlip" {
         new mode: FlipMode = FlipMode::HorizontalAndVertical,
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
 
 impl RandomFlip {
-    /// Returns a layer that mirrors this way.
+    /// Returns a layer that mirrors in this direction.
     pub fn new(mode: FlipMode) -> Self {
         RandomFlip { mode, ..Self::default() }
     }
@@ -161,7 +161,7 @@ impl RandomFlip {
 }
 
 layer! {
-    /// Turns each image about its middle in training by a random share of a full turn, counter-clockwise where it is
+    /// Rotates each image about its centre in training by a random fraction of a full turn, counter-clockwise if
     /// positive (Keras `RandomRotation`).
     ///
     /// ```
@@ -172,21 +172,21 @@ layer! {
     /// ```
     pub struct RandomRotation as "RandomRotation" {
         new factor: Factor = Factor::Within(0.1),
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with this outside of images.
+        /// Sets how pixels outside an image are filled.
         set fill_mode: FillMode = FillMode::Reflect,
-        /// Returns the layer with this number outside, for [`FillMode::Constant`].
+        /// Sets the value outside an image for [`FillMode::Constant`].
         set fill_value: f32 = 0.0,
-        /// Returns the layer with pixels made in this way.
+        /// Sets how pixels are interpolated.
         set interpolation: Interpolation = Interpolation::Bilinear,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
 
 impl RandomRotation {
-    /// Returns a layer that turns by so much of a full turn, or by a share from a range.
+    /// Returns a layer that rotates by up to this fraction of a full turn, or by one from a range.
     pub fn new(factor: impl Into<Factor>) -> Self {
         RandomRotation { factor: factor.into(), ..Self::default() }
     }
@@ -201,7 +201,7 @@ impl RandomRotation {
         let (sin, cos) = (draws.g().unary("sin", angle)?, draws.g().unary("cos", angle)?);
         let (x, y) = ((w as f32 - 1.0) / 2.0, (h as f32 - 1.0) / 2.0);
         let back = draws.g().neg(sin)?;
-        // The middle stays: offset = middle − map · middle.
+        // The centre stays: offset = centre − map · centre.
         let mut offset = |along: (Value, f32), across: (Value, f32), middle: f32| {
             let along = draws.line(along.0, -along.1, middle)?;
             let across = draws.line(across.0, -across.1, 0.0)?;
@@ -214,8 +214,8 @@ impl RandomRotation {
 }
 
 layer! {
-    /// Moves each image in training by random shares of its height and width, down and right where they are positive
-    /// (Keras `RandomTranslation`).
+    /// Shifts each image in training by random fractions of its height and width, down and right if positive (Keras
+    /// `RandomTranslation`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -226,21 +226,21 @@ layer! {
     pub struct RandomTranslation as "RandomTranslation" {
         new height_factor: Factor = Factor::Within(0.1),
         new width_factor: Factor = Factor::Within(0.1),
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with this outside of images.
+        /// Sets how pixels outside an image are filled.
         set fill_mode: FillMode = FillMode::Reflect,
-        /// Returns the layer with this number outside, for [`FillMode::Constant`].
+        /// Sets the value outside an image for [`FillMode::Constant`].
         set fill_value: f32 = 0.0,
-        /// Returns the layer with pixels made in this way.
+        /// Sets how pixels are interpolated.
         set interpolation: Interpolation = Interpolation::Bilinear,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
 
 impl RandomTranslation {
-    /// Returns a layer that moves by so much of height and width, or by shares from ranges.
+    /// Returns a layer that shifts by up to these fractions of height and width, or by fractions from ranges.
     pub fn new(height_factor: impl Into<Factor>, width_factor: impl Into<Factor>) -> Self {
         let (height_factor, width_factor) = (height_factor.into(), width_factor.into());
         RandomTranslation { height_factor, width_factor, ..Self::default() }
@@ -261,8 +261,8 @@ impl RandomTranslation {
 }
 
 layer! {
-    /// Enlarges or shrinks each image about its middle in training: at a factor of 0.2 it shrinks to a 1.2th, at −0.2
-    /// it grows (Keras `RandomZoom`).
+    /// Zooms each image about its centre in training: a factor of 0.2 shrinks it to 1/1.2, −0.2 enlarges it to 1/0.8
+    /// (Keras `RandomZoom`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -272,23 +272,23 @@ layer! {
     /// ```
     pub struct RandomZoom as "RandomZoom" {
         new height_factor: Factor = Factor::Within(0.1),
-        /// Returns the layer with a factor of its own for the width, which keeps the aspect otherwise.
+        /// Sets a separate factor for the width; `None` keeps the aspect ratio.
         into width_factor: Option<Factor> = None,
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with this outside of images.
+        /// Sets how pixels outside an image are filled.
         set fill_mode: FillMode = FillMode::Reflect,
-        /// Returns the layer with this number outside, for [`FillMode::Constant`].
+        /// Sets the value outside an image for [`FillMode::Constant`].
         set fill_value: f32 = 0.0,
-        /// Returns the layer with pixels made in this way.
+        /// Sets how pixels are interpolated.
         set interpolation: Interpolation = Interpolation::Bilinear,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
 
 impl RandomZoom {
-    /// Returns a layer that zooms by this factor, or by one from a range, height and width alike.
+    /// Returns a layer that zooms by up to this factor, or by one from a range, in height and width alike.
     pub fn new(height_factor: impl Into<Factor>) -> Self {
         RandomZoom { height_factor: height_factor.into(), ..Self::default() }
     }
@@ -313,18 +313,18 @@ impl RandomZoom {
     }
 }
 
-/// Returns parts of images, enlarged where they are smaller than `size`.
+/// Returns crops of images, enlarged if they are smaller than `size`.
 fn cut(g: &mut Graph, op: &str, x: Value, parts: [Part; 2], size: [usize; 2]) -> Result<Vec<Value>, OpError> {
     if size.contains(&0) {
         let got = format!("{}×{}", size[0], size[1]);
-        return Err(OpError::new(op, "a height and a width from 1 up", got, "say how large a part to cut"));
+        return Err(OpError::new(op, "a height and a width of at least 1", got, "give the size of the crop"));
     }
     let rows = g.slice_axis(x, 1, parts[0])?;
     let part = g.slice_axis(rows, 2, parts[1])?;
     Ok(vec![if parts.map(|p| p.size) == size { part } else { g.resize2d(part, size, Interpolation::Bilinear)? }])
 }
 
-/// Returns the middle of images; of smaller ones the largest part with the proportions of `size`, enlarged.
+/// Returns the centre of images; of smaller ones the largest central part with the aspect ratio of `size`, enlarged.
 fn middle(g: &mut Graph, op: &str, x: Value, [h, w]: [usize; 2], size: [usize; 2]) -> Result<Vec<Value>, OpError> {
     let parts = match (h.checked_sub(size[0]), w.checked_sub(size[1])) {
         (Some(rows), Some(columns)) => [Part::new(rows / 2, size[0]), Part::new(columns / 2, size[1])],
@@ -334,9 +334,9 @@ fn middle(g: &mut Graph, op: &str, x: Value, [h, w]: [usize; 2], size: [usize; 2
 }
 
 layer! {
-    /// Cuts a part out of each image, in training at a random place of its own where images are larger along both
-    /// axes, else in the middle (Keras `RandomCrop`, which has one place for a batch, and whole images in evaluation);
-    /// smaller images are enlarged.
+    /// Crops each image: in training at a random position if images are larger along both axes, else at the centre.
+    /// Smaller images are enlarged. (Keras `RandomCrop` draws one position per batch, and passes whole images in
+    /// evaluation.)
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -347,15 +347,15 @@ layer! {
     pub struct RandomCrop as "RandomCrop" {
         new height: usize = 1,
         new width: usize = 1,
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
 
 impl RandomCrop {
-    /// Returns a layer that cuts parts of this height and width.
+    /// Returns a layer with crops of this height and width.
     pub fn new(height: usize, width: usize) -> Self {
         RandomCrop { height, width, ..Self::default() }
     }
@@ -367,7 +367,7 @@ impl RandomCrop {
             return middle(scope.graph, "random_crop", inputs[0], [h, w], size);
         }
         if h <= size[0] || w <= size[1] {
-            // Keras takes the place of the part with these proportions, but from there on all that fits.
+            // Keras crops at the position of the part with this aspect ratio, but everything that fits from there on.
             let [rows, columns] = of_aspect([h, w], size).map(|p| p.start);
             let parts = [Part::new(rows, size[0].min(h - rows)), Part::new(columns, size[1].min(w - columns))];
             return cut(scope.graph, "random_crop", inputs[0], parts, size);
@@ -388,8 +388,8 @@ impl RandomCrop {
 }
 
 layer! {
-    /// Cuts the middle out of images; of smaller ones the largest part with the proportions of the result, enlarged
-    /// (Keras `CenterCrop`).
+    /// Crops the centre of images (Keras `CenterCrop`); of smaller ones the largest central part with the aspect ratio
+    /// of the result, enlarged.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -400,13 +400,13 @@ layer! {
     pub struct CenterCrop as "CenterCrop" {
         new height: usize = 1,
         new width: usize = 1,
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
     }
 }
 
 impl CenterCrop {
-    /// Returns a layer that cuts a part of this height and width.
+    /// Returns a layer with crops of this height and width.
     pub fn new(height: usize, width: usize) -> Self {
         CenterCrop { height, width, ..Self::default() }
     }
@@ -417,16 +417,16 @@ impl CenterCrop {
     }
 }
 
-/// Returns the numbers of each image, (N, 1), beside its pixels.
+/// Returns the numbers of each image, (N, 1), broadcast over its pixels.
 fn beside_pixels(g: &mut Graph, x: Value, numbers: Value) -> Result<Value, OpError> {
     let shape = g.shape(x).with_row(&[1, 1, 1]);
     g.reshape(numbers, shape)
 }
 
 layer! {
-    /// Multiplies in training each channel's distance from its mean, which stays, by a random factor from 1 − lower to
-    /// 1 + upper for each image, held within `value_range` (Keras `RandomContrast`); as in Keras 3.15 a number alone is
-    /// the upper one, the lower one is then 0.
+    /// Multiplies in training each channel's deviation from its mean by a random factor for each image, from 1 − lower
+    /// to 1 + upper, and clips to `value_range` (Keras `RandomContrast`). As in Keras 3.15, a single number is `upper`,
+    /// with `lower` 0.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -436,17 +436,17 @@ layer! {
     /// ```
     pub struct RandomContrast as "RandomContrast" {
         new factor: Factor = Factor::Range([0.0, 0.1]),
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer for pixels from the first to the second number.
+        /// Sets the range of pixel values.
         set value_range: [f32; 2] = [0.0, 255.0],
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
 
 impl RandomContrast {
-    /// Returns a layer with this upper end of the factor, or with both, lower and upper.
+    /// Returns a layer with this `upper`, or with both, lower and upper.
     pub fn new(factor: impl Into<Factor>) -> Self {
         RandomContrast { factor: factor.into(), ..Self::default() }
     }
@@ -473,7 +473,7 @@ impl RandomContrast {
 }
 
 layer! {
-    /// Adds in training a random share of `value_range`'s extent to all pixels of each image, held within it
+    /// Adds in training a random fraction of the extent of `value_range` to all pixels of each image, and clips to it
     /// (Keras `RandomBrightness`).
     ///
     /// ```
@@ -484,17 +484,17 @@ layer! {
     /// ```
     pub struct RandomBrightness as "RandomBrightness" {
         new factor: Factor = Factor::Within(0.1),
-        /// Returns the layer for this order of axes; only channels last can be done.
+        /// Sets the order of axes; only `ChannelsLast` is supported.
         set data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer for pixels from the first to the second number.
+        /// Sets the range of pixel values.
         set value_range: [f32; 2] = [0.0, 255.0],
-        /// Returns the layer that draws other numbers than its name alone gives.
+        /// Sets a seed, which together with the layer's name selects the random numbers.
         into seed: Option<u64> = None,
     }
 }
 
 impl RandomBrightness {
-    /// Returns a layer that adds up to such a share, or one from a range.
+    /// Returns a layer that adds up to this fraction, or one from a range.
     pub fn new(factor: impl Into<Factor>) -> Self {
         RandomBrightness { factor: factor.into(), ..Self::default() }
     }

@@ -1,7 +1,7 @@
 use super::{layer, merge::axis};
 use crate::{
     graph::{Arg, Instr, OpError, Program, Value},
-    nn::{Bounds, Constraint, Initializer, Mode, Number, Regularizer, Scope},
+    nn::{Bounds, Initializer, Mode, Number, Scope},
     ops::{Elementwise, elementary},
 };
 
@@ -16,33 +16,21 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct BatchNormalization as "BatchNormalization" {
-        /// Returns the layer for channels in this axis, the last by default; negative ones count from the end.
+        /// Sets the axis of the channels, counted from the batch, axis 0, or from the end if negative.
         set axis: isize = -1,
-        /// Returns the layer with this share of the old moving statistics kept at each step.
+        /// Sets the share of the moving statistics that each step keeps.
         set momentum: f32 = 0.99,
-        /// Returns the layer with this number added to the variance.
+        /// Sets the number added to the variance.
         set epsilon: f32 = 1e-3,
-        /// Returns the layer with or without an offset `beta`.
+        /// Sets whether an offset `beta` is added.
         set center: bool = true,
-        /// Returns the layer with or without a factor `gamma`.
+        /// Sets whether the result is multiplied by a factor `gamma`.
         set scale: bool = true,
-        /// Returns the layer with these first offsets.
-        set beta_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with these first factors.
-        set gamma_initializer: Initializer = Initializer::Ones,
-        /// Returns the layer with these first moving means.
+        /// Sets how `moving_mean` is initialised.
         set moving_mean_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with these first moving variances.
+        /// Sets how `moving_variance` is initialised.
         set moving_variance_initializer: Initializer = Initializer::Ones,
-        /// Returns the layer with a penalty for large offsets.
-        into beta_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large factors.
-        into gamma_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the offsets.
-        into beta_constraint: Option<Constraint> = None,
-        /// Returns the layer with a constraint of the factors.
-        into gamma_constraint: Option<Constraint> = None,
-    }
+    } weights { gamma = Initializer::Ones, beta = Initializer::Zeros }
 }
 
 impl BatchNormalization {
@@ -56,7 +44,7 @@ impl BatchNormalization {
         Number::new(Self::KIND, "momentum", self.momentum, Bounds::Share).check()?;
         let at = axis(self.axis, rank).filter(|&a| a > 0).ok_or_else(|| {
             let wanted = format!("an axis from 1 to {}", rank - 1);
-            OpError::new("batch_norm", wanted, self.axis, "channels stand in one of the sample's axes")
+            OpError::new("batch_norm", wanted, self.axis, "channels are one of the sample's axes")
         })?;
         let mut order: Vec<usize> = (0..rank).filter(|&a| a != at).collect();
         order.push(at);
@@ -71,18 +59,8 @@ impl BatchNormalization {
 
     fn normalize(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let c = [scope.graph.shape(x).last()];
-        let gamma = match self.scale {
-            true => {
-                scope.weight("gamma", &c, (&self.gamma_initializer, &self.gamma_regularizer, &self.gamma_constraint))?
-            }
-            false => scope.filled(&c, 1.0)?,
-        };
-        let beta = match self.center {
-            true => {
-                scope.weight("beta", &c, (&self.beta_initializer, &self.beta_regularizer, &self.beta_constraint))?
-            }
-            false => scope.filled(&c, 0.0)?,
-        };
+        let (gamma, beta) = (self.scale.then(|| self.gamma()), self.center.then(|| self.beta()));
+        let [gamma, beta] = scope.gamma_beta(&c, gamma, beta)?;
         let mean = scope.state("moving_mean", &c, &self.moving_mean_initializer);
         let variance = scope.state("moving_variance", &c, &self.moving_variance_initializer);
         if scope.mode == Mode::Inference || !scope.trainable() {

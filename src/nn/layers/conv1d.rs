@@ -1,7 +1,7 @@
 use super::{DataFormat, Single, groups, layer};
 use crate::{
     graph::{OpError, Value},
-    nn::{Activation, Constraint, Initializer, Regularizer, Scope},
+    nn::{Activation, Initializer, Regularizer, Scope},
     ops::{Conv2dOptions, Padding},
 };
 
@@ -17,35 +17,23 @@ layer! {
     pub struct Conv1D as "Conv1D" {
         new filters: usize = 1,
         new kernel_size: Single = Single(1),
-        /// Returns the layer with this step between outputs.
+        /// Sets the stride.
         into strides: Single = Single(1),
-        /// Returns the layer with this padding.
+        /// Sets the padding.
         set padding: Padding = Padding::Valid,
-        /// Returns the layer for this order of axes.
+        /// Sets the order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with taps this far apart.
+        /// Sets the distance between the kernel's taps.
         into dilation_rate: Single = Single(1),
-        /// Returns the layer with channels in so many groups, each convolved alone.
+        /// Sets the number of groups of channels, each convolved on its own.
         set groups: usize = 1,
-        /// Returns the layer with this activation after the bias.
+        /// Sets the activation, applied after the bias.
         set activation: Activation = Activation::Linear,
-        /// Returns the layer with or without a bias.
+        /// Sets whether a bias is added.
         set use_bias: bool = true,
-        /// Returns the layer with these first kernel values.
-        set kernel_initializer: Initializer = Initializer::GlorotUniform,
-        /// Returns the layer with a penalty for large kernel values.
-        into kernel_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the kernel values.
-        into kernel_constraint: Option<Constraint> = None,
-        /// Returns the layer with these first biases.
-        set bias_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large biases.
-        into bias_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the biases.
-        into bias_constraint: Option<Constraint> = None,
-        /// Returns the layer with a penalty for large outputs.
+        /// Adds a penalty on the outputs to the loss.
         into activity_regularizer: Option<Regularizer> = None,
-    }
+    } weights { kernel = Initializer::GlorotUniform, bias = Initializer::Zeros }
 }
 
 impl Conv1D {
@@ -63,11 +51,8 @@ impl Conv1D {
     fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let channels = scope.graph.shape(x).last();
         groups("conv1d", self.groups, channels, self.filters)?;
-        let kernel = scope.weight(
-            "kernel",
-            &[self.kernel_size.0, channels / self.groups, self.filters],
-            (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint),
-        )?;
+        let kernel =
+            scope.weight("kernel", &[self.kernel_size.0, channels / self.groups, self.filters], self.kernel())?;
         let options = Conv2dOptions {
             padding: self.padding,
             strides: [1, self.strides.0],
@@ -75,14 +60,7 @@ impl Conv1D {
             groups: self.groups,
         };
         let y = scope.graph.conv1d(x, kernel, options)?;
-        let y = match self.use_bias {
-            true => {
-                let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
-                let bias = scope.weight("bias", &[self.filters], options)?;
-                scope.graph.add(y, bias)?
-            }
-            false => y,
-        };
+        let y = scope.bias(y, self.use_bias.then(|| self.bias()))?;
         self.activation.apply(scope, y)
     }
 }

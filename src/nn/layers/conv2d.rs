@@ -1,7 +1,7 @@
 use super::{DataFormat, Pair, groups, image, layer};
 use crate::{
     graph::{OpError, Value},
-    nn::{Activation, Constraint, Initializer, Regularizer, Scope},
+    nn::{Activation, Initializer, Regularizer, Scope},
     ops::{Conv2dOptions, Padding},
 };
 
@@ -17,35 +17,23 @@ layer! {
     pub struct Conv2D as "Conv2D" {
         new filters: usize = 1,
         new kernel_size: Pair = Pair([1, 1]),
-        /// Returns the layer with these steps between outputs.
+        /// Sets the strides.
         into strides: Pair = Pair([1, 1]),
-        /// Returns the layer with this padding.
+        /// Sets the padding.
         set padding: Padding = Padding::Valid,
-        /// Returns the layer for this order of axes.
+        /// Sets the order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with taps this far apart.
+        /// Sets the distance between the kernel's taps.
         into dilation_rate: Pair = Pair([1, 1]),
-        /// Returns the layer with channels in so many groups, each convolved alone.
+        /// Sets the number of groups of channels, each convolved on its own.
         set groups: usize = 1,
-        /// Returns the layer with this activation after the bias.
+        /// Sets the activation, applied after the bias.
         set activation: Activation = Activation::Linear,
-        /// Returns the layer with or without a bias.
+        /// Sets whether a bias is added.
         set use_bias: bool = true,
-        /// Returns the layer with these first kernel values.
-        set kernel_initializer: Initializer = Initializer::GlorotUniform,
-        /// Returns the layer with these first bias values.
-        set bias_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large kernel values.
-        into kernel_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large biases.
-        into bias_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large outputs.
+        /// Adds a penalty on the outputs to the loss.
         into activity_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the kernel.
-        into kernel_constraint: Option<Constraint> = None,
-        /// Returns the layer with a constraint of the bias.
-        into bias_constraint: Option<Constraint> = None,
-    }
+    } weights { kernel = Initializer::GlorotUniform, bias = Initializer::Zeros }
 }
 
 impl Conv2D {
@@ -63,11 +51,7 @@ impl Conv2D {
     fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let (shape, [kh, kw]) = (image(scope.graph, "conv2d", x)?, self.kernel_size.0);
         groups("conv2d", self.groups, shape.last(), self.filters)?;
-        let kernel = scope.weight(
-            "kernel",
-            &[kh, kw, shape.last() / self.groups, self.filters],
-            (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint),
-        )?;
+        let kernel = scope.weight("kernel", &[kh, kw, shape.last() / self.groups, self.filters], self.kernel())?;
         let options = Conv2dOptions {
             padding: self.padding,
             strides: self.strides.0,
@@ -75,14 +59,7 @@ impl Conv2D {
             groups: self.groups,
         };
         let y = scope.graph.conv2d(x, kernel, options)?;
-        let y = match self.use_bias {
-            true => {
-                let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
-                let bias = scope.weight("bias", &[self.filters], options)?;
-                scope.graph.add(y, bias)?
-            }
-            false => y,
-        };
+        let y = scope.bias(y, self.use_bias.then(|| self.bias()))?;
         self.activation.apply(scope, y)
     }
 }

@@ -1,7 +1,7 @@
 use super::{DataFormat, Pair, Strides, image, layer};
 use crate::{
     graph::{OpError, Value},
-    nn::{Activation, Constraint, Initializer, Regularizer, Scope},
+    nn::{Activation, Initializer, Regularizer, Scope},
     ops::{Conv2dOptions, Padding},
 };
 
@@ -17,35 +17,23 @@ layer! {
     pub struct Conv2DTranspose as "Conv2DTranspose" {
         new filters: usize = 1,
         new kernel_size: Pair = Pair([1, 1]),
-        /// Returns the layer with outputs so many times as dense.
+        /// Sets the strides: the factors by which the output is larger than the input.
         into strides: Pair = Pair([1, 1]),
-        /// Returns the layer with this padding.
+        /// Sets the padding.
         set padding: Padding = Padding::Valid,
-        /// Returns the layer with so many pixels more behind, below the strides.
+        /// Sets how many pixels are added at the bottom and right, fewer than the strides; `None` adds none.
         into output_padding: Strides = Strides(None),
-        /// Returns the layer for this order of axes.
+        /// Sets the order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with taps this far apart.
+        /// Sets the distance between the kernel's taps.
         into dilation_rate: Pair = Pair([1, 1]),
-        /// Returns the layer with this activation after the bias.
+        /// Sets the activation, applied after the bias.
         set activation: Activation = Activation::Linear,
-        /// Returns the layer with or without a bias.
+        /// Sets whether a bias is added.
         set use_bias: bool = true,
-        /// Returns the layer with these first kernel values.
-        set kernel_initializer: Initializer = Initializer::GlorotUniform,
-        /// Returns the layer with a penalty for large kernel values.
-        into kernel_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the kernel values.
-        into kernel_constraint: Option<Constraint> = None,
-        /// Returns the layer with these first biases.
-        set bias_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large biases.
-        into bias_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the biases.
-        into bias_constraint: Option<Constraint> = None,
-        /// Returns the layer with a penalty for large outputs.
+        /// Adds a penalty on the outputs to the loss.
         into activity_regularizer: Option<Regularizer> = None,
-    }
+    } weights { kernel = Initializer::GlorotUniform, bias = Initializer::Zeros }
 }
 
 impl Conv2DTranspose {
@@ -62,19 +50,11 @@ impl Conv2DTranspose {
 
     fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let (channels, [kh, kw]) = (image(scope.graph, "conv2d_transpose", x)?.last(), self.kernel_size.0);
-        let options = (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint);
-        let kernel = scope.weight("kernel", &[kh, kw, self.filters, channels], options)?;
+        let kernel = scope.weight("kernel", &[kh, kw, self.filters, channels], self.kernel())?;
         let options =
             Conv2dOptions { padding: self.padding, strides: self.strides.0, dilation: self.dilation_rate.0, groups: 1 };
         let y = scope.graph.conv2d_transpose(x, kernel, options, self.output_padding.0.map(|p| p.0))?;
-        let y = match self.use_bias {
-            true => {
-                let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
-                let bias = scope.weight("bias", &[self.filters], options)?;
-                scope.graph.add(y, bias)?
-            }
-            false => y,
-        };
+        let y = scope.bias(y, self.use_bias.then(|| self.bias()))?;
         self.activation.apply(scope, y)
     }
 }

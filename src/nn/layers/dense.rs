@@ -1,7 +1,7 @@
 use super::layer;
 use crate::{
     graph::{OpError, Value},
-    nn::{Activation, Constraint, Initializer, Regularizer, Scope},
+    nn::{Activation, Initializer, Regularizer, Scope},
 };
 
 layer! {
@@ -15,25 +15,13 @@ layer! {
     /// ```
     pub struct Dense as "Dense" {
         new units: usize = 1,
-        /// Returns the layer with this activation after the bias.
+        /// Sets the activation, applied after the bias.
         set activation: Activation = Activation::Linear,
-        /// Returns the layer with or without a bias.
+        /// Sets whether a bias is added.
         set use_bias: bool = true,
-        /// Returns the layer with these first kernel values.
-        set kernel_initializer: Initializer = Initializer::GlorotUniform,
-        /// Returns the layer with these first bias values.
-        set bias_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large kernel values.
-        into kernel_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large biases.
-        into bias_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large outputs.
+        /// Adds a penalty on the outputs to the loss.
         into activity_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the kernel.
-        into kernel_constraint: Option<Constraint> = None,
-        /// Returns the layer with a constraint of the bias.
-        into bias_constraint: Option<Constraint> = None,
-    }
+    } weights { kernel = Initializer::GlorotUniform, bias = Initializer::Zeros }
 }
 
 impl Dense {
@@ -47,15 +35,8 @@ impl Dense {
         if shape.rank() < 2 {
             return Err(OpError::new("dense", "an input of shape (N, …, features)", shape, "give samples an axis"));
         }
-        let options = (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint);
-        let kernel = scope.weight("kernel", &[shape.last(), self.units], options)?;
-        let bias = match self.use_bias {
-            true => {
-                let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
-                Some(scope.weight("bias", &[self.units], options)?)
-            }
-            false => None,
-        };
+        let kernel = scope.weight("kernel", &[shape.last(), self.units], self.kernel())?;
+        let bias = self.use_bias.then(|| scope.weight("bias", &[self.units], self.bias())).transpose()?;
         let y = scope.graph.project(inputs[0], kernel, bias)?;
         let y = self.activation.apply(scope, y)?;
         scope.activity(&self.activity_regularizer, y)?;

@@ -1,12 +1,12 @@
 use super::{DataFormat, Pair, image, layer};
 use crate::{
     graph::{OpError, Value},
-    nn::{Activation, Constraint, Initializer, Regularizer, Scope},
+    nn::{Activation, Initializer, Regularizer, Scope},
     ops::{Conv2dOptions, Padding},
 };
 
 layer! {
-    /// Convolution of each channel alone (Keras `DepthwiseConv2D`): kernel (kh, kw, in, multiplier).
+    /// Convolution of each channel on its own (Keras `DepthwiseConv2D`): kernel (kh, kw, in, multiplier).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -16,39 +16,27 @@ layer! {
     /// ```
     pub struct DepthwiseConv2D as "DepthwiseConv2D" {
         new kernel_size: Pair = Pair([1, 1]),
-        /// Returns the layer with these steps between outputs.
+        /// Sets the strides.
         into strides: Pair = Pair([1, 1]),
-        /// Returns the layer with this padding.
+        /// Sets the padding.
         set padding: Padding = Padding::Valid,
-        /// Returns the layer with so many results for each channel.
+        /// Sets the number of outputs per channel.
         set depth_multiplier: usize = 1,
-        /// Returns the layer for this order of axes.
+        /// Sets the order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with taps this far apart.
+        /// Sets the distance between the kernel's taps.
         into dilation_rate: Pair = Pair([1, 1]),
-        /// Returns the layer with this activation after the bias.
+        /// Sets the activation, applied after the bias.
         set activation: Activation = Activation::Linear,
-        /// Returns the layer with or without a bias.
+        /// Sets whether a bias is added.
         set use_bias: bool = true,
-        /// Returns the layer with these first kernel values.
-        set depthwise_initializer: Initializer = Initializer::GlorotUniform,
-        /// Returns the layer with a penalty for large kernel values.
-        into depthwise_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the kernel values.
-        into depthwise_constraint: Option<Constraint> = None,
-        /// Returns the layer with these first biases.
-        set bias_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large biases.
-        into bias_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the biases.
-        into bias_constraint: Option<Constraint> = None,
-        /// Returns the layer with a penalty for large outputs.
+        /// Adds a penalty on the outputs to the loss.
         into activity_regularizer: Option<Regularizer> = None,
-    }
+    } weights { depthwise_kernel = Initializer::GlorotUniform, bias = Initializer::Zeros }
 }
 
 impl DepthwiseConv2D {
-    /// Returns a layer of kernels of `kernel_size` × `kernel_size` taps, or of (height, width) taps.
+    /// Returns a layer with kernels of `kernel_size` × `kernel_size` taps, or of (height, width) taps.
     pub fn new(kernel_size: impl Into<Pair>) -> Self {
         DepthwiseConv2D { kernel_size: kernel_size.into(), ..Self::default() }
     }
@@ -61,9 +49,8 @@ impl DepthwiseConv2D {
 
     fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
         let channels = image(scope.graph, "depthwise_conv2d", x)?.last();
-        let options = (&self.depthwise_initializer, &self.depthwise_regularizer, &self.depthwise_constraint);
-        let kernel =
-            scope.weight("kernel", &kernel_shape(self.kernel_size, channels, self.depth_multiplier), options)?;
+        let shape = kernel_shape(self.kernel_size, channels, self.depth_multiplier);
+        let kernel = scope.weight("kernel", &shape, self.depthwise_kernel())?;
         let options = Conv2dOptions {
             padding: self.padding,
             strides: self.strides.0,
@@ -71,14 +58,7 @@ impl DepthwiseConv2D {
             groups: channels,
         };
         let y = depthwise(scope, x, kernel, options)?;
-        let y = match self.use_bias {
-            true => {
-                let options = (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint);
-                let bias = scope.weight("bias", &[channels.saturating_mul(self.depth_multiplier)], options)?;
-                scope.graph.add(y, bias)?
-            }
-            false => y,
-        };
+        let y = scope.bias(y, self.use_bias.then(|| self.bias()))?;
         self.activation.apply(scope, y)
     }
 }
@@ -87,7 +67,7 @@ pub(super) fn kernel_shape(size: Pair, channels: usize, multiplier: usize) -> [u
     [size.0[0], size.0[1], channels, multiplier]
 }
 
-/// Returns the convolution with a kernel (kh, kw, in, multiplier): grouped, its two last axes as one.
+/// Returns the convolution with a kernel (kh, kw, in, multiplier): a grouped one with the last two axes merged.
 pub(super) fn depthwise(scope: &mut Scope, x: Value, kernel: Value, options: Conv2dOptions) -> Result<Value, OpError> {
     let &[kh, kw, channels, multiplier] = scope.graph.shape(kernel).dims() else {
         let got = scope.graph.shape(kernel).clone();

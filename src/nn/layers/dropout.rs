@@ -17,8 +17,8 @@ layer! {
     /// ```
     pub struct Dropout as "Dropout" {
         new rate: f32 = 0.5,
-        /// Returns the layer with one decision along the axes where this shape, the batch in front, has 1; `None` stands
-        /// for the input's own extent.
+        /// Sets the shape of the random mask, batch first: one decision is shared along an axis of 1, and `None` in
+        /// the shape is the input's extent. Without a shape every element has its own.
         into noise_shape: Option<Vec<Option<usize>>> = None,
     }
 }
@@ -40,7 +40,12 @@ impl Dropout {
                 if !fits {
                     let wanted =
                         format!("an entry for each axis of {shape}: None, 1 or the extent, None for the batch");
-                    return Err(OpError::new("dropout", wanted, format!("{noise:?}"), "as in [None, 1, 1, channels]"));
+                    return Err(OpError::new(
+                        "dropout",
+                        wanted,
+                        format!("{noise:?}"),
+                        "for example [None, 1, 1, channels]",
+                    ));
                 }
                 let row: Vec<usize> = noise.iter().zip(dims).skip(1).map(|(n, d)| n.unwrap_or(*d)).collect();
                 Ok(shape.with_row(&row))
@@ -50,15 +55,15 @@ impl Dropout {
     }
 }
 
-/// Returns an error where a rate is no share.
+/// Returns an error unless a rate is from 0 to 1.
 pub(super) fn share(op: &str, rate: f32) -> Result<(), OpError> {
     match (0.0..=1.0).contains(&rate) {
         true => Ok(()),
-        false => Err(OpError::new(op, "a rate from 0 to 1", rate, "give the share that becomes 0")),
+        false => Err(OpError::new(op, "a rate from 0 to 1", rate, "give the fraction to drop")),
     }
 }
 
-/// Returns the input with a share dropped in training; decisions have the shape that `noise` makes of the input's.
+/// Returns the input with a share dropped in training; the mask's shape is what `noise` makes of the input's.
 fn drop(
     scope: &mut Scope,
     x: Value,
@@ -92,7 +97,7 @@ layer! {
     /// ```
     pub struct SpatialDropout2D as "SpatialDropout2D" {
         new rate: f32 = 0.5,
-        /// Returns the layer for this order of axes.
+        /// Sets the order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
     }
 }

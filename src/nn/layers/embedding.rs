@@ -1,13 +1,13 @@
 use super::layer;
 use crate::{
     graph::{OpError, Value},
-    nn::{Constraint, Initializer, Regularizer, Scope},
+    nn::{Initializer, Regularizer, Scope},
 };
 
 layer! {
-    /// Rows of a learned table for whole numbers (Keras `Embedding`): (N, length) → (N, length, output_dim).
+    /// Looks up rows of a learned table by integers (Keras `Embedding`): (N, length) → (N, length, output_dim).
     ///
-    /// Numbers outside `0..input_dim` give zeros.
+    /// Integers outside `0..input_dim` give zeros.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -18,15 +18,9 @@ layer! {
     pub struct Embedding as "Embedding" {
         new input_dim: usize = 1,
         new output_dim: usize = 1,
-        /// Returns the layer with these first table values.
-        set embeddings_initializer: Initializer = Initializer::RandomUniform { minval: -0.05, maxval: 0.05 },
-        /// Returns the layer with a penalty for large table values.
-        into embeddings_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large outputs.
+        /// Adds a penalty on the outputs to the loss.
         into activity_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the table.
-        into embeddings_constraint: Option<Constraint> = None,
-    }
+    } weights { embeddings = Initializer::RandomUniform { minval: -0.05, maxval: 0.05 } }
 }
 
 impl Embedding {
@@ -36,8 +30,7 @@ impl Embedding {
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let options = (&self.embeddings_initializer, &self.embeddings_regularizer, &self.embeddings_constraint);
-        let table = scope.weight("embeddings", &[self.input_dim, self.output_dim], options)?;
+        let table = scope.weight("embeddings", &[self.input_dim, self.output_dim], self.embeddings())?;
         let y = scope.graph.embedding(table, inputs[0])?;
         scope.activity(&self.activity_regularizer, y)?;
         Ok(vec![y])

@@ -5,7 +5,7 @@ use crate::{
 };
 
 layer! {
-    /// Puts all axes of a sample into one (Keras `Flatten`), row-major over (H, W, C).
+    /// Merges all axes of a sample (Keras `Flatten`), row-major over (H, W, C).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -14,7 +14,7 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct Flatten as "Flatten" {
-        /// Returns the layer for this order of axes; the result is always in the order of `ChannelsLast`.
+        /// Sets the order of the input's axes; the output always has that of `ChannelsLast`.
         into data_format: DataFormat = DataFormat::ChannelsLast,
     }
 }

@@ -20,15 +20,15 @@ layer! {
 }
 
 impl GaussianNoise {
-    /// Returns the layer with noise of this deviation.
+    /// Returns a layer with noise of this standard deviation.
     pub fn new(stddev: f32) -> Self {
         GaussianNoise { stddev, ..Self::default() }
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         if !(0.0..=f32::MAX).contains(&self.stddev) {
-            let advice = "give the deviation of the noise";
-            return Err(OpError::new("gaussian_noise", "a deviation from 0 up", self.stddev, advice));
+            let advice = "give the standard deviation of the noise";
+            return Err(OpError::new("gaussian_noise", "a standard deviation of at least 0", self.stddev, advice));
         }
         if scope.mode == Mode::Inference || self.stddev == 0.0 {
             return Ok(vec![inputs[0]]);

@@ -4,15 +4,15 @@ use crate::{
     nn::Scope,
 };
 
-/// Declares a layer that reduces all places of images or sequences.
+/// Declares a layer that reduces all positions of images or sequences.
 macro_rules! pooling {
     ($($(#[$meta:meta])* $Layer:ident $kind:literal $reduce:ident $rank:literal;)*) => {$(
         layer! {
             $(#[$meta])*
             pub struct $Layer as $kind {
-                /// Returns the layer for this order of axes.
+                /// Sets the order of axes.
                 into data_format: DataFormat = DataFormat::ChannelsLast,
-                /// Returns the layer with the reduced axes kept, of extent 1, or not.
+                /// Sets whether the reduced axes are kept, of extent 1.
                 set keepdims: bool = false,
             }
         }

@@ -1,7 +1,7 @@
 use super::{layer, merge::axis};
 use crate::{
     graph::{OpError, Value},
-    nn::{Constraint, Initializer, Regularizer, Scope},
+    nn::{Initializer, Scope},
 };
 
 layer! {
@@ -15,29 +15,17 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct GroupNormalization as "GroupNormalization" {
-        /// Returns the layer with so many groups; −1 normalises each channel alone.
+        /// Sets the number of groups; −1 normalises each channel on its own.
         set groups: isize = 32,
-        /// Returns the layer for channels in this axis, the last by default.
+        /// Sets the axis of the channels, counted from the batch, axis 0, or from the end if negative.
         set axis: isize = -1,
-        /// Returns the layer with this number added to the variance.
+        /// Sets the number added to the variance.
         set epsilon: f32 = 1e-3,
-        /// Returns the layer with or without an offset `beta`.
+        /// Sets whether an offset `beta` is added.
         set center: bool = true,
-        /// Returns the layer with or without a factor `gamma`.
+        /// Sets whether the result is multiplied by a factor `gamma`.
         set scale: bool = true,
-        /// Returns the layer with these first offsets.
-        set beta_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large offsets.
-        into beta_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the offsets.
-        into beta_constraint: Option<Constraint> = None,
-        /// Returns the layer with these first factors.
-        set gamma_initializer: Initializer = Initializer::Ones,
-        /// Returns the layer with a penalty for large factors.
-        into gamma_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the factors.
-        into gamma_constraint: Option<Constraint> = None,
-    }
+    } weights { gamma = Initializer::Ones, beta = Initializer::Zeros }
 }
 
 impl GroupNormalization {
@@ -50,26 +38,14 @@ impl GroupNormalization {
         let rank = scope.graph.shape(inputs[0]).rank();
         let at = axis(self.axis, rank).filter(|&a| a > 0).ok_or_else(|| {
             let wanted = format!("an axis from 1 to {}", rank - 1);
-            OpError::new("group_normalization", wanted, self.axis, "channels stand in one of the sample's axes")
+            OpError::new("group_normalization", wanted, self.axis, "channels are one of the sample's axes")
         })?;
         let mut order: Vec<usize> = (0..rank).filter(|&a| a != at).collect();
         order.push(at);
         let x = if at == rank - 1 { inputs[0] } else { scope.graph.transpose(inputs[0], &order)? };
         let c = scope.graph.shape(x).last();
-        let gamma = match self.scale {
-            true => scope.weight(
-                "gamma",
-                &[c],
-                (&self.gamma_initializer, &self.gamma_regularizer, &self.gamma_constraint),
-            )?,
-            false => scope.filled(&[c], 1.0)?,
-        };
-        let beta = match self.center {
-            true => {
-                scope.weight("beta", &[c], (&self.beta_initializer, &self.beta_regularizer, &self.beta_constraint))?
-            }
-            false => scope.filled(&[c], 0.0)?,
-        };
+        let (gamma, beta) = (self.scale.then(|| self.gamma()), self.center.then(|| self.beta()));
+        let [gamma, beta] = scope.gamma_beta(&[c], gamma, beta)?;
         let groups = if self.groups == -1 { c } else { usize::try_from(self.groups).unwrap_or(0) };
         let y = scope.graph.group_norm(x, gamma, beta, groups, self.epsilon)?;
         let back: Vec<usize> = (0..rank).map(|a| order.iter().position(|&o| o == a).unwrap_or(a)).collect();

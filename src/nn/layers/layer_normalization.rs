@@ -1,7 +1,7 @@
 use super::{layer, merge::axis};
 use crate::{
     graph::{OpError, Value},
-    nn::{Axis, Constraint, Initializer, Regularizer, Scope},
+    nn::{Axis, Initializer, Scope},
 };
 
 layer! {
@@ -14,27 +14,15 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct LayerNormalization as "LayerNormalization" {
-        /// Returns the layer for these axes, by default the last; negative ones count from the end.
+        /// Sets the axes, counted from the batch, axis 0, or from the end if negative.
         into axis: Axis = Axis::One(-1),
-        /// Returns the layer with this number added to the variance.
+        /// Sets the number added to the variance.
         set epsilon: f32 = 1e-3,
-        /// Returns the layer with or without an offset `beta`.
+        /// Sets whether an offset `beta` is added.
         set center: bool = true,
-        /// Returns the layer with or without a factor `gamma`.
+        /// Sets whether the result is multiplied by a factor `gamma`.
         set scale: bool = true,
-        /// Returns the layer with these first offsets.
-        set beta_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large offsets.
-        into beta_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the offsets.
-        into beta_constraint: Option<Constraint> = None,
-        /// Returns the layer with these first factors.
-        set gamma_initializer: Initializer = Initializer::Ones,
-        /// Returns the layer with a penalty for large factors.
-        into gamma_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the factors.
-        into gamma_constraint: Option<Constraint> = None,
-    }
+    } weights { gamma = Initializer::Ones, beta = Initializer::Zeros }
 }
 
 impl LayerNormalization {
@@ -54,18 +42,8 @@ impl LayerNormalization {
         axes.sort_unstable();
         let order: Vec<usize> = (0..rank).filter(|a| !axes.contains(a)).chain(axes.iter().copied()).collect();
         let extents: Vec<usize> = axes.iter().map(|&a| shape.dims()[a]).collect();
-        let (beta, gamma) = (
-            (&self.beta_initializer, &self.beta_regularizer, &self.beta_constraint),
-            (&self.gamma_initializer, &self.gamma_regularizer, &self.gamma_constraint),
-        );
-        let gamma = match self.scale {
-            true => scope.weight("gamma", &extents, gamma)?,
-            false => scope.filled(&extents, 1.0)?,
-        };
-        let beta = match self.center {
-            true => scope.weight("beta", &extents, beta)?,
-            false => scope.filled(&extents, 0.0)?,
-        };
+        let (gamma, beta) = (self.scale.then(|| self.gamma()), self.center.then(|| self.beta()));
+        let [gamma, beta] = scope.gamma_beta(&extents, gamma, beta)?;
         let sorted = order.iter().enumerate().all(|(i, &a)| i == a);
         let x = if sorted { inputs[0] } else { scope.graph.transpose(inputs[0], &order)? };
         let y = scope.graph.layer_norm(x, gamma, beta, self.epsilon)?;

@@ -17,17 +17,17 @@ layer! {
     /// ```
     pub struct LocalResponseNormalization as "LocalResponseNormalization" {
         new size: usize = 5,
-        /// Returns the layer with this factor on the mean square.
+        /// Sets the factor on the mean square.
         set alpha: f32 = 1e-4,
-        /// Returns the layer with this exponent.
+        /// Sets the exponent.
         set beta: f32 = 0.75,
-        /// Returns the layer with this number added to the squares.
+        /// Sets the number added to the squares.
         set bias: f32 = 1.0,
     }
 }
 
 impl LocalResponseNormalization {
-    /// Returns a layer that sums over so many channels.
+    /// Returns a layer that sums over `size` channels.
     pub fn new(size: usize) -> Self {
         LocalResponseNormalization { size, ..Self::default() }
     }

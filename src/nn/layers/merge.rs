@@ -4,9 +4,9 @@ use crate::{
     nn::{LayerError, Scope, Tensor, call},
 };
 
-/// Declares a layer that combines tensors by a function of two, and its function on tensors.
+/// Declares a layer that combines tensors by a binary function, and the function on tensors.
 macro_rules! merging {
-    ($($(#[$meta:meta])* $Layer:ident $kind:literal $function:ident $binary:literal $least:literal..=$most:expr, $mean:literal;)*) => {$(
+    ($($(#[$meta:meta])* $Layer:ident $kind:literal $function:ident $binary:literal $min:literal..=$max:expr, $mean:literal;)*) => {$(
         layer! {
             $(#[$meta])*
             pub struct $Layer as $kind {}
@@ -19,9 +19,9 @@ macro_rules! merging {
             }
 
             fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-                if !($least..=$most).contains(&inputs.len()) {
-                    let least = if $least == $most { "" } else { "at least " };
-                    let (wanted, advice) = (format!("{least}{} inputs", $least), "list the tensors to combine");
+                if !($min..=$max).contains(&inputs.len()) {
+                    let prefix = if $min == $max { "" } else { "at least " };
+                    let (wanted, advice) = (format!("{prefix}{} inputs", $min), "list the tensors to combine");
                     return Err(OpError::new(stringify!($function), wanted, inputs.len(), advice));
                 }
                 let y = combine(scope.graph, stringify!($function), $binary, inputs)?;
@@ -29,7 +29,7 @@ macro_rules! merging {
             }
         }
 
-        /// Returns the layer's result on these tensors; see the layer of the same name.
+        /// Applies the layer of this name to tensors.
         pub fn $function(tensors: &[Tensor]) -> Result<Tensor, LayerError> {
             call($Layer::new(), tensors)
         }
@@ -53,13 +53,13 @@ merging! {
     Multiply "Multiply" multiply "mul" 2..=usize::MAX, false;
     /// Mean of tensors (Keras `Average`).
     Average "Average" average "add" 2..=usize::MAX, true;
-    /// Largest of the values in the same place (Keras `Maximum`).
+    /// Elementwise maximum (Keras `Maximum`).
     Maximum "Maximum" maximum "max" 2..=usize::MAX, false;
-    /// Smallest of the values in the same place (Keras `Minimum`).
+    /// Elementwise minimum (Keras `Minimum`).
     Minimum "Minimum" minimum "min" 2..=usize::MAX, false;
 }
 
-/// Returns the inputs combined from the left, each axis equal or 1.
+/// Returns the inputs combined from the left; each axis is equal or 1.
 fn combine(g: &mut Graph, op: &str, function: &str, inputs: &[Value]) -> Result<Value, OpError> {
     let first = g.shape(inputs[0]).clone();
     for &input in &inputs[1..] {
@@ -89,7 +89,7 @@ layer! {
 }
 
 impl CustomScaleLayer {
-    /// Returns the layer with this factor on the second tensor.
+    /// Returns a layer with this factor on the second tensor.
     pub fn new(scale: f32) -> Self {
         CustomScaleLayer { scale, ..Self::default() }
     }
@@ -114,13 +114,13 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct Concatenate as "Concatenate" {
-        /// Returns the layer for this axis, the batch being axis 0; negative ones count from the end.
+        /// Sets the axis, counted from the batch, axis 0, or from the end if negative.
         set axis: isize = -1,
     }
 }
 
 impl Concatenate {
-    /// Returns the layer for the last axis.
+    /// Returns a layer for the last axis.
     pub fn new() -> Self {
         Self::default()
     }
@@ -129,13 +129,13 @@ impl Concatenate {
         let rank = scope.graph.shape(inputs[0]).rank();
         let axis = axis(self.axis, rank).filter(|&a| a > 0).ok_or_else(|| {
             let wanted = format!("an axis from 1 to {} or from -{} to -1", rank - 1, rank - 1);
-            OpError::new("concatenate", wanted, self.axis, "the batch cannot be joined; choose another axis")
+            OpError::new("concatenate", wanted, self.axis, "choose another axis than the batch's")
         })?;
         Ok(vec![scope.graph.concat(inputs, axis)?])
     }
 }
 
-/// Returns an axis counted from the front, where there is one.
+/// Returns an axis counted from the front, or `None` out of range.
 pub(super) fn axis(axis: isize, rank: usize) -> Option<usize> {
     let at = if axis < 0 { axis + rank as isize } else { axis };
     usize::try_from(at).ok().filter(|&a| a < rank)

@@ -1,4 +1,4 @@
-//! The layers, one file for each or for each family; fields are the configuration, defaults are Keras's.
+//! The layers, one file for each or for each family. Fields are the configuration; defaults are Keras's.
 //!
 //! Each file declares its layer with `layer!`, which makes the setters and the configuration for files, and adds `new` and `call`.
 //! `layers!` below lists the classes that files can name. Layers compose methods of [`Graph`](crate::graph::Graph) and have no kernels.
@@ -9,7 +9,7 @@ pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
 pub(crate) use sizes::{groups, image};
 
 use super::{
-    Constraint, Initializer, Layer, Regularizer,
+    Initializer, Layer, Regularizer,
     args::{Finite, finite},
     layer::layer,
 };
@@ -32,7 +32,7 @@ macro_rules! layers {
     ($($file:ident::{$($Layer:ident),*},)*) => {
         $(mod $file; pub use $file::{$($Layer),*};)*
 
-        /// Every layer's Keras class with what makes it from its options.
+        /// Every layer's Keras class, with the function that builds it from its options.
         pub(super) const REGISTRY: &[(&str, Build)] =
             &[$($(($Layer::KIND, |options| Ok(Arc::new(serde_json::from_value::<$Layer>(options)?)))),*),*];
     };
@@ -70,11 +70,10 @@ layers! {
     wrappers::{Bidirectional, TimeDistributed},
 }
 
-// Initialisers, regularisers and constraints are checked with the weights that they are for.
+// Initialisers and regularisers are checked where they are used.
 finite!(
     Activation,
     Axis,
-    Constraint,
     DataFormat,
     Ends,
     FillMode,
@@ -118,11 +117,11 @@ pub use padding::{Ends, Sides};
 pub use preprocessing::Numbers;
 pub use wrappers::{Inner, MergeMode};
 
-/// Keras's other name of [`MaxPooling2D`].
+/// Keras's alias of [`MaxPooling2D`].
 pub type MaxPool2D = MaxPooling2D;
-/// Keras's other name of [`AveragePooling2D`].
+/// Keras's alias of [`AveragePooling2D`].
 pub type AvgPool2D = AveragePooling2D;
-/// Keras's other name of [`GlobalAveragePooling2D`].
+/// Keras's alias of [`GlobalAveragePooling2D`].
 pub type GlobalAvgPool2D = GlobalAveragePooling2D;
-/// Keras's other name of [`GlobalMaxPooling2D`].
+/// Keras's alias of [`GlobalMaxPooling2D`].
 pub type GlobalMaxPool2D = GlobalMaxPooling2D;

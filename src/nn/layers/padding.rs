@@ -6,7 +6,7 @@ use crate::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Pixels at the four sides: from one number, from (height, width), or from [[top, bottom], [left, right]].
+/// Numbers of pixels at the four sides: from one number, from (height, width), or from [[top, bottom], [left, right]].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Sides(pub [[usize; 2]; 2]);
 
@@ -28,7 +28,7 @@ impl From<[[usize; 2]; 2]> for Sides {
     }
 }
 
-/// Places at both ends: from one number, or from [before, behind].
+/// Numbers of timesteps at both ends: from one number, or from [start, end].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Ends(pub [usize; 2]);
 
@@ -47,7 +47,7 @@ impl From<[usize; 2]> for Ends {
 impl<'de> Deserialize<'de> for Sides {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "wanted a number, two, or two for each axis")]
+        #[serde(untagged, expecting = "neither one number, nor two, nor two for each axis")]
         enum Form {
             One(usize),
             Two([usize; 2]),
@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Sides {
 impl<'de> Deserialize<'de> for Ends {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "wanted a number, or two of them")]
+        #[serde(untagged, expecting = "neither one number nor two")]
         enum Form {
             One(usize),
             Two([usize; 2]),
@@ -76,20 +76,20 @@ impl<'de> Deserialize<'de> for Ends {
     }
 }
 
-/// Declares a layer that adds zeros at the sides, or takes pixels away.
+/// Declares a layer that pads with zeros, or crops.
 macro_rules! padding {
     ($(#[$meta:meta])* $Layer:ident $kind:literal $field:ident: $Sides:ident = $default:expr, $pad:expr) => {
         layer! {
             $(#[$meta])*
             pub struct $Layer as $kind {
                 new $field: $Sides = $default,
-                /// Returns the layer for this order of axes.
+                /// Sets the order of axes.
                 into data_format: DataFormat = DataFormat::ChannelsLast,
             }
         }
 
         impl $Layer {
-            /// Returns the layer with so many at each side, or as listed.
+            /// Returns a layer with this number at each side, or with the listed ones.
             pub fn new($field: impl Into<$Sides>) -> Self {
                 $Layer { $field: $field.into(), ..Self::default() }
             }
@@ -108,7 +108,7 @@ fn signed(ends: [usize; 2], sign: isize) -> [isize; 2] {
 }
 
 padding! {
-    /// Zeros around images (Keras `ZeroPadding2D`).
+    /// Pads images with zeros (Keras `ZeroPadding2D`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -121,19 +121,19 @@ padding! {
 }
 
 padding! {
-    /// Images without their edges (Keras `Cropping2D`).
+    /// Crops images (Keras `Cropping2D`).
     Cropping2D "Cropping2D" cropping: Sides = Sides([[0; 2]; 2]),
     |scope, x, sides| scope.graph.pad2d(x, sides.0.map(|ends| signed(ends, -1)))
 }
 
 padding! {
-    /// Zeros at both ends of sequences (Keras `ZeroPadding1D`).
+    /// Pads sequences with zeros (Keras `ZeroPadding1D`).
     ZeroPadding1D "ZeroPadding1D" padding: Ends = Ends([1; 2]),
     |scope, x, ends| scope.graph.pad1d(x, signed(ends.0, 1), PadMode::Constant(0.0))
 }
 
 padding! {
-    /// Sequences without their ends (Keras `Cropping1D`).
+    /// Crops sequences (Keras `Cropping1D`).
     Cropping1D "Cropping1D" cropping: Ends = Ends([1; 2]),
     |scope, x, ends| scope.graph.pad1d(x, signed(ends.0, -1), PadMode::Constant(0.0))
 }

@@ -12,17 +12,17 @@ macro_rules! pooling {
             $(#[$meta])*
             pub struct $Layer as $kind {
                 new pool_size: Single = Single(2),
-                /// Returns the layer with this step between windows.
+                /// Sets the stride; `None` is the size of the window.
                 into strides: SingleStrides = SingleStrides(None),
-                /// Returns the layer with this padding.
+                /// Sets the padding.
                 set padding: Padding = Padding::Valid,
-                /// Returns the layer for this order of axes.
+                /// Sets the order of axes.
                 into data_format: DataFormat = DataFormat::ChannelsLast,
             }
         }
 
         impl $Layer {
-            /// Returns a layer with windows of `pool_size` places.
+            /// Returns a layer with windows of `pool_size` timesteps.
             pub fn new(pool_size: usize) -> Self {
                 $Layer { pool_size: Single(pool_size), ..Self::default() }
             }

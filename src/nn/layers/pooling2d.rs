@@ -12,11 +12,11 @@ macro_rules! pooling {
             $(#[$meta])*
             pub struct $Layer as $kind {
                 new pool_size: Pair = Pair([2, 2]),
-                /// Returns the layer with these steps between windows.
+                /// Sets the strides; `None` is the size of the window.
                 into strides: Strides = Strides(None),
-                /// Returns the layer with this padding.
+                /// Sets the padding.
                 set padding: Padding = Padding::Valid,
-                /// Returns the layer for this order of axes.
+                /// Sets the order of axes.
                 into data_format: DataFormat = DataFormat::ChannelsLast,
             }
         }

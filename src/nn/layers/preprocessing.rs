@@ -14,7 +14,7 @@ pub enum Numbers {
     One(f32),
     /// One for each.
     Each(Vec<f32>),
-    /// One for each, under axes of extent 1, as Keras writes them.
+    /// One for each, nested in axes of extent 1, as Keras writes them.
     Nested(Vec<Numbers>),
 }
 
@@ -46,7 +46,7 @@ impl From<Vec<f32>> for Numbers {
     }
 }
 
-/// Returns numbers in a graph: one, or as many as `shape` has.
+/// Returns numbers in a graph: one, or one for each element of `shape`.
 fn numbers(scope: &mut Scope, layer: &str, numbers: &Numbers, shape: &[usize]) -> Result<Value, OpError> {
     let flat = numbers.flat();
     match flat[..] {
@@ -60,7 +60,7 @@ fn numbers(scope: &mut Scope, layer: &str, numbers: &Numbers, shape: &[usize]) -
 }
 
 layer! {
-    /// x · scale + offset (Keras `Rescaling`), numbers for all or for each channel.
+    /// x · scale + offset (Keras `Rescaling`), with numbers for all channels or for each.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -70,13 +70,13 @@ layer! {
     /// ```
     pub struct Rescaling as "Rescaling" {
         new scale: Numbers = Numbers::One(1.0),
-        /// Returns the layer with this offset.
+        /// Sets the offset.
         into offset: Numbers = Numbers::One(0.0),
     }
 }
 
 impl Rescaling {
-    /// Returns the layer with this factor.
+    /// Returns a layer with this factor.
     pub fn new(scale: impl Into<Numbers>) -> Self {
         Rescaling { scale: scale.into(), ..Self::default() }
     }
@@ -91,7 +91,8 @@ impl Rescaling {
 }
 
 layer! {
-    /// (x − mean) / max(√variance, 1e-7) (Keras `Normalization`), of what [`Normalization::adapt`] or a file says.
+    /// (x − mean) / max(√variance, 1e-7) (Keras `Normalization`), with statistics from [`Normalization::adapt`] or a
+    /// file.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -102,19 +103,19 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct Normalization as "Normalization" {
-        /// Returns the layer with a mean and a variance of its own along these axes, the last by default.
+        /// Sets the axes that have a mean and a variance for each index.
         into axis: Option<Axis> = Some(Axis::One(-1)),
-        /// Returns the layer with these means.
+        /// Sets the means; `None` reads them from weights.
         into mean: Option<Numbers> = None,
-        /// Returns the layer with these variances.
+        /// Sets the variances; `None` reads them from weights.
         into variance: Option<Numbers> = None,
-        /// Returns the layer that undoes the normalisation, or does it.
+        /// Sets whether the layer undoes the normalisation.
         set invert: bool = false,
     }
 }
 
 impl Normalization {
-    /// Returns the layer for the last axis. Without means and variances it takes them from weights.
+    /// Returns a layer for the last axis, which reads means and variances from weights unless they are given.
     pub fn new() -> Self {
         Self::default()
     }
@@ -133,18 +134,18 @@ impl Normalization {
         Ok(kept)
     }
 
-    /// Returns the layer with the means and variances of samples (n, …).
+    /// Sets mean and variance to those of samples (n, …).
     pub fn adapt(mut self, samples: &HostTensor) -> Result<Self, LayerError> {
         let (dims, values) = (samples.shape(), samples.to_f32());
         let kept = self.kept(dims.len()).map_err(|e| crate::nn::functional::error("normalization", &self, e))?;
         let count: usize = kept.iter().map(|&a| dims[a]).product();
-        let place = |i: usize| {
+        let index = |i: usize| {
             kept.iter().fold(0, |at, &a| at * dims[a] + i / dims[a + 1..].iter().product::<usize>() % dims[a])
         };
         let mut sums = vec![(0.0f64, 0.0f64, 0u64); count];
         for (i, &x) in values.iter().enumerate() {
             // Welford's method: mean, sum of squares about it, number.
-            let (mean, squares, n) = &mut sums[place(i)];
+            let (mean, squares, n) = &mut sums[index(i)];
             *n += 1;
             let from = f64::from(x) - *mean;
             *mean += from / *n as f64;
@@ -174,8 +175,8 @@ impl Normalization {
             }
         };
         let (g, x) = (&mut *scope.graph, inputs[0]);
-        let (root, least) = (g.unary("sqrt", variance)?, g.constant(1e-7)?);
-        let deviation = g.binary("max", root, least)?;
+        let (root, min) = (g.unary("sqrt", variance)?, g.constant(1e-7)?);
+        let deviation = g.binary("max", root, min)?;
         Ok(vec![match self.invert {
             true => {
                 let y = g.mul(x, deviation)?;

@@ -1,12 +1,69 @@
 use super::{dropout::share, layer};
 use crate::{
     graph::{Initialize, OpError, Value},
-    nn::{Activation, Constraint, Initializer, Mode, Regularizer, Scope, WeightOptions},
+    nn::{Activation, Initializer, Mode, Regularizer, Scope, WeightOptions},
     ops::{Cell, CellActivation, CellKind, Part, Recurrent},
     tensor::Philox,
 };
 
-layer! {
+/// Declares a recurrent layer: the options that all have, and those of its own.
+macro_rules! recurrent {
+    ($(#[$meta:meta])* $Layer:ident $kind:literal { $($own:tt)* }) => {
+        layer! {
+            $(#[$meta])*
+            pub struct $Layer as $kind {
+                new units: usize = 1,
+                /// Sets the function of the state.
+                set activation: Activation = Activation::Tanh,
+                /// Sets whether biases are added.
+                set use_bias: bool = true,
+                /// Adds a penalty on the outputs to the loss.
+                into activity_regularizer: Option<Regularizer> = None,
+                /// Sets the share of the input's features that training drops, the same at all timesteps.
+                set dropout: f32 = 0.0,
+                /// Sets whether the output is the state at all timesteps (N, T, units), or only the last one.
+                set return_sequences: bool = false,
+                /// Sets whether the last states are further outputs.
+                set return_state: bool = false,
+                /// Sets whether the layer runs from the last timestep to the first.
+                set go_backwards: bool = false,
+                $($own)*
+            } weights {
+                kernel = Initializer::GlorotUniform,
+                recurrent_kernel = Initializer::Orthogonal { gain: 1.0 },
+                bias = Initializer::Zeros
+            }
+        }
+
+        impl $Layer {
+            /// Returns a layer of `units` units.
+            pub fn new(units: usize) -> Self {
+                $Layer { units, ..Self::default() }
+            }
+
+            /// Returns the layer's options, with the cell of `SimpleRNN`.
+            fn run(&self) -> Run<'_> {
+                Run {
+                    cell: "simple_rnn_cell",
+                    kind: CellKind::Simple,
+                    units: self.units,
+                    activation: self.activation,
+                    gate: Activation::Linear,
+                    kernel: self.kernel(),
+                    recurrent: self.recurrent_kernel(),
+                    bias: self.use_bias.then(|| self.bias()),
+                    activity: &self.activity_regularizer,
+                    dropout: self.dropout,
+                    sequences: self.return_sequences,
+                    state: self.return_state,
+                    backwards: self.go_backwards,
+                }
+            }
+        }
+    };
+}
+
+recurrent! {
     /// Fully connected recurrent layer (Keras `SimpleRNN`): h = tanh(x·kernel + h·recurrent_kernel + bias), over
     /// sequences (N, T, features).
     ///
@@ -16,75 +73,20 @@ layer! {
     /// assert_eq!(model.count_params(), 8 * 16 + 16 * 16 + 16);
     /// # Ok::<(), hubel::Error>(())
     /// ```
-    pub struct SimpleRNN as "SimpleRNN" {
-        new units: usize = 1,
-        /// Returns the layer with this function of the state, tanh by default.
-        set activation: Activation = Activation::Tanh,
-        /// Returns the layer with or without biases.
-        set use_bias: bool = true,
-        /// Returns the layer with these first values of the input's kernel.
-        set kernel_initializer: Initializer = Initializer::GlorotUniform,
-        /// Returns the layer with these first values of the state's kernel.
-        set recurrent_initializer: Initializer = Initializer::Orthogonal { gain: 1.0 },
-        /// Returns the layer with these first biases.
-        set bias_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large values of the input's kernel.
-        into kernel_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large values of the state's kernel.
-        into recurrent_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large biases.
-        into bias_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large outputs.
-        into activity_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the input's kernel.
-        into kernel_constraint: Option<Constraint> = None,
-        /// Returns the layer with a constraint of the state's kernel.
-        into recurrent_constraint: Option<Constraint> = None,
-        /// Returns the layer with a constraint of the biases.
-        into bias_constraint: Option<Constraint> = None,
-        /// Returns the layer that drops this share of its input's features in training, the same at all timesteps.
-        set dropout: f32 = 0.0,
-        /// Returns the layer whose result is the state at all timesteps (N, T, units), or at the last.
-        set return_sequences: bool = false,
-        /// Returns the layer with the last states as further results, or without.
-        set return_state: bool = false,
-        /// Returns the layer that runs from the last timestep to the first, or from the first.
-        set go_backwards: bool = false,
-    }
+    SimpleRNN "SimpleRNN" {}
 }
 
 impl SimpleRNN {
-    /// Returns a layer of `units` units.
-    pub fn new(units: usize) -> Self {
-        SimpleRNN { units, ..Self::default() }
-    }
-
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let run = Run {
-            cell: "simple_rnn_cell",
-            kind: CellKind::Simple,
-            units: self.units,
-            activation: self.activation,
-            gate: Activation::Linear,
-            kernel: (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint).into(),
-            recurrent: (&self.recurrent_initializer, &self.recurrent_regularizer, &self.recurrent_constraint).into(),
-            bias: self.use_bias.then(|| (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint).into()),
-            dropout: self.dropout,
-            sequences: self.return_sequences,
-            state: self.return_state,
-            backwards: self.go_backwards,
-        };
-        let outputs = run.build(scope, inputs)?;
-        scope.activity(&self.activity_regularizer, outputs[0])?;
-        Ok(outputs)
+        self.run().build(scope, inputs)
     }
 }
 
-layer! {
+recurrent! {
     /// Long short-term memory (Hochreiter and Schmidhuber 1997; Keras `LSTM`), gates in the order i, f, c, o, over
     /// sequences (N, T, features).
     ///
-    /// Further inputs are the first states h and c (N, units); with `return_state` the last ones are further results.
+    /// Further inputs are the initial states h and c (N, units); with `return_state` the last ones are further outputs.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -92,77 +94,26 @@ layer! {
     /// assert_eq!(model.output_shape().to_string(), "(N, 20, 16)");
     /// # Ok::<(), hubel::Error>(())
     /// ```
-    pub struct LSTM as "LSTM" {
-        new units: usize = 1,
-        /// Returns the layer with this function of the state, tanh by default.
-        set activation: Activation = Activation::Tanh,
-        /// Returns the layer with this function of the gates, sigmoid by default.
+    LSTM "LSTM" {
+        /// Sets the function of the gates.
         set recurrent_activation: Activation = Activation::Sigmoid,
-        /// Returns the layer with or without biases.
-        set use_bias: bool = true,
-        /// Returns the layer with these first values of the input's kernel.
-        set kernel_initializer: Initializer = Initializer::GlorotUniform,
-        /// Returns the layer with these first values of the state's kernel.
-        set recurrent_initializer: Initializer = Initializer::Orthogonal { gain: 1.0 },
-        /// Returns the layer with these first biases.
-        set bias_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large values of the input's kernel.
-        into kernel_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large values of the state's kernel.
-        into recurrent_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large biases.
-        into bias_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large outputs.
-        into activity_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the input's kernel.
-        into kernel_constraint: Option<Constraint> = None,
-        /// Returns the layer with a constraint of the state's kernel.
-        into recurrent_constraint: Option<Constraint> = None,
-        /// Returns the layer with a constraint of the biases.
-        into bias_constraint: Option<Constraint> = None,
-        /// Returns the layer that drops this share of its input's features in training, the same at all timesteps.
-        set dropout: f32 = 0.0,
-        /// Returns the layer whose result is the state at all timesteps (N, T, units), or at the last.
-        set return_sequences: bool = false,
-        /// Returns the layer with the last states as further results, or without.
-        set return_state: bool = false,
-        /// Returns the layer that runs from the last timestep to the first, or from the first.
-        set go_backwards: bool = false,
-        /// Returns the layer with biases of the forget gate that begin at 1, or as the others.
+        /// Sets whether the biases of the forget gate begin at 1.
         set unit_forget_bias: bool = true,
     }
 }
 
 impl LSTM {
-    /// Returns a layer of `units` units.
-    pub fn new(units: usize) -> Self {
-        LSTM { units, ..Self::default() }
-    }
-
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let forget = Initializer::custom(Forget(self.bias_initializer.clone()));
-        let bias = if self.unit_forget_bias { &forget } else { &self.bias_initializer };
-        let run = Run {
-            cell: "lstm_cell",
-            kind: CellKind::Lstm,
-            units: self.units,
-            activation: self.activation,
-            gate: self.recurrent_activation,
-            kernel: (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint).into(),
-            recurrent: (&self.recurrent_initializer, &self.recurrent_regularizer, &self.recurrent_constraint).into(),
-            bias: self.use_bias.then(|| (bias, &self.bias_regularizer, &self.bias_constraint).into()),
-            dropout: self.dropout,
-            sequences: self.return_sequences,
-            state: self.return_state,
-            backwards: self.go_backwards,
-        };
-        let outputs = run.build(scope, inputs)?;
-        scope.activity(&self.activity_regularizer, outputs[0])?;
-        Ok(outputs)
+        let mut run = Run { cell: "lstm_cell", kind: CellKind::Lstm, gate: self.recurrent_activation, ..self.run() };
+        if self.unit_forget_bias {
+            run.bias = run.bias.map(|bias| WeightOptions { initializer: &forget, ..bias });
+        }
+        run.build(scope, inputs)
     }
 }
 
-layer! {
+recurrent! {
     /// Gated recurrent unit (Cho et al. 2014; Keras `GRU`), gates in the order z, r, h, over sequences (N, T, features).
     ///
     /// ```
@@ -171,72 +122,18 @@ layer! {
     /// assert_eq!(model.count_params(), 3 * 16 * (8 + 16 + 2));
     /// # Ok::<(), hubel::Error>(())
     /// ```
-    pub struct GRU as "GRU" {
-        new units: usize = 1,
-        /// Returns the layer with this function of the state, tanh by default.
-        set activation: Activation = Activation::Tanh,
-        /// Returns the layer with this function of the gates, sigmoid by default.
+    GRU "GRU" {
+        /// Sets the function of the gates.
         set recurrent_activation: Activation = Activation::Sigmoid,
-        /// Returns the layer with or without biases.
-        set use_bias: bool = true,
-        /// Returns the layer with these first values of the input's kernel.
-        set kernel_initializer: Initializer = Initializer::GlorotUniform,
-        /// Returns the layer with these first values of the state's kernel.
-        set recurrent_initializer: Initializer = Initializer::Orthogonal { gain: 1.0 },
-        /// Returns the layer with these first biases.
-        set bias_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large values of the input's kernel.
-        into kernel_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large values of the state's kernel.
-        into recurrent_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large biases.
-        into bias_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a penalty for large outputs.
-        into activity_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the input's kernel.
-        into kernel_constraint: Option<Constraint> = None,
-        /// Returns the layer with a constraint of the state's kernel.
-        into recurrent_constraint: Option<Constraint> = None,
-        /// Returns the layer with a constraint of the biases.
-        into bias_constraint: Option<Constraint> = None,
-        /// Returns the layer that drops this share of its input's features in training, the same at all timesteps.
-        set dropout: f32 = 0.0,
-        /// Returns the layer whose result is the state at all timesteps (N, T, units), or at the last.
-        set return_sequences: bool = false,
-        /// Returns the layer with the last states as further results, or without.
-        set return_state: bool = false,
-        /// Returns the layer that runs from the last timestep to the first, or from the first.
-        set go_backwards: bool = false,
-        /// Returns the layer whose reset gate acts after the state's product, with biases (2, 3·units), or before it.
+        /// Sets whether the reset gate acts after the state's product, with biases (2, 3·units), or before it.
         set reset_after: bool = true,
     }
 }
 
 impl GRU {
-    /// Returns a layer of `units` units.
-    pub fn new(units: usize) -> Self {
-        GRU { units, ..Self::default() }
-    }
-
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let kind = if self.reset_after { CellKind::GruAfter } else { CellKind::GruBefore };
-        let run = Run {
-            cell: "gru_cell",
-            kind,
-            units: self.units,
-            activation: self.activation,
-            gate: self.recurrent_activation,
-            kernel: (&self.kernel_initializer, &self.kernel_regularizer, &self.kernel_constraint).into(),
-            recurrent: (&self.recurrent_initializer, &self.recurrent_regularizer, &self.recurrent_constraint).into(),
-            bias: self.use_bias.then(|| (&self.bias_initializer, &self.bias_regularizer, &self.bias_constraint).into()),
-            dropout: self.dropout,
-            sequences: self.return_sequences,
-            state: self.return_state,
-            backwards: self.go_backwards,
-        };
-        let outputs = run.build(scope, inputs)?;
-        scope.activity(&self.activity_regularizer, outputs[0])?;
-        Ok(outputs)
+        Run { cell: "gru_cell", kind, gate: self.recurrent_activation, ..self.run() }.build(scope, inputs)
     }
 }
 
@@ -250,13 +147,14 @@ struct Run<'o> {
     kernel: WeightOptions<'o>,
     recurrent: WeightOptions<'o>,
     bias: Option<WeightOptions<'o>>,
+    activity: &'o Option<Regularizer>,
     dropout: f32,
     sequences: bool,
     state: bool,
     backwards: bool,
 }
 
-/// Returns what a cell calls an activation, or an error where it has none.
+/// Returns the cell's form of an activation, or an error if it has none.
 fn function(cell: &str, activation: Activation) -> Result<CellActivation, OpError> {
     Ok(match activation {
         Activation::Linear => CellActivation::Linear,
@@ -317,8 +215,8 @@ impl Run<'_> {
             0 => {}
             n if n == cell.states() => operands.push(scope.graph.concat(&inputs[1..], 1)?),
             n => {
-                let wanted = format!("a sequence and {} first states, or none", cell.states());
-                return Err(OpError::new(self.cell, wanted, format!("{n} states"), "pass all states (N, units)"));
+                let wanted = format!("a sequence, alone or with {} initial states", cell.states());
+                return Err(OpError::new(self.cell, wanted, format!("{n} of them"), "pass all states (N, units)"));
             }
         }
         let outputs = scope.graph.apply(Recurrent { cell }, &operands)?;
@@ -332,11 +230,12 @@ impl Run<'_> {
                 results.push(last(scope, states)?);
             }
         }
+        scope.activity(self.activity, results[0])?;
         Ok(results)
     }
 }
 
-/// Ones for the second of four gates, for the others what another initialiser gives (Jozefowicz et al. 2015).
+/// Ones for the second of four gates, values of another initialiser for the others (Jozefowicz et al. 2015).
 #[derive(Debug)]
 struct Forget(Initializer);
 

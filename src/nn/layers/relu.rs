@@ -1,11 +1,11 @@
 use super::layer;
 use crate::{
     graph::{OpError, Value},
-    nn::{Constraint, Initializer, Regularizer, Scope},
+    nn::{Initializer, Scope},
 };
 
 layer! {
-    /// Rectifier with options (Keras `ReLU`): `max_value` from there on, x from `threshold` on, else
+    /// Rectifier with options (Keras `ReLU`): `max_value` for x ≥ `max_value`, x for x ≥ `threshold`, else
     /// `negative_slope` · (x − `threshold`).
     ///
     /// ```
@@ -15,11 +15,11 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct ReLU as "ReLU" {
-        /// Returns the layer with this largest output.
+        /// Sets the largest output; `None` is no limit.
         into max_value: Option<f32> = None,
-        /// Returns the layer with this slope below the threshold.
+        /// Sets the slope below the threshold.
         set negative_slope: f32 = 0.0,
-        /// Returns the layer with this threshold.
+        /// Sets the threshold.
         set threshold: f32 = 0.0,
     }
 }
@@ -56,7 +56,7 @@ impl ReLU {
 }
 
 layer! {
-    /// x, or a small share of it below 0 (Keras `LeakyReLU`; Maas et al. 2013).
+    /// x, or `negative_slope` · x below 0 (Keras `LeakyReLU`; Maas et al. 2013).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -70,7 +70,7 @@ layer! {
 }
 
 impl LeakyReLU {
-    /// Returns the layer with this slope below 0; Keras's default is 0.3.
+    /// Returns a layer with this slope below 0; Keras's default is 0.3.
     pub fn new(negative_slope: f32) -> Self {
         LeakyReLU { negative_slope, ..Self::default() }
     }
@@ -95,7 +95,7 @@ layer! {
 }
 
 impl ELU {
-    /// Returns the layer with this lower bound's magnitude; Keras's default is 1.
+    /// Returns a layer with outputs above −`alpha`; Keras's default is 1.
     pub fn new(alpha: f32) -> Self {
         ELU { alpha, ..Self::default() }
     }
@@ -106,8 +106,8 @@ impl ELU {
 }
 
 layer! {
-    /// x, or a learned share of it below 0 (Keras `PReLU`; He et al. 2015), one for each element of a sample unless
-    /// axes share.
+    /// x, or `alpha` · x below 0 (Keras `PReLU`; He et al. 2015), with a learned `alpha` for each element of a sample
+    /// unless axes share it.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -116,15 +116,9 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct PReLU as "PReLU" {
-        /// Returns the layer with these first slopes.
-        set alpha_initializer: Initializer = Initializer::Zeros,
-        /// Returns the layer with a penalty for large slopes.
-        into alpha_regularizer: Option<Regularizer> = None,
-        /// Returns the layer with a constraint of the slopes.
-        into alpha_constraint: Option<Constraint> = None,
-        /// Returns the layer with one slope along these axes, the batch being axis 0.
+        /// Sets the axes that share one slope, counted from the batch, axis 0.
         into shared_axes: Vec<usize> = Vec::new(),
-    }
+    } weights { alpha = Initializer::Zeros }
 }
 
 impl PReLU {
@@ -141,8 +135,7 @@ impl PReLU {
         }
         let shape: Vec<usize> =
             dims.iter().zip(1..).map(|(&d, axis)| if self.shared_axes.contains(&axis) { 1 } else { d }).collect();
-        let options = (&self.alpha_initializer, &self.alpha_regularizer, &self.alpha_constraint);
-        let alpha = scope.weight("alpha", &shape, options)?;
+        let alpha = scope.weight("alpha", &shape, self.alpha())?;
         Ok(vec![scope.graph.prelu(inputs[0], alpha)?])
     }
 }

@@ -5,7 +5,7 @@ use crate::{
 };
 
 layer! {
-    /// A sample under another shape (Keras `Reshape`); one extent may be −1 and follows from the others.
+    /// Reshapes samples (Keras `Reshape`); one extent may be −1 and follows from the others.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -19,7 +19,7 @@ layer! {
 }
 
 impl Reshape {
-    /// Returns the layer for this shape, without the batch.
+    /// Returns a layer with this output shape, without the batch.
     pub fn new(target_shape: impl Into<Vec<isize>>) -> Self {
         Reshape { target_shape: target_shape.into(), ..Self::default() }
     }
@@ -40,7 +40,7 @@ impl Reshape {
         });
         let known = fits.ok_or_else(|| {
             let (wanted, got) = (format!("a shape of {elements} elements"), format!("{:?}", self.target_shape));
-            OpError::new("reshape", wanted, got, "let the extents multiply to the sample's; one of them may be -1")
+            OpError::new("reshape", wanted, got, "choose extents whose product is the sample's; one of them may be -1")
         })?;
         let rest = elements / known.max(1);
         let dims: Vec<usize> = self.target_shape.iter().map(|&d| usize::try_from(d).unwrap_or(rest)).collect();
@@ -49,7 +49,7 @@ impl Reshape {
 }
 
 layer! {
-    /// A sample's axes in another order (Keras `Permute`), counted from 1.
+    /// Permutes a sample's axes (Keras `Permute`), counted from 1.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -63,7 +63,7 @@ layer! {
 }
 
 impl Permute {
-    /// Returns the layer whose result's axis k is the input's axis `dims[k − 1]`.
+    /// Returns a layer whose output axis k is the input axis `dims[k − 1]`.
     pub fn new(dims: impl Into<Vec<usize>>) -> Self {
         Permute { dims: dims.into(), ..Self::default() }
     }
@@ -75,7 +75,7 @@ impl Permute {
 }
 
 layer! {
-    /// Each sample repeated to a sequence (Keras `RepeatVector`).
+    /// Repeats each sample to a sequence (Keras `RepeatVector`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -89,7 +89,7 @@ layer! {
 }
 
 impl RepeatVector {
-    /// Returns the layer that repeats `n` times.
+    /// Returns a layer that repeats its input `n` times.
     pub fn new(n: usize) -> Self {
         RepeatVector { n, ..Self::default() }
     }
@@ -119,7 +119,7 @@ layer! {
 }
 
 impl SoftmaxLayer {
-    /// Returns the layer for this axis, the batch being axis 0; negative ones count from the end.
+    /// Returns a layer for this axis, counted from the batch, axis 0, or from the end if negative.
     pub fn new(axis: isize) -> Self {
         SoftmaxLayer { axis, ..Self::default() }
     }

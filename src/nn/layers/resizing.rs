@@ -6,7 +6,7 @@ use crate::{
 };
 
 layer! {
-    /// Images enlarged by whole numbers (Keras `UpSampling2D`), pixels repeated or between their neighbours.
+    /// Enlarges images by integer factors (Keras `UpSampling2D`), by repeating or interpolating pixels.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -16,15 +16,15 @@ layer! {
     /// ```
     pub struct UpSampling2D as "UpSampling2D" {
         new size: Pair = Pair([2, 2]),
-        /// Returns the layer for this order of axes.
+        /// Sets the order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
-        /// Returns the layer with pixels made in this way.
+        /// Sets how pixels are interpolated.
         set interpolation: Interpolation = Interpolation::Nearest,
     }
 }
 
 impl UpSampling2D {
-    /// Returns the layer for this factor, or for (height, width) factors.
+    /// Returns a layer with this factor, or with (height, width) factors.
     pub fn new(size: impl Into<Pair>) -> Self {
         UpSampling2D { size: size.into(), ..Self::default() }
     }
@@ -40,7 +40,7 @@ impl UpSampling2D {
 }
 
 layer! {
-    /// Sequences with each place repeated (Keras `UpSampling1D`).
+    /// Repeats each timestep of a sequence (Keras `UpSampling1D`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -54,7 +54,7 @@ layer! {
 }
 
 impl UpSampling1D {
-    /// Returns the layer for this factor.
+    /// Returns a layer with this factor.
     pub fn new(size: usize) -> Self {
         UpSampling1D { size: Single(size), ..Self::default() }
     }
@@ -66,7 +66,7 @@ impl UpSampling1D {
     }
 }
 
-/// Returns the rows and columns of the largest part in the middle of images that has the proportions of `size`.
+/// Returns the rows and columns of the largest central part of images with the aspect ratio of `size`.
 pub(super) fn of_aspect([h, w]: [usize; 2], size: [usize; 2]) -> [Part; 2] {
     let rows = (w.saturating_mul(size[0]) / size[1].max(1)).min(h).max(1);
     let columns = (h.saturating_mul(size[1]) / size[0].max(1)).min(w).max(1);
@@ -74,7 +74,7 @@ pub(super) fn of_aspect([h, w]: [usize; 2], size: [usize; 2]) -> [Part; 2] {
 }
 
 layer! {
-    /// Images in another size (Keras `Resizing`), with half-pixel centres and no smoothing.
+    /// Resizes images (Keras `Resizing`), with half-pixel centres and no antialiasing.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -85,23 +85,23 @@ layer! {
     pub struct Resizing as "Resizing" {
         new height: usize = 1,
         new width: usize = 1,
-        /// Returns the layer with pixels made in this way.
+        /// Sets how pixels are interpolated.
         set interpolation: Interpolation = Interpolation::Bilinear,
-        /// Returns the layer that cuts off what would change the proportions, or stretches.
+        /// Sets whether cropping keeps the aspect ratio, instead of stretching the image.
         set crop_to_aspect_ratio: bool = false,
-        /// Returns the layer that puts bands where the proportions change, or stretches.
+        /// Sets whether bands keep the aspect ratio, instead of stretching the image.
         set pad_to_aspect_ratio: bool = false,
-        /// Returns the layer with such bands; only [`FillMode::Constant`] is there.
+        /// Sets how the bands are filled; only [`FillMode::Constant`] is supported.
         set fill_mode: FillMode = FillMode::Constant,
-        /// Returns the layer with bands of this number.
+        /// Sets the value of the bands.
         set fill_value: f32 = 0.0,
-        /// Returns the layer for this order of axes.
+        /// Sets the order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
     }
 }
 
 impl Resizing {
-    /// Returns the layer for this size.
+    /// Returns a layer with this output size.
     pub fn new(height: usize, width: usize) -> Self {
         Resizing { height, width, ..Self::default() }
     }

@@ -30,7 +30,7 @@ impl From<(usize, usize)> for Pair {
 impl<'de> Deserialize<'de> for Pair {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "wanted a size, or two of them")]
+        #[serde(untagged, expecting = "neither one size nor two")]
         enum Form {
             One(usize),
             Two([usize; 2]),
@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for Single {
     }
 }
 
-/// The step between windows of a sequence; where none is given, the window's size.
+/// The stride of windows of a sequence; `None` is the window's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SingleStrides(pub Option<Single>);
 
@@ -108,7 +108,7 @@ impl<const N: usize> From<[isize; N]> for Axis {
     }
 }
 
-/// Steps between windows; where none are given, the window's size.
+/// The strides of windows; `None` is the window's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Strides(pub Option<Pair>);
 
@@ -118,19 +118,19 @@ impl<T: Into<Pair>> From<T> for Strides {
     }
 }
 
-/// Where the channels stand.
+/// The position of the channels' axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DataFormat {
-    /// (N, height, width, channels): how Hubel computes.
+    /// (N, height, width, channels), in which Hubel computes.
     #[default]
     ChannelsLast,
-    /// (N, channels, height, width): converted on the way into the layer and out of it.
+    /// (N, channels, height, width), converted at the layer's input and output.
     ChannelsFirst,
 }
 
 impl DataFormat {
-    /// Returns what `build` makes of `x` with its channels in the last axis, its channels where they were.
+    /// Returns the result of `build` on `x` with its channels last, in the original order of axes.
     pub(crate) fn last(
         self,
         scope: &mut Scope,
@@ -144,7 +144,7 @@ impl DataFormat {
         let to_last: Vec<usize> = [0].into_iter().chain(2..rank).chain([1]).collect();
         let x = scope.graph.transpose(x, &to_last)?;
         let y = build(scope, x)?;
-        // A result without places has no order of axes.
+        // A result without positions has no order of axes.
         let rank = scope.graph.shape(y).rank();
         if rank < 3 {
             return Ok(y);
@@ -154,7 +154,7 @@ impl DataFormat {
     }
 }
 
-/// Returns an image's shape, or an error where the tensor is none.
+/// Returns an image's shape, or an error if the tensor is not one.
 pub(crate) fn image(g: &Graph, layer: &str, x: Value) -> Result<Shape, OpError> {
     let shape = g.shape(x).clone();
     if shape.rank() == 4 {

@@ -62,7 +62,7 @@ layer! {
 }
 
 impl TimeDistributed {
-    /// Returns the layer around another.
+    /// Returns a layer that applies another to each timestep.
     pub fn new(layer: impl IntoLayer) -> Self {
         TimeDistributed { layer: Inner(layer.into_layer()), ..Self::default() }
     }
@@ -70,7 +70,7 @@ impl TimeDistributed {
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let shape = scope.graph.shape(inputs[0]).clone();
         if shape.rank() < 3 {
-            let advice = "give samples a time axis in front";
+            let advice = "give samples a time axis first";
             return Err(OpError::new("time_distributed", "an input of shape (N, timesteps, …)", shape, advice));
         }
         let steps = shape.dims()[1];
@@ -85,7 +85,7 @@ impl TimeDistributed {
     }
 }
 
-/// How the two directions become one result.
+/// How the outputs of the two directions are merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MergeMode {
@@ -93,7 +93,7 @@ pub enum MergeMode {
     Sum,
     /// Their product.
     Mul,
-    /// One behind the other.
+    /// Concatenated along the last axis.
     Concat,
     /// Their mean.
     Ave,
@@ -111,25 +111,26 @@ layer! {
     pub struct Bidirectional as "Bidirectional" {
         new layer: Inner = nothing(),
         new backward_layer: Option<Inner> = None,
-        /// Returns the layer with its directions merged in this way, concatenated by default, or both as results.
+        /// Sets how the two directions are merged; `None` returns both. [`Bidirectional::new`] sets `Concat`.
         into merge_mode: Option<MergeMode> = None,
     }
 }
 
 impl Bidirectional {
-    /// Returns the layer around a recurrent layer.
+    /// Returns a layer that runs a recurrent layer in both directions.
     pub fn new(layer: impl IntoLayer) -> Self {
         let layer = Inner(layer.into_layer());
         let renamed = layer.changed(|config| {
             let name = format!("forward_{}", config["name"].as_str().unwrap_or_default());
             config["name"] = name.into();
         });
-        // A layer without a configuration is refused when it is built.
+        // A layer without a configuration is refused when built.
         let layer = renamed.unwrap_or(layer);
         Bidirectional { layer, merge_mode: Some(MergeMode::Concat), ..Self::default() }
     }
 
-    /// Returns the layer with another one for the way back, which must have `go_backwards`.
+    /// Sets another layer for the backward direction, which must have `go_backwards`. By default it is a copy of the
+    /// first.
     pub fn backward_layer(mut self, layer: impl IntoLayer) -> Self {
         self.backward_layer = Some(Inner(layer.into_layer()));
         self
@@ -144,7 +145,7 @@ impl Bidirectional {
                 config["go_backwards"] = (config["go_backwards"] != true).into();
             })?,
         };
-        // First states: those of the way there, then those of the way back.
+        // Initial states: those of the forward direction, then those of the backward one.
         let (x, states) = (inputs[0], &inputs[1..]);
         let halves = states.split_at(states.len() / 2);
         let mut run = |layer: &Inner, states: &[Value]| {

@@ -6,7 +6,7 @@ use crate::{
     ops::Padding::{Same, Valid},
 };
 
-/// Filters, taps, strides, groups, padding, and whether a local response normalisation and a pooling follow.
+/// Filters, taps, strides, groups, padding, and whether local response normalisation and pooling follow.
 type Stage = (usize, usize, usize, usize, crate::ops::Padding, bool, bool);
 
 /// Section 3.5 of the paper.

@@ -15,7 +15,7 @@ fn norm_relu(x: &Tensor, name: &str) -> Result<Tensor, LayerError> {
         .apply(Relu.name(&format!("{name}relu")))
 }
 
-/// One layer of a dense block: what it makes of all channels stands behind them.
+/// One layer of a dense block; its outputs are concatenated to its inputs.
 fn dense(x: Tensor, name: &str) -> Result<Tensor, LayerError> {
     let y = norm_relu(&x, &format!("{name}_0_"))?
         .apply(Conv2D::new(4 * GROWTH, 1).use_bias(false).name(format!("{name}_1_conv")))?;
@@ -24,7 +24,7 @@ fn dense(x: Tensor, name: &str) -> Result<Tensor, LayerError> {
     call(Concatenate::new().name(format!("{name}_concat")), &[x, y])
 }
 
-/// Returns a DenseNet with so many layers in each of its four blocks (Huang et al. 2017, table 1).
+/// Returns a DenseNet with these numbers of layers in its four blocks (Huang et al. 2017, table 1).
 fn densenet(name: &str, options: &Options, depths: [usize; 4]) -> Result<Model, LayerError> {
     let net = options.begin(name)?;
     let x = (net.input)

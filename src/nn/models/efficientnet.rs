@@ -51,7 +51,7 @@ fn norm(x: Tensor, name: String) -> Result<Tensor, LayerError> {
     x.apply(BatchNormalization::new().name(name))
 }
 
-/// The channels scaled by what two 1×1 convolutions make of their means.
+/// Squeeze and excitation by two 1×1 convolutions.
 fn excite(x: Tensor, filters: usize, name: &str) -> Result<Tensor, LayerError> {
     let c = x.shape().last();
     let conv = |filters: usize, activation: Activation, end: &str| {
@@ -66,7 +66,7 @@ fn excite(x: Tensor, filters: usize, name: &str) -> Result<Tensor, LayerError> {
     call(Multiply::new().name(format!("{name}se_excite")), &[x, scale])
 }
 
-/// One inverted residual: of the row of the table, with this share of samples dropped.
+/// One inverted residual of the table's row, with this share of samples dropped.
 fn block(
     x: &Tensor,
     scale: &Scale,
@@ -107,11 +107,11 @@ fn network(net: &Net, scale: &Scale) -> Result<Model, LayerError> {
         x = x.apply(Rescaling::new(1.0 / 255.0))?.apply(Normalization::new())?;
     }
     if !scale.lite && net.published() {
-        // They were trained on images divided by the variance; the file's normalisation divides by its root.
+        // These weights were trained on images divided by the variance; the file's normalisation divides by its root.
         x =
             x.apply(Rescaling::new(Numbers::Each([0.229f64, 0.224, 0.225].map(|d| d.sqrt().recip() as f32).to_vec())))?;
     }
-    // A Lite's stem and head keep their width, its first and last stage their depth.
+    // A Lite keeps the width of stem and head, and the depth of the first and last stage.
     let wide = |filters: usize| if scale.lite { filters } else { scale.filters(filters) };
     let deep = |i: usize, n: usize| match scale.lite && (i == 0 || i == STAGES.len() - 1) {
         true => n,
@@ -191,17 +191,17 @@ pub fn efficientnet_b7(options: &Options) -> Result<Model, LayerError> {
     efficientnet("EfficientNetB7", options, (2.0, 3.1, 0.5))
 }
 
-/// Returns EfficientNet-Lite0: no squeeze and excitation, relu6, stem and head of one width.
+/// Returns EfficientNet-Lite0: no squeeze and excitation, relu6, stem and head of fixed width.
 pub fn efficientnet_lite0(options: &Options) -> Result<Model, LayerError> {
     efficientnet("EfficientNetLite0", options, (1.0, 1.0, 0.2))
 }
 
-/// Returns EfficientNet-Lite1: no squeeze and excitation, relu6, stem and head of one width.
+/// Returns EfficientNet-Lite1: no squeeze and excitation, relu6, stem and head of fixed width.
 pub fn efficientnet_lite1(options: &Options) -> Result<Model, LayerError> {
     efficientnet("EfficientNetLite1", options, (1.0, 1.1, 0.2))
 }
 
-/// Returns EfficientNet-Lite2: no squeeze and excitation, relu6, stem and head of one width.
+/// Returns EfficientNet-Lite2: no squeeze and excitation, relu6, stem and head of fixed width.
 pub fn efficientnet_lite2(options: &Options) -> Result<Model, LayerError> {
     efficientnet("EfficientNetLite2", options, (1.1, 1.2, 0.3))
 }

@@ -18,7 +18,7 @@ fn conv(x: &Tensor, C(filters, taps): C, strides: usize, padding: Padding) -> Re
         .apply(Relu)
 }
 
-/// One convolution after the other, all with stride 1.
+/// Convolutions in sequence, all with stride 1.
 fn chain(x: &Tensor, convs: &[C]) -> Result<Tensor, LayerError> {
     convs.iter().try_fold(x.clone(), |x, &c| conv(&x, c, 1, Same))
 }
@@ -35,7 +35,7 @@ fn pool() -> MaxPooling2D {
     MaxPooling2D::new(3).strides(2)
 }
 
-/// What both networks begin with: 299×299 becomes 35×35×192.
+/// The stem of both networks: 299×299 becomes 35×35×192.
 fn stem(x: &Tensor) -> Result<Tensor, LayerError> {
     let x = conv(x, C(32, [3, 3]), 2, Valid)?;
     let x = conv(&x, C(32, [3, 3]), 1, Valid)?;
@@ -98,7 +98,7 @@ pub fn inception_v3(options: &Options) -> Result<Model, LayerError> {
     }
 }
 
-/// x plus `scale` times what a 1×1 convolution makes of the branches (figures 16 to 19 of the paper).
+/// x plus `scale` times a 1×1 convolution of the branches (figures 16 to 19 of the paper).
 fn residual(x: Tensor, branches: &[&[C]], scale: f32, name: &str, relu: bool) -> Result<Tensor, LayerError> {
     let branches = branches.iter().map(|convs| chain(&x, convs)).collect::<Result<Vec<_>, _>>()?;
     let up = mixed(&format!("{name}_mixed"), &branches)?

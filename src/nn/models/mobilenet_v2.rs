@@ -11,7 +11,7 @@ use crate::{
 const STAGES: [(usize, usize, usize, usize); 7] =
     [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
 
-/// Keras's form or torchvision's, which differ in epsilon and in where zeros stand around images.
+/// Keras's form or torchvision's, which differ in epsilon and in the padding of images.
 #[derive(Clone, Copy)]
 struct Form {
     torchvision: bool,
@@ -23,7 +23,7 @@ impl Form {
         BatchNormalization::new().momentum(0.999).epsilon(epsilon).name(name)
     }
 
-    /// Returns the tensor with zeros for 3×3 taps at strides of 2.
+    /// Returns the tensor padded for 3×3 taps at strides of 2.
     fn pad(self, x: &Tensor, name: String) -> Result<Tensor, LayerError> {
         if self.torchvision { x.apply(ZeroPadding2D::new(1).name(name)) } else { pad_for_strides(x, 3, name) }
     }

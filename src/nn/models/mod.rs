@@ -1,4 +1,4 @@
-//! Networks from the literature, ready to build: [`all`] lists them, [`find`] finds one by its name.
+//! Networks from the literature: [`all`] lists them, [`find`] finds one by its name.
 //!
 //! ```
 //! use hubel::{nn::models::{Options, Pooling}, prelude::*};
@@ -47,28 +47,27 @@ use crate::{Error, io::FormatError};
 use Preprocessing::{Caffe, Identity, Lite, Mnist, Tf, Torch, Unit};
 use std::path::PathBuf;
 
-/// What becomes of the last map where a network has no classifier.
+/// The output of a network without its classifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pooling {
-    /// It stays a map.
+    /// The last feature map.
     #[default]
     None,
-    /// The mean of each channel.
+    /// The mean of each of its channels.
     Avg,
-    /// The largest value of each channel.
+    /// The maximum of each of its channels.
     Max,
 }
 
-/// Which weights a network begins with.
+/// The initial weights of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Weights {
-    /// Those that its initialisers draw.
+    /// Drawn by its initialisers.
     #[default]
     Random,
-    /// Those of a file; see [`Model::load_weights`].
+    /// From a file; see [`Model::load_weights`].
     File(PathBuf),
-    /// Those that Keras publishes, trained on ImageNet, downloaded once into the cache and checked; see
-    /// [`crate::io::fetch`].
+    /// Published by Keras, trained on ImageNet, downloaded once into the cache and checked; see [`crate::io::fetch`].
     #[cfg(feature = "fetch")]
     ImageNet,
 }
@@ -116,57 +115,57 @@ impl Options {
         Self::default().include_top(false)
     }
 
-    /// Returns the options with or without the classifier.
+    /// Sets whether the network has its classifier; true by default.
     pub fn include_top(mut self, include_top: bool) -> Self {
         self.include_top = include_top;
         self
     }
 
-    /// Returns the options with this end of a network without a classifier.
+    /// Sets the output of a network without its classifier; [`Pooling::None`] by default.
     pub fn pooling(mut self, pooling: Pooling) -> Self {
         self.pooling = pooling;
         self
     }
 
-    /// Returns the options for so many classes instead of the network's own number.
+    /// Sets the number of classes; by default the network's own.
     pub fn classes(mut self, classes: usize) -> Self {
         self.classes = Some(classes);
         self
     }
 
-    /// Returns the options for images of this height, width and number of channels.
+    /// Sets the height, width and channels of images; by default the network's own.
     pub fn input_shape(mut self, input_shape: [usize; 3]) -> Self {
         self.input_shape = Some(input_shape);
         self
     }
 
-    /// Returns the options with this activation of the classifier instead of softmax; `Linear` gives logits.
+    /// Sets the activation of the classifier; softmax by default, `Linear` gives logits.
     pub fn classifier_activation(mut self, activation: Activation) -> Self {
         self.classifier_activation = activation;
         self
     }
 
-    /// Returns the options with this factor on the number of filters, for the networks that have one.
+    /// Sets the factor on the number of filters, for the networks that have one; 1 by default.
     pub fn alpha(mut self, alpha: f32) -> Self {
         self.alpha = Some(alpha);
         self
     }
 
-    /// Returns the options for a ResNet's form: `true` has the strides in the first 1×1 convolutions, as Keras's files
-    /// want it, `false` in the 3×3 convolutions, without biases, as torchvision's.
+    /// Sets a ResNet's form: `true`, the default, has the strides in the first 1×1 convolutions, as Keras's files do;
+    /// `false` in the 3×3 convolutions, without biases, as torchvision's do.
     pub fn stride_in_1x1(mut self, stride_in_1x1: bool) -> Self {
         self.stride_in_1x1 = Some(stride_in_1x1);
         self
     }
 
-    /// Returns the options for torchvision's form of a network that Keras has too, for weights made there: other zeros
-    /// around images, another epsilon, and in ResNets no biases; for ResNet50 and up and MobileNetV2.
+    /// Sets whether ResNet50, 101, 152 or MobileNetV2 has torchvision's form, for weights made there: it differs from
+    /// Keras's in the padding of images, in epsilon, and in ResNets by having no biases.
     pub fn torchvision(mut self, torchvision: bool) -> Self {
         self.torchvision = torchvision;
         self
     }
 
-    /// Returns the options with these weights to begin with, which the built model has.
+    /// Sets the weights that the built model has; [`Weights::Random`] by default.
     ///
     /// ```no_run
     /// use hubel::{nn::models::{Options, Weights}, prelude::*};
@@ -178,7 +177,7 @@ impl Options {
         self
     }
 
-    /// Returns the beginning of a network of the list, or an error for options that it cannot have.
+    /// Returns the start of a network of the list, or an error for options that it does not have.
     fn begin(&self, name: &str) -> Result<Net, LayerError> {
         let refused = |wanted: String, got: String, advice: &str| LayerError {
             layer: name.to_lowercase(),
@@ -191,26 +190,26 @@ impl Options {
             let known: Vec<&str> = all().iter().map(|a| a.name).collect();
             refused(format!("one of {}", known.join(", ")), name.to_owned(), "choose one of them")
         })?;
-        let &Application { size, least, channels, n_classes, extra, .. } = application;
+        let &Application { size, min_size, channels, n_classes, extra, .. } = application;
         let shape = self.input_shape.unwrap_or([size, size, channels]);
-        if shape[0] < least || shape[1] < least || shape[2] == 0 {
-            let advice = "enlarge the images, or choose a network for smaller ones";
-            return Err(refused(format!("images of at least {least}×{least}"), format!("{shape:?}"), advice));
+        if shape[0] < min_size || shape[1] < min_size || shape[2] == 0 {
+            let advice = "resize the images, or choose a network for smaller ones";
+            return Err(refused(format!("images of at least {min_size}×{min_size}"), format!("{shape:?}"), advice));
         }
         if self.classes == Some(0) {
             return Err(refused("at least one class".into(), "0".into(), "give the number of classes"));
         }
         if let Some(alpha) = self.alpha.filter(|a| extra != Extra::Alpha || !(f32::MIN_POSITIVE..=64.0).contains(a)) {
             let wanted = if extra == Extra::Alpha { "an alpha above 0, at most 64" } else { "no alpha" };
-            let advice = "1.0 is the published width; MobileNets and the U-Net have this option";
+            let advice = "use 1.0, the published width; only MobileNets and the U-Net have this option";
             return Err(refused(wanted.into(), alpha.to_string(), advice));
         }
         if self.stride_in_1x1.is_some() && extra != Extra::StrideIn1x1 {
-            let advice = "leave it out: ResNet50, 101 and 152 have this option";
+            let advice = "leave it out: only ResNet50, 101 and 152 have this option";
             return Err(refused("no stride_in_1x1".into(), format!("{:?}", self.stride_in_1x1), advice));
         }
         if self.torchvision && !application.two_forms() {
-            let advice = "leave it out: ResNet50, 101, 152 and MobileNetV2 have two forms";
+            let advice = "leave it out: only ResNet50, 101, 152 and MobileNetV2 have two forms";
             return Err(refused("no second form".into(), "torchvision".into(), advice));
         }
         #[cfg(feature = "fetch")]
@@ -263,7 +262,7 @@ impl Net {
                 let file = file.map_or_else(String::new, |f| format!("{}: ", f.display()));
                 error("weights", wanted, format!("{file}{got}"), advice)
             }
-            e => error("weights", "a file of weights".into(), e.to_string(), "take another file".into()),
+            e => error("weights", "a file of weights".into(), e.to_string(), "use another file".into()),
         };
         match &self.weights {
             Weights::Random => {}
@@ -290,7 +289,7 @@ impl Net {
         Ok(model)
     }
 
-    /// Returns whether the weights are those that Keras publishes.
+    /// Returns whether the weights are those published by Keras.
     fn published(&self) -> bool {
         #[cfg(feature = "fetch")]
         return self.weights == Weights::ImageNet;
@@ -298,7 +297,7 @@ impl Net {
         false
     }
 
-    /// Returns the model that ends without a classifier, the pooling under one of two names if there are some.
+    /// Returns the model without a classifier; its pooling, if any, has one of two names.
     fn pool(&self, x: Tensor, names: Option<[&str; 2]>) -> Result<Model, LayerError> {
         let (mut avg, mut max) = (GlobalAveragePooling2D::new(), GlobalMaxPooling2D::new());
         if let Some([a, m]) = names {
@@ -311,12 +310,12 @@ impl Net {
         })
     }
 
-    /// Returns the model that ends in a dense layer `predictions`.
+    /// Returns the model with a dense layer `predictions`.
     fn predict(&self, x: Tensor) -> Result<Model, LayerError> {
         self.finish(x.apply(Dense::new(self.classes).activation(self.activation).name("predictions"))?)
     }
 
-    /// Returns the model with `avg_pool` and `predictions` behind its last map, or without a classifier.
+    /// Returns the model with `avg_pool` and `predictions` after its last map, or without a classifier.
     fn classify(&self, x: Tensor) -> Result<Model, LayerError> {
         match self.include_top {
             true => self.predict(x.apply(GlobalAveragePooling2D::new().name("avg_pool"))?),
@@ -325,14 +324,13 @@ impl Net {
     }
 }
 
-/// Returns the multiple of 8 next to a width, at least 8 and at least nine tenths of it.
+/// Returns the multiple of 8 nearest to a width, at least 8 and at least nine tenths of it.
 fn divisible(width: f32) -> usize {
     let near = ((width + 4.0) as usize / 8 * 8).max(8);
     if (near as f32) < 0.9 * width { near + 8 } else { near }
 }
 
-/// Returns the tensor with the zeros in front of a convolution with strides 2 that pads nothing: as many windows as
-/// `Same` has, in the same places.
+/// Pads the tensor for a `Valid` convolution with strides 2 that has the windows of a `Same` one.
 fn pad_for_strides(x: &Tensor, taps: usize, name: String) -> Result<Tensor, LayerError> {
     let sides = [1, 2].map(|axis| {
         let even = 1 - x.shape().dims()[axis] % 2;
@@ -352,19 +350,19 @@ enum Extra {
 /// A network of the list.
 #[derive(Debug, Clone, Copy)]
 pub struct Application {
-    /// Keras's name of the class, or one like it.
+    /// Keras's name, or one like it.
     pub name: &'static str,
     /// Builds it.
     pub build: fn(&Options) -> Result<Model, LayerError>,
     /// Height and width of its images.
     pub size: usize,
-    /// The smallest height and width that it can have.
-    pub least: usize,
+    /// The minimum height and width.
+    pub min_size: usize,
     /// Channels of its images.
     pub channels: usize,
     /// Number of classes of the published network.
     pub n_classes: usize,
-    /// What it wants of images.
+    /// How it preprocesses images.
     pub preprocessing: Preprocessing,
     /// Whether `keras.applications` has it, with the same layers and weights under the same names.
     pub keras: bool,
@@ -377,7 +375,7 @@ impl Application {
         self.extra == Extra::StrideIn1x1 || self.name == "MobileNetV2"
     }
 
-    /// Returns the names of the published network's classes; none where they have no names.
+    /// Returns the names of the published network's classes, or none.
     pub fn classes(&self) -> Vec<&'static str> {
         match self.n_classes {
             1000 => imagenet_classes(),
@@ -391,8 +389,8 @@ type Builder = fn(&Options) -> Result<Model, LayerError>;
 
 /// A network for images of three channels and the 1000 classes of ImageNet, in Keras.
 const fn keras(name: &'static str, build: Builder, size: usize, preprocessing: Preprocessing) -> Application {
-    let (least, channels, n_classes, extra) = (32, 3, 1000, Extra::None);
-    Application { name, build, size, least, channels, n_classes, preprocessing, keras: true, extra }
+    let (min_size, channels, n_classes, extra) = (32, 3, 1000, Extra::None);
+    Application { name, build, size, min_size, channels, n_classes, preprocessing, keras: true, extra }
 }
 
 /// The same, not in Keras.
@@ -408,8 +406,8 @@ const fn wide(application: Application) -> Application {
 const STRIDES: Extra = Extra::StrideIn1x1;
 
 static ALL: &[Application] = &[
-    Application { channels: 1, n_classes: 10, least: 16, ..other("LeNet5", lenet5::with, 32, Mnist) },
-    Application { least: 67, ..other("AlexNet", alexnet, 227, Torch) },
+    Application { channels: 1, n_classes: 10, min_size: 16, ..other("LeNet5", lenet5::with, 32, Mnist) },
+    Application { min_size: 67, ..other("AlexNet", alexnet, 227, Torch) },
     other("VGG11", vgg11, 224, Torch),
     other("VGG13", vgg13, 224, Torch),
     other("VGG16C", vgg16c, 224, Torch),
@@ -421,9 +419,9 @@ static ALL: &[Application] = &[
     Application { extra: STRIDES, ..keras("ResNet101", resnet101, 224, Caffe) },
     Application { extra: STRIDES, ..keras("ResNet152", resnet152, 224, Caffe) },
     other("SEResNet50", se_resnet50, 224, Torch),
-    Application { least: 75, ..keras("InceptionV3", inception_v3, 299, Tf) },
-    Application { least: 75, ..keras("InceptionResNetV2", inception_resnet_v2, 299, Tf) },
-    Application { least: 71, ..keras("Xception", xception, 299, Tf) },
+    Application { min_size: 75, ..keras("InceptionV3", inception_v3, 299, Tf) },
+    Application { min_size: 75, ..keras("InceptionResNetV2", inception_resnet_v2, 299, Tf) },
+    Application { min_size: 71, ..keras("Xception", xception, 299, Tf) },
     wide(keras("MobileNet", mobilenet, 224, Tf)),
     wide(keras("MobileNetV2", mobilenet_v2, 224, Tf)),
     wide(keras("MobileNetV3Small", mobilenet_v3_small, 224, Identity)),
@@ -442,7 +440,7 @@ static ALL: &[Application] = &[
     other("EfficientNetLite0", efficientnet_lite0, 224, Lite),
     other("EfficientNetLite1", efficientnet_lite1, 240, Lite),
     other("EfficientNetLite2", efficientnet_lite2, 260, Lite),
-    wide(Application { least: 16, n_classes: 2, ..other("UNet", unet, 128, Unit) }),
+    wide(Application { min_size: 16, n_classes: 2, ..other("UNet", unet, 128, Unit) }),
 ];
 
 /// Returns every network.
@@ -450,7 +448,7 @@ pub fn all() -> &'static [Application] {
     ALL
 }
 
-/// Returns the network of this name; case, `-` and `_` do not matter.
+/// Returns the network of this name, ignoring case, `-` and `_`.
 ///
 /// ```
 /// use hubel::nn::models;

@@ -5,16 +5,16 @@ use crate::{
     tensor::HostTensor,
 };
 
-/// What a network wants of images: how red, green and blue from 0 to 255 become its input.
+/// How a network preprocesses images: from red, green and blue of 0 to 255 to its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preprocessing {
-    /// x: the network scales by itself (Keras's EfficientNet and MobileNetV3).
+    /// x: the network has its own scaling (Keras's EfficientNet and MobileNetV3).
     Identity,
     /// x / 127.5 − 1 (Keras `preprocess_input`, mode `tf`).
     Tf,
     /// (x / 255 − mean) / deviation of ImageNet's channels (Keras mode `torch`; torchvision).
     Torch,
-    /// Blue, green, red, less ImageNet's means 103.939, 116.779, 123.68 (Keras mode `caffe`).
+    /// Blue, green, red, minus ImageNet's means 103.939, 116.779, 123.68 (Keras mode `caffe`).
     Caffe,
     /// (x − 127) / 128 (EfficientNet-Lite).
     Lite,
@@ -28,8 +28,8 @@ pub enum Preprocessing {
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 impl Preprocessing {
-    /// Returns what the network wants of images (…, channels) of numbers from 0 to 255, bytes or floats, as f32 of
-    /// the same shape; channels are red, green and blue, or one for [`Preprocessing::Mnist`].
+    /// Preprocesses images (…, channels) of numbers from 0 to 255, bytes or floats, to f32 of the same shape; channels
+    /// are red, green and blue, or one for [`Preprocessing::Mnist`].
     ///
     /// ```
     /// use hubel::{nn::models::Preprocessing, prelude::*};
@@ -73,7 +73,7 @@ impl Preprocessing {
             .map_err(|e| error("as many numbers as the shape has".into(), e.to_string(), "give another tensor"))
     }
 
-    /// Returns what [`Preprocessing::apply`] does, in a graph, for images (N, h, w, channels); gradients pass.
+    /// [`Preprocessing::apply`] in a graph, for images (N, h, w, channels), with gradients.
     ///
     /// ```
     /// use hubel::{nn::models::Preprocessing, prelude::*};
@@ -85,10 +85,10 @@ impl Preprocessing {
     /// ```
     pub fn build(self, g: &mut Graph, images: Value) -> Result<Value, OpError> {
         let c = g.shape(images).last();
-        // It is affine: what becomes of black, and of each channel alone, says all.
+        // It is affine, so its values on black and on each channel alone determine it.
         let mut pixels = vec![0.0; (c + 1) * c];
         (0..c).for_each(|i| pixels[(i + 1) * c + i] = 255.0);
-        let refused = |e: String| OpError::new("preprocessing", "images that it takes", e, "give other images");
+        let refused = |e: String| OpError::new("preprocessing", "images that it accepts", e, "give other images");
         let pixels = HostTensor::f32([c + 1, c], pixels).map_err(|e| refused(e.to_string()))?;
         let made = self.apply(&pixels).map_err(|e| refused(e.to_string()))?.to_f32();
         let (black, alone) = made.split_at(c);
@@ -108,14 +108,14 @@ impl Preprocessing {
     }
 }
 
-/// Images from 0 to 255 come in, what the network wants goes out; no file can describe it.
+/// Preprocesses images from 0 to 255 as a layer; it cannot be written to a file.
 ///
 /// ```
 /// use hubel::{nn::models::{Options, Preprocessing}, layers::*, prelude::*};
 /// let base = models::mobilenet_v2(&Options::no_top().input_shape([32, 32, 3]).alpha(0.35))?;
-/// let model = Sequential::new([32, 32, 3]).add(Preprocessing::Tf).add(base).add(GlobalAveragePooling2D::new()).build()?;
-/// assert_eq!(model.output_shape().to_string(), "(N, 1280)");
-/// # Ok::<(), hubel::Error>(())
+/// let model = Sequential::new([32, 32,
+/// 3]).add(Preprocessing::Tf).add(base).add(GlobalAveragePooling2D::new()).build()?;
+/// assert_eq!(model.output_shape().to_string(), "(N, 1280)"); # Ok::<(), hubel::Error>(())
 /// ```
 impl Layer for Preprocessing {
     fn kind(&self) -> &'static str {

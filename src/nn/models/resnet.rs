@@ -23,11 +23,11 @@ enum Block {
 enum Form {
     /// The strides in the first 1×1 convolution, convolutions with biases, epsilon 1.001e-5.
     Keras,
-    /// The strides in the 3×3 convolution behind zeros on both sides, no biases, epsilon 1e-5.
+    /// The strides in the 3×3 convolution, zeros padded on both sides, no biases, epsilon 1e-5.
     Torchvision,
 }
 
-/// A convolution as both forms have it, with batch normalisation.
+/// A convolution of either form, with batch normalisation.
 fn conv(x: &Tensor, filters: usize, size: usize, strides: usize, form: Form, name: &str) -> Result<Tensor, LayerError> {
     let (keras, mut x) = (form == Form::Keras, x.clone());
     let mut conv = Conv2D::new(filters, size).strides(strides).use_bias(keras);
@@ -73,7 +73,7 @@ fn residual(
     call(Add::new().name(format!("{name}_add")), &[shortcut, y])?.apply(Relu.name(&format!("{name}_out")))
 }
 
-/// Returns the layer that a module of a ResNet of torchvision's is here.
+/// Returns the name here of a module of torchvision's ResNets.
 pub(in crate::nn) fn torchvision_name(module: &str) -> Option<String> {
     match module {
         "conv1" => return Some("conv1_conv".into()),
@@ -96,7 +96,7 @@ pub(in crate::nn) fn torchvision_name(module: &str) -> Option<String> {
     Some(format!("conv{}_block{}_{part}", stage.checked_add(1)?, block.checked_add(1)?))
 }
 
-/// Returns a ResNet with so many blocks in each of its four stages (He et al. 2016, table 1).
+/// Returns a ResNet with these numbers of blocks in its four stages (He et al. 2016, table 1).
 fn resnet(name: &str, options: &Options, block: Block, depths: [usize; 4]) -> Result<Model, LayerError> {
     let net = options.begin(name)?;
     let form = if block == Block::Bottleneck && net.stride_in_1x1 { Form::Keras } else { Form::Torchvision };

@@ -7,7 +7,7 @@ use crate::{
     ops::Padding::Same,
 };
 
-/// Filters of the four levels and of the bottom.
+/// Filters of the four levels and of the bottleneck.
 const FILTERS: [usize; 5] = [16, 32, 64, 128, 256];
 
 /// Two 3×3 convolutions with batch normalisation and relu.
@@ -21,8 +21,8 @@ fn double(mut x: Tensor, filters: usize, name: &str) -> Result<Tensor, LayerErro
     Ok(x)
 }
 
-/// Returns a small U-Net (Ronneberger et al. 2015) that gives each pixel a class: four levels from 16 filters on, maps
-/// that keep their size, batch normalisation; `alpha` scales the filters. Height and width are multiples of 16.
+/// Returns a small U-Net (Ronneberger et al. 2015) for segmentation: four levels from 16 filters on, `Same` padding,
+/// batch normalisation; `alpha` scales the filters. Height and width must be multiples of 16.
 pub fn unet(options: &Options) -> Result<Model, LayerError> {
     let net = options.begin("UNet")?;
     let wide = |filters: usize| ((filters as f32 * net.alpha) as usize).max(1);

@@ -7,8 +7,8 @@ use crate::{
 /// Filters of the five blocks.
 const FILTERS: [usize; 5] = [64, 128, 256, 512, 512];
 
-/// Returns a VGG with so many 3×3 convolutions in each block, and in the blocks where `pointwise` says so a 1×1
-/// convolution behind them.
+/// Returns a VGG with these numbers of 3×3 convolutions in its blocks, followed by a 1×1 convolution in the `pointwise`
+/// blocks.
 fn vgg(name: &str, options: &Options, depths: [usize; 5], pointwise: [bool; 5]) -> Result<Model, LayerError> {
     let net = options.begin(name)?;
     let mut x = net.input.clone();

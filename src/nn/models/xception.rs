@@ -7,7 +7,7 @@ use crate::{
     ops::Padding::Same,
 };
 
-/// Separable convolutions `first..`, of so many filters each, with batch normalisation, and relu in front.
+/// Separable convolutions `first..` with these numbers of filters, each after a relu and with batch normalisation.
 fn separable(mut x: Tensor, block: usize, filters: &[usize], relu_first: bool) -> Result<Tensor, LayerError> {
     for (i, &filters) in (1..).zip(filters) {
         let name = format!("block{block}_sepconv{i}");
@@ -21,7 +21,7 @@ fn separable(mut x: Tensor, block: usize, filters: &[usize], relu_first: bool) -
     Ok(x)
 }
 
-/// A block that halves the map, the shortcut a 1×1 convolution.
+/// A block that halves the map, with a 1×1 convolution as shortcut.
 fn halving(x: Tensor, block: usize, filters: [usize; 2]) -> Result<Tensor, LayerError> {
     let residual = x
         .apply(Conv2D::new(filters[1], 1).strides(2).padding(Same).use_bias(false))?

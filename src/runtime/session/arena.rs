@@ -11,24 +11,24 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Activation memory that several sessions share; clones are the same memory.
+/// Activation memory that several sessions share; clones share it.
 ///
-/// A session takes the buffers that are large enough and replaces the others by larger ones. Reserve for the
-/// largest plan first, so that nothing is replaced.
+/// A session uses the buffers that are large enough and replaces the others by larger ones. Reserve for the largest
+/// plan first to avoid replacements.
 #[derive(Clone, Default)]
 pub struct Arena {
     buffers: Arc<Mutex<Vec<Arc<DeviceBuffer>>>>,
 }
 
 impl Engine {
-    /// Returns an empty arena that sessions can share; it grows as they are made.
+    /// Returns an empty arena that sessions can share; it grows as they are created.
     pub fn arena(&self) -> Arena {
         Arena::default()
     }
 }
 
 impl Arena {
-    /// Makes room for arenas of these sizes in bytes, or returns an error where memory is out.
+    /// Reserves room for arenas of these sizes in bytes, or returns an error if memory is full.
     pub fn reserve(&self, engine: &Engine, arenas: &[u64]) -> Result<()> {
         engine.gpu().map_or(Ok(()), |gpu| self.take(gpu, arenas, &[]).map(|_| ()))
     }
@@ -70,16 +70,16 @@ impl Arena {
     }
 }
 
-/// Names the three nodes with the largest bindings in an arena, or in all.
+/// Lists the three nodes with the largest bindings in an arena, or in all.
 fn largest(dispatches: &[PlannedDispatch], arena: Option<usize>) -> String {
     let mut nodes: HashMap<&str, u64> = HashMap::new();
     for dispatch in dispatches {
         for binding in dispatch.bindings.iter().filter(|b| b.access == Access::ReadWrite) {
-            if let BufferRef::Arena(i) = binding.place.buffer
+            if let BufferRef::Arena(i) = binding.range.buffer
                 && arena.is_none_or(|a| a == i)
             {
-                let most = nodes.entry(&dispatch.node).or_default();
-                *most = (*most).max(binding.place.bytes);
+                let largest = nodes.entry(&dispatch.node).or_default();
+                *largest = (*largest).max(binding.range.bytes);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What tests and tuners look at: the time of each launch, and memory.
+//! For tests and tuners: the time of each launch, and the contents of memory.
 
 use super::{EXTERNAL_IN_RUN, Session, queries::Queries};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     runtime::{Result, RuntimeError},
 };
 
-/// The time that one launch took on the device.
+/// The time of one launch on the device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timing {
     /// The node.
@@ -18,7 +18,7 @@ pub struct Timing {
 }
 
 impl Session {
-    /// Runs one step with each launch in a pass of its own and returns their times on the device, blocking.
+    /// Runs one step with each launch in a separate pass and returns their times on the device, blocking.
     pub fn profile(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Vec<Timing>> {
         if !self.gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
             return Err(RuntimeError::Unsupported {
@@ -81,7 +81,7 @@ impl Session {
             .collect())
     }
 
-    /// Fills all arenas with a 32-bit word; tests put guards around tensors so.
+    /// Fills all arenas with a 32-bit word, with which tests set guards around tensors.
     pub fn fill_arenas(&mut self, word: u32) -> Result<()> {
         for arena in &self.arenas {
             let words = vec![word; arena.raw.size() as usize / 4];
@@ -92,7 +92,7 @@ impl Session {
 
     /// Returns the words of an arena of the plan, blocking.
     pub fn arena_words(&mut self, i: usize) -> Result<Vec<u32>> {
-        self.gpu.poison.check()?;
+        self.gpu.failure.check()?;
         let (Some(arena), Some(&bytes)) = (self.arenas.get(i), self.plan.arenas.get(i)) else {
             let known = format!("{} arenas", self.arenas.len());
             return Err(RuntimeError::UnknownName { kind: "arena", name: i.to_string(), known });

@@ -39,7 +39,7 @@ const STEP_BYTES: u64 = 96;
 
 /// A plan with its memory, pipelines and bind groups: runs steps.
 ///
-/// Everything on the device is made when the session is; a step makes nothing.
+/// Everything on the device is created with the session; a step creates nothing.
 pub struct Session {
     engine: Engine,
     gpu: Arc<Gpu>,
@@ -49,12 +49,12 @@ pub struct Session {
     changed: Vec<usize>,
     arenas: Vec<Arc<DeviceBuffer>>,
     pipelines: Vec<Arc<Pipeline>>,
-    /// One per dispatch, `None` where it touches a buffer of the caller.
+    /// One per dispatch, `None` if it binds a buffer of the caller.
     groups: Vec<Option<wgpu::BindGroup>>,
     external_sets: Vec<ExternalSet>,
     step: DeviceBuffer,
     /// The numbers from 0 on, each at a multiple of [`ALIGN_BYTES`].
-    parts: DeviceBuffer,
+    chunk_indices: DeviceBuffer,
     records: Option<DeviceBuffer>,
     ring: Ring,
     staging_offsets: Vec<u64>,
@@ -76,8 +76,8 @@ struct Progress {
 impl Engine {
     /// Returns a session that runs a plan, with its pipelines built and its memory allocated.
     ///
-    /// `stores` are what the plan's store numbers mean. Sessions that share an arena overwrite each other's
-    /// activations: read the outputs of one before the other runs.
+    /// `stores` are the plan's stores, by number. Sessions that share an arena overwrite each other's activations: read
+    /// the outputs of one before the other runs.
     pub fn session(&self, plan: Arc<Plan>, stores: &[Store], arena: Option<&Arena>) -> Result<Session> {
         self.session_with_progress(plan, stores, arena, &|_, _| {})
     }
@@ -101,7 +101,7 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// Returns where each input begins in the staging buffer, behind the step record, and the buffer's size.
+/// Returns the offset of each input in the staging buffer, after the step record, and the buffer's size.
 fn staging_layout(plan: &Plan) -> (Vec<u64>, u64) {
     let mut bytes = ALIGN_BYTES;
     let offset = |port: &Port| {
@@ -117,8 +117,8 @@ fn staging_layout(plan: &Plan) -> (Vec<u64>, u64) {
 
 /// Returns the buffer that holds the numbers from 0 on, as many as the plan's chunked launches bind.
 fn chunk_indices(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
-    let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.place.buffer == BufferRef::ChunkIndices);
-    let n = bound.map(|b| b.place.offset / ALIGN_BYTES + 1).max().unwrap_or(1);
+    let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.range.buffer == BufferRef::ChunkIndices);
+    let n = bound.map(|b| b.range.offset / ALIGN_BYTES + 1).max().unwrap_or(1);
     let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
     let buffer = gpu.buffer("the numbers of chunks", n * ALIGN_BYTES, uniform, false)?;
     let mut numbers = vec![0u32; (n * ALIGN_BYTES / 4) as usize];
@@ -130,7 +130,7 @@ fn chunk_indices(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
 /// Returns the stores that a step writes, each once.
 fn written_stores(plan: &Plan) -> Vec<usize> {
     let written = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.access == Access::ReadWrite);
-    let store = |b: &Binding| if let BufferRef::Store { store, .. } = b.place.buffer { Some(store) } else { None };
+    let store = |b: &Binding| if let BufferRef::Store { store, .. } = b.range.buffer { Some(store) } else { None };
     let mut stores: Vec<usize> = written.filter_map(store).collect();
     stores.sort_unstable();
     stores.dedup();
@@ -148,9 +148,9 @@ impl Session {
         let start = Instant::now();
         let gpu = engine.gpu().cloned().ok_or(RuntimeError::Unsupported {
             what: "a session on the reference engine",
-            advice: "evaluate the graph, or make an engine on an adapter",
+            advice: "evaluate the graph, or create an engine on an adapter",
         })?;
-        gpu.poison.check()?;
+        gpu.failure.check()?;
         check_plan(engine, &gpu, &plan, stores)?;
 
         let (staging_offsets, staging_bytes) = staging_layout(&plan);
@@ -160,7 +160,7 @@ impl Session {
         let ring = Ring::new(&gpu, staging_bytes)?;
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let step = gpu.buffer("the step record", ALIGN_BYTES, uniform, false)?;
-        let parts = chunk_indices(&gpu, &plan)?;
+        let chunk_indices = chunk_indices(&gpu, &plan)?;
         let mut readback = Readback::default();
         let output = plan.outputs.iter().filter(|p| !is_external(p)).map(|p| p.ty.bytes(plan.capacity)).max();
         readback.reserve(&gpu, output.unwrap_or(0))?;
@@ -182,7 +182,7 @@ impl Session {
             groups: Vec::new(),
             external_sets: Vec::new(),
             step,
-            parts,
+            chunk_indices,
             records: None,
             ring,
             staging_offsets,
@@ -200,7 +200,7 @@ impl Session {
         } else {
             session.try_encode()?;
         }
-        session.gpu.poison.check()?;
+        session.gpu.failure.check()?;
         log::debug!(
             "session of {} dispatches, capacity {}, arenas {:?} bytes, ready in {:.1?}",
             session.plan.dispatches.len(),
@@ -211,7 +211,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Records the plan once and drops the recording, so that whatever the device would refuse is refused here.
+    /// Records the plan once and drops the recording, so that anything the device would refuse is refused here.
     fn try_encode(&self) -> Result<()> {
         self.gpu.scoped("the plan", 0, || {
             let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
@@ -230,13 +230,13 @@ impl Session {
         &self.engine
     }
 
-    /// Waits at most this long for the device; what that covers [`super::EngineBuilder::timeout`] says.
+    /// Waits at most this long for the device; see [`super::EngineBuilder::timeout`].
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
 
-    /// Cuts a step into submits of at most this many launches, for devices that a system resets when one submit
-    /// takes too long. One submit is the default.
+    /// Cuts a step into submits of at most this many launches, for devices that the system resets when a submit takes
+    /// too long. By default a step is one submit.
     pub fn set_dispatches_per_submit(&mut self, n: usize) {
         self.dispatches_per_submit = n.max(1);
     }
@@ -245,25 +245,25 @@ impl Session {
         n_externals(&self.plan)
     }
 
-    /// Tells the stores that a step is about to write that what the host has read of them is no longer theirs.
+    /// Drops the host's copies of tensors in the stores that a step is about to write.
     fn changes_stores(&self) {
         self.changed.iter().for_each(|&i| self.stores[i].changes());
     }
 
     fn resolve<'a>(
         &'a self,
-        place: &BufferRange,
+        range: &BufferRange,
         externals: &'a [(wgpu::Buffer, u64)],
     ) -> Option<(&'a wgpu::Buffer, u64)> {
-        match place.buffer {
-            BufferRef::Arena(i) => self.arenas.get(i).map(|b| (&b.raw, place.offset)),
-            BufferRef::Store { store, chunk } => self.stores.get(store)?.chunk(chunk).map(|b| (b, place.offset)),
-            BufferRef::External(i) => externals.get(i).map(|(b, offset)| (b, offset + place.offset)),
-            BufferRef::ChunkIndices => Some((&self.parts.raw, place.offset)),
+        match range.buffer {
+            BufferRef::Arena(i) => self.arenas.get(i).map(|b| (&b.raw, range.offset)),
+            BufferRef::Store { store, chunk } => self.stores.get(store)?.chunk(chunk).map(|b| (b, range.offset)),
+            BufferRef::External(i) => externals.get(i).map(|(b, offset)| (b, offset + range.offset)),
+            BufferRef::ChunkIndices => Some((&self.chunk_indices.raw, range.offset)),
         }
     }
 
-    /// Makes the bind groups of the dispatches that touch buffers of the caller, or of those that do not.
+    /// Creates the bind groups of the dispatches that bind buffers of the caller, or of those that do not.
     fn bind(&self, externals: &[(wgpu::Buffer, u64)], touching: bool) -> Result<Vec<Option<wgpu::BindGroup>>> {
         let mut groups = Vec::with_capacity(self.plan.dispatches.len());
         for (dispatch, pipeline) in self.plan.dispatches.iter().zip(&self.pipelines) {
@@ -277,9 +277,9 @@ impl Session {
                 wgpu::BufferBinding { buffer: &self.step.raw, offset: 0, size: wgpu::BufferSize::new(STEP_BYTES) };
             let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(step) }];
             for (i, binding) in dispatch.bindings.iter().enumerate() {
-                let (buffer, offset) = (self.resolve(&binding.place, externals))
-                    .ok_or_else(|| error(format!("binding {} lies in no buffer of the session", i + 1)))?;
-                let (end, size) = (offset.saturating_add(binding.place.bytes), buffer.size());
+                let (buffer, offset) = (self.resolve(&binding.range, externals))
+                    .ok_or_else(|| error(format!("binding {} is not in a buffer of the session", i + 1)))?;
+                let (end, size) = (offset.saturating_add(binding.range.bytes), buffer.size());
                 if end > size {
                     return Err(error(format!("binding {} ends at byte {end} of a buffer of {size}", i + 1)));
                 }
@@ -289,10 +289,10 @@ impl Session {
                     *b == buffer && (writes[0] != writes[1] || (writes[0] && overlap))
                 };
                 if bound.iter().any(clashes) {
-                    return Err(error(format!("binding {} writes a buffer that another binding reaches", i + 1)));
+                    return Err(error(format!("binding {} writes a buffer that another binding binds too", i + 1)));
                 }
                 bound.push((buffer, binding.access, offset..end));
-                let size = wgpu::BufferSize::new(binding.place.bytes);
+                let size = wgpu::BufferSize::new(binding.range.bytes);
                 let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size });
                 entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
             }
@@ -304,19 +304,19 @@ impl Session {
         Ok(groups)
     }
 
-    /// Checks that inputs and outputs lie inside their buffers.
+    /// Checks that inputs and outputs are inside their buffers.
     fn check_ports(&self) -> Result<()> {
         for port in self.plan.inputs.iter().chain(&self.plan.outputs).filter(|p| !is_external(p)) {
-            let bytes = port.ty.bytes(self.plan.capacity).max(port.place.bytes);
-            let size = self.resolve(&port.place, &[]).map(|(buffer, _)| buffer.size());
-            let end = port.place.offset.saturating_add(bytes);
-            if size.is_none_or(|size| end > size) || port.place.offset % 4 != 0 {
+            let bytes = port.ty.bytes(self.plan.capacity).max(port.range.bytes);
+            let size = self.resolve(&port.range, &[]).map(|(buffer, _)| buffer.size());
+            let end = port.range.offset.saturating_add(bytes);
+            if size.is_none_or(|size| end > size) || port.range.offset % 4 != 0 {
                 return Err(RuntimeError::Plan {
                     node: port.name.clone(),
                     kernel: "an input or output".into(),
                     message: format!(
-                        "it takes bytes {}..{end} of a buffer of {}",
-                        port.place.offset,
+                        "it needs bytes {}..{end} of a buffer of {}",
+                        port.range.offset,
                         size.unwrap_or(0)
                     ),
                 });
@@ -374,10 +374,10 @@ impl Session {
 
     /// Checks a step's feeds and writes them into a staging buffer; returns (input, bytes) of each feed.
     fn stage(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Vec<(usize, u64)>> {
-        self.gpu.poison.check()?;
+        self.gpu.failure.check()?;
         self.check_n(step.n)?;
         let words = step.words();
-        let mut parts: Vec<(u64, &[u8])> = vec![(0, bytemuck::cast_slice(&words))];
+        let mut pieces: Vec<(u64, &[u8])> = vec![(0, bytemuck::cast_slice(&words))];
         let mut fed = Vec::with_capacity(feeds.len());
         for &(name, bytes) in feeds {
             let (i, port) = Self::port(&self.plan.inputs, "input", name)?;
@@ -385,11 +385,11 @@ impl Session {
                 return Err(EXTERNAL_IN_RUN);
             }
             check_bytes(port, step.n, bytes)?;
-            parts.push((self.staging_offsets[i], bytes));
+            pieces.push((self.staging_offsets[i], bytes));
             fed.push((i, (bytes.len() as u64).next_multiple_of(4)));
         }
         self.check_fed(|i| fed.iter().any(|f| f.0 == i))?;
-        self.ring.write(&self.gpu, self.timeout, &parts)?;
+        self.ring.write(&self.gpu, self.timeout, &pieces)?;
         self.changes_stores();
         Ok(fed)
     }
@@ -402,18 +402,18 @@ impl Session {
         }
     }
 
-    /// Copies the step record and the feeds from the staging buffer to their places.
+    /// Copies the step record and the feeds from the staging buffer to their buffers.
     fn copy_feeds(&self, encoder: &mut wgpu::CommandEncoder, fed: &[(usize, u64)]) {
         let staging = self.ring.buffer();
         encoder.copy_buffer_to_buffer(staging, 0, &self.step.raw, 0, STEP_BYTES);
         for &(i, bytes) in fed {
-            if let Some((buffer, offset)) = self.resolve(&self.plan.inputs[i].place, &[]).filter(|_| bytes > 0) {
+            if let Some((buffer, offset)) = self.resolve(&self.plan.inputs[i].range, &[]).filter(|_| bytes > 0) {
                 encoder.copy_buffer_to_buffer(staging, self.staging_offsets[i], buffer, offset, bytes);
             }
         }
     }
 
-    /// Submits one step for `step.n` samples; waits only while three earlier steps are still under way.
+    /// Submits one step for `step.n` samples; waits only while three earlier steps are still in flight.
     ///
     /// `feeds` gives each input that is not the caller's buffer its row-major elements for `n` samples.
     pub fn run(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<()> {
@@ -444,69 +444,70 @@ impl Session {
         Ok(())
     }
 
-    /// Puts an input's bytes in place for the next run, which then need not feed it.
+    /// Uploads an input's bytes for the next run, which then need not feed it.
     pub fn write_input(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let (i, port) = Self::port(&self.plan.inputs, "input", name)?;
-        let most = readback::exact_bytes(&port.ty, self.plan.capacity);
-        if bytes.len() as u64 > most {
-            let wanted = format!("at most {most} bytes, {} for {} samples", port.ty, self.plan.capacity);
+        let max = readback::exact_bytes(&port.ty, self.plan.capacity);
+        if bytes.len() as u64 > max {
+            let wanted = format!("at most {max} bytes, {} for {} samples", port.ty, self.plan.capacity);
             return Err(RuntimeError::Mismatch { name: name.into(), wanted, got: format!("{} bytes", bytes.len()) });
         }
-        let (buffer, offset) = self.resolve(&port.place, &[]).ok_or(EXTERNAL_IN_RUN)?;
+        let (buffer, offset) = self.resolve(&port.range, &[]).ok_or(EXTERNAL_IN_RUN)?;
         self.gpu.upload(buffer, offset, bytes)?;
         self.held[i] = true;
         Ok(())
     }
 
-    /// Returns the place of an output and its bytes for `n` samples.
+    /// Returns the range of an output, with its bytes for `n` samples.
     fn output(&self, name: &str, n: usize) -> Result<(usize, wgpu::Buffer, (u64, u64))> {
-        self.gpu.poison.check()?;
+        self.gpu.failure.check()?;
         self.check_n(n)?;
         let (i, port) = Self::port(&self.plan.outputs, "output", name)?;
-        let (buffer, offset) = self.resolve(&port.place, &[]).ok_or(RuntimeError::Unsupported {
+        let (buffer, offset) = self.resolve(&port.range, &[]).ok_or(RuntimeError::Unsupported {
             what: "reading an output in the caller's buffer",
             advice: "read the buffer that was given to record",
         })?;
         Ok((i, buffer.clone(), (offset, readback::exact_bytes(&port.ty, n))))
     }
 
-    /// Returns an output for `n` samples, blocking until all steps submitted are done.
+    /// Returns an output for `n` samples, blocking until all submitted steps are done.
     pub fn read(&mut self, output: &str, n: usize) -> Result<HostTensor> {
         let (i, buffer, range) = self.output(output, n)?;
         let bytes = self.readback.read(&self.gpu, &buffer, range, output, self.timeout)?;
         readback::tensor(output, &self.plan.outputs[i].ty, n, &bytes)
     }
 
-    /// Returns an output for `n` samples; the async twin of [`Session::read`].
+    /// Async form of [`Session::read`].
     pub async fn read_async(&mut self, output: &str, n: usize) -> Result<HostTensor> {
         let (i, buffer, range) = self.output(output, n)?;
-        // Taken out, so that a future dropped half way leaves no buffer that is being mapped.
+        // Taken out, so that a future dropped halfway leaves no buffer that is being mapped.
         let mut own = mem::take(&mut self.readback);
         let bytes = own.read_async(&self.gpu, &buffer, range, output, self.timeout).await?;
         self.readback = own;
         readback::tensor(output, &self.plan.outputs[i].ty, n, &bytes)
     }
 
-    /// Starts to bring a small output (at most 16 MiB) to the host without waiting; false while an earlier
-    /// one of it has not been taken by [`Session::try_read`].
+    /// Starts reading a small output (at most 16 MiB) without waiting; false while [`Session::try_read`] has not
+    /// returned the previous read of it.
     pub fn begin_read(&mut self, output: &str, n: usize) -> Result<bool> {
         let (i, buffer, (offset, bytes)) = self.output(output, n)?;
         if bytes > readback::PIECE_BYTES {
             let what = format!("the output `{output}`");
             return Err(RuntimeError::TooLarge { what, bytes, limit: readback::PIECE_BYTES, which: "progress read" });
         }
-        let most = readback::exact_bytes(&self.plan.outputs[i].ty, self.plan.capacity).min(readback::PIECE_BYTES);
+        let max = readback::exact_bytes(&self.plan.outputs[i].ty, self.plan.capacity).min(readback::PIECE_BYTES);
         let progress = self.progress.entry(i).or_default();
         if progress.pending.is_some() {
             return Ok(false);
         }
-        progress.readback.reserve(&self.gpu, most)?;
+        progress.readback.reserve(&self.gpu, max)?;
         let pending = progress.readback.begin(&self.gpu, &buffer, offset, bytes, None)?;
         progress.pending = Some((pending, n));
         Ok(true)
     }
 
-    /// Returns what [`Session::begin_read`] started, or `None` while it is under way or where nothing was started.
+    /// Returns the output that [`Session::begin_read`] started to read, or `None` while that is in progress or if
+    /// nothing was started.
     pub fn try_read(&mut self, output: &str) -> Result<Option<HostTensor>> {
         let (i, port) = Self::port(&self.plan.outputs, "output", output)?;
         let Some(progress) = self.progress.get_mut(&i) else { return Ok(None) };
@@ -519,13 +520,13 @@ impl Session {
         readback::tensor(output, &port.ty, n, &out).map(Some)
     }
 
-    /// Waits until all steps submitted are done.
+    /// Waits until all submitted steps are done.
     pub fn wait(&mut self) -> Result<()> {
         let Some(index) = self.last.clone() else { return self.gpu.check_alive() };
-        self.gpu.wait_done("the steps submitted", self.timeout, &index)
+        self.gpu.wait_done("the submitted steps", self.timeout, &index)
     }
 
-    /// Returns when all steps submitted are done; the async twin of [`Session::wait`].
+    /// Async form of [`Session::wait`].
     pub async fn wait_async(&mut self) -> Result<()> {
         let Some(index) = self.last.clone() else { return self.gpu.check_alive() };
         let (sender, receiver) = signal();
@@ -533,7 +534,7 @@ impl Session {
         self.gpu.queue.on_submitted_work_done(move || {
             let _ = done.send(None);
         });
-        self.gpu.wait_aside("the steps submitted", index, self.timeout, sender);
+        self.gpu.wait_aside("the submitted steps", index, self.timeout, sender);
         receiver.receive().await.flatten().map_or_else(|| self.gpu.check_alive(), Err)
     }
 }
@@ -556,7 +557,7 @@ fn check_bytes(port: &Port, n: usize, bytes: &[u8]) -> Result<()> {
     Err(RuntimeError::Mismatch { name: port.name.clone(), wanted, got: format!("{} bytes", bytes.len()) })
 }
 
-/// Checks everything about a plan that needs no pipeline, before anything is made.
+/// Checks everything about a plan that needs no pipeline, before anything is created.
 fn check_plan(engine: &Engine, gpu: &Gpu, plan: &Plan, stores: &[Store]) -> Result<()> {
     let at = |i: usize| format!("the plan's store {i}");
     if let Some((i, _)) = stores.iter().enumerate().find(|(_, s)| !s.engine().is_same(engine)) {
@@ -570,14 +571,14 @@ fn check_plan(engine: &Engine, gpu: &Gpu, plan: &Plan, stores: &[Store]) -> Resu
     let storage = (limits.max_storage_buffer_binding_size, u64::from(limits.min_storage_buffer_offset_alignment));
     let uniform = (limits.max_uniform_buffer_binding_size, u64::from(limits.min_uniform_buffer_offset_alignment));
     for dispatch in &plan.dispatches {
-        let most = gpu.limits.max_storage_buffers_per_shader_stage as usize;
+        let max = gpu.limits.max_storage_buffers_per_shader_stage as usize;
         let n_storage = dispatch.bindings.iter().filter(|b| b.access != Access::Uniform).count();
-        if n_storage > most {
-            let message = format!("{n_storage} storage buffers, and the adapter binds {most}");
+        if n_storage > max {
+            let message = format!("{n_storage} storage buffers, but the adapter binds at most {max}");
             return Err(plan_error(dispatch, message));
         }
         for (i, binding) in dispatch.bindings.iter().enumerate() {
-            let BufferRange { buffer, offset, bytes } = binding.place;
+            let BufferRange { buffer, offset, bytes } = binding.range;
             let (limit, align) = if binding.access == Access::Uniform { uniform } else { storage };
             if bytes > limit {
                 let what = format!("binding {} of `{}` ({})", i + 1, dispatch.node, dispatch.kernel);

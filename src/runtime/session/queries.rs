@@ -1,6 +1,6 @@
 use crate::runtime::gpu::DeviceBuffer;
 
-/// Room for the timestamps of launches.
+/// Queries for the timestamps of launches.
 pub(super) struct Queries {
     pub set: wgpu::QuerySet,
     pub resolved: DeviceBuffer,

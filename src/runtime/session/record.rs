@@ -14,7 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// How many sets of the caller's buffers keep their bind groups.
+/// The number of sets of the caller's buffers whose bind groups are kept.
 const EXTERNAL_SETS: usize = 8;
 
 impl Session {
@@ -32,19 +32,19 @@ impl Session {
         Ok(())
     }
 
-    /// Does ahead of the first [`Session::record`] or [`Session::run`] what would hold it up, and waits until it is done:
-    /// drivers that compile kernels when they first launch them, as lavapipe does, compile them here.
+    /// Does in advance what would delay the first [`Session::record`] or [`Session::run`], and waits for it: drivers
+    /// that compile kernels at their first launch, as lavapipe does, compile them here.
     ///
-    /// Every kernel is launched over no workgroups, so nothing is computed and no tensor changes. Bind groups for the
-    /// caller's buffers are made when these are first given to `record`.
+    /// Every kernel is launched with zero workgroups, so no tensor changes. Bind groups for the caller's buffers are
+    /// created when these are first passed to `record`.
     pub fn prepare(&mut self) -> Result<()> {
         if self.n_externals() > 0 {
             self.make_records()?;
         }
         let mut sizes = vec![4; self.n_externals()];
         for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
-            if let BufferRef::External(i) = port.place.buffer {
-                sizes[i] = port.place.offset + port.place.bytes;
+            if let BufferRef::External(i) = port.range.buffer {
+                sizes[i] = port.range.offset + port.range.bytes;
             }
         }
         let usage = wgpu::BufferUsages::STORAGE;
@@ -66,12 +66,12 @@ impl Session {
 
     /// Records the plan for `n` samples into the caller's encoder.
     ///
-    /// `externals` are the caller's buffers, the plan's external inputs first, then its external outputs; each
-    /// needs usage `STORAGE` and room for the plan's capacity. Nothing crosses the host, and nothing is made on
-    /// the device when the same buffers come again (the last 8 sets are kept).
+    /// `externals` are the caller's buffers, the plan's external inputs first, then its external outputs; each needs
+    /// usage `STORAGE` and room for the plan's capacity. Nothing crosses the host, and nothing is created on the device
+    /// for buffers passed before (the last 8 sets are kept).
     ///
-    /// An error names a buffer that was destroyed, or says that one is of another device. wgpu lets nobody see which
-    /// device an encoder is of: one of another device ends in wgpu's own error when it is finished.
+    /// An error names a buffer that was destroyed or belongs to another device. wgpu does not tell which device an
+    /// encoder belongs to: an encoder of another device ends in wgpu's own error when it is finished.
     pub fn record(&mut self, encoder: &mut wgpu::CommandEncoder, n: usize, externals: &[External<'_>]) -> Result<()> {
         self.record_range(encoder, n, externals, 0..self.plan.dispatches.len())
     }
@@ -84,19 +84,19 @@ impl Session {
         externals: &[External<'_>],
         range: Range<usize>,
     ) -> Result<()> {
-        self.gpu.poison.check()?;
+        self.gpu.failure.check()?;
         self.check_n(n)?;
         let total = self.plan.dispatches.len();
         if range.end > total || range.start > range.end {
             return Err(RuntimeError::Mismatch {
                 name: "range".into(),
-                wanted: format!("a part of 0..{total}"),
+                wanted: format!("a range within 0..{total}"),
                 got: format!("{range:?}"),
             });
         }
         self.check_fed(|_| false)?;
         self.make_records()?;
-        // wgpu panics where an object is of another instance: it has none of that number, or another one.
+        // wgpu panics on an object of another instance, because it finds none, or the wrong one, with that id.
         catch_unwind(AssertUnwindSafe(|| {
             let set = self.external_set(externals)?;
             if let Some(records) = &self.records {
@@ -122,7 +122,7 @@ impl Session {
             return Ok(None);
         }
         for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
-            let BufferRef::External(i) = port.place.buffer else { continue };
+            let BufferRef::External(i) = port.range.buffer else { continue };
             if is_destroyed(externals[i].buffer) {
                 self.gpu.check_alive()?;
                 let (wanted, got) = ("a buffer".into(), "one that was destroyed".into());
@@ -137,8 +137,8 @@ impl Session {
         }
         let align = u64::from(self.gpu.limits.min_storage_buffer_offset_alignment);
         for port in self.plan.inputs.iter().chain(&self.plan.outputs) {
-            let BufferRef::External(i) = port.place.buffer else { continue };
-            let (e, bytes) = (&externals[i], port.place.offset + port.place.bytes);
+            let BufferRef::External(i) = port.range.buffer else { continue };
+            let (e, bytes) = (&externals[i], port.range.offset + port.range.bytes);
             let (size, usage) = (e.buffer.size(), e.buffer.usage());
             let mismatch =
                 |wanted: String, got: String| RuntimeError::Mismatch { name: port.name.clone(), wanted, got };
@@ -171,7 +171,7 @@ fn foreign(got: String) -> RuntimeError {
     RuntimeError::Mismatch { name: "externals".into(), wanted, got }
 }
 
-/// Returns whether a buffer that is not mapped was destroyed, which only the text of an error tells.
+/// Returns whether an unmapped buffer was destroyed, which only the text of an error shows.
 fn is_destroyed(buffer: &wgpu::Buffer) -> bool {
     buffer.get_mapped_range(..).is_err_and(|error| error.to_string().contains("destroyed"))
 }

@@ -1,4 +1,4 @@
-//! How large activations and gradients are, layer by layer: which values a step can show, and their norms over an epoch.
+//! Norms of activations and gradients, layer by layer: which values a step can show, and their norms over an epoch.
 
 use super::metrics::accumulated;
 use crate::{
@@ -18,7 +18,8 @@ fn norm_of(watched: &str) -> String {
     watched.replacen('/', "_norm/", 1)
 }
 
-/// A sum of squares by name, and the elements that each sample adds to it; `None` for a gradient, which adds once a step.
+/// A sum of squares by name, and the elements that each sample adds to it; `None` for a gradient, which adds once a
+/// step.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Norm {
     pub name: String,
@@ -41,7 +42,7 @@ impl Norm {
     }
 }
 
-/// Returns the layers whose outputs are measured; one that is used twice is measured where it is used first.
+/// Returns the layers whose outputs are measured; one that is used twice is measured at its first use.
 fn measured(g: &Graph, layers: &[(String, Value)]) -> Vec<(String, Value)> {
     let mut seen = HashSet::new();
     let fits = |v: Value| g.ty(v).dtype == DType::F32 && g.shape(v).is_batched();

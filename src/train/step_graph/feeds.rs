@@ -37,7 +37,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Copies a data set into device memory where it fits into one binding; `classes` says which labels are indices.
+    /// Copies a data set into device memory if it fits into one binding; `classes` says which labels are indices.
     pub fn upload(engine: &Engine, data: &Dataset, classes: &[bool]) -> Result<Self, Error> {
         let limit = engine.profile().max_binding_bytes;
         if engine.is_reference() || !data.in_memory() || data.images.bytes().len() as u64 > limit {
@@ -66,8 +66,7 @@ impl Source {
     }
 }
 
-/// Returns a data set's tensors as device memory holds them: whole numbers of 32 bits as floats, where the loss compares
-/// numbers.
+/// Returns a data set's tensors as device memory holds them: 32-bit integers as floats if the loss compares numbers.
 fn stored<'d>(data: &'d Dataset, classes: &[bool]) -> Result<Vec<(String, Cow<'d, HostTensor>)>, Error> {
     let mut tensors = vec![(IMAGES.to_owned(), Cow::Borrowed(&data.images))];
     for (k, (labels, &classes)) in data.targets().zip(classes).enumerate() {
@@ -184,7 +183,7 @@ pub(super) fn tensors(
     Ok(tensors)
 }
 
-/// Returns the samples and labels of these rows, or the rows' numbers where the data set is on the device, by input name.
+/// Returns the samples and labels of these rows, or the rows' numbers if the data set is on the device, by input name.
 pub(super) fn labelled_tensors(
     data: &Dataset,
     source: &Source,

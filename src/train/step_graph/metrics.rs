@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// The state with the number of samples, the sum of their losses, and the sums of metrics that are one number.
 const METRICS: &str = CHECKPOINT_SUMS;
 
-/// A metric of one output, and where its sums are.
-pub(crate) struct MetricSlot {
+/// A metric of one output, and its sums.
+pub(crate) struct MetricSums {
     /// Its name in a history.
     pub name: String,
     output: usize,
@@ -24,14 +24,14 @@ pub(crate) struct MetricSlot {
 }
 
 enum Sums {
-    /// One number, which the loss's kernel adds up too.
+    /// One number, summed by the loss's kernel.
     WithLoss,
     /// `len` numbers in a state of their own.
     Own { state: String, len: usize },
 }
 
-impl MetricSlot {
-    /// Returns the slots of all metrics, whose shapes come from a graph built for that alone.
+impl MetricSums {
+    /// Returns all metrics with their sums, whose shapes come from a graph built only for this.
     pub fn all(model: &Model, config: &Compile) -> Result<Vec<Self>, Error> {
         let mut g = Graph::new();
         let mut pairs = Vec::new();
@@ -42,7 +42,7 @@ impl MetricSlot {
             let output = g.input(&format!("output/{k}"), ty.shape.clone(), DType::F32);
             pairs.push((output, g.input(&labels_name(k), dims, dtype)));
         }
-        let (mut slots, mut with_loss) = (Vec::new(), 1);
+        let (mut metrics, mut with_loss) = (Vec::new(), 1);
         for (i, (output, name, metric)) in config.metrics().into_iter().enumerate() {
             let (value, labels) = pairs[output];
             let each = metric.build(&mut g, value, labels)?;
@@ -53,16 +53,16 @@ impl MetricSlot {
             } else {
                 Sums::Own { state: format!("{METRICS}/{i}"), len: row.iter().product() }
             };
-            slots.push(MetricSlot { name, output, metric, sums });
+            metrics.push(MetricSums { name, output, metric, sums });
         }
-        Ok(slots)
+        Ok(metrics)
     }
 }
 
 /// Returns names and types of the states that hold the sums.
-pub(crate) fn states(slots: &[MetricSlot]) -> Vec<(String, TensorType)> {
-    let with_loss = slots.iter().filter(|slot| matches!(slot.sums, Sums::WithLoss)).count();
-    let own = slots.iter().filter_map(|slot| match &slot.sums {
+pub(crate) fn states(metrics: &[MetricSums]) -> Vec<(String, TensorType)> {
+    let with_loss = metrics.iter().filter(|metric| matches!(metric.sums, Sums::WithLoss)).count();
+    let own = metrics.iter().filter_map(|metric| match &metric.sums {
         Sums::WithLoss => None,
         Sums::Own { state, len } => Some((state.clone(), TensorType::f32([*len]))),
     });
@@ -72,13 +72,13 @@ pub(crate) fn states(slots: &[MetricSlot]) -> Vec<(String, TensorType)> {
 /// Adds the sums of a step to its graph.
 pub(super) fn build(
     g: &mut Graph,
-    slots: &[MetricSlot],
+    metrics: &[MetricSums],
     built: &Assembled,
     labels: &[Value],
     losses: Value,
 ) -> Result<(), Error> {
     let mut rows = vec![losses];
-    for MetricSlot { output: k, metric, sums, .. } in slots {
+    for MetricSums { output: k, metric, sums, .. } in metrics {
         let output = built.logits[*k].filter(|_| metric.takes_logits()).unwrap_or(built.outputs[*k]);
         let each = metric.build(g, output, labels[*k])?;
         let Sums::Own { state: name, len } = sums else {
@@ -99,7 +99,7 @@ pub(super) fn build(
     Ok(())
 }
 
-/// Returns sums added to a state in place; where [`Accumulate::KEEP`] is 0, the state restarts from 0.
+/// Returns sums added to a state in place; if [`Accumulate::KEEP`] is 0, the state restarts from 0.
 pub(super) fn accumulated(g: &mut Graph, state: Value, sums: Value) -> Result<Value, OpError> {
     let instrs = vec![
         Instr { f: elementary("where_positive")?, args: vec![Arg::Input(0), Arg::Scalar(Accumulate::KEEP)] },
@@ -110,12 +110,12 @@ pub(super) fn accumulated(g: &mut Graph, state: Value, sums: Value) -> Result<Va
 }
 
 /// Returns loss and metrics over the steps since the sums restarted, by name.
-pub(crate) fn read(slots: &[MetricSlot], runner: &mut Runner) -> Result<Vec<(String, f64)>, Error> {
+pub(crate) fn read(metrics: &[MetricSums], runner: &mut Runner) -> Result<Vec<(String, f64)>, Error> {
     let counters = runner.read(METRICS, 1)?.to_f32();
     let seen = f64::from(counters[0]).max(1.0);
     let mut values = vec![("loss".to_owned(), f64::from(counters[1]) / seen)];
     let mut with_loss = counters[2..].iter();
-    for MetricSlot { name, metric, sums, .. } in slots {
+    for MetricSums { name, metric, sums, .. } in metrics {
         let sums: Vec<f64> = match sums {
             Sums::WithLoss => with_loss.next().map(|&x| f64::from(x)).into_iter().collect(),
             Sums::Own { state, .. } => runner.read(state, 1)?.to_f32().into_iter().map(f64::from).collect(),

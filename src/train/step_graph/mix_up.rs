@@ -8,7 +8,7 @@ use crate::{
     tensor::{Batch, DType, HostTensor, Philox, Purpose, Shape, stream_id},
 };
 
-/// Begins the names of the inputs that are mixed in.
+/// The prefix of the names of the inputs that are mixed in.
 const PREFIX: &str = "mix_up/";
 const SHARE: &str = "mix_up/share";
 
@@ -29,7 +29,7 @@ pub(super) fn build(g: &mut Graph, data: &Dataset, source: &Source, samples: Sam
     Ok(Samples { x, labels, ..samples })
 }
 
-/// Returns what a training step is fed beside its own samples: the neighbour of each, and each sample's share.
+/// Returns the further inputs of a training step: the neighbour of each sample, and each sample's share.
 pub(super) fn tensors(
     alpha: f32,
     step: &Step,
@@ -48,7 +48,7 @@ pub(super) fn tensors(
     Ok(feeds)
 }
 
-/// Returns a number of the Gamma distribution of this shape (Marsaglia and Tsang 2000).
+/// Draws from the Gamma distribution of this shape (Marsaglia and Tsang 2000).
 fn gamma(rng: &mut Philox, shape: f64) -> f64 {
     if shape < 1.0 {
         return gamma(rng, shape + 1.0) * rng.uniform(0.0, 1.0).powf(1.0 / shape);
@@ -63,7 +63,7 @@ fn gamma(rng: &mut Philox, shape: f64) -> f64 {
     }
 }
 
-/// Returns a number of the Beta distribution of `alpha` and `alpha`.
+/// Draws from the Beta distribution of `alpha` and `alpha`.
 fn beta(rng: &mut Philox, alpha: f64) -> f64 {
     let (a, b) = (gamma(rng, alpha), gamma(rng, alpha));
     if a + b > 0.0 { a / (a + b) } else { 0.5 }

@@ -16,7 +16,7 @@ pub(crate) mod metrics;
 mod mix_up;
 pub(crate) mod update;
 
-use self::{feeds::Source, metrics::MetricSlot, update::StateLayouts};
+use self::{feeds::Source, metrics::MetricSums, update::StateLayouts};
 use super::config::Compile;
 use crate::{
     Error,
@@ -26,11 +26,11 @@ use crate::{
     tensor::HostTensor,
 };
 
-/// What the graph of a step is built from.
+/// The inputs to building the graph of a step.
 pub(crate) struct StepSpec<'a> {
     pub model: &'a Model,
     pub config: &'a Compile,
-    pub metrics: &'a [MetricSlot],
+    pub metrics: &'a [MetricSums],
     pub layouts: StateLayouts<'a>,
 }
 

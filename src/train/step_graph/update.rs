@@ -9,7 +9,7 @@ use crate::{
 };
 use std::ops::Range;
 
-/// Where weights and moments are in device memory.
+/// The layouts of weights and moments in device memory.
 pub(crate) struct StateLayouts<'a> {
     pub params: &'a Layout,
     pub moments: Option<&'a Layout>,
@@ -27,14 +27,14 @@ pub(super) fn build(
     let gradients = config.optimizer.clip(g, gradients)?;
     let values: Vec<Value> = weights.iter().map(|w| w.value).collect();
     for (run, factor) in contiguous_runs(config, layouts, weights) {
-        let mut slots: Vec<Vec<Value>> = Vec::new();
-        for slot in config.optimizer.slots() {
+        let mut moments: Vec<Vec<Value>> = Vec::new();
+        for name in config.optimizer.moments() {
             let names = weights[run.clone()].iter();
-            let slot =
-                names.map(|w| g.state(&format!("{slot}/{}", w.name), TensorType::f32(w.shape.clone()), None)).collect();
-            slots.push(slot);
+            let states =
+                names.map(|w| g.state(&format!("{name}/{}", w.name), TensorType::f32(w.shape.clone()), None)).collect();
+            moments.push(states);
         }
-        let updates = config.optimizer.build(g, &values[run.clone()], &gradients[run], &slots, factor)?;
+        let updates = config.optimizer.build(g, &values[run.clone()], &gradients[run], &moments, factor)?;
         for (state, mut new) in updates {
             let weight = weights.iter().find(|w| w.value == state);
             if let Some(constraint) = weight.and_then(|w| w.constraint.as_ref()) {
@@ -46,15 +46,15 @@ pub(super) fn build(
     Ok(())
 }
 
-/// Splits weights into runs that are contiguous in device memory, moments too, and share one factor of the learning rate,
-/// so that one kernel updates a run.
+/// Splits weights into runs that are contiguous in device memory, moments too, and share one factor of the learning
+/// rate, so that one kernel updates a run.
 fn contiguous_runs(config: &Compile, layouts: &StateLayouts, weights: &[&Weight]) -> Vec<(Range<usize>, f32)> {
-    let slots = config.optimizer.slots();
+    let names = config.optimizer.moments();
     let mut runs: Vec<(Range<usize>, f32)> = Vec::new();
     let mut ends: Vec<(usize, u64)> = Vec::new();
     for (i, weight) in weights.iter().enumerate() {
         let name = weight.name.as_str();
-        let moments = slots.iter().filter_map(|s| layouts.moments?.find(&format!("{s}/{name}")));
+        let moments = names.iter().filter_map(|s| layouts.moments?.find(&format!("{s}/{name}")));
         let entries: Vec<_> = layouts.params.find(name).into_iter().chain(moments).collect();
         let starts = entries.iter().map(|e| (e.chunk, e.offset));
         let factor = config.factors.iter().rev().find(|(p, _)| below(name, p)).map_or(1.0, |f| f.1);

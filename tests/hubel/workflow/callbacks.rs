@@ -1,4 +1,4 @@
-//! What callbacks see, and when they stop or change training.
+//! The values that callbacks see, and when they stop or change training.
 
 use super::{AtEnd, AtStep, Golden, Weights, kernel, numbers, ones, option, plain, says, text};
 use hubel::{Error, callbacks::*, io::safetensors, layers::*, losses::*, optimizers::*, prelude::*};

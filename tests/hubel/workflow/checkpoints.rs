@@ -1,4 +1,4 @@
-//! Checkpoints: what is written, and how a run goes on from it.
+//! Checkpoints: their contents, and how a run continues from them.
 
 use super::{AtStep, Weights, kernel, one, ones, plain, points, says};
 use crate::harness::engine;
@@ -123,7 +123,7 @@ fn a_resumed_run_goes_on_with_what_its_callbacks_remember() {
     let mut resumed = plain(0.01);
     resumed.load_checkpoint(path("counters.safetensors")).expect("a checkpoint");
     resumed.fit(&ones(4), counters(5)).expect("training");
-    // A call that follows by itself begins anew, as in Keras.
+    // A later call starts again, as in Keras.
     resumed.fit(&ones(4), Fit::epochs(3).callback(Counter(0.0))).expect("training");
     let amid = path("amid.safetensors");
     let save = AtStep(|_: &Progress, trainer: &mut Trainer| {

@@ -1,4 +1,4 @@
-//! Data and options that are taken in several forms, or refused.
+//! Data and options that are accepted in several forms, or refused.
 
 use super::{near, one, ones, plain, says};
 use crate::harness::engine;

@@ -1,4 +1,4 @@
-//! Calls of fit one after another, on data sets and iterators, and what a trainer keeps between calls.
+//! Consecutive calls of fit, on data sets and iterators, and the state that a trainer keeps between calls.
 
 use super::{AtEnd, Golden, near, ones, plain, points, says, text};
 use crate::harness::engine;

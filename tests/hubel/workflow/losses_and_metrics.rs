@@ -228,7 +228,7 @@ fn several_outputs_are_trained_by_the_sum_of_their_weighted_losses() {
     let again = reference.fit(&two, Fit::epochs(2).batch(5)).expect("training");
     assert!((again.get("loss").expect("losses")[1] - history.get("loss").expect("losses")[1]).abs() < 1e-4);
     let error = trainer.fit(&one, Fit::epochs(31)).expect_err("labels are missing").to_string();
-    assert!(error.contains("2 outputs and 1"), "{error}");
+    assert!(error.contains("2 outputs, but 1"), "{error}");
     let error = trainer.fit(&one.clone().and_labels(samples).expect("labels"), Fit::epochs(31)).expect_err("of 6");
     assert!(error.to_string().contains("[2] for each sample"), "{error}");
     assert!(model.compile(engine(), Compile::new(Sgd::new(0.5), MeanSquaredError)).is_err());

@@ -79,7 +79,7 @@ fn plain(rate: impl LearningRate + 'static) -> Trainer {
     one().compile(engine(), Compile::new(Sgd::new(rate), MeanSquaredError)).expect("a trainer")
 }
 
-/// Holds that an answer is an error that says each of these.
+/// Asserts that a result is an error that contains each of these.
 fn says<T>(answer: Result<T, Error>, words: &[&str]) {
     let text = answer.err().expect("it is refused").to_string();
     assert!(words.iter().all(|word| text.contains(word)), "{words:?} in: {text}");
