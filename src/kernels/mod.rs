@@ -35,7 +35,9 @@ mod wgsl;
 
 pub use depthwise::{Slide, slide};
 pub use index::{broadcast_index, load, neighbours, storage_type};
-pub use language::{Buffer, Expr, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link, loop_end};
+pub use language::{
+    Buffer, Expr, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link, loop_end,
+};
 pub use pool_grad::largest_back;
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 pub(crate) use wgsl::shader;

@@ -407,8 +407,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         );
         let to = if finish.is_some() { Slot::output(0) } else { Slot::Scratch(0) };
         let grid = Grid::new(self.outputs.times(chunks), if tree { 1 } else { group });
-        kernels::dispatch("reduce", kernels::Source::of_width(text, self.width as usize), &[], grid, vec![from, to], finish.flatten())
-            .iterations(terms, chunks * u64::from(stride))
+        kernels::dispatch(
+            "reduce",
+            kernels::Source::of_width(text, self.width as usize),
+            &[],
+            grid,
+            vec![from, to],
+            finish.flatten(),
+        )
+        .iterations(terms, chunks * u64::from(stride))
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::{harness::sample_graph, networks::build, repository::is_generated};
 use hubel::{
     graph::{DeviceProfile, Graph, Kind, Node},
-    kernels::{Access, common},
+    kernels::Access,
     nn::{
         Mode,
         models::{Application, Options, all},
@@ -123,7 +123,7 @@ fn line(what: &str, class: &str, plans: &[Plan], folder: Option<&Path>) -> Strin
         names += &called;
         let _ = writeln!(text, "{plan}");
         for dispatch in &plan.dispatches {
-            let own = dispatch.source.strip_prefix(common()).unwrap_or(&dispatch.source);
+            let own = &*dispatch.source;
             if !known.contains_key(own) {
                 let _ = writeln!(text, "// {} {}\n{own}", dispatch.kernel, dispatch.variant);
             }
@@ -221,14 +221,10 @@ fn plans_and_kernels_are_those_of_the_file() {
         };
         CLASSES[..2].iter().copied().zip(profiles()).flat_map(of).collect()
     }));
+    let text = format!("# what device launches plan wgsl names: see tests/hubel/plans.rs\n{}\n", all_lines.join("\n"));
     if let Some(folder) = folder {
-        fs::write(folder.join("common"), common()).expect("the folder takes files");
+        fs::write(folder.join("plans.txt"), &text).expect("the folder takes files");
     }
-    let text = format!(
-        "# what device launches plan wgsl names: see tests/hubel/plans.rs\n{}\ncommon - - - {} -\n",
-        all_lines.join("\n"),
-        short(without_names(common()).0)
-    );
     is_generated("tests/plans.txt", &text);
 }
 

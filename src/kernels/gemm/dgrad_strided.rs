@@ -6,8 +6,8 @@
 
 use super::{
     product::{
-        BROADCAST, LOAD, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest,
-        has_eight_lanes, shared_columns, store_sums,
+        BROADCAST, LOAD, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest, has_eight_lanes,
+        shared_columns, store_sums,
     },
     window::Window,
 };
@@ -188,9 +188,8 @@ impl Core<'_> {
         let start = k.let_("start", (&strip % strips * blocks).min(width - blocks));
         let row = k.let_("row", &strip / strips % rows);
         let image = k.let_("image", strip / (strips * rows));
-        let sums = (0..w.strides[0])
-            .map(|e| self.each_sum(&mut |c, j, f| k.var(format!("c{e}_{c}_{j}_{f}"), 0.0)))
-            .collect();
+        let sums =
+            (0..w.strides[0]).map(|e| self.each_sum(&mut |c, j, f| k.var(format!("c{e}_{c}_{j}_{f}"), 0.0))).collect();
         let column = |(i, column): (usize, &i64)| k.let_(format!("x{i}_at"), (start.i32() + *column).u32());
         let columns = self.columns.iter().enumerate().map(column).collect();
         At { image, row, start, channel0, columns, sums }
@@ -231,9 +230,7 @@ impl Core<'_> {
                 .collect();
             k.for_("c", 0u32, w.from_channels, terms, |k, c| {
                 let x: Vec<Expr> = (x.iter().enumerate())
-                    .map(|(i, (o, inside))| {
-                        k.let_(format!("x{i}"), self.x.guarded(&(o + c), inside, terms > 1))
-                    })
+                    .map(|(i, (o, inside))| k.let_(format!("x{i}"), self.x.guarded(&(o + c), inside, terms > 1)))
                     .collect();
                 let load = |v: usize, u: usize| self.weights.at(&weights[v] + c + u);
                 let loaded: Vec<Vec<Expr>> = (0..weights.len())

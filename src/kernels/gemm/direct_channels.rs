@@ -86,9 +86,8 @@ impl Row {
         let start = k.let_("start", (&tile / groups % tiles * pixels).min(to_w - pixels));
         let line = k.let_("line", tile / (tiles * groups));
         let [image, row] = [k.let_("image", &line / to_h), k.let_("row", &line % to_h)];
-        let sums: Vec<Vec<Expr>> = (0..pixels)
-            .map(|j| (0..vectors).map(|v| k.var(format!("c{j}_{v}"), 0.0)).collect())
-            .collect();
+        let sums: Vec<Vec<Expr>> =
+            (0..pixels).map(|j| (0..vectors).map(|v| k.var(format!("c{j}_{v}"), 0.0)).collect()).collect();
         let (first, columns) = self.columns(w);
         let loads: Vec<(Expr, Expr)> = (0..columns.div_ceil(LANES))
             .map(|i| {
@@ -112,9 +111,8 @@ impl Row {
                     .map(|i| k.let_(format!("b{i}"), broadcast(&loaded[i / LANES], (i % LANES) as u64)))
                     .collect();
                 let term = if w.transposed { c.clone() } else { c * to_channels };
-                let weight = |s: usize, v: usize| {
-                    weights.at(w.tap_offset(r, &Expr::from(s)) + &term + &own + v * LANES * pitch)
-                };
+                let weight =
+                    |s: usize, v: usize| weights.at(w.tap_offset(r, &Expr::from(s)) + &term + &own + v * LANES * pitch);
                 // All taps of one sum together: it stays in a register.
                 for v in 0..vectors {
                     let factors: Vec<Expr> =
@@ -135,12 +133,17 @@ impl Row {
                 finish.columns(&mut k, &v.to_string(), &column)
             })
             .collect();
-        store_sums(&mut k, [pixels, vectors], |j, v| sums[j][v].clone(), |k, _, j, values| {
-            for (v, value) in values.iter().enumerate() {
-                let index = &place + j * to_channels + v * LANES;
-                k.store(&y, &index, finish.apply(value, &index, &extras[v]));
-            }
-        });
+        store_sums(
+            &mut k,
+            [pixels, vectors],
+            |j, v| sums[j][v].clone(),
+            |k, _, j, values| {
+                for (v, value) in values.iter().enumerate() {
+                    let index = &place + j * to_channels + v * LANES;
+                    k.store(&y, &index, finish.apply(value, &index, &extras[v]));
+                }
+            },
+        );
         let items = rows.times((tiles * groups * LANES) as u64);
         let kernel = k.launch(Grid::new(items, LANES as u32)).iterations(w.iterations(), 1);
         Candidate::single(format!("row_{pixels}x{vectors}"), kernel)

@@ -16,10 +16,10 @@ mod text;
 mod wgrad;
 mod window;
 
-pub(super) use product::{LOAD, MADD, STORE};
 pub use product::{Cursor, LONG_BATCH, Loop, Operand, Position, Product, count_product};
+pub(super) use product::{LOAD, MADD, STORE};
+pub use select::{lower, lower_with, window};
 pub use text::wgsl_count;
 pub(super) use text::{Finish, split_sum};
-pub use select::{lower, lower_with, window};
 pub use wgrad::Filter;
 pub use window::Window;

@@ -312,8 +312,7 @@ impl<'p, 'a> Core<'p, 'a> {
             let cursors = cursor(k, format!("s{v}"), index, &shared_extent, shared_pairs);
             shared_reads.push(Read { side: shared, buffer: buffers[1], cursors, pair: pairs[1] });
         }
-        let mut at =
-            Invocation { shared0, split, lane_reads, shared_reads, sums: Vec::new(), column_sums: Vec::new() };
+        let mut at = Invocation { shared0, split, lane_reads, shared_reads, sums: Vec::new(), column_sums: Vec::new() };
         at.enter(k, &[]);
         (at, lane0)
     }
@@ -401,8 +400,7 @@ impl<'p, 'a> Core<'p, 'a> {
                     (r % (8 * at_once) / at_once) as u64,
                 ),
             };
-            let factors: Vec<Expr> =
-                (0..terms as usize).map(|u| k.let_(format!("b{r}_{u}"), factor(u))).collect();
+            let factors: Vec<Expr> = (0..terms as usize).map(|u| k.let_(format!("b{r}_{u}"), factor(u))).collect();
             for (j, values) in lane.iter().enumerate() {
                 let products = factors.iter().zip(values).map(|(b, v)| b * v).reduce(|sum, product| sum + product);
                 let sum = parts.map_or(&at.sums[r][j], |parts| &parts[r][j]);

@@ -233,4 +233,3 @@ pub fn read(input: &str, index: &str, in_bounds: Option<&str>, pair: bool) -> St
 pub fn declare(binding: usize, name: &str, dtype: crate::tensor::DType) -> String {
     format!("@group(0) @binding({binding}) var<storage, read> {name}: array<{}>;\n", storage_type(dtype))
 }
-

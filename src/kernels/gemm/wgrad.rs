@@ -111,7 +111,8 @@ impl Filter {
         let parts =
             8usize.div_ceil(groups).max(4).max(iterations.at(LONG_BATCH).div_ceil(profile.max_iterations) as usize);
         let sums = if self.sums { to_channels } else { 0 };
-        let elements = Count { fixed: (self.kernel[0] * taps * from_channels * to_channels + sums) as u64, per_sample: 0 };
+        let elements =
+            Count { fixed: (self.kernel[0] * taps * from_channels * to_channels + sums) as u64, per_sample: 0 };
         let float = Layout::Scalars(DType::F32);
         let mut k = Kernel::new("conv2d_grad_weight", LANES);
         let x = k.bind("x", float, Slot::input(0));
@@ -187,8 +188,7 @@ impl Core<'_> {
         let ([p, q], to_channels) = (f.output, f.to_channels);
         let strips = q / b.pixels;
         let at = self.enter(k);
-        let sums: Vec<Expr> =
-            at.sums.iter().map(|[r, s, c, v]| k.var(format!("c{r}_{s}_{c}_{v}"), 0.0)).collect();
+        let sums: Vec<Expr> = at.sums.iter().map(|[r, s, c, v]| k.var(format!("c{r}_{s}_{c}_{v}"), 0.0)).collect();
         let n_sums = if f.sums { b.vectors } else { 0 };
         let column_sums: Vec<Expr> = (0..n_sums).map(|v| k.var(format!("sum{v}"), 0.0)).collect();
         let end = k.let_("end_strip", count(f.images.times(strips as u64)));

@@ -1,7 +1,10 @@
 //! A window that slides over images: its sizes, and where its taps read.
 
 use super::product::MAX_ITERATIONS;
-use crate::{kernels::language::{Expr, Kernel, Type}, tensor::Count};
+use crate::{
+    kernels::language::{Expr, Kernel, Type},
+    tensor::Count,
+};
 
 /// A kernel that slides over images, forward or transposed.
 ///
@@ -67,9 +70,9 @@ impl Window {
     /// Returns the first tap for a phase, where there are several.
     pub(super) fn first_tap(&self, axis: usize, phase: &Expr) -> Option<Expr> {
         (self.phases(axis) > 1).then(|| {
-            (0..self.phases(axis)).rev().fold(Expr::from(self.kernel[axis]), |other, k| {
-                phase.equals(k).select(self.taps(axis, k).0, other)
-            })
+            (0..self.phases(axis))
+                .rev()
+                .fold(Expr::from(self.kernel[axis]), |other, k| phase.equals(k).select(self.taps(axis, k).0, other))
         })
     }
 
@@ -108,10 +111,7 @@ impl Window {
         let taps_in = |rows: Expr| (rows.max(0i32).u32() + (dilation - 1)) / dilation;
         let [first, end] = [taps_in(before.clone()), taps_in(before + from)];
         let of_lanes = |f: &str, value: Expr| if by_lane { Expr::call(f, Type::U32, [value]) } else { value };
-        [
-            k.let_("first_r", of_lanes("subgroupMin", first)),
-            k.let_("end_r", of_lanes("subgroupMax", end).min(taps)),
-        ]
+        [k.let_("first_r", of_lanes("subgroupMin", first)), k.let_("end_r", of_lanes("subgroupMax", end).min(taps))]
     }
 
     /// Returns whether all taps of all rows lie inside the image.

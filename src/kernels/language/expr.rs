@@ -240,7 +240,13 @@ impl Expr {
     pub fn min(&self, other: impl Into<Expr>) -> Expr {
         let (a, b) = matched(self.clone(), other.into());
         match (a.known(), b.known()) {
-            (Some(x), Some(y)) => if x <= y { a } else { b },
+            (Some(x), Some(y)) => {
+                if x <= y {
+                    a
+                } else {
+                    b
+                }
+            }
             (Some(0), _) if a.ty == Type::U32 => a,
             (_, Some(0)) if b.ty == Type::U32 => b,
             _ => Expr::call("min", a.ty, [a.clone(), b]),
@@ -251,7 +257,13 @@ impl Expr {
     pub fn max(&self, other: impl Into<Expr>) -> Expr {
         let (a, b) = matched(self.clone(), other.into());
         match (a.known(), b.known()) {
-            (Some(x), Some(y)) => if x >= y { a } else { b },
+            (Some(x), Some(y)) => {
+                if x >= y {
+                    a
+                } else {
+                    b
+                }
+            }
             (Some(0), _) if a.ty == Type::U32 => b,
             (_, Some(0)) if b.ty == Type::U32 => a,
             _ => Expr::call("max", a.ty, [a.clone(), b]),

@@ -104,9 +104,7 @@ fn converted(name: &str, dtype: DType, index: &Expr) -> Expr {
         DType::U32 => element(index.clone(), Type::U32).f32(),
         DType::U8 => (bits(2) >> ((index & 3u32) * 8u32) & 255u32).f32(),
         DType::F16 => Expr::call("unpack2x16float", Type::F32.vector(2), [bits(1)]).at(index & 1u32),
-        DType::BF16 => {
-            Expr::call("bitcast<f32>", Type::F32, [(bits(1) >> ((index & 1u32) * 16u32)) << 16u32])
-        }
+        DType::BF16 => Expr::call("bitcast<f32>", Type::F32, [(bits(1) >> ((index & 1u32) * 16u32)) << 16u32]),
     }
 }
 
@@ -359,7 +357,14 @@ impl Kernel {
     pub fn launch(self, grid: Grid) -> Dispatch {
         let source = link(&self.wgsl(), &[common()]);
         let slots = self.bindings.into_iter().map(|b| b.slot).collect();
-        Dispatch { kernel: self.name, source: Arc::from(source), constants: Vec::new(), grid, slots, iterations: (Count::default(), 1) }
+        Dispatch {
+            kernel: self.name,
+            source: Arc::from(source),
+            constants: Vec::new(),
+            grid,
+            slots,
+            iterations: (Count::default(), 1),
+        }
     }
 }
 

@@ -258,7 +258,8 @@ impl Pool2dGrad {
         let mut constants = g.constants(items, width, lanes);
         constants.extend([("CH", cells[0] as f64), ("CW", cells[1] as f64)]);
         constants.push(("WHOLE", f64::from(u8::from(whole))));
-        let source = kernels::Source::over_vectors(shader!("max_pool2d_grad_cells.wgsl"), width, profile).constant("CELL", sh * sw);
+        let source = kernels::Source::over_vectors(shader!("max_pool2d_grad_cells.wgsl"), width, profile)
+            .constant("CELL", sh * sw);
         let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
         let grid = Grid::new(items, lanes);
         let dispatch = kernels::dispatch("max_pool2d_grad_cells", source, &constants, grid, slots, epilogue);

@@ -92,7 +92,7 @@ fn a_second_fit_trains_as_many_epochs_more() {
 
 #[test]
 fn an_epoch_that_was_begun_on_other_data_begins_anew() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("c.safetensors");
     let mut first = plain(0.01);
     first.fit(&ones(100), Fit::epochs(1).batch(10).max_steps(5)).expect("training");
@@ -207,7 +207,7 @@ fn batches_of_an_iterator_train_as_those_of_a_data_set() {
 
 #[test]
 fn layers_are_frozen_and_freed_between_calls_of_fit() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let data = points();
     let model = Sequential::new([1])
         .add(Dense::new(4).activation(Tanh).name("base"))
