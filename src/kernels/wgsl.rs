@@ -134,3 +134,13 @@ pub fn dispatch<'a>(
         iterations: (Count::default(), 1),
     }
 }
+
+impl Kernel {
+    /// Returns the launch of the kernel.
+    pub fn launch(self, grid: Grid) -> Dispatch {
+        let slots = self.slots().collect();
+        let source = Arc::from(language::link(&self.wgsl(), &[common()]));
+        let iterations = (Count::default(), 1);
+        Dispatch { kernel: self.name, source, constants: Vec::new(), grid, slots, iterations }
+    }
+}

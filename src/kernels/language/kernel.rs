@@ -1,16 +1,10 @@
 //! A kernel as data: what it binds, its functions and statements; and the launch that is made of it.
 
-use super::{
-    expr::{Expr, Type},
-    link::link,
-    print,
-};
+use super::expr::{Expr, Type};
 use crate::{
-    graph::{Dispatch, Grid, Slot},
-    kernels::wgsl::common,
+    graph::Slot,
     tensor::{Count, DType},
 };
-use std::sync::Arc;
 
 /// A statement.
 #[derive(Debug)]
@@ -142,7 +136,7 @@ pub(super) struct Function {
 /// ```
 #[derive(Debug)]
 pub struct Kernel {
-    pub(super) name: String,
+    pub(in crate::kernels) name: String,
     /// Lanes of a workgroup.
     pub(super) lanes: usize,
     /// The number of its first binding.
@@ -174,14 +168,9 @@ impl Kernel {
         Kernel { first: slots + 1, ..Kernel::new("", 1) }
     }
 
-    /// Returns the WGSL of buffers and functions alone.
-    pub(in crate::kernels) fn declarations(&self) -> String {
-        print::declarations(self)
-    }
-
     /// Returns what the buffers are bound to.
-    pub(in crate::kernels) fn slots(self) -> impl Iterator<Item = Slot> {
-        self.bindings.into_iter().map(|b| b.slot)
+    pub(in crate::kernels) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.bindings.iter().map(|b| b.slot.clone())
     }
 
     /// Binds a buffer that is read, behind those that are bound.
@@ -346,25 +335,6 @@ impl Kernel {
         let outer = std::mem::take(&mut self.body);
         body(self);
         std::mem::replace(&mut self.body, outer)
-    }
-
-    /// Returns the WGSL without the shared declarations.
-    pub fn wgsl(&self) -> String {
-        print::print(self)
-    }
-
-    /// Returns the launch of the kernel.
-    pub fn launch(self, grid: Grid) -> Dispatch {
-        let source = link(&self.wgsl(), &[common()]);
-        let slots = self.bindings.into_iter().map(|b| b.slot).collect();
-        Dispatch {
-            kernel: self.name,
-            source: Arc::from(source),
-            constants: Vec::new(),
-            grid,
-            slots,
-            iterations: (Count::default(), 1),
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     expr::{Expr, Type},
-    kernel::{Binding, Kernel, Layout, Stmt},
+    kernel::{Binding, Function, Kernel, Layout, Stmt},
 };
 use crate::{graph::Slot, kernels::index::storage_type};
 use std::{
@@ -13,20 +13,22 @@ use std::{
 const ENTRY: &str = "fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, \
      @builtin(local_invocation_index) lane: u32)";
 
-/// Returns the kernel.
-pub(super) fn print(k: &Kernel) -> String {
-    let mut text = declarations(k);
-    text += &format!("@compute @workgroup_size({})\n{ENTRY} {{\n", k.lanes);
-    // Writing to a string cannot fail.
-    let _ = block(&mut text, &k.body, 1);
-    text + "}\n"
-}
+impl Kernel {
+    /// Returns the WGSL without the shared declarations.
+    pub fn wgsl(&self) -> String {
+        let mut text = self.declarations();
+        text += &format!("@compute @workgroup_size({})\n{ENTRY} {{\n", self.lanes);
+        // Writing to a string cannot fail.
+        let _ = block(&mut text, &self.body, 1);
+        text + "}\n"
+    }
 
-/// Returns its buffers and functions alone.
-pub(super) fn declarations(k: &Kernel) -> String {
-    let mut text = String::new();
-    let _ = declare(&mut text, k);
-    text
+    /// Returns the WGSL of buffers and functions alone.
+    pub(in crate::kernels) fn declarations(&self) -> String {
+        let mut text = String::new();
+        let _ = declare(&mut text, self);
+        text
+    }
 }
 
 fn declare(t: &mut String, k: &Kernel) -> fmt::Result {
@@ -36,13 +38,28 @@ fn declare(t: &mut String, k: &Kernel) -> fmt::Result {
     for (name, ty, elements) in &k.shared {
         writeln!(t, "var<workgroup> {name}: array<{ty}, {elements}>;")?;
     }
-    for f in &k.functions {
+    for f in called(k) {
         let parameters: Vec<String> = f.parameters.iter().map(|(name, ty)| format!("{name}: {ty}")).collect();
         writeln!(t, "fn {}({}) -> {} {{", f.name, parameters.join(", "), f.result)?;
         block(t, &f.body, 1)?;
         t.push_str("}\n");
     }
     Ok(())
+}
+
+/// Returns the functions that are called, of a kernel from a file all.
+fn called(k: &Kernel) -> Vec<&Function> {
+    let mut names = HashSet::new();
+    mark(&k.body, &mut names);
+    let mut called: Vec<&Function> = Vec::new();
+    for f in k.functions.iter().rev() {
+        if k.body.is_empty() || names.contains(&f.name) {
+            mark(&f.body, &mut names);
+            called.push(f);
+        }
+    }
+    called.reverse();
+    called
 }
 
 fn binding(t: &mut String, number: usize, Binding { buffer, slot, written }: &Binding) -> fmt::Result {
