@@ -317,8 +317,12 @@ fn main() -> Result<()> {
     let (flags, filters): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
     let json = flags.iter().any(|f| f == "--json");
     let cases = cases(&filters)?;
-    // `cargo test --benches` and a filter for another target run nothing here.
-    if cases.is_empty() || !flags.iter().any(|f| f == "--bench") && filters.is_empty() {
+    // `cargo test --benches` runs nothing here; a filter may be for another target.
+    if !flags.iter().any(|f| f == "--bench") && filters.is_empty() {
+        return Ok(());
+    }
+    if cases.is_empty() {
+        eprintln!("no operation's case contains {}; HUBEL_SHAPES adds cases", filters.join(" and "));
         return Ok(());
     }
     let variable = |name: &str| std::env::var(name).ok();

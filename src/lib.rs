@@ -139,10 +139,7 @@ pub mod prelude {
 
 /// Layers, and the values that their options take: activations, padding, initializers, regularizers, constraints.
 pub mod layers {
-    pub use crate::nn::Activation::{
-        Elu, Exponential, Gelu, HardSigmoid, HardSwish, LeakyRelu, Linear, LogSoftmax, Mish, Relu, Relu6, Selu,
-        Sigmoid, Softmax, Softplus, Softsign, Swish, Tanh,
-    };
+    pub use crate::nn::Activation::*;
     pub use crate::nn::DataFormat::{ChannelsFirst, ChannelsLast};
     pub use crate::nn::Initializer::{
         GlorotNormal, GlorotUniform, HeNormal, HeUniform, LecunNormal, LecunUniform, Ones, Zeros,

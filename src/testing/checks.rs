@@ -115,7 +115,11 @@ pub fn faults_are_noticed(engine: &Engine, family: &Family) -> Result<(), Failur
         }
         // A kernel for other adapters cannot run here.
         if !noticed && (met > 0 || !planned_elsewhere(family, fault)?) {
-            return Err(of(family, Failure(format!("`{}` passed {met} samples unnoticed", fault.what))));
+            let outcome = match met {
+                0 => format!("stands in no kernel: `{}`", fault.from),
+                _ => format!("passed {met} samples unnoticed"),
+            };
+            return Err(of(family, Failure(format!("`{}` {outcome}", fault.what))));
         }
     }
     Ok(())

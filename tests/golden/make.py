@@ -2,7 +2,8 @@
 """Golden vectors: what Keras computes in float64, so that our definitions and Keras cannot share a mistake.
 
     pip install keras==3.15.1 jax==0.10.2 safetensors==0.8.0 numpy==2.4.6
-    python tests/golden/make.py            # writes tests/golden/*.safetensors, the same bytes every time
+    python tests/golden/make.py            # writes tests/golden/*.safetensors; last digits may depend on the processor
+    python tests/golden/make.py matmul pad # runs these functions of this file only
 
 Operations come from keras.ops and keras.losses on JAX's CPU back end, gradients from jax.vjp of
 these, optimisers from keras.optimizers. Inputs are float32 numbers, the arithmetic is float64, results are rounded to float32.
@@ -46,6 +47,7 @@ optimizer      rule: "sgd": learning_rate, momentum, nesterov; "adam", "nadam": 
 import json
 import os
 import pathlib
+import sys
 import warnings
 
 os.environ.update(KERAS_BACKEND="jax", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu")
@@ -589,22 +591,14 @@ def optimizer():
     family.save()
 
 
+ALL = {f.__name__: f for f in [
+    conv2d, convolutions, max_pool2d, pools, norms, batch_norm, softmaxes, cross_entropy, matmul, activation, concat, resize, pad,
+    top_k, clip, recurrent, embedding, optimizer,
+]}
+
 if __name__ == "__main__":
-    conv2d()
-    convolutions()
-    max_pool2d()
-    pools()
-    norms()
-    batch_norm()
-    softmaxes()
-    cross_entropy()
-    matmul()
-    activation()
-    concat()
-    resize()
-    pad()
-    top_k()
-    clip()
-    recurrent()
-    embedding()
-    optimizer()
+    wanted = sys.argv[1:] or list(ALL)
+    if unknown := [name for name in wanted if name not in ALL]:
+        sys.exit(f"{unknown}: no such function; there are {', '.join(ALL)}")
+    for name in wanted:
+        ALL[name]()

@@ -1,7 +1,7 @@
 //! Every mistake of a user gives an error that names the layer, what was wanted and given, and what to do; nothing
 //! panics.
 
-use crate::harness::engine;
+use crate::{harness::engine, repository::is_generated};
 use hubel::{
     Error,
     layers::*,
@@ -436,10 +436,5 @@ fn every_mistake_names_the_layer_what_was_wanted_and_what_to_do() {
     let text = lists.map(|(title, mistakes)| format!("{title}\n\n{}", answers(mistakes))).join("\n");
     let wrong: Vec<&str> = text.lines().filter(|l| ["    ACCEPTED", "    PANIC"].contains(l)).collect();
     assert!(wrong.is_empty(), "{text}");
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/hubel/mistakes.txt");
-    if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
-        std::fs::write(path, &text).expect("the snapshot can be written");
-    }
-    let found = std::fs::read_to_string(path).unwrap_or_default().replace("\r\n", "\n");
-    assert!(found == text, "mistakes.txt is stale: HUBEL_WRITE_DOCS=1 cargo test --release every_mistake\n{text}");
+    is_generated("tests/hubel/mistakes.txt", &text);
 }

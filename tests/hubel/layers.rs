@@ -1,6 +1,9 @@
 //! Every layer with every option against Keras's results; tests/golden/layers.py writes the files.
 
-use crate::harness::{Run, engine, reference, run_graph};
+use crate::{
+    harness::{Run, engine, reference, run_graph},
+    repository::is_generated,
+};
 use hubel::{
     graph::{Graph, Kind, Step, TensorType, Value, evaluate},
     layers::*,
@@ -249,7 +252,7 @@ fn table(cases: &Cases, augmentation: &[Json]) -> String {
         entry.1.extend(case["config"].as_object().into_iter().flatten().map(|(option, _)| option.as_str()));
     }
     let mut text = String::from(
-        "# Layers\n\nGenerated from the vectors that Keras 3.15 made; `HUBEL_WRITE_DOCS=1 cargo test --release layers_table` writes it \
+        "# Layers\n\nGenerated from the vectors that Keras 3.15 made; `tests/generate` writes it \
          anew. Outputs, gradients to inputs and weights, losses of regularisers, constrained weights and moving statistics \
          equal Keras's within 10⁻⁴ of the largest value, and each configuration is read from Keras's JSON and written \
          again. Random changes of images are compared on fixed factors.\n\n| layer | options covered | cases |\n|---|---|---|\n",
@@ -269,12 +272,7 @@ fn table(cases: &Cases, augmentation: &[Json]) -> String {
 fn layers_table_is_up_to_date() {
     let augmentation = fs::read(format!("{ROOT}/tests/golden/augmentation.json")).expect("a file");
     let augmentation: Vec<Json> = serde_json::from_slice(&augmentation).expect("cases");
-    let (path, wanted) = (format!("{ROOT}/LAYERS.md"), table(&cases(), &augmentation));
-    if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
-        fs::write(&path, &wanted).expect("LAYERS.md can be written");
-    }
-    let found = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
-    assert!(found == wanted, "LAYERS.md is stale: run HUBEL_WRITE_DOCS=1 cargo test --release layers_table");
+    is_generated("LAYERS.md", &table(&cases(), &augmentation));
 }
 
 #[test]
@@ -331,25 +329,7 @@ fn l2_pooling_is_the_root_of_the_sum_of_squares_and_its_gradient_x_over_y() {
 fn activations_and_pooling_of_nan_are_nan_on_the_device_and_in_the_reference() {
     let numbers = [f32::NAN, 1.0, -2.0, 3.0];
     let x = HostTensor::f32([1, 2, 2, 1], numbers.to_vec()).expect("an image");
-    use Activation::*;
-    let activations = [
-        Relu,
-        Relu6,
-        LeakyRelu,
-        Elu,
-        Selu,
-        Sigmoid,
-        HardSigmoid,
-        HardSwish,
-        Swish,
-        Gelu,
-        Softplus,
-        Softsign,
-        Mish,
-        Exponential,
-        Tanh,
-    ];
-    let layers = activations.into_iter().map(|a| (format!("{a:?}"), Activation::into_layer(a)));
+    let layers = Activation::ALL.into_iter().map(|a| (format!("{a:?}"), Activation::into_layer(a)));
     let pools = [
         ("max", MaxPooling2D::new(2).into_layer()),
         ("average", AveragePooling2D::new(2).into_layer()),

@@ -1,10 +1,9 @@
 //! Plans and kernels as they were: tests/plans.txt has a line for each sample of an operation and for each network, for
 //! each kind of device, with hashes of what the plan does, of its WGSL and of the names in both.
 //!
-//! `HUBEL_WRITE_DOCS=1 cargo test --release --test hubel plans_and_kernels` rewrites the file, and `git diff` then shows what changed.
-//! tests/plans shows the changes themselves.
+//! tests/generate rewrites the file, and `git diff` then shows what changed. tests/plans shows the changes themselves.
 
-use crate::{harness::sample_graph, networks::build};
+use crate::{harness::sample_graph, networks::build, repository::is_generated};
 use hubel::{
     graph::{DeviceProfile, Graph, Kind, Node},
     kernels::{Access, common},
@@ -230,13 +229,7 @@ fn plans_and_kernels_are_those_of_the_file() {
         all_lines.join("\n"),
         short(without_names(common()).0)
     );
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plans.txt");
-    if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
-        fs::write(path, &text).expect("the file can be written");
-    }
-    let known = fs::read_to_string(path).unwrap_or_default();
-    let changed: Vec<&str> = text.lines().filter(|line| !known.lines().any(|k| k == *line)).collect();
-    assert!(known == text, "{} plans have changed; tests/plans shows how:\n{}", changed.len(), changed.join("\n"));
+    is_generated("tests/plans.txt", &text);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The files of the repository.
 
-use std::{fs, path::Path};
+use std::{collections::HashSet, fs, path::Path};
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -21,4 +21,16 @@ pub fn files(folder: &str, extension: &str) -> Vec<(String, String)> {
     walk(&Path::new(ROOT).join(folder), extension, &mut out);
     out.sort();
     out
+}
+
+/// Fails where a generated file is not this text, which `tests/generate` writes first.
+pub fn is_generated(file: &str, text: &str) {
+    let path = Path::new(ROOT).join(file);
+    if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
+        fs::write(&path, text).expect("the file can be written");
+    }
+    let known = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+    let lines: HashSet<&str> = known.lines().collect();
+    let changed: Vec<&str> = text.lines().filter(|line| !lines.contains(line)).collect();
+    assert!(known == text, "{file} is stale; tests/generate writes it. Lines that differ:\n{}", changed.join("\n"));
 }

@@ -1,6 +1,6 @@
 //! The structure of the crate: imports, sizes, and the generated documents.
 
-use crate::repository::{ROOT, files};
+use crate::repository::{ROOT, files, is_generated};
 use hubel::ops::FAMILIES;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -123,7 +123,7 @@ fn an_embedding_application_pays_for_at_most_25_crates_beside_wgpu_and_naga() {
 /// Returns OPS.md, made from the list of operations.
 fn operations_table() -> String {
     let mut out = String::from(
-        "# Operations\n\nGenerated from the list of operations; `HUBEL_WRITE_DOCS=1 cargo test --release operations_table` rewrites it. \
+        "# Operations\n\nGenerated from the list of operations; `tests/generate` rewrites it. \
          The kernels' speed is measured on software adapters alone: on GPUs it is unproven.\n\n\
          | operation | what it is | gradient | accuracy on the GPU | kernels |\n|---|---|---|---|---|\n",
     );
@@ -164,15 +164,7 @@ fn operations_table() -> String {
 
 #[test]
 fn operations_table_is_up_to_date() {
-    let path = Path::new(ROOT).join("OPS.md");
-    if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
-        fs::write(&path, operations_table()).expect("OPS.md can be written");
-    }
-    let found = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
-    assert!(
-        found == operations_table(),
-        "OPS.md is stale: run HUBEL_WRITE_DOCS=1 cargo test --release operations_table"
-    );
+    is_generated("OPS.md", &operations_table());
 }
 
 /// Returns the rows of docs/reliability.md: their names and the tests that hold them.
