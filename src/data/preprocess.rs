@@ -9,6 +9,7 @@ const KEPT: f64 = 0.875;
 
 /// How a photo is resized; each averages where it shrinks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Filter {
     /// Straight lines between pixels, as torchvision's networks were judged.
     #[default]

@@ -43,6 +43,7 @@ struct Quantization {
 }
 
 /// What a model.json and its shards hold.
+#[non_exhaustive]
 pub struct Contents {
     /// The model as Keras's JSON.
     pub config: Option<String>,

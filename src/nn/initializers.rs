@@ -16,6 +16,7 @@ use std::sync::Arc;
 /// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(remote = "Self", tag = "class_name", content = "config")]
+#[non_exhaustive]
 pub enum Initializer {
     /// Zeros.
     Zeros,
@@ -93,6 +94,7 @@ pub enum FanMode {
 /// What variance scaling draws from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Distribution {
     /// Normal, drawn again beyond two deviations, of the wanted variance after that.
     TruncatedNormal,

@@ -15,6 +15,7 @@ pub fn philox4x32(mut key: [u32; 2], mut counter: [u32; 4]) -> [u32; 4] {
 /// What random numbers are drawn for; streams of different purposes never meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum Purpose {
     /// First values of weights.
     Initialize = 1,

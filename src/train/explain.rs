@@ -51,6 +51,7 @@ pub struct Explainer {
 
 /// What speaks for a class in each of some images.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Explained {
     /// How much each pixel speaks for the class, f32 (n, h, w) from 0 up, in the scores' units.
     pub maps: HostTensor,

@@ -222,14 +222,15 @@ fn plans_and_kernels_are_those_of_the_file() {
         };
         CLASSES[..2].iter().copied().zip(profiles()).flat_map(of).collect()
     }));
-    if let Some(folder) = folder {
-        fs::write(folder.join("common"), common()).expect("the folder takes files");
-    }
     let text = format!(
         "# what device launches plan wgsl names: see tests/hubel/plans.rs\n{}\ncommon - - - {} -\n",
         all_lines.join("\n"),
         short(without_names(common()).0)
     );
+    if let Some(folder) = folder {
+        fs::write(folder.join("plans.txt"), &text).expect("the folder takes files");
+        fs::write(folder.join("common"), common()).expect("the folder takes files");
+    }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plans.txt");
     if std::env::var_os("HUBEL_WRITE_DOCS").is_some() {
         fs::write(path, &text).expect("the file can be written");

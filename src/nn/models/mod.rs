@@ -61,6 +61,7 @@ pub enum Pooling {
 
 /// Which weights a network begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Weights {
     /// Those that its initialisers draw.
     #[default]
@@ -351,6 +352,7 @@ enum Extra {
 
 /// A network of the list.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Application {
     /// Keras's name of the class, or one like it.
     pub name: &'static str,

@@ -7,6 +7,7 @@ use crate::{
 
 /// What a network wants of images: how red, green and blue from 0 to 255 become its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Preprocessing {
     /// x: the network scales by itself (Keras's EfficientNet and MobileNetV3).
     Identity,
