@@ -37,7 +37,22 @@
 //! | [`io`] | readers and writers of files, each within a budget of memory and work |
 //! | [`runtime`] | engines, and the stores and sessions that hold tensors and run plans |
 //! | [`tensor`] | shapes, element types, tensors on the host, random numbers, accuracies |
-//! | [`graph`], [`ops`], [`kernels`], [`passes`] | from an operation's definition to a plan; less stable than the rest |
+//! | [`graph`], [`ops`], [`kernels`], [`passes`] | from an operation's definition to a plan; [unstable](#stability) |
+//!
+//! # Stability
+//!
+//! Versions follow [Semantic Versioning](https://semver.org): before 1.0 a minor version may break programs, a patch
+//! version may not. The promise covers every module but those whose documentation begins with *Unstable*, which may change
+//! in any version:
+//!
+//! - [`ops`], [`kernels`] and [`passes`], and in [`graph`] what operations are made of ([`graph::Op`] and what its methods
+//!   take and return). Stable there are [`graph::Graph`]'s methods that build a network, with the options and types that
+//!   they take, such as [`ops::Conv2dOptions`].
+//! - `testing`, the test kit for operations, and `cli`, which the examples share.
+//!
+//! Structs that programs write, such as [`data::Dataset`] and [`ops::Conv2dOptions`], may get further fields: end them
+//! with `..`, as in `..Default::default()`. Types of [`wgpu`] are part of the API: its next major version is a breaking
+//! change. Results may differ in their bits between any two versions, within the published bounds.
 //!
 //! # How it works
 //!
@@ -75,17 +90,23 @@
 #![cfg_attr(not(test), deny(clippy::dbg_macro, clippy::panic, clippy::print_stdout, clippy::todo))]
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unimplemented, clippy::unwrap_used))]
 
+/// Unstable: what the command lines of the examples share.
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
+/// Unstable but for [`Graph`](graph::Graph)'s methods that build a network: values, nodes, the trait of operations.
 pub mod graph;
 pub mod io;
+/// Unstable: kernels as WGSL and launches.
 pub mod kernels;
 pub mod nn;
+/// Unstable but for what [`Graph`](graph::Graph)'s methods take: the operations.
 pub mod ops;
+/// Unstable: from a graph to a plan.
 pub mod passes;
 pub mod runtime;
 pub mod tensor;
+/// Unstable: the test kit for operations.
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod train;

@@ -91,7 +91,7 @@ fn lenet5_reads_a_digit_without_any_file_and_every_node_is_verified() {
 
 #[test]
 fn arrays_go_through_a_network_and_weights_change_their_type() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let samples = hubel::tensor::HostTensor::f32([3, 32, 32, 1], vec![0.5; 3 * 1024]).expect("a tensor");
     fs::write(path("x.npy"), hubel::io::npy::write(&samples)).expect("a file");
@@ -115,7 +115,7 @@ fn arrays_go_through_a_network_and_weights_change_their_type() {
 #[test]
 fn outputs_that_would_share_a_file_are_refused() {
     use hubel::{layers::*, prelude::*};
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let relu = |name: &str| ReLU::new().name(name);
     let model = Sequential::new([2]).add(relu("a/b")).add(relu("a.b")).add(relu("c")).build().expect("a model");
@@ -138,7 +138,7 @@ fn outputs_that_would_share_a_file_are_refused() {
 #[test]
 fn a_path_that_is_no_utf_8_is_refused_before_anything_is_written() {
     use std::os::unix::ffi::OsStrExt;
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let out = folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
     let run = Command::new(env!("CARGO_BIN_EXE_hubel"))
         .args(["run", "lenet5", "--input", "x.npy", "--output"])
@@ -166,7 +166,7 @@ fn example(command: &mut Command) -> String {
 
 #[test]
 fn a_folder_of_images_is_trained_on_without_validation() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let (images, out) = (folder.path().join("images"), folder.path().join("out"));
     for class in ["dark", "light"] {
         fs::create_dir_all(images.join(class)).expect("a folder");
@@ -182,7 +182,7 @@ fn a_folder_of_images_is_trained_on_without_validation() {
 #[cfg(target_os = "linux")]
 #[test]
 fn without_a_driver_lenet5_trains_draws_its_images_and_says_what_a_driver_gives() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let (digits, out) = (folder.path().join("digits"), folder.path().join("out"));
     fs::create_dir(&digits).expect("a folder");
     let mnist = hubel::data::mnist(Path::new(ROOT).join("examples/data/mnist")).expect("MNIST");
@@ -251,7 +251,7 @@ fn downloads_are_checked_and_kept() {
         fetch::{Published, fetch},
     };
     const MD5: &str = "5d41402abc4b2a76b9719d911017c592";
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let url = serve(b"hello", 5, 1);
     let mut seen = Vec::new();
     let path = fetch(Published { url: &url, md5: MD5 }, folder.path(), |n, of| seen.push((n, of))).expect("a download");
@@ -259,7 +259,7 @@ fn downloads_are_checked_and_kept() {
     // The server answers once only.
     assert_eq!(fetch(Published { url: &url, md5: MD5 }, folder.path(), |_, _| {}).as_ref(), Ok(&path));
 
-    let empty = tempfile::tempdir().expect("a folder");
+    let empty = temp_dir::TempDir::new().expect("a folder");
     let refused = |url: &str, flaw: Flaw| {
         let error = fetch(Published { url, md5: MD5 }, empty.path(), |_, _| {}).expect_err("refused");
         assert_eq!(error.flaw, flaw, "{error}");

@@ -248,7 +248,7 @@ fn every_truncation_and_every_flipped_bit_is_noticed() {
 
 #[test]
 fn a_saved_file_is_loaded_and_a_rotten_one_falls_back() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temp_dir::TempDir::new().unwrap();
     let path = folder.path().join("cnn.safetensors");
     let (tensors, _, bytes) = sample();
     save::save(&path, &bytes, true).unwrap();

@@ -74,7 +74,7 @@ pub(super) struct Resizer {
 /// ```
 /// use hubel::{data::ImageFolder, io::image, prelude::*};
 ///
-/// let folder = tempfile::tempdir().expect("a folder");
+/// let folder = temp_dir::TempDir::new().expect("a folder");
 /// for class in ["cat", "dog"] {
 ///     std::fs::create_dir(folder.path().join(class)).expect("a folder");
 ///     let image = image::to_rgb(&HostTensor::u8([9, 12, 1], vec![40; 108])?)?;

@@ -35,6 +35,7 @@ pub enum Subset {
 
 /// Images read from folders.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Images {
     /// Samples to train on: images u8 (n, h, w, c), labels u32 (n), the index of the class.
     pub train: Dataset,
@@ -64,7 +65,7 @@ pub struct Images {
 /// ```
 /// use hubel::{data::{ColorMode, ImageFolder}, io::image, prelude::*};
 ///
-/// let folder = tempfile::tempdir().expect("a folder");
+/// let folder = temp_dir::TempDir::new().expect("a folder");
 /// for (class, value) in [("cat", 40), ("dog", 200)] {
 ///     std::fs::create_dir(folder.path().join(class)).expect("a folder");
 ///     for i in 0..5 {

@@ -70,8 +70,8 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn files(n_labels: u8) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
+    fn files(n_labels: u8) -> temp_dir::TempDir {
+        let folder = temp_dir::TempDir::new().unwrap();
         for (i, name) in FILES.iter().enumerate() {
             let bytes = match i % 2 {
                 0 => [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3][..], &[0, 51, 255, 1, 2, 3]].concat(),

@@ -9,6 +9,7 @@ const KEPT: f64 = 0.875;
 
 /// How a photo is resized; both average when shrinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Filter {
     /// Bilinear, as torchvision's networks were evaluated.
     #[default]

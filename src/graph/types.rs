@@ -40,6 +40,7 @@ impl fmt::Display for TensorType {
 /// An operation cannot be built on these inputs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{op}{}: wanted {wanted}, got {got}; {advice}", if .node.is_empty() { String::new() } else { format!(" `{}`", .node) })]
+#[non_exhaustive]
 pub struct OpError {
     /// The operation's name.
     pub op: String,

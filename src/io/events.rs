@@ -17,7 +17,7 @@ pub const BUCKETS: usize = 30;
 ///
 /// ```
 /// use hubel::io::events::EventWriter;
-/// # let folder = tempfile::tempdir().expect("a folder");
+/// # let folder = temp_dir::TempDir::new().expect("a folder");
 /// # let logs = folder.path().join("logs");
 /// let mut events = EventWriter::create(&logs)?;
 /// for (epoch, loss) in [0.9, 0.4, 0.2].into_iter().enumerate() {
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir::TempDir::new().unwrap();
         let logs = folder.path().join("a/b");
         let mut writer = EventWriter::create(&logs).unwrap();
         let other = EventWriter::create(&logs).unwrap();
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_written_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir::TempDir::new().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, b"").unwrap();
         let e = EventWriter::create(&file).unwrap_err();

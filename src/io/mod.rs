@@ -79,6 +79,7 @@ pub enum Flaw {
 
 /// A file cannot be read or written as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub struct FormatError {
     /// The file's path, if known.
     pub file: Option<Box<Path>>,

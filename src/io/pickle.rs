@@ -8,6 +8,7 @@ use std::{collections::HashMap, ops::Range};
 
 /// A tensor as a pickle describes it: a view of a storage outside the pickle.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Tensor<'a> {
     /// PyTorch's type of the storage, as in `FloatStorage`.
     pub storage: &'static str,

@@ -66,7 +66,7 @@ pub fn save(path: impl AsRef<Path>, bytes: &[u8], keep_previous: bool) -> Result
 ///
 /// ```
 /// use hubel::io::save;
-/// let folder = tempfile::tempdir().expect("a folder");
+/// let folder = temp_dir::TempDir::new().expect("a folder");
 /// save::prepare(folder.path().join("new/weights.safetensors"))?;
 /// assert!(folder.path().join("new").is_dir());
 /// assert!(save::prepare(folder.path()).is_err());
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn whichever_call_fails_a_whole_file_can_be_loaded() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir::TempDir::new().unwrap();
         let path = folder.path().join("weights.safetensors");
         let version = |n: u8| vec![n; (1 << 20) + 5000];
         save(&path, &version(1), true).unwrap();
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_damaged_file_falls_back_to_the_previous_one_and_says_so() {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = temp_dir::TempDir::new().unwrap();
         let path = folder.path().join("w");
         save(&path, b"first", true).unwrap();
         save(&path, b"second", true).unwrap();

@@ -43,6 +43,7 @@ struct Quantization {
 }
 
 /// The contents of a model.json and its shards.
+#[non_exhaustive]
 pub struct Contents {
     /// The model as Keras's JSON.
     pub config: Option<String>,

@@ -13,6 +13,7 @@ pub const FILE_CAP_BYTES: u64 = 16 << 30;
 
 /// The contents of a file of weights.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Contents {
     /// The model's configuration as Keras's JSON, if the file has one.
     pub config: Option<String>,

@@ -5,6 +5,7 @@ use std::fmt;
 
 /// What a number must be.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Bounds {
     /// Neither infinite nor NaN.
     Finite,
@@ -88,6 +89,7 @@ pub(crate) fn check_numbers(numbers: impl IntoIterator<Item = Number>) -> Result
 
 /// An option's number is out of bounds.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct NumberError {
     /// The number, with what it must be.
     pub number: Number,

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", tag = "class_name", content = "config")]
+#[non_exhaustive]
 pub enum Constraint {
     /// Norm along `axis` at most `max_value`: w · clip(|w|, 0, max) / (ε + |w|).
     MaxNorm {

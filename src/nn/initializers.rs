@@ -16,6 +16,7 @@ use std::sync::Arc;
 /// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(remote = "Self", tag = "class_name", content = "config")]
+#[non_exhaustive]
 pub enum Initializer {
     /// Zeros.
     Zeros,
@@ -93,6 +94,7 @@ pub enum FanMode {
 /// The distribution of variance scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Distribution {
     /// Normal, truncated at two deviations, with the wanted variance after truncation.
     TruncatedNormal,

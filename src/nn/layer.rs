@@ -9,6 +9,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 /// A layer cannot be built on its inputs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("layer `{layer}` ({kind}): wanted {wanted}, got {got}; {advice}")]
+#[non_exhaustive]
 pub struct LayerError {
     /// The layer's name.
     pub layer: String,
@@ -92,6 +93,7 @@ impl IntoLayer for Arc<dyn Layer> {
 
 /// A named tensor of a model.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Weight {
     /// `layer/weight`, as Keras names it.
     pub name: String,

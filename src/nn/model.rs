@@ -125,6 +125,7 @@ pub struct Model {
 
 /// A model in a graph.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Assembled {
     /// The first output of each layer, by name, in order; of layers inside others by path.
     pub layers: Vec<(String, Value)>,

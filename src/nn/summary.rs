@@ -12,6 +12,7 @@ use std::{
 
 /// One line of a summary.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Row {
     /// The layer's name.
     pub name: String,
@@ -33,6 +34,7 @@ pub struct Row {
 
 /// A model's layers, shapes, costs and parameter counts.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Summary {
     /// The model's name.
     pub name: String,

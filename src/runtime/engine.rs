@@ -9,6 +9,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 /// A graphics API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Backend {
     /// Linux, Windows, Android.
     Vulkan,
@@ -43,6 +44,7 @@ impl FromStr for Backend {
 
 /// An adapter as the system reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AdapterInfo {
     /// Its number in [`Engine::adapters`].
     pub index: usize,
@@ -103,6 +105,7 @@ impl fmt::Display for AdapterInfo {
 
 /// The features and limits to request of a device, so that [`Engine::from_wgpu`] can use it fully.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Required {
     /// Features to ask for.
     pub features: wgpu::Features,

@@ -7,6 +7,7 @@ const TINY: f64 = f32::MIN_POSITIVE as f64;
 /// The maximum error of a kernel's 32-bit result against its 64-bit definition, one variant per row of the table of
 /// promises.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Accuracy {
     /// Movement and selection: the same number.
     Exact,
@@ -115,6 +116,7 @@ impl Accuracy {
 /// The element of a result that is farthest outside its bound.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("element {index} of output {output}: got {got}, exact {exact}, allowed error {bound:e}")]
+#[non_exhaustive]
 pub struct Mismatch {
     /// The output's index.
     pub output: usize,

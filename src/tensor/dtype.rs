@@ -2,6 +2,7 @@ use std::fmt;
 
 /// The type of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum DType {
     /// 32-bit float, in which kernels compute.
     F32,

@@ -25,6 +25,7 @@ pub enum TensorError {
 
 /// The elements of a [`HostTensor`].
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Data {
     /// 32-bit floats.
     F32(Vec<f32>),

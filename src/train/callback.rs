@@ -5,6 +5,7 @@ use crate::Error;
 
 /// Whether training continues after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Control {
     /// Continue.
     Continue,

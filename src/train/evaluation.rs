@@ -20,6 +20,7 @@ use std::sync::PoisonError;
 
 /// Loss and metrics of an evaluation.
 #[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
 pub struct Scores {
     /// Name and mean over all samples.
     pub values: Vec<(String, f64)>,

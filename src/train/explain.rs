@@ -51,6 +51,7 @@ pub struct Explainer {
 
 /// Heat maps for a class in each of some images.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Explained {
     /// The importance of each pixel for the class, f32 (n, h, w), at least 0, in the scores' units.
     pub maps: HostTensor,

@@ -35,7 +35,7 @@ impl<'a> Fit<'a> {
     ///
     /// ```
     /// use hubel::{callbacks::*, layers::*, losses::*, optimizers::*, prelude::*};
-    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let folder = temp_dir::TempDir::new().expect("a folder");
     /// # let path = folder.path().join("last.safetensors");
     /// let data = Dataset::new(HostTensor::f32([4, 1], vec![1.0; 4])?, HostTensor::f32([4, 1], vec![2.0; 4])?)?;
     /// let model = Sequential::new([1]).add(Dense::new(1)).build()?;

@@ -12,6 +12,7 @@ use std::fmt::{self, Write as _};
 /// assert_eq!(history.to_string(), "epoch    loss\n    1  0.5000\n");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
 pub struct History {
     /// Numbers of the epochs, from 0.
     pub epochs: Vec<usize>,

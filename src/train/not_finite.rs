@@ -5,6 +5,7 @@ use std::fmt;
 
 /// The first value of a training step, in the order of its nodes, that is infinite or NaN.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct NotFinite {
     /// The step, from 0.
     pub step: u64,

@@ -16,7 +16,7 @@ impl Model {
     ///
     /// ```
     /// use hubel::prelude::*;
-    /// # let folder = tempfile::tempdir().expect("a folder");
+    /// # let folder = temp_dir::TempDir::new().expect("a folder");
     /// # std::env::set_current_dir(folder.path()).expect("a folder to work in");
     /// models::lenet5()?.plot("lenet5.svg")?;
     /// # Ok::<(), hubel::Error>(())

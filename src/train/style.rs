@@ -55,6 +55,7 @@ pub struct Style<'c> {
 
 /// The loss of one step of [`Style`], before the image is updated, and its unweighted terms.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct StyleStep {
     /// The step, from 0.
     pub step: u64,
@@ -70,6 +71,7 @@ pub struct StyleStep {
 
 /// The result of [`Style::run`].
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Stylised {
     /// The image, f32 (1, h, w, c), from 0 to 255.
     pub image: HostTensor,

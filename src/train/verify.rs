@@ -20,6 +20,7 @@ use std::{
 
 /// One node of a plan, compared with its definition.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Checked {
     /// The node, which names its layer.
     pub node: String,
@@ -33,6 +34,7 @@ pub struct Checked {
 
 /// The result of [`Inference::verify`], node by node in the order in which the device runs them.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Verification {
     /// Every node that the device computes.
     pub nodes: Vec<Checked>,

@@ -26,7 +26,7 @@ fn what_a_killed_save_leaves_is_gone_after_the_next_save_or_load() {
         save::save(&path, &vec![7; 4 << 20], true).expect("a file");
     }
     let name = std::thread::current().name().expect("the test's name").to_owned();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("w.safetensors");
     let mut left = 0;
     for kill in 0..30 {
@@ -55,7 +55,7 @@ fn what_a_killed_save_leaves_is_gone_after_the_next_save_or_load() {
 
 #[test]
 fn only_abandoned_temporary_files_of_the_path_are_removed() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("w");
     let old = SystemTime::now() - Duration::from_secs(7200);
     let foreign = "0123456789abcdef";
@@ -84,7 +84,7 @@ fn only_abandoned_temporary_files_of_the_path_are_removed() {
 #[test]
 fn a_link_stays_and_what_it_leads_to_is_written() {
     use std::os::unix::fs::symlink;
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     fs::create_dir(path("deep")).expect("a folder");
     symlink("deep/target", path("second")).expect("a link");
@@ -117,7 +117,7 @@ fn a_link_stays_and_what_it_leads_to_is_written() {
 #[test]
 fn a_path_that_is_no_utf_8_is_kept() {
     use std::os::unix::ffi::OsStrExt;
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9.st"));
     for _ in 0..2 {
         save::save(&path, b"x", true).expect("a file");

@@ -104,7 +104,7 @@ fn tfjs_json(second: &str) -> String {
 
 #[test]
 fn tensorflow_js_models_are_read_with_their_shards() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = temp_dir::TempDir::new().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
     write("model.json", tfjs_json("b.bin").as_bytes());
     write("a.bin", bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 4.0]));

@@ -188,7 +188,7 @@ fn images_of_a_table_of_bytes_are_changed_as_they_are_taken_from_it() {
 
 #[test]
 fn images_decoded_when_they_are_needed_train_the_same_network() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     for i in 0..24u8 {
         let class = folder.path().join(if i % 2 == 0 { "dark" } else { "light" });
         fs::create_dir_all(&class).expect("a folder");

@@ -80,7 +80,7 @@ fn a_process_killed_at_any_moment_leaves_a_checkpoint_with_every_step_it_called_
     if let Some(path) = env::var_os(FILE) {
         save_for_ever(Path::new(&path));
     }
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("state.safetensors");
     let mut rng = Philox::new(6, Purpose::Test, 6);
     let mut reached = 0;
@@ -170,7 +170,7 @@ fn training_whose_device_is_lost_at_any_step_goes_on_from_its_checkpoint_to_the_
         (trainer.weights().expect("weights"), trainer.evaluate(&data).expect("scores"))
     };
     let undisturbed = end(on(&Engine::new().expect("an adapter")));
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("state.safetensors");
     // Steps up to the checkpoint, and from there to the loss: 0 is before the first step; the ninth begins an epoch.
     for (saved, more) in [(0, 0), (0, 1), (1, 1), (3, 2), (5, 3), (8, 1), (6, 12)] {
@@ -236,7 +236,7 @@ fn the_first_call_after_a_loss_says_so_whatever_it_is() {
 
 #[test]
 fn weights_read_after_the_last_step_are_saved_after_the_loss() {
-    let (data, folder) = (images(), tempfile::tempdir().expect("a folder"));
+    let (data, folder) = (images(), temp_dir::TempDir::new().expect("a folder"));
     let path = |name: &str| folder.path().join(name);
     let engine = Engine::new().expect("an adapter");
     let mut trainer = on(&engine);
@@ -285,7 +285,7 @@ fn lose_amid<T>(engine: &Engine, mut call: impl FnMut() -> Result<T, Error>) -> 
 
 #[test]
 fn a_device_lost_in_a_readback_or_in_a_save_is_noticed_and_leaves_a_checkpoint_that_loads() {
-    let (data, folder) = (images(), tempfile::tempdir().expect("a folder"));
+    let (data, folder) = (images(), temp_dir::TempDir::new().expect("a folder"));
     let path = folder.path().join("state.safetensors");
     for round in 0..5 {
         let engine = Engine::new().expect("an adapter");
@@ -311,7 +311,7 @@ fn a_device_lost_in_a_readback_or_in_a_save_is_noticed_and_leaves_a_checkpoint_t
 
 #[test]
 fn a_buffer_refused_at_any_place_is_a_typed_error_after_which_the_engine_is_as_before() {
-    let (data, folder) = (images(), tempfile::tempdir().expect("a folder"));
+    let (data, folder) = (images(), temp_dir::TempDir::new().expect("a folder"));
     let engine = Engine::new().expect("an adapter");
     let run = || -> Result<_, Error> {
         let mut trainer = compiled(&engine)?;
@@ -381,7 +381,7 @@ fn an_interrupted_run_leaves_a_checkpoint_from_which_it_goes_on_to_the_same_bits
     if let Some(path) = env::var_os(FILE) {
         train_until_interrupted(Path::new(&path));
     }
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("state.safetensors");
     let mut rng = Philox::new(7, Purpose::Test, 7);
     for _ in 0..5 {

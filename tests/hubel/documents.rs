@@ -114,7 +114,7 @@ fn the_engine_from_scratch_compiles_and_learns() {
     let page = fs::read_to_string(Path::new(ROOT).join("docs/from_scratch.md")).expect("the page");
     let block = |rest: &str| rest.split("\n```").next().map(str::to_owned);
     let program: Vec<String> = page.split("\n```rust\n").skip(1).filter_map(block).collect();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let (source, binary) = (folder.path().join("engine.rs"), folder.path().join("engine"));
     fs::write(&source, program.join("\n")).expect("the program can be written");
     let compiler = Path::new(env!("CARGO")).with_file_name("rustc");

@@ -118,7 +118,7 @@ fn a_model_is_drawn_as_svg_and_as_png() {
     let y = squeeze_excite(&y, 4, "se").expect("a block");
     let y = y.apply(GlobalAveragePooling2D::new()).and_then(|y| y.apply(Dense::new(10).name("head"))).expect("a head");
     let model = Model::new(&[x], &[y]).expect("a model");
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let folder = std::env::var_os("HUBEL_IMAGES").map_or(folder.path().to_owned(), Into::into);
     let (svg, png) = (folder.join("model.svg"), folder.join("model.PNG"));
     model.plot(&svg).expect("an SVG");

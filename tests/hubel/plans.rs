@@ -221,14 +221,14 @@ fn plans_and_kernels_are_those_of_the_file() {
         };
         CLASSES[..2].iter().copied().zip(profiles()).flat_map(of).collect()
     }));
-    if let Some(folder) = folder {
-        fs::write(folder.join("common"), common()).expect("the folder takes files");
-    }
     let text = format!(
         "# what device launches plan wgsl names: see tests/hubel/plans.rs\n{}\ncommon - - - {} -\n",
         all_lines.join("\n"),
         short(without_names(common()).0)
     );
+    if let Some(folder) = folder {
+        fs::write(folder.join("plans.txt"), &text).expect("the folder takes files");
+    }
     is_generated("tests/plans.txt", &text);
 }
 

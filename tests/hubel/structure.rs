@@ -100,24 +100,37 @@ fn the_library_neither_prints_nor_panics_on_purpose() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Returns the crates that cargo lists for these arguments, each in this format.
+fn crates(format: &str, args: &[&str]) -> BTreeSet<String> {
+    let out = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--prefix", "none", "--format", format])
+        .args(args)
+        .current_dir(ROOT)
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
 #[test]
 fn an_embedding_application_pays_for_at_most_25_crates_beside_wgpu_and_naga() {
-    let crates = |args: &[&str]| -> BTreeSet<String> {
-        let out = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "-e", "normal", "--prefix", "none", "--format", "{p}"])
-            .args(args)
-            .current_dir(ROOT)
-            .output()
-            .expect("cargo runs");
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        text.lines().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect()
+    let of = |args: &[&str]| -> BTreeSet<String> {
+        let all = crates("{p}", &[&["-e", "normal"], args].concat());
+        all.iter().filter_map(|l| l.split_whitespace().next()).map(str::to_owned).collect()
     };
-    let ours = crates(&["--no-default-features", "-p", "hubel"]);
-    let mut theirs = crates(&["-p", "wgpu"]);
-    theirs.extend(crates(&["-p", "naga"]));
+    let mut theirs = of(&["-p", "wgpu"]);
+    theirs.extend(of(&["-p", "naga"]));
+    let ours = of(&["--no-default-features", "-p", "hubel"]);
     let extra: Vec<&String> = ours.difference(&theirs).filter(|c| *c != "hubel").collect();
     assert!(extra.len() <= 25, "{} crates: {extra:?}", extra.len());
+}
+
+#[test]
+fn the_command_is_built_of_the_same_builds_of_its_dependencies_as_tests_and_examples() {
+    let command = crates("{p} {f}", &["-e", "normal,no-proc-macro", "--features", "cli"]);
+    let tests = crates("{p} {f}", &["-e", "normal,dev,no-proc-macro"]);
+    let built_twice: Vec<&String> = command.difference(&tests).filter(|c| !c.starts_with("hubel ")).collect();
+    assert!(command.len() > 100 && built_twice.is_empty(), "tests ask for other features of these: {built_twice:#?}");
 }
 
 /// Returns OPS.md, made from the list of operations.

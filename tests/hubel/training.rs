@@ -1,7 +1,7 @@
 //! Training: same seed, same bits; resume; nothing created after the first step; embedding.
 
 use crate::{
-    harness::{bits_printed_by, engine},
+    harness::{bits_printed_by, engine, objects},
     worked_examples::lenet5,
 };
 use hubel::{
@@ -108,7 +108,7 @@ fn the_number_of_driver_threads_changes_no_bit() {
 #[test]
 fn a_resumed_run_ends_in_the_same_bits() {
     let data = stripes(1000);
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("state.safetensors");
     let fit = |steps| Fit::epochs(99).batch(32).seed(1).max_steps(steps);
     let mut whole = trainer(engine());
@@ -147,7 +147,7 @@ fn a_checkpoint_of_another_plan_is_loaded_and_the_log_says_so() {
         .target(env_logger::Target::Pipe(Box::new(said.clone())))
         .init();
     let data = stripes(64);
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("state.safetensors");
     let fit = || Fit::epochs(99).batch(32).seed(1).max_steps(2);
     let mut first = trainer(engine());
@@ -167,13 +167,6 @@ fn a_checkpoint_of_another_plan_is_loaded_and_the_log_says_so() {
         let log = String::from_utf8(said.0.lock().expect("no panic").clone()).expect("text");
         assert_eq!(log.contains("plan differs from the checkpoint's"), warned, "{log}");
     }
-}
-
-/// Counts wgpu's live objects of this process's device.
-fn objects(engine: &Engine) -> [isize; 4] {
-    let (device, _) = engine.wgpu().expect("a device");
-    let hal = device.get_internal_counters().hal;
-    [hal.buffers.read(), hal.bind_groups.read(), hal.compute_pipelines.read(), hal.memory_allocations.read()]
 }
 
 struct Counting {
@@ -231,8 +224,8 @@ fn a_partial_batch_counts_as_keras_counts_it() {
 }
 
 /// The same images in files, from which each step is fed.
-fn fed_from_host(data: &Dataset) -> (tempfile::TempDir, Dataset) {
-    let folder = tempfile::tempdir().expect("a folder");
+fn fed_from_host(data: &Dataset) -> (temp_dir::TempDir, Dataset) {
+    let folder = temp_dir::TempDir::new().expect("a folder");
     for i in 0..data.len() {
         let class = folder.path().join(format!("{}", data.labels.to_f32()[i]));
         std::fs::create_dir_all(&class).expect("a folder");
@@ -492,7 +485,7 @@ fn a_network_runs_inside_the_callers_encoder_on_the_callers_device() {
     // Weights come from bytes, as an application ships them.
     let mut trainer = trainer(engine());
     trainer.fit(&stripes(64), Fit::epochs(1)).expect("training runs");
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("w.safetensors");
     trainer.save_weights(&path).expect("weights are written");
     let bytes = std::fs::read(&path).expect("weights are there");

@@ -203,7 +203,7 @@ fn a_pixel_that_is_no_number_ends_a_guarded_run_and_is_named() {
 
 #[test]
 fn an_update_that_breaks_weights_or_moments_is_found_though_the_loss_is_finite() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let model = Sequential::new([1]).add(Dense::new(1).kernel_initializer(Zeros).name("d")).build().expect("a model");
     let data = |label: f32| {
         let labels = HostTensor::f32([2, 1], vec![label; 2]).expect("labels");
@@ -239,7 +239,7 @@ fn an_update_that_breaks_weights_or_moments_is_found_though_the_loss_is_finite()
 
 #[test]
 fn tensorboard_gets_scalars_of_training_and_validation_norms_and_histograms() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let model = Sequential::new([4]).add(Dense::new(2).activation(Softmax)).build().expect("a model");
     let config = Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new()).metric(Accuracy).norms(true);
     let mut trainer = model.compile(engine(), config).expect("a trainer");

@@ -293,7 +293,7 @@ fn a_network_without_its_classifier_takes_weights_of_one_with_it() {
     let whole = mobilenet_v2(&shape(Options::default().classes(10))).expect("a network");
     let tensors: Vec<(String, HostTensor)> =
         whole.weights().iter().map(|w| (w.name.clone(), whole.initial_value(w, 7))).collect();
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("whole.safetensors");
     let bytes = hubel::io::safetensors::write(tensors.iter().map(|(n, t)| (n.as_str(), t)), &Default::default());
     std::fs::write(&path, bytes.expect("a file")).expect("a file");

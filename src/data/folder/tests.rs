@@ -1,7 +1,7 @@
 use super::*;
 use ::image::{ExtendedColorType as Colour, ImageFormat, write_buffer_with_format};
 use std::io::Cursor;
-use tempfile::TempDir;
+use temp_dir::TempDir;
 
 fn encode(pixels: &[u8], [h, w]: [u32; 2], colour: Colour, format: ImageFormat) -> Vec<u8> {
     let mut out = Vec::new();
@@ -21,7 +21,7 @@ fn put(root: &TempDir, name: &str, bytes: &[u8]) {
 
 /// Returns a folder with two classes, `b` of 0 to 9 and `a c` of 100 to 109.
 fn two() -> TempDir {
-    let root = tempfile::tempdir().unwrap();
+    let root = temp_dir::TempDir::new().unwrap();
     for i in 0..10 {
         put(&root, &format!("b/{i}.png"), &grey(i));
         put(&root, &format!("a c/{i}.PNG"), &grey(100 + i));
@@ -72,7 +72,7 @@ fn a_jpeg_without_its_end_is_read_and_an_empty_file_is_called_empty() {
 #[test]
 fn links_are_followed_where_that_is_asked_for() {
     use std::os::unix::fs::symlink;
-    let (root, other) = (two(), tempfile::tempdir().unwrap());
+    let (root, other) = (two(), temp_dir::TempDir::new().unwrap());
     put(&other, "far/1.png", &grey(7));
     symlink(other.path().join("far"), root.path().join("c")).unwrap();
     symlink(other.path().join("far"), root.path().join("b/more")).unwrap();
@@ -138,7 +138,7 @@ fn labels_follow_sorted_folders_and_files_their_samples() {
 
 #[test]
 fn bands_keep_the_aspect_of_a_whole_image() {
-    let root = tempfile::tempdir().unwrap();
+    let root = temp_dir::TempDir::new().unwrap();
     put(&root, "a/wide.png", &encode(&[1, 2, 3, 4, 5, 6, 7, 8], [2, 4], Colour::L8, ImageFormat::Png));
     put(&root, "b/high.png", &encode(&[1, 2, 3, 4, 5, 6, 7, 8], [4, 2], Colour::L8, ImageFormat::Png));
     let images = reader(&root).image_size([4, 4]).pad_to_aspect_ratio(9).shuffle(false).load().unwrap();
@@ -169,7 +169,7 @@ fn parts_are_disjoint_and_a_seed_gives_the_same_ones() {
 
 #[test]
 fn channels_and_transparency_have_exact_numbers() {
-    let root = tempfile::tempdir().unwrap();
+    let root = temp_dir::TempDir::new().unwrap();
     let rgba = [10, 20, 30, 0, 10, 20, 30, 255, 200, 0, 100, 51];
     put(&root, "a/1.png", &encode(&rgba, [1, 3], Colour::Rgba8, ImageFormat::Png));
     put(&root, "a/2.png", &encode(&[7, 8, 9], [1, 3], Colour::L8, ImageFormat::Png));
@@ -192,7 +192,7 @@ fn channels_and_transparency_have_exact_numbers() {
 
 #[test]
 fn sizes_change_as_in_tensorflow() {
-    let root = tempfile::tempdir().unwrap();
+    let root = temp_dir::TempDir::new().unwrap();
     let ramp: Vec<u8> = (0..12).map(|i| i * 20).collect();
     put(&root, "a/1.png", &encode(&ramp, [2, 6], Colour::L8, ImageFormat::Png));
     let read = |size, crop| {
@@ -240,7 +240,7 @@ fn what_cannot_be_used_is_skipped_by_name() {
     put(&root, "a.png", &grey(1));
     fs::create_dir(root.path().join("b/a folder.png")).unwrap();
     let mut expected = vec!["a.png", "of another kind.gif", "cut.jpg", "empty.png", "no.png"];
-    let outside = tempfile::tempdir().unwrap();
+    let outside = temp_dir::TempDir::new().unwrap();
     #[cfg(unix)]
     {
         use std::os::unix::fs::symlink;

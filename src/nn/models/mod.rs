@@ -61,6 +61,7 @@ pub enum Pooling {
 
 /// The initial weights of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Weights {
     /// Drawn by its initialisers.
     #[default]
@@ -349,6 +350,7 @@ enum Extra {
 
 /// A network of the list.
 #[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
 pub struct Application {
     /// Keras's name, or one like it.
     pub name: &'static str,

@@ -7,6 +7,7 @@ use crate::{
 
 /// How a network preprocesses images: from red, green and blue of 0 to 255 to its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Preprocessing {
     /// x: the network has its own scaling (Keras's EfficientNet and MobileNetV3).
     Identity,

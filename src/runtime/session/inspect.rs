@@ -8,6 +8,7 @@ use crate::{
 
 /// The time of one launch on the device.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Timing {
     /// The node.
     pub node: String,

@@ -79,7 +79,7 @@ fn the_rate_falls_on_a_plateau_as_keras_lowers_it() {
 
 #[test]
 fn no_number_is_never_the_best() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let best = folder.path().join("best.safetensors");
     const NAN: f32 = f32::NAN;
     for (weights, wanted, epochs) in [

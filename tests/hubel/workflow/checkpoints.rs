@@ -10,7 +10,7 @@ use std::fs;
 
 #[test]
 fn checkpoints_of_the_best_epochs_and_rows_of_all_are_written() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     let data = points();
     let model = Sequential::new([1]).add(Dense::new(2).activation(Softmax)).build().expect("a model");
@@ -45,7 +45,7 @@ fn checkpoints_of_the_best_epochs_and_rows_of_all_are_written() {
 #[test]
 fn a_checkpoint_with_more_or_fewer_tensors_than_the_run_is_refused() {
     use hubel::io::safetensors;
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("state.safetensors");
     let model = Sequential::new([1]).add(Dense::new(2).activation(Softmax)).build().expect("a model");
     let config = Compile::new(Adam::new(0.5), SparseCategoricalCrossentropy::new());
@@ -65,7 +65,7 @@ fn a_checkpoint_with_more_or_fewer_tensors_than_the_run_is_refused() {
 
 #[test]
 fn a_resumed_run_goes_on_with_what_its_callbacks_remember() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     // Better, worse, worse, …: a run that is resumed after any epoch ends where the whole one does.
     const SERIES: &[f32] = &[0.2, 0.9, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0];
@@ -137,7 +137,7 @@ fn a_resumed_run_goes_on_with_what_its_callbacks_remember() {
 
 #[test]
 fn the_best_file_of_a_diverging_run_stays_the_best_when_the_run_is_resumed() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     let data = ones(4);
     let go = |trainer: &mut Trainer, epochs: usize| {
@@ -154,7 +154,7 @@ fn the_best_file_of_a_diverging_run_stays_the_best_when_the_run_is_resumed() {
 
 #[test]
 fn a_checkpoint_gives_a_model_its_weights() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("c.safetensors");
     let mut trainer = one().compile(engine(), Compile::new(Adam::new(0.01), MeanSquaredError)).expect("a trainer");
     let stop = EarlyStopping::new("loss").restore_best_weights(true);
@@ -169,7 +169,7 @@ fn a_checkpoint_gives_a_model_its_weights() {
 
 #[test]
 fn names_of_checkpoints_are_filled_in_or_refused_before_the_first_step() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name);
     let fit = |callback: ModelCheckpoint| {
         let mut trainer = plain(0.1);

@@ -1,7 +1,7 @@
 //! Consecutive calls of fit, on data sets and iterators, and the state that a trainer keeps between calls.
 
 use super::{AtEnd, Golden, near, ones, plain, points, says, text};
-use crate::harness::engine;
+use crate::harness::{engine, objects};
 use hubel::{Error, callbacks::*, layers::*, losses::*, metrics::*, optimizers::*, prelude::*};
 use std::{cell::RefCell, rc::Rc};
 
@@ -92,7 +92,7 @@ fn a_second_fit_trains_as_many_epochs_more() {
 
 #[test]
 fn an_epoch_that_was_begun_on_other_data_begins_anew() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let path = folder.path().join("c.safetensors");
     let mut first = plain(0.01);
     first.fit(&ones(100), Fit::epochs(1).batch(10).max_steps(5)).expect("training");
@@ -115,12 +115,6 @@ fn an_epoch_that_was_begun_on_other_data_begins_anew() {
             assert!(rates.len() == 1 && rates[0].0 == data.len() && rates[0].1 < 1e9, "{rates:?}");
         }
     }
-}
-
-/// Counts wgpu's live objects of an engine's device.
-fn objects(engine: &Engine) -> [isize; 4] {
-    let hal = engine.wgpu().expect("a device").0.get_internal_counters().hal;
-    [hal.buffers.read(), hal.bind_groups.read(), hal.compute_pipelines.read(), hal.memory_allocations.read()]
 }
 
 #[test]
@@ -207,7 +201,7 @@ fn batches_of_an_iterator_train_as_those_of_a_data_set() {
 
 #[test]
 fn layers_are_frozen_and_freed_between_calls_of_fit() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let data = points();
     let model = Sequential::new([1])
         .add(Dense::new(4).activation(Tanh).name("base"))

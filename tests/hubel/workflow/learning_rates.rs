@@ -75,7 +75,7 @@ fn layers_learn_at_rates_of_their_own_and_callbacks_change_them() {
     let scheduler = LearningRateScheduler::new(|epoch, rate| if epoch == 0 { rate } else { rate / 2.0 });
     trainer.fit(&data, Fit::epochs(3).callback(scheduler)).expect("training");
     assert_eq!(trainer.learning_rate(), 0.125);
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     trainer.save_checkpoint(folder.path().join("c")).expect("a checkpoint");
     let mut resumed = model.compile(engine(), config()).expect("a trainer");
     assert_eq!(resumed.learning_rate(), 0.5);
@@ -127,7 +127,7 @@ fn a_schedule_is_not_set_by_anything_else() {
     trainer.fit(&ones(4), fit()).expect("training");
     assert_eq!(trainer.learning_rate(), 0.1 * 0.5f64.powi(6));
     // A rate that was set belongs to a run whose rate is a number.
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = temp_dir::TempDir::new().expect("a folder");
     let mut constant = plain(0.1);
     constant.set_learning_rate(0.05).expect("a rate");
     constant.save_checkpoint(folder.path().join("c")).expect("a checkpoint");
