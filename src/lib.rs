@@ -94,13 +94,13 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
-/// Unstable but for [`Graph`](graph::Graph)'s methods that build a network: from layers to operations.
+/// Unstable but for [`Graph`](graph::Graph)'s methods that build a network: values, nodes, the trait of operations.
 pub mod graph;
 pub mod io;
 /// Unstable: kernels as WGSL and launches.
 pub mod kernels;
 pub mod nn;
-/// Unstable but for what the methods of [`Graph`](graph::Graph) take: the operations.
+/// Unstable but for what [`Graph`](graph::Graph)'s methods take: the operations.
 pub mod ops;
 /// Unstable: from a graph to a plan.
 pub mod passes;

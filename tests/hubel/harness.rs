@@ -27,8 +27,17 @@ pub fn engine() -> &'static Engine {
     ENGINE.get_or_init(opened)
 }
 
-/// Calls `check` for every family, on as many threads as there are processors, each with an engine of its own: a
-/// software device compiles its kernels on one thread.
+/// Counts wgpu's live objects of an engine's device.
+pub fn objects(engine: &Engine) -> [isize; 4] {
+    let hal = engine.wgpu().expect("a device").0.get_internal_counters().hal;
+    let counts =
+        [&hal.buffers, &hal.bind_groups, &hal.compute_pipelines, &hal.memory_allocations].map(|counter| counter.read());
+    assert!(counts[0] > 0, "wgpu counts nothing");
+    counts
+}
+
+/// Calls `check` for every family, on as many threads as there are processors, each with an engine of its own: a software
+/// device compiles its kernels on one thread.
 pub fn each_family(check: impl Fn(&Engine, &'static Family) -> Result<(), Failure> + Sync) {
     static ENGINES: OnceLock<Vec<Engine>> = OnceLock::new();
     let engines = ENGINES

@@ -130,7 +130,7 @@ fn the_command_is_built_of_the_same_builds_of_its_dependencies_as_tests_and_exam
     let command = crates("{p} {f}", &["-e", "normal,no-proc-macro", "--features", "cli"]);
     let tests = crates("{p} {f}", &["-e", "normal,dev,no-proc-macro"]);
     let built_twice: Vec<&String> = command.difference(&tests).filter(|c| !c.starts_with("hubel ")).collect();
-    assert!(command.len() > 100 && built_twice.is_empty(), "with other features than in the tests: {built_twice:#?}");
+    assert!(command.len() > 100 && built_twice.is_empty(), "tests ask for other features of these: {built_twice:#?}");
 }
 
 /// Returns OPS.md, made from the list of operations.

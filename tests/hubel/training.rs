@@ -1,7 +1,7 @@
 //! Training: same seed, same bits; resume; nothing created after the first step; embedding.
 
 use crate::{
-    harness::{bits_printed_by, engine},
+    harness::{bits_printed_by, engine, objects},
     worked_examples::lenet5,
 };
 use hubel::{
@@ -167,13 +167,6 @@ fn a_checkpoint_of_another_plan_is_loaded_and_the_log_says_so() {
         let log = String::from_utf8(said.0.lock().expect("no panic").clone()).expect("text");
         assert_eq!(log.contains("plan differs from the checkpoint's"), warned, "{log}");
     }
-}
-
-/// Counts wgpu's live objects of this process's device.
-fn objects(engine: &Engine) -> [isize; 4] {
-    let (device, _) = engine.wgpu().expect("a device");
-    let hal = device.get_internal_counters().hal;
-    [hal.buffers.read(), hal.bind_groups.read(), hal.compute_pipelines.read(), hal.memory_allocations.read()]
 }
 
 struct Counting {

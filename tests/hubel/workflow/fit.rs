@@ -1,7 +1,7 @@
 //! Consecutive calls of fit, on data sets and iterators, and the state that a trainer keeps between calls.
 
 use super::{AtEnd, Golden, near, ones, plain, points, says, text};
-use crate::harness::engine;
+use crate::harness::{engine, objects};
 use hubel::{Error, callbacks::*, layers::*, losses::*, metrics::*, optimizers::*, prelude::*};
 use std::{cell::RefCell, rc::Rc};
 
@@ -115,12 +115,6 @@ fn an_epoch_that_was_begun_on_other_data_begins_anew() {
             assert!(rates.len() == 1 && rates[0].0 == data.len() && rates[0].1 < 1e9, "{rates:?}");
         }
     }
-}
-
-/// Counts wgpu's live objects of an engine's device.
-fn objects(engine: &Engine) -> [isize; 4] {
-    let hal = engine.wgpu().expect("a device").0.get_internal_counters().hal;
-    [hal.buffers.read(), hal.bind_groups.read(), hal.compute_pipelines.read(), hal.memory_allocations.read()]
 }
 
 #[test]
