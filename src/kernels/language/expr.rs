@@ -44,10 +44,10 @@ impl Type {
         Type { width, ..self }
     }
 
-    /// Returns a vector whose components are all `value`; `value` itself, if this is a scalar.
+    /// Returns a vector whose components are all `value`; `value` itself, if it has as many already.
     pub fn splat(self, value: impl Into<Expr>) -> Expr {
         let value = value.into();
-        if self.width == 1 { value } else { Expr::call(&self.to_string(), self, [value]) }
+        if self.width == value.ty.width { value } else { Expr::call(&self.to_string(), self, [value]) }
     }
 }
 
@@ -215,7 +215,7 @@ impl Expr {
     pub fn cast(&self, ty: Type) -> Expr {
         match (self.known(), ty.scalar) {
             _ if self.ty == ty => self.clone(),
-            (Some(value), Scalar::U32) if value >= 0 => Expr::int(value, ty),
+            (Some(value), Scalar::U32) => Expr::int((value as u32).into(), ty),
             (Some(value), Scalar::I32) => Expr::int(value, ty),
             _ => Expr::call(&ty.to_string(), ty, [self.clone()]),
         }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     graph::{Dispatch, Grid, Slot},
-    kernels::wgsl::common,
+    kernels::wgsl::{common, vectors},
     tensor::{Count, DType},
 };
 use std::sync::Arc;
@@ -147,6 +147,8 @@ pub struct Kernel {
     pub(super) name: String,
     /// Lanes of a workgroup.
     pub(super) lanes: usize,
+    /// Components of the vectors V, I and U of shared functions.
+    width: usize,
     /// The number of its first binding.
     pub(super) first: usize,
     pub(super) bindings: Vec<Binding>,
@@ -163,12 +165,18 @@ impl Kernel {
         Kernel {
             name: name.into(),
             lanes,
+            width: 1,
             first: 1,
             bindings: Vec::new(),
             shared: Vec::new(),
             functions: Vec::new(),
             body: Vec::new(),
         }
+    }
+
+    /// Returns the kernel with vectors V, I and U of `width` components, 1, 2 or 4, for shared functions such as `rank`.
+    pub fn over_vectors(self, width: usize) -> Self {
+        Kernel { width, ..self }
     }
 
     /// Returns declarations for a kernel from a file that binds `slots` buffers.
@@ -251,7 +259,7 @@ impl Kernel {
     /// Names a value.
     pub fn let_(&mut self, name: impl Into<String>, value: impl Into<Expr>) -> Expr {
         let (name, value) = (name.into(), value.into());
-        if value.known().is_some() {
+        if value.known().is_some() || value.known_bool().is_some() {
             return value;
         }
         let named = Expr::name(&name, value.ty());
@@ -357,7 +365,7 @@ impl Kernel {
 
     /// Returns the launch of the kernel.
     pub fn launch(self, grid: Grid) -> Dispatch {
-        let source = link(&self.wgsl(), &[common()]);
+        let source = link(&self.wgsl(), &[common(), vectors(self.width)]);
         let slots = self.bindings.into_iter().map(|b| b.slot).collect();
         Dispatch { kernel: self.name, source: Arc::from(source), constants: Vec::new(), grid, slots, iterations: (Count::default(), 1) }
     }
