@@ -11,8 +11,7 @@
 //! | `index.rs` | index arithmetic: broadcasting, neighbours |
 //! | `reflect.rs` | what a text binds, read by naga |
 //! | `gemm/` | products and convolutions: operands as loaders, several tile cores, the fastest first |
-//! | `depthwise/` | windows over each channel alone: depthwise convolution, pooling, their gradients |
-//! | `pool_grad.rs` | the gradient of max pooling whose windows overlap |
+//! | `window/` | windows over each channel alone: depthwise convolution, pooling, their gradients |
 //! | `recurrent.rs` | a recurrent cell over all timesteps |
 //!
 //! Invariants:
@@ -24,21 +23,23 @@
 //!
 //! Start with [`dispatch`], then `shaders/avg_pool2d.wgsl` and the operation that launches it, `src/ops/pool2d/op.rs`.
 
-mod depthwise;
+/// For `gemm/select.rs`.
+mod depthwise {
+    pub(super) use super::window::{MAX_TAPS, Reduction as Slide, reduce_window as slide};
+}
 pub mod gemm;
 mod index;
 mod language;
-mod pool_grad;
 pub mod recurrent;
 mod reflect;
 mod wgsl;
+mod window;
 
-pub use depthwise::{Slide, slide};
 pub use index::{broadcast_index, load, neighbours, storage_type};
 pub use language::{
     Buffer, Expr, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link, loop_end,
 };
-pub use pool_grad::largest_back;
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 pub(crate) use wgsl::shader;
 pub use wgsl::{Source, common, dispatch, width};
+pub use window::{Reduction, max_pool_grad, reduce_window};

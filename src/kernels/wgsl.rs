@@ -31,6 +31,15 @@ pub fn common() -> &'static str {
     shader!("shared/common.wgsl")
 }
 
+/// Returns the WGSL of vectors of `width`, 1, 2 or 4: V, I and U, and functions over them.
+pub(super) fn vectors(width: usize) -> &'static str {
+    match width {
+        2 => shader!("shared/vector2.wgsl"),
+        4 => shader!("shared/vector4.wgsl"),
+        _ => shader!("shared/vector1.wgsl"),
+    }
+}
+
 /// Returns how many of `c` neighbouring channels a lane takes at once: 1, 2 or 4.
 pub fn width(c: usize, profile: &DeviceProfile) -> usize {
     match c % 4 {
@@ -85,17 +94,12 @@ impl<'a> Source<'a> {
     /// Returns the shared declarations that the kernel may name.
     fn libraries(&self) -> Vec<&str> {
         let Stored { width, words, .. } = self.stored;
-        let vectors = match width {
-            2 => shader!("shared/vector2.wgsl"),
-            4 => shader!("shared/vector4.wgsl"),
-            _ => shader!("shared/vector1.wgsl"),
-        };
         let storage = match (words, width) {
             (true, 2) => shader!("shared/words2.wgsl"),
             (true, 4) => shader!("shared/words4.wgsl"),
             _ => shader!("shared/floats.wgsl"),
         };
-        [common(), vectors, storage].into_iter().chain(self.libraries.iter().map(AsRef::as_ref)).collect()
+        [common(), vectors(width), storage].into_iter().chain(self.libraries.iter().map(AsRef::as_ref)).collect()
     }
 }
 
@@ -139,7 +143,7 @@ impl Kernel {
     /// Returns the launch of the kernel.
     pub fn launch(self, grid: Grid) -> Dispatch {
         let slots = self.slots().collect();
-        let source = Arc::from(language::link(&self.wgsl(), &[common()]));
+        let source = Arc::from(language::link(&self.wgsl(), &[common(), vectors(self.width)]));
         let iterations = (Count::default(), 1);
         Dispatch { kernel: self.name, source, constants: Vec::new(), grid, slots, iterations }
     }

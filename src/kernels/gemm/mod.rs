@@ -12,14 +12,11 @@ mod product;
 mod registers;
 mod select;
 mod shared_memory;
-mod text;
 mod wgrad;
 mod window;
 
 pub use product::{Cursor, LONG_BATCH, Loop, Operand, Position, Product, count_product};
-pub(super) use product::{LOAD, MADD, STORE};
+pub(super) use product::{LOAD, MADD, STORE, split_sum};
 pub use select::{lower, lower_with, window};
-pub use text::wgsl_count;
-pub(super) use text::{Finish, split_sum};
 pub use wgrad::Filter;
 pub use window::Window;

@@ -44,10 +44,10 @@ impl Type {
         Type { width, ..self }
     }
 
-    /// Returns a vector whose components are all `value`; `value` itself, if this is a scalar.
+    /// Returns a vector whose components are all `value`; `value` itself, if it has as many already.
     pub fn splat(self, value: impl Into<Expr>) -> Expr {
         let value = value.into();
-        if self.width == 1 { value } else { Expr::call(&self.to_string(), self, [value]) }
+        if self.width == value.ty.width { value } else { Expr::call(&self.to_string(), self, [value]) }
     }
 }
 

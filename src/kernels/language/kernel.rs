@@ -139,6 +139,8 @@ pub struct Kernel {
     pub(in crate::kernels) name: String,
     /// Lanes of a workgroup.
     pub(super) lanes: usize,
+    /// Components of the vectors V, I and U of shared functions.
+    pub(in crate::kernels) width: usize,
     /// The number of its first binding.
     pub(super) first: usize,
     pub(super) bindings: Vec<Binding>,
@@ -155,12 +157,18 @@ impl Kernel {
         Kernel {
             name: name.into(),
             lanes,
+            width: 1,
             first: 1,
             bindings: Vec::new(),
             shared: Vec::new(),
             functions: Vec::new(),
             body: Vec::new(),
         }
+    }
+
+    /// Returns the kernel with vectors V, I and U of `width` components, 1, 2 or 4, for shared functions such as `rank`.
+    pub fn over_vectors(self, width: usize) -> Self {
+        Kernel { width, ..self }
     }
 
     /// Returns declarations for a kernel from a file that binds `slots` buffers.
@@ -238,7 +246,7 @@ impl Kernel {
     /// Names a value.
     pub fn let_(&mut self, name: impl Into<String>, value: impl Into<Expr>) -> Expr {
         let (name, value) = (name.into(), value.into());
-        if value.known().is_some() {
+        if value.known().is_some() || value.known_bool().is_some() {
             return value;
         }
         let named = Expr::name(&name, value.ty());

@@ -3,7 +3,7 @@
 //! [`Pooling`] in `op.rs` says for each reduction what it is, what its gradient is and which kernels compute both; `window.rs`
 //! has the windows, `methods.rs` the methods of the graph, `families.rs` the samples, mistakes and faults. A new reduction is
 //! a variant of [`Pooling`], a shader for windows of many pixels, and two families; windows of few pixels slide
-//! ([`kernels::slide`](crate::kernels::slide)) once a [`Slide`](crate::kernels::Slide) says what they add up.
+//! ([`kernels::reduce_window`](crate::kernels::reduce_window)) once a [`Reduction`](crate::kernels::Reduction) says what they add up.
 
 mod families;
 mod methods;

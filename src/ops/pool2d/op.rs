@@ -7,7 +7,7 @@ use crate::{
         Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Gradients, Graph, Grid, Io, Op, OpError, Patch,
         Program, RewriteCx, Slot, Step, TensorType, Value,
     },
-    kernels::{self, Slide},
+    kernels::{self, Reduction},
     ops::{
         arity::arity,
         conv2d::{image, images},
@@ -56,11 +56,11 @@ impl Pooling {
     }
 
     /// Returns what the kernel that slides over strips makes of a window.
-    fn slide(self) -> Slide {
+    fn reduction(self) -> Reduction {
         match self {
-            Pooling::Max => Slide::Largest,
-            Pooling::Average { count_padding } => Slide::Average { padding: count_padding },
-            Pooling::L2 => Slide::Root,
+            Pooling::Max => Reduction::Max,
+            Pooling::Average { count_padding } => Reduction::Average { padding: count_padding },
+            Pooling::L2 => Reduction::L2,
         }
     }
 
@@ -159,7 +159,7 @@ impl Op for Pool2d {
             return vec![each];
         }
         let window = g.window(self.name(), false, images(&io.inputs[0].shape));
-        vec![kernels::slide(&window, self.pooling.slide(), profile, epilogue), each]
+        vec![kernels::reduce_window(&window, self.pooling.reduction(), profile, epilogue), each]
     }
 
     fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
@@ -334,10 +334,10 @@ impl Op for Pool2dGrad {
                 Some(self.cells(&g, io, profile, epilogue))
             }
             Pooling::Max if g.overlaps() && g.unrolls() && profile.large_shaders() => {
-                Some(kernels::largest_back(&window, profile, epilogue))
+                Some(kernels::max_pool_grad(&window, profile, epilogue))
             }
             Pooling::Average { .. } if g.unrolls() => {
-                Some(kernels::slide(&window, self.pool.pooling.slide(), profile, epilogue))
+                Some(kernels::reduce_window(&window, self.pool.pooling.reduction(), profile, epilogue))
             }
             _ => None,
         };

@@ -1,0 +1,107 @@
+//! The gradient to the weights of a convolution of each channel alone.
+
+use super::plan::{MAX_TAPS, NOMINAL_BATCH, Plan};
+use crate::{
+    graph::{Candidate, DeviceClass, DeviceProfile, Slot},
+    kernels::{
+        gemm::{Filter, LONG_BATCH, Window, split_sum},
+        language::{Expr, count},
+    },
+    tensor::Count,
+};
+
+impl Filter {
+    /// Returns the launches for a convolution of each channel alone, where its taps fit into one loop body.
+    pub fn depthwise(&self, profile: &DeviceProfile) -> Option<Candidate> {
+        let few = self.kernel[0] * self.kernel[1] <= MAX_TAPS;
+        (few && self.groups > 1 && self.groups == self.from_channels).then(|| weight_gradient(self, profile))
+    }
+}
+
+/// Returns the way to compute the gradient to the weights of a convolution of each channel alone: every lane adds up
+/// all taps of its channel over every `parts`-th strip, and a second launch adds the lanes' sums in order.
+fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
+    let w = Window {
+        name: "conv2d_grad_weight",
+        transposed: false,
+        from: f.input,
+        to: f.output,
+        from_channels: f.from_channels,
+        to_channels: f.to_channels,
+        kernel: f.kernel,
+        strides: f.strides,
+        pads: f.pads,
+        dilation: f.dilation,
+        groups: f.from_channels,
+        images: f.images,
+    };
+    let plan = Plan::new(&w, profile);
+    let (rows, columns) = (plan.rows, plan.columns);
+    let (channels, strips) = (plan.channels(), plan.strips());
+    let wanted: usize = if profile.class == DeviceClass::Cpu { 64 } else { 16_384 };
+    let iterations = f.images.times((strips * (rows.steps() + 1)) as u64);
+    let long = iterations.at(LONG_BATCH).div_ceil(profile.max_iterations / 2) as usize;
+    let parts = wanted.div_ceil(channels).min(f.images.at(NOMINAL_BATCH) as usize * strips).max(long).max(1);
+    let [kh, kw] = f.kernel;
+    let sums = kh * kw + usize::from(f.sums);
+
+    let (mut k, x) = plan.kernel();
+    let dy = k.bind("dy", plan.layout(), Slot::input(1));
+    let y = k.bind_result("y", plan.layout(), Slot::Scratch(0));
+    let items = Count { fixed: (parts * channels) as u64, per_sample: 0 };
+    let [channel, part] = plan.item(&mut k, items);
+    let zero = plan.vectors()[0].splat(0.0);
+    // Those of the weights, by tap, and that of the gradient itself behind them.
+    let sums: Vec<Expr> = (0..sums).map(|tap| k.var(format!("w{tap}"), &zero)).collect();
+    k.for_("strip", &part, count(f.images.times(strips as u64)), parts, |k, number| {
+        let strip = plan.strip(k, [&channel, number]);
+        let halo = plan.variables(k, "d", rows.halo(), &zero);
+        plan.for_steps(k, rows.steps(), |k| {
+            let row = k.let_("p", &strip.result[0] + (Plan::step() * rows.phases).i32());
+            let inside = Plan::step().less(rows.size).and(rows.results().inside(&row, 0..rows.steps()));
+            let line = strip.index(f.output, channels, [&row, &strip.result[1], &channel]);
+            let line = k.let_("line", line);
+            let last: Vec<Expr> = (0..columns.size)
+                .map(|o| {
+                    let column = &strip.result[1] + o * columns.phases;
+                    let inside = inside.and(columns.results().inside(&column, o..o + 1));
+                    let inside = k.let_(format!("inside{o}"), inside);
+                    let at = inside.select((&line + o * columns.phases * channels).u32(), 0u32);
+                    let d = k.let_(format!("d{}_{o}", rows.halo()), inside.select(dy.at(at), &zero));
+                    sums.get(kh * kw).into_iter().for_each(|sum| k.add(sum, &d));
+                    d
+                })
+                .collect();
+            let d: Vec<Vec<Expr>> = halo.iter().cloned().chain([last]).collect();
+            let mut read = |i: usize| -> Vec<Expr> {
+                let pixels = plan.read(k, &x, &strip, i, &0u32.into()).pixels.into_iter().enumerate();
+                pixels.map(|(p, (inside, value))| k.let_(format!("x{i}_{p}"), inside.select(value, &zero))).collect()
+            };
+            let read: Vec<Vec<Expr>> = (0..rows.reads_per_step()).map(&mut read).collect();
+            let terms = columns.terms();
+            for r in rows.step_terms() {
+                for tap in 0..kw {
+                    for s in terms.iter().filter(|s| s.tap == tap) {
+                        k.add(&sums[r.tap * kw + tap], &read[r.read][s.read] * &d[r.result][s.result]);
+                    }
+                }
+            }
+            for (row, next) in d.iter().zip(&d[1..]) {
+                row.iter().zip(next).for_each(|(d, next)| k.set(d, next));
+            }
+        });
+    });
+    let first = k.let_("first", part * (sums.len() * channels) + &channel);
+    sums.iter().enumerate().for_each(|(tap, sum)| k.store(&y, &first + tap * channels, sum));
+
+    // The last strip of a part that has one more than others.
+    let rest = parts * (rows.steps() + 1);
+    let iterations = Count { fixed: iterations.fixed + rest as u64, ..iterations };
+    let main = plan.launch(k, items).iterations(iterations, parts as u64);
+    let n_sums = if f.sums { f.to_channels } else { 0 };
+    let elements = Count { fixed: (kh * kw * f.to_channels + n_sums) as u64, per_sample: 0 };
+    let sum = split_sum(elements, [f.to_channels, n_sums].map(|n| n as u64), parts as u64, None);
+    let variant = format!("{}_split{parts}", plan.variant());
+    let scratch_bytes = vec![elements.times(4 * parts as u64)];
+    Candidate { variant, dispatches: vec![main, sum], scratch_bytes }
+}
