@@ -510,12 +510,12 @@ pub static FAMILY: Family = Family {
 
 /// Changes to the kernels of the convolution and of its gradient to the input.
 pub(super) const CORRELATION_FAULTS: &[Fault] = &[
-    Fault { what: "drops the last channel", from: "c < end_c", to: "c + 1u < end_c" },
+    Fault { what: "drops the last channel", from: "c < ", to: "c + 1u < " },
     Fault { what: "drops the last row of taps", from: "r < end_r", to: "r + 1u < end_r" },
-    Fault { what: "swaps h and w", from: "tap_offset(r, s)", to: "tap_offset(s, r)" },
-    Fault { what: "skips the last tile", from: "tile >= tiles", to: "tile + 1u >= tiles" },
-    Fault { what: "reads the first group", from: " + group * ", to: " + 0u * " },
-    Fault { what: "drops the last row of a strip", from: "t < end_t", to: "t + 1u < end_t" },
+    Fault { what: "swaps h and w", from: "(r * ", to: "(s * " },
+    Fault { what: "skips the last tile", from: "<= tile) { return; }", to: "<= tile + 1u) { return; }" },
+    Fault { what: "takes the first group for each", from: " + batch % ", to: " + 0u * batch % " },
+    Fault { what: "drops the last row of a strip", from: " t < ", to: " t + 1u < " },
     Fault { what: "shifts a row of a strip", from: "row_in + i32(t", to: "row_in + 1 + i32(t" },
-    Fault { what: "skips the last strip", from: "item >= items", to: "item + 1u >= items" },
+    Fault { what: "skips the last strip", from: "<= i) { return; }", to: "<= i + 1u) { return; }" },
 ];

@@ -472,8 +472,8 @@ pub static WEIGHT_FAMILY: Family = Family {
     ],
     faults: &[
         Fault { what: "drops the last row of pixels", from: "row < end_row", to: "row + 1u < end_row" },
-        Fault { what: "drops the last pixel of a row", from: "at < end_at", to: "at + 1u < end_at" },
-        Fault { what: "skips the last tile", from: "tile >= tiles", to: "tile + 1u >= tiles" },
+        Fault { what: "drops the last pixel of a row", from: " at < ", to: " at + 1u < " },
+        Fault { what: "skips the last tile", from: "<= tile) { return; }", to: "<= tile + 1u) { return; }" },
         Fault { what: "shifts one operand by a pixel", from: "_o + at *", to: "_o + (max(at, 1u) - 1u) *" },
     ],
     differentiable: true,

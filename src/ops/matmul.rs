@@ -445,7 +445,7 @@ pub static FAMILY: Family = Family {
     ],
     faults: &[
         Fault { what: "drops the last K term", from: "k < end_k", to: "k + 1u < end_k" },
-        Fault { what: "skips the last tile", from: "tile >= tiles", to: "tile + 1u >= tiles" },
+        Fault { what: "skips the last tile", from: "<= tile) { return; }", to: "<= tile + 1u) { return; }" },
         Fault { what: "shifts the reduction of one operand", from: "_o + k]", to: "_o + max(k, 1u) - 1u]" },
     ],
     differentiable: true,

@@ -177,11 +177,11 @@ fn nan_and_infinity_pass_through_tiles_and_rows() {
 #[test]
 fn planted_faults_of_products_through_workgroup_memory_are_noticed() {
     let faults = [
-        ("drops the last chunk", "chunk < end_terms;", "chunk + 16u < end_terms;"),
-        ("swaps term and index", "(lane % 16u) * 17u + lane / 16u + 0u]", "(lane / 16u) * 17u + lane % 16u + 0u]"),
-        ("reads the rows of a neighbour", "let at_a = lane / 16u", "let at_a = (lane / 16u + 1u) % 16u"),
-        ("repeats the last term", "_t < end_terms", "_t < end_terms + 1u"),
-        ("skips the last tile", "tile >= tiles", "tile + 1u >= tiles"),
+        ("drops the last chunk", "chunk < ", "chunk + 16u < "),
+        ("swaps term and index", "lane % 16u * 17u + lane / 16u]", "lane / 16u * 17u + lane % 16u]"),
+        ("reads the rows of a neighbour", "    let at_a = lane / 16u", "    let at_a = (lane / 16u + 1u) % 16u"),
+        ("repeats the last term", "_t < ", "_t < 1u + "),
+        ("skips the last tile", "<= tile) { return; }", "<= tile + 1u) { return; }"),
         ("cuts parts a term short", "start_terms + size_terms", "start_terms + size_terms - 1u"),
         ("writes a row past the end", "if (row0_i < ", "if (row0_i <= "),
         ("leaves a column out", "column0_in_bounds) {", "column1_in_bounds) {"),

@@ -180,6 +180,8 @@ pub(super) struct Launch {
     pub(super) splits: u64,
     /// Whether rows and columns are read as pairs.
     pub(super) pairs: [bool; 2],
+    /// Iterations of all loops of the invocations that share a sum.
+    pub(super) iterations: Count,
 }
 
 /// Returns the launches of a tile core, whose statements `write` adds to a kernel.
@@ -189,7 +191,7 @@ pub(super) fn candidate(
     epilogue: Option<&Epilogue>,
     write: impl FnOnce(&mut Kernel, &Bound),
 ) -> Candidate {
-    let Launch { variant, lanes, tile, splits, pairs } = launch;
+    let Launch { variant, lanes, tile, splits, pairs, iterations } = launch;
     let columns = product.columns.extent.fixed;
     let split = splits > 1;
     let float = Layout::Scalars(DType::F32);
@@ -202,7 +204,7 @@ pub(super) fn candidate(
     let stored = Stored { width: 1, words: false, columns };
     let finish = Finish::bind(&mut k, epilogue.filter(|_| !split), stored);
     write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish });
-    let main = k.launch(grid(product, tile, splits));
+    let main = k.launch(grid(product, tile, splits)).iterations(iterations, splits);
     if !split {
         return Candidate::single(variant, main);
     }

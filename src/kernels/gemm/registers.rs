@@ -92,7 +92,12 @@ pub(super) fn register_tiles(
     let side = if lane_rows { "rows" } else { "columns" };
     let wide = pairs.iter().filter(|&&p| p).count();
     let variant = format!("lanes_{side}_{shared}x{vectors}x{terms}_pairs{wide}_split{splits}");
+    let inner: u64 = product.loops[1..].iter().map(|l| l.to.fixed).product();
+    let iterations = iterations(product, terms);
+    let rest = if splits > 1 { (2 * inner + MAX_ITERATIONS) * splits } else { 0 };
+    let iterations = Count { fixed: iterations.fixed + rest, ..iterations };
     let launch = Launch {
+        iterations,
         variant,
         lanes: tile.lanes,
         tile: swapped([vectors * tile.lanes, shared], lane_rows),

@@ -147,7 +147,13 @@ pub(super) fn add(
     for (rank, (_, tile, splits)) in tiles.into_iter().enumerate() {
         let Tile { rows, columns, terms, .. } = tile;
         let variant = format!("shared_{rows}x{columns}x{terms}_split{splits}");
-        let launch = Launch { variant, lanes: tile.lanes(), tile: [rows, columns], splits, pairs: [false; 2] };
+        let whole = iterations(product, tile);
+        // A part is rounded up to whole iterations and whole chunks.
+        let inner = all(product.loops[split_level(product) + 1..].iter().map(extent)).fixed + 2;
+        let rest = if splits > 1 { 2 * inner * splits } else { 0 };
+        let iterations = Count { fixed: whole.fixed + rest, ..whole };
+        let (lanes, pairs) = (tile.lanes(), [false; 2]);
+        let launch = Launch { variant, lanes, tile: [rows, columns], splits, pairs, iterations };
         let candidate = candidate(product, launch, epilogue, |k, io| write(k, product, tile, splits, io));
         let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
         candidates.insert(at, candidate);

@@ -147,9 +147,9 @@ macro_rules! wrong_shapes {
 macro_rules! faults {
     (strips, $($own:tt)*) => {
         faults! {
-            "drops the last row of a strip": "t < end_t" => "t + 1u < end_t",
+            "drops the last row of a strip": " t < " => " t + 1u < ",
             "shifts a row of a strip": "row_in + i32(t" => "row_in + 1 + i32(t",
-            "skips the last strip": "item >= items" => "item + 1u >= items",
+            "skips the last strip": "<= i) { return; }" => "<= i + 1u) { return; }",
             $($own)*
         }
     };
@@ -176,7 +176,7 @@ pub static MAX: Family = Family {
         "drops the last column of taps": "kw < KW;" => "kw + 1u < KW;",
         "swaps the strides": "p * SH + kh" => "p * SW + kh",
         "starts at zero": "best = of_rank(I(LOWEST))" => "best = V(0.0)",
-        "shifts a column of a strip": "u32(line0 + 0)" => "u32(line0 + 1)",
+        "shifts a column of a strip": "u32(line0)" => "u32(line0 + 1)",
     },
     differentiable: true,
     gradcheck: 1e-6,
@@ -254,7 +254,7 @@ pub static L2: Family = Family {
     bad: mistakes!(lp_pool2d),
     faults: faults! {
         strips,
-        "drops the root of a strip": "epilogue(sqrt(a0_0)" => "epilogue((a0_0)",
+        "drops the root of a strip": "sqrt(a0_0)" => "(a0_0)",
         "drops the root": "epilogue(sqrt(all)" => "epilogue((all)",
         "adds up values": "sum += value * value" => "sum += value",
         "drops the last row of a window": "h < end_h;" => "h + 1u < end_h;",
