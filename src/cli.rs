@@ -78,7 +78,7 @@ pub enum Device {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceOptions {
-    /// Device: the best adapter or else the reference, an adapter only, or the reference
+    /// Device to run on
     #[arg(long, value_enum, default_value = "auto")]
     pub device: Device,
     /// Use only adapters of this backend (or set WGPU_BACKEND)

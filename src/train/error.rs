@@ -82,9 +82,9 @@ pub enum TrainError {
         "{wanted} outputs, but {got} with a loss and labels; give each output both: Compile::output, Dataset::and_labels"
     )]
     Outputs {
-        /// The model's, or those with a loss.
+        /// The number of outputs, or of outputs with a loss.
         wanted: usize,
-        /// Those that were given something.
+        /// The number given.
         got: usize,
     },
     /// A model does not have one input and one output, which this needs.

@@ -47,7 +47,7 @@ fn a_model_of_two_inputs_and_two_outputs_computes_what_its_layers_say() {
         }
     }
     let error = net.predict_many(&samples[..1]).expect_err("one input is missing");
-    assert!(error.to_string().contains("2 inputs, 1"), "{error}");
+    assert!(error.to_string().contains("2 inputs, but 1"), "{error}");
 }
 
 fn data() -> Dataset {

@@ -122,11 +122,11 @@ fn what_does_not_fit_is_refused_with_its_name() -> Result<()> {
     ensure!(error.contains("activations (largest: `node/mul` 160 B, `node/tanh` 160 B)"), "{error}");
     plan.arenas[2] = 1 << 60;
     let error = engine.session(Arc::new(plan.clone()), &[weights(&engine)?], None).unwrap_err().to_string();
-    ensure!(error.starts_with("arena 2 (largest: `node/mul` 160 B) takes"), "{error}");
+    ensure!(error.starts_with("arena 2 (largest: `node/mul` 160 B) needs"), "{error}");
     plan.arenas[2] = 1024;
     plan.dispatches[0].bindings[0].range.bytes = 1 << 41;
     let error = engine.session(Arc::new(plan.clone()), &[weights(&engine)?], None).unwrap_err().to_string();
-    ensure!(error.starts_with("binding 1 of `node/mul` (elementwise) takes 2048.0 GiB"), "{error}");
+    ensure!(error.starts_with("binding 1 of `node/mul` (elementwise) needs 2048.0 GiB"), "{error}");
     plan.dispatches[0].bindings[0].range.bytes = 2048;
     let error = engine.session(Arc::new(plan), &[weights(&engine)?], None).unwrap_err().to_string();
     ensure!(error.contains("binding 1 ends at byte 2048 of a buffer of 1024"), "{error}");

@@ -45,7 +45,7 @@ fn shape(text: &str) -> Result<[usize; 3], String> {
 pub struct StepOptions {
     #[command(flatten)]
     model: ModelOptions,
-    /// The maximum samples of a step
+    /// Maximum number of samples in a step
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: u32,
     #[command(flatten)]

@@ -17,7 +17,7 @@ pub struct Arguments {
     /// Layers whose outputs are written too
     #[arg(long, value_name = "LAYER", value_delimiter = ',')]
     layers: Vec<String>,
-    /// The maximum samples that are run together
+    /// Maximum number of samples that are run together
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     #[command(flatten)]
