@@ -178,7 +178,7 @@ impl<'m> Lowering<'m> {
                     layout::stride(self.module, &ty, false).ok_or(Unknown(format!("indices of {ty:?}"), span))?;
                 let to = self.registers(size as usize);
                 let text = self.text(frame.function.expressions.get_span(base));
-                let site = self.site(text, span);
+                let site = self.site(frame.function.named_expressions.get(&base).map_or(text, |name| name), span);
                 let pick = Pick { to: to[0], index: at, from, size: size as usize, site };
                 self.out.push(Instr::Pick(Box::new(pick)));
                 Ok(Value::Registers(to))

@@ -10,7 +10,7 @@ use super::{
 use naga::BuiltIn;
 
 /// Turns of an invocation's loops after which they are said not to end.
-const MAX_TURNS: u32 = 1 << 22;
+const MAX_TURNS: u32 = 1 << 20;
 
 /// What a launch did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -112,7 +112,7 @@ impl<'a> Machine<'a> {
         Box::new(Fault {
             kind: found.kind,
             variable: site.variable.clone(),
-            line: before.lines().count().max(1) as u32,
+            line: before.matches('\n').count() as u32 + 1,
             text: source.get(site.span.clone()).unwrap_or_default().to_owned(),
             group: self.group,
             lane: found.lane as u32,
