@@ -69,11 +69,13 @@ const WIDTH = 3u;
 fn pair(image: i32, row: i32, column: i32) -> array<vec3<f32>, 2> {
     let i = u32((max(image, 0) * H + row) * W + column) * 3u;
     let w = i >> 2u;
-    let middle = x[w + 1u];
+    // The word of the last byte wanted: nobody wants a pixel behind the last of a row.
+    let end = (i + select(5u, 2u, column + 1 == W)) >> 2u;
+    let middle = x[min(w + 1u, end)];
     let bits = (i & 3u) * 8u;
     // A shift by 32 bits is not defined.
     let low = (x[w] >> bits) | ((middle << (31u - bits)) << 1u);
-    let high = (middle >> bits) | ((x[w + 2u] << (31u - bits)) << 1u);
+    let high = (middle >> bits) | ((x[min(w + 2u, end)] << (31u - bits)) << 1u);
     let bytes = vec4<f32>((vec4<u32>(low) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u));
     let named = select(0.0, 1.0, image >= 0);
     return array<vec3<f32>, 2>(

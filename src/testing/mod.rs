@@ -12,6 +12,7 @@ mod checks;
 mod indices;
 mod run;
 mod special;
+pub mod twin;
 
 pub use branches::decided_by_uniforms;
 pub use checks::{

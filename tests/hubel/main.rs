@@ -25,6 +25,7 @@ mod shared_tiles;
 mod sources;
 mod structure;
 mod training;
+mod twin;
 mod watching;
 mod worked_examples;
 mod workflow;

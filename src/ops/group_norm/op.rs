@@ -152,7 +152,8 @@ impl GroupNorm {
             }
         }
         let source = kernels::Source::over_vectors(&source, width, profile);
-        let iterations = Count { fixed: shared(&t) as u64, per_sample: 0 };
+        let iterations = 2 * pixels.div_ceil(pixel_step) * (c.div_ceil(channel_step) + 1) + t;
+        let iterations = Count { fixed: iterations as u64, per_sample: 0 };
         let grid = Grid::new(groups, (lanes / t) as u32);
         kernels::dispatch(name, source, &constants, grid, slots, epilogue).iterations(iterations, 1)
     }
