@@ -1,7 +1,4 @@
-use crate::{
-    graph::TensorType,
-    tensor::{DType, Shape, strides},
-};
+use crate::tensor::{DType, Shape, strides};
 
 /// Returns the WGSL element type under which a tensor is bound.
 pub fn storage_type(dtype: DType) -> &'static str {
@@ -57,50 +54,6 @@ pub fn broadcast_index(to: &Shape, from: &Shape, at: &str) -> String {
     if terms.is_empty() { "0u".into() } else { terms.join(" + ") }
 }
 
-/// Returns how many neighbouring elements of a tensor of shape `to` read the same element of one of shape `from` that is
-/// broadcast to it, the first of them at a multiple of that number.
-fn repeats(to: &Shape, from: &Shape) -> usize {
-    let moves = |i: usize| from.dims()[i] != 1 || (from.is_batched() && i == 0);
-    let still = (0..from.rank()).rev().take_while(|&i| !moves(i)).count();
-    let still = if still == from.rank() { to.rank() } else { still };
-    to.dims()[to.rank() - still..].iter().product()
-}
-
-/// How `width` neighbouring elements of a tensor are read that is broadcast to another.
-pub struct Neighbours {
-    /// WGSL storage type under which the tensor is bound: S where its elements are read as vectors.
-    pub storage: &'static str,
-    /// A statement that reads what several of them share; maybe none.
-    pub head: String,
-    /// The expression of each.
-    pub values: Vec<String>,
-}
-
-/// Returns how the tensor `name` of type `from` is read at `width` places from flat index `at` of shape `to` on, a
-/// multiple of `width`; `vector` is `at / width`. What they share is read as `local`.
-pub fn neighbours(
-    name: &str,
-    local: &str,
-    from: &TensorType,
-    to: &Shape,
-    width: usize,
-    [at, vector]: [&str; 2],
-) -> Neighbours {
-    let element = |at: &str| load(name, from.dtype, &broadcast_index(to, &from.shape, at));
-    let lanes = |value: &dyn Fn(usize) -> String| (0..width).map(value).collect();
-    if width > 1 && from.shape == *to && from.dtype == DType::F32 {
-        let head = format!("    let {local} = unpack({name}[{vector}]);\n");
-        return Neighbours { storage: "S", head, values: lanes(&|lane| format!("{local}[{lane}]")) };
-    }
-    let storage = storage_type(from.dtype);
-    if width > 1 && repeats(to, &from.shape).is_multiple_of(width) {
-        let head = format!("    let {local} = {};\n", element(at));
-        return Neighbours { storage, head, values: lanes(&|_| local.to_owned()) };
-    }
-    let value = |lane| if lane > 0 { element(&format!("({at} + {lane}u)")) } else { element(at) };
-    Neighbours { storage, head: String::new(), values: lanes(&value) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,8 +67,5 @@ mod tests {
         assert_eq!(broadcast_index(&to, &Shape::scalar(), "i"), "0u");
         assert_eq!(broadcast_index(&to, &Shape::from([Batch, 1, 1, 6]), "i"), "(i / 120u) * 6u + (i % 6u)");
         assert_eq!(broadcast_index(&to, &Shape::fixed([4, 1, 1]), "i"), "((i / 30u) % 4u)");
-        let repeats = |from: Shape| repeats(&to, &from);
-        assert_eq!([repeats(to.clone()), repeats(Shape::fixed([6])), repeats(Shape::fixed([4, 1, 1]))], [1, 1, 30]);
-        assert_eq!([repeats(Shape::from([Batch, 1, 1, 1])), repeats(Shape::fixed([5, 1]))], [120, 6]);
     }
 }

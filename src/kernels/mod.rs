@@ -7,8 +7,9 @@
 //!
 //! | file | what it makes |
 //! |---|---|
-//! | `wgsl.rs` | a launch of a text: [`common`] in front, the epilogue, [`widen`] for vectors |
-//! | `index.rs` | index arithmetic: broadcasting, neighbours |
+//! | `wgsl.rs` | a launch of a file of `shaders`: what it shares with others, vectors, the epilogue |
+//! | `language/` | the language that other kernels are written in |
+//! | `index.rs` | index arithmetic of broadcasting |
 //! | `reflect.rs` | what a text binds, read by naga |
 //! | `gemm/` | products and convolutions: operands as loaders, several tile cores, the fastest first |
 //! | `depthwise/` | windows over each channel alone: depthwise convolution, pooling, their gradients |
@@ -34,8 +35,9 @@ mod reflect;
 mod wgsl;
 
 pub use depthwise::{Slide, slide};
-pub use index::{broadcast_index, load, neighbours, storage_type};
-pub use language::{Buffer, Expr, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link, loop_end};
+pub use language::{
+    Buffer, Expr, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link, loop_end, scalar,
+};
 pub use pool_grad::largest_back;
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 pub(crate) use wgsl::shader;

@@ -31,6 +31,15 @@ pub fn common() -> &'static str {
     shader!("shared/common.wgsl")
 }
 
+/// Returns the WGSL that kernels over vectors of `width` share.
+pub(super) fn vectors(width: usize) -> &'static str {
+    match width {
+        2 => shader!("shared/vector2.wgsl"),
+        4 => shader!("shared/vector4.wgsl"),
+        _ => shader!("shared/vector1.wgsl"),
+    }
+}
+
 /// Returns how many of `c` neighbouring channels a lane takes at once: 1, 2 or 4.
 pub fn width(c: usize, profile: &DeviceProfile) -> usize {
     match c % 4 {
@@ -85,17 +94,12 @@ impl<'a> Source<'a> {
     /// Returns the shared declarations that the kernel may name.
     fn libraries(&self) -> Vec<&str> {
         let Stored { width, words, .. } = self.stored;
-        let vectors = match width {
-            2 => shader!("shared/vector2.wgsl"),
-            4 => shader!("shared/vector4.wgsl"),
-            _ => shader!("shared/vector1.wgsl"),
-        };
         let storage = match (words, width) {
             (true, 2) => shader!("shared/words2.wgsl"),
             (true, 4) => shader!("shared/words4.wgsl"),
             _ => shader!("shared/floats.wgsl"),
         };
-        [common(), vectors, storage].into_iter().chain(self.libraries.iter().map(AsRef::as_ref)).collect()
+        [common(), vectors(width), storage].into_iter().chain(self.libraries.iter().map(AsRef::as_ref)).collect()
     }
 }
 
@@ -104,6 +108,8 @@ impl<'a> Source<'a> {
 /// It declares bindings 1, 2, … in the order of `slots`. It may call `epilogue(value, flat_index)` on what it stores in output
 /// 0; what the epilogue reads is bound behind `slots`. A kernel that declares `var<private> input0: V;` sets it to its input 0 at
 /// the flat index before it calls the epilogue, which then need not read that input again; likewise the others.
+///
+/// Of `constants`, those that shared declarations have for other kernels are left out.
 pub fn dispatch<'a>(
     kernel: impl Into<String>,
     source: impl Into<Source<'a>>,
@@ -125,12 +131,32 @@ pub fn dispatch<'a>(
     }
     let text = k.declarations() + &source.text;
     slots.extend(k.slots());
+    let libraries = source.libraries();
+    let linked = language::link(&text, &libraries);
+    // What nothing declares stays, for the device to refuse.
+    let (shared, declared) = (language::declared(&libraries), language::declared(&[&linked]));
+    let taken = |(name, _): &&(&'static str, f64)| declared.contains(name) || !shared.contains(name);
+    let constants = constants.iter().filter(taken).copied().collect();
     Dispatch {
         kernel: kernel.into(),
-        source: Arc::from(language::link(&text, &source.libraries())),
-        constants: constants.to_vec(),
+        source: Arc::from(linked),
+        constants,
         grid,
         slots,
         iterations: (Count::default(), 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_that_shared_declarations_have_for_others_are_left_out_and_misspelt_ones_stay() {
+        let kernel = "// C.\nfn f() -> u32 {\n    return ROWS;\n}\n";
+        let source = Source::from(kernel).with("override ROWS: u32;\noverride C: u32;\n");
+        let constants = [("ROWS", 3.0), ("C", 4.0), ("LINES", 5.0)];
+        let launch = dispatch("f", source, &constants, Grid::fixed(1), Vec::new(), None);
+        assert_eq!(launch.constants, [("ROWS", 3.0), ("LINES", 5.0)]);
     }
 }

@@ -114,8 +114,8 @@ impl Op for Softmax {
         let candidate = |(variant, mut constants, grid, iterations): (&str, Vec<(&'static str, f64)>, Grid, Count)| {
             constants.push(("LOG", f64::from(u8::from(self.log))));
             let slots = vec![Slot::input(0), Slot::output(0)];
-            let dispatch =
-                kernels::dispatch("softmax", source.clone(), &constants, grid, slots, epilogue).iterations(iterations, 1);
+            let dispatch = kernels::dispatch("softmax", source.clone(), &constants, grid, slots, epilogue)
+                .iterations(iterations, 1);
             Candidate::single(format!("{variant}_width{width}"), dispatch)
         };
         row_layouts(shape, width, profile).into_iter().map(candidate).collect()

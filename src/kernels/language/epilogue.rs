@@ -62,8 +62,7 @@ impl Finish {
                 && shape.last() as u64 == columns
                 && shape.elements().fixed == columns;
             let neighbours = Neighbours { from: extra, to: &epilogue.shape, width };
-            let buffer =
-                k.bind(format!("extra{n}"), neighbours.layout(words), Slot::input(epilogue.first_input + n));
+            let buffer = k.bind(format!("extra{n}"), neighbours.layout(words), Slot::input(epilogue.first_input + n));
             read.push(if by_column { Extra::Column(buffer) } else { Extra::Element(buffer, neighbours) });
         }
         function(k, &epilogue.program, width, &read);

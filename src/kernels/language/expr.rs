@@ -191,7 +191,7 @@ impl Expr {
         matches!(*self.node, Node::Name(_))
     }
 
-    fn known_bool(&self) -> Option<bool> {
+    pub(super) fn known_bool(&self) -> Option<bool> {
         if let Node::Bool(value) = *self.node { Some(value) } else { None }
     }
 
@@ -239,7 +239,13 @@ impl Expr {
     pub fn min(&self, other: impl Into<Expr>) -> Expr {
         let (a, b) = matched(self.clone(), other.into());
         match (a.known(), b.known()) {
-            (Some(x), Some(y)) => if x <= y { a } else { b },
+            (Some(x), Some(y)) => {
+                if x <= y {
+                    a
+                } else {
+                    b
+                }
+            }
             (Some(0), _) if a.ty == Type::U32 => a,
             (_, Some(0)) if b.ty == Type::U32 => b,
             _ => Expr::call("min", a.ty, [a.clone(), b]),
@@ -250,7 +256,13 @@ impl Expr {
     pub fn max(&self, other: impl Into<Expr>) -> Expr {
         let (a, b) = matched(self.clone(), other.into());
         match (a.known(), b.known()) {
-            (Some(x), Some(y)) => if x >= y { a } else { b },
+            (Some(x), Some(y)) => {
+                if x >= y {
+                    a
+                } else {
+                    b
+                }
+            }
             (Some(0), _) if a.ty == Type::U32 => b,
             (_, Some(0)) if b.ty == Type::U32 => a,
             _ => Expr::call("max", a.ty, [a.clone(), b]),
@@ -476,6 +488,12 @@ macro_rules! operators {
     )* };
 }
 operators! { Add add Sub sub Mul mul Div div Rem rem Shl shl Shr shr BitAnd bitand BitOr bitor BitXor bitxor }
+
+impl std::iter::Sum for Expr {
+    fn sum<I: Iterator<Item = Expr>>(terms: I) -> Expr {
+        terms.fold(Expr::from(0u32), |sum, term| sum + term)
+    }
+}
 
 impl std::ops::Not for Expr {
     type Output = Expr;

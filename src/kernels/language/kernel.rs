@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     graph::{Dispatch, Grid, Slot},
-    kernels::wgsl::common,
+    kernels::wgsl::{common, vectors},
     tensor::{Count, DType},
 };
 use std::sync::Arc;
@@ -76,6 +76,10 @@ impl Buffer {
         }
     }
 
+    fn width(&self) -> usize {
+        if let Layout::Vectors { width, .. } = self.layout { width } else { 1 }
+    }
+
     /// Returns how elements lie in memory.
     pub fn layout(&self) -> Layout {
         self.layout
@@ -104,9 +108,7 @@ fn converted(name: &str, dtype: DType, index: &Expr) -> Expr {
         DType::U32 => element(index.clone(), Type::U32).f32(),
         DType::U8 => (bits(2) >> ((index & 3u32) * 8u32) & 255u32).f32(),
         DType::F16 => Expr::call("unpack2x16float", Type::F32.vector(2), [bits(1)]).at(index & 1u32),
-        DType::BF16 => {
-            Expr::call("bitcast<f32>", Type::F32, [(bits(1) >> ((index & 1u32) * 16u32)) << 16u32])
-        }
+        DType::BF16 => Expr::call("bitcast<f32>", Type::F32, [(bits(1) >> ((index & 1u32) * 16u32)) << 16u32]),
     }
 }
 
@@ -150,6 +152,8 @@ pub struct Kernel {
     /// The number of its first binding.
     pub(super) first: usize,
     pub(super) bindings: Vec<Binding>,
+    /// Constants that a launch gives.
+    pub(super) constants: Vec<(&'static str, Type, f64)>,
     /// Arrays in workgroup memory.
     pub(super) shared: Vec<(String, Type, u64)>,
     pub(super) functions: Vec<Function>,
@@ -165,6 +169,7 @@ impl Kernel {
             lanes,
             first: 1,
             bindings: Vec::new(),
+            constants: Vec::new(),
             shared: Vec::new(),
             functions: Vec::new(),
             body: Vec::new(),
@@ -206,6 +211,12 @@ impl Kernel {
         Expr::name(name, Type::U32.vector(4)).component(0)
     }
 
+    /// Declares a constant that the launch gives, so that kernels that differ in it alone have one text.
+    pub fn constant(&mut self, name: &'static str, ty: Type, value: f64) -> Expr {
+        self.constants.push((name, ty, value));
+        Expr::name(name, ty)
+    }
+
     /// Declares an array of `elements` in workgroup memory.
     pub fn workgroup(&mut self, name: impl Into<String>, ty: Type, elements: u64) -> Buffer {
         let buffer = Buffer { name: name.into(), layout: Layout::Vectors { width: ty.width, words: false } };
@@ -244,6 +255,13 @@ impl Kernel {
     /// Returns the number of the invocation, `i`; past `items` invocations return.
     pub fn item(&mut self, items: Count) -> Expr {
         let i = self.let_("i", self.workgroup_index() * self.lanes + self.lane());
+        self.return_if(i.at_least(count(items)));
+        i
+    }
+
+    /// Returns the number of the workgroup, `i`; past `items` workgroups return.
+    pub fn group(&mut self, items: Count) -> Expr {
+        let i = self.let_("i", self.workgroup_index());
         self.return_if(i.at_least(count(items)));
         i
     }
@@ -312,10 +330,15 @@ impl Kernel {
         self.body.push(Stmt::If(condition, vec![Stmt::Return(None)]));
     }
 
-    /// Writes what runs where `condition` holds.
+    /// Writes what runs where `condition` holds; where it is known to hold, without a block.
     pub fn if_(&mut self, condition: impl Into<Expr>, body: impl FnOnce(&mut Kernel)) {
+        let condition = condition.into();
         let body = self.block(body);
-        self.body.push(Stmt::If(condition.into(), body));
+        match condition.known_bool() {
+            None => self.body.push(Stmt::If(condition, body)),
+            Some(true) => self.body.extend(body),
+            Some(false) => {}
+        }
     }
 
     /// Writes a loop over `first..end` by `step`, whose body gets its variable.
@@ -338,6 +361,17 @@ impl Kernel {
         self.body.push(Stmt::Barrier);
     }
 
+    /// Writes the joining of what the lanes, a power of 2, have in workgroup memory: with half of them, a quarter, … and at last
+    /// one, `join` gets how far behind a lane's own share the other lies.
+    pub fn tree(&mut self, join: impl FnOnce(&mut Kernel, &Expr)) {
+        let lanes = self.lanes;
+        self.for_("level", 1u32, lanes.ilog2() + 1, 1, |k, level| {
+            let width = k.let_("width", Expr::from(lanes) >> level);
+            k.barrier();
+            k.if_(k.lane().less(&width), |k| join(k, &width));
+        });
+    }
+
     fn block(&mut self, body: impl FnOnce(&mut Kernel)) -> Vec<Stmt> {
         let outer = std::mem::take(&mut self.body);
         body(self);
@@ -349,11 +383,18 @@ impl Kernel {
         print::print(self)
     }
 
-    /// Returns the launch of the kernel.
+    /// Returns the launch of the kernel, in which the vectors V of shared functions are the widest that it binds.
     pub fn launch(self, grid: Grid) -> Dispatch {
-        let source = link(&self.wgsl(), &[common()]);
-        let slots = self.bindings.into_iter().map(|b| b.slot).collect();
-        Dispatch { kernel: self.name, source: Arc::from(source), constants: Vec::new(), grid, slots, iterations: (Count::default(), 1) }
+        let width = self.bindings.iter().map(|b| b.buffer.width()).max().unwrap_or(1);
+        let source = link(&self.wgsl(), &[common(), vectors(width)]);
+        Dispatch {
+            kernel: self.name,
+            source: Arc::from(source),
+            constants: self.constants.into_iter().map(|(name, _, value)| (name, value)).collect(),
+            grid,
+            slots: self.bindings.into_iter().map(|b| b.slot).collect(),
+            iterations: (Count::default(), 1),
+        }
     }
 }
 
@@ -367,6 +408,12 @@ impl Type {
 /// Returns a count for the batch of the step.
 pub fn count(count: Count) -> Expr {
     Expr::name("step.n", Type::U32) * count.per_sample + count.fixed
+}
+
+/// Returns host number `i` of the step.
+pub fn scalar(i: usize) -> Expr {
+    let [vector, component] = [i / 4, i % 4].map(|n| n as i32);
+    Expr::name("step.scalars", Type::F32).element(vector, Type::F32.vector(4)).at(component)
 }
 
 /// Returns a count as the end of a loop: one that no driver takes for a constant (see `shaders/shared`).

@@ -30,6 +30,9 @@ pub(super) fn declarations(k: &Kernel) -> String {
 }
 
 fn declare(t: &mut String, k: &Kernel) -> fmt::Result {
+    for (name, ty, _) in &k.constants {
+        writeln!(t, "override {name}: {ty};")?;
+    }
     for (i, binding) in k.bindings.iter().enumerate() {
         self::binding(t, k.first + i, binding)?;
     }
@@ -48,9 +51,8 @@ fn declare(t: &mut String, k: &Kernel) -> fmt::Result {
 fn binding(t: &mut String, number: usize, Binding { buffer, slot, written }: &Binding) -> fmt::Result {
     let space = if *written { "storage, read_write" } else { "storage, read" };
     let name = buffer.name();
-    let declare = |t: &mut String, space: &str, ty: &str| {
-        writeln!(t, "@group(0) @binding({number}) var<{space}> {name}: {ty};")
-    };
+    let declare =
+        |t: &mut String, space: &str, ty: &str| writeln!(t, "@group(0) @binding({number}) var<{space}> {name}: {ty};");
     match buffer.layout() {
         _ if *slot == Slot::ChunkIndex => declare(t, "uniform", "vec4<u32>"),
         Layout::Scalars(dtype) => declare(t, space, &format!("array<{}>", storage_type(dtype))),
