@@ -2,8 +2,7 @@
 // of image b's six numbers m, between four neighbours where BILINEAR, else the nearest. What lies outside is found by
 // MODE: 0 the constant FILL, 1 the edge, 2 the image reflected with its edges twice, 3 the image repeated.
 // x: (N, H, W, C), m: (N, 6), y: (N, P, Q, C), row-major; one invocation per STRIP pixels of a row, STRIPS a row, folded
-// grid. Strips: PER_SAMPLE · n. x is read as words, a float or four bytes each; the text between the marks
-// can be another that reads WIDTH channels of a pixel at once, and image_of one that finds rows of a table, −1 for zeros.
+// grid. Strips: PER_SAMPLE · n. `pixels` and `beside` of shared/pixels*.wgsl read WIDTH channels of a pixel at once.
 @group(0) @binding(2) var<storage, read> m: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
@@ -18,30 +17,6 @@ override STRIPS: u32 = 1u;
 override MODE: u32 = 0u;
 override FILL: f32 = 0.0;
 override BILINEAR: bool = false;
-
-// --
-@group(0) @binding(1) var<storage, read> x: array<u32>;
-
-override BYTES: bool = false;
-
-
-fn pixels(image: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
-    let in_bounds = row < H && column < W;
-    let i = u32(select(0, (max(image, 0) * H + row) * W + column, in_bounds)) * C + c;
-    var value = 0.0;
-    if (BYTES) {
-        value = f32((x[i >> 2u] >> ((i & 3u) * 8u)) & 255u);
-    } else {
-        value = bitcast<f32>(x[i]);
-    }
-    return vec3<f32>(select(FILL, select(0.0, value, image >= 0), in_bounds), 0.0, 0.0);
-}
-
-fn beside(image: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
-    return array<vec3<f32>, 2>(pixels(image, row, left, c), pixels(image, row, right, c));
-}
-// --
-fn image_of(b: u32) -> i32 { return i32(b); }
 
 // The element of n that stands at place i, n where there is none.
 fn place(i: i32, n: i32) -> i32 {

@@ -1,29 +1,9 @@
 // Gradient of average pooling for windows of many pixels: dx[b, h, w, c] = sum over windows (p, q) that contain (h, w) of
 // dy[b, p, q, c] divided by the number of the window's pixels inside the image, or with PADDING by KH * KW.
-// NHWC, V is a vector of WIDTH channels, stored as S; C counts V.
-// Grid: one lane per V of dx in row-major order. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
-override LANES: u32 = 64u;
-override ITEMS: u32;
-override ITEMS_PER_SAMPLE: u32;
-override H: u32;
-override W: u32;
-override C: u32;
-override OH: u32;
-override OW: u32;
-override KH: u32;
-override KW: u32;
-override SH: u32;
-override SW: u32;
-override TOP: u32;
-override LEFT: u32;
-override PADDING: bool;
+// NHWC, V is a vector of WIDTH channels, stored as S.
+// Grid: one lane per V of dx in row-major order.
 @group(0) @binding(1) var<storage, read> dy: array<S>;
 @group(0) @binding(2) var<storage, read_write> dx: array<S>;
-
-// First window, of stride `s`, that contains padded coordinate `at`.
-fn first_window(at: u32, k: u32, s: u32) -> u32 {
-    return select(0u, (max(at, k) - k) / s + 1u, at >= k);
-}
 
 // Pixels inside an image of `size` of a window that begins at padded coordinate `at`.
 fn inside(at: u32, k: u32, before: u32, size: u32) -> u32 {

@@ -1,14 +1,6 @@
 // Batch normalisation, third launch: y[r, c] = (x[r, c] - mean[c]) * scale[c] + beta[c] with coefficients (3, C) =
-// mean, scale, beta. V is a vector of WIDTH channels, stored as S; C counts V.
+// mean, scale, beta. V is a vector of WIDTH channels, stored as S.
 // A lane keeps its channel's coefficients for the rows that it has. Chunks, lanes and grid as in batch_norm_statistics.
-override LANES: u32 = 64u;
-override ROWS: u32;
-override ROWS_PER_SAMPLE: u32;
-override C: u32;
-override SPAN: u32;
-override T: u32;
-override TILES: u32;
-override GROUPS: u32;
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read> coefficients: array<S>;
 @group(0) @binding(3) var<storage, read_write> y: array<S>;

@@ -1,15 +1,7 @@
 // Gradient of batch normalisation to its input, third launch:
 // dx[r, c] = scale[c] * (dy[r, c] - average[c] - (x[r, c] - mean[c]) * slope[c]) with coefficients (4, C) = mean,
-// scale, average, slope. V is a vector of WIDTH channels, stored as S; C counts V.
+// scale, average, slope. V is a vector of WIDTH channels, stored as S.
 // A lane keeps its channel's coefficients for the rows that it has. Chunks, lanes and grid as in batch_norm_statistics.
-override LANES: u32 = 64u;
-override ROWS: u32;
-override ROWS_PER_SAMPLE: u32;
-override C: u32;
-override SPAN: u32;
-override T: u32;
-override TILES: u32;
-override GROUPS: u32;
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read> dy: array<S>;
 @group(0) @binding(3) var<storage, read> coefficients: array<S>;

@@ -1,16 +1,8 @@
 // Gradient of batch normalisation, second launch: the PARTIALS partials of batch_norm_grad_sums added in order.
 // dbeta = sum dy, dgamma = r * sum dy * (x - mean) with r = 1 / sqrt(var + EPSILON), and for the third launch
 // coefficients (4, C) = mean, gamma * r, dbeta / rows, r * dgamma / rows.
-// V = f32, or vec4<f32> where C is a multiple of 4; C counts V. S lanes share a channel, as in batch_norm_merge.
-// Grid: ceil(C / SPAN) workgroups of LANES = SPAN * S.
-override LANES: u32 = 64u;
-override ROWS: u32;
-override ROWS_PER_SAMPLE: u32;
-override C: u32;
-override SPAN: u32;
-override S: u32;
-override PARTIALS: u32;
-override EPSILON: f32;
+// Lanes as in batch_norm_merge.
+// Grid: ceil(C / SPAN) workgroups of LANES = SPAN * SHARERS.
 @group(0) @binding(1) var<storage, read> partials: array<V>;
 @group(0) @binding(2) var<storage, read> gamma: array<V>;
 @group(0) @binding(3) var<storage, read> mean: array<V>;
@@ -27,17 +19,17 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     var plain = V(0.0);
     var product = V(0.0);
     if (c < C) {
-        for (var p = lane / SPAN; p < PARTIALS; p += S) {
+        for (var p = lane / SPAN; p < PARTIALS; p += SHARERS) {
             plain += partials[(p * 2u) * C + c];
             product += partials[(p * 2u + 1u) * C + c];
         }
     }
-    if (S > 1u) {
+    if (SHARERS > 1u) {
         plains[lane] = plain;
         products[lane] = product;
         workgroupBarrier();
         if (lane < SPAN) {
-            for (var s = 1u; s < S; s++) {
+            for (var s = 1u; s < SHARERS; s++) {
                 plain += plains[lane + s * SPAN];
                 product += products[lane + s * SPAN];
             }

@@ -1,16 +1,7 @@
 // Gradient of batch normalisation, first launch: for chunks of rows and each channel the sums of dy and of
-// dy * (x - mean). x and dy are (rows, C) with V a vector of WIDTH channels, stored as S; C counts V.
+// dy * (x - mean). x and dy are (rows, C) with V a vector of WIDTH channels, stored as S.
 // Chunks, lanes and partials as in batch_norm_statistics: partials[(chunk * P + t) * 2 + {0, 1}] of C V each.
 // Grid: GROUPS * TILES workgroups, TILES = ceil(C / SPAN), SPAN = min(C, LANES), T = LANES / SPAN.
-override LANES: u32 = 64u;
-override ROWS: u32;
-override ROWS_PER_SAMPLE: u32;
-override C: u32;
-override SPAN: u32;
-override T: u32;
-override TILES: u32;
-override GROUPS: u32;
-override GATHER: bool;
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read> mean: array<S>;
 @group(0) @binding(3) var<storage, read> dy: array<S>;

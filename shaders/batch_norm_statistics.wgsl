@@ -1,30 +1,12 @@
 // Batch statistics, first launch: mean and sum of squared deviations of chunks of rows, for each channel.
-// x is (rows, C) with V a vector of WIDTH channels, stored as S; C counts V. GROUPS chunks of neighbouring
-// rows; inside a chunk T lanes share a channel and take every T-th row, shifted by the lane's first value so that a large mean
-// cancels nothing. GATHER: the T lanes are merged in order into one partial, else each writes its own.
+// x is (rows, C) with V a vector of WIDTH channels, stored as S. Rows are shifted by the lane's first value so that a large
+// mean cancels nothing. GATHER: the T lanes are merged in order into one partial, else each writes its own.
 // partials[(chunk * P + t) * 2 + {0: mean, 1: deviations}] of C V each, P = 1 with GATHER, else T.
 // Grid: GROUPS * TILES workgroups, TILES = ceil(C / SPAN), SPAN = min(C, LANES), T = LANES / SPAN.
-override LANES: u32 = 64u;
-override ROWS: u32;
-override ROWS_PER_SAMPLE: u32;
-override C: u32;
-override SPAN: u32;
-override T: u32;
-override TILES: u32;
-override GROUPS: u32;
-override GATHER: bool;
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read_write> partials: array<S>;
 var<workgroup> means: array<V, 256>;
 var<workgroup> deviations: array<V, 256>;
-
-// Number of rows that lane t of chunk g has, of `rows` in all.
-fn count(g: u32, t: u32, rows: u32) -> u32 {
-    let chunk = (rows + GROUPS - 1u) / GROUPS;
-    let start = min(g * chunk, rows) + t;
-    let end = min((g + 1u) * chunk, rows);
-    return select(0u, (max(end, start) - start + T - 1u) / T, start < end);
-}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -38,7 +20,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let chunk = (rows + GROUPS - 1u) / GROUPS;
     var mean = V(0.0);
     var deviation = V(0.0);
-    let n_rows = select(0u, count(g, t, rows), inside);
+    let n_rows = select(0u, count(g, t, T, rows), inside);
     if (n_rows > 0u) {
         let first = (g * chunk + t) * C + c;
         let shift = unpack(x[first]);
@@ -65,7 +47,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (t == 0u && c < C) {
         var total = f32(n_rows);
         for (var s = 1u; s < T; s++) {
-            let more = f32(count(g, s, rows));
+            let more = f32(count(g, s, T, rows));
             if (more > 0.0) {
                 let delta = means[lane + s * SPAN] - mean;
                 let part = more / (total + more);

@@ -2,7 +2,6 @@
 // Philox 4x32-10 block (Salmon et al. 2011): key = (seed, seed ^ PURPOSE), counter = (step, STREAM, row, element / 4).
 // (rows, ROW) row-major; a row is what one index of the first axis holds.
 // Grid: one lane per 4 elements of a row. Lanes: ITEMS + ITEMS_PER_SAMPLE * n.
-override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;
 override ROW: u32;

@@ -1,29 +1,12 @@
 // Group normalisation, with x as (N, P, G, C): y[n, p, g, c] = (x[n, p, g, c] - mean[n, g]) * r[n, g] * gamma[g, c] +
 // beta[g, c] with r = 1 / sqrt(variance + EPSILON), mean and biased variance being those of a group over p and c.
-// V is a vector of WIDTH channels, stored as S; C counts V, COUNT the numbers of a group. T lanes share a group: they
-// take every PSTEP-th pixel and every CSTEP-th V. Sums are those of distances from one of the group's numbers, so
-// that a large mean cancels nothing; they are added in the order of the lanes.
-// Grid: ceil(groups / (LANES / T)) workgroups; groups: GROUPS + GROUPS_PER_SAMPLE * n.
-override LANES: u32 = 64u;
-override T: u32;
-override GROUPS: u32;
-override GROUPS_PER_SAMPLE: u32;
-override P: u32;
-override G: u32;
-override C: u32;
-override PSTEP: u32;
-override CSTEP: u32;
-override COUNT: f32;
-override EPSILON: f32;
+// V is a vector of WIDTH channels, stored as S. Sums are those of distances from one of the group's numbers, so that a
+// large mean cancels nothing.
+// Grid: ceil(groups / (LANES / T)) workgroups.
 @group(0) @binding(1) var<storage, read> x: array<S>;
-@group(0) @binding(2) var<storage, read> gamma: array<S>;
-@group(0) @binding(3) var<storage, read> beta: array<S>;
 @group(0) @binding(4) var<storage, read_write> y: array<S>;
 @group(0) @binding(5) var<storage, read_write> mean_out: array<f32>;
 @group(0) @binding(6) var<storage, read_write> variance_out: array<f32>;
-var<workgroup> parts: array<vec2<f32>, 256>;
-fn gamma_at(i: u32) -> V { return unpack(gamma[i]); }
-fn beta_at(i: u32) -> V { return unpack(beta[i]); }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -47,21 +30,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             }
         }
     }
-    var sum = total(sums);
-    var square = total(squares);
-    if (T > 1u) {
-        parts[lane] = vec2<f32>(sum, square);
-        workgroupBarrier();
-        var all = vec2<f32>(0.0);
-        for (var k = 0u; k < T; k++) { all += parts[lane - t + k]; }
-        sum = all.x;
-        square = all.y;
-    }
+    let all = of_group(vec2<f32>(total(sums), total(squares)), lane);
     if (!inside) { return; }
-    let average = sum / COUNT;
+    let average = all.x / COUNT;
     // Both are NaN in a group that holds a number that is not finite.
-    let mean = finite_or_nan_f32(square, shift + average);
-    let variance = finite_or_nan_f32(square, max(square / COUNT - average * average, 0.0));
+    let mean = finite_or_nan_f32(all.y, shift + average);
+    let variance = finite_or_nan_f32(all.y, max(all.y / COUNT - average * average, 0.0));
     let r = inverseSqrt(variance + EPSILON);
     if (t == 0u) {
         mean_out[group] = mean;

@@ -2,25 +2,11 @@
 // dx = r * (gamma * dy - A / COUNT - (x - mean) * r^2 * B / COUNT) with r = 1 / sqrt(variance + EPSILON),
 // A = sum over the group of gamma * dy, B = sum of gamma * dy * (x - mean).
 // V is a vector of WIDTH channels, stored as S; C counts V. Lanes, groups and grid as in group_norm.
-override LANES: u32 = 64u;
-override T: u32;
-override GROUPS: u32;
-override GROUPS_PER_SAMPLE: u32;
-override P: u32;
-override G: u32;
-override C: u32;
-override PSTEP: u32;
-override CSTEP: u32;
-override COUNT: f32;
-override EPSILON: f32;
 @group(0) @binding(1) var<storage, read> x: array<S>;
-@group(0) @binding(2) var<storage, read> gamma: array<S>;
 @group(0) @binding(3) var<storage, read> mean: array<f32>;
 @group(0) @binding(4) var<storage, read> variance: array<f32>;
 @group(0) @binding(5) var<storage, read> dy: array<S>;
 @group(0) @binding(6) var<storage, read_write> dx: array<S>;
-var<workgroup> parts: array<vec2<f32>, 256>;
-fn gamma_at(i: u32) -> V { return unpack(gamma[i]); }
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -47,19 +33,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             }
         }
     }
-    var plain = total(plains);
-    var product = total(products);
-    if (T > 1u) {
-        parts[lane] = vec2<f32>(plain, product);
-        workgroupBarrier();
-        var all = vec2<f32>(0.0);
-        for (var k = 0u; k < T; k++) { all += parts[lane - t + k]; }
-        plain = all.x;
-        product = all.y;
-    }
+    let all = of_group(vec2<f32>(total(plains), total(products)), lane);
     if (!inside) { return; }
-    let average = plain / COUNT;
-    let slope = product * r * r / COUNT;
+    let average = all.x / COUNT;
+    let slope = all.y * r * r / COUNT;
     for (var p = first_p; p < P; p += PSTEP) {
         for (var c = first_c; c < C; c += CSTEP) {
             let i = first + p * G * C + c;

@@ -1,6 +1,5 @@
 // Gradient of group normalisation to gamma and beta, second launch: the PARTS partials of group_norm_grad_sums added
 // in order. Grid: one lane per V of dgamma and dbeta, 2 * CHANNELS of them, V being a vector of WIDTH channels.
-override LANES: u32 = 64u;
 override CHANNELS: u32;
 override PARTS: u32;
 @group(0) @binding(1) var<storage, read> partials: array<S>;

@@ -3,15 +3,10 @@
 // Part (i, j) takes every PN-th sample from i on, of these every PP-th pixel from j on:
 // partials[(part * 2 + {0, 1}) * G * C + g * C + c].
 // Grid: one lane per part and V of channels, PN * PP * G * C of them.
-override LANES: u32 = 64u;
 override SAMPLES: u32;
 override SAMPLES_PER_SAMPLE: u32;
-override P: u32;
-override G: u32;
-override C: u32;
 override PN: u32;
 override PP: u32;
-override EPSILON: f32;
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read> mean: array<f32>;
 @group(0) @binding(3) var<storage, read> variance: array<f32>;

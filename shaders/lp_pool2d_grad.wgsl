@@ -1,30 +1,11 @@
 // Gradient of L2 pooling to its input: dx[b, h, w, c] = sum over windows (p, q) that contain (h, w) of
 // dy[b, p, q, c] * x[b, h, w, c] / y[b, p, q, c], where y is 0 of dy * 0.
-// NHWC, V is a vector of WIDTH channels, stored as S; C counts V.
-// Grid: one lane per V of dx in row-major order. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
-override LANES: u32 = 64u;
-override ITEMS: u32;
-override ITEMS_PER_SAMPLE: u32;
-override H: u32;
-override W: u32;
-override C: u32;
-override OH: u32;
-override OW: u32;
-override KH: u32;
-override KW: u32;
-override SH: u32;
-override SW: u32;
-override TOP: u32;
-override LEFT: u32;
+// NHWC, V is a vector of WIDTH channels, stored as S.
+// Grid: one lane per V of dx in row-major order.
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read> y: array<S>;
 @group(0) @binding(3) var<storage, read> dy: array<S>;
 @group(0) @binding(4) var<storage, read_write> dx: array<S>;
-
-// First window, of stride `s`, that contains padded coordinate `at`.
-fn first_window(at: u32, k: u32, s: u32) -> u32 {
-    return select(0u, (max(at, k) - k) / s + 1u, at >= k);
-}
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

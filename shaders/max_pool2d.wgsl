@@ -1,21 +1,6 @@
 // Max pooling: y[b, p, q, c] = max over taps (i, j) of x[b, p*SH + i - TOP, q*SW + j - LEFT, c]; taps outside
 // the image do not count, NaN counts as the largest. NHWC, V is a vector of WIDTH channels, stored as S.
-// Grid: one lane per V of y in row-major order. C counts V. Outputs: ITEMS + ITEMS_PER_SAMPLE * n.
-override LANES: u32 = 64u;
-override ITEMS: u32;
-override ITEMS_PER_SAMPLE: u32;
-override H: u32;
-override W: u32;
-override C: u32;
-override OH: u32;
-override OW: u32;
-override KH: u32;
-override KW: u32;
-override SH: u32;
-override SW: u32;
-override TOP: u32;
-override LEFT: u32;
-override PADDED: bool;
+// Grid: one lane per V of y in row-major order.
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read_write> y: array<S>;
 

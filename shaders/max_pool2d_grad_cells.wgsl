@@ -1,23 +1,9 @@
 // Gradient of max pooling to its input, for windows that do not overlap (KH <= SH, KW <= SW): each lane owns the
 // SH x SW cell of pixels that begins with one window, finds the first maximum in row-major order of taps (NaN is the largest), and
 // writes the whole cell; y is not read. Pixels that no window contains get 0.
-// NHWC, V is a vector of WIDTH channels, stored as S; C counts V. CH x CW cells cover an image; WHOLE: they are all
+// NHWC, V is a vector of WIDTH channels, stored as S. CH x CW cells cover an image; WHOLE: they are all
 // whole and begin with a window. CELL = SH * SW. input0 is x at the pixel being stored, for the epilogue.
-// Grid: one lane per cell and V of channels. Cells: ITEMS + ITEMS_PER_SAMPLE * n.
-override LANES: u32 = 64u;
-override ITEMS: u32;
-override ITEMS_PER_SAMPLE: u32;
-override H: u32;
-override W: u32;
-override C: u32;
-override OH: u32;
-override OW: u32;
-override KH: u32;
-override KW: u32;
-override SH: u32;
-override SW: u32;
-override TOP: u32;
-override LEFT: u32;
+// Grid: one lane per cell and V of channels.
 override CH: u32;
 override CW: u32;
 override WHOLE: bool;

@@ -3,7 +3,6 @@
 // 4x32-10 block with key = (seed, seed ^ PURPOSE), counter = (step, STREAM, row, e / 4); a normal number takes v from the
 // block whose last word has its highest bit set. (rows, ROW) row-major.
 // Grid: one lane per 4 elements of a row. Lanes: ITEMS + ITEMS_PER_SAMPLE * n.
-override LANES: u32 = 64u;
 override ITEMS: u32;
 override ITEMS_PER_SAMPLE: u32;
 override ROW: u32;

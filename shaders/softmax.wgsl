@@ -3,7 +3,6 @@
 // without a finite largest value, is NaN throughout. (rows, C) with V a vector of WIDTH neighbours,
 // stored as S; C counts V. GROUP: a workgroup does a row and its lanes take every LANES-th value (LANES is a power of 2); else a
 // lane does a row. Grid: rows / LANES workgroups, with GROUP rows. Rows: ROWS + ROWS_PER_SAMPLE * n.
-override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;
 override C: u32;

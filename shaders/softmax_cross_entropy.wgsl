@@ -6,7 +6,6 @@
 // LABELS: 0 class indices of 32 bits, 1 class indices of 8 bits, 2 dense f32 (rows, C).
 // GROUP: a workgroup does a row (LANES a power of 2), else a lane does a row. Grid: rows / LANES workgroups, with
 // GROUP rows. Rows: ROWS + ROWS_PER_SAMPLE * n.
-override LANES: u32 = 64u;
 override ROWS: u32;
 override ROWS_PER_SAMPLE: u32;
 override C: u32;

@@ -13,6 +13,9 @@ struct Step {
 }
 @group(0) @binding(0) var<uniform> step: Step;
 
+// Lanes of a workgroup, where the operation chooses.
+override LANES: u32 = 64u;
+
 // NaN by its bits: drivers may assume that no value is NaN.
 fn is_nan_f32(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;

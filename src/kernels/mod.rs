@@ -7,12 +7,12 @@
 //!
 //! | file | what it makes |
 //! |---|---|
-//! | `wgsl.rs` | a launch of a text: [`common`] in front, the epilogue, [`widen`] for vectors |
-//! | `index.rs` | index arithmetic: broadcasting, neighbours |
+//! | `wgsl.rs` | a launch of a file of `shaders`: what it shares with others, vectors, the epilogue |
+//! | `language/` | the language that other kernels are written in |
 //! | `reflect.rs` | what a text binds, read by naga |
 //! | `gemm/` | products and convolutions: operands as loaders, several tile cores, the fastest first |
 //! | `window/` | windows over each channel alone: depthwise convolution, pooling, their gradients |
-//! | `recurrent.rs` | a recurrent cell over all timesteps |
+//! | `recurrent/` | a recurrent cell over all timesteps |
 //!
 //! Invariants:
 //! - Binding 0 is the step record; inputs, outputs and scratch follow in the order of a launch's slots.
@@ -28,16 +28,14 @@ mod depthwise {
     pub(super) use super::window::{MAX_TAPS, Reduction as Slide, reduce_window as slide};
 }
 pub mod gemm;
-mod index;
 mod language;
 pub mod recurrent;
 mod reflect;
 mod wgsl;
 mod window;
 
-pub use index::{broadcast_index, load, neighbours, storage_type};
 pub use language::{
-    Buffer, Expr, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link, loop_end,
+    Buffer, Expr, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link, loop_end, scalar,
 };
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 pub(crate) use wgsl::shader;

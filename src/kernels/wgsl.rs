@@ -108,6 +108,8 @@ impl<'a> Source<'a> {
 /// It declares bindings 1, 2, … in the order of `slots`. It may call `epilogue(value, flat_index)` on what it stores in output
 /// 0; what the epilogue reads is bound behind `slots`. A kernel that declares `var<private> input0: V;` sets it to its input 0 at
 /// the flat index before it calls the epilogue, which then need not read that input again; likewise the others.
+///
+/// Of `constants`, those that shared declarations have for other kernels are left out.
 pub fn dispatch<'a>(
     kernel: impl Into<String>,
     source: impl Into<Source<'a>>,
@@ -129,10 +131,16 @@ pub fn dispatch<'a>(
     }
     let text = k.declarations() + &source.text;
     slots.extend(k.slots());
+    let libraries = source.libraries();
+    let linked = language::link(&text, &libraries);
+    // What nothing declares stays, for the device to refuse.
+    let (shared, declared) = (language::declared(&libraries), language::declared(&[&linked]));
+    let taken = |(name, _): &&(&'static str, f64)| declared.contains(name) || !shared.contains(name);
+    let constants = constants.iter().filter(taken).copied().collect();
     Dispatch {
         kernel: kernel.into(),
-        source: Arc::from(language::link(&text, &source.libraries())),
-        constants: constants.to_vec(),
+        source: Arc::from(linked),
+        constants,
         grid,
         slots,
         iterations: (Count::default(), 1),
@@ -140,11 +148,30 @@ pub fn dispatch<'a>(
 }
 
 impl Kernel {
-    /// Returns the launch of the kernel.
+    /// Returns the launch of the kernel, in which the vectors V of shared functions are the widest that it binds.
     pub fn launch(self, grid: Grid) -> Dispatch {
-        let slots = self.slots().collect();
-        let source = Arc::from(language::link(&self.wgsl(), &[common(), vectors(self.width)]));
-        let iterations = (Count::default(), 1);
-        Dispatch { kernel: self.name, source, constants: Vec::new(), grid, slots, iterations }
+        let source = language::link(&self.wgsl(), &[common(), vectors(self.width())]);
+        Dispatch {
+            source: Arc::from(source),
+            grid,
+            slots: self.slots().collect(),
+            iterations: (Count::default(), 1),
+            constants: self.constants.into_iter().map(|(name, _, value)| (name, value)).collect(),
+            kernel: self.name,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_that_shared_declarations_have_for_others_are_left_out_and_misspelt_ones_stay() {
+        let kernel = "// C.\nfn f() -> u32 {\n    return ROWS;\n}\n";
+        let source = Source::from(kernel).with("override ROWS: u32;\noverride C: u32;\n");
+        let constants = [("ROWS", 3.0), ("C", 4.0), ("LINES", 5.0)];
+        let launch = dispatch("f", source, &constants, Grid::fixed(1), Vec::new(), None);
+        assert_eq!(launch.constants, [("ROWS", 3.0), ("LINES", 5.0)]);
     }
 }

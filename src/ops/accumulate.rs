@@ -5,10 +5,9 @@ use crate::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io,
         Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{Buffer, Expr, Kernel, Layout, Type, count, scalar},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
 };
-use std::fmt::Write as _;
 
 /// Adds a batch to running sums in place: state (1 + k) and k values (N) → `s[0] + n`, `s[1 + j] + Σ vⱼ`.
 ///
@@ -62,60 +61,36 @@ impl Op for Accumulate {
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-        let k = io.inputs.len() - 1;
+        let values = io.inputs.len() - 1;
         let group = match profile.class {
             DeviceClass::Cpu => 1,
             DeviceClass::Gpu => 64,
         };
-        let mut text = "@group(0) @binding(1) var<storage, read_write> state: array<f32>;\n".to_owned();
-        let (mut loops, mut shares, mut joins, mut stores) =
-            (String::new(), String::new(), String::new(), String::new());
-        for j in 0..k {
-            let _ = writeln!(text, "@group(0) @binding({}) var<storage, read> v{j}: array<f32>;", j + 2);
-            let _ = write!(loops, "\n        sum{j} = sum{j} + v{j}[r];");
-            let _ = writeln!(shares, "    part[{}u + lane] = sum{j};", j * group);
-            let _ = write!(
-                joins,
-                "\n            part[{0}u + lane] = part[{0}u + lane] + part[{0}u + lane + width];",
-                j * group
-            );
-            let sum = if group > 1 { format!("part[{}]", j * group) } else { format!("sum{j}") };
-            let _ = writeln!(stores, "    state[{0}] = select(0.0, state[{0}], kept) + {sum};", j + 1);
+        let mut k = Kernel::new("accumulate", group);
+        let floats = Layout::Scalars(DType::F32);
+        let state = k.bind_result("state", floats, Slot::InOut { inputs: 0..1, outputs: 0..1 });
+        let values: Vec<Buffer> = (0..values).map(|j| k.bind(format!("v{j}"), floats, Slot::input(j + 1))).collect();
+        let sums: Vec<Expr> = (0..values.len()).map(|j| k.var(format!("sum{j}"), 0.0)).collect();
+        let (lane, samples) = (k.lane(), Count { fixed: 0, per_sample: 1 });
+        k.for_("r", &lane, count(samples), group, |k, r| {
+            sums.iter().zip(&values).for_each(|(sum, values)| k.add(sum, values.at(r)));
+        });
+        if group > 1 && !sums.is_empty() {
+            let part = k.workgroup("part", Type::F32, (sums.len() * group) as u64);
+            let share = |j: usize| &lane + j * group;
+            (0..sums.len()).for_each(|j| k.store(&part, share(j), &sums[j]));
+            k.tree(|k, width| {
+                let both = |at: Expr| (part.at(&at) + part.at(&at + width), at);
+                (0..sums.len()).map(share).map(both).for_each(|(sum, at)| k.store(&part, at, sum));
+            });
+            sums.iter().enumerate().for_each(|(j, sum)| k.set(sum, part.at(j * group)));
         }
-        let sums: String = (0..k).map(|j| format!("    var sum{j} = 0.0;\n")).collect();
-        let tree = if group > 1 && k > 0 {
-            let _ = writeln!(text, "var<workgroup> part: array<f32, {}>;", k * group);
-            format!(
-                "{shares}    for (var width = {}u; width > 0u; width = width / 2u) {{
-        workgroupBarrier();
-        if (lane < width) {{{joins}
-        }}
-    }}
-",
-                group / 2
-            )
-        } else {
-            String::new()
-        };
-        let _ = write!(
-            text,
-            "@compute @workgroup_size({group})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-{sums}    for (var r = lane; r < step.n; r = r + {group}u) {{{loops}
-    }}
-{tree}    if (lane > 0u || id.x + id.y > 0u) {{ return; }}
-    let kept = step.scalars[{}][{}] > 0.0;
-    state[0] = select(0.0, state[0], kept) + f32(step.n);
-{stores}}}
-",
-            Self::KEEP / 4,
-            Self::KEEP % 4
-        );
-        let mut slots = vec![Slot::InOut { inputs: 0..1, outputs: 0..1 }];
-        slots.extend((1..=k).map(Slot::input));
-        let iterations = Count { fixed: 0, per_sample: 1 };
-        let kernel = kernels::dispatch("accumulate", &text, &[], Grid::fixed(1), slots, None)
-            .iterations(iterations, group as u64);
+        k.return_if(lane.differs(0u32).or(k.workgroup_index().differs(0u32)));
+        let kept = k.let_("kept", Expr::from(0.0).less(scalar(Self::KEEP)));
+        for (j, sum) in [count(samples).f32()].into_iter().chain(sums).enumerate() {
+            k.store(&state, j, kept.select(state.at(j), 0.0) + sum);
+        }
+        let kernel = k.launch(Grid::fixed(1)).iterations(samples, group as u64);
         vec![Candidate::single(if group > 1 { "tree" } else { "serial" }, kernel)]
     }
 
@@ -190,7 +165,7 @@ pub static FAMILY: Family = Family {
     faults: &[
         Fault { what: "drops the last sample", from: "r < step.n;", to: "r + 1u < step.n;" },
         Fault { what: "does not count samples", from: "kept) + f32(step.n)", to: "kept) + 1.0" },
-        Fault { what: "starts anew", from: "state[1] = select(0.0, state[1], kept)", to: "state[1] = 0.0" },
+        Fault { what: "starts anew", from: "state[1u] = select(0.0, state[1u], kept)", to: "state[1u] = 0.0" },
     ],
     differentiable: false,
     gradcheck: 1e-6,

@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Gradients, Graph, Grid, Io, Op,
         OpError, Patch, RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Source},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT},
 };
 
@@ -59,85 +59,6 @@ pub struct Affine2d {
 }
 
 const FROM_TABLE: Gather = Gather { dtype: DType::F32 };
-
-/// Reads two pixels of three bytes that stand beside each other as three words of four bytes.
-const BYTES: &str = "@group(0) @binding(1) var<storage, read> x: array<u32>;
-
-const WIDTH = 3u;
-
-// Pixel (row, column) and the one after it.
-fn pair(image: i32, row: i32, column: i32) -> array<vec3<f32>, 2> {
-    let i = u32((max(image, 0) * H + row) * W + column) * 3u;
-    let w = i >> 2u;
-    // The word of the last byte wanted: nobody wants a pixel behind the last of a row.
-    let end = (i + select(5u, 2u, column + 1 == W)) >> 2u;
-    let middle = x[min(w + 1u, end)];
-    let bits = (i & 3u) * 8u;
-    // A shift by 32 bits is not defined.
-    let low = (x[w] >> bits) | ((middle << (31u - bits)) << 1u);
-    let high = (middle >> bits) | ((x[min(w + 2u, end)] << (31u - bits)) << 1u);
-    let bytes = vec4<f32>((vec4<u32>(low) >> vec4<u32>(0u, 8u, 16u, 24u)) & vec4<u32>(255u));
-    let named = select(0.0, 1.0, image >= 0);
-    return array<vec3<f32>, 2>(
-        bytes.xyz * named,
-        vec3<f32>(bytes.w, f32(high & 255u), f32((high >> 8u) & 255u)) * named,
-    );
-}
-
-fn pixels(image: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
-    let in_bounds = row < H && column < W;
-    return select(vec3<f32>(FILL), pair(image, select(0, row, in_bounds), select(0, column, in_bounds))[0], in_bounds);
-}
-
-fn beside(image: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
-    if (MODE == 3u) {
-        return array<vec3<f32>, 2>(pixels(image, row, left, c), pixels(image, row, right, c));
-    }
-    let first = min(min(left, right), W - 1);
-    let two = pair(image, min(row, H - 1), first);
-    let fill = vec3<f32>(FILL);
-    return array<vec3<f32>, 2>(
-        select(fill, select(two[0], two[1], left > first), row < H && left < W),
-        select(fill, select(two[0], two[1], right > first), row < H && right < W),
-    );
-}
-";
-
-/// Reads all three channels of a pixel as two words of two floats; an image has an even number of pixels.
-const WORDS: &str = "@group(0) @binding(1) var<storage, read> x: array<u64>;
-
-const WIDTH = 3u;
-
-fn two(i: u32) -> vec2<f32> {
-    let word = x[i];
-    return bitcast<vec2<f32>>(vec2<u32>(u32(word), u32(word >> 32u)));
-}
-
-fn pixels(image: i32, row: i32, column: i32, c: u32) -> vec3<f32> {
-    let in_bounds = row < H && column < W;
-    let i = u32(select(0, (max(image, 0) * H + row) * W + column, in_bounds)) * 3u;
-    let a = two(i >> 1u);
-    let b = two((i >> 1u) + 1u);
-    let value = select(vec3<f32>(a, b.x), vec3<f32>(a.y, b), (i & 1u) == 1u);
-    return select(vec3<f32>(FILL), select(vec3<f32>(0.0), value, image >= 0), in_bounds);
-}
-
-fn beside(image: i32, row: i32, left: i32, right: i32, c: u32) -> array<vec3<f32>, 2> {
-    return array<vec3<f32>, 2>(pixels(image, row, left, c), pixels(image, row, right, c));
-}
-";
-
-/// Images are rows of a table, named by numbers, or by floats where FLOATS; one outside the table's ROWS is zeros.
-const ROWS: &str = "@group(0) @binding(4) var<storage, read> indices: array<u32>;
-
-override ROWS: u32 = 1u;
-override FLOATS: bool = false;
-
-fn image_of(b: u32) -> i32 {
-    let row = index_of(indices[b], ROWS, FLOATS);
-    return select(-1, i32(row), row < ROWS);
-}
-";
 
 /// Pixels that one invocation computes, which reads the six numbers once for them.
 const STRIP: usize = 8;
@@ -243,27 +164,19 @@ impl Op for Affine2d {
             ("MODE", mode as f64),
             ("FILL", f64::from(self.fill_value)),
             ("BILINEAR", f64::from(u8::from(self.interpolation == Interpolation::Bilinear))),
+            ("BYTES", f64::from(u8::from(x.dtype == DType::U8))),
         ];
-        let source = shader!("affine2d.wgsl");
-        let mut texts: Vec<&str> = source.split("// --\n").collect();
-        let variant = match (x.dtype, *c) {
-            (DType::U8, 3) => {
-                texts[1] = BYTES;
-                "bytes"
-            }
+        let source = Source::from(shader!("affine2d.wgsl")).with(shader!("shared/pixels.wgsl"));
+        let (variant, mut source) = match (x.dtype, *c) {
+            (DType::U8, 3) => ("bytes", source.with(shader!("shared/pixels_bytes.wgsl"))),
             (DType::F32, 3) if profile.u64_loads && (h * w).is_multiple_of(2) => {
-                texts[1] = WORDS;
-                "words"
+                ("words", source.with(shader!("shared/pixels_words.wgsl")))
             }
-            _ => {
-                constants.push(("BYTES", f64::from(u8::from(x.dtype == DType::U8))));
-                "elements"
-            }
+            _ => ("elements", source),
         };
-        let mut source = texts.join("// --\n");
         let mut slots = vec![Slot::input(0), Slot::input(io.inputs.len() - 1), Slot::output(0)];
         if let Some(rows) = rows {
-            source = source.replace("fn image_of(b: u32) -> i32 { return i32(b); }\n", ROWS);
+            source = source.with(shader!("shared/pixels_rows.wgsl"));
             constants.push(("ROWS", *images as f64));
             constants.push(("FLOATS", f64::from(u8::from(rows.dtype == DType::F32))));
             slots.push(Slot::input(1));

@@ -50,7 +50,8 @@ fn check(op: &str, epsilon: f32, inputs: &[TensorType], names: &str, full: &[usi
 }
 
 /// How the launches share the work.
-struct Layout {
+#[derive(Clone, Copy)]
+struct Layout<'a> {
     width: usize,
     lanes: usize,
     c: usize,
@@ -62,11 +63,12 @@ struct Layout {
     merge_span: usize,
     merge_lanes: usize,
     n_rows: Count,
-    profile: DeviceProfile,
+    epsilon: f32,
+    profile: &'a DeviceProfile,
 }
 
-impl Layout {
-    fn new(x: &Shape, class: DeviceClass, profile: &DeviceProfile) -> Self {
+impl<'a> Layout<'a> {
+    fn new(x: &Shape, epsilon: f32, class: DeviceClass, profile: &'a DeviceProfile) -> Self {
         let width = kernels::width(x.last(), profile);
         let c = x.last() / width;
         let (lanes, groups, gather) = match class {
@@ -89,7 +91,8 @@ impl Layout {
             merge_span,
             merge_lanes,
             n_rows: rows,
-            profile: profile.clone(),
+            epsilon,
+            profile,
         }
     }
 
@@ -99,37 +102,45 @@ impl Layout {
 
     /// A launch over all rows, in chunks.
     fn rows(&self, kernel: &str, source: &str, slots: Vec<Slot>, epilogue: Option<&Epilogue>) -> Dispatch {
-        let mut constants = self.common(self.lanes, self.span);
-        constants.extend([("T", self.t as f64), ("TILES", self.tiles as f64), ("GROUPS", self.groups as f64)]);
-        if source.contains("override GATHER") {
-            constants.push(("GATHER", f64::from(u8::from(self.gather))));
-        }
         let grid = Grid::fixed((self.groups * self.tiles) as u64);
         let parts = (self.groups * self.t) as u64;
         let iterations = Count { fixed: self.n_rows.fixed + (self.t as u64 + 1) * parts, ..self.n_rows };
-        let source = kernels::Source::over_vectors(source, self.width, &self.profile);
-        kernels::dispatch(kernel, source, &constants, grid, slots, epilogue).iterations(iterations, parts)
+        self.dispatch(kernel, source, grid, slots, epilogue).iterations(iterations, parts)
     }
 
-    fn merge(&self, kernel: &str, source: &str, slots: Vec<Slot>, more: &[(&'static str, f64)]) -> Dispatch {
-        let mut constants = self.common(self.merge_lanes, self.merge_span);
+    fn merge(&self, kernel: &str, source: &str, slots: Vec<Slot>) -> Dispatch {
         let sharers = self.merge_lanes / self.merge_span;
-        constants.push(("S", sharers as f64));
-        constants.extend(more);
         let grid = Grid::fixed(self.c.div_ceil(self.merge_span) as u64);
         let iterations = Count { fixed: (self.partials().div_ceil(sharers) + sharers) as u64, per_sample: 0 };
-        let source = kernels::Source::over_vectors(source, self.width, &self.profile);
-        kernels::dispatch(kernel, source, &constants, grid, slots, None).iterations(iterations, 1)
+        let merged = Layout { lanes: self.merge_lanes, span: self.merge_span, ..*self };
+        merged.dispatch(kernel, source, grid, slots, None).iterations(iterations, 1)
     }
 
-    fn common(&self, lanes: usize, span: usize) -> Vec<(&'static str, f64)> {
-        vec![
-            ("LANES", lanes as f64),
+    fn dispatch(
+        &self,
+        kernel: &str,
+        source: &str,
+        grid: Grid,
+        slots: Vec<Slot>,
+        epilogue: Option<&Epilogue>,
+    ) -> Dispatch {
+        let constants = [
+            ("LANES", self.lanes as f64),
             ("ROWS", self.n_rows.fixed as f64),
             ("ROWS_PER_SAMPLE", self.n_rows.per_sample as f64),
             ("C", self.c as f64),
-            ("SPAN", span as f64),
-        ]
+            ("SPAN", self.span as f64),
+            ("SHARERS", (self.lanes / self.span) as f64),
+            ("T", self.t as f64),
+            ("TILES", self.tiles as f64),
+            ("GROUPS", self.groups as f64),
+            ("GATHER", f64::from(u8::from(self.gather))),
+            ("PARTIALS", self.partials() as f64),
+            ("EPSILON", f64::from(self.epsilon)),
+        ];
+        let source = kernels::Source::over_vectors(source, self.width, self.profile);
+        let source = source.with(shader!("shared/batch_norm.wgsl"));
+        kernels::dispatch(kernel, source, &constants, grid, slots, epilogue)
     }
 
     fn candidate(&self, n_coefficients: usize, dispatches: Vec<Dispatch>) -> Candidate {
@@ -140,12 +151,12 @@ impl Layout {
 }
 
 /// The layout for the device and, second, the other one: what is best on one may be close on the other.
-fn layouts(x: &Shape, profile: &DeviceProfile) -> [Layout; 2] {
+fn layouts<'a>(x: &Shape, epsilon: f32, profile: &'a DeviceProfile) -> [Layout<'a>; 2] {
     let (first, second) = match profile.class {
         DeviceClass::Cpu => (DeviceClass::Cpu, DeviceClass::Gpu),
         DeviceClass::Gpu => (DeviceClass::Gpu, DeviceClass::Cpu),
     };
-    [Layout::new(x, first, profile), Layout::new(x, second, profile)]
+    [first, second].map(|class| Layout::new(x, epsilon, class, profile))
 }
 
 /// Returns for each channel the sum of `f` over all rows, `f` being given row-major indices.
@@ -233,17 +244,11 @@ impl Op for BatchNorm {
             let apply = shader!("batch_norm_apply.wgsl");
             let slots = vec![Slot::Scratch(0), Slot::input(1), Slot::input(2)];
             let slots = [slots, vec![Slot::output(1), Slot::output(2), Slot::Scratch(1)]].concat();
-            let more = [
-                ("T", l.t as f64),
-                ("GROUPS", l.groups as f64),
-                ("GATHER", f64::from(u8::from(l.gather))),
-                ("EPSILON", f64::from(self.epsilon)),
-            ];
             l.candidate(
                 3,
                 vec![
                     l.rows("batch_norm_statistics", statistics, vec![Slot::input(0), Slot::Scratch(0)], None),
-                    l.merge("batch_norm_merge", merge, slots, &more),
+                    l.merge("batch_norm_merge", merge, slots),
                     l.rows(
                         "batch_norm_apply",
                         apply,
@@ -253,7 +258,7 @@ impl Op for BatchNorm {
                 ],
             )
         };
-        layouts(&io.inputs[0].shape, profile).iter().map(candidate).collect()
+        layouts(&io.inputs[0].shape, self.epsilon, profile).iter().map(candidate).collect()
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -340,7 +345,6 @@ impl Op for BatchNormGrad {
             let merge = shader!("batch_norm_grad_merge.wgsl");
             let apply = shader!("batch_norm_grad_apply.wgsl");
             let from = vec![Slot::Scratch(0), Slot::input(1), Slot::input(2), Slot::input(3)];
-            let more = [("PARTIALS", l.partials() as f64), ("EPSILON", f64::from(self.epsilon))];
             let inputs = [Slot::input(0), Slot::input(2), Slot::input(4), Slot::Scratch(0)];
             l.candidate(
                 4,
@@ -350,7 +354,6 @@ impl Op for BatchNormGrad {
                         "batch_norm_grad_merge",
                         merge,
                         [from, vec![Slot::output(1), Slot::output(2), Slot::Scratch(1)]].concat(),
-                        &more,
                     ),
                     l.rows(
                         "batch_norm_grad_apply",
@@ -361,7 +364,7 @@ impl Op for BatchNormGrad {
                 ],
             )
         };
-        layouts(&io.inputs[0].shape, profile).iter().map(candidate).collect()
+        layouts(&io.inputs[0].shape, self.epsilon, profile).iter().map(candidate).collect()
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -6,10 +6,9 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Expr, Finish, Kernel, Layout, Stored, Type},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
-use std::fmt::Write as _;
 
 /// Concat (ONNX): f32 tensors that differ at most in the extent of `axis`, which is not the batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,46 +85,33 @@ impl Op for Concat {
         let outer = io.outputs[0].shape.elements().over((all * width) as u64);
         let extras = epilogue.map_or(0, |e| e.extras.len());
         let at_once = (profile.max_storage_buffers as usize).saturating_sub(1 + extras).max(1);
+        let words = profile.u64_loads;
+        let layout = Layout::Vectors { width, words };
         let mut dispatches = Vec::new();
         let mut before = 0;
         for first in (0..io.inputs.len()).step_by(at_once) {
             let members = first..(first + at_once).min(io.inputs.len());
-            let (mut text, mut choice, mut end) = (String::new(), String::new(), 0);
-            for (k, input) in members.clone().enumerate() {
+            let mut k = Kernel::new("concat", 64);
+            let mut end = 0;
+            let mut parts = Vec::new();
+            for (n, input) in members.enumerate() {
                 let size = block(&io.inputs[input]) / width;
-                let _ = writeln!(text, "@group(0) @binding({}) var<storage, read> x{k}: array<S>;", k + 1);
-                let load = format!("{{ value = unpack(x{k}[o * {size}u + j - {end}u]); }}");
+                parts.push((end, size, k.bind(format!("x{n}"), layout, Slot::input(input))));
                 end += size;
-                let _ = match (k, k + 1 == members.len()) {
-                    (0, true) => write!(choice, "{load}"),
-                    (0, false) => write!(choice, "if (j < {end}u) {load}"),
-                    (_, true) => write!(choice, " else {load}"),
-                    _ => write!(choice, " else if (j < {end}u) {load}"),
-                };
             }
+            let y = k.bind_result("y", layout, Slot::output(0));
+            let finish = Finish::bind(&mut k, epilogue, Stored { width, words, columns: 0 });
             let items = outer.times(end as u64);
-            let body = format!(
-                "{text}@group(0) @binding({}) var<storage, read_write> y: array<S>;
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let i = (id.x + id.y * counts.x) * 64u + lane;
-    if (i >= {}u + {}u * step.n) {{ return; }}
-    let o = i / {end}u;
-    let j = i % {end}u;
-    var value: V;
-    {choice}
-    let at = o * {all}u + {before}u + j;
-    y[at] = pack(epilogue(value, at * WIDTH));
-}}
-",
-                members.len() + 1,
-                items.fixed,
-                items.per_sample,
-            );
-            let body = kernels::Source::over_vectors(body, width, profile);
-            let mut slots: Vec<Slot> = members.map(Slot::input).collect();
-            slots.push(Slot::output(0));
-            dispatches.push(kernels::dispatch("concat", body, &[], Grid::new(items, 64), slots, epilogue));
+            let i = k.item(items);
+            let (o, j) = (k.let_("o", &i / end), k.let_("j", &i % end));
+            let value = k.unset("value", Type::F32.vector(width));
+            for (start, size, x) in parts {
+                let inside = j.at_least(start).and(Expr::from(start + size == end).or(j.less(start + size)));
+                k.if_(inside, |k| k.set(&value, x.at(&o * size + &j - start)));
+            }
+            let at = k.let_("at", o * all + before + j);
+            k.store(&y, &at, finish.apply(value, &at * width, &[]));
+            dispatches.push(k.launch(Grid::new(items, 64)));
             before += end;
         }
         vec![Candidate { variant: format!("width{width}"), dispatches, scratch_bytes: Vec::new() }]
@@ -209,9 +195,9 @@ pub static FAMILY: Family = Family {
         },
     ],
     faults: &[
-        Fault { what: "lets operands overlap", from: "u + j;", to: "u + j - min(j, 1u);" },
-        Fault { what: "reads the next row", from: "unpack(x0[o * ", to: "unpack(x0[(o ^ 1u) * " },
-        Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+        Fault { what: "lets operands overlap", from: " + j;", to: " + j - min(j, 1u);" },
+        Fault { what: "reads the next row", from: "x0[o * ", to: "x0[(o ^ 1u) * " },
+        Fault { what: "skips the last element", from: " <= i) { return; }", to: " <= i + 1u) { return; }" },
     ],
     differentiable: true,
     gradcheck: 1e-6,

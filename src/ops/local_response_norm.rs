@@ -4,12 +4,11 @@ use super::{arity::arity, conv2d::ANY};
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io,
-        Op, OpError, Sample, Slot, Step, TensorType, Value, wgsl_f32,
+        Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
     tensor::{Accuracy, Array, Batch, DType, Philox, UNIT, ulp},
 };
-use std::fmt::Write as _;
 
 /// Local response normalisation (Krizhevsky et al. 2012; ONNX LRN): `y[c] = x[c] · s[c]^−beta` with
 /// `s[c] = bias + alpha / size · Σ x[j]²` over the `size` channels j from c − ⌊(size − 1) / 2⌋ on that exist.
@@ -79,77 +78,66 @@ impl LocalResponseNorm {
         power * (log + (self.size + 8) as f64 * UNIT) + (8.0 + 2.0 * (power * s.ln()).abs()) * 2.0 * UNIT
     }
 
-    /// Returns the launch of a kernel whose lanes do strips of channels, loading each channel once.
-    fn dispatch(
+    /// Returns a kernel whose lanes do strips of channels, loading each channel once. `body` returns the results of so many
+    /// channels; it gets what loads `n` channels of an input from `before` in front of the strip on.
+    fn candidate(
         &self,
         name: &'static str,
         io: &Io,
         profile: &DeviceProfile,
         epilogue: Option<&Epilogue>,
-        body: impl Fn(usize) -> String,
+        body: impl Fn(&mut Kernel, usize, &Load) -> Vec<Expr>,
     ) -> Candidate {
-        let x = &io.inputs[0].shape;
-        let strip = x.last().min(8);
-        let strips = x.last().div_ceil(strip);
+        let (x, c) = (&io.inputs[0].shape, io.inputs[0].shape.last());
+        let strip = c.min(8);
+        let strips = c.div_ceil(strip);
         let items = x.rows().times(strips as u64);
         let lanes = if profile.class == DeviceClass::Cpu { 16 } else { 64 };
-        let n = io.inputs.len();
-        let mut t = String::new();
-        for (i, name) in ["x", "dy"].into_iter().take(n).enumerate() {
-            let _ = writeln!(t, "@group(0) @binding({}) var<storage, read> {name}: array<f32>;", i + 1);
+        let mut k = Kernel::new(name, lanes);
+        let floats = Layout::Scalars(DType::F32);
+        let names = ["x", "dy"];
+        let inputs: Vec<Buffer> = (0..io.inputs.len()).map(|n| k.bind(names[n], floats, Slot::input(n))).collect();
+        let y = k.bind_result("y", floats, Slot::output(0));
+        let finish = Finish::bind(&mut k, epilogue, Stored { width: 1, words: false, columns: 0 });
+        k.function("power", &[("s", Type::F32)], Type::F32, |_, s| {
+            let log = Expr::call("log", Type::F32, [s[0].clone()]);
+            let power = Expr::call("exp", Type::F32, [log * -self.beta]);
+            Expr::call("nan_or_f32", Type::F32, [s[0].clone(), power])
+        });
+        let i = k.item(items);
+        let (first, row) = (k.let_("first", &i % strips * strip), k.let_("row", i / strips * c));
+        let load = |k: &mut Kernel, input: usize, n: usize, before: usize| -> Vec<Expr> {
+            let channel = |j: usize| {
+                let inside = match j.checked_sub(before) {
+                    None => (&first + j).at_least(before),
+                    Some(behind) => (&first + behind).less(c),
+                };
+                let value = inputs[input].at(inside.select(&row + &first + j - before, 0u32));
+                k.let_(format!("{}{j}", names[input]), inside.select(value, 0.0))
+            };
+            (0..n).map(channel).collect()
+        };
+        for (o, value) in body(&mut k, strip, &load).into_iter().enumerate() {
+            let at = &row + &first + o;
+            k.if_((&first + o).less(c), |k| k.store(&y, &at, finish.apply(value, &at, &[])));
         }
-        let c = x.last();
-        let _ = write!(
-            t,
-            "@group(0) @binding({}) var<storage, read_write> y: array<f32>;
-fn power(s: f32, p: f32) -> f32 {{ return nan_or_f32(s, exp(-p * log(s))); }}
-@compute @workgroup_size({lanes})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let item = (id.x + id.y * counts.x) * {lanes}u + lane;
-    let items = {}u + {}u * step.n;
-    if (item >= items) {{ return; }}
-    let first = item % {strips}u * {strip}u;
-    let row = item / {strips}u * {c}u;\n",
-            n + 1,
-            items.fixed,
-            items.per_sample
-        );
-        t.push_str(&body(strip));
-        for o in 0..strip {
-            let _ = writeln!(
-                t,
-                "    if (first + {o}u < {c}u) {{ y[row + first + {o}u] = epilogue(y{o}, row + first + {o}u); }}"
-            );
-        }
-        t.push_str("}\n");
-        let slots = (0..n).map(Slot::input).chain([Slot::output(0)]).collect();
-        let dispatch = kernels::dispatch(name, &t, &[], Grid::new(items, lanes), slots, epilogue);
-        Candidate::single(format!("strips{strip}"), dispatch)
+        Candidate::single(format!("strips{strip}"), k.launch(Grid::new(items, lanes as u32)))
     }
 
-    /// Returns statements that load `n` channels of `from` from `before` in front of the strip on.
-    fn load(from: &str, n: usize, before: usize, c: usize) -> String {
-        (0..n).fold(String::new(), |mut t, k| {
-            let _ = write!(
-                t,
-                "    let {from}{k}_c = first + {k}u - {before}u;
-    let {from}{k}_at = select(0u, row + {from}{k}_c, {from}{k}_c < {c}u);
-    let {from}{k} = select(0.0, {from}[{from}{k}_at], {from}{k}_c < {c}u);\n"
-            );
-            t
-        })
+    /// Writes s of `n` channels, from the values of as many and size − 1 more.
+    fn squares(&self, k: &mut Kernel, x: &[Expr], n: usize) -> Vec<Expr> {
+        let sum = |m: usize| x[m..m + self.size].iter().map(|x| x * x).sum::<Expr>();
+        let s = |m| Expr::from(self.bias) + Expr::from(self.share() as f32) * sum(m);
+        (0..n).map(|m| k.let_(format!("s{m}"), s(m))).collect()
     }
+}
 
-    /// Returns statements that compute s0, s1, … from the squares of as many and size − 1 more channels.
-    fn squares(&self, n: usize) -> String {
-        let mut t = String::new();
-        for m in 0..n {
-            let squares: Vec<String> = (m..m + self.size).map(|k| format!("x{k} * x{k}")).collect();
-            let (bias, share) = (wgsl_f32(self.bias), wgsl_f32(self.share() as f32));
-            let _ = writeln!(t, "    let s{m} = {bias} + {share} * ({});", squares.join(" + "));
-        }
-        t
-    }
+/// Writes loads: of which input, of how many channels, how many of them in front of the strip.
+type Load<'a> = dyn Fn(&mut Kernel, usize, usize, usize) -> Vec<Expr> + 'a;
+
+/// Returns s^−beta.
+fn power(s: &Expr) -> Expr {
+    Expr::call("power", Type::F32, [s.clone()])
 }
 
 impl Op for LocalResponseNorm {
@@ -180,14 +168,9 @@ impl Op for LocalResponseNorm {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let (before, _) = self.reach();
-        let beta = wgsl_f32(self.beta);
-        vec![self.dispatch(self.name(), io, profile, epilogue, |strip| {
-            let n = strip + self.size - 1;
-            let mut t = Self::load("x", n, before, io.inputs[0].shape.last()) + &self.squares(strip);
-            for o in 0..strip {
-                let _ = writeln!(t, "    let y{o} = x{} * power(s{o}, {beta});", o + before);
-            }
-            t
+        vec![self.candidate(self.name(), io, profile, epilogue, |k, strip, load| {
+            let x = load(k, 0, strip + self.size - 1, before);
+            self.squares(k, &x, strip).iter().zip(&x[before..]).map(|(s, x)| x * power(s)).collect()
         })]
     }
 
@@ -263,27 +246,17 @@ impl Op for LocalResponseNormGrad {
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-        let (norm, c) = (&self.norm, io.inputs[0].shape.last());
+        let (norm, size) = (&self.norm, self.norm.size);
         let (before, behind) = norm.reach();
-        let (beta, factor) = (wgsl_f32(norm.beta), wgsl_f32(self.factor() as f32));
-        vec![norm.dispatch(self.name(), io, profile, epilogue, |strip| {
-            let n = strip + norm.size - 1;
-            let mut t = LocalResponseNorm::load("x", n + norm.size - 1, norm.size - 1, c)
-                + &LocalResponseNorm::load("dy", n, behind, c)
-                + &norm.squares(n);
-            for m in 0..n {
-                let _ = writeln!(
-                    t,
-                    "    let own{m} = dy{m} * power(s{m}, {beta});\n    let t{m} = own{m} * x{} / s{m};",
-                    m + before
-                );
-            }
-            for o in 0..strip {
-                let sum: Vec<String> = (o..o + norm.size).map(|m| format!("t{m}")).collect();
-                let (own, x) = (o + behind, o + norm.size - 1);
-                let _ = writeln!(t, "    let y{o} = own{own} - {factor} * x{x} * ({});", sum.join(" + "));
-            }
-            t
+        vec![norm.candidate(self.name(), io, profile, epilogue, |k, strip, load| {
+            let n = strip + size - 1;
+            let (x, dy) = (load(k, 0, n + size - 1, size - 1), load(k, 1, n, behind));
+            let s = norm.squares(k, &x, n);
+            let own: Vec<Expr> = (0..n).map(|m| k.let_(format!("own{m}"), &dy[m] * power(&s[m]))).collect();
+            let t: Vec<Expr> = (0..n).map(|m| k.let_(format!("t{m}"), &own[m] * &x[m + before] / &s[m])).collect();
+            let sum = |o: usize| t[o..o + size].iter().cloned().sum::<Expr>();
+            let factor = Expr::from(self.factor() as f32);
+            (0..strip).map(|o| &own[o + behind] - &factor * &x[o + size - 1] * sum(o)).collect()
         })]
     }
 
@@ -362,9 +335,9 @@ fn benches(of: fn(LocalResponseNorm, TensorType, usize) -> Sample) -> Vec<(&'sta
 }
 
 const FAULTS: &[Fault] = &[
-    Fault { what: "skips the last strip", from: "item >= items", to: "item + 1u >= items" },
-    Fault { what: "shifts the channels", from: "let x0_c = first + 0u", to: "let x0_c = first + 1u" },
-    Fault { what: "forgets the exponent", from: "exp(-p * log(s))", to: "exp(-log(s))" },
+    Fault { what: "skips the last strip", from: " <= i) { return; }", to: " <= i + 1u) { return; }" },
+    Fault { what: "shifts the channels", from: "x[select(0u, row + first", to: "x[select(0u, row + (first ^ 1u)" },
+    Fault { what: "forgets the exponent", from: "exp(log(s) * ", to: "exp(-log(s) + 0.0 * " },
 ];
 
 /// Local response normalisation as a family.

@@ -9,9 +9,9 @@ use super::arity::arity;
 use crate::{
     graph::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Gradients,
-        Graph, Grid, Io, Node, Op, OpError, RewriteCx, Sample, Slot, Step, TensorType, Value, wgsl_f32,
+        Graph, Grid, Io, Node, Op, OpError, RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
-    kernels::{self, gemm},
+    kernels::{Expr, Finish, Kernel, Layout, Stored, Type, count, gemm, loop_end},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, maximum, strides},
 };
 
@@ -223,7 +223,7 @@ impl Op for Reduce {
         if profile.class == DeviceClass::Gpu && !inner_kept && n_terms >= 64 {
             loops.insert(0, tree);
         }
-        let problem = Problem { kind: self.kind, width, outputs, terms };
+        let problem = Problem { kind: self.kind, width: width as usize, outputs, terms };
         (loops.into_iter())
             .map(|l| {
                 let variant = format!("{}{}_width{width}", if l.tree { "tree" } else { "serial" }, l.chunks);
@@ -308,131 +308,105 @@ struct Loop {
 /// What is the same for both launches of a reduction; counts are in units of `width` elements.
 struct Problem {
     kind: ReduceKind,
-    width: u64,
+    width: usize,
     outputs: Count,
     terms: Count,
 }
 
 impl Problem {
-    fn combine(&self, a: &str, b: &str) -> String {
+    fn ty(&self) -> Type {
+        Type::F32.vector(self.width)
+    }
+
+    /// Returns what is combined with the first term.
+    fn first(&self) -> Expr {
         match self.kind {
-            ReduceKind::Max => format!("larger({a}, {b})"),
-            ReduceKind::Product => format!("{a} * {b}"),
-            _ => format!("{a} + {b}"),
+            ReduceKind::Max => {
+                let lowest = Type::I32.vector(self.width).splat(Expr::name("LOWEST", Type::I32));
+                Expr::call("of_rank", self.ty(), [lowest])
+            }
+            ReduceKind::Product => self.ty().splat(1.0),
+            _ => self.ty().splat(0.0),
         }
     }
 
-    /// Returns the workgroup memory and the statements by which a workgroup combines what its invocations have, then
-    /// `store`.
-    fn tree(&self, ty: &str, Loop { chunks, invocations, .. }: Loop, store: &str) -> (String, String) {
-        let joined = self.combine("part[lane]", "part[lane + width]");
-        let loops = format!(
-            "part[lane] = acc;
-    for (var width = {}u; width > 0u; width = width / 2u) {{
-        workgroupBarrier();
-        if (lane < width) {{ part[lane] = {joined}; }}
-    }}
-    if (lane > 0u || t >= outputs * {chunks}u) {{ return; }}
-    acc = part[0];
-    {store}",
-            invocations / 2
-        );
-        (format!("var<workgroup> part: array<{ty}, {invocations}>;\n"), loops)
+    fn combine(&self, a: &Expr, b: &Expr) -> Expr {
+        match self.kind {
+            ReduceKind::Max => Expr::call("larger", self.ty(), [a.clone(), b.clone()]),
+            ReduceKind::Product => a * b,
+            _ => a + b,
+        }
+    }
+
+    /// Returns a result of what is combined.
+    fn result(&self, combined: &Expr) -> Expr {
+        let share = |terms: u64| Expr::from((1.0 / terms as f64) as f32);
+        match (self.kind, self.terms) {
+            (ReduceKind::Mean, Count { fixed, per_sample: 0 }) => combined * share(fixed),
+            (ReduceKind::Mean, Count { per_sample, .. }) => {
+                combined * (Expr::name("step.inv_n", Type::F32) * share(per_sample))
+            }
+            _ => combined.clone(),
+        }
     }
 
     /// Returns the launch that reduces what `from` binds.
     ///
     /// With `finish` the results go to output 0, scaled and through the epilogue; else to scratch.
     fn dispatch(&self, from: Slot, runs: &[Run], terms: Count, l: Loop, finish: Option<Option<&Epilogue>>) -> Dispatch {
-        let Loop { chunks, invocations: group, tree } = l;
-        let ty = if self.width == 4 { "vec4<f32>" } else { "f32" };
-        let first = match self.kind {
-            ReduceKind::Max => "of_rank(I(LOWEST))",
-            ReduceKind::Product => "1.0",
-            _ => "0.0",
-        };
-        let count = |c: Count| match (c.fixed, c.per_sample) {
-            (fixed, 0) => format!("{fixed}u"),
-            (_, per_sample) => format!("({per_sample}u * step.n)"),
-        };
+        let (Loop { chunks, invocations, tree }, width) = (l, self.width);
         // What lies in scratch is squared already.
         let squares = self.kind == ReduceKind::SumSquares && from == Slot::input(0);
-        let (load, term) =
-            (format!("let t = x[base + {}];", index(runs, true, "r")), if squares { "t * t" } else { "t" });
-        let term = self.combine("acc", term);
-        let (begin, stride) = if tree { (" + lane", group) } else { ("", 1) };
-        let split = match chunks {
-            1 => "let o = t;\n    let s = 0u;".to_owned(),
-            _ => "let o = t % outputs;\n    let s = t / outputs;".into(),
+        let mut k = Kernel::new("reduce", invocations as usize);
+        let layout = Layout::Vectors { width, words: false };
+        let x = k.bind("x", layout, from);
+        let y = k.bind_result("y", layout, if finish.is_some() { Slot::output(0) } else { Slot::Scratch(0) });
+        let epilogue = Finish::bind(&mut k, finish.flatten(), Stored { width, words: false, columns: 0 });
+        let items = self.outputs.times(chunks);
+        let (i, grid) = match tree {
+            true => (k.group(items), Grid::new(items, 1)),
+            false => (k.item(items), Grid::new(items, invocations)),
         };
-        let scale = match (self.kind, finish, self.terms.per_sample) {
-            (ReduceKind::Mean, Some(_), 0) => format!(" * {}", wgsl_f32((1.0 / self.terms.fixed as f64) as f32)),
-            (ReduceKind::Mean, Some(_), k) => format!(" * (step.inv_n * {})", wgsl_f32((1.0 / k as f64) as f32)),
-            _ => String::new(),
-        };
-        let store = match (finish, self.width) {
-            (None, _) => format!("y[o * {chunks}u + s] = acc;"),
-            (_, 1) => format!("y[o] = epilogue(acc{scale}, o);"),
-            _ => format!("y[o] = epilogue(acc{scale}, o * 4u);"),
-        };
-        let (memory, store) = if tree { self.tree(ty, l, &store) } else { (String::new(), store) };
-        let (number, guard) = if tree {
-            ("let t = id.x + id.y * counts.x;".to_owned(), String::new())
+        let end = k.let_("terms", loop_end(terms));
+        let (o, s, first, last) = if chunks == 1 {
+            (i, Expr::from(0u32), Expr::from(0u32), end)
         } else {
-            let guard = format!("if (t >= outputs * {chunks}u) {{ return; }}\n    ");
-            (format!("let t = (id.x + id.y * counts.x) * {group}u + lane;"), guard)
+            let (o, s) = (k.let_("o", &i % count(self.outputs)), k.let_("s", &i / count(self.outputs)));
+            let size = k.let_("size", (&end + (chunks - 1)) / chunks);
+            let first = k.let_("first", (&s * &size).min(&end));
+            let last = k.let_("last", (&first + size).min(end));
+            (o, s, first, last)
         };
-        let text = format!(
-            "@group(0) @binding(1) var<storage, read> x: array<{ty}>;
-@group(0) @binding(2) var<storage, read_write> y: array<{ty}>;
-{memory}@compute @workgroup_size({group})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    {number}
-    let outputs = {outputs};
-    let terms = {terms};
-    {guard}{split}
-    let size = (terms + {round}u) / {chunks}u;
-    let first = min(s * size, terms);
-    let last = select(0u, min(first + size, terms), o < outputs);
-    let base = {base};
-    var acc = {ty}({first});
-    for (var r = first{begin}; r < last; r = r + {stride}u) {{ {load} acc = {term}; }}
-    {store}
-}}
-",
-            outputs = count(self.outputs),
-            terms = count(terms),
-            round = chunks - 1,
-            base = index(runs, false, "o"),
-        );
-        let to = if finish.is_some() { Slot::output(0) } else { Slot::Scratch(0) };
-        let grid = Grid::new(self.outputs.times(chunks), if tree { 1 } else { group });
-        kernels::dispatch(
-            "reduce",
-            kernels::Source::of_width(text, self.width as usize),
-            &[],
-            grid,
-            vec![from, to],
-            finish.flatten(),
-        )
-        .iterations(terms, chunks * u64::from(stride))
+        let base = k.let_("base", index(runs, false, &o));
+        let sum = k.var("sum", self.first());
+        let (begin, stride) = if tree { (first + k.lane(), invocations as usize) } else { (first, 1) };
+        k.for_("r", begin, last, stride, |k, r| {
+            let v = k.let_("v", x.at(base + index(runs, true, r)));
+            k.set(&sum, self.combine(&sum, &if squares { &v * &v } else { v }));
+        });
+        if tree {
+            let (part, lane) = (k.workgroup("part", self.ty(), invocations.into()), k.lane());
+            k.store(&part, &lane, &sum);
+            k.tree(|k, width| k.store(&part, &lane, self.combine(&part.at(&lane), &part.at(&lane + width))));
+            k.return_if(lane.differs(0u32));
+            k.set(&sum, part.at(0u32));
+        }
+        match finish {
+            Some(_) => k.store(&y, &o, epilogue.apply(self.result(&sum), &o * width, &[])),
+            None => k.store(&y, &o * chunks + s, &sum),
+        }
+        k.launch(grid).iterations(terms, chunks * stride as u64)
     }
 }
 
-/// Returns the WGSL offset of element `at` of the kept or of the reduced axes.
-fn index(runs: &[Run], reduced: bool, at: &str) -> String {
+/// Returns the offset of element `at` of the kept or of the reduced axes.
+fn index(runs: &[Run], reduced: bool, at: &Expr) -> Expr {
     let runs: Vec<&Run> = runs.iter().filter(|r| r.reduced == reduced).collect();
-    let terms: Vec<String> = (0..runs.len())
-        .map(|i| {
-            let inner: usize = runs[i + 1..].iter().map(|r| r.extent).product();
-            let mut term = if inner == 1 { at.to_owned() } else { format!("{at} / {inner}u") };
-            if i > 0 {
-                term = format!("({term}) % {}u", runs[i].extent);
-            }
-            if runs[i].stride == 1 { format!("({term})") } else { format!("({term}) * {}u", runs[i].stride) }
-        })
-        .collect();
-    if terms.is_empty() { "0u".into() } else { terms.join(" + ") }
+    let term = |i: usize| {
+        let outer = at / runs[i + 1..].iter().map(|r| r.extent).product::<usize>();
+        (if i > 0 { outer % runs[i].extent } else { outer }) * runs[i].stride
+    };
+    (0..runs.len()).map(term).sum()
 }
 
 impl Graph {
@@ -568,12 +542,12 @@ pub static FAMILY: Family = Family {
         },
     ],
     faults: &[
-        Fault { what: "drops the last term", from: "r < last;", to: "r + 1u < last;" },
+        Fault { what: "drops the first term", from: "for (var r = ", to: "for (var r = 1u + " },
         Fault { what: "forgets the batch in a mean", from: "(step.inv_n * ", to: "(1.0 * " },
-        Fault { what: "adds in place of multiplying", from: "acc * t", to: "acc + t" },
-        Fault { what: "sums without squaring", from: "acc + t * t", to: "acc + t" },
-        Fault { what: "finds the smallest", from: "= larger(acc, ", to: "= min(acc, " },
-        Fault { what: "skips the last result", from: "if (t >= outputs * 1u)", to: "if (t + 1u >= outputs * 1u)" },
+        Fault { what: "adds in place of multiplying", from: "sum * v", to: "sum + v" },
+        Fault { what: "sums without squaring", from: "sum + v * v", to: "sum + v" },
+        Fault { what: "finds the smallest", from: "= larger(sum, ", to: "= min(sum, " },
+        Fault { what: "skips the last result", from: " <= i) { return; }", to: " <= i + 1u) { return; }" },
     ],
     differentiable: true,
     gradcheck: 1e-6,

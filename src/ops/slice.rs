@@ -9,10 +9,9 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Expr, Finish, Kernel, Layout, Stored, Type},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
 };
-use std::fmt::Write as _;
 
 /// What is taken along one axis: elements `start`, `start + step`, …, `size` of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,44 +205,34 @@ impl Op for SliceGrad {
             }
             _ => 1,
         };
-        let sizes: Vec<usize> = axes.iter().map(|(_, p)| p.size).collect();
-        let (mut text, mut terms, mut inside) = (String::new(), Vec::new(), vec!["true".to_owned()]);
-        for (k, ((extent, part), stride)) in axes.iter().zip(strides(&sizes)).enumerate().rev() {
-            // The outermost coordinate is what remains: the batch has no extent here.
-            let coordinate = if k == 0 { "rest" } else { &format!("rest % {extent}u") };
-            let _ = writeln!(text, "    let a{k} = {coordinate};\n    rest = rest / {extent}u;");
+        let (extents, sizes): (Vec<usize>, Vec<usize>) = axes.iter().map(|(extent, p)| (*extent, p.size)).unzip();
+        let (to, from) = (strides(&extents), strides(&sizes));
+        let elements = io.outputs[0].shape.elements().over(width as u64);
+        let mut k = Kernel::new("slice_grad", 64);
+        let words = profile.u64_loads;
+        let x = k.bind("x", Layout::Vectors { width, words }, Slot::input(0));
+        let y = k.bind_result("y", Layout::Vectors { width, words }, Slot::output(0));
+        let finish = Finish::bind(&mut k, epilogue, Stored { width, words, columns: 0 });
+        let i = k.item(elements);
+        let (mut at, mut inside) = (Expr::from(0u32), Expr::from(true));
+        for (n, (extent, part)) in axes.iter().enumerate() {
+            let (outer, stride) = (&i / to[n], from[n]);
+            // The batch has no extent here.
+            let a = if n == 0 { outer } else { outer % *extent };
             if *part == Part::all(*extent) {
-                terms.push(format!("a{k} * {stride}u"));
+                at = at + a * stride;
                 continue;
             }
-            let (sign, step) = (part.step.signum(), part.step.unsigned_abs());
-            let _ = writeln!(text, "    let d{k} = (i32(a{k}) - {}) * {sign};", part.start);
-            inside.push(format!("d{k} >= 0 && d{k} % {step} == 0 && d{k} < {}", step * part.size));
-            terms.push(format!("u32(d{k} / {step}) * {stride}u"));
+            let (sign, step) = (part.step.signum() as i32, part.step.unsigned_abs() as i32);
+            let d = k.let_(format!("d{n}"), (a.i32() - part.start as i32) * sign);
+            let fits = [d.at_least(0), (&d % step).equals(0), d.less(step * part.size as i32)];
+            inside = fits.into_iter().fold(inside, |all, one| all.and(one));
+            at = at + (d / step).u32() * stride;
         }
-        let elements = io.outputs[0].shape.elements().over(width as u64);
-        let body = format!(
-            "@group(0) @binding(1) var<storage, read> x: array<S>;
-@group(0) @binding(2) var<storage, read_write> y: array<S>;
-@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let i = (id.x + id.y * counts.x) * 64u + lane;
-    if (i >= {}u + {}u * step.n) {{ return; }}
-    var rest = i;
-{text}    var value = V(0.0);
-    if ({}) {{ value = unpack(x[{}]); }}
-    y[i] = pack(epilogue(value, i * WIDTH));
-}}
-",
-            elements.fixed,
-            elements.per_sample,
-            inside.join(" && "),
-            if terms.is_empty() { "0u".into() } else { terms.join(" + ") },
-        );
-        let body = kernels::Source::over_vectors(body, width, profile);
-        let slots = vec![Slot::input(0), Slot::output(0)];
-        let kernel = kernels::dispatch("slice_grad", body, &[], Grid::new(elements, 64), slots, epilogue);
-        vec![Candidate::single(format!("width{width}"), kernel)]
+        let value = k.var("value", Type::F32.vector(width).splat(0.0));
+        k.if_(inside, |k| k.set(&value, x.at(at)));
+        k.store(&y, &i, finish.apply(value, &i * width, &[]));
+        vec![Candidate::single(format!("width{width}"), k.launch(Grid::new(elements, 64)))]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -410,9 +399,9 @@ pub static FAMILY_GRAD: Family = Family {
         },
     }],
     faults: &[
-        Fault { what: "forgets where the part starts", from: "let d1 = (i32(a1) - ", to: "let d1 = (i32(a1) - 1 - " },
+        Fault { what: "forgets where the part starts", from: "let d1 = ", to: "let d1 = 1 + " },
         Fault { what: "fills what a step skips", from: " % 2 == 0 && ", to: " % 1 == 0 && " },
-        Fault { what: "repeats the part", from: "d1 >= 0 && ", to: "true && " },
+        Fault { what: "repeats the part", from: "0 <= d1 && ", to: "true && " },
     ],
     differentiable: true,
     gradcheck: 1e-6,

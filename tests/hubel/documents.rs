@@ -83,6 +83,14 @@ fn every_path_that_a_document_names_exists() {
     assert!(wrong.is_empty(), "no such paths: {wrong:#?}");
 }
 
+#[test]
+fn the_page_on_shaders_names_every_file() {
+    let page = fs::read_to_string(Path::new(ROOT).join("shaders/README.md")).expect("shaders/README.md");
+    let is_named = |name: &str| page.contains(&format!("`{}`", name.rsplit('/').next().unwrap_or(name)));
+    let missed: Vec<String> = files("shaders", "wgsl").into_iter().map(|f| f.0).filter(|f| !is_named(f)).collect();
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
 /// Returns whether a path has a part in capitals, for something to be filled in, as `src/ops/NAME.rs`.
 fn has_placeholder(path: &str) -> bool {
     let parts = path.split(['/', '.']).filter(|p| p.len() > 1);

@@ -1,6 +1,6 @@
 //! Every kernel that a sample reaches is valid WGSL under portable limits and translates to every backend.
 
-use crate::harness::engine;
+use crate::{harness::engine, repository::files};
 use hubel::{
     graph::Dispatch,
     kernels::{common, reflect},
@@ -97,18 +97,14 @@ fn every_reached_kernel_is_portable_and_translates_to_spirv_msl_and_hlsl() {
 }
 
 #[test]
-fn every_shader_file_is_reached() {
+fn every_shader_file_and_every_shared_declaration_is_reached() {
     let kernels = reached();
     let mut unreached = Vec::new();
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders")).expect("shaders/ is there") {
-        let path = entry.expect("a readable folder").path();
-        if path.is_dir() {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).expect("shaders are text");
-        if !kernels.iter().any(|(_, d)| d.source.contains(text.trim())) {
-            unreached.push(path);
-        }
+    let is_in_a_kernel = |text: &str| kernels.iter().any(|(_, d)| d.source.contains(text));
+    for (name, text) in files("shaders", "wgsl") {
+        let declares = |line: &&str| !line.starts_with(['/', ' ', '}']) && !line.is_empty();
+        let parts = if name.contains("/shared/") { text.lines().filter(declares).collect() } else { vec![text.trim()] };
+        unreached.extend(parts.into_iter().filter(|part| !is_in_a_kernel(part)).map(|part| format!("{name}: {part}")));
     }
     assert!(unreached.is_empty(), "no sample reaches {unreached:#?}");
 }

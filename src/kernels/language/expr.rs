@@ -490,6 +490,12 @@ macro_rules! operators {
 }
 operators! { Add add Sub sub Mul mul Div div Rem rem Shl shl Shr shr BitAnd bitand BitOr bitor BitXor bitxor }
 
+impl std::iter::Sum for Expr {
+    fn sum<I: Iterator<Item = Expr>>(terms: I) -> Expr {
+        terms.fold(Expr::from(0u32), |sum, term| sum + term)
+    }
+}
+
 impl std::ops::Not for Expr {
     type Output = Expr;
     fn not(self) -> Expr {

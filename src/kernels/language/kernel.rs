@@ -70,6 +70,10 @@ impl Buffer {
         }
     }
 
+    fn width(&self) -> usize {
+        if let Layout::Vectors { width, .. } = self.layout { width } else { 1 }
+    }
+
     /// Returns how elements lie in memory.
     pub fn layout(&self) -> Layout {
         self.layout
@@ -139,11 +143,11 @@ pub struct Kernel {
     pub(in crate::kernels) name: String,
     /// Lanes of a workgroup.
     pub(super) lanes: usize,
-    /// Components of the vectors V, I and U of shared functions.
-    pub(in crate::kernels) width: usize,
     /// The number of its first binding.
     pub(super) first: usize,
     pub(super) bindings: Vec<Binding>,
+    /// Constants that a launch gives.
+    pub(in crate::kernels) constants: Vec<(&'static str, Type, f64)>,
     /// Arrays in workgroup memory.
     pub(super) shared: Vec<(String, Type, u64)>,
     pub(super) functions: Vec<Function>,
@@ -157,23 +161,23 @@ impl Kernel {
         Kernel {
             name: name.into(),
             lanes,
-            width: 1,
             first: 1,
             bindings: Vec::new(),
+            constants: Vec::new(),
             shared: Vec::new(),
             functions: Vec::new(),
             body: Vec::new(),
         }
     }
 
-    /// Returns the kernel with vectors V, I and U of `width` components, 1, 2 or 4, for shared functions such as `rank`.
-    pub fn over_vectors(self, width: usize) -> Self {
-        Kernel { width, ..self }
-    }
-
     /// Returns declarations for a kernel from a file that binds `slots` buffers.
     pub(in crate::kernels) fn behind(slots: usize) -> Self {
         Kernel { first: slots + 1, ..Kernel::new("", 1) }
+    }
+
+    /// Returns the components of the widest vectors that are bound.
+    pub(in crate::kernels) fn width(&self) -> usize {
+        self.bindings.iter().map(|b| b.buffer.width()).max().unwrap_or(1)
     }
 
     /// Returns what the buffers are bound to.
@@ -199,6 +203,12 @@ impl Kernel {
     pub fn chunk_index(&mut self, name: &str) -> Expr {
         self.bind(name, Layout::Uniform(0), Slot::ChunkIndex);
         Expr::name(name, Type::U32.vector(4)).component(0)
+    }
+
+    /// Declares a constant that the launch gives, so that kernels that differ in it alone have one text.
+    pub fn constant(&mut self, name: &'static str, ty: Type, value: f64) -> Expr {
+        self.constants.push((name, ty, value));
+        Expr::name(name, ty)
     }
 
     /// Declares an array of `elements` in workgroup memory.
@@ -239,6 +249,13 @@ impl Kernel {
     /// Returns the number of the invocation, `i`; past `items` invocations return.
     pub fn item(&mut self, items: Count) -> Expr {
         let i = self.let_("i", self.workgroup_index() * self.lanes + self.lane());
+        self.return_if(i.at_least(count(items)));
+        i
+    }
+
+    /// Returns the number of the workgroup, `i`; past `items` workgroups return.
+    pub fn group(&mut self, items: Count) -> Expr {
+        let i = self.let_("i", self.workgroup_index());
         self.return_if(i.at_least(count(items)));
         i
     }
@@ -307,7 +324,7 @@ impl Kernel {
         self.body.push(Stmt::If(condition, vec![Stmt::Return(None)]));
     }
 
-    /// Writes what runs where `condition` holds.
+    /// Writes what runs where `condition` holds; where it is known to hold, without a block.
     pub fn if_(&mut self, condition: impl Into<Expr>, body: impl FnOnce(&mut Kernel)) {
         let condition = condition.into();
         let body = self.block(body);
@@ -339,6 +356,17 @@ impl Kernel {
         self.body.push(Stmt::Barrier);
     }
 
+    /// Writes the joining of what the lanes, a power of 2, have in workgroup memory: with half of them, a quarter, … and at last
+    /// one, `join` gets how far behind a lane's own share the other lies.
+    pub fn tree(&mut self, join: impl FnOnce(&mut Kernel, &Expr)) {
+        let lanes = self.lanes;
+        self.for_("level", 1u32, lanes.ilog2() + 1, 1, |k, level| {
+            let width = k.let_("width", Expr::from(lanes) >> level);
+            k.barrier();
+            k.if_(k.lane().less(&width), |k| join(k, &width));
+        });
+    }
+
     fn block(&mut self, body: impl FnOnce(&mut Kernel)) -> Vec<Stmt> {
         let outer = std::mem::take(&mut self.body);
         body(self);
@@ -356,6 +384,12 @@ impl Type {
 /// Returns a count for the batch of the step.
 pub fn count(count: Count) -> Expr {
     Expr::name("step.n", Type::U32) * count.per_sample + count.fixed
+}
+
+/// Returns host number `i` of the step.
+pub fn scalar(i: usize) -> Expr {
+    let [vector, component] = [i / 4, i % 4].map(|n| n as i32);
+    Expr::name("step.scalars", Type::F32).element(vector, Type::F32.vector(4)).at(component)
 }
 
 /// Returns a count as the end of a loop: one that no driver takes for a constant (see `shaders/shared`).

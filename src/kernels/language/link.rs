@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 
-/// Returns the identifiers of a text.
+/// Returns the identifiers of a text, without those of comments.
 pub fn identifiers(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+    let code = text.lines().filter_map(|line| line.split("//").next());
+    code.flat_map(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).filter(|word| !word.is_empty())
 }
 
 /// Returns the declarations of a WGSL text, each with its name: a declaration starts at the margin and ends with `;` on that line or
@@ -28,6 +29,11 @@ fn declarations(text: &str) -> Vec<(&str, &str)> {
     all
 }
 
+/// Returns the names that texts declare.
+pub fn declared<'a>(texts: &[&'a str]) -> HashSet<&'a str> {
+    texts.iter().flat_map(|text| declarations(text)).map(|d| d.0).collect()
+}
+
 /// Returns the name that a declaration declares.
 fn name(declaration: &str) -> Option<&str> {
     let mut words = identifiers(declaration);
@@ -44,7 +50,7 @@ fn name(declaration: &str) -> Option<&str> {
 /// assert_eq!(hubel::kernels::link("fn f() {}", &[library]), "fn f() {}");
 /// ```
 pub fn link(kernel: &str, libraries: &[&str]) -> String {
-    let own: HashSet<&str> = declarations(kernel).into_iter().map(|d| d.0).collect();
+    let own = declared(&[kernel]);
     let mut shared: Vec<(&str, &str)> = Vec::new();
     for (name, text) in libraries.iter().flat_map(|text| declarations(text)) {
         shared.retain(|d| d.0 != name);

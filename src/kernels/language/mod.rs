@@ -29,5 +29,5 @@ mod print;
 pub use broadcast::Neighbours;
 pub use epilogue::{Finish, Stored, apply};
 pub use expr::{Expr, Scalar, Type};
-pub use kernel::{Buffer, Kernel, Layout, count, loop_end};
-pub use link::{identifiers, link};
+pub use kernel::{Buffer, Kernel, Layout, count, loop_end, scalar};
+pub use link::{declared, identifiers, link};

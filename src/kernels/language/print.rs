@@ -4,7 +4,7 @@ use super::{
     expr::{Expr, Type},
     kernel::{Binding, Function, Kernel, Layout, Stmt},
 };
-use crate::{graph::Slot, kernels::index::storage_type};
+use crate::{graph::Slot, tensor::DType};
 use std::{
     collections::HashSet,
     fmt::{self, Write},
@@ -32,6 +32,9 @@ impl Kernel {
 }
 
 fn declare(t: &mut String, k: &Kernel) -> fmt::Result {
+    for (name, ty, _) in &k.constants {
+        writeln!(t, "override {name}: {ty};")?;
+    }
     for (i, binding) in k.bindings.iter().enumerate() {
         self::binding(t, k.first + i, binding)?;
     }
@@ -149,5 +152,14 @@ fn mark(body: &[Stmt], names: &mut HashSet<String>) {
                 range.iter().for_each(|e| note(e, names));
             }
         }
+    }
+}
+
+/// Returns the WGSL element type under which a tensor is bound.
+fn storage_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "f32",
+        DType::I32 => "i32",
+        DType::U8 | DType::U32 | DType::F16 | DType::BF16 => "u32",
     }
 }

@@ -136,7 +136,7 @@ impl<'a> Plan<'a> {
 
     /// Returns a kernel that reads input 0 as `x`.
     pub(super) fn kernel(&self) -> (Kernel, Buffer) {
-        let mut k = Kernel::new(self.w.name, self.lanes).over_vectors(self.width);
+        let mut k = Kernel::new(self.w.name, self.lanes);
         let layout = if self.multiplier == 1 { self.layout() } else { Layout::Scalars(DType::F32) };
         let x = k.bind("x", layout, Slot::input(0));
         (k, x)

@@ -35,8 +35,8 @@ struct Kernel<'a> {
     name: &'static str,
     source: &'a str,
     slots: Vec<Slot>,
-    /// Inputs of one number for each channel: the name in the source and the slot.
-    by_channel: &'a [(&'a str, usize)],
+    /// Slots of one number for each channel.
+    by_channel: &'a [usize],
 }
 
 /// A tensor as (samples, pixels, groups, channels of a group).
@@ -132,26 +132,13 @@ impl GroupNorm {
             ("COUNT", sizes.of_group() as f64),
             ("EPSILON", f64::from(self.epsilon)),
         ];
-        let mut source = source.to_owned();
+        let mut source = kernels::Source::over_vectors(source, width, profile).with(shader!("shared/group_norm.wgsl"));
         if cpu && 4 * x.last() as u64 <= UNIFORM_BYTES {
-            for &(name, slot) in by_channel {
-                let binding = format!("@group(0) @binding({}) var<", slot + 1);
-                let vectors = x.last().div_ceil(4);
-                let value = match width {
-                    4 => "VALUE[i]".to_owned(),
-                    2 => "select(VALUE[i >> 1u].xy, VALUE[i >> 1u].zw, (i & 1u) == 1u)".to_owned(),
-                    _ => "VALUE[i >> 2u][i & 3u]".to_owned(),
-                };
-                source = source
-                    .replace(
-                        &format!("{binding}storage, read> {name}: array<S>;"),
-                        &format!("{binding}uniform> {name}: array<vec4<f32>, {vectors}>;"),
-                    )
-                    .replace(&format!("unpack({name}[i])"), &value.replace("VALUE", name));
-                slots[slot] = Slot::Uniform { input: slot, samples: None };
-            }
+            by_channel.iter().for_each(|&slot| slots[slot] = Slot::Uniform { input: slot, samples: None });
+            source = source.with(shader!("shared/channels_uniform.wgsl")).constant("VECTORS", x.last().div_ceil(4));
+        } else {
+            source = source.with(shader!("shared/channels_stored.wgsl"));
         }
-        let source = kernels::Source::over_vectors(&source, width, profile);
         let iterations = 2 * pixels.div_ceil(pixel_step) * (c.div_ceil(channel_step) + 1) + t;
         let iterations = Count { fixed: iterations as u64, per_sample: 0 };
         let grid = Grid::new(groups, (lanes / t) as u32);
@@ -234,7 +221,7 @@ impl Op for GroupNorm {
         let mut slots: Vec<Slot> = (0..3).map(Slot::input).collect();
         slots.extend((0..3).map(Slot::output));
         let source = shader!("group_norm.wgsl");
-        let kernel = Kernel { name: "group_norm", source, slots, by_channel: &[("gamma", 1), ("beta", 2)] };
+        let kernel = Kernel { name: "group_norm", source, slots, by_channel: &[1, 2] };
         let dispatch = self.dispatch(kernel, &io.inputs[0].shape, profile, epilogue);
         vec![Candidate::single("groups", dispatch)]
     }
@@ -341,7 +328,7 @@ impl Op for GroupNormGrad {
         let mut slots: Vec<Slot> = (0..5).map(Slot::input).collect();
         slots.push(Slot::output(0));
         let source = shader!("group_norm_grad.wgsl");
-        let kernel = Kernel { name: "group_norm_grad", source, slots, by_channel: &[("gamma", 1)] };
+        let kernel = Kernel { name: "group_norm_grad", source, slots, by_channel: &[1] };
         let to_x = self.norm.dispatch(kernel, x, profile, epilogue);
         let sizes = self.norm.sizes(x);
         let width = kernels::width(sizes.channels, profile);
@@ -368,7 +355,8 @@ impl Op for GroupNormGrad {
             ("EPSILON", f64::from(self.norm.epsilon)),
         ];
         let slots = [0, 2, 3, 4].into_iter().map(Slot::input).chain([Slot::Scratch(0)]).collect();
-        let source = kernels::Source::over_vectors(shader!("group_norm_grad_sums.wgsl"), width, profile);
+        let source = kernels::Source::over_vectors(shader!("group_norm_grad_sums.wgsl"), width, profile)
+            .with(shader!("shared/group_norm.wgsl"));
         let grid = Grid::new(Count { fixed: (parts * channels) as u64, per_sample: 0 }, lanes as u32);
         let rest = (over_samples * (sizes.pixels.div_ceil(over_pixels) + 1)) as u64;
         let iterations = Count { fixed: long.fixed + rest, ..long };

@@ -87,7 +87,7 @@ const NADAM_RULE: Rule = Rule::Nadam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7
 const RMSPROP_RULE: Rule = Rule::Rmsprop { rho: 0.9, momentum: 0.0, epsilon: 1e-7, centered: false };
 
 const SKIP: Fault =
-    Fault { what: "skips the last vector", from: "if (i * 4u >= COUNT)", to: "if (i * 4u + 4u >= COUNT)" };
+    Fault { what: "skips the last vector", from: "if (COUNT <= i * 4u)", to: "if (COUNT <= i * 4u + 4u)" };
 
 /// Gradient descent as a family.
 pub static SGD: Family = Family {
@@ -162,7 +162,7 @@ pub static ADAM: Family = Family {
     faults: &[
         SKIP,
         Fault { what: "does not square the gradient", from: "gradient * gradient", to: "gradient" },
-        Fault { what: "forgets epsilon", from: "(sqrt(new1) + EPSILON)", to: "max(sqrt(new1), V(1e-9))" },
+        Fault { what: "forgets epsilon", from: "(sqrt(new1) + EPSILON)", to: "max(sqrt(new1), vec4<f32>(1e-9))" },
         Fault { what: "forgets the new gradient", from: "(1.0 - BETA1) * gradient", to: "(1.0 - BETA2) * gradient" },
     ],
     differentiable: false,
@@ -184,7 +184,7 @@ pub static NADAM: Family = Family {
     }],
     faults: &[
         SKIP,
-        Fault { what: "forgets to look ahead", from: "(step.scalars[0][3] * FACTOR) * gradient", to: "0.0 * gradient" },
+        Fault { what: "forgets to look ahead", from: "step.scalars[0][3] * FACTOR * gradient", to: "0.0 * gradient" },
         Fault { what: "forgets the mean square's correction", from: "step.scalars[1][0] * new1", to: "new1" },
     ],
     differentiable: false,
@@ -218,7 +218,7 @@ pub static RMSPROP: Family = Family {
     faults: &[
         SKIP,
         Fault { what: "adds epsilon outside the root", from: "sqrt(new0 + EPSILON)", to: "(sqrt(new0) + EPSILON)" },
-        Fault { what: "does not centre", from: "larger(new0 - new2 * new2, V(0.0))", to: "new0" },
+        Fault { what: "does not centre", from: "larger(new0 - average * average, vec4<f32>(0.0))", to: "new0" },
         Fault { what: "drops the momentum", from: "MOMENTUM * old1", to: "old1" },
     ],
     differentiable: false,

@@ -3,13 +3,12 @@
 use super::rule::Rule;
 use crate::{
     graph::{
-        ALIGN_BYTES, Candidate, Cost, DeviceProfile, Epilogue, Gradients, Graph, Grid, Io, Op, OpError, Slot, Step,
-        TensorType, Value,
+        ALIGN_BYTES, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Gradients, Graph, Grid, Io, Op, OpError, Slot,
+        Step, TensorType, Value,
     },
-    kernels,
+    kernels::{Buffer, Expr, Kernel, Layout, Type, scalar},
     tensor::{Accuracy, Array, Count, DType, UNIT, maximum},
 };
-use std::fmt::Write as _;
 
 /// How weights follow their gradients. Host number 0 is the learning rate η; [`Rule::scalars`] gives all of them.
 ///
@@ -127,42 +126,37 @@ impl Optimizer {
         outputs
     }
 
-    /// Returns the kernel: four elements an invocation, over all members of a group and the gaps between them.
-    fn wgsl(&self, body: &str, constants: &[(&str, f64)]) -> String {
-        let mut text = "override COUNT: u32 = 4u;
-override DECAY: f32 = 0.0;
-override FACTOR: f32 = 1.0;
-@group(0) @binding(1) var<storage, read_write> w: array<S>;
-@group(0) @binding(2) var<storage, read> g: array<S>;
-"
-        .to_owned();
-        let (mut loads, mut stores) = (String::new(), String::new());
-        let weight = if self.weight_decay == 0.0 { "before" } else { "before - before * (DECAY * rate)" };
-        for (name, _) in constants {
-            let _ = writeln!(text, "override {name}: f32 = 0.5;");
+    /// Returns the launch over `count` elements of weights, gradients and moments, which are groups of tensors with gaps between
+    /// them: four elements an invocation.
+    fn launch(&self, count: u64, slots: Vec<Slot>, profile: &DeviceProfile) -> Dispatch {
+        let mut k = Kernel::new(self.name(), 64);
+        let layout = Layout::Vectors { width: 4, words: profile.u64_loads };
+        let bind = |(n, slot): (usize, Slot)| match (n, &slot) {
+            (1, _) => k.bind("g", layout, slot),
+            (0, _) => k.bind_result("w", layout, slot),
+            _ => k.bind_result(format!("m{}", n - 2), layout, slot),
+        };
+        let buffers: Vec<Buffer> = slots.into_iter().enumerate().map(bind).collect();
+        let end = k.constant("COUNT", Type::U32, count as f64);
+        let decay = k.constant("DECAY", Type::F32, self.weight_decay.into());
+        let factor = k.constant("FACTOR", Type::F32, self.factor.into());
+        let i = k.let_("i", k.workgroup_index() * 64u32 + k.lane());
+        k.return_if((&i * 4u32).at_least(&end));
+        let lanes = Type::U32.vector(4);
+        let elements = lanes.splat(&i * 4u32) + Expr::vector((0..4u32).map(Expr::from).collect());
+        let inside = k.let_("inside", elements.less(lanes.splat(end)));
+        let rate = k.let_("rate", scalar(0) * &factor);
+        let (gradient, before) = (k.let_("gradient", buffers[1].at(&i)), k.let_("before", buffers[0].at(&i)));
+        let decayed = if self.weight_decay == 0.0 { before.clone() } else { &before - &before * (decay * &rate) };
+        let weight = k.let_("weight", decayed);
+        let moments = buffers[2..].iter().enumerate().map(|(m, old)| k.let_(format!("old{m}"), old.at(&i)));
+        let moments: Vec<Expr> = moments.collect();
+        let new = self.rule.write(&mut k, [&rate, &factor], &weight, &gradient, &moments);
+        let old = [before].into_iter().chain(moments);
+        for (buffer, (old, new)) in buffers[..1].iter().chain(&buffers[2..]).zip(old.zip(new)) {
+            k.store(buffer, &i, inside.select(new, old));
         }
-        for m in 0..self.rule.n_moments() {
-            let _ = writeln!(text, "@group(0) @binding({}) var<storage, read_write> m{m}: array<S>;", m + 3);
-            let _ = writeln!(loads, "    let old{m} = unpack(m{m}[i]);");
-            let _ = writeln!(stores, "    m{m}[i] = pack(select(old{m}, new{m}, inside));");
-        }
-        let _ = write!(
-            text,
-            "@compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let i = (id.x + id.y * counts.x) * 64u + lane;
-    if (i * 4u >= COUNT) {{ return; }}
-    let inside = vec4<u32>(i * 4u) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(COUNT);
-    let rate = step.scalars[0][0] * FACTOR;
-    let gradient = unpack(g[i]);
-    let before = unpack(w[i]);
-    let weight = {weight};
-{loads}    {body}
-{stores}    w[i] = pack(select(before, after, inside));
-}}
-"
-        );
-        text
+        k.launch(Grid::new(Count { fixed: count.div_ceil(4), per_sample: 0 }, 64))
     }
 }
 
@@ -231,9 +225,6 @@ impl Op for Optimizer {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let k = self.n_weights(io.inputs.len());
-        let (body, mut constants) = self.rule.wgsl();
-        let source = kernels::Source::over_vectors(self.wgsl(&body, &constants), 4, profile);
-        constants.splice(0..0, [("COUNT", 0.0), ("DECAY", self.weight_decay.into()), ("FACTOR", self.factor.into())]);
         let mut dispatches = Vec::new();
         let mut first = 0;
         while first < k {
@@ -247,14 +238,12 @@ impl Op for Optimizer {
                 last += 1;
             }
             let count = before / 4 + io.inputs[last - 1].shape.elements().fixed;
-            constants[0].1 = count as f64;
             let group = |i: usize| first + i * k..last + i * k;
             let mut slots = vec![Slot::InOut { inputs: group(0), outputs: group(0) }, Slot::In(group(1))];
             slots.extend(
                 (0..self.rule.n_moments()).map(|m| Slot::InOut { inputs: group(2 + m), outputs: group(1 + m) }),
             );
-            let grid = Grid::new(Count { fixed: count.div_ceil(4), per_sample: 0 }, 64);
-            dispatches.push(kernels::dispatch(self.name(), source.clone(), &constants, grid, slots, None));
+            dispatches.push(self.launch(count, slots, profile));
             first = last;
         }
         vec![Candidate { variant: "width4".into(), dispatches, scratch_bytes: Vec::new() }]

@@ -1,7 +1,9 @@
-//! The rules by which weights follow their gradients: host numbers and WGSL.
+//! The rules by which weights follow their gradients: host numbers and kernels.
 
-use crate::graph::Step;
-use std::fmt::Write as _;
+use crate::{
+    graph::Step,
+    kernels::{Expr, Kernel, Type, scalar},
+};
 
 /// A rule by which weights w follow their gradients g, as in Keras 3.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,60 +99,55 @@ impl Rule {
         scalars
     }
 
-    /// Returns the rule in WGSL: `after` and `new0`, … from `weight`, `gradient`, `old0`, …, and its constants.
-    pub(super) fn wgsl(&self) -> (String, Vec<(&'static str, f64)>) {
-        const MOMENTS: &str = "let new0 = BETA1 * old0 + (1.0 - BETA1) * gradient;
-    let new1 = BETA2 * old1 + (1.0 - BETA2) * gradient * gradient;";
-        let betas = |beta_1: f32, beta_2: f32, epsilon: f32| {
-            vec![("BETA1", beta_1.into()), ("BETA2", beta_2.into()), ("EPSILON", epsilon.into())]
+    /// Writes the rule: returns the new weight, then the new moments, from weight, gradient and moments, at `rate` times `factor`.
+    pub(super) fn write(&self, k: &mut Kernel, rates: [&Expr; 2], weight: &Expr, g: &Expr, old: &[Expr]) -> Vec<Expr> {
+        let [rate, factor] = rates;
+        let float = |k: &mut Kernel, name, value: f32| k.constant(name, Type::F32, value.into());
+        let root = |x: Expr| Expr::call("sqrt", x.ty(), [x]);
+        let larger = |a: &Expr, b: &Expr| Expr::call("larger", a.ty(), [a.clone(), b.clone()]);
+        // Of a power of the gradient.
+        let mean = |beta: &Expr, old: &Expr, power: usize| {
+            beta * old + (0..power).fold(Expr::from(1.0) - beta, |product, _| product * g)
         };
         match *self {
-            Rule::Sgd { momentum: 0.0, .. } => ("let after = weight - rate * gradient;".into(), Vec::new()),
+            Rule::Sgd { momentum: 0.0, .. } => vec![weight - rate * g],
             Rule::Sgd { momentum, nesterov } => {
-                let ahead = if nesterov { "MOMENTUM * new0 - drive" } else { "new0" };
-                let text = format!(
-                    "let drive = rate * gradient;
-    let new0 = MOMENTUM * old0 - drive;
-    let after = weight + ({ahead});"
-                );
-                (text, vec![("MOMENTUM", momentum.into())])
+                let mu = float(k, "MOMENTUM", momentum);
+                let drive = k.let_("drive", rate * g);
+                let v = k.let_("new0", &mu * &old[0] - &drive);
+                vec![weight + if nesterov { mu * &v - drive } else { v.clone() }, v]
             }
-            Rule::Adam { beta_1, beta_2, epsilon, amsgrad } => {
-                let (largest, by) = if amsgrad { ("let new2 = larger(old2, new1);\n    ", 2) } else { ("", 1) };
-                let alpha = "(step.scalars[0][1] * FACTOR)";
-                let after = format!("{largest}let after = weight - {alpha} * new0 / (sqrt(new{by}) + EPSILON);");
-                (format!("{MOMENTS}\n    {after}"), betas(beta_1, beta_2, epsilon))
-            }
-            Rule::Nadam { beta_1, beta_2, epsilon } => {
-                let text = format!(
-                    "{MOMENTS}
-    let drive = (step.scalars[0][2] * FACTOR) * new0 + (step.scalars[0][3] * FACTOR) * gradient;
-    let after = weight - drive / (sqrt(step.scalars[1][0] * new1) + EPSILON);"
-                );
-                (text, betas(beta_1, beta_2, epsilon))
+            Rule::Adam { beta_1, beta_2, epsilon, .. } | Rule::Nadam { beta_1, beta_2, epsilon } => {
+                let betas = [float(k, "BETA1", beta_1), float(k, "BETA2", beta_2)];
+                let epsilon = float(k, "EPSILON", epsilon);
+                let m = k.let_("new0", mean(&betas[0], &old[0], 1));
+                let v = k.let_("new1", mean(&betas[1], &old[1], 2));
+                let rate = |i: usize| scalar(i) * factor;
+                if let Rule::Nadam { .. } = self {
+                    let drive = k.let_("drive", rate(2) * &m + rate(3) * g);
+                    return vec![weight - drive / (root(scalar(4) * &v) + epsilon), m, v];
+                }
+                let largest: Vec<Expr> = old[2..].iter().map(|old| k.let_("new2", larger(old, &v))).collect();
+                let after = weight - rate(1) * &m / (root(largest.first().unwrap_or(&v).clone()) + epsilon);
+                [vec![after, m, v], largest].concat()
             }
             Rule::Rmsprop { rho, momentum, epsilon, centered } => {
-                let mut text = "let new0 = RHO * old0 + (1.0 - RHO) * gradient * gradient;".to_owned();
-                let mut constants = vec![("RHO", rho.into()), ("EPSILON", epsilon.into())];
-                let mean = self.n_moments() - 1;
-                let mut spread = "new0".to_owned();
-                if centered {
-                    let _ = write!(text, "\n    let new{mean} = RHO * old{mean} + (1.0 - RHO) * gradient;");
-                    spread = format!("larger(new0 - new{mean} * new{mean}, V(0.0))");
-                }
-                let _ = write!(text, "\n    let drive = rate * gradient / sqrt({spread} + EPSILON);");
+                let (rho, epsilon) = (float(k, "RHO", rho), float(k, "EPSILON", epsilon));
+                let v = k.let_("new0", mean(&rho, &old[0], 2));
+                let average = old.last().filter(|_| centered).map(|old| k.let_("average", mean(&rho, old, 1)));
+                let spread = average.as_ref().map_or(v.clone(), |a| larger(&(&v - a * a), &a.ty().splat(0.0)));
+                let mut drive = k.let_("drive", rate * g / root(spread + epsilon));
                 if momentum != 0.0 {
-                    constants.push(("MOMENTUM", momentum.into()));
-                    text.push_str("\n    let new1 = MOMENTUM * old1 + drive;\n    let after = weight - new1;");
-                } else {
-                    text.push_str("\n    let after = weight - drive;");
+                    let mu = float(k, "MOMENTUM", momentum);
+                    drive = k.let_("new1", mu * &old[1] + drive);
                 }
-                (text, constants)
+                let moved = (momentum != 0.0).then(|| drive.clone());
+                [weight - drive, v].into_iter().chain(moved).chain(average).collect()
             }
             Rule::Adagrad { epsilon } => {
-                let text = "let new0 = old0 + gradient * gradient;
-    let after = weight - rate * gradient / sqrt(new0 + EPSILON);";
-                (text.into(), vec![("EPSILON", epsilon.into())])
+                let epsilon = float(k, "EPSILON", epsilon);
+                let v = k.let_("new0", &old[0] + g * g);
+                vec![weight - rate * g / root(&v + epsilon), v]
             }
         }
     }

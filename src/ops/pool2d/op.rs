@@ -7,7 +7,7 @@ use crate::{
         Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Gradients, Graph, Grid, Io, Op, OpError, Patch,
         Program, RewriteCx, Slot, Step, TensorType, Value,
     },
-    kernels::{self, Reduction},
+    kernels::{self, Reduction, Source},
     ops::{
         arity::arity,
         conv2d::{image, images},
@@ -50,9 +50,13 @@ impl Pooling {
         }
     }
 
+    fn counts_padding(self) -> bool {
+        self == Pooling::Average { count_padding: true }
+    }
+
     /// Returns what an average divides by.
     fn count(self, taps: &[usize], size: usize) -> f64 {
-        (if self == (Pooling::Average { count_padding: true }) { size } else { taps.len() }) as f64
+        (if self.counts_padding() { size } else { taps.len() }) as f64
     }
 
     /// Returns what the kernel that slides over strips makes of a window.
@@ -64,13 +68,18 @@ impl Pooling {
         }
     }
 
-    /// Returns the shader for windows of many pixels, and the constant that it has beside the sizes.
-    fn shader(self, padded: bool) -> (&'static str, Option<(&'static str, bool)>) {
+    /// Returns the shaders for windows of many pixels and for their gradient.
+    fn shaders(self) -> [&'static str; 2] {
         match self {
-            Pooling::Max => (shader!("max_pool2d.wgsl"), Some(("PADDED", padded))),
-            Pooling::Average { count_padding } => (shader!("avg_pool2d.wgsl"), Some(("PADDING", count_padding))),
-            Pooling::L2 => (shader!("lp_pool2d.wgsl"), None),
+            Pooling::Max => [shader!("max_pool2d.wgsl"), shader!("max_pool2d_grad.wgsl")],
+            Pooling::Average { .. } => [shader!("avg_pool2d.wgsl"), shader!("avg_pool2d_grad.wgsl")],
+            Pooling::L2 => [shader!("lp_pool2d.wgsl"), shader!("lp_pool2d_grad.wgsl")],
         }
+    }
+
+    /// Returns a kernel over vectors of `width` channels.
+    fn source(shader: &'static str, width: usize, profile: &DeviceProfile) -> Source<'static> {
+        Source::over_vectors(shader, width, profile).with(shader!("shared/pool2d.wgsl"))
     }
 
     fn lanes(self, profile: &DeviceProfile) -> u32 {
@@ -115,8 +124,7 @@ impl Op for Pool2d {
     }
 
     fn key(&self) -> String {
-        let counted = self.pooling == Pooling::Average { count_padding: true };
-        format!("{:?}{}", self.options, if counted { " count_padding" } else { "" })
+        format!("{:?}{}", self.options, if self.pooling.counts_padding() { " count_padding" } else { "" })
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -145,13 +153,11 @@ impl Op for Pool2d {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Ok(g) = self.options.geometry(self.name(), &io.inputs[0]) else { return Vec::new() };
-        let (shader, flag) = self.pooling.shader(g.pads != [[0; 2]; 2]);
         let (width, lanes) = (kernels::width(g.c, profile), self.pooling.lanes(profile));
         let items = io.outputs[0].shape.elements().over(width as u64);
-        let mut constants = g.constants(items, width, lanes);
-        constants.extend(flag.map(|(name, on)| (name, f64::from(u8::from(on)))));
+        let constants = g.constants(items, width, lanes, self.pooling.counts_padding());
         let slots = vec![Slot::input(0), Slot::output(0)];
-        let source = kernels::Source::over_vectors(shader, width, profile);
+        let source = Pooling::source(self.pooling.shaders()[0], width, profile);
         let each = kernels::dispatch(self.name(), source, &constants, Grid::new(items, lanes), slots, epilogue);
         let iterations = Count { fixed: (self.size() + self.options.pool[0]) as u64, per_sample: 0 };
         let each = Candidate::single(format!("width{width}"), each.iterations(iterations, 1));
@@ -227,23 +233,18 @@ impl Pool2dGrad {
         let pooling = self.pool.pooling;
         let (width, lanes) = (kernels::width(g.c, profile), pooling.lanes(profile));
         let items = io.outputs[0].shape.elements().over(width as u64);
-        let mut constants = g.constants(items, width, lanes);
+        let constants = g.constants(items, width, lanes, pooling.counts_padding());
         let windows = self.pool.overlap();
-        let by_rows = windows + self.pool.options.pool[0];
-        let (shader, iterations) = match pooling {
+        let iterations = match pooling {
             // Each window that may have its maximum here is searched for an earlier one.
-            Pooling::Max => (shader!("max_pool2d_grad.wgsl"), windows * (self.pool.size() + 2)),
-            Pooling::Average { count_padding } => {
-                constants.push(("PADDING", f64::from(u8::from(count_padding))));
-                (shader!("avg_pool2d_grad.wgsl"), by_rows)
-            }
-            Pooling::L2 => (shader!("lp_pool2d_grad.wgsl"), by_rows),
+            Pooling::Max => windows * (self.pool.size() + 2),
+            _ => windows + self.pool.options.pool[0],
         };
         let iterations = Count { fixed: iterations as u64, per_sample: 0 };
         let variant = if self.is_linear() { "width" } else { "gather_width" };
         let mut slots: Vec<Slot> = (0..=self.dy()).map(Slot::input).collect();
         slots.push(Slot::output(0));
-        let source = kernels::Source::over_vectors(shader, width, profile);
+        let source = Pooling::source(pooling.shaders()[1], width, profile);
         let dispatch = kernels::dispatch(self.name(), source, &constants, Grid::new(items, lanes), slots, epilogue);
         Candidate::single(format!("{variant}{width}"), dispatch.iterations(iterations, 1))
     }
@@ -255,11 +256,11 @@ impl Pool2dGrad {
         let cells = [(g.h + g.top).div_ceil(sh).max(g.oh), (g.w + g.left).div_ceil(sw).max(g.ow)];
         let items = io.inputs[0].shape.with_row(&[cells[0], cells[1], g.c / width]).elements();
         let whole = g.pads == [[0; 2]; 2] && [g.oh * sh, g.ow * sw] == [g.h, g.w] && cells == [g.oh, g.ow];
-        let mut constants = g.constants(items, width, lanes);
+        let mut constants = g.constants(items, width, lanes, false);
         constants.extend([("CH", cells[0] as f64), ("CW", cells[1] as f64)]);
         constants.push(("WHOLE", f64::from(u8::from(whole))));
-        let source = kernels::Source::over_vectors(shader!("max_pool2d_grad_cells.wgsl"), width, profile)
-            .constant("CELL", sh * sw);
+        let shader = shader!("max_pool2d_grad_cells.wgsl");
+        let source = Pooling::source(shader, width, profile).constant("CELL", sh * sw);
         let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
         let grid = Grid::new(items, lanes);
         let dispatch = kernels::dispatch("max_pool2d_grad_cells", source, &constants, grid, slots, epilogue);

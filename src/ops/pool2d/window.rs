@@ -146,7 +146,8 @@ impl Geometry {
         self.pool[0] > self.strides[0] || self.pool[1] > self.strides[1]
     }
 
-    pub(super) fn constants(&self, items: Count, width: usize, lanes: u32) -> Vec<(&'static str, f64)> {
+    /// Returns the constants of `shaders/shared/pool2d.wgsl`; `padding`: pixels outside count.
+    pub(super) fn constants(&self, items: Count, width: usize, lanes: u32, padding: bool) -> Vec<(&'static str, f64)> {
         [
             ("LANES", lanes as usize),
             ("ITEMS", items.fixed as usize),
@@ -162,6 +163,8 @@ impl Geometry {
             ("SW", self.strides[1]),
             ("TOP", self.top),
             ("LEFT", self.left),
+            ("PADDED", usize::from(self.pads != [[0; 2]; 2])),
+            ("PADDING", usize::from(padding)),
         ]
         .map(|(name, value)| (name, value as f64))
         .to_vec()
