@@ -11,8 +11,3 @@ fn largest(v: V) -> f32 {
 fn total(v: V) -> f32 {
     return v;
 }
-
-// Vector i of what vectors of 4 hold, of which v is the one that holds it.
-fn piece(v: vec4<f32>, i: u32) -> V {
-    return v[i & 3u];
-}

@@ -11,8 +11,3 @@ fn largest(v: V) -> f32 {
 fn total(v: V) -> f32 {
     return v.x + v.y;
 }
-
-// Vector i of what vectors of 4 hold, of which v is the one that holds it.
-fn piece(v: vec4<f32>, i: u32) -> V {
-    return select(v.xy, v.zw, (i & 1u) == 1u);
-}

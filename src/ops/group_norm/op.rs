@@ -132,15 +132,22 @@ impl GroupNorm {
             ("COUNT", sizes.of_group() as f64),
             ("EPSILON", f64::from(self.epsilon)),
         ];
-        let mut source = kernels::Source::over_vectors(source, width, profile).with(shader!("shared/group_norm.wgsl"));
-        if cpu && 4 * x.last() as u64 <= UNIFORM_BYTES {
+        let uniform = cpu && 4 * x.last() as u64 <= UNIFORM_BYTES;
+        let channels = match width {
+            _ if !uniform => shader!("shared/channels_stored.wgsl"),
+            4 => shader!("shared/channels_uniform4.wgsl"),
+            2 => shader!("shared/channels_uniform2.wgsl"),
+            _ => shader!("shared/channels_uniform1.wgsl"),
+        };
+        if uniform {
             by_channel.iter().for_each(|&slot| slots[slot] = Slot::Uniform { input: slot, samples: None });
-            source = source.with(shader!("shared/channels_uniform.wgsl")).constant("VECTORS", x.last().div_ceil(4));
-        } else {
-            source = source.with(shader!("shared/channels_stored.wgsl"));
         }
         let iterations = 2 * pixels.div_ceil(pixel_step) * (c.div_ceil(channel_step) + 1) + t;
         let iterations = Count { fixed: iterations as u64, per_sample: 0 };
+        let source = kernels::Source::over_vectors(source, width, profile)
+            .with(shader!("shared/group_norm.wgsl"))
+            .with(channels)
+            .constant("VECTORS", x.last().div_ceil(4));
         let grid = Grid::new(groups, (lanes / t) as u32);
         kernels::dispatch(name, source, &constants, grid, slots, epilogue).iterations(iterations, 1)
     }
