@@ -75,6 +75,7 @@ impl Op for Accumulate {
         k.for_("r", &lane, count(samples), group, |k, r| {
             sums.iter().zip(&values).for_each(|(sum, values)| k.add(sum, values.at(r)));
         });
+        let mut totals = sums.clone();
         if group > 1 && !sums.is_empty() {
             let part = k.workgroup("part", Type::F32, (sums.len() * group) as u64);
             let share = |j: usize| &lane + j * group;
@@ -83,11 +84,11 @@ impl Op for Accumulate {
                 let both = |at: Expr| (part.at(&at) + part.at(&at + width), at);
                 (0..sums.len()).map(share).map(both).for_each(|(sum, at)| k.store(&part, at, sum));
             });
-            sums.iter().enumerate().for_each(|(j, sum)| k.set(sum, part.at(j * group)));
+            totals = (0..sums.len()).map(|j| part.at(j * group)).collect();
         }
         k.return_if(lane.differs(0u32).or(k.workgroup_index().differs(0u32)));
         let kept = k.let_("kept", Expr::from(0.0).less(scalar(Self::KEEP)));
-        for (j, sum) in [count(samples).f32()].into_iter().chain(sums).enumerate() {
+        for (j, sum) in [count(samples).f32()].into_iter().chain(totals).enumerate() {
             k.store(&state, j, kept.select(state.at(j), 0.0) + sum);
         }
         let kernel = k.launch(Grid::fixed(1)).iterations(samples, group as u64);

@@ -7,7 +7,7 @@ use hubel::{
     layers::*,
     losses::*,
     metrics::*,
-    ops::FAMILIES,
+    ops::{FAMILIES, TABLE, sample_of},
     optimizers::*,
     passes::Plan,
     prelude::*,
@@ -27,8 +27,12 @@ fn reached() -> Vec<(String, Dispatch)> {
     let mut kernels = Vec::new();
     for family in FAMILIES {
         let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 0);
-        let samples = (0..64).map(|_| (family.sample)(&mut rng));
-        for sample in samples.chain((family.benches)().into_iter().map(|(_, s)| s)) {
+        let mut samples: Vec<_> = (0..64).map(|_| (family.sample)(&mut rng)).collect();
+        samples.extend((family.benches)().into_iter().map(|(_, s)| s));
+        if family.name == "elementwise" {
+            samples.extend(TABLE.iter().map(|f| sample_of(f, &mut rng)));
+        }
+        for sample in samples {
             let (graph, _, outputs) = crate::harness::sample_graph(&sample);
             let io = graph.io(graph.node(outputs[0]));
             for profile in profiles() {

@@ -452,20 +452,20 @@ fn binary(op: Op, a: Expr, b: Expr) -> Expr {
         (Op::Add | Op::Sub | Op::Shl | Op::Shr, _, Some(0)) | (Op::Mul | Op::Div, _, Some(1)) => a,
         (Op::Mul, Some(0), _) | (Op::Mul, _, Some(0)) | (Op::Rem, _, Some(1)) => int(0),
         (Op::Add, Some(_), None) => binary(Op::Add, b, a),
-        (Op::Add | Op::Sub, _, Some(y)) => offset(op, a, if op == Op::Add { y } else { -y }, ty),
+        (Op::Add | Op::Sub, _, Some(y)) => offset(a, if op == Op::Add { y } else { -y }, ty),
         _ => Expr::new(ty, Node::Binary(op, a, b)),
     }
 }
 
-/// Returns `a + by`, where `op` is how it was written, with the constants of a sum together.
-fn offset(op: Op, a: Expr, by: i64, ty: Type) -> Expr {
+/// Returns `a + by`, with the constants of a sum together.
+fn offset(a: Expr, by: i64, ty: Type) -> Expr {
     if let Node::Binary(inner @ (Op::Add | Op::Sub), x, y) = &*a.node
         && let Some(y) = y.known()
     {
         let all = by + if *inner == Op::Add { y } else { -y };
         return match all {
             0 => x.clone(),
-            _ => offset(op, x.clone(), all, ty),
+            _ => offset(x.clone(), all, ty),
         };
     }
     let (op, by) = if by < 0 { (Op::Sub, -by) } else { (Op::Add, by) };
