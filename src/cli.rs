@@ -1,4 +1,6 @@
 //! Command-line options shared by the examples.
+//!
+//! Unstable: what the command lines of the examples share.
 
 use crate::{
     Error,

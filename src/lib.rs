@@ -42,7 +42,7 @@
 //! # Stability
 //!
 //! Versions follow [Semantic Versioning](https://semver.org): before 1.0 a minor version may break programs, a patch
-//! version may not. The promise covers every module but those whose documentation begins with *Unstable*, which may change
+//! version may not. The promise covers every module but those whose documentation says *Unstable*, which may change
 //! in any version:
 //!
 //! - [`ops`], [`kernels`] and [`passes`], and in [`graph`] what operations are made of ([`graph::Op`] and what its methods
@@ -90,23 +90,17 @@
 #![cfg_attr(not(test), deny(clippy::dbg_macro, clippy::panic, clippy::print_stdout, clippy::todo))]
 #![cfg_attr(not(test), deny(clippy::expect_used, clippy::unimplemented, clippy::unwrap_used))]
 
-/// Unstable: what the command lines of the examples share.
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod data;
-/// Unstable but for [`Graph`](graph::Graph)'s methods that build a network: values, nodes, the trait of operations.
 pub mod graph;
 pub mod io;
-/// Unstable: kernels as WGSL and launches.
 pub mod kernels;
 pub mod nn;
-/// Unstable but for what [`Graph`](graph::Graph)'s methods take: the operations.
 pub mod ops;
-/// Unstable: from a graph to a plan.
 pub mod passes;
 pub mod runtime;
 pub mod tensor;
-/// Unstable: the test kit for operations.
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod train;

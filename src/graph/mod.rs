@@ -1,5 +1,7 @@
 //! The graph: values, nodes, the [`Op`] trait, and kernels as plain data. No device is named here.
 //!
+//! Unstable but for [`Graph`]'s methods that build a network: values, nodes, the trait of operations.
+//!
 //! **In**: layers ([`crate::nn`]), the training step ([`crate::train`]) and applications call the methods that
 //! operations add to [`Graph`], such as `conv2d` or `add`. Each is one [`Graph::apply`] of an [`Op`] to [`Value`]s.
 //!

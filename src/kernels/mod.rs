@@ -1,5 +1,7 @@
 //! Kernels: WGSL text and launches as data, for operations to choose from.
 //!
+//! Unstable: kernels as WGSL and launches.
+//!
 //! What comes in: extents as plain numbers and [`Count`](crate::tensor::Count)s (a batch is a factor, never a number), a
 //! [`DeviceProfile`](crate::graph::DeviceProfile), and the [`Epilogue`](crate::graph::Epilogue) that is applied to what is
 //! stored. What goes out: [`Dispatch`](crate::graph::Dispatch)es and [`Candidate`](crate::graph::Candidate)s. Nothing here

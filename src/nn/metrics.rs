@@ -255,7 +255,7 @@ impl Metric for RootMeanSquaredError {
     }
 }
 
-/// The curve whose area [`AUC`] computes.
+/// The curve whose area [`Auc`] computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Curve {
     /// Receiver operating characteristic: true positive rate over false positive rate.

@@ -1,5 +1,7 @@
 //! The operations: one file or folder per operation, one line each in `families!`.
 //!
+//! Unstable but for what [`Graph`](crate::graph::Graph)'s methods take: the operations.
+//!
 //! An operation is a struct of its attributes that implements [`Op`](crate::graph::Op). It states once what everything
 //! else follows from: the types of its results (`infer`), its definition in f64 (`reference`), its gradient as graph nodes
 //! (`vjp`), the kernels that compute it (`lower`) and how exact they are (`accuracy`). A method of

@@ -1,5 +1,7 @@
 //! From a graph to a [`Plan`]: gradients, rewriting, fusion, order, memory. Pure data, no device.
 //!
+//! Unstable: from a graph to a plan.
+//!
 //! **In**: a [`Graph`](crate::graph::Graph) and [`PlanOptions`]: the largest batch, what the adapter can do, where
 //! states are ([`Layout`]), and which inputs and outputs are the caller's buffers.
 //!

@@ -1,5 +1,7 @@
 //! The test kit of the crate's own operations, for operations of other crates too (feature `testing`).
 //!
+//! Unstable: the test kit for operations.
+//!
 //! [`check_family`] takes an operation's [`Family`] and compares its kernels with its reference between guards and its gradients with
 //! central differences, and checks that planted faults are noticed and bad cases refused. The crate's tests call these checks one by one.
 //!
