@@ -247,23 +247,25 @@ fn one_further(access: &str) -> Option<String> {
     Some(format!("{}[({}) + 1]", &inner[..at], &inner[at + 1..]))
 }
 
-/// How often a plant is tried on a sample at most.
-const TRIES: usize = 6;
+/// How often a plant is tried on a sample for a kind of adapter at most.
+const TRIES: usize = 2;
 
 /// For each plant in each kernel with workgroup memory how often it was tried, and whether it was found.
 type Plants = BTreeMap<(String, Plant), (usize, bool)>;
 
 fn plant(family: &Family, rng: &mut Philox) -> Plants {
     let mut plants = Plants::new();
-    for turn in 1..=8 {
+    let mut most = 0;
+    for _ in 0..8 {
         // A smaller batch leaves room behind its tensors.
         let sample = (family.sample)(rng);
         let trial = Trial::new(&Sample { n: sample.capacity, ..sample }, rng).expect("samples are valid");
-        for profile in profiles().into_iter().filter(|_| trial.flops() <= MAX_FLOPS / 8) {
+        for profile in profiles().into_iter().filter(|_| trial.flops() <= MAX_FLOPS / 2) {
+            most += TRIES;
             for candidate in trial.candidates(&profile) {
                 for (k, dispatch) in candidate.dispatches.iter().enumerate() {
                     if dispatch.source.contains("var<workgroup>") {
-                        plant_in((&trial, &profile), (&candidate, k), turn * TRIES, &mut plants);
+                        plant_in((&trial, &profile), (&candidate, k), most, &mut plants);
                     }
                 }
             }
@@ -280,8 +282,10 @@ fn plant_in(
     plants: &mut Plants,
 ) {
     let dispatch = &candidate.dispatches[k];
+    // Products have one core, whatever the operation.
+    let name = if dispatch.source.contains("tile_a") { "product" } else { &dispatch.kernel };
     for (plant, source) in planted(&dispatch.source) {
-        let (tries, found) = plants.entry((dispatch.kernel.clone(), plant.clone())).or_default();
+        let (tries, found) = plants.entry((name.to_owned(), plant.clone())).or_default();
         if !*found && *tries < most {
             let mut wrong = candidate.clone();
             wrong.dispatches[k].source = Arc::from(source);
@@ -308,7 +312,7 @@ fn faults_planted_in_every_kernel_with_workgroup_memory_are_found() {
     assert!(missed.is_empty(), "not found: {missed:#?}");
     let kernels: BTreeSet<&str> = all.keys().map(|(kernel, _)| kernel.as_str()).collect();
     let whole = std::env::var_os("HUBEL_OPERATIONS").is_none();
-    assert!(!whole || kernels.len() > 15, "only {kernels:?}");
+    assert!(!whole || kernels.len() > 12, "only {kernels:?}");
 }
 
 /// Returns a kernel of four lanes with `y` in a buffer, `w` in workgroup memory and this body.
