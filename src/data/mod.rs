@@ -109,8 +109,9 @@ impl Dataset {
     /// ```
     /// use hubel::prelude::*;
     /// let x = HostTensor::f32([2, 1], vec![0.5, 1.5])?;
-    /// let data = Dataset::new(x, HostTensor::u8([2], vec![0, 1])?)?.and_labels(HostTensor::f32([2, 1], vec![0.1,
-    /// 0.9])?)?; assert_eq!(data.more_labels.len(), 1); # Ok::<(), hubel::Error>(())
+    /// let data = Dataset::new(x, HostTensor::u8([2], vec![0, 1])?)?.and_labels(HostTensor::f32([2, 1], vec![0.1, 0.9])?)?;
+    /// assert_eq!(data.more_labels.len(), 1);
+    /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn and_labels(mut self, labels: HostTensor) -> Result<Dataset, FormatError> {
         self.more_labels.push(checked_labels(labels, self.len())?);

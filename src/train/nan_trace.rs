@@ -86,9 +86,10 @@ impl Trainer {
     /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let model = Sequential::new([2]).add(Dense::new(1)).build()?;
     /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), MeanSquaredError))?;
-    /// let data = Dataset::new(HostTensor::f32([1, 2], vec![0.0, f32::INFINITY])?, HostTensor::f32([1, 1],
-    /// vec![1.0])?)?; let found = trainer.first_not_finite(&data)?.expect("it is found");
-    /// assert_eq!((found.node.as_str(), found.index), ("x", 1)); # Ok::<(), hubel::Error>(())
+    /// let data = Dataset::new(HostTensor::f32([1, 2], vec![0.0, f32::INFINITY])?, HostTensor::f32([1, 1], vec![1.0])?)?;
+    /// let found = trainer.first_not_finite(&data)?.expect("it is found");
+    /// assert_eq!((found.node.as_str(), found.index), ("x", 1));
+    /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn first_not_finite(&self, data: &Dataset) -> Result<Option<NotFinite>, Error> {
         self.check(data)?;

@@ -120,10 +120,10 @@ impl Trainer {
     /// ```
     /// use hubel::{layers::*, losses::*, optimizers::*, prelude::*};
     /// let model = Sequential::new([4]).add(Dense::new(2).activation(Softmax)).build()?;
-    /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1),
-    /// SparseCategoricalCrossentropy::new()))?; let data = Dataset::new(HostTensor::f32([1, 4], vec![0.0; 4])?,
-    /// HostTensor::u8([1], vec![1])?)?; assert!(trainer.plan_for(&data, 32)?.dispatches.len() > 2); # Ok::<(),
-    /// hubel::Error>(())
+    /// let trainer = model.compile(&Engine::reference(), Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new()))?;
+    /// let data = Dataset::new(HostTensor::f32([1, 4], vec![0.0; 4])?, HostTensor::u8([1], vec![1])?)?;
+    /// assert!(trainer.plan_for(&data, 32)?.dispatches.len() > 2);
+    /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn plan_for(&self, data: &Dataset, batch: usize) -> Result<Plan, Error> {
         self.check(data)?;

@@ -7,7 +7,7 @@ mod sessions;
 use anyhow::{Result, ensure};
 use hubel::{
     graph::{Grid, Io, Op, Slot, Step, TensorType},
-    kernels::{Access, common},
+    kernels::{Access, common, link},
     layers::Dense,
     ops::Elementwise,
     passes::{Binding, BufferRange, BufferRef, Layout, Plan, PlannedDispatch, Port},
@@ -135,7 +135,7 @@ fn halves(engine: &Engine, plus: &str, [from, to]: [u64; 2]) -> Arc<Plan> {
     let ty = TensorType::f32([Batch, 64 / CAPACITY]);
     let [x, y] = [from, to].map(|offset| BufferRange { offset, ..range(BufferRef::Arena(0), &ty) });
     let mut dispatch = planned(engine, "neg", &[(&ty, x), (&ty, y)]);
-    dispatch.source = [common(), &kernel].concat().into();
+    dispatch.source = link(&kernel, &[common()]).into();
     dispatch.grid = Grid::fixed(1);
     dispatch.bindings.iter_mut().for_each(|binding| binding.access = Access::ReadWrite);
     plan(vec![512], vec![dispatch], vec![port("x", &ty, x)], vec![port("y", &ty, y)])
@@ -173,7 +173,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     for (var i = 0u; i < 60000u; i++) { v = v * 0.9999 + 0.0001; }
     if (id.x == 0u && id.y == 0u && lane < 40u) { y[lane] = v; }
 }";
-    plan.dispatches[1].source = [common(), kernel].concat().into();
+    plan.dispatches[1].source = link(kernel, &[common()]).into();
     plan.dispatches[1].grid = Grid::fixed(groups);
     Arc::new(plan)
 }

@@ -114,9 +114,9 @@ impl Preprocessing {
 /// ```
 /// use hubel::{nn::models::{Options, Preprocessing}, layers::*, prelude::*};
 /// let base = models::mobilenet_v2(&Options::no_top().input_shape([32, 32, 3]).alpha(0.35))?;
-/// let model = Sequential::new([32, 32,
-/// 3]).add(Preprocessing::Tf).add(base).add(GlobalAveragePooling2D::new()).build()?;
-/// assert_eq!(model.output_shape().to_string(), "(N, 1280)"); # Ok::<(), hubel::Error>(())
+/// let model = Sequential::new([32, 32, 3]).add(Preprocessing::Tf).add(base).add(GlobalAveragePooling2D::new()).build()?;
+/// assert_eq!(model.output_shape().to_string(), "(N, 1280)");
+/// # Ok::<(), hubel::Error>(())
 /// ```
 impl Layer for Preprocessing {
     fn kind(&self) -> &'static str {
