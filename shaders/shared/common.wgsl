@@ -207,3 +207,8 @@ fn words4(v: vec4<f32>) -> vec2<u64> {
     let bits = bitcast<vec4<u32>>(v);
     return vec2<u64>(u64(bits.x) | (u64(bits.y) << 32u), u64(bits.z) | (u64(bits.w) << 32u));
 }
+
+// i divided by an extent, for i below 2^31, by its magic numbers.
+fn quotient(i: u32, magic: u32, shift: u32) -> u32 {
+    return u32((u64(i) * u64(magic)) >> 32u) >> shift;
+}

@@ -128,8 +128,8 @@ pub enum Slot {
         /// Samples per launch, if not all.
         samples: Option<usize>,
     },
-    /// The index of the launch's chunk of samples, from 0: a uniform u32.
-    ChunkIndex,
+    /// The launch's [`Dispatch::extents`] as a uniform buffer.
+    Extents,
     /// Scratch memory of this node: written by the node's first launch that binds it, read by those after.
     Scratch(usize),
 }
@@ -146,6 +146,9 @@ impl Slot {
     }
 }
 
+/// The extent that is the index of the launch's chunk of samples, from 0.
+pub const CHUNK_INDEX: &str = "chunk";
+
 /// One kernel launch as data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dispatch {
@@ -155,6 +158,9 @@ pub struct Dispatch {
     pub source: Arc<str>,
     /// Values of `override` constants.
     pub constants: Vec<(&'static str, f64)>,
+    /// What kernels of one text differ in: the members of the uniform buffer at [`Slot::Extents`], in order. Of
+    /// [`CHUNK_INDEX`] the plan gives the value.
+    pub extents: Vec<(String, u32)>,
     /// The number of workgroups.
     pub grid: Grid,
     /// What is bound at 1, 2, …
@@ -170,9 +176,15 @@ impl Dispatch {
         Dispatch { iterations: (iterations, shared_by), ..self }
     }
 
+    /// Returns the extents of the launch for a chunk of samples.
+    pub fn extents_at(&self, chunk: usize) -> Vec<(String, u32)> {
+        let value = |name: &str, value: u32| if name == CHUNK_INDEX { chunk as u32 } else { value };
+        self.extents.iter().map(|(name, v)| (name.clone(), value(name, *v))).collect()
+    }
+
     /// Returns the number of storage buffers that the launch binds.
     pub fn n_storage(&self) -> usize {
-        self.slots.iter().filter(|s| !matches!(s, Slot::Uniform { .. } | Slot::ChunkIndex)).count()
+        self.slots.iter().filter(|s| !matches!(s, Slot::Uniform { .. } | Slot::Extents)).count()
     }
 
     /// Returns the maximum iterations of all loops of one invocation, for a batch of `n`.

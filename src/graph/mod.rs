@@ -32,8 +32,8 @@ mod types;
 
 pub use evaluate::{Evaluation, evaluate};
 pub use kernel::{
-    ALIGN_BYTES, Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS, Slot,
-    UNIFORM_BYTES,
+    ALIGN_BYTES, CHUNK_INDEX, Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS,
+    Slot, UNIFORM_BYTES,
 };
 pub use op::{Bad, Cost, Family, Fault, Field, Io, Op, Patch, Readers, RewriteCx, Sample};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};

@@ -37,7 +37,8 @@ mod wgsl;
 mod window;
 
 pub use language::{
-    Buffer, Expr, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link, loop_end, scalar,
+    Buffer, Divisor, Expr, Extent, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link,
+    loop_end, scalar,
 };
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
 pub(crate) use wgsl::shader;

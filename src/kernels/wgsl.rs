@@ -141,10 +141,15 @@ pub fn dispatch<'a>(
         kernel: kernel.into(),
         source: Arc::from(linked),
         constants,
+        extents: extents(&k),
         grid,
         slots,
         iterations: (Count::default(), 1),
     }
+}
+
+fn extents(k: &Kernel) -> Vec<(String, u32)> {
+    k.extents().into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 impl Kernel {
@@ -155,6 +160,7 @@ impl Kernel {
             source: Arc::from(source),
             grid,
             slots: self.slots().collect(),
+            extents: extents(&self),
             iterations: (Count::default(), 1),
             constants: self.constants.into_iter().map(|(name, _, value)| (name, value)).collect(),
             kernel: self.name,

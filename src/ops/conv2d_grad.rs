@@ -12,7 +12,7 @@ use crate::{
         RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::{
-        Expr, Kernel,
+        Expr, Extent, Kernel,
         gemm::{self, Cursor, Filter, Loop, Operand, Product, Window},
     },
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
@@ -303,6 +303,9 @@ impl Op for Conv2dGradWeight {
         if let Some(candidate) = filter.depthwise(profile) {
             return vec![candidate];
         }
+        if let Some(matrices) = filter.matrices() {
+            return matrices.product(|product| gemm::lower_with(filter.lower(profile), product, profile, epilogue));
+        }
         let groups = g.groups;
         let (group, per_group) = (c / groups, k / groups);
         let batch = Product::batch_index();
@@ -320,12 +323,13 @@ impl Op for Conv2dGradWeight {
         let dy_at = |at: &Cursor, vars: &[Expr]| (at.get("o") + &vars[1] * k, Expr::from(true));
         let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
         let position = |row: &Expr| (row * groups + &batch, Expr::from(true));
+        let rows = Extent::constant(images(&io.inputs[0].shape).times(p as u64));
         let product = Product {
             name: "conv2d_grad_weight",
             batch: count(groups),
             rows: Operand {
                 buffer: "x",
-                extent: count(r * s * group),
+                extent: Extent::new(["rows", ""], count(r * s * group)),
                 enter: &x_enter,
                 at: &x_at,
                 pairs: group.is_multiple_of(2),
@@ -333,13 +337,13 @@ impl Op for Conv2dGradWeight {
             },
             columns: Operand {
                 buffer: "dy",
-                extent: count(per_group),
+                extent: Extent::new(["columns", ""], count(per_group)),
                 enter: &dy_enter,
                 at: &dy_at,
                 pairs: per_group.is_multiple_of(2),
                 along_terms: false,
             },
-            loops: vec![Loop::new("row", images(&io.inputs[0].shape).times(p as u64)), Loop::new("at", count(q))],
+            loops: vec![Loop::new("row", rows), Loop::new("at", Extent::constant(count(q)))],
             position: if groups > 1 { Some(&position) } else { None },
             whole: true,
             sums: self.column_sums,

@@ -6,10 +6,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Io, Op, OpError, Patch,
         RewriteCx, Sample, Step, TensorType, Value,
     },
-    kernels::{
-        self, Expr, Kernel,
-        gemm::{self, Cursor, Loop, Operand, Product},
-    },
+    kernels::gemm::{self, Matrices},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 use rayon::prelude::*;
@@ -179,51 +176,17 @@ impl Op for Matmul {
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let Some(e) = self.extents(&io.inputs[0].shape, &io.inputs[1].shape) else { return Vec::new() };
-        let (m, terms, n) = (kernels::count(e.m), kernels::count(e.k), e.n);
-        let MatmulOptions { transpose_a, transpose_b } = self.options;
-        let batched = io.inputs[0].shape.rank() == 3;
-        let start = |size: Expr| if batched { Product::batch_index() * size } else { 0u32.into() };
-        let a_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
-            if vars.is_empty() {
-                let row = if transpose_a { at.index().clone() } else { at.index() * &terms };
-                at.set(k, "o", start(&m * &terms) + row);
-            }
-        };
-        let b_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
-            if vars.is_empty() {
-                let column = if transpose_b { at.index() * &terms } else { at.index().clone() };
-                at.set(k, "o", start(&terms * n) + column);
-            }
-        };
-        let element = |at: &Cursor, term: Expr| (at.get("o") + term, Expr::from(true));
-        let a_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_a { &vars[0] * &m } else { vars[0].clone() });
-        let b_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_b { vars[0].clone() } else { &vars[0] * n });
-        let even = |c: Count| c.per_sample == 0 && c.fixed.is_multiple_of(2);
-        let product = Product {
+        let matrices = Matrices {
             name: "matmul",
-            batch: e.batch,
-            rows: Operand {
-                buffer: "a",
-                extent: e.m,
-                enter: &a_enter,
-                at: &a_at,
-                pairs: even(if transpose_a { e.m } else { e.k }),
-                along_terms: !transpose_a,
-            },
-            columns: Operand {
-                buffer: "b",
-                extent: fixed(n),
-                enter: &b_enter,
-                at: &b_at,
-                pairs: even(if transpose_b { e.k } else { fixed(n) }),
-                along_terms: transpose_b,
-            },
-            loops: vec![Loop::new("k", e.k)],
-            position: None,
-            whole: true,
+            buffers: ["a", "b"],
+            stack: (io.inputs[0].shape.rank() == 3).then_some(e.batch),
+            m: e.m,
+            k: e.k,
+            n: e.n,
+            transposed: [self.options.transpose_a, self.options.transpose_b],
             sums: self.column_sums,
         };
-        gemm::lower(&product, profile, epilogue)
+        matrices.product(|product| gemm::lower(product, profile, epilogue))
     }
 
     fn macs(&self, io: &Io) -> Count {

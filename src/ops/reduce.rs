@@ -367,7 +367,7 @@ impl Problem {
             true => (k.group(items), Grid::new(items, 1)),
             false => (k.item(items), Grid::new(items, invocations)),
         };
-        let end = k.let_("terms", loop_end(terms));
+        let end = k.let_("terms", loop_end(count(terms)));
         let (o, s, first, last) = if chunks == 1 {
             (i, Expr::from(0u32), Expr::from(0u32), end)
         } else {

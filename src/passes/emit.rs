@@ -20,13 +20,15 @@ use std::collections::HashMap;
 pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Result<(Plan, Trace), PlanError> {
     let emitter = Emitter { s, memory, views: roots(&s.graph, false) };
     let mut arenas = memory.arenas.clone();
-    let (mut dispatches, mut launches) = (Vec::new(), Vec::new());
+    let (mut dispatches, mut launches, mut places) = (Vec::new(), Vec::new(), Places::default());
     for &i in &s.order {
         let Some(candidate) = selected.get(&i) else { continue };
         for (k, dispatch) in candidate.dispatches.iter().enumerate() {
             let modes: Vec<Access> = dispatch.slots.iter().map(|slot| access(candidate, k, slot)).collect();
             for (chunk, samples) in chunks(dispatch, s.options.capacity).into_iter().enumerate() {
-                let bindings = emitter.bindings(i, dispatch, &modes, chunk)?;
+                let extents = dispatch.extents_at(chunk);
+                let place = places.of(&extents);
+                let bindings = emitter.bindings(i, dispatch, &modes, chunk, place)?;
                 for Binding { range, .. } in &bindings {
                     // The last chunk of a uniform buffer may be longer than the tensor.
                     if let BufferRef::Arena(a) = range.buffer {
@@ -42,6 +44,7 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
                     variant: candidate.variant.clone(),
                     source: dispatch.source.clone(),
                     constants: dispatch.constants.clone(),
+                    extents,
                     grid: dispatch.grid,
                     samples,
                     bindings,
@@ -68,6 +71,22 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
     Ok((plan, Trace { launches, inputs: input_contents, outputs: output_contents, states, stores }))
 }
 
+/// Where the extents of launches lie in the session's buffer of them: equal ones once.
+#[derive(Default)]
+struct Places {
+    offsets: HashMap<Vec<u32>, u64>,
+    end: u64,
+}
+
+impl Places {
+    fn of(&mut self, extents: &[(String, u32)]) -> BufferRange {
+        let bytes = (4 * extents.len() as u64).next_multiple_of(16);
+        let offset = *self.offsets.entry(extents.iter().map(|e| e.1).collect()).or_insert(self.end);
+        self.end = self.end.max(offset + bytes.next_multiple_of(ALIGN_BYTES));
+        BufferRange { buffer: BufferRef::Extents, offset, bytes }
+    }
+}
+
 struct Emitter<'a> {
     s: &'a Scheduled<'a>,
     memory: &'a Memory,
@@ -83,11 +102,13 @@ impl Emitter<'_> {
         dispatch: &Dispatch,
         modes: &[Access],
         chunk: usize,
+        extents: BufferRange,
     ) -> Result<Vec<Binding>, PlanError> {
         let node = self.s.node(i);
         let bind = |(slot, &access): (&Slot, &Access)| {
             let group = || PlanError::Group { node: node.name.clone() };
-            Ok(Binding { range: self.range(i, slot, chunk).ok_or_else(group)?, access })
+            let range = if *slot == Slot::Extents { Some(extents) } else { self.range(i, slot, chunk) };
+            Ok(Binding { range: range.ok_or_else(group)?, access })
         };
         let bindings: Vec<Binding> = dispatch.slots.iter().zip(modes).map(bind).collect::<Result<_, _>>()?;
         let got = bindings.iter().filter(|b| b.access != Access::Uniform).count();
@@ -108,9 +129,6 @@ impl Emitter<'_> {
             Slot::Scratch(k) => {
                 let block = self.memory.scratch(i, k)?;
                 Some(BufferRange { offset: block.offset + guard, bytes: block.bytes - guard, ..block })
-            }
-            Slot::ChunkIndex => {
-                Some(BufferRange { buffer: BufferRef::ChunkIndices, offset: chunk as u64 * ALIGN_BYTES, bytes: 16 })
             }
             Slot::Uniform { input, samples } => {
                 let mut range = self.values_range(&self.s.slot_values(i, slot), guard)?;

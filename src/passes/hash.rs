@@ -24,6 +24,8 @@ pub(super) fn hash(plan: &Plan) -> u64 {
             h.text(name);
             h.number(value.to_bits());
         }
+        h.number(d.extents.len() as u64);
+        d.extents.iter().for_each(|&(_, value)| h.number(u64::from(value)));
         h.number(d.grid.items.fixed);
         h.number(d.grid.items.per_sample);
         h.number(u64::from(d.grid.per_group));
@@ -43,7 +45,7 @@ fn add_range(h: &mut Fnv, range: &BufferRange) {
         BufferRef::Arena(i) => [0, i, 0],
         BufferRef::Store { store, chunk } => [1, store, chunk],
         BufferRef::External(i) => [2, i, 0],
-        BufferRef::ChunkIndices => [3, 0, 0],
+        BufferRef::Extents => [3, 0, 0],
     };
     buffer.iter().for_each(|&n| h.number(n as u64));
     h.number(range.offset);

@@ -86,8 +86,8 @@ pub enum BufferRef {
     },
     /// A buffer of the caller; inputs are numbered first, then outputs.
     External(usize),
-    /// A buffer of the session that holds the numbers from 0 on, each at a multiple of 256 bytes.
-    ChunkIndices,
+    /// The extents of this launch.
+    Extents,
 }
 
 /// A range of a buffer.
@@ -125,6 +125,8 @@ pub struct PlannedDispatch {
     pub source: Arc<str>,
     /// Values of `override` constants.
     pub constants: Vec<(&'static str, f64)>,
+    /// The members of its uniform buffer of extents, in order.
+    pub extents: Vec<(String, u32)>,
     /// The workgroups, as a function of the launch's samples.
     pub grid: Grid,
     /// The samples that it computes.

@@ -39,7 +39,7 @@ impl Scheduled<'_> {
             Slot::InOut { inputs, .. } => node.inputs[inputs.clone()].to_vec(),
             Slot::Out(range) => range.clone().map(|k| Value { node: i as u32, output: k as u32 }).collect(),
             Slot::Uniform { input, .. } => vec![node.inputs[*input]],
-            Slot::Scratch(_) | Slot::ChunkIndex => Vec::new(),
+            Slot::Scratch(_) | Slot::Extents => Vec::new(),
         }
     }
 

@@ -112,7 +112,7 @@ pub(super) fn chunks(dispatch: &Dispatch, capacity: usize) -> Vec<Range<usize>> 
 pub(super) fn access(candidate: &Candidate, k: usize, slot: &Slot) -> Access {
     match slot {
         Slot::In(_) => Access::Read,
-        Slot::Uniform { .. } | Slot::ChunkIndex => Access::Uniform,
+        Slot::Uniform { .. } | Slot::Extents => Access::Uniform,
         Slot::Scratch(_) if candidate.dispatches[..k].iter().any(|d| d.slots.contains(slot)) => Access::Read,
         _ => Access::ReadWrite,
     }

@@ -10,7 +10,7 @@ impl fmt::Display for BufferRange {
             BufferRef::Arena(i) => write!(f, "arena{i}")?,
             BufferRef::Store { store, chunk } => write!(f, "store{store}.{chunk}")?,
             BufferRef::External(i) => write!(f, "external{i}")?,
-            BufferRef::ChunkIndices => write!(f, "chunk_indices")?,
+            BufferRef::Extents => write!(f, "extents")?,
         }
         write!(f, "[{}..{}]", self.offset, self.offset + self.bytes)
     }

@@ -235,8 +235,8 @@ fn verify_bindings(plan: &Plan, trace: &Trace, launch: usize, dispatch: &Planned
             BufferRef::Store { store, chunk } => {
                 trace.stores.get(store).and_then(|s| s.get(chunk)).copied().unwrap_or(0)
             }
-            // The caller's buffers are as large as their ports; the numbers of launches are the session's.
-            BufferRef::External(_) | BufferRef::ChunkIndices => u64::MAX,
+            // The caller's buffers are as large as their ports; extents are the session's.
+            BufferRef::External(_) | BufferRef::Extents => u64::MAX,
         };
         if range.offset.saturating_add(range.bytes) > end {
             return Err(Violation::OutOfBounds { launch, node: node(), range, end });

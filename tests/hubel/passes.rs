@@ -130,7 +130,7 @@ fn ranges(plan: &Plan) -> Vec<(Vec<(BufferRef, u64, u64)>, Vec<(BufferRef, u64, 
         .map(|d| {
             let side = |read: bool| {
                 let of = d.bindings.iter().filter(move |b| (b.access != Access::ReadWrite) == read);
-                let of = of.filter(|b| b.range.buffer != BufferRef::ChunkIndices);
+                let of = of.filter(|b| b.range.buffer != BufferRef::Extents);
                 of.map(|b| (b.range.buffer, b.range.offset, b.range.offset + live(d, b, plan.capacity))).collect()
             };
             (side(true), side(false))

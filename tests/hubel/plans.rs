@@ -89,12 +89,13 @@ fn structure(plan: &Plan) -> (String, String) {
             BufferRef::Arena(i) => [0, i, 0],
             BufferRef::Store { store, chunk } => [1, store, chunk],
             BufferRef::External(i) => [2, i, 0],
-            BufferRef::ChunkIndices => [3, 0, 0],
+            BufferRef::Extents => [3, 0, 0],
         };
         format!("{buffer:?}+{}:{}", p.offset, p.bytes)
     };
     for dispatch in &plan.dispatches {
-        let numbers: Vec<f64> = dispatch.constants.iter().map(|c| c.1).collect();
+        let extents = dispatch.extents.iter().map(|e| f64::from(e.1));
+        let numbers: Vec<f64> = dispatch.constants.iter().map(|c| c.1).chain(extents).collect();
         let grid = (dispatch.grid.items.fixed, dispatch.grid.items.per_sample, dispatch.grid.per_group);
         let bound = |b: &hubel::passes::Binding| format!("{}{}", range(&b.range), u8::from(b.access == Access::Read));
         let bound: Vec<String> = dispatch.bindings.iter().map(bound).collect();

@@ -56,6 +56,7 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange
         variant: candidate.variant,
         source: dispatch.source,
         constants: dispatch.constants,
+        extents: dispatch.extents,
         grid: dispatch.grid,
         samples: 0..usize::MAX,
         bindings: dispatch.slots.iter().map(binding).collect(),

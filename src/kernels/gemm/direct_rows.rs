@@ -9,7 +9,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
+    graph::{CHUNK_INDEX, Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
     kernels::language::{Buffer, Expr, Finish, Kernel, Layout, Stored, count},
     tensor::{Count, DType},
 };
@@ -182,7 +182,7 @@ impl<'w> Core<'w> {
             _ => k.bind("w", Layout::Uniform(n_weights as u64), Slot::Uniform { input: 1, samples: None }),
         };
         let y = k.bind_result("y", float, Slot::output(0));
-        let chunk = matches!(strip.reads, Reads::Uniform(_)).then(|| k.chunk_index("chunk"));
+        let chunk = matches!(strip.reads, Reads::Uniform(_)).then(|| Expr::extent(CHUNK_INDEX, 0));
         let stored = Stored { width: 1, words: false, columns: w.to_channels as u64 };
         let finish = Finish::bind(k, epilogue, stored);
         Core { strip, w, x, weights, y, chunk, finish, columns: strip.columns(w) }

@@ -8,6 +8,7 @@
 mod dgrad_strided;
 mod direct_channels;
 mod direct_rows;
+mod matrix;
 mod product;
 mod registers;
 mod select;
@@ -15,6 +16,7 @@ mod shared_memory;
 mod wgrad;
 mod window;
 
+pub use matrix::Matrices;
 pub use product::{Cursor, LONG_BATCH, Loop, Operand, Position, Product, count_product};
 pub(super) use product::{LOAD, MADD, STORE, split_sum};
 pub use select::{lower, lower_with, window};

@@ -2,7 +2,7 @@
 
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
-    kernels::language::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type, count},
+    kernels::language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Stored, Type, loop_end},
     tensor::{Count, DType},
 };
 
@@ -20,7 +20,7 @@ pub struct Loop {
     /// Name of the loop variable.
     pub var: &'static str,
     /// Its end.
-    pub to: Count,
+    pub to: Extent,
     /// Its first value, where that is not 0.
     pub from: Option<Expr>,
     /// Its step.
@@ -29,7 +29,7 @@ pub struct Loop {
 
 impl Loop {
     /// Returns a loop over `0..to`.
-    pub fn new(var: &'static str, to: Count) -> Self {
+    pub fn new(var: &'static str, to: Extent) -> Self {
         Loop { var, to, from: None, step: 1 }
     }
 }
@@ -75,7 +75,7 @@ pub struct Operand<'a> {
     /// Name of the input.
     pub buffer: &'static str,
     /// Number of indices.
-    pub extent: Count,
+    pub extent: Extent,
     /// Computes what stays the same in the inner loops: called before the loops, without terms, and at the head of each loop, with
     /// the variables of the loops down to it.
     pub enter: &'a dyn Fn(&mut Kernel, &mut Cursor, &[Expr]),
@@ -123,7 +123,7 @@ impl Product<'_> {
 
     /// Returns the elements of the result, and of output 1 behind them.
     pub(super) fn elements(&self) -> Count {
-        let elements = count_product(self.rows.extent, self.columns.extent);
+        let elements = count_product(*self.rows.extent, *self.columns.extent);
         let elements = count_product(elements, self.batch);
         Count { fixed: elements.fixed + self.n_sums(), ..elements }
     }
@@ -133,23 +133,28 @@ impl Product<'_> {
         let batch = if self.batch == one() { Expr::from(0u32) } else { Self::batch_index() };
         let (position, inside) = match self.position {
             Some(position) => position(row),
-            None => (batch * count(self.rows.extent) + row, Expr::from(true)),
+            None => (batch * self.rows.extent.expr() + row, Expr::from(true)),
         };
-        let start = split.map_or(Expr::from(0u32), |split| split * count(self.elements()));
-        (start + position * self.columns.extent.fixed, inside)
+        let start = split.map_or(Expr::from(0u32), |split| split * elements_of(self.elements()));
+        (start + position * self.columns.extent.expr(), inside)
     }
 
     /// Returns the buffer of output 1 and where its values begin.
     pub(super) fn sums_at<'b>(&self, io: &'b Bound, split: Option<&Expr>) -> (&'b Buffer, Expr) {
-        let first = Self::batch_index() * self.columns.extent.fixed;
+        let first = Self::batch_index() * self.columns.extent.expr();
         match (&io.sums, split) {
             (Some(sums), None) => (sums, first),
             (_, split) => {
                 let next = split.map_or(Expr::from(1u32), |split| split + 1u32);
-                (&io.y, next * count(self.elements()) - self.n_sums() + first)
+                (&io.y, next * elements_of(self.elements()) - Expr::extent("n_sums", self.n_sums()) + first)
             }
         }
     }
+}
+
+/// Returns the elements of a result.
+fn elements_of(elements: Count) -> Expr {
+    Extent::new(["elements", "elements_per_sample"], elements).expr()
 }
 
 fn one() -> Count {
@@ -221,8 +226,8 @@ fn grid(product: &Product, tile: [u64; 2], splits: u64) -> Grid {
             per_sample => (Count { fixed: size - 1, per_sample }, size),
         }
     };
-    let (rows, a) = tiles(product.rows.extent, tile[0]);
-    let (columns, b) = tiles(product.columns.extent, tile[1]);
+    let (rows, a) = tiles(*product.rows.extent, tile[0]);
+    let (columns, b) = tiles(*product.columns.extent, tile[1]);
     let all = count_product(count_product(rows, columns), product.batch).times(splits);
     Grid::new(all, (a * b) as u32)
 }
@@ -258,16 +263,17 @@ pub(super) fn shared_columns(
     k: &mut Kernel,
     finish: &Finish,
     (first, n): (&Expr, u64),
-    columns: u64,
+    columns: impl Into<Expr>,
     [subgroup, pairs]: [bool; 2],
 ) -> Vec<Vec<Expr>> {
-    let last = columns - 1;
+    let columns = columns.into();
+    let last = &columns - 1u32;
     let extra = |e: usize| -> Vec<Expr> {
         if !subgroup {
-            let at = |c: u64| finish.column(e, (first + c).min(last));
+            let at = |c: u64| finish.column(e, (first + c).min(&last));
             return (0..n).map(|c| k.let_(format!("e{e}_{c}"), at(c))).collect();
         }
-        let last = if pairs { (k.lane() & 1u32) + (last - 1) } else { last.into() };
+        let last = if pairs { (k.lane() & 1u32) + (&columns - 2u32) } else { last.clone() };
         let vector = |v: u64| (first + k.lane() + v * 8).min(&last);
         let vectors: Vec<Expr> = (0..n.div_ceil(8)).map(vector).collect();
         let vectors: Vec<Expr> = (vectors.iter().enumerate())
@@ -339,17 +345,19 @@ pub(in crate::kernels) fn split_sum(
     let y = k.bind_result("y", float, Slot::output(0));
     let sums_to = (sums > 0).then(|| k.bind_result("sums", float, Slot::output(1)));
     let finish = Finish::bind(&mut k, epilogue, Stored { width: 1, words: false, columns });
-    let i = k.item(elements);
+    let (i, all) = (k.let_("i", k.workgroup_index() * 64u32 + k.lane()), elements_of(elements));
+    k.return_if(i.at_least(&all));
     let sum = k.var("sum", 0.0);
-    k.for_("part", 0u32, splits, 1, |k, part| k.add(&sum, parts.at(part * count(elements) + &i)));
-    let extras = finish.columns(&mut k, "0", &(&i % columns));
+    let end = loop_end(Expr::extent("splits", splits));
+    k.for_("part", 0u32, end, 1, |k, part| k.add(&sum, parts.at(part * &all + &i)));
+    let extras = finish.columns(&mut k, "0", &(&i % Expr::extent("columns", columns)));
     let value = finish.apply(&sum, &i, &extras);
     match sums_to {
         None => k.store(&y, &i, value),
         Some(sums_to) => {
-            let fixed = elements.fixed - sums;
-            k.if_(i.less(fixed), |k| k.store(&y, &i, value));
-            k.if_(i.at_least(fixed), |k| k.store(&sums_to, &i - fixed, &sum));
+            let before = Expr::extent("before_sums", elements.fixed - sums);
+            k.if_(i.less(&before), |k| k.store(&y, &i, value));
+            k.if_(i.at_least(&before), |k| k.store(&sums_to, &i - &before, &sum));
         }
     }
     k.launch(Grid::new(elements, 64)).iterations(Count { fixed: splits, per_sample: 0 }, 1)
@@ -362,9 +370,9 @@ mod tests {
     #[test]
     fn a_grid_has_a_workgroup_for_every_tile_at_every_batch() {
         let count = |fixed, per_sample| Count { fixed, per_sample };
-        let operand = |extent| Operand {
+        let operand = |extent: Count| Operand {
             buffer: "x",
-            extent,
+            extent: Extent::constant(extent),
             enter: &|_, _, _| {},
             at: &|cursor, _| (cursor.index().clone(), Expr::from(true)),
             pairs: false,
@@ -375,7 +383,7 @@ mod tests {
             batch: count(1, 0),
             rows: operand(count(0, 7)),
             columns: operand(count(33, 0)),
-            loops: vec![Loop::new("k", count(5, 0))],
+            loops: vec![Loop::new("k", Extent::constant(count(5, 0)))],
             position: None,
             whole: true,
             sums: false,

@@ -145,7 +145,7 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
         [.., last] => terms / last.to.at(NOMINAL_BATCH).div_ceil(last.step as u64).max(1) as f64,
         [] => 0.0,
     };
-    let size = count_product(product.rows.extent, product.columns.extent);
+    let size = count_product(*product.rows.extent, *product.columns.extent);
     let products = size.at(NOMINAL_BATCH) as f64 * product.batch.at(NOMINAL_BATCH) as f64 * terms;
     let most = match profile.class {
         // Compilers other than llvmpipe's choke on large tiles.
@@ -287,17 +287,18 @@ impl<'p, 'a> Core<'p, 'a> {
         let [lane, shared] = sides(product, lane_rows);
         let [lane_pairs, shared_pairs] = tile.index_pairs(product);
         let buffers = swapped([&io.rows, &io.columns], lane_rows);
-        let (lane_tile, lane_extent, shared_extent) = (vectors * lanes, count(lane.extent), count(shared.extent));
+        let (lane_tile, lane_extent, shared_extent) = (vectors * lanes, lane.extent.expr(), shared.extent.expr());
         let number = k.let_("tile", k.workgroup_index());
         let lane_tiles = k.let_("lane_tiles", (&lane_extent + (lane_tile - 1)) / lane_tile);
         let shared_tiles = k.let_("shared_tiles", (&shared_extent + (n_shared - 1)) / n_shared);
         let tiles = &lane_tiles * &shared_tiles;
-        k.return_if(number.at_least(&tiles * splits * count(product.batch)));
+        let splits = if splits > 1 { Expr::extent("splits", splits) } else { 1u32.into() };
+        k.return_if(number.at_least(&tiles * &splits * count(product.batch)));
         let own = k.lane() * if lane_pairs { 2u32 } else { 1 };
         let lane0 = k.let_("lane0", &number % &lane_tiles * lane_tile + own);
         let shared0 = k.let_("shared0", &number / &lane_tiles % &shared_tiles * n_shared);
-        let split = (splits > 1).then(|| k.let_("split", &number / &tiles % splits));
-        k.let_("batch", &number / (&tiles * splits));
+        let split = splits.known().is_none().then(|| k.let_("split", &number / &tiles % &splits));
+        k.let_("batch", &number / (&tiles * &splits));
         let cursor = |k: &mut Kernel, name: String, index: Expr, extent: &Expr, pair: bool| {
             let first = Cursor::new(k, name.clone(), index.min(extent - (1 + u32::from(pair))));
             let second = pair.then(|| Cursor::new(k, format!("{name}_odd"), &first.index + 1u32));
@@ -333,14 +334,15 @@ impl<'p, 'a> Core<'p, 'a> {
         let last = level + 1 == product.loops.len();
         let at_once = if last { tile.terms } else { 1 };
         let step = l.step as u64 * at_once;
-        let whole = count(l.to);
+        let whole = l.to.expr();
         let (start, end) = match &at.split {
             Some(split) if level == 0 => {
-                let size = k.let_("chunk", (&whole + (tile.splits * at_once - 1)) / (tile.splits * at_once) * at_once);
+                let all = k.let_("all_splits", Expr::extent("splits", tile.splits) * at_once);
+                let size = k.let_("chunk", (&whole + &all - 1u32) / all * at_once);
                 let start = k.let_(format!("start_{}", l.var), split * &size);
                 (start.clone(), k.let_(format!("end_{}", l.var), (start + size).min(whole)))
             }
-            _ => (l.from.clone().unwrap_or(0u32.into()), k.let_(format!("end_{}", l.var), loop_end(l.to))),
+            _ => (l.from.clone().unwrap_or(0u32.into()), k.let_(format!("end_{}", l.var), loop_end(whole))),
         };
         let partial = product.partial(tile.terms);
         if partial == Some(Partial::Loop(level)) {
@@ -424,7 +426,7 @@ impl<'p, 'a> Core<'p, 'a> {
     fn shared_index(&self, at: &Invocation, r: &Expr) -> Expr {
         let [_, shared] = sides(self.product, self.tile.lane_rows);
         let pairs = self.tile.index_pairs(self.product)[1];
-        let extent = count(shared.extent);
+        let extent = shared.extent.expr();
         let last = if pairs { extent - 2u32 + (r & 1u32) } else { extent - 1u32 };
         (&at.shared0 + r).min(last)
     }
@@ -441,7 +443,7 @@ impl<'p, 'a> Core<'p, 'a> {
         // What an epilogue reads once for a column of the shared side is chosen like its sums.
         let how = [self.tile.subgroup, self.tile.index_pairs(product)[1]];
         let shared_extras = match lane_rows {
-            true => shared_columns(k, &io.finish, (&at.shared0, shared), product.columns.extent.fixed, how),
+            true => shared_columns(k, &io.finish, (&at.shared0, shared), product.columns.extent.expr(), how),
             false => Vec::new(),
         };
         let rows: Vec<(Expr, Expr)> = match lane_rows {

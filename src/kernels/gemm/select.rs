@@ -9,10 +9,10 @@ use super::{
     window::Window,
 };
 use crate::{
-    graph::{Candidate, DeviceProfile, Epilogue},
+    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
     kernels::{
         depthwise::{self, Slide},
-        language::{self, Expr, Kernel},
+        language::{Divisor, Expr, Extent, Kernel},
     },
     tensor::Count,
 };
@@ -43,33 +43,63 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
     if depthwise && w.kernel[0] * w.kernel[1] <= depthwise::MAX_TAPS {
         return vec![depthwise::slide(w, Slide::Weighted, profile, epilogue)];
     }
+    let strips = if w.groups > 1 { Vec::new() } else { Strip::choose(w, profile) };
+    let strips = strips.into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
+    let spread = Spread::choose(w, profile).map(|(time, spread)| (time, spread.lower(w, epilogue)));
+    let row = Row::choose(w, profile).map(|(time, row)| (time, row.lower(w, epilogue)));
+    let rivals = strips.chain(spread).chain(row);
+    if let Some(matrices) = w.matrices() {
+        return matrices.product(|product| lower_with(rivals, product, profile, epilogue));
+    }
+    sliding(w, profile, |product| lower_with(rivals, product, profile, epilogue))
+}
+
+/// Calls `f` with the product that a window is, whose rows are the pixels of the result and whose terms the channels under its taps.
+fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R) -> R {
     let [phase_h, phase_w] = [w.phases(0), w.phases(1)];
     let [per_h, per_w] = [w.per_phase(0), w.per_phase(1)];
-    let [from_h, from_w] = w.from;
-    let [to_h, to_w] = w.to;
+    // Divisions by extents take 64-bit integers.
+    let by_extents = profile.class == DeviceClass::Cpu && profile.u64_loads;
+    let divisor = |names, n: usize| if by_extents { Divisor::new(names, n) } else { Divisor::constant(n) };
+    let extent = |name, n: usize| if by_extents { Expr::extent(name, n as u64) } else { n.into() };
+    let area = divisor(["area", "area_magic", "area_shift"], per_h * per_w);
+    let row_width = divisor(["row_width", "row_width_magic", "row_width_shift"], per_w);
+    let [from_h, from_w] = [extent("from_h", w.from[0]), extent("from_w", w.from[1])];
+    let [to_h, to_w] = [extent("to_h", w.to[0]), extent("to_w", w.to[1])];
+    let rows = Extent::new(["rows", "rows_per_sample"], w.images.times((per_h * per_w) as u64));
     let (groups, pitch) = (w.groups, w.from_channels);
     let (channels, to_channels) = (pitch / groups, w.to_channels / groups);
+    let columns = Extent::new(["columns", ""], count(to_channels));
+    let terms = match profile.class {
+        DeviceClass::Cpu => Extent::new(["channels", ""], count(channels)),
+        // Here taps and channels are flattened into one range, which is divided in the innermost loop.
+        DeviceClass::Gpu => Extent::constant(count(channels)),
+    };
     let grouped = groups > 1;
+    let of_group = |group: &Expr, per: &Expr| if grouped { group * per } else { 0u32.into() };
+    let pitch_of = |per: &Expr| if grouped { per * groups } else { per.clone() };
+    let (to_channels_e, channels_e) = (columns.expr(), terms.expr());
     let batch = Product::batch_index();
     let group = &batch % groups;
     let phase = [&batch / (phase_w * groups) % phase_h, &batch / groups % phase_w];
     let position = |index: &Expr| {
-        let h = index / per_w % per_h * phase_h + &phase[0];
-        let w = index % per_w * phase_w + &phase[1];
-        (h, w)
+        let of_image = area.remainder(index);
+        let h = row_width.quotient(&of_image) * phase_h + &phase[0];
+        (h, row_width.remainder(&of_image) * phase_w + &phase[1])
     };
     let pixel_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| match vars {
         [] => {
             let (h, w) = position(at.index());
-            at.set(k, "n", at.index() / (per_h * per_w));
+            at.set(k, "n", area.quotient(at.index()));
             at.set(k, "h", h);
             at.set(k, "w", w);
         }
         [r, s] => {
             at.set(k, "y", w.source(0, at.get("h"), r).u32());
             at.set(k, "x", w.source(1, at.get("w"), s).u32());
-            at.set(k, "in_bounds", at.get("y").less(from_h).and(at.get("x").less(from_w)));
-            let pixel = ((at.get("n") * from_h + at.get("y")) * from_w + at.get("x")) * pitch + &group * channels;
+            at.set(k, "in_bounds", at.get("y").less(&from_h).and(at.get("x").less(&from_w)));
+            let pixel = ((at.get("n") * &from_h + at.get("y")) * &from_w + at.get("x")) * pitch_of(&channels_e)
+                + of_group(&group, &channels_e);
             at.set(k, "o", at.get("in_bounds").select(pixel, 0u32));
         }
         _ => {}
@@ -77,28 +107,30 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
     let pixel_at = |at: &Cursor, vars: &[Expr]| (at.get("o") + &vars[2], at.get("in_bounds").clone());
     let weight_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
         if let [r, s] = vars {
-            let (scale, per_group) = if w.transposed { (pitch, channels) } else { (1, to_channels) };
-            at.set(k, "o", w.tap_offset(r, s) + at.index() * scale + &group * per_group);
+            let tap = (r * w.kernel[1] + s) * Expr::extent("weights_per_tap", (pitch * to_channels) as u64);
+            let offset = match w.transposed {
+                true => at.index() * pitch_of(&channels_e) + of_group(&group, &channels_e),
+                false => at.index() + of_group(&group, &to_channels_e),
+            };
+            at.set(k, "o", tap + offset);
         }
     };
     let weight_at = |at: &Cursor, vars: &[Expr]| {
-        let pitch = if w.transposed { 1 } else { w.to_channels };
-        (at.get("o") + &vars[2] * pitch, Expr::from(true))
+        let term = if w.transposed { vars[2].clone() } else { &vars[2] * pitch_of(&to_channels_e) };
+        (at.get("o") + term, Expr::from(true))
     };
     let even_from = channels.is_multiple_of(2);
     let even_weights = if w.transposed { even_from } else { to_channels.is_multiple_of(2) };
     let place = |row: &Expr| {
         let (h, width) = position(row);
-        let n = per_h * per_w;
-        let pixel = (row / n * to_h + &h) * to_w + &width;
-        let inside = row.less(language::count(w.images.times(n as u64))).and(h.less(to_h)).and(width.less(to_w));
+        let pixel = (area.quotient(row) * &to_h + &h) * &to_w + &width;
+        let inside = row.less(rows.expr()).and(h.less(&to_h)).and(width.less(&to_w));
         (pixel * groups + &group, inside)
     };
-    let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
     let taps = |var: &'static str, axis: usize| Loop {
         from: w.first_tap(axis, &phase[axis]),
         step: w.taps(axis, 0).1,
-        ..Loop::new(var, count(w.kernel[axis]))
+        ..Loop::new(var, Extent::constant(count(w.kernel[axis])))
     };
     let phased = phase_h * phase_w > 1;
     let product = Product {
@@ -106,7 +138,7 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         batch: count(phase_h * phase_w * groups),
         rows: Operand {
             buffer: "x",
-            extent: w.images.times((per_h * per_w) as u64),
+            extent: rows,
             enter: &pixel_enter,
             at: &pixel_at,
             pairs: even_from,
@@ -114,20 +146,20 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         },
         columns: Operand {
             buffer: "w",
-            extent: count(to_channels),
+            extent: columns,
             enter: &weight_enter,
             at: &weight_at,
             pairs: even_weights,
             along_terms: w.transposed,
         },
-        loops: vec![taps("r", 0), taps("s", 1), Loop::new("c", count(channels))],
+        loops: vec![taps("r", 0), taps("s", 1), Loop::new("c", terms)],
         position: if phased || grouped { Some(&place) } else { None },
         whole: !phased,
         sums: false,
     };
-    let strips = if grouped { Vec::new() } else { Strip::choose(w, profile) };
-    let strips = strips.into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
-    let spread = Spread::choose(w, profile).map(|(time, spread)| (time, spread.lower(w, epilogue)));
-    let row = Row::choose(w, profile).map(|(time, row)| (time, row.lower(w, epilogue)));
-    lower_with(strips.chain(spread).chain(row), &product, profile, epilogue)
+    f(&product)
+}
+
+fn count(n: usize) -> Count {
+    Count { fixed: n as u64, per_sample: 0 }
 }

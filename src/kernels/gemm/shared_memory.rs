@@ -112,7 +112,7 @@ fn groups(product: &Product, tile: Tile) -> u64 {
 /// Returns the share of the peak that a tile reaches for a product.
 fn score(product: &Product, tile: Tile, peak: f64, splits: u64) -> f64 {
     let groups = groups(product, tile);
-    let results = count_product(product.rows.extent, product.columns.extent).at(NOMINAL_BATCH) as f64;
+    let results = count_product(*product.rows.extent, *product.columns.extent).at(NOMINAL_BATCH) as f64;
     let used = results * product.batch.at(NOMINAL_BATCH) as f64 / (groups * tile.rows * tile.columns) as f64;
     let busy = (groups * splits) as f64 / MIN_GROUPS as f64;
     let terms = all(product.loops.iter().map(extent)).at(NOMINAL_BATCH) as f64;
@@ -123,7 +123,7 @@ fn score(product: &Product, tile: Tile, peak: f64, splits: u64) -> f64 {
 /// Returns whether this core comes before the one without workgroup memory.
 fn is_first(product: &Product, profile: &DeviceProfile) -> bool {
     let terms = all(product.loops.iter().map(extent));
-    let sizes = [product.rows.extent, product.columns.extent, terms];
+    let sizes = [*product.rows.extent, *product.columns.extent, terms];
     profile.class == DeviceClass::Gpu && sizes.iter().all(|s| s.at(NOMINAL_BATCH) >= LARGE)
 }
 
@@ -170,7 +170,7 @@ struct Core<'p, 'a> {
     first_row: Expr,
     first_column: Expr,
     /// The part of the reduction and their number, where it is split.
-    split: Option<(Expr, u64)>,
+    split: Option<(Expr, Expr)>,
     a: Side<'p, 'a>,
     b: Side<'p, 'a>,
     sums: Vec<Vec<Expr>>,
@@ -192,15 +192,16 @@ struct Side<'p, 'a> {
 }
 
 fn write(k: &mut Kernel, product: &Product, tile: Tile, splits: u64, io: &Bound) {
-    let (rows, columns) = (count(product.rows.extent), product.columns.extent.fixed);
+    let (rows, columns) = (product.rows.extent.expr(), product.columns.extent.expr());
     let number = k.let_("tile", k.workgroup_index());
     let row_tiles = k.let_("row_tiles", (&rows + (tile.rows - 1)) / tile.rows);
-    let column_tiles = columns.div_ceil(tile.columns);
-    let tiles = &row_tiles * column_tiles;
-    k.return_if(number.at_least(&tiles * splits * count(product.batch)));
-    let first_column = k.let_("first_column", &number % column_tiles * tile.columns);
+    let column_tiles = k.let_("column_tiles", (columns + (tile.columns - 1)) / tile.columns);
+    let tiles = &row_tiles * &column_tiles;
+    let splits = if splits > 1 { Expr::extent("splits", splits) } else { 1u32.into() };
+    k.return_if(number.at_least(&tiles * &splits * count(product.batch)));
+    let first_column = k.let_("first_column", &number % &column_tiles * tile.columns);
     let first_row = k.let_("first_row", &number / column_tiles % &row_tiles * tile.rows);
-    let split = (splits > 1).then(|| (k.let_("split", &number / &tiles % splits), splits));
+    let split = splits.known().is_none().then(|| (k.let_("split", &number / &tiles % &splits), splits.clone()));
     k.let_("batch", number / (tiles * splits));
     let a = Side::new(k, &product.rows, (&io.rows, "a", tile.per[0]), tile, &first_row);
     let b = Side::new(k, &product.columns, (&io.columns, "b", tile.per[1]), tile, &first_column);
@@ -233,8 +234,8 @@ impl Core<'_, '_> {
             return inside(self, k, &0u32.into(), vars);
         }
         let [start, end] = match &self.split {
-            Some(split) if level == split_level(self.product) => part(k, l.var, &count(l.to), l.step as u64, split),
-            _ => [l.from.clone().unwrap_or(0u32.into()), k.let_(format!("end_{}", l.var), loop_end(l.to))],
+            Some(split) if level == split_level(self.product) => part(k, l.var, &l.to.expr(), l.step as u64, split),
+            _ => [l.from.clone().unwrap_or(0u32.into()), k.let_(format!("end_{}", l.var), loop_end(l.to.expr()))],
         };
         k.for_(l.var, start, end, l.step, |k, var| inside(self, k, var, vars));
     }
@@ -246,11 +247,9 @@ impl Core<'_, '_> {
         let counts: Vec<Expr> = loops.iter().map(|l| iterations_of(k, l)).collect();
         let all = counts.iter().fold(Expr::from(1u32), |all, count| all * count);
         let all = k.let_("all_terms", all);
-        let grows = loops.iter().any(|l| l.to.per_sample > 0);
         let [start, end] = match &self.split {
             Some(split) if split_level(self.product) >= inner => part(k, "terms", &all, self.tile.terms, split),
-            _ if grows => [0u32.into(), k.let_("end_terms", all * Expr::name("counts.z", Type::U32))],
-            _ => [0u32.into(), all],
+            _ => [0u32.into(), k.let_("end_terms", loop_end(all))],
         };
         k.for_("chunk", start, &end, self.tile.terms as usize, |k, chunk| {
             let terms = Terms { chunk, end: &end, loops, counts: &counts, vars };
@@ -293,15 +292,15 @@ impl Core<'_, '_> {
 
     fn store(&self, k: &mut Kernel) {
         let Core { product, tile, io, .. } = self;
-        let columns = product.columns.extent.fixed;
+        let columns = product.columns.extent.expr();
         let [at_a, at_b] = self.lane_vectors(k);
         // Index `i` of an invocation's side: component i % 4 of its vector i / 4.
         let offset = |side: &Side, i: u64| i / 4 * (side.vectors / side.per) + i % 4 * side.vectors;
         let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * tile.per[1])
             .map(|i| {
                 let column = k.let_(format!("column{i}_i"), &self.first_column + &at_b + offset(&self.b, i));
-                let inside = k.let_(format!("column{i}_in_bounds"), column.less(columns));
-                let column = k.let_(format!("column{i}"), column.min(columns - 1));
+                let inside = k.let_(format!("column{i}_in_bounds"), column.less(&columns));
+                let column = k.let_(format!("column{i}"), column.min(&columns - 1u32));
                 let extras = io.finish.columns(k, &i.to_string(), &column);
                 (column, inside, extras)
             })
@@ -310,7 +309,7 @@ impl Core<'_, '_> {
             let row = k.let_(format!("row{i}_i"), &self.first_row + &at_a + offset(&self.a, i as u64));
             let (start, inside) = product.row(&row, self.split.as_ref().map(|s| &s.0));
             let start = k.let_(format!("row{i}"), start);
-            k.if_(row.less(count(product.rows.extent)).and(inside), |k| {
+            k.if_(row.less(product.rows.extent.expr()).and(inside), |k| {
                 for (j, (column, inside, extras)) in columns.iter().enumerate() {
                     let index = &start + column;
                     let value = io.finish.apply(sums[j / 4].component(j % 4), &index, extras);
@@ -323,7 +322,7 @@ impl Core<'_, '_> {
     /// Writes output 1: invocations have summed the columns that they staged, the first ones add these sums in order.
     fn store_column_sums(&self, k: &mut Kernel) {
         let Some(sum) = &self.column_sum else { return };
-        let (b, columns) = (&self.b, self.product.columns.extent.fixed);
+        let (b, columns) = (&self.b, self.product.columns.extent.expr());
         let (to, start) = self.product.sums_at(self.io, self.split.as_ref().map(|s| &s.0));
         let (term, vector) = b.place(k, self.tile, 0);
         k.barrier();
@@ -337,15 +336,16 @@ impl Core<'_, '_> {
             });
             for j in 0..4 {
                 let column = k.let_(format!("column{j}"), &self.first_column + &lane + j * b.vectors);
-                k.if_(column.less(columns), |k| k.store(to, &start + &column, total.component(j as usize)));
+                k.if_(column.less(&columns), |k| k.store(to, &start + &column, total.component(j as usize)));
             }
         });
     }
 }
 
 /// Returns the start and the end of a part of `whole`, in units of `unit`.
-fn part(k: &mut Kernel, name: &str, whole: &Expr, unit: u64, (split, splits): &(Expr, u64)) -> [Expr; 2] {
-    let size = k.let_(format!("size_{name}"), (whole + (splits * unit - 1)) / (splits * unit) * unit);
+fn part(k: &mut Kernel, name: &str, whole: &Expr, unit: u64, (split, splits): &(Expr, Expr)) -> [Expr; 2] {
+    let all = k.let_("all_splits", splits * unit);
+    let size = k.let_(format!("size_{name}"), (whole + &all - 1u32) / all * unit);
     let start = k.let_(format!("start_{name}"), split * &size);
     let end = k.let_(format!("end_{name}"), (&start + size).min(whole));
     [start, end]
@@ -354,10 +354,10 @@ fn part(k: &mut Kernel, name: &str, whole: &Expr, unit: u64, (split, splits): &(
 /// Returns the number of iterations of a loop.
 fn iterations_of(k: &mut Kernel, l: &Loop) -> Expr {
     match (&l.from, l.step) {
-        (None, 1) => count(l.to),
+        (None, 1) => l.to.expr(),
         (from, step) => {
             let from = from.clone().unwrap_or(0u32.into());
-            k.let_(format!("iterations_{}", l.var), (count(l.to) - from + (step - 1)) / step)
+            k.let_(format!("iterations_{}", l.var), (l.to.expr() - from + (step - 1)) / step)
         }
     }
 }
@@ -401,7 +401,7 @@ impl<'p, 'a> Side<'p, 'a> {
         // The vector more spreads the terms of an index over the banks.
         let staged = k.workgroup(format!("tile_{name}"), VEC4, tile.terms * (vectors + 1));
         let mut side = Side { operand, buffer, name, vectors, per, staged, cursors: Vec::new() };
-        let extent = count(operand.extent);
+        let extent = operand.extent.expr();
         for i in 0..if operand.along_terms { side.loads(tile) } else { 1 } {
             let (_, vector) = side.place(k, tile, i);
             let cursor = |j: u64| {

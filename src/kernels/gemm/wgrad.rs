@@ -1,6 +1,7 @@
 //! The tile core for gradients to small kernels: lanes are output channels, and a workgroup slides down strips of
 //! images with a window of rows in registers, so that one load serves all rows of taps.
 
+use super::matrix::Matrices;
 use super::product::{
     BROADCAST, LOAD, LONG_BATCH, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, broadcast, has_eight_lanes, split_sum,
     store_sums,
@@ -55,6 +56,21 @@ const MAX_SUMS: usize = 128;
 const MAX_MADDS: usize = 256;
 
 impl Filter {
+    /// Returns the product of matrices that the gradient is, if the kernel is one pixel that moves by one.
+    pub fn matrices(&self) -> Option<Matrices> {
+        let pointwise = self.kernel == [1, 1] && self.strides == [1, 1] && self.input == self.output;
+        (pointwise && self.pads == [0, 0] && self.groups == 1).then(|| Matrices {
+            name: "conv2d_grad_weight",
+            buffers: ["x", "dy"],
+            stack: None,
+            m: Count { fixed: self.from_channels as u64, per_sample: 0 },
+            k: self.images.times((self.input[0] * self.input[1]) as u64),
+            n: self.to_channels,
+            transposed: [true, false],
+            sums: self.sums,
+        })
+    }
+
     fn groups(&self, b: Block) -> [usize; 3] {
         let vectors = self.to_channels.div_ceil(LANES);
         [self.kernel[0].div_ceil(b.rows), self.from_channels.div_ceil(b.from), vectors.div_ceil(b.vectors)]

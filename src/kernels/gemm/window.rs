@@ -1,6 +1,6 @@
 //! A window that slides over images: its sizes, and where its taps read.
 
-use super::product::MAX_ITERATIONS;
+use super::{matrix::Matrices, product::MAX_ITERATIONS};
 use crate::{
     kernels::language::{Expr, Kernel, Type},
     tensor::Count,
@@ -44,6 +44,21 @@ fn gcd(a: usize, b: usize) -> usize {
 }
 
 impl Window {
+    /// Returns the product of matrices that the window is, if its kernel is one pixel that moves by one.
+    pub(super) fn matrices(&self) -> Option<Matrices> {
+        let pointwise = self.kernel == [1, 1] && self.strides == [1, 1] && self.pads == [0, 0] && self.from == self.to;
+        (pointwise && self.groups == 1).then(|| Matrices {
+            name: self.name,
+            buffers: ["x", "w"],
+            stack: None,
+            m: self.images.times((self.to[0] * self.to[1]) as u64),
+            k: Count { fixed: self.from_channels as u64, per_sample: 0 },
+            n: self.to_channels,
+            transposed: [false, self.transposed],
+            sums: false,
+        })
+    }
+
     /// Returns the iterations of loops over rows of taps and channels, and of the stores.
     pub(super) fn iterations(&self) -> Count {
         Count { fixed: (self.kernel[0] * (1 + self.from_channels)) as u64 + MAX_ITERATIONS, per_sample: 0 }

@@ -117,6 +117,8 @@ pub(super) enum Node {
     Float(f32),
     Bool(bool),
     Name(String),
+    /// A number of the launch, by its name.
+    Extent(&'static str, u32),
     /// WGSL that is no name, such as a row of the elementwise table.
     Text(String),
     Not(Expr),
@@ -151,6 +153,12 @@ impl Expr {
     /// Returns a variable, parameter or constant that the kernel declares.
     pub fn name(name: impl Into<String>, ty: Type) -> Expr {
         Expr::new(ty, Node::Name(name.into()))
+    }
+
+    /// Returns a number that differs between launches of one kernel: the kernel reads it from the launch's uniform buffer of extents.
+    /// A kernel has one extent of a name.
+    pub fn extent(name: &'static str, value: u64) -> Expr {
+        Expr::new(Type::U32, Node::Extent(name, u32::try_from(value).unwrap_or(u32::MAX)))
     }
 
     /// Returns an expression that is WGSL already.
@@ -334,7 +342,22 @@ impl Expr {
                 f(name);
                 arguments.iter().for_each(|a| a.names(f));
             }
+            Node::Extent(name, _) => f(name),
             Node::Int(_) | Node::Float(_) | Node::Bool(_) => {}
+        }
+    }
+
+    /// Adds the extents that the expression reads and that are not there.
+    pub(super) fn extents(&self, all: &mut Vec<(&'static str, u32)>) {
+        match &*self.node {
+            Node::Extent(name, value) if !all.contains(&(name, *value)) => all.push((name, *value)),
+            Node::Not(a) | Node::Negate(a) | Node::Component(a, _) => a.extents(all),
+            Node::Binary(_, a, b) | Node::Index(a, b) => {
+                a.extents(all);
+                b.extents(all);
+            }
+            Node::Call(_, arguments) => arguments.iter().for_each(|a| a.extents(all)),
+            _ => {}
         }
     }
 
@@ -346,6 +369,7 @@ impl Expr {
             Node::Float(value) => *out += &wgsl_f32(*value),
             Node::Bool(value) => *out += &value.to_string(),
             Node::Name(name) => *out += name,
+            Node::Extent(name, _) => *out += name,
             Node::Text(text) if within == 0 => *out += text,
             Node::Text(text) => *out += &format!("({text})"),
             Node::Not(a) => {

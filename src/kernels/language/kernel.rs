@@ -180,9 +180,17 @@ impl Kernel {
         self.bindings.iter().map(|b| b.buffer.width()).max().unwrap_or(1)
     }
 
-    /// Returns what the buffers are bound to.
+    /// Returns what the buffers are bound to, the extents last.
     pub(in crate::kernels) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
-        self.bindings.iter().map(|b| b.slot.clone())
+        let extents = (!self.extents().is_empty()).then_some(Slot::Extents);
+        self.bindings.iter().map(|b| b.slot.clone()).chain(extents)
+    }
+
+    /// Returns the extents that the kernel reads, in the order in which they first appear.
+    pub(in crate::kernels) fn extents(&self) -> Vec<(&'static str, u32)> {
+        let mut all = Vec::new();
+        self.functions.iter().map(|f| &f.body).chain([&self.body]).for_each(|body| extents(body, &mut all));
+        all
     }
 
     /// Binds a buffer that is read, behind those that are bound.
@@ -197,12 +205,6 @@ impl Kernel {
         let buffer = Buffer { name: name.into(), layout };
         self.bindings.push(Binding { buffer: buffer.clone(), slot, written: true });
         buffer
-    }
-
-    /// Binds the number of the launch, from 0, where there is one for each chunk of the batch, and returns it.
-    pub fn chunk_index(&mut self, name: &str) -> Expr {
-        self.bind(name, Layout::Uniform(0), Slot::ChunkIndex);
-        Expr::name(name, Type::U32.vector(4)).component(0)
     }
 
     /// Declares a constant that the launch gives, so that kernels that differ in it alone have one text.
@@ -381,6 +383,25 @@ impl Type {
     }
 }
 
+/// Adds the extents that a block reads and that are not there.
+pub(super) fn extents(body: &[Stmt], all: &mut Vec<(&'static str, u32)>) {
+    for stmt in body {
+        match stmt {
+            Stmt::Let(_, e) | Stmt::Var(_, _, Some(e)) | Stmt::Return(Some(e)) => e.extents(all),
+            Stmt::Assign(target, _, e) => [target, e].iter().for_each(|e| e.extents(all)),
+            Stmt::If(condition, body) => {
+                condition.extents(all);
+                extents(body, all);
+            }
+            Stmt::For(_, range, body) => {
+                range.iter().for_each(|e| e.extents(all));
+                extents(body, all);
+            }
+            Stmt::Var(_, _, None) | Stmt::Return(None) | Stmt::Barrier => {}
+        }
+    }
+}
+
 /// Returns a count for the batch of the step.
 pub fn count(count: Count) -> Expr {
     Expr::name("step.n", Type::U32) * count.per_sample + count.fixed
@@ -392,10 +413,54 @@ pub fn scalar(i: usize) -> Expr {
     Expr::name("step.scalars", Type::F32).element(vector, Type::F32.vector(4)).at(component)
 }
 
-/// Returns a count as the end of a loop: one that no driver takes for a constant (see `shaders/shared`).
-pub fn loop_end(end: Count) -> Expr {
-    match end.per_sample {
-        0 => count(end),
-        _ => count(end) * Expr::name("counts.z", Type::U32),
+/// A count that a kernel is written for: a constant of its text or, with names, extents of its launch, so that kernels that
+/// differ in it alone have one text.
+///
+/// ```
+/// use hubel::{kernels::Extent, tensor::Count};
+/// let rows = Extent::new(["rows", "rows_per_sample"], Count { fixed: 0, per_sample: 49 });
+/// assert_eq!(rows.expr().to_string(), "step.n * rows_per_sample");
+/// let taps = Extent::constant(Count { fixed: 3, per_sample: 0 });
+/// assert_eq!(taps.expr().to_string(), "3u");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Extent {
+    names: Option<[&'static str; 2]>,
+    count: Count,
+}
+
+impl Extent {
+    /// Returns a count that is part of the text.
+    pub fn constant(count: Count) -> Extent {
+        Extent { names: None, count }
     }
+
+    /// Returns a count that the launch gives, by the names of its fixed part and of its part for each sample.
+    pub fn new(names: [&'static str; 2], count: Count) -> Extent {
+        Extent { names: Some(names), count }
+    }
+
+    /// Returns the value in a kernel.
+    pub fn expr(&self) -> Expr {
+        let Some([fixed, per_sample]) = self.names else { return count(self.count) };
+        let each = || Expr::name("step.n", Type::U32) * Expr::extent(per_sample, self.count.per_sample);
+        match (self.count.fixed, self.count.per_sample) {
+            (n, 0) => Expr::extent(fixed, n),
+            (0, _) => each(),
+            (n, _) => each() + Expr::extent(fixed, n),
+        }
+    }
+}
+
+impl std::ops::Deref for Extent {
+    type Target = Count;
+    fn deref(&self) -> &Count {
+        &self.count
+    }
+}
+
+/// Returns a number as the end of a loop: one that no driver takes for a constant (see `shaders/shared`), unless it is one.
+pub fn loop_end(end: impl Into<Expr>) -> Expr {
+    let end = end.into();
+    if end.known().is_some() { end } else { end * Expr::name("counts.z", Type::U32) }
 }

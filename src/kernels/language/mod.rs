@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `expr.rs` | typed expressions, folded where they are known |
 //! | `kernel.rs` | buffers, functions, statements |
+//! | `divisor.rs` | division by an extent |
 //! | `print.rs` | WGSL |
 //! | `link.rs` | shared declarations, linked by name |
 //! | `broadcast.rs` | index arithmetic of broadcasting |
@@ -20,6 +21,7 @@
 //! Start with [`Kernel`] and its example, then `gemm/registers.rs`.
 
 mod broadcast;
+mod divisor;
 mod epilogue;
 mod expr;
 mod kernel;
@@ -27,7 +29,8 @@ mod link;
 mod print;
 
 pub use broadcast::Neighbours;
+pub use divisor::Divisor;
 pub use epilogue::{Finish, Stored, apply};
 pub use expr::{Expr, Scalar, Type};
-pub use kernel::{Buffer, Kernel, Layout, count, loop_end, scalar};
+pub use kernel::{Buffer, Extent, Kernel, Layout, count, loop_end, scalar};
 pub use link::{declared, identifiers, link};

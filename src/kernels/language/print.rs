@@ -2,9 +2,9 @@
 
 use super::{
     expr::{Expr, Type},
-    kernel::{Binding, Function, Kernel, Layout, Stmt},
+    kernel::{Binding, Function, Kernel, Layout, Stmt, extents},
 };
-use crate::{graph::Slot, tensor::DType};
+use crate::tensor::DType;
 use std::{
     collections::HashSet,
     fmt::{self, Write},
@@ -19,7 +19,7 @@ impl Kernel {
         let mut text = self.declarations();
         text += &format!("@compute @workgroup_size({})\n{ENTRY} {{\n", self.lanes);
         // Writing to a string cannot fail.
-        let _ = block(&mut text, &self.body, 1);
+        let _ = body(&mut text, &self.body);
         text + "}\n"
     }
 
@@ -41,10 +41,17 @@ fn declare(t: &mut String, k: &Kernel) -> fmt::Result {
     for (name, ty, elements) in &k.shared {
         writeln!(t, "var<workgroup> {name}: array<{ty}, {elements}>;")?;
     }
+    let extents = k.extents();
+    if !extents.is_empty() {
+        t.push_str("struct Extents {\n");
+        extents.iter().try_for_each(|(name, _)| writeln!(t, "  {name}: u32,"))?;
+        let number = k.first + k.bindings.len();
+        writeln!(t, "}}\n@group(0) @binding({number}) var<uniform> extents: Extents;")?;
+    }
     for f in called(k) {
         let parameters: Vec<String> = f.parameters.iter().map(|(name, ty)| format!("{name}: {ty}")).collect();
         writeln!(t, "fn {}({}) -> {} {{", f.name, parameters.join(", "), f.result)?;
-        block(t, &f.body, 1)?;
+        body(t, &f.body)?;
         t.push_str("}\n");
     }
     Ok(())
@@ -65,13 +72,12 @@ fn called(k: &Kernel) -> Vec<&Function> {
     called
 }
 
-fn binding(t: &mut String, number: usize, Binding { buffer, slot, written }: &Binding) -> fmt::Result {
+fn binding(t: &mut String, number: usize, Binding { buffer, written, .. }: &Binding) -> fmt::Result {
     let space = if *written { "storage, read_write" } else { "storage, read" };
     let name = buffer.name();
     let declare =
         |t: &mut String, space: &str, ty: &str| writeln!(t, "@group(0) @binding({number}) var<{space}> {name}: {ty};");
     match buffer.layout() {
-        _ if *slot == Slot::ChunkIndex => declare(t, "uniform", "vec4<u32>"),
         Layout::Scalars(dtype) => declare(t, space, &format!("array<{}>", storage_type(dtype))),
         Layout::Vectors { width: 2, words: true } | Layout::Pairs => declare(t, space, "array<u64>"),
         Layout::Vectors { width: 4, words: true } => declare(t, space, "array<vec2<u64>>"),
@@ -81,6 +87,17 @@ fn binding(t: &mut String, number: usize, Binding { buffer, slot, written }: &Bi
             writeln!(t, "fn {name}_at(i: u32) -> f32 {{\n  return {name}[i >> 2u][i & 3u];\n}}")
         }
     }
+}
+
+/// Writes the body of a function: first the extents that it reads, by name.
+fn body(t: &mut String, body: &[Stmt]) -> fmt::Result {
+    let mut all = Vec::new();
+    extents(body, &mut all);
+    let read = read(body);
+    for (name, _) in all.iter().filter(|(name, _)| read.contains(*name)) {
+        writeln!(t, "  let {name} = extents.{name};")?;
+    }
+    block(t, body, 1)
 }
 
 fn block(t: &mut String, body: &[Stmt], level: usize) -> fmt::Result {

@@ -53,8 +53,8 @@ pub struct Session {
     groups: Vec<Option<wgpu::BindGroup>>,
     external_sets: Vec<ExternalSet>,
     step: DeviceBuffer,
-    /// The numbers from 0 on, each at a multiple of [`ALIGN_BYTES`].
-    chunk_indices: DeviceBuffer,
+    /// The extents of launches.
+    extents: DeviceBuffer,
     records: Option<DeviceBuffer>,
     ring: Ring,
     staging_offsets: Vec<u64>,
@@ -115,15 +115,19 @@ fn staging_layout(plan: &Plan) -> (Vec<u64>, u64) {
     (offsets, bytes)
 }
 
-/// Returns the buffer that holds the numbers from 0 on, as many as the plan's chunked launches bind.
-fn chunk_indices(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
-    let bound = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.range.buffer == BufferRef::ChunkIndices);
-    let n = bound.map(|b| b.range.offset / ALIGN_BYTES + 1).max().unwrap_or(1);
+/// Returns the buffer of the extents of a plan's launches.
+fn extents(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
+    let bound = |d: &PlannedDispatch| d.bindings.iter().find(|b| b.range.buffer == BufferRef::Extents).map(|b| b.range);
+    let mut words = vec![0u32; ALIGN_BYTES as usize / 4];
+    for (dispatch, range) in plan.dispatches.iter().filter_map(|d| Some((d, bound(d)?))) {
+        let start = (range.offset / 4) as usize;
+        let end = start + dispatch.extents.len();
+        words.resize(words.len().max(end.next_multiple_of(ALIGN_BYTES as usize / 4)), 0);
+        words[start..end].iter_mut().zip(&dispatch.extents).for_each(|(word, e)| *word = e.1);
+    }
     let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-    let buffer = gpu.buffer("the numbers of chunks", n * ALIGN_BYTES, uniform, false)?;
-    let mut numbers = vec![0u32; (n * ALIGN_BYTES / 4) as usize];
-    numbers.chunks_mut(ALIGN_BYTES as usize / 4).zip(0..).for_each(|(words, number)| words[0] = number);
-    gpu.upload(&buffer.raw, 0, bytemuck::cast_slice(&numbers))?;
+    let buffer = gpu.buffer("the extents of launches", 4 * words.len() as u64, uniform, false)?;
+    gpu.upload(&buffer.raw, 0, bytemuck::cast_slice(&words))?;
     Ok(buffer)
 }
 
@@ -160,7 +164,7 @@ impl Session {
         let ring = Ring::new(&gpu, staging_bytes)?;
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let step = gpu.buffer("the step record", ALIGN_BYTES, uniform, false)?;
-        let chunk_indices = chunk_indices(&gpu, &plan)?;
+        let extents = extents(&gpu, &plan)?;
         let mut readback = Readback::default();
         let output = plan.outputs.iter().filter(|p| !is_external(p)).map(|p| p.ty.bytes(plan.capacity)).max();
         readback.reserve(&gpu, output.unwrap_or(0))?;
@@ -182,7 +186,7 @@ impl Session {
             groups: Vec::new(),
             external_sets: Vec::new(),
             step,
-            chunk_indices,
+            extents,
             records: None,
             ring,
             staging_offsets,
@@ -259,7 +263,7 @@ impl Session {
             BufferRef::Arena(i) => self.arenas.get(i).map(|b| (&b.raw, range.offset)),
             BufferRef::Store { store, chunk } => self.stores.get(store)?.chunk(chunk).map(|b| (b, range.offset)),
             BufferRef::External(i) => externals.get(i).map(|(b, offset)| (b, offset + range.offset)),
-            BufferRef::ChunkIndices => Some((&self.chunk_indices.raw, range.offset)),
+            BufferRef::Extents => Some((&self.extents.raw, range.offset)),
         }
     }
 

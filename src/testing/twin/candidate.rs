@@ -103,7 +103,11 @@ impl Trial {
             let n = samples.map_or(n, |samples| samples.min(n - start));
             let step: Vec<u8> = self.step.words().iter().flat_map(|word| word.to_le_bytes()).collect();
             let mut buffers = vec![Buffer::filled(&step)];
-            buffers.extend(dispatch.slots.iter().map(|slot| memory.bound(slot, self, chunk)));
+            let extents: Vec<u8> = dispatch.extents_at(chunk).iter().flat_map(|e| e.1.to_le_bytes()).collect();
+            buffers.extend(dispatch.slots.iter().map(|slot| match slot {
+                Slot::Extents => Buffer::filled(&extents),
+                _ => memory.bound(slot, self, chunk),
+            }));
             let groups = dispatch.grid.at(n, profile.max_groups);
             let Work { turns, repeated } = twin.run(groups, profile.subgroup_lanes, &mut buffers)?;
             work = Work { turns: work.turns.max(turns), repeated: work.repeated + repeated };
@@ -174,7 +178,7 @@ impl Memory {
             }
             Slot::Out(range) => joined(&self.outputs[range.clone()]),
             Slot::Scratch(k) => self.scratch[*k].clone(),
-            Slot::ChunkIndex => Buffer::filled(&[(chunk as u32).to_le_bytes(), [0; 4], [0; 4], [0; 4]].concat()),
+            Slot::Extents => Buffer::filled(&[]),
             Slot::Uniform { input, samples: None } => {
                 let whole = &self.inputs[*input];
                 let mut part = Buffer::unwritten(whole.len().next_multiple_of(16).min(UNIFORM_BYTES as usize));
@@ -201,7 +205,7 @@ impl Memory {
                 divide(buffer, &mut self.outputs[outputs.clone()]);
             }
             Slot::Scratch(k) => self.scratch[*k] = buffer.clone(),
-            Slot::In(_) | Slot::Uniform { .. } | Slot::ChunkIndex => {}
+            Slot::In(_) | Slot::Uniform { .. } | Slot::Extents => {}
         }
     }
 }

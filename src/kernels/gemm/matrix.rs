@@ -1,0 +1,81 @@
+//! Products of matrices in memory: what matmul, and convolutions by a kernel of one pixel, are.
+
+use super::product::{Cursor, Loop, Operand, Product};
+use crate::{
+    kernels::language::{Expr, Extent, Kernel},
+    tensor::Count,
+};
+
+/// A product of two matrices, (M, K) · (K, N), or of two stacks of as many.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Matrices {
+    /// Name of the kernel.
+    pub name: &'static str,
+    /// Names of the operands.
+    pub buffers: [&'static str; 2],
+    /// The number of products, if the operands are stacks.
+    pub stack: Option<Count>,
+    /// Rows of the result.
+    pub m: Count,
+    /// Terms of a sum.
+    pub k: Count,
+    /// Columns of the result.
+    pub n: usize,
+    /// Whether the first operand is (K, M), and the second (N, K).
+    pub transposed: [bool; 2],
+    /// Whether output 1 is the sum of the second operand over K.
+    pub sums: bool,
+}
+
+impl Matrices {
+    /// Calls `f` with the product.
+    pub fn product<R>(&self, f: impl FnOnce(&Product) -> R) -> R {
+        let [transpose_a, transpose_b] = self.transposed;
+        let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
+        let rows = Extent::new(["rows", "rows_per_sample"], self.m);
+        let columns = Extent::new(["columns", ""], count(self.n));
+        let terms = Extent::new(["terms", "terms_per_sample"], self.k);
+        let (m, k, n) = (rows.expr(), terms.expr(), columns.expr());
+        let start = |size: Expr| if self.stack.is_some() { Product::batch_index() * size } else { 0u32.into() };
+        let a_enter = |kernel: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
+            if vars.is_empty() {
+                let row = if transpose_a { at.index().clone() } else { at.index() * &k };
+                at.set(kernel, "o", start(&m * &k) + row);
+            }
+        };
+        let b_enter = |kernel: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
+            if vars.is_empty() {
+                let column = if transpose_b { at.index() * &k } else { at.index().clone() };
+                at.set(kernel, "o", start(&k * &n) + column);
+            }
+        };
+        let element = |at: &Cursor, term: Expr| (at.get("o") + term, Expr::from(true));
+        let a_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_a { &vars[0] * &m } else { vars[0].clone() });
+        let b_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_b { vars[0].clone() } else { &vars[0] * &n });
+        let even = |c: Count| c.per_sample == 0 && c.fixed.is_multiple_of(2);
+        f(&Product {
+            name: self.name,
+            batch: self.stack.unwrap_or(count(1)),
+            rows: Operand {
+                buffer: self.buffers[0],
+                extent: rows,
+                enter: &a_enter,
+                at: &a_at,
+                pairs: even(if transpose_a { self.m } else { self.k }),
+                along_terms: !transpose_a,
+            },
+            columns: Operand {
+                buffer: self.buffers[1],
+                extent: columns,
+                enter: &b_enter,
+                at: &b_at,
+                pairs: even(if transpose_b { self.k } else { count(self.n) }),
+                along_terms: transpose_b,
+            },
+            loops: vec![Loop::new("k", terms)],
+            position: None,
+            whole: true,
+            sums: self.sums,
+        })
+    }
+}
