@@ -1,4 +1,4 @@
-// Batch normalisation, third launch: y[r, c] = (x[r, c] - mean[c]) * scale[c] + beta[c] with coefficients (3, C) =
+// Batch normalisation, third launch: y[r, c] = (x[r, c] - mean[c]) * scale[c] + beta[c] with coefficients (3, channels) =
 // mean, scale, beta. V is a vector of WIDTH channels, stored as S.
 // A lane keeps its channel's coefficients for the rows that it has. Chunks, lanes and grid as in batch_norm_statistics.
 @group(0) @binding(1) var<storage, read> x: array<S>;
@@ -8,17 +8,17 @@
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let group = id.x + id.y * counts.x;
-    let g = group / TILES;
-    let c = group % TILES * SPAN + lane % SPAN;
+    let g = group / extents.tiles;
+    let c = group % extents.tiles * SPAN + lane % SPAN;
     let t = lane / SPAN;
-    if (g >= GROUPS || t >= T || c >= C) { return; }
-    let rows = ROWS + ROWS_PER_SAMPLE * step.n;
-    let chunk = (rows + GROUPS - 1u) / GROUPS;
+    if (g >= extents.chunks || t >= T || c >= extents.channels) { return; }
+    let rows = extents.rows + extents.rows_per_sample * step.n;
+    let chunk = (rows + extents.chunks - 1u) / extents.chunks;
     let mean = unpack(coefficients[c]);
-    let scale = unpack(coefficients[C + c]);
-    let beta = unpack(coefficients[2u * C + c]);
+    let scale = unpack(coefficients[extents.channels + c]);
+    let beta = unpack(coefficients[2u * extents.channels + c]);
     for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
-        let i = r * C + c;
+        let i = r * extents.channels + c;
         y[i] = pack(epilogue((unpack(x[i]) - mean) * scale + beta, i * WIDTH));
     }
 }

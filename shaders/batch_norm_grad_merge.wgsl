@@ -1,8 +1,8 @@
-// Gradient of batch normalisation, second launch: the PARTIALS partials of batch_norm_grad_sums added in order.
+// Gradient of batch normalisation, second launch: the partials partials of batch_norm_grad_sums added in order.
 // dbeta = sum dy, dgamma = r * sum dy * (x - mean) with r = 1 / sqrt(var + EPSILON), and for the third launch
-// coefficients (4, C) = mean, gamma * r, dbeta / rows, r * dgamma / rows.
+// coefficients (4, channels) = mean, gamma * r, dbeta / rows, r * dgamma / rows.
 // Lanes as in batch_norm_merge.
-// Grid: ceil(C / SPAN) workgroups of LANES = SPAN * SHARERS.
+// Grid: ceil(channels / SPAN) workgroups of LANES = SPAN * SHARERS.
 @group(0) @binding(1) var<storage, read> partials: array<V>;
 @group(0) @binding(2) var<storage, read> gamma: array<V>;
 @group(0) @binding(3) var<storage, read> mean: array<V>;
@@ -18,10 +18,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let c = (id.x + id.y * counts.x) * SPAN + lane % SPAN;
     var plain = V(0.0);
     var product = V(0.0);
-    if (c < C) {
-        for (var p = lane / SPAN; p < PARTIALS; p += SHARERS) {
-            plain += partials[(p * 2u) * C + c];
-            product += partials[(p * 2u + 1u) * C + c];
+    if (c < extents.channels) {
+        for (var p = lane / SPAN; p < extents.partials; p += SHARERS) {
+            plain += partials[(p * 2u) * extents.channels + c];
+            product += partials[(p * 2u + 1u) * extents.channels + c];
         }
     }
     if (SHARERS > 1u) {
@@ -35,14 +35,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             }
         }
     }
-    if (lane < SPAN && c < C) {
+    if (lane < SPAN && c < extents.channels) {
         let r = inverseSqrt(variance[c] + EPSILON);
-        let inv_rows = 1.0 / f32(max(ROWS + ROWS_PER_SAMPLE * step.n, 1u));
+        let inv_rows = 1.0 / f32(max(extents.rows + extents.rows_per_sample * step.n, 1u));
         dgamma[c] = product * r;
         dbeta[c] = plain;
         coefficients[c] = mean[c];
-        coefficients[C + c] = gamma[c] * r;
-        coefficients[2u * C + c] = plain * inv_rows;
-        coefficients[3u * C + c] = product * r * r * inv_rows;
+        coefficients[extents.channels + c] = gamma[c] * r;
+        coefficients[2u * extents.channels + c] = plain * inv_rows;
+        coefficients[3u * extents.channels + c] = product * r * r * inv_rows;
     }
 }

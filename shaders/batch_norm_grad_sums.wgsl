@@ -1,7 +1,7 @@
 // Gradient of batch normalisation, first launch: for chunks of rows and each channel the sums of dy and of
-// dy * (x - mean). x and dy are (rows, C) with V a vector of WIDTH channels, stored as S.
-// Chunks, lanes and partials as in batch_norm_statistics: partials[(chunk * P + t) * 2 + {0, 1}] of C V each.
-// Grid: GROUPS * TILES workgroups, TILES = ceil(C / SPAN), SPAN = min(C, LANES), T = LANES / SPAN.
+// dy * (x - mean). x and dy are (rows, channels) with V a vector of WIDTH channels, stored as S.
+// Chunks, lanes and partials as in batch_norm_statistics: partials[(chunk * P + t) * 2 + {0, 1}] of channels V each.
+// Grid: chunks * tiles workgroups, tiles = ceil(channels / SPAN), SPAN = min(channels, LANES), T = LANES / SPAN.
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read> mean: array<S>;
 @group(0) @binding(3) var<storage, read> dy: array<S>;
@@ -12,39 +12,39 @@ var<workgroup> products: array<V, 256>;
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let group = id.x + id.y * counts.x;
-    if (group >= GROUPS * TILES) { return; }
-    let g = group / TILES;
-    let c = group % TILES * SPAN + lane % SPAN;
+    if (group >= extents.chunks * extents.tiles) { return; }
+    let g = group / extents.tiles;
+    let c = group % extents.tiles * SPAN + lane % SPAN;
     let t = lane / SPAN;
-    let inside = t < T && c < C;
-    let rows = ROWS + ROWS_PER_SAMPLE * step.n;
-    let chunk = (rows + GROUPS - 1u) / GROUPS;
+    let inside = t < T && c < extents.channels;
+    let rows = extents.rows + extents.rows_per_sample * step.n;
+    let chunk = (rows + extents.chunks - 1u) / extents.chunks;
     var plain = V(0.0);
     var product = V(0.0);
     if (inside) {
         let center = unpack(mean[c]);
         for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
-            let d = unpack(dy[r * C + c]);
+            let d = unpack(dy[r * extents.channels + c]);
             plain += d;
-            product += d * (unpack(x[r * C + c]) - center);
+            product += d * (unpack(x[r * extents.channels + c]) - center);
         }
     }
     if (!GATHER) {
         if (inside) {
-            partials[((g * T + t) * 2u) * C + c] = pack(plain);
-            partials[((g * T + t) * 2u + 1u) * C + c] = pack(product);
+            partials[((g * T + t) * 2u) * extents.channels + c] = pack(plain);
+            partials[((g * T + t) * 2u + 1u) * extents.channels + c] = pack(product);
         }
         return;
     }
     plains[lane] = plain;
     products[lane] = product;
     workgroupBarrier();
-    if (t == 0u && c < C) {
+    if (t == 0u && c < extents.channels) {
         for (var s = 1u; s < T; s++) {
             plain += plains[lane + s * SPAN];
             product += products[lane + s * SPAN];
         }
-        partials[(g * 2u) * C + c] = pack(plain);
-        partials[(g * 2u + 1u) * C + c] = pack(product);
+        partials[(g * 2u) * extents.channels + c] = pack(plain);
+        partials[(g * 2u + 1u) * extents.channels + c] = pack(product);
     }
 }

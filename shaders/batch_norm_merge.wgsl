@@ -1,8 +1,8 @@
 // Batch statistics, second launch: the partials of batch_norm_statistics merged in order (Chan et al. 1979) into mean and
 // biased variance (both NaN in a channel that holds a number that is not finite), and what the third launch needs:
-// coefficients (3, C) = mean, gamma / sqrt(var + EPSILON), beta.
+// coefficients (3, channels) = mean, gamma / sqrt(var + EPSILON), beta.
 // What the SHARERS lanes of a channel have is merged in order by the first.
-// Grid: ceil(C / SPAN) workgroups of LANES = SPAN * SHARERS.
+// Grid: ceil(channels / SPAN) workgroups of LANES = SPAN * SHARERS.
 @group(0) @binding(1) var<storage, read> partials: array<V>;
 @group(0) @binding(2) var<storage, read> gamma: array<V>;
 @group(0) @binding(3) var<storage, read> beta: array<V>;
@@ -16,17 +16,17 @@ var<workgroup> totals: array<f32, 64>;
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let c = (id.x + id.y * counts.x) * SPAN + lane % SPAN;
-    let rows = ROWS + ROWS_PER_SAMPLE * step.n;
+    let rows = extents.rows + extents.rows_per_sample * step.n;
     var mean = V(0.0);
     var deviation = V(0.0);
     var total = 0.0;
-    if (c < C) {
-        for (var p = lane / SPAN; p < select(GROUPS * T, GROUPS, GATHER); p += SHARERS) {
+    if (c < extents.channels) {
+        for (var p = lane / SPAN; p < select(extents.chunks * T, extents.chunks, GATHER); p += SHARERS) {
             let more = f32(select(count(p / T, p % T, T, rows), count(p, 0u, 1u, rows), GATHER));
             if (more > 0.0) {
-                let delta = partials[(p * 2u) * C + c] - mean;
+                let delta = partials[(p * 2u) * extents.channels + c] - mean;
                 let part = more / (total + more);
-                deviation += partials[(p * 2u + 1u) * C + c] + delta * delta * (total * part);
+                deviation += partials[(p * 2u + 1u) * extents.channels + c] + delta * delta * (total * part);
                 mean += delta * part;
                 total += more;
             }
@@ -51,13 +51,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             }
         }
     }
-    if (lane < SPAN && c < C) {
+    if (lane < SPAN && c < extents.channels) {
         let variance = finite_or_nan(deviation, deviation / max(total, 1.0));
         mean = finite_or_nan(deviation, mean);
         mean_out[c] = mean;
         variance_out[c] = variance;
         coefficients[c] = mean;
-        coefficients[C + c] = gamma[c] * inverseSqrt(variance + EPSILON);
-        coefficients[2u * C + c] = beta[c];
+        coefficients[extents.channels + c] = gamma[c] * inverseSqrt(variance + EPSILON);
+        coefficients[2u * extents.channels + c] = beta[c];
     }
 }

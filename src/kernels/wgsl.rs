@@ -56,11 +56,12 @@ pub struct Source<'a> {
     stored: Stored,
     /// More shared declarations.
     libraries: Vec<Cow<'a, str>>,
+    extents: &'a [(&'static str, u64)],
 }
 
 impl<'a, T: Into<Cow<'a, str>>> From<T> for Source<'a> {
     fn from(text: T) -> Self {
-        Source { text: text.into(), stored: Stored { width: 1, words: false, columns: 0 }, libraries: Vec::new() }
+        Source::stored(text, 1, false)
     }
 }
 
@@ -77,13 +78,19 @@ impl<'a> Source<'a> {
     }
 
     fn stored(text: impl Into<Cow<'a, str>>, width: usize, words: bool) -> Self {
-        Source { text: text.into(), stored: Stored { width, words, columns: 0 }, libraries: Vec::new() }
+        let stored = Stored { width, words, columns: 0 };
+        Source { text: text.into(), stored, libraries: Vec::new(), extents: &[] }
     }
 
     /// Adds declarations that the kernel may name.
     pub fn with(mut self, library: impl Into<Cow<'a, str>>) -> Self {
         self.libraries.push(library.into());
         self
+    }
+
+    /// Gives the kernel numbers that it reads as `extents.name`, so that launches that differ in them share it.
+    pub fn extents(self, extents: &'a [(&'static str, u64)]) -> Self {
+        Source { extents, ..self }
     }
 
     /// Adds a constant of the kernel, a u32: for sizes of arrays, which no `override` can give.
@@ -125,7 +132,7 @@ pub fn dispatch<'a>(
         let name = format!("input{n}");
         declared.contains(name.as_str()).then(|| Expr::name(name, Type::F32.vector(width)))
     };
-    let mut k = Kernel::behind(slots.len());
+    let mut k = Kernel::behind(slots.len(), source.extents);
     if epilogue.is_some() || declared.contains("epilogue") {
         Finish::declare(&mut k, epilogue, source.stored, &kept);
     }

@@ -126,20 +126,22 @@ impl<'a> Layout<'a> {
     ) -> Dispatch {
         let constants = [
             ("LANES", self.lanes as f64),
-            ("ROWS", self.n_rows.fixed as f64),
-            ("ROWS_PER_SAMPLE", self.n_rows.per_sample as f64),
-            ("C", self.c as f64),
             ("SPAN", self.span as f64),
             ("SHARERS", (self.lanes / self.span) as f64),
             ("T", self.t as f64),
-            ("TILES", self.tiles as f64),
-            ("GROUPS", self.groups as f64),
             ("GATHER", f64::from(u8::from(self.gather))),
-            ("PARTIALS", self.partials() as f64),
             ("EPSILON", f64::from(self.epsilon)),
         ];
+        let extents = [
+            ("rows", self.n_rows.fixed),
+            ("rows_per_sample", self.n_rows.per_sample),
+            ("channels", self.c as u64),
+            ("tiles", self.tiles as u64),
+            ("chunks", self.groups as u64),
+            ("partials", self.partials() as u64),
+        ];
         let source = kernels::Source::over_vectors(source, self.width, self.profile);
-        let source = source.with(shader!("shared/batch_norm.wgsl"));
+        let source = source.with(shader!("shared/batch_norm.wgsl")).extents(&extents);
         kernels::dispatch(kernel, source, &constants, grid, slots, epilogue)
     }
 
@@ -537,7 +539,7 @@ pub static FAMILY: Family = Family {
         Fault { what: "drops the last row of a chunk", from: "k < n_rows;", to: "k + 1u < n_rows;" },
         Fault { what: "forgets the chunks' distance", from: "+ delta * delta * (total * part)", to: "" },
         Fault { what: "forgets epsilon", from: "variance + EPSILON", to: "variance" },
-        Fault { what: "skips the last chunk", from: "if (g >= GROUPS", to: "if (g + 1u >= GROUPS" },
+        Fault { what: "skips the last chunk", from: "if (g >= extents.chunks", to: "if (g + 1u >= extents.chunks" },
     ],
     differentiable: true,
     gradcheck: 1e-5,
@@ -566,7 +568,7 @@ pub static FAMILY_GRAD: Family = Family {
             from: "(g + 1u) * chunk, rows); r",
             to: "(g + 1u) * chunk, rows) - 1u; r",
         },
-        Fault { what: "skips a partial", from: "p < PARTIALS;", to: "p + 1u < PARTIALS;" },
+        Fault { what: "skips a partial", from: "p < extents.partials;", to: "p + 1u < extents.partials;" },
         Fault { what: "forgets the mean of dy", from: "unpack(dy[i]) - average", to: "unpack(dy[i])" },
         Fault { what: "one 1/√ too few", from: "product * r * r", to: "product * r" },
     ],

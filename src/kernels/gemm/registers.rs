@@ -151,6 +151,8 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
         // Compilers other than llvmpipe's choke on large tiles.
         DeviceClass::Cpu if !subgroup => 64,
         DeviceClass::Cpu if products > 1.5e7 => 512,
+        DeviceClass::Cpu if products < 1e6 => 64,
+        DeviceClass::Cpu if products < 5e6 => 128,
         DeviceClass::Cpu => 256,
         DeviceClass::Gpu => 32,
     };

@@ -65,7 +65,9 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
     let area = divisor(["area", "area_magic", "area_shift"], per_h * per_w);
     let row_width = divisor(["row_width", "row_width_magic", "row_width_shift"], per_w);
     let [from_h, from_w] = [extent("from_h", w.from[0]), extent("from_w", w.from[1])];
-    let [to_h, to_w] = [extent("to_h", w.to[0]), extent("to_w", w.to[1])];
+    let to_h = extent("to_h", w.to[0]);
+    // Where a row is one pixel, its column is known, and so must be what it is compared with.
+    let to_w = if per_w > 1 { extent("to_w", w.to[1]) } else { w.to[1].into() };
     let rows = Extent::new(["rows", "rows_per_sample"], w.images.times((per_h * per_w) as u64));
     let (groups, pitch) = (w.groups, w.from_channels);
     let (channels, to_channels) = (pitch / groups, w.to_channels / groups);

@@ -3,9 +3,12 @@
 use super::{
     broadcast::{Neighbours, floats},
     expr::{Expr, Type},
-    kernel::{Buffer, Kernel},
+    kernel::{Buffer, Kernel, Layout},
 };
-use crate::graph::{Epilogue, Program, Slot};
+use crate::{
+    graph::{Epilogue, Program, Slot},
+    tensor::DType,
+};
 
 /// How a kernel stores its result: vectors of how many floats, as words or not, and of how many columns its rows are.
 #[derive(Debug, Clone, Copy)]
@@ -14,7 +17,8 @@ pub struct Stored {
     pub width: usize,
     /// Whether vectors are stored as 64-bit words.
     pub words: bool,
-    /// The columns of the result, where the kernel reads what depends on the column alone once for many rows; else 0.
+    /// The columns of the result, where the kernel reads what depends on the column alone once for many rows, a vector of columns at
+    /// once; else 0.
     pub columns: u64,
 }
 
@@ -60,9 +64,14 @@ impl Finish {
             let by_column = columns > 0
                 && !shape.is_batched()
                 && shape.last() as u64 == columns
-                && shape.elements().fixed == columns;
+                && shape.elements().fixed == columns
+                && (width == 1 || (extra.dtype == DType::F32 && columns.is_multiple_of(width as u64)));
             let neighbours = Neighbours { from: extra, to: &epilogue.shape, width };
-            let buffer = k.bind(format!("extra{n}"), neighbours.layout(words), Slot::input(epilogue.first_input + n));
+            let layout = match by_column && width > 1 {
+                true => Layout::Vectors { width, words },
+                false => neighbours.layout(words),
+            };
+            let buffer = k.bind(format!("extra{n}"), layout, Slot::input(epilogue.first_input + n));
             read.push(if by_column { Extra::Column(buffer) } else { Extra::Element(buffer, neighbours) });
         }
         function(k, &epilogue.program, width, &read);
@@ -78,7 +87,7 @@ impl Finish {
         self.columns.len()
     }
 
-    /// Returns extra `n` of those that depend on the column alone, of a column.
+    /// Returns extra `n` of those that depend on the column alone, of a column, or of a vector of columns by its number.
     pub fn column(&self, n: usize, column: impl Into<Expr>) -> Expr {
         self.columns[n].at(column)
     }
@@ -116,7 +125,7 @@ fn function(k: &mut Kernel, program: &Program, width: usize, extras: &[Extra]) {
     }
     let names: Vec<String> = (0..extras.len()).map(|n| format!("e{n}")).collect();
     let columns = extras.iter().zip(&names).filter(|(extra, _)| matches!(extra, Extra::Column(_)));
-    let columns: Vec<(&str, Type)> = columns.map(|(_, name)| (name.as_str(), Type::F32)).collect();
+    let columns: Vec<(&str, Type)> = columns.map(|(_, name)| (name.as_str(), floats(width))).collect();
     let parameters = [&[("v", floats(width)), ("i", Type::U32)], &columns[..]].concat();
     k.function("epilogue", &parameters, floats(width), |k, arguments| {
         let [value, i, columns @ ..] = arguments else { return Expr::from(0.0) };
@@ -125,7 +134,10 @@ fn function(k: &mut Kernel, program: &Program, width: usize, extras: &[Extra]) {
             .iter()
             .zip(&names)
             .map(|(extra, name)| match extra {
-                Extra::Column(_) => vec![columns.next().unwrap_or(value).clone(); width],
+                Extra::Column(_) => {
+                    let vector = columns.next().unwrap_or(value);
+                    (0..width).map(|lane| vector.component(lane)).collect()
+                }
                 Extra::Element(buffer, neighbours) => neighbours.read(k, buffer, name, [i, &(i / width)]),
                 Extra::Kept(vector) => (0..width).map(|lane| vector.component(lane)).collect(),
             })

@@ -148,6 +148,8 @@ pub struct Kernel {
     pub(super) bindings: Vec<Binding>,
     /// Constants that a launch gives.
     pub(in crate::kernels) constants: Vec<(&'static str, Type, f64)>,
+    /// Extents of the file that the declarations are for.
+    given: Vec<(&'static str, u32)>,
     /// Arrays in workgroup memory.
     pub(super) shared: Vec<(String, Type, u64)>,
     pub(super) functions: Vec<Function>,
@@ -164,15 +166,17 @@ impl Kernel {
             first: 1,
             bindings: Vec::new(),
             constants: Vec::new(),
+            given: Vec::new(),
             shared: Vec::new(),
             functions: Vec::new(),
             body: Vec::new(),
         }
     }
 
-    /// Returns declarations for a kernel from a file that binds `slots` buffers.
-    pub(in crate::kernels) fn behind(slots: usize) -> Self {
-        Kernel { first: slots + 1, ..Kernel::new("", 1) }
+    /// Returns declarations for a kernel from a file that binds `slots` buffers and reads these extents.
+    pub(in crate::kernels) fn behind(slots: usize, extents: &[(&'static str, u64)]) -> Self {
+        let given = extents.iter().map(|&(name, value)| (name, u32::try_from(value).unwrap_or(u32::MAX))).collect();
+        Kernel { first: slots + 1, given, ..Kernel::new("", 1) }
     }
 
     /// Returns the components of the widest vectors that are bound.
@@ -188,7 +192,7 @@ impl Kernel {
 
     /// Returns the extents that the kernel reads, in the order in which they first appear.
     pub(in crate::kernels) fn extents(&self) -> Vec<(&'static str, u32)> {
-        let mut all = Vec::new();
+        let mut all = self.given.clone();
         self.functions.iter().map(|f| &f.body).chain([&self.body]).for_each(|body| extents(body, &mut all));
         all
     }
@@ -251,14 +255,14 @@ impl Kernel {
     /// Returns the number of the invocation, `i`; past `items` invocations return.
     pub fn item(&mut self, items: Count) -> Expr {
         let i = self.let_("i", self.workgroup_index() * self.lanes + self.lane());
-        self.return_if(i.at_least(count(items)));
+        self.return_if(i.at_least(Extent::new(["items", "items_per_sample"], items).expr()));
         i
     }
 
     /// Returns the number of the workgroup, `i`; past `items` workgroups return.
     pub fn group(&mut self, items: Count) -> Expr {
         let i = self.let_("i", self.workgroup_index());
-        self.return_if(i.at_least(count(items)));
+        self.return_if(i.at_least(Extent::new(["items", "items_per_sample"], items).expr()));
         i
     }
 

@@ -209,7 +209,7 @@ impl<'a> Plan<'a> {
     /// Binds the result, behind what the kernel reads, and declares the rows under way.
     pub(super) fn output(&self, k: &mut Kernel, start: Expr, epilogue: Option<&Epilogue>) -> Output {
         let y = k.bind_result("y", self.layout(), Slot::output(0));
-        let stored = Stored { width: self.width, words: self.profile.u64_loads, columns: 0 };
+        let stored = Stored { width: self.width, words: self.profile.u64_loads, columns: self.w.to_channels as u64 };
         let finish = Finish::bind(k, epilogue, stored);
         let start = k.let_("start", start);
         let rows = self.variables(k, "a", self.rows.under_way(), &start);
@@ -238,11 +238,12 @@ impl<'a> Plan<'a> {
             k.if_(t.at_least(halo).and(rows.results().inside(&row, 0..rows.size)), |k| {
                 let line = strip.index(self.w.to, channels, [&row, &strip.result[1], &strip.channel]);
                 let line = k.let_(format!("line_out{e}"), line);
+                let extras = output.finish.columns(k, &e.to_string(), &strip.channel);
                 for (o, result) in results(k, e, &row).into_iter().enumerate() {
                     let column = &strip.result[1] + o * columns.phases;
                     k.if_(columns.results().inside(&column, o..o + 1), |k| {
                         let at = k.let_(format!("at{e}_{o}"), (&line + o * columns.phases * channels).u32());
-                        k.store(&output.y, &at, output.finish.apply(result, &at * self.width, &[]));
+                        k.store(&output.y, &at, output.finish.apply(result, &at * self.width, &extras));
                     });
                 }
             });

@@ -87,7 +87,7 @@ const NADAM_RULE: Rule = Rule::Nadam { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-7
 const RMSPROP_RULE: Rule = Rule::Rmsprop { rho: 0.9, momentum: 0.0, epsilon: 1e-7, centered: false };
 
 const SKIP: Fault =
-    Fault { what: "skips the last vector", from: "if (COUNT <= i * 4u)", to: "if (COUNT <= i * 4u + 4u)" };
+    Fault { what: "skips the last vector", from: "if (elements <= i * 4u)", to: "if (elements <= i * 4u + 4u)" };
 
 /// Gradient descent as a family.
 pub static SGD: Family = Family {

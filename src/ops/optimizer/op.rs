@@ -137,7 +137,7 @@ impl Optimizer {
             _ => k.bind_result(format!("m{}", n - 2), layout, slot),
         };
         let buffers: Vec<Buffer> = slots.into_iter().enumerate().map(bind).collect();
-        let end = k.constant("COUNT", Type::U32, count as f64);
+        let end = Expr::extent("elements", count);
         let decay = k.constant("DECAY", Type::F32, self.weight_decay.into());
         let factor = k.constant("FACTOR", Type::F32, self.factor.into());
         let i = k.let_("i", k.workgroup_index() * 64u32 + k.lane());
