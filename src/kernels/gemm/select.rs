@@ -58,16 +58,14 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
 fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R) -> R {
     let [phase_h, phase_w] = [w.phases(0), w.phases(1)];
     let [per_h, per_w] = [w.per_phase(0), w.per_phase(1)];
-    // Divisions by extents take 64-bit integers.
-    let by_extents = profile.class == DeviceClass::Cpu && profile.u64_loads;
+    // Divisions by extents take 64-bit integers. The place of a single row or column is known, and what it is compared with must be too.
+    let by_extents = profile.class == DeviceClass::Cpu && profile.u64_loads && per_h > 1 && per_w > 1;
     let divisor = |names, n: usize| if by_extents { Divisor::new(names, n) } else { Divisor::constant(n) };
     let extent = |name, n: usize| if by_extents { Expr::extent(name, n as u64) } else { n.into() };
     let area = divisor(["area", "area_magic", "area_shift"], per_h * per_w);
     let row_width = divisor(["row_width", "row_width_magic", "row_width_shift"], per_w);
     let [from_h, from_w] = [extent("from_h", w.from[0]), extent("from_w", w.from[1])];
-    let to_h = extent("to_h", w.to[0]);
-    // Where a row is one pixel, its column is known, and so must be what it is compared with.
-    let to_w = if per_w > 1 { extent("to_w", w.to[1]) } else { w.to[1].into() };
+    let [to_h, to_w] = [extent("to_h", w.to[0]), extent("to_w", w.to[1])];
     let rows = Extent::new(["rows", "rows_per_sample"], w.images.times((per_h * per_w) as u64));
     let (groups, pitch) = (w.groups, w.from_channels);
     let (channels, to_channels) = (pitch / groups, w.to_channels / groups);
