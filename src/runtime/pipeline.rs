@@ -1,10 +1,15 @@
-use super::{Result, RuntimeError, gpu::Gpu};
+use super::{
+    Result, RuntimeError,
+    gpu::{DeviceBuffer, Gpu},
+};
 use crate::{
+    graph::{ALIGN_BYTES, UNIFORM_BYTES},
     kernels::{Access, reflect},
     passes::PlannedDispatch,
 };
 use rayon::prelude::*;
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
@@ -35,10 +40,14 @@ fn key(dispatch: &PlannedDispatch) -> Key {
 
 impl Pipelines {
     /// Returns the pipeline of each dispatch; new ones are built on several threads.
+    ///
+    /// With `launch` each is launched once, with no workgroups: a driver that compiles kernels at their first launch compiles one
+    /// while the next is built.
     pub fn get(
         &self,
         gpu: &Gpu,
         dispatches: &[PlannedDispatch],
+        launch: bool,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Vec<Arc<Pipeline>>> {
         let start = Instant::now();
@@ -53,10 +62,12 @@ impl Pipelines {
         }
         drop(all);
         let (total, done) = (missing.len(), AtomicUsize::new(0));
+        let stand_ins = if launch && total > 0 { Some(StandIns::new(gpu)?) } else { None };
         let built: Vec<(Key, Arc<Pipeline>)> = missing
             .into_par_iter()
             .map(|(key, dispatch)| {
                 let pipeline = build(gpu, dispatch)?;
+                stand_ins.iter().try_for_each(|buffers| buffers.launch(gpu, dispatch, &pipeline))?;
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
                 Ok((key, Arc::new(pipeline)))
             })
@@ -76,7 +87,7 @@ impl Pipelines {
 
 fn build(gpu: &Gpu, dispatch: &PlannedDispatch) -> Result<Pipeline> {
     let start = Instant::now();
-    let (bindings, _) = reflect(&dispatch.kernel, &dispatch.source)?;
+    let (bindings, module) = reflect(&dispatch.kernel, &dispatch.source)?;
     let accesses: Vec<Access> = bindings.iter().map(|b| b.access).collect();
     let label = Some(dispatch.kernel.as_str());
     let entries: Vec<wgpu::BindGroupLayoutEntry> = bindings
@@ -99,7 +110,7 @@ fn build(gpu: &Gpu, dispatch: &PlannedDispatch) -> Result<Pipeline> {
     let what = format!("kernel {} of `{}`", dispatch.kernel, dispatch.node);
     let pipeline = gpu.scoped(&what, 0, || {
         let device = &gpu.device;
-        let source = wgpu::ShaderSource::Wgsl((&*dispatch.source).into());
+        let source = wgpu::ShaderSource::Naga(Cow::Owned(module));
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -123,6 +134,53 @@ fn build(gpu: &Gpu, dispatch: &PlannedDispatch) -> Result<Pipeline> {
     gpu.failure.check()?;
     log::debug!("pipeline {} {} in {:.1?}", dispatch.kernel, dispatch.variant, start.elapsed());
     Ok(pipeline)
+}
+
+/// Buffers for the launch of a kernel that has no workgroups.
+struct StandIns {
+    uniform: DeviceBuffer,
+    read: DeviceBuffer,
+    written: DeviceBuffer,
+}
+
+impl StandIns {
+    fn new(gpu: &Gpu) -> Result<Self> {
+        let storage = u64::from(gpu.limits.max_storage_buffers_per_shader_stage) * ALIGN_BYTES;
+        let buffer = |bytes, usage| gpu.buffer("a stand-in for a tensor", bytes, usage, false);
+        Ok(StandIns {
+            uniform: buffer(UNIFORM_BYTES, wgpu::BufferUsages::UNIFORM)?,
+            read: buffer(storage, wgpu::BufferUsages::STORAGE)?,
+            written: buffer(storage, wgpu::BufferUsages::STORAGE)?,
+        })
+    }
+
+    /// Launches the kernel, and waits for it.
+    fn launch(&self, gpu: &Gpu, dispatch: &PlannedDispatch, pipeline: &Pipeline) -> Result<()> {
+        let mut storage = 0;
+        let mut entry = |(binding, access): (usize, &Access)| {
+            let (buffer, offset, bytes) = match access {
+                Access::Uniform => (&self.uniform, 0, UNIFORM_BYTES),
+                access => {
+                    storage += 1;
+                    let buffer = if *access == Access::Read { &self.read } else { &self.written };
+                    (buffer, (storage - 1) * ALIGN_BYTES, ALIGN_BYTES)
+                }
+            };
+            let range = wgpu::BufferBinding { buffer: &buffer.raw, offset, size: wgpu::BufferSize::new(bytes) };
+            wgpu::BindGroupEntry { binding: binding as u32, resource: wgpu::BindingResource::Buffer(range) }
+        };
+        let entries: Vec<_> = pipeline.accesses.iter().enumerate().map(&mut entry).collect();
+        let what = format!("the first launch of kernel {} of `{}`", dispatch.kernel, dispatch.node);
+        let descriptor = wgpu::BindGroupDescriptor { label: Some(&what), layout: &pipeline.layout, entries: &entries };
+        let group = gpu.scoped(&what, 0, || gpu.device.create_bind_group(&descriptor))?;
+        let index = gpu.submit(&what, |encoder| {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            pass.set_pipeline(&pipeline.raw);
+            pass.set_bind_group(0, &group, &[]);
+            pass.dispatch_workgroups(0, 0, 0);
+        })?;
+        gpu.wait_done(&what, gpu.timeout, &index)
+    }
 }
 
 /// Returns an error if a dispatch does not bind what its kernel declares.

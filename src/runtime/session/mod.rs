@@ -22,7 +22,7 @@ use super::{
     ring::Ring,
 };
 use crate::{
-    graph::{ALIGN_BYTES, Step},
+    graph::{ALIGN_BYTES, DeviceClass, Step},
     kernels::Access,
     passes::{Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port},
     tensor::HostTensor,
@@ -169,7 +169,8 @@ impl Session {
         let output = plan.outputs.iter().filter(|p| !is_external(p)).map(|p| p.ty.bytes(plan.capacity)).max();
         readback.reserve(&gpu, output.unwrap_or(0))?;
 
-        let pipelines = engine.pipelines().get(&gpu, &plan.dispatches, progress)?;
+        let launch = engine.profile().class == DeviceClass::Cpu;
+        let pipelines = engine.pipelines().get(&gpu, &plan.dispatches, launch, progress)?;
         for (dispatch, pipeline) in plan.dispatches.iter().zip(&pipelines) {
             check_bindings(dispatch, pipeline)?;
         }
