@@ -6,8 +6,8 @@ use super::{
 };
 use crate::graph::Dispatch;
 use naga::{
-    BuiltIn, Expression, Function, Handle, Literal, LocalVariable, MathFunction, Module, Override, ScalarKind,
-    Type, TypeInner, UnaryOperator,
+    BuiltIn, Expression, Function, Handle, Literal, LocalVariable, MathFunction, Module, Override, ScalarKind, Type,
+    TypeInner, UnaryOperator,
 };
 use std::collections::HashMap;
 
@@ -35,7 +35,9 @@ impl<'m> Frame<'m> {
         loop {
             match self.function.expressions[pointer] {
                 Expression::LocalVariable(variable) => return Some((variable, whole)),
-                Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => (pointer, whole) = (base, false),
+                Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => {
+                    (pointer, whole) = (base, false)
+                }
                 _ => return None,
             }
         }
@@ -146,11 +148,7 @@ impl<'m> Kernel<'m> {
     }
 
     /// Returns what is known of an expression that may be outside functions.
-    fn plain(
-        &mut self,
-        expression: &Expression,
-        of: &mut dyn FnMut(&mut Self, Handle<Expression>) -> Value,
-    ) -> Value {
+    fn plain(&mut self, expression: &Expression, of: &mut dyn FnMut(&mut Self, Handle<Expression>) -> Value) -> Value {
         match *expression {
             Expression::Literal(literal) => match literal {
                 Literal::Bool(known) => Value::Truth(known.into()),
@@ -227,7 +225,9 @@ impl<'m> Kernel<'m> {
             let value = self.local(frame, local);
             return match (value, &expressions[pointer]) {
                 (value, _) if whole => value,
-                (Value::Vector(all), Expression::AccessIndex { index, base }) if frame.local(*base) == Some((local, true)) => {
+                (Value::Vector(all), Expression::AccessIndex { index, base })
+                    if frame.local(*base) == Some((local, true)) =>
+                {
                     all.get(*index as usize).cloned().unwrap_or(Value::Unknown)
                 }
                 _ => Value::Unknown,
@@ -237,7 +237,8 @@ impl<'m> Kernel<'m> {
             && let Expression::GlobalVariable(variable) = expressions[base]
         {
             let variable = &self.module.global_variables[variable];
-            if let (TypeInner::Struct { members, .. }, Some(name)) = (&self.module.types[variable.ty].inner, &variable.name)
+            if let (TypeInner::Struct { members, .. }, Some(name)) =
+                (&self.module.types[variable.ty].inner, &variable.name)
                 && let Some(member) = members.get(index as usize)
             {
                 let known = member.name.as_ref().and_then(|member| self.uniform(name, member));
@@ -289,7 +290,9 @@ impl<'m> Kernel<'m> {
             BuiltIn::WorkGroupId => Value::Vector(ids(self, groups)),
             BuiltIn::LocalInvocationId => Value::Vector(ids(self, size)),
             BuiltIn::GlobalInvocationId => Value::Vector(ids(self, [0, 1, 2].map(|i: usize| size[i] * groups[i]))),
-            BuiltIn::LocalInvocationIndex => Value::Int(self.arithmetic.atoms.any([0, size.iter().product::<i128>() - 1]), range),
+            BuiltIn::LocalInvocationIndex => {
+                Value::Int(self.arithmetic.atoms.any([0, size.iter().product::<i128>() - 1]), range)
+            }
             _ => self.arithmetic.any(range),
         }
     }

@@ -14,14 +14,15 @@
 //! | `bound.rs` | linear forms over unknowns, and the largest value of one |
 //! | `value.rs` | arithmetic of integers and conditions |
 //! | `expressions.rs` | expressions of a function, what a launch knows |
+//! | `slice.rs` | the part of a text that its loops depend on |
 //! | `walk.rs` | statements, and the passes of loops |
 
 mod bound;
 mod expressions;
+mod slice;
 mod value;
 mod walk;
 
-use super::reflect;
 use crate::graph::Dispatch;
 use expressions::Kernel;
 use naga::{Binding, Module, Span};
@@ -29,7 +30,9 @@ use value::Value;
 
 /// A kernel with a loop that may have any number of iterations.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("kernel {kernel}, line {line}: nothing bounds the iterations of this loop; compare its counter with a known number")]
+#[error(
+    "kernel {kernel}, line {line}: nothing bounds the iterations of this loop; compare its counter with a known number"
+)]
 pub struct UnboundedLoop {
     /// The kernel's name.
     pub kernel: String,
@@ -44,7 +47,8 @@ pub fn max_iterations(dispatch: &Dispatch, n: usize, max_groups: u32) -> Result<
     if !super::language::identifiers(text).any(|word| ["for", "while", "loop"].contains(&word)) {
         return Ok(0);
     }
-    let Ok((_, module)) = reflect(&dispatch.kernel, text) else { return Ok(0) };
+    let parsed = naga::front::wgsl::parse_str(&slice::slice(text));
+    let Ok(module) = parsed.or_else(|_| naga::front::wgsl::parse_str(text)) else { return Ok(0) };
     let groups = dispatch.grid.at(n, max_groups);
     let mut kernel = Kernel { module: &module, dispatch, n, groups, arithmetic: Default::default() };
     count(&mut kernel, &module).map_err(|span| {

@@ -161,7 +161,9 @@ impl Arithmetic {
             Op::Modulo if b_lo > 0 => Value::Int(self.atoms.any([1 - b_hi, b_hi - 1]), range),
             Op::And if positive => Value::Int(self.atoms.any([0, a_hi.min(b_hi)]), range),
             Op::And if b_lo >= 0 => Value::Int(self.atoms.any([0, b_hi]), range),
-            Op::InclusiveOr | Op::ExclusiveOr if positive => Value::Int(self.atoms.any([0, bits(a_hi.max(b_hi))]), range),
+            Op::InclusiveOr | Op::ExclusiveOr if positive => {
+                Value::Int(self.atoms.any([0, bits(a_hi.max(b_hi))]), range)
+            }
             Op::Less => self.less(a, b, 1),
             Op::LessEqual => self.less(a, b, 0),
             Op::Greater => self.less(b, a, 1),
@@ -261,16 +263,16 @@ impl Arithmetic {
                 return Value::Int(a, range);
             }
             let bounds = vec![a.clone(), b.clone()];
-            let (made, known) = match larger {
-                true => (
-                    Made::Larger,
-                    Known { range: [a_lo.max(b_lo), a_hi.max(b_hi)], uppers: Vec::new(), lowers: bounds, choice: None },
-                ),
-                false => (
-                    Made::Smaller,
-                    Known { range: [a_lo.min(b_lo), a_hi.min(b_hi)], uppers: bounds, lowers: Vec::new(), choice: None },
-                ),
+            let rest = |x: &Linear, y: &Linear| x.plus(y, -1, 1).into_iter().collect();
+            let choice = match larger {
+                true => [(a.clone(), rest(&a, &b)), (b.clone(), rest(&b, &a))],
+                false => [(a.clone(), rest(&b, &a)), (b.clone(), rest(&a, &b))],
             };
+            let (made, ends, [uppers, lowers]) = match larger {
+                true => (Made::Larger, [a_lo.max(b_lo), a_hi.max(b_hi)], [Vec::new(), bounds]),
+                false => (Made::Smaller, [a_lo.min(b_lo), a_hi.min(b_hi)], [bounds, Vec::new()]),
+            };
+            let known = Known { range: ends, uppers, lowers, choice: Some(choice) };
             self.made(made, [&a, &b], || Some(known), range)
         })
     }

@@ -397,9 +397,13 @@ fn stores(frame: &Frame, block: &Block, once: bool, all: &mut Stores) {
                 }
             }
             Statement::Block(block) => stores(frame, block, once, all),
-            Statement::If { accept, reject, .. } => [accept, reject].map(|b| stores(frame, b, false, all)).into_iter().collect(),
+            Statement::If { accept, reject, .. } => {
+                [accept, reject].map(|b| stores(frame, b, false, all)).into_iter().collect()
+            }
             Statement::Switch { cases, .. } => cases.iter().for_each(|case| stores(frame, &case.body, false, all)),
-            Statement::Loop { body, continuing, .. } => [body, continuing].map(|b| stores(frame, b, false, all)).into_iter().collect(),
+            Statement::Loop { body, continuing, .. } => {
+                [body, continuing].map(|b| stores(frame, b, false, all)).into_iter().collect()
+            }
             Statement::Call { arguments, .. } => {
                 let locals = arguments.iter().filter_map(|&at| frame.local(at));
                 locals.for_each(|(local, _)| all.entry(local).or_default().push(None));
