@@ -6,7 +6,7 @@ use std::{cell::Cell, collections::HashMap};
 pub(super) type Atom = usize;
 
 /// The steps that one search may take.
-const FUEL: u32 = 3_000;
+const FUEL: u32 = 500;
 
 /// (offset + Σ factor · atom) / over.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -235,7 +235,8 @@ impl<'m> Kernel<'m> {
             self.exit(frame, truth.facts_where(false), true);
         }
         self.arithmetic.facts.truncate(facts);
-        let passes = frame.loops.pop().and_then(|l| l.passes).ok_or(span)?;
+        // Data bounds no loop but by its type.
+        let passes = frame.loops.pop().and_then(|l| l.passes).filter(|&passes| passes < 1 << 31).ok_or(span)?;
         stored.keys().for_each(|&local| self.forget(frame, local));
         let last = 1 + self.loops(body) + self.loops(continuing);
         Ok(passes.saturating_mul(count.saturating_add(1)).saturating_add(last))
