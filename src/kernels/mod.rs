@@ -22,7 +22,7 @@
 //! - A text stores what it computes through `epilogue(value, index)`, so that any elementwise program can follow.
 //! - Every edge is guarded: a launch has whole workgroups, and the batch may be smaller than the plan's.
 //! - The order of a sum depends on extents alone, never on the batch or on threads.
-//! - Loops whose length depends on extents state their iterations with the launch.
+//! - Every loop ends by what is known before the launch, so that `iterations/` can bound it.
 //!
 //! Start with [`dispatch`], then `shaders/avg_pool2d.wgsl` and the operation that launches it, `src/ops/pool2d/op.rs`.
 

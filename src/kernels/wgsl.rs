@@ -1,10 +1,7 @@
 //! Kernels from files: what they share, vectors of neighbouring elements, the epilogue, and the launch made of them.
 
 use super::language::{self, Expr, Finish, Kernel, Stored, Type};
-use crate::{
-    graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot},
-    tensor::Count,
-};
+use crate::graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot};
 use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
 /// Returns the text of a file of `shaders/`: the copy in the binary or, with feature `live-shaders`, the file itself.
@@ -137,14 +134,7 @@ pub fn dispatch<'a>(
     let (shared, declared) = (language::declared(&libraries), language::declared(&[&linked]));
     let taken = |(name, _): &&(&'static str, f64)| declared.contains(name) || !shared.contains(name);
     let constants = constants.iter().filter(taken).copied().collect();
-    Dispatch {
-        kernel: kernel.into(),
-        source: Arc::from(linked),
-        constants,
-        grid,
-        slots,
-        iterations: (Count::default(), 1),
-    }
+    Dispatch { kernel: kernel.into(), source: Arc::from(linked), constants, grid, slots }
 }
 
 impl Kernel {
@@ -155,7 +145,6 @@ impl Kernel {
             source: Arc::from(source),
             grid,
             slots: self.slots().collect(),
-            iterations: (Count::default(), 1),
             constants: self.constants.into_iter().map(|(name, _, value)| (name, value)).collect(),
             kernel: self.name,
         }

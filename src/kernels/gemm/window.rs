@@ -1,6 +1,5 @@
 //! A window that slides over images: its sizes, and where its taps read.
 
-use super::product::MAX_ITERATIONS;
 use crate::{
     kernels::language::{Expr, Kernel, Type},
     tensor::Count,
@@ -44,11 +43,6 @@ fn gcd(a: usize, b: usize) -> usize {
 }
 
 impl Window {
-    /// Returns the iterations of loops over rows of taps and channels, and of the stores.
-    pub(super) fn iterations(&self) -> Count {
-        Count { fixed: (self.kernel[0] * (1 + self.from_channels)) as u64 + MAX_ITERATIONS, per_sample: 0 }
-    }
-
     /// Returns the number of tap phases along an axis: result positions of one phase share their taps.
     pub(super) fn phases(&self, axis: usize) -> usize {
         if self.transposed { self.strides[axis] } else { 1 }
