@@ -108,6 +108,20 @@ impl Arithmetic {
         if fits { Value::Int(form, range) } else { self.any(range) }
     }
 
+    /// Returns a value in the range that it has here.
+    pub fn here(&mut self, value: Value) -> Value {
+        let (atoms, facts) = (&mut self.atoms, &self.facts);
+        map(value, &mut |value| match value {
+            Value::Int(form, range) if !facts.is_empty() && form.known().is_none() => {
+                let range_of = [atoms.lower(&form, facts), atoms.upper(&form, facts)];
+                let same = vec![form];
+                let known = Known { range: range_of, uppers: same.clone(), lowers: same, choice: None };
+                Value::Int(atoms.new_atom(known), range)
+            }
+            other => other,
+        })
+    }
+
     /// Returns the operator's result.
     pub fn binary(&mut self, op: Op, a: Value, b: Value) -> Value {
         zip(a, b, &mut |a, b| match (a, b) {

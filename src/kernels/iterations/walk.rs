@@ -14,7 +14,6 @@ enum Step {
     /// It grows by a number of this range, above 0.
     Up([i128; 2]),
     Down([i128; 2]),
-    Times(i128),
     Over(i128),
 }
 
@@ -58,20 +57,24 @@ impl<'m> Kernel<'m> {
 
     /// Walks statements; those that are `always` run run in each pass of the innermost loop.
     fn block(&mut self, frame: &mut Frame<'m>, block: &'m Block, always: bool) -> Walked {
-        let (facts, mut all) = (self.arithmetic.facts.len(), 0u64);
+        let (facts, mut all, mut ended) = (self.arithmetic.facts.len(), 0u64, false);
+        // What is found by what holds in here does not hold behind it.
+        let memo = (!always).then(|| frame.memo.clone());
         for (statement, &span) in block.span_iter() {
             let (count, ends) = self.statement(frame, statement, span, always)?;
             all = all.saturating_add(count);
             if ends {
-                self.arithmetic.facts.truncate(facts);
-                return Ok((all, true));
+                ended = true;
+                break;
             }
         }
-        // What a block at the same level has found holds behind it.
-        if !always {
+        if !always || ended {
             self.arithmetic.facts.truncate(facts);
         }
-        Ok((all, false))
+        if let Some(memo) = memo {
+            frame.memo = memo;
+        }
+        Ok((all, ended))
     }
 
     fn statement(&mut self, frame: &mut Frame<'m>, statement: &'m Statement, span: Span, always: bool) -> Walked {
@@ -127,28 +130,39 @@ impl<'m> Kernel<'m> {
                 return Ok((0, true));
             }
             Statement::Return { value } => {
-                let value = value.map(|value| self.value(frame, value));
-                frame.returned.extend(value);
+                if let Some(value) = value.map(|value| self.value(frame, value)) {
+                    let value = self.arithmetic.here(value);
+                    frame.returned.push(value);
+                }
                 return Ok((0, true));
             }
             Statement::Call { function, arguments, result } => {
-                frame.calls.extend(result.map(|result| (result, (*function, &arguments[..]))));
-                let function = &self.module.functions[*function];
-                let mut count = 0;
-                if self.loops(&function.body) > 0 {
-                    let values = arguments.iter().map(|&at| self.value(frame, at)).collect();
-                    let (passes, value) = self.call(function, values)?;
-                    frame.memo.extend(result.map(|result| (result, value)));
-                    frame.loops.last_mut().into_iter().for_each(|l| l.looped = true);
-                    count = passes;
-                }
-                let locals: Vec<_> = arguments.iter().filter_map(|&at| frame.local(at)).collect();
-                locals.into_iter().for_each(|(local, _)| self.forget(frame, local));
-                return Ok((count, false));
+                return self.called(frame, (*function, arguments), *result).map(|count| (count, false));
             }
             _ => {}
         }
         Ok((0, false))
+    }
+
+    /// Walks a function where it has loops.
+    fn called(
+        &mut self,
+        frame: &mut Frame<'m>,
+        (function, arguments): (Handle<Function>, &'m [Handle<Expression>]),
+        result: Option<Handle<Expression>>,
+    ) -> Result<u64, Span> {
+        frame.calls.extend(result.map(|result| (result, (function, arguments))));
+        let (function, mut count) = (&self.module.functions[function], 0);
+        if self.loops(&function.body) > 0 {
+            let values = arguments.iter().map(|&at| self.value(frame, at)).collect();
+            let (passes, value) = self.call(function, values)?;
+            frame.memo.extend(result.map(|result| (result, value)));
+            frame.loops.last_mut().into_iter().for_each(|l| l.looped = true);
+            count = passes;
+        }
+        let locals: Vec<_> = arguments.iter().filter_map(|&at| frame.local(at)).collect();
+        locals.into_iter().for_each(|(local, _)| self.forget(frame, local));
+        Ok(count)
     }
 
     /// Walks both branches of a condition, of which llvmpipe runs the other's loops once.
@@ -227,7 +241,7 @@ impl<'m> Kernel<'m> {
             }
         }
         frame.loops.push(inner);
-        let facts = self.arithmetic.facts.len();
+        let (facts, memo) = (self.arithmetic.facts.len(), frame.memo.clone());
         let mut count = self.block(frame, body, true)?.0;
         count = count.saturating_add(self.block(frame, continuing, true)?.0);
         if let Some(condition) = break_if {
@@ -235,6 +249,7 @@ impl<'m> Kernel<'m> {
             self.exit(frame, truth.facts_where(false), true);
         }
         self.arithmetic.facts.truncate(facts);
+        frame.memo = memo;
         // Data bounds no loop but by its type.
         let passes = frame.loops.pop().and_then(|l| l.passes).filter(|&passes| passes < 1 << 31).ok_or(span)?;
         stored.keys().for_each(|&local| self.forget(frame, local));
@@ -251,7 +266,7 @@ impl<'m> Kernel<'m> {
         };
         let by = match op {
             _ if is_own(left) => right,
-            Op::Add | Op::Multiply if is_own(right) => left,
+            Op::Add if is_own(right) => left,
             _ => return None,
         };
         // What is found here does not hold inside the loop.
@@ -260,15 +275,12 @@ impl<'m> Kernel<'m> {
         frame.memo = memo;
         let Value::Int(by, _) = by else { return None };
         let [lo, hi] = self.arithmetic.atoms.range(&by);
-        let power = |by: &Linear| by.known().filter(|by| (1..64).contains(by)).map(|by| 1i128 << by);
         match op {
             Op::Add if lo > 0 => Some(Step::Up([lo, hi])),
             Op::Add if hi < 0 => Some(Step::Down([-hi, -lo])),
             Op::Subtract if lo > 0 => Some(Step::Down([lo, hi])),
-            Op::Multiply => by.known().filter(|&by| by > 1).map(Step::Times),
             Op::Divide => by.known().filter(|&by| by > 1).map(Step::Over),
-            Op::ShiftLeft => power(&by).map(Step::Times),
-            Op::ShiftRight => power(&by).map(Step::Over),
+            Op::ShiftRight => by.known().filter(|by| (1..64).contains(by)).map(|by| Step::Over(1 << by)),
             _ => None,
         }
     }
@@ -278,8 +290,8 @@ impl<'m> Kernel<'m> {
         let [lo, hi] = self.arithmetic.atoms.range(&first);
         let mut known = Known { range, uppers: Vec::new(), lowers: Vec::new(), choice: None };
         match step {
-            Step::Times(_) | Step::Over(_) if lo < 0 => {}
-            Step::Up(_) | Step::Times(_) => (known.range[0], known.lowers) = (lo, vec![first.clone()]),
+            Step::Over(_) if lo < 0 => {}
+            Step::Up(_) => (known.range[0], known.lowers) = (lo, vec![first.clone()]),
             Step::Down(_) => (known.range[1], known.uppers) = (hi, vec![first.clone()]),
             Step::Over(_) => (known.range, known.uppers) = ([0, hi], vec![first.clone()]),
         }
@@ -311,7 +323,7 @@ impl<'m> Kernel<'m> {
         let rest = fact.plus(&Linear::atom(atom), -factor, 1)?;
         let bound = rest.times(if factor < 0 { 1 } else { -1 }, size.max(1))?;
         let all = &mut self.arithmetic;
-        let [lo, hi] = all.atoms.range(first);
+        let [_, hi] = all.atoms.range(first);
         let end = match factor.signum() {
             -1 => all.atoms.upper(&bound, &all.facts),
             1 => all.atoms.lower(&bound, &all.facts),
@@ -323,9 +335,6 @@ impl<'m> Kernel<'m> {
             }
             Step::Down([least, most]) if factor > 0 && end.saturating_sub(most) >= range[0] => {
                 by_steps(all.atoms.upper(&fact.with(atom, first)?, &all.facts), size * least)
-            }
-            Step::Times(by) if factor < 0 && lo > 0 && end.saturating_mul(by) <= range[1] => {
-                std::iter::successors(Some(lo), |v| Some(v * by)).take_while(|&v| v <= end).count() as i128
             }
             Step::Over(by) if factor > 0 && end > 0 => {
                 std::iter::successors(Some(hi), |v| Some(v / by)).take_while(|&v| v >= end).count() as i128
