@@ -26,6 +26,11 @@ mod walk;
 use crate::graph::Dispatch;
 use expressions::Kernel;
 use naga::{Binding, Module, Span};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{LazyLock, Mutex, PoisonError},
+};
 use value::Value;
 
 /// A kernel with a loop that may have any number of iterations.
@@ -47,9 +52,29 @@ pub fn max_iterations(dispatch: &Dispatch, n: usize, max_groups: u32) -> Result<
     if !super::language::identifiers(text).any(|word| ["for", "while", "loop"].contains(&word)) {
         return Ok(0);
     }
+    let groups = dispatch.grid.at(n, max_groups);
+    let key = [0, 1].map(|seed| {
+        let mut hasher = DefaultHasher::new();
+        (seed, &dispatch.kernel, text, n, groups).hash(&mut hasher);
+        dispatch.constants.iter().for_each(|(name, value)| (name, value.to_bits()).hash(&mut hasher));
+        hasher.finish()
+    });
+    let known = || FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known().get(&key) {
+        return found.clone();
+    }
+    let found = find(dispatch, n, groups);
+    known().insert(key, found.clone());
+    found
+}
+
+/// What was found, by two hashes of a launch: a plan has many equal ones.
+static FOUND: LazyLock<Mutex<HashMap<[u64; 2], Result<u64, UnboundedLoop>>>> = LazyLock::new(Default::default);
+
+fn find(dispatch: &Dispatch, n: usize, groups: [u32; 2]) -> Result<u64, UnboundedLoop> {
+    let text = &dispatch.source;
     let parsed = naga::front::wgsl::parse_str(&slice::slice(text));
     let Ok(module) = parsed.or_else(|_| naga::front::wgsl::parse_str(text)) else { return Ok(0) };
-    let groups = dispatch.grid.at(n, max_groups);
     let mut kernel = Kernel { module: &module, dispatch, n, groups, arithmetic: Default::default() };
     count(&mut kernel, &module).map_err(|span| {
         let line = span.location(text).line_number;

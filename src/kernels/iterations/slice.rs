@@ -6,22 +6,29 @@ use std::collections::{HashMap, HashSet};
 pub(super) fn slice(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
     let looped = looped(&lines);
-    let mut waiting: HashMap<&str, Vec<usize>> = HashMap::new();
+    // Variables of functions are told apart by the function's number.
+    let numbers = lines.iter().scan(0usize, |number, line| {
+        *number += usize::from(line.starts_with("fn "));
+        Some(*number)
+    });
+    let numbers: Vec<usize> = numbers.collect();
+    let mut waiting: HashMap<(usize, &str), Vec<usize>> = HashMap::new();
     let mut kept = vec![true; lines.len()];
     for (i, line) in lines.iter().enumerate() {
         let is_looped = names(line).any(|word| looped.contains(word));
         if let Some(name) = assigned(line).filter(|_| !is_looped) {
-            waiting.entry(name).or_default().push(i);
+            waiting.entry((numbers[i], name)).or_default().push(i);
             kept[i] = false;
         }
     }
     // Declarations, at the margin, read nothing.
-    let reads = |&i: &usize| kept[i] && lines[i].starts_with(' ');
-    let mut named: Vec<&str> = (0..lines.len()).filter(reads).flat_map(|i| names(lines[i])).collect();
-    while let Some(name) = named.pop() {
-        for i in waiting.remove(name).into_iter().flatten() {
-            kept[i] = true;
-            named.extend(names(lines[i]));
+    let mut read: Vec<usize> = (0..lines.len()).filter(|&i| kept[i] && lines[i].starts_with(' ')).collect();
+    while let Some(line) = read.pop() {
+        for name in names(lines[line]) {
+            for i in waiting.remove(&(numbers[line], name)).into_iter().flatten() {
+                kept[i] = true;
+                read.push(i);
+            }
         }
     }
     let text: Vec<&str> = lines.iter().zip(kept).map(|(line, kept)| if kept { line } else { "" }).collect();
