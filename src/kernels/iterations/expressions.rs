@@ -248,7 +248,25 @@ impl<'m> Kernel<'m> {
                 };
             }
         }
-        Value::Unknown
+        self.pointed(frame, pointer).map_or(Value::Unknown, |ty| self.unknown(ty))
+    }
+
+    /// Returns the type of what a pointer to a global variable leads to.
+    fn pointed(&self, frame: &Frame<'m>, pointer: Handle<Expression>) -> Option<Handle<Type>> {
+        let inner = |base| Some(&self.module.types[self.pointed(frame, base)?].inner);
+        match frame.function.expressions[pointer] {
+            Expression::GlobalVariable(variable) => Some(self.module.global_variables[variable].ty),
+            Expression::Access { base, .. } => match inner(base)? {
+                TypeInner::Array { base, .. } => Some(*base),
+                _ => None,
+            },
+            Expression::AccessIndex { base, index } => match inner(base)? {
+                TypeInner::Array { base, .. } => Some(*base),
+                TypeInner::Struct { members, .. } => members.get(index as usize).map(|member| member.ty),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Returns what is known of a local variable here.

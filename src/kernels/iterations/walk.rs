@@ -291,8 +291,12 @@ impl<'m> Kernel<'m> {
         let mut known = Known { range, uppers: Vec::new(), lowers: Vec::new(), choice: None };
         match step {
             Step::Over(_) if lo < 0 => {}
-            Step::Up(_) => (known.range[0], known.lowers) = (lo, vec![first.clone()]),
-            Step::Down(_) => (known.range[1], known.uppers) = (hi, vec![first.clone()]),
+            Step::Up([_, most]) => {
+                (known.range, known.lowers) = ([lo, (range[1] - most).max(lo)], vec![first.clone()]);
+            }
+            Step::Down([_, most]) => {
+                (known.range, known.uppers) = ([(range[0] + most).min(hi), hi], vec![first.clone()]);
+            }
             Step::Over(_) => (known.range, known.uppers) = ([0, hi], vec![first.clone()]),
         }
         let atom = self.arithmetic.atoms.known.len();
