@@ -21,7 +21,7 @@ use hubel::{
     optimizers::*,
     prelude::*,
     tensor::Accuracy as Error,
-    tensor::{Array, Count, Philox, UNIT},
+    tensor::{Array, Philox, UNIT},
     testing,
 };
 
@@ -63,9 +63,7 @@ fn kernel(name: &str, io: &Io, source: &str, slots: Vec<Slot>) -> Vec<Candidate>
     let rows = shape.rows();
     let constants =
         [("C", shape.last() as f64), ("ROWS", rows.fixed as f64), ("ROWS_PER_SAMPLE", rows.per_sample as f64)];
-    let iterations = Count { fixed: 2 * shape.last() as u64, per_sample: 0 };
-    let dispatch =
-        kernels::dispatch(name, source, &constants, Grid::new(rows, 64), slots, None).iterations(iterations, 1);
+    let dispatch = kernels::dispatch(name, source, &constants, Grid::new(rows, 64), slots, None);
     vec![Candidate::single("rows", dispatch)]
 }
 

@@ -24,7 +24,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     let row = index_of(indices[j], ROWS, FLOATS);
     if (row >= ROWS || chain[j].x != 0u) { return; }
     var sum = step.zero;
-    while (j < rows) {
+    // A chain has each place once.
+    for (var k = 0u; k < rows * counts.z; k++) {
+        if (j >= rows) { break; }
         sum = sum + dy[j * ROW + column];
         j = chain[j].y;
     }

@@ -165,17 +165,9 @@ pub struct Dispatch {
     pub grid: Grid,
     /// What is bound at 1, 2, …
     pub slots: Vec<Slot>,
-    /// The maximum iterations of all loops of one invocation, if they may be many: a count, and the number of
-    /// invocations that share it.
-    pub iterations: (Count, u64),
 }
 
 impl Dispatch {
-    /// Sets the iterations of loops: a count, which `shared_by` invocations share.
-    pub fn iterations(self, iterations: Count, shared_by: u64) -> Self {
-        Dispatch { iterations: (iterations, shared_by), ..self }
-    }
-
     /// Returns the extents of the launch for a chunk of samples.
     pub fn extents_at(&self, chunk: usize) -> Vec<(String, u32)> {
         let value = |name: &str, value: u32| if name == CHUNK_INDEX { chunk as u32 } else { value };
@@ -185,11 +177,6 @@ impl Dispatch {
     /// Returns the number of storage buffers that the launch binds.
     pub fn n_storage(&self) -> usize {
         self.slots.iter().filter(|s| !matches!(s, Slot::Uniform { .. } | Slot::Extents)).count()
-    }
-
-    /// Returns the maximum iterations of all loops of one invocation, for a batch of `n`.
-    pub fn iterations_at(&self, n: usize) -> u64 {
-        self.iterations.0.at(n).div_ceil(self.iterations.1.max(1))
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `wgsl.rs` | a launch of a file of `shaders`: what it shares with others, vectors, the epilogue |
 //! | `language/` | the language that other kernels are written in |
 //! | `reflect.rs` | what a text binds, read by naga |
+//! | `iterations/` | how many iterations a text's loops take |
 //! | `gemm/` | products and convolutions: operands as loaders, several tile cores, the fastest first |
 //! | `window/` | windows over each channel alone: depthwise convolution, pooling, their gradients |
 //! | `recurrent/` | a recurrent cell over all timesteps |
@@ -21,7 +22,7 @@
 //! - A text stores what it computes through `epilogue(value, index)`, so that any elementwise program can follow.
 //! - Every edge is guarded: a launch has whole workgroups, and the batch may be smaller than the plan's.
 //! - The order of a sum depends on extents alone, never on the batch or on threads.
-//! - Loops whose length depends on extents state their iterations with the launch.
+//! - Every loop ends by what is known before the launch, so that `iterations/` can bound it.
 //!
 //! Start with [`dispatch`], then `shaders/avg_pool2d.wgsl` and the operation that launches it, `src/ops/pool2d/op.rs`.
 
@@ -30,12 +31,14 @@ mod depthwise {
     pub(super) use super::window::{MAX_TAPS, Reduction as Slide, reduce_window as slide};
 }
 pub mod gemm;
+mod iterations;
 mod language;
 pub mod recurrent;
 mod reflect;
 mod wgsl;
 mod window;
 
+pub use iterations::{UnboundedLoop, max_iterations};
 pub use language::{
     Buffer, Divisor, Expr, Extent, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link,
     loop_end, scalar,

@@ -1,10 +1,7 @@
 //! Kernels from files: what they share, vectors of neighbouring elements, the epilogue, and the launch made of them.
 
 use super::language::{self, Expr, Finish, Kernel, Stored, Type};
-use crate::{
-    graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot},
-    tensor::Count,
-};
+use crate::graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot};
 use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
 /// Returns the text of a file of `shaders/`: the copy in the binary or, with feature `live-shaders`, the file itself.
@@ -144,15 +141,7 @@ pub fn dispatch<'a>(
     let (shared, declared) = (language::declared(&libraries), language::declared(&[&linked]));
     let taken = |(name, _): &&(&'static str, f64)| declared.contains(name) || !shared.contains(name);
     let constants = constants.iter().filter(taken).copied().collect();
-    Dispatch {
-        kernel: kernel.into(),
-        source: Arc::from(linked),
-        constants,
-        extents: extents(&k),
-        grid,
-        slots,
-        iterations: (Count::default(), 1),
-    }
+    Dispatch { kernel: kernel.into(), source: Arc::from(linked), constants, extents: extents(&k), grid, slots }
 }
 
 fn extents(k: &Kernel) -> Vec<(String, u32)> {
@@ -168,7 +157,6 @@ impl Kernel {
             grid,
             slots: self.slots().collect(),
             extents: extents(&self),
-            iterations: (Count::default(), 1),
             constants: self.constants.into_iter().map(|(name, _, value)| (name, value)).collect(),
             kernel: self.name,
         }

@@ -91,7 +91,7 @@ impl Op for Accumulate {
         for (j, sum) in [count(samples).f32()].into_iter().chain(totals).enumerate() {
             k.store(&state, j, kept.select(state.at(j), 0.0) + sum);
         }
-        let kernel = k.launch(Grid::fixed(1)).iterations(samples, group as u64);
+        let kernel = k.launch(Grid::fixed(1));
         vec![Candidate::single(if group > 1 { "tree" } else { "serial" }, kernel)]
     }
 

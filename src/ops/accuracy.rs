@@ -94,9 +94,8 @@ impl Op for CategoricalAccuracy {
         };
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
         let grid = Grid::new(rows, 64);
-        let iterations = Count { fixed: 2 * io.inputs[0].shape.last() as u64, per_sample: 0 };
         let dispatch =
-            kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue).iterations(iterations, 1);
+            kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue);
         vec![Candidate::single("rows", dispatch)]
     }
 

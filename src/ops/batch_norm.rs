@@ -103,17 +103,13 @@ impl<'a> Layout<'a> {
     /// A launch over all rows, in chunks.
     fn rows(&self, kernel: &str, source: &str, slots: Vec<Slot>, epilogue: Option<&Epilogue>) -> Dispatch {
         let grid = Grid::fixed((self.groups * self.tiles) as u64);
-        let parts = (self.groups * self.t) as u64;
-        let iterations = Count { fixed: self.n_rows.fixed + (self.t as u64 + 1) * parts, ..self.n_rows };
-        self.dispatch(kernel, source, grid, slots, epilogue).iterations(iterations, parts)
+        self.dispatch(kernel, source, grid, slots, epilogue)
     }
 
     fn merge(&self, kernel: &str, source: &str, slots: Vec<Slot>) -> Dispatch {
-        let sharers = self.merge_lanes / self.merge_span;
         let grid = Grid::fixed(self.c.div_ceil(self.merge_span) as u64);
-        let iterations = Count { fixed: (self.partials().div_ceil(sharers) + sharers) as u64, per_sample: 0 };
         let merged = Layout { lanes: self.merge_lanes, span: self.merge_span, ..*self };
-        merged.dispatch(kernel, source, grid, slots, None).iterations(iterations, 1)
+        merged.dispatch(kernel, source, grid, slots, None)
     }
 
     fn dispatch(

@@ -182,7 +182,7 @@ impl Op for GatherGrad {
             let source = shader!("gather_grad.wgsl");
             let grid = Grid::new(y.elements(), 64);
             let dispatch = kernels::dispatch("gather_grad", source, &constants, grid, slots.clone(), epilogue);
-            Candidate::single("elements", dispatch.iterations(rows, 1))
+            Candidate::single("elements", dispatch)
         };
         // Places of equal indices are linked, so that only rows that an index names take sums.
         let source = shader!("gather_grad_chain.wgsl");
@@ -198,7 +198,7 @@ impl Op for GatherGrad {
         let sums = kernels::dispatch("gather_grad_rows", source, &constants, grid, slots, epilogue);
         let chains = Candidate {
             variant: "chains".into(),
-            dispatches: vec![chain.iterations(rows, 1), zero, sums.iterations(rows, 1)],
+            dispatches: vec![chain, zero, sums],
             scratch_bytes: vec![rows.times(8)],
         };
         let (table, named) = (y.elements().fixed, rows.at(32));

@@ -15,7 +15,7 @@
 //! Invariants:
 //! - The batch is the outermost axis. A kernel is built for any batch up to the capacity and reads the batch as `step.n`.
 //! - NaN in an input is NaN in the result, by bits (`shaders/shared/common.wgsl`); infinity gives what the formula gives.
-//! - A loop whose length depends on sizes states its iterations with the launch, since some drivers end long loops.
+//! - Every loop ends by what is known before the launch, since some drivers end long loops: nobody states its iterations.
 //! - Errors are [`OpError`](crate::graph::OpError): what was wanted, what came, what to do.
 //!
 //! Start with `reshape.rs` (no kernel), `transpose.rs` (one kernel), then `pool2d/` (one description for three reductions,

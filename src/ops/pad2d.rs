@@ -7,7 +7,7 @@ use crate::{
         RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
+    tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
 };
 
 /// What stands around an image.
@@ -249,9 +249,7 @@ impl Op for Pad2dGrad {
         let source = kernels::Source::over_vectors(shader!("pad2d_grad.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
         let kernel = kernels::dispatch("pad2d_grad", source, &constants, Grid::new(elements, 64), slots, epilogue);
-        let [rows, columns] = self.cells();
-        let iterations = Count { fixed: rows * (columns + 1), per_sample: 0 };
-        vec![Candidate::single(format!("width{width}"), kernel.iterations(iterations, 1))]
+        vec![Candidate::single(format!("width{width}"), kernel)]
     }
 
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {

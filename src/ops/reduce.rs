@@ -395,7 +395,7 @@ impl Problem {
             Some(_) => k.store(&y, &o, epilogue.apply(self.result(&sum), &o * width, &[])),
             None => k.store(&y, &o * chunks + s, &sum),
         }
-        k.launch(grid).iterations(terms, chunks * stride as u64)
+        k.launch(grid)
     }
 }
 

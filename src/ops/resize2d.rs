@@ -8,7 +8,7 @@ use crate::{
         Io, Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
+    tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
 };
 
 /// How a pixel between others is made.
@@ -223,10 +223,8 @@ impl Op for Resize2dGrad {
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let (dy, dx) = (&io.inputs[0].shape, &io.outputs[0].shape);
         let kernel = ("resize2d_grad", shader!("resize2d_grad.wgsl"));
-        let [rows, columns] = self.readers(dy);
-        let iterations = Count { fixed: rows * (columns + 1), per_sample: 0 };
         let (variant, launch) = launch(kernel, self.interpolation, dx, [dx, dy], profile, epilogue);
-        vec![Candidate::single(variant, launch.iterations(iterations, 1))]
+        vec![Candidate::single(variant, launch)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

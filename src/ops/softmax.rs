@@ -8,7 +8,7 @@ use crate::{
         Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, maximum, ulp},
+    tensor::{Accuracy, Array, Batch, DType, Philox, Shape, UNIT, maximum, ulp},
 };
 
 /// Softmax over the last axis, exp(x) / Σ exp(x), or its logarithm (Keras, ONNX Softmax and LogSoftmax).
@@ -40,12 +40,12 @@ pub(super) fn log_sum_bound(s: f64, terms: u64) -> f64 {
     sum + Accuracy::Log.bound(&[s], s.ln(), 0.0)
 }
 
-/// Returns the constants, the grid and the iterations of loops by which rows are shared out: a lane each, or a workgroup each.
+/// Returns the constants and the grid by which rows are shared out: a lane each, or a workgroup each.
 pub(super) fn row_layouts(
     shape: &Shape,
     width: usize,
     profile: &DeviceProfile,
-) -> Vec<(&'static str, Vec<(&'static str, f64)>, Grid, Count)> {
+) -> Vec<(&'static str, Vec<(&'static str, f64)>, Grid)> {
     let rows = shape.rows();
     let c = shape.last() / width;
     let layout = |group: bool, lanes: u32| {
@@ -56,9 +56,8 @@ pub(super) fn row_layouts(
             ("C", c as f64),
             ("GROUP", f64::from(u8::from(group))),
         ];
-        let iterations = 3 * (c as u64).div_ceil(if group { u64::from(lanes) } else { 1 }) + 32;
         let grid = Grid::new(rows, if group { 1 } else { lanes });
-        (if group { "group" } else { "lane" }, constants, grid, Count { fixed: iterations, per_sample: 0 })
+        (if group { "group" } else { "lane" }, constants, grid)
     };
     let group = layout(true, if c > 256 { 256 } else { 64 });
     match profile.class {
@@ -111,11 +110,10 @@ impl Op for Softmax {
         let shape = &io.inputs[0].shape;
         let width = kernels::width(shape.last(), profile);
         let source = kernels::Source::over_vectors(shader!("softmax.wgsl"), width, profile);
-        let candidate = |(variant, mut constants, grid, iterations): (&str, Vec<(&'static str, f64)>, Grid, Count)| {
+        let candidate = |(variant, mut constants, grid): (&str, Vec<(&'static str, f64)>, Grid)| {
             constants.push(("LOG", f64::from(u8::from(self.log))));
             let slots = vec![Slot::input(0), Slot::output(0)];
-            let dispatch = kernels::dispatch("softmax", source.clone(), &constants, grid, slots, epilogue)
-                .iterations(iterations, 1);
+            let dispatch = kernels::dispatch("softmax", source.clone(), &constants, grid, slots, epilogue);
             Candidate::single(format!("{variant}_width{width}"), dispatch)
         };
         row_layouts(shape, width, profile).into_iter().map(candidate).collect()

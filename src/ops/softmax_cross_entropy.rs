@@ -123,12 +123,12 @@ impl Op for SoftmaxCrossEntropy {
         };
         row_layouts(&io.inputs[0].shape, 1, profile)
             .into_iter()
-            .map(|(variant, mut constants, grid, iterations)| {
+            .map(|(variant, mut constants, grid)| {
                 constants.push(("LABELS", labels));
                 let source = shader!("softmax_cross_entropy.wgsl");
                 let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0), Slot::output(1)];
                 let dispatch =
-                    kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue).iterations(iterations, 1);
+                    kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue);
                 Candidate::single(variant, dispatch)
             })
             .collect()

@@ -7,7 +7,7 @@ use crate::{
         Sample, Slot, Step, TensorType, Value,
     },
     kernels,
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, rank},
+    tensor::{Accuracy, Array, Batch, DType, Philox, Shape, rank},
 };
 use std::cmp::Reverse;
 
@@ -94,8 +94,7 @@ impl Op for TopK {
         let slots = vec![Slot::input(0), Slot::output(0), Slot::output(1)];
         let source = shader!("top_k.wgsl");
         let kernel = kernels::dispatch("top_k", source, &constants, Grid::new(rows, 64), slots, None);
-        let iterations = Count { fixed: (self.k * (io.inputs[0].shape.last() + 1)) as u64, per_sample: 0 };
-        vec![Candidate::single("passes", kernel.iterations(iterations, 1))]
+        vec![Candidate::single("passes", kernel)]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -157,8 +156,7 @@ impl Op for TopKGrad {
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
         let source = shader!("top_k_grad.wgsl");
         let kernel = kernels::dispatch("top_k_grad", source, &constants, Grid::new(elements, 64), slots, epilogue);
-        let iterations = Count { fixed: io.inputs[0].shape.last() as u64, per_sample: 0 };
-        vec![Candidate::single("elements", kernel.iterations(iterations, 1))]
+        vec![Candidate::single("elements", kernel)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -1,4 +1,4 @@
-use crate::graph::TensorType;
+use crate::{graph::TensorType, kernels::UnboundedLoop};
 
 /// A graph cannot be planned.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -66,6 +66,16 @@ pub enum PlanError {
         capacity: usize,
         /// The adapter's limit.
         limit: u64,
+    },
+    /// A loop may have any number of iterations, and the adapter's driver ends long ones.
+    #[error("node `{node}` ({op}): {source}")]
+    Unbounded {
+        /// The node.
+        node: String,
+        /// The operation.
+        op: String,
+        /// The loop.
+        source: UnboundedLoop,
     },
     /// A kernel binds more buffers than the adapter allows.
     #[error("node `{node}`: kernel {kernel} binds {got} storage buffers, the adapter allows {limit}")]

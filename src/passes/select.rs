@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     graph::{Candidate, Dispatch, Kind, Op, Slot},
-    kernels::Access,
+    kernels::{Access, max_iterations},
 };
 use std::{cmp::Reverse, ops::Range};
 
@@ -16,19 +16,18 @@ pub(super) fn select(s: &Scheduled) -> Result<Selected, PlanError> {
     let mut unchunked: Vec<(usize, Candidate)> = Vec::new();
     for &i in &s.order {
         let Some(op) = s.node(i).op().filter(|op| !op.view()) else { continue };
-        let candidates = legal(s, i, op.as_ref())?;
-        let (preferred, alternative) = prefer(s, op.name(), candidates);
-        let none = || PlanError::NoKernel { node: s.node(i).name.clone(), op: op.name().into() };
-        selected.insert(i, preferred.ok_or_else(none)?);
+        let candidates = legal(s, i, op.as_ref());
+        let (preferred, alternative) = prefer(s, i, op.name(), candidates)?;
+        selected.insert(i, preferred);
         unchunked.extend(alternative.map(|candidate| (i, candidate)));
     }
     limit_launches(s, &mut selected, unchunked);
     Ok(selected)
 }
 
-/// Returns the candidates of node `i` that the adapter can run.
-fn legal(s: &Scheduled, i: usize, op: &dyn Op) -> Result<Vec<Candidate>, PlanError> {
-    let (capacity, profile) = (s.options.capacity, &s.options.profile);
+/// Returns the candidates of node `i` that the adapter can bind.
+fn legal(s: &Scheduled, i: usize, op: &dyn Op) -> Vec<Candidate> {
+    let profile = &s.options.profile;
     let mut candidates = op.lower(&s.graph.io(s.node(i)), profile, None);
     candidates.retain(|c| can_bind_uniforms(s, i, c));
     let fits = |c: &Candidate| c.dispatches.iter().all(|d| d.n_storage() <= profile.max_storage_buffers as usize);
@@ -36,14 +35,42 @@ fn legal(s: &Scheduled, i: usize, op: &dyn Op) -> Result<Vec<Candidate>, PlanErr
     if candidates.iter().any(fits) {
         candidates.retain(fits);
     }
-    let iterations = |c: &Candidate| c.dispatches.iter().map(|d| d.iterations_at(capacity)).max().unwrap_or(0);
-    let (fewest, limit) = (candidates.iter().map(iterations).min().unwrap_or(0), profile.max_iterations);
-    if fewest > limit {
-        let (node, op) = (s.node(i).name.clone(), op.name().into());
-        return Err(PlanError::TooLong { node, op, iterations: fewest, capacity, limit });
-    }
-    candidates.retain(|c| iterations(c) <= limit);
-    Ok(candidates)
+    candidates
+}
+
+/// Returns an iterator over the candidates whose loops the adapter's driver runs to their end; each is looked at when it is asked
+/// for. Why it leaves candidates out is kept in `refused`.
+fn short<'a>(
+    s: &'a Scheduled,
+    i: usize,
+    op: &'a str,
+    candidates: Vec<Candidate>,
+    refused: &'a mut Option<PlanError>,
+) -> impl Iterator<Item = Candidate> + 'a {
+    let (capacity, limit, max_groups) =
+        (s.options.capacity, s.options.profile.max_iterations, s.options.profile.max_groups);
+    let iterations = move |c: &Candidate| {
+        let mut all = c.dispatches.iter().map(|d| max_iterations(d, capacity, max_groups));
+        all.try_fold(0, |most, each| each.map(|each| most.max(each)))
+    };
+    candidates.into_iter().filter(move |candidate| {
+        let found = if limit == u64::MAX { Ok(0) } else { iterations(candidate) };
+        let (node, op) = (s.node(i).name.clone(), op.to_owned());
+        let error = match found {
+            Ok(iterations) if iterations <= limit => return true,
+            Ok(iterations) => PlanError::TooLong { node, op, iterations, capacity, limit },
+            Err(source) => PlanError::Unbounded { node, op, source },
+        };
+        let fewest = |e: &Option<PlanError>| match e {
+            Some(PlanError::TooLong { iterations, .. }) => *iterations,
+            _ => u64::MAX,
+        };
+        let error = Some(error);
+        if refused.is_none() || fewest(&error) < fewest(refused) {
+            *refused = error;
+        }
+        false
+    })
 }
 
 /// Returns whether the plan can bind what a candidate reads as uniform buffers.
@@ -65,17 +92,27 @@ fn can_bind_uniforms(s: &Scheduled, i: usize, candidate: &Candidate) -> bool {
 
 /// Returns the variant that the options force, or else the operation's first; and, if that one has several launches for
 /// chunks of the batch, the first candidate without.
-fn prefer(s: &Scheduled, op: &str, mut candidates: Vec<Candidate>) -> (Option<Candidate>, Option<Candidate>) {
+fn prefer(
+    s: &Scheduled,
+    i: usize,
+    op: &str,
+    mut candidates: Vec<Candidate>,
+) -> Result<(Candidate, Option<Candidate>), PlanError> {
     let is_chunked = |c: &Candidate| launches(s, c) > c.dispatches.len();
     let forced = s.options.force.as_ref().filter(|(name, _)| name == op);
     let forced = forced.and_then(|(_, variant)| candidates.iter().position(|c| c.variant == *variant));
-    if candidates.is_empty() {
-        return (None, None);
+    if let Some(forced) = forced {
+        candidates[..=forced].rotate_right(1);
     }
-    let preferred = candidates.remove(forced.unwrap_or(0));
-    let wanted = forced.is_none() && is_chunked(&preferred);
-    let unchunked = candidates.into_iter().filter(|_| wanted).find(|c| !is_chunked(c));
-    (Some(preferred), unchunked)
+    let mut refused = None;
+    let mut candidates = short(s, i, op, candidates, &mut refused);
+    if let Some(preferred) = candidates.next() {
+        let wanted = forced.is_none() && is_chunked(&preferred);
+        let unchunked = if wanted { candidates.find(|c| !is_chunked(c)) } else { None };
+        return Ok((preferred, unchunked));
+    }
+    drop(candidates);
+    Err(refused.unwrap_or_else(|| PlanError::NoKernel { node: s.node(i).name.clone(), op: op.into() }))
 }
 
 /// Replaces the candidates with the most launches by ones without chunks, until the plan has few enough launches.

@@ -3,7 +3,7 @@
 use crate::{harness::engine, repository::files};
 use hubel::{
     graph::Dispatch,
-    kernels::{common, reflect},
+    kernels::{max_iterations, reflect},
     layers::*,
     losses::*,
     metrics::*,
@@ -11,7 +11,7 @@ use hubel::{
     optimizers::*,
     passes::Plan,
     prelude::*,
-    tensor::{Count, Philox, Purpose, stream_id},
+    tensor::{Philox, Purpose, stream_id},
     testing::{decided_by_uniforms, profiles},
 };
 use naga::{
@@ -113,31 +113,13 @@ fn every_shader_file_and_every_shared_declaration_is_reached() {
     assert!(unreached.is_empty(), "no sample reaches {unreached:#?}");
 }
 
-/// Returns whether statements have a loop.
-fn has_loop(block: &naga::Block) -> bool {
-    use naga::Statement::{Block, If, Loop, Switch};
-    block.iter().any(|statement| match statement {
-        Loop { .. } => true,
-        Block(block) => has_loop(block),
-        If { accept, reject, .. } => has_loop(accept) || has_loop(reject),
-        Switch { cases, .. } => cases.iter().any(|case| has_loop(&case.body)),
-        _ => false,
-    })
-}
-
 #[test]
-fn every_kernel_with_a_loop_states_its_iterations() {
-    let mut silent = BTreeMap::new();
-    for (name, dispatch) in reached().into_iter().filter(|(_, d)| d.iterations.0 == Count::default()) {
-        let (_, module) = reflect(&dispatch.kernel, &dispatch.source).unwrap_or_else(|e| panic!("{name}: {e}"));
-        // Loops of the common header are short.
-        let own = |f: &naga::Function| f.name.as_ref().is_none_or(|n| !common().contains(&format!("fn {n}(")));
-        let functions = module.functions.iter().map(|(_, f)| f).filter(|f| own(f));
-        if functions.chain(module.entry_points.iter().map(|e| &e.function)).any(|f| has_loop(&f.body)) {
-            silent.insert(dispatch.kernel, name);
-        }
+fn the_iterations_of_every_reached_kernel_are_derived() {
+    let mut unbounded = BTreeMap::new();
+    for (name, dispatch) in reached() {
+        unbounded.extend(max_iterations(&dispatch, 128, 65_535).err().map(|e| (e.to_string(), name)));
     }
-    assert!(silent.is_empty(), "llvmpipe ends long loops without a word: call `Dispatch::iterations` for {silent:#?}");
+    assert!(unbounded.is_empty(), "{unbounded:#?}");
 }
 
 #[test]

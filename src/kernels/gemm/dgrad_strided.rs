@@ -6,8 +6,8 @@
 
 use super::{
     product::{
-        BROADCAST, LOAD, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest, has_eight_lanes,
-        shared_columns, store_sums,
+        BROADCAST, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest, has_eight_lanes, shared_columns,
+        store_sums,
     },
     window::Window,
 };
@@ -136,10 +136,7 @@ impl Spread {
         let groups = w.to_channels.div_ceil(channels);
         let items = w.images.times((rows * width.div_ceil(blocks) * groups) as u64);
         let items = Count { fixed: items.fixed + (LANES * groups) as u64, ..items };
-        let iterations: usize = Self::rows(w).iter().map(|r| r.distances.clone().count()).sum::<usize>();
-        let iterations = (iterations * (1 + w.from_channels.div_ceil(terms))) as u64 + MAX_ITERATIONS;
-        let iterations = Count { fixed: iterations, per_sample: 0 };
-        let kernel = k.launch(Grid::new(items, LANES as u32)).iterations(iterations, 1);
+        let kernel = k.launch(Grid::new(items, LANES as u32));
         let how = if uniform { "_uniform_weights" } else { "" };
         Candidate::single(format!("spread_{blocks}x{channels}x{terms}{how}"), kernel)
     }

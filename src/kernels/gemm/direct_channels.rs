@@ -145,7 +145,7 @@ impl Row {
             },
         );
         let items = rows.times((tiles * groups * LANES) as u64);
-        let kernel = k.launch(Grid::new(items, LANES as u32)).iterations(w.iterations(), 1);
+        let kernel = k.launch(Grid::new(items, LANES as u32));
         Candidate::single(format!("row_{pixels}x{vectors}"), kernel)
     }
 }

@@ -136,7 +136,7 @@ impl Strip {
             Reads::UniformWeights => "_uniform_weights",
             Reads::Uniform(_) => "_uniform",
         };
-        let kernel = k.launch(Grid::new(items, LANES as u32)).iterations(w.iterations(), 1);
+        let kernel = k.launch(Grid::new(items, LANES as u32));
         Candidate::single(format!("strips_{}x{}{how}", self.pixels, self.channels), kernel)
     }
 }

@@ -185,8 +185,6 @@ pub(super) struct Launch {
     pub(super) splits: u64,
     /// Whether rows and columns are read as pairs.
     pub(super) pairs: [bool; 2],
-    /// Iterations of all loops of the invocations that share a sum.
-    pub(super) iterations: Count,
 }
 
 /// Returns the launches of a tile core, whose statements `write` adds to a kernel.
@@ -196,7 +194,7 @@ pub(super) fn candidate(
     epilogue: Option<&Epilogue>,
     write: impl FnOnce(&mut Kernel, &Bound),
 ) -> Candidate {
-    let Launch { variant, lanes, tile, splits, pairs, iterations } = launch;
+    let Launch { variant, lanes, tile, splits, pairs } = launch;
     let columns = product.columns.extent.fixed;
     let split = splits > 1;
     let float = Layout::Scalars(DType::F32);
@@ -209,7 +207,7 @@ pub(super) fn candidate(
     let stored = Stored { width: 1, words: false, columns };
     let finish = Finish::bind(&mut k, epilogue.filter(|_| !split), stored);
     write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish });
-    let main = k.launch(grid(product, tile, splits)).iterations(iterations, splits);
+    let main = k.launch(grid(product, tile, splits));
     if !split {
         return Candidate::single(variant, main);
     }
@@ -360,7 +358,7 @@ pub(in crate::kernels) fn split_sum(
             k.if_(i.at_least(&before), |k| k.store(&sums_to, &i - &before, &sum));
         }
     }
-    k.launch(Grid::new(elements, 64)).iterations(Count { fixed: splits, per_sample: 0 }, 1)
+    k.launch(Grid::new(elements, 64))
 }
 
 #[cfg(test)]

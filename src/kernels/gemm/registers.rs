@@ -92,12 +92,7 @@ pub(super) fn register_tiles(
     let side = if lane_rows { "rows" } else { "columns" };
     let wide = pairs.iter().filter(|&&p| p).count();
     let variant = format!("lanes_{side}_{shared}x{vectors}x{terms}_pairs{wide}_split{splits}");
-    let inner: u64 = product.loops[1..].iter().map(|l| l.to.fixed).product();
-    let iterations = iterations(product, terms);
-    let rest = if splits > 1 { (2 * inner + MAX_ITERATIONS) * splits } else { 0 };
-    let iterations = Count { fixed: iterations.fixed + rest, ..iterations };
     let launch = Launch {
-        iterations,
         variant,
         lanes: tile.lanes,
         tile: swapped([vectors * tile.lanes, shared], lane_rows),
@@ -217,8 +212,10 @@ fn iterations(product: &Product, terms: u64) -> Count {
             true => count_product(outer, l.to.div_ceil(at_once * PART_ITERATIONS)),
             false => Count::default(),
         };
-        let fixed = all.fixed + parts.fixed + level.fixed;
-        Count { fixed, per_sample: all.per_sample + parts.per_sample + level.per_sample }
+        // A loop costs an iteration more than it has, each time.
+        let fixed = all.fixed + outer.fixed + 2 * parts.fixed + level.fixed;
+        let per_sample = all.per_sample + outer.per_sample + 2 * parts.per_sample + level.per_sample;
+        Count { fixed, per_sample }
     })
 }
 

@@ -86,8 +86,11 @@ fn iterations(product: &Product, tile: Tile) -> Count {
     let mut level = Count { fixed: 1, per_sample: 0 };
     let levels = product.loops[..inner].iter().map(extent).chain([chunks]);
     levels.fold(Count::default(), |sum, l| {
-        level = count_product(level, l);
-        Count { fixed: sum.fixed + level.fixed, per_sample: sum.per_sample + level.per_sample }
+        let outer = level;
+        level = count_product(outer, l);
+        // A loop costs an iteration more than it has, each time.
+        let fixed = sum.fixed + outer.fixed + level.fixed;
+        Count { fixed, per_sample: sum.per_sample + outer.per_sample + level.per_sample }
     })
 }
 
@@ -147,13 +150,8 @@ pub(super) fn add(
     for (rank, (_, tile, splits)) in tiles.into_iter().enumerate() {
         let Tile { rows, columns, terms, .. } = tile;
         let variant = format!("shared_{rows}x{columns}x{terms}_split{splits}");
-        let whole = iterations(product, tile);
-        // A part is rounded up to whole iterations and whole chunks.
-        let inner = all(product.loops[split_level(product) + 1..].iter().map(extent)).fixed + 2;
-        let rest = if splits > 1 { 2 * inner * splits } else { 0 };
-        let iterations = Count { fixed: whole.fixed + rest, ..whole };
         let (lanes, pairs) = (tile.lanes(), [false; 2]);
-        let launch = Launch { variant, lanes, tile: [rows, columns], splits, pairs, iterations };
+        let launch = Launch { variant, lanes, tile: [rows, columns], splits, pairs };
         let candidate = candidate(product, launch, epilogue, |k, io| write(k, product, tile, splits, io));
         let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
         candidates.insert(at, candidate);

@@ -3,8 +3,7 @@
 
 use super::matrix::Matrices;
 use super::product::{
-    BROADCAST, LOAD, LONG_BATCH, MADD, MAX_ITERATIONS, NOMINAL_BATCH, STORE, broadcast, has_eight_lanes, split_sum,
-    store_sums,
+    BROADCAST, LOAD, LONG_BATCH, MADD, NOMINAL_BATCH, STORE, broadcast, has_eight_lanes, split_sum, store_sums,
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Grid, Slot},
@@ -123,7 +122,7 @@ impl Filter {
         let groups = r_groups * c_groups * k_groups;
         let Filter { output: [p, q], kernel: [_, taps], from_channels, to_channels, .. } = *self;
         let strips = q / b.pixels;
-        let iterations = self.images.times((strips * (p + 1)) as u64);
+        let iterations = self.images.times((strips * (p + 2)) as u64);
         let parts =
             8usize.div_ceil(groups).max(4).max(iterations.at(LONG_BATCH).div_ceil(profile.max_iterations) as usize);
         let sums = if self.sums { to_channels } else { 0 };
@@ -135,9 +134,7 @@ impl Filter {
         let dy = k.bind("dy", float, Slot::input(1));
         let y = k.bind_result("y", float, Slot::Scratch(0));
         Core { filter: self, block: b, parts, x, dy, y }.write(&mut k);
-        let iterations =
-            Count { fixed: iterations.fixed + (parts * (p + 1)) as u64 + MAX_ITERATIONS * parts as u64, ..iterations };
-        let main = k.launch(Grid::fixed((groups * parts) as u64)).iterations(iterations, parts as u64);
+        let main = k.launch(Grid::fixed((groups * parts) as u64));
         let sum = split_sum(elements, [to_channels, sums].map(|n| n as u64), parts as u64, None);
         let variant = format!("filter_{}x{}x{}x{}_split{parts}", b.rows, b.from, b.vectors, b.pixels);
         let scratch_bytes = vec![elements.times(4 * parts as u64)];

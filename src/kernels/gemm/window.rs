@@ -1,6 +1,6 @@
 //! A window that slides over images: its sizes, and where its taps read.
 
-use super::{matrix::Matrices, product::MAX_ITERATIONS};
+use super::matrix::Matrices;
 use crate::{
     kernels::language::{Expr, Kernel, Type},
     tensor::Count,
@@ -57,11 +57,6 @@ impl Window {
             transposed: [false, self.transposed],
             sums: false,
         })
-    }
-
-    /// Returns the iterations of loops over rows of taps and channels, and of the stores.
-    pub(super) fn iterations(&self) -> Count {
-        Count { fixed: (self.kernel[0] * (1 + self.from_channels)) as u64 + MAX_ITERATIONS, per_sample: 0 }
     }
 
     /// Returns the number of tap phases along an axis: result positions of one phase share their taps.

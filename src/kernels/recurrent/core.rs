@@ -91,8 +91,7 @@ pub(super) struct Core {
     samples: Vec<(Expr, Expr)>,
     /// The units of the lane, and whether they are its own; past the end the last one again.
     units: Vec<(Expr, Expr)>,
-    /// The iterations of products of a timestep, and how many products it has.
-    iterations: usize,
+    /// How many products a timestep has.
     products: usize,
 }
 
@@ -125,9 +124,8 @@ impl Core {
         let held = k.workgroup("held", tile.value(), (tile.blocks * tile.vectors * tile.held) as u64);
         let mut core = Core::enter(&mut k, tile, *extents, (buffers, held));
         write(&mut k, &mut core);
-        let iterations = Count { fixed: (extents.steps * (core.iterations + 1)) as u64, per_sample: 0 };
         let grid = Grid::new(extents.samples, (tile.blocks * tile.samples()) as u32);
-        (tile.variant(), k.launch(grid).iterations(iterations, 1))
+        (tile.variant(), k.launch(grid))
     }
 
     fn enter(k: &mut Kernel, tile: Tile, extents: Extents, (buffers, held): (Vec<Buffer>, Buffer)) -> Core {
@@ -150,7 +148,7 @@ impl Core {
                 (k.let_(format!("j{u}"), unit.min(extents.units - 1)), live)
             })
             .collect();
-        Core { tile, extents, buffers, held, base, samples, units, iterations: 0, products: 0 }
+        Core { tile, extents, buffers, held, base, samples, units, products: 0 }
     }
 
     /// Returns the numbers of the values that a lane has: units by vectors of samples.
@@ -255,7 +253,6 @@ impl Core {
     ) {
         let unrolled = unrolled(terms);
         let whole = terms / unrolled * unrolled;
-        self.iterations += terms / unrolled + 1;
         self.products += 1;
         let kernel = self.buffer("kernel");
         let term = |k: &mut Kernel, name: usize, term: &Expr| {

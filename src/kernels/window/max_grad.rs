@@ -11,7 +11,6 @@ use crate::{
         gemm::Window,
         language::{Expr, Kernel},
     },
-    tensor::Count,
 };
 
 /// Returns the launch for the transposed window `w`; inputs 0 and 2 are the images and the gradient to the result.
@@ -87,6 +86,5 @@ pub fn max_pool_grad(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epil
             row.iter().zip(seen[r + sh]).for_each(|(x, later)| k.set(x, later));
         }
     });
-    let iterations = Count { fixed: rows.steps() as u64, per_sample: 0 };
-    Candidate::single(plan.variant(), plan.launch(k, plan.items()).iterations(iterations, 1))
+    Candidate::single(plan.variant(), plan.launch(k, plan.items()))
 }

@@ -7,7 +7,6 @@ use crate::{
         gemm::Window,
         language::{Buffer, Expr, Kernel, Type},
     },
-    tensor::Count,
 };
 
 /// What is made of the pixels of a window.
@@ -68,8 +67,7 @@ pub fn reduce_window(
             core.output.rows[e].iter().enumerate().map(result).collect()
         });
     });
-    let iterations = Count { fixed: (rows.steps() * if many { m + 1 } else { 1 }) as u64, per_sample: 0 };
-    Candidate::single(core.plan.variant(), core.plan.launch(k, core.plan.items()).iterations(iterations, 1))
+    Candidate::single(core.plan.variant(), core.plan.launch(k, core.plan.items()))
 }
 
 /// Returns how many pixels of the window at position `at` of an axis lie inside the image.

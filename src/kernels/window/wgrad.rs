@@ -94,10 +94,7 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let first = k.let_("first", part * (sums.len() * channels) + &channel);
     sums.iter().enumerate().for_each(|(tap, sum)| k.store(&y, &first + tap * channels, sum));
 
-    // The last strip of a part that has one more than others.
-    let rest = parts * (rows.steps() + 1);
-    let iterations = Count { fixed: iterations.fixed + rest as u64, ..iterations };
-    let main = plan.launch(k, items).iterations(iterations, parts as u64);
+    let main = plan.launch(k, items);
     let n_sums = if f.sums { f.to_channels } else { 0 };
     let elements = Count { fixed: (kh * kw * f.to_channels + n_sums) as u64, per_sample: 0 };
     let sum = split_sum(elements, [f.to_channels, n_sums].map(|n| n as u64), parts as u64, None);

@@ -142,14 +142,12 @@ impl GroupNorm {
         if uniform {
             by_channel.iter().for_each(|&slot| slots[slot] = Slot::Uniform { input: slot, samples: None });
         }
-        let iterations = 2 * pixels.div_ceil(pixel_step) * (c.div_ceil(channel_step) + 1) + t;
-        let iterations = Count { fixed: iterations as u64, per_sample: 0 };
         let source = kernels::Source::over_vectors(source, width, profile)
             .with(shader!("shared/group_norm.wgsl"))
             .with(channels)
             .constant("VECTORS", x.last().div_ceil(4));
         let grid = Grid::new(groups, (lanes / t) as u32);
-        kernels::dispatch(name, source, &constants, grid, slots, epilogue).iterations(iterations, 1)
+        kernels::dispatch(name, source, &constants, grid, slots, epilogue)
     }
 }
 
@@ -365,16 +363,12 @@ impl Op for GroupNormGrad {
         let source = kernels::Source::over_vectors(shader!("group_norm_grad_sums.wgsl"), width, profile)
             .with(shader!("shared/group_norm.wgsl"));
         let grid = Grid::new(Count { fixed: (parts * channels) as u64, per_sample: 0 }, lanes as u32);
-        let rest = (over_samples * (sizes.pixels.div_ceil(over_pixels) + 1)) as u64;
-        let iterations = Count { fixed: long.fixed + rest, ..long };
-        let sums = kernels::dispatch("group_norm_grad_sums", source, &constants, grid, slots, None)
-            .iterations(iterations, over_samples as u64);
+        let sums = kernels::dispatch("group_norm_grad_sums", source, &constants, grid, slots, None);
         let constants = [("LANES", lanes as f64), ("CHANNELS", channels as f64), ("PARTS", parts as f64)];
         let slots = vec![Slot::Scratch(0), Slot::output(1), Slot::output(2)];
         let source = kernels::Source::over_vectors(shader!("group_norm_grad_merge.wgsl"), width, profile);
         let grid = Grid::new(Count { fixed: 2 * channels as u64, per_sample: 0 }, lanes as u32);
-        let merge = kernels::dispatch("group_norm_grad_merge", source, &constants, grid, slots, None)
-            .iterations(Count { fixed: parts as u64, per_sample: 0 }, 1);
+        let merge = kernels::dispatch("group_norm_grad_merge", source, &constants, grid, slots, None);
         vec![Candidate {
             variant: format!("groups_split{parts}"),
             dispatches: vec![to_x, sums, merge],

@@ -14,7 +14,7 @@ use crate::{
         pad2d::zero_padded_input,
         window::Padding,
     },
-    tensor::{Accuracy, Array, Count, Shape, UNIT, rank},
+    tensor::{Accuracy, Array, Shape, UNIT, rank},
 };
 
 /// What a pooling makes of the pixels of a window.
@@ -159,8 +159,7 @@ impl Op for Pool2d {
         let slots = vec![Slot::input(0), Slot::output(0)];
         let source = Pooling::source(self.pooling.shaders()[0], width, profile);
         let each = kernels::dispatch(self.name(), source, &constants, Grid::new(items, lanes), slots, epilogue);
-        let iterations = Count { fixed: (self.size() + self.options.pool[0]) as u64, per_sample: 0 };
-        let each = Candidate::single(format!("width{width}"), each.iterations(iterations, 1));
+        let each = Candidate::single(format!("width{width}"), each);
         if !g.unrolls() || (self.pooling == Pooling::Max && !g.overlaps()) {
             return vec![each];
         }
@@ -234,19 +233,12 @@ impl Pool2dGrad {
         let (width, lanes) = (kernels::width(g.c, profile), pooling.lanes(profile));
         let items = io.outputs[0].shape.elements().over(width as u64);
         let constants = g.constants(items, width, lanes, pooling.counts_padding());
-        let windows = self.pool.overlap();
-        let iterations = match pooling {
-            // Each window that may have its maximum here is searched for an earlier one.
-            Pooling::Max => windows * (self.pool.size() + 2),
-            _ => windows + self.pool.options.pool[0],
-        };
-        let iterations = Count { fixed: iterations as u64, per_sample: 0 };
         let variant = if self.is_linear() { "width" } else { "gather_width" };
         let mut slots: Vec<Slot> = (0..=self.dy()).map(Slot::input).collect();
         slots.push(Slot::output(0));
         let source = Pooling::source(pooling.shaders()[1], width, profile);
         let dispatch = kernels::dispatch(self.name(), source, &constants, Grid::new(items, lanes), slots, epilogue);
-        Candidate::single(format!("{variant}{width}"), dispatch.iterations(iterations, 1))
+        Candidate::single(format!("{variant}{width}"), dispatch)
     }
 
     /// Returns the kernel of one lane for each window and the pixels around it, for maxima of windows that do not overlap.
@@ -264,8 +256,7 @@ impl Pool2dGrad {
         let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
         let grid = Grid::new(items, lanes);
         let dispatch = kernels::dispatch("max_pool2d_grad_cells", source, &constants, grid, slots, epilogue);
-        let iterations = Count { fixed: (2 * sh * (sw + 1)) as u64, per_sample: 0 };
-        Candidate::single(format!("cells_width{width}"), dispatch.iterations(iterations, 1))
+        Candidate::single(format!("cells_width{width}"), dispatch)
     }
 }
 
