@@ -181,6 +181,7 @@ pub static SQUASH: Family = Family {
             g.apply1(Squash, &[x])
         },
     }],
+    equivalent: &[],
     faults: FAULTS,
     differentiable: true,
     gradcheck: 1e-6,
@@ -202,6 +203,7 @@ pub static SQUASH_GRAD: Family = Family {
             g.apply1(SquashGrad, &[x, dy])
         },
     }],
+    equivalent: &[],
     faults: &[Fault { what: "forgets the slope", from: "+ slope * x[i]", to: "" }],
     differentiable: false,
     gradcheck: 1e-6,

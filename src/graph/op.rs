@@ -238,6 +238,9 @@ pub struct Family {
     pub benches: fn() -> Vec<(&'static str, Sample)>,
     /// Constructions that must be refused.
     pub bad: &'static [Bad],
+    /// Faults derived from the kernels that no sample can notice, as (fault, why), named as the test
+    /// `planted_faults_are_noticed` names them.
+    pub equivalent: &'static [(&'static str, &'static str)],
     /// Changes that the tests must notice.
     pub faults: &'static [Fault],
     /// Whether the operation has a gradient.

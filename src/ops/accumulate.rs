@@ -163,6 +163,9 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("leaves a term out at lane", "the launch has one workgroup"),
+    ],
     faults: &[
         Fault { what: "drops the last sample", from: "r < step.n;", to: "r + 1u < step.n;" },
         Fault { what: "does not count samples", from: "kept) + f32(step.n)", to: "kept) + 1.0" },

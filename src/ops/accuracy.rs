@@ -150,9 +150,11 @@ fn sample(rng: &mut Philox) -> Sample {
     let sparse = rng.below(3) > 0;
     let labels = if sparse {
         let dtype = rng.pick(&[DType::U8, DType::I32, DType::U32]);
-        (TensorType::new(rows, dtype), Fill::Index(classes))
+        // Now and then a label that is no class.
+        (TensorType::new(rows, dtype), Fill::Index(classes + classes / 10))
     } else {
-        (TensorType::f32(x.clone()), Fill::OneHot)
+        // Shares too, of which several may be largest.
+        (TensorType::f32(x.clone()), if capacity % 2 == 0 { Fill::OneHot } else { Fill::Index(3) })
     };
     // Few different scores, so that largest ones are equal and the first must be found.
     let fill = if rng.below(2) == 0 { Fill::Index(3) } else { Fill::Distinct };
@@ -195,6 +197,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "finds the last largest", from: "c < label)", to: "c > label)" },
         Fault { what: "counts one more", from: "before < K", to: "before < K + 1u" },

@@ -288,6 +288,9 @@ pub static FAMILY: Family = Family {
         Bad { what: "one map for all", build: |g| bad(g, [1, 6], [4, 4]) },
         Bad { what: "a side of nothing", build: |g| bad(g, [Batch, 6], [0, 4]) },
     ],
+    equivalent: &[
+        ("starts a loop late at k", "the loop finds numbers that are not finite, which other tests have"),
+    ],
     faults: &[
         Fault { what: "reflects without the edge", from: "period - 1 - select", to: "period - select" },
         Fault {

@@ -126,6 +126,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "finds the last of equal ones", from: "v > best", to: "v >= best" },
         Fault { what: "drops the last term", from: "k < terms;", to: "k + 1u < terms;" },

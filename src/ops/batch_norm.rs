@@ -533,6 +533,14 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("moves a boundary at g", "lanes behind the last chunk find no row"),
+        ("takes for false at g", "lanes without a row of their own write what others write"),
+        ("takes the other sign at chunk", "chunks may have any size that covers all rows"),
+        ("adds 1 to a constant at variance", "a single row has no deviation"),
+        ("moves a boundary at select", "an empty chunk has no rows either way"),
+        ("reads the first at deviations", "chunks of samples this small have a row for each lane, without a deviation"),
+    ],
     faults: &[
         Fault { what: "drops the last row of a chunk", from: "k < n_rows;", to: "k + 1u < n_rows;" },
         Fault { what: "forgets the chunks' distance", from: "+ delta * delta * (total * part)", to: "" },
@@ -560,6 +568,11 @@ pub static FAMILY_GRAD: Family = Family {
             g.apply1(BatchNormGrad { epsilon: 1e-3 }, &[x, c, c, c, c])
         },
     }],
+    equivalent: &[
+        ("moves a boundary at g", "lanes behind the last chunk find no row"),
+        ("takes for false at g", "lanes without a row of their own write what others write"),
+        ("takes the other sign at chunk", "chunks may have any size that covers all rows"),
+    ],
     faults: &[
         Fault {
             what: "drops the last row of a chunk",

@@ -194,6 +194,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "lets operands overlap", from: " + j;", to: " + j - min(j, 1u);" },
         Fault { what: "reads the next row", from: "x0[o * ", to: "x0[(o ^ 1u) * " },

@@ -503,6 +503,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: CORRELATION_FAULTS,
     differentiable: true,
     gradcheck: 1e-6,

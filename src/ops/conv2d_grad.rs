@@ -433,6 +433,7 @@ pub static INPUT_FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: CORRELATION_FAULTS,
     differentiable: true,
     gradcheck: 1e-6,
@@ -470,6 +471,7 @@ pub static WEIGHT_FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "drops the last row of pixels", from: "row < end_row", to: "row + 1u < end_row" },
         Fault { what: "drops the last pixel of a row", from: " at < ", to: " at + 1u < " },

@@ -177,6 +177,11 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("moves a boundary at lane_tiles", "rows and columns are guarded as well"),
+        ("takes for false at lane_tiles", "rows and columns are guarded as well"),
+        ("takes for true at row_in_bounds", "the pixels of a row are guarded as well"),
+    ],
     faults: CORRELATION_FAULTS,
     differentiable: true,
     gradcheck: 1e-6,

@@ -150,6 +150,9 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("moves a boundary at factors", "no random number equals the rate"),
+    ],
     faults: &[
         Fault { what: "nine rounds", from: "round < 10u", to: "round < 9u" },
         Fault { what: "another counter", from: "STREAM, row, quad)", to: "STREAM, quad, row)" },

@@ -329,6 +329,10 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("leaves a term out at j", "one workgroup links the rows of a sample"),
+        ("reads the first at extra", "multiplied by the 0 of a row that nobody named"),
+    ],
     faults: &[
         Fault { what: "reads past the table", from: "if (row < ROWS)", to: "if (true)" },
         Fault { what: "reverses four bytes", from: "(0u, 8u, 16u, 24u)", to: "(24u, 16u, 8u, 0u)" },

@@ -118,6 +118,7 @@ pub static FAMILY: Family = Family {
         Bad { what: "no number", build: |g| g.literal([1], [f32::INFINITY]) },
         Bad { what: "too many numbers", build: |g| g.literal([5000], vec![0.0; 5000]) },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "the first number everywhere", from: "values[i]", to: "values[0]" },
         Fault { what: "skips the last number", from: "u) { return; }", to: "u - 1u) { return; }" },

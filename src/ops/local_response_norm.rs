@@ -369,6 +369,11 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("moves a boundary at first", "a strip starts within the channels"),
+        ("moves a boundary at x", "a strip starts within the channels"),
+        ("takes for true at first", "a strip starts within the channels"),
+    ],
     faults: FAULTS,
     differentiable: true,
     gradcheck: 1e-5,
@@ -388,6 +393,12 @@ pub static FAMILY_GRAD: Family = Family {
             g.apply1(LocalResponseNormGrad { norm }, &[x, dy])
         },
     }],
+    equivalent: &[
+        ("adds 1 to a constant at dy", "multiplied by 0 outside the channels"),
+        ("adds 1 to a constant at x", "multiplied by 0 outside the channels"),
+        ("moves a boundary at first", "a strip starts within the channels"),
+        ("takes for true at first", "a strip starts within the channels"),
+    ],
     faults: FAULTS,
     differentiable: false,
     gradcheck: 1e-5,

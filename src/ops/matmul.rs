@@ -443,6 +443,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "drops the last K term", from: "k < end_k", to: "k + 1u < end_k" },
         Fault { what: "skips the last tile", from: "<= tile) { return; }", to: "<= tile + 1u) { return; }" },

@@ -386,6 +386,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "swaps top and left", from: "% Q) - LEFT", to: "% Q) - TOP" },
         Fault { what: "reads past the last row", from: "row < i32(H)", to: "row <= i32(H)" },
@@ -421,6 +422,7 @@ pub static FAMILY_GRAD: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "forgets the lower mirror image", from: "n - 1 - r <= after", to: "n - 1 - r < after" },
         Fault { what: "counts the edge's pixel twice", from: "r >= 1 && r <= before", to: "r <= before" },

@@ -212,6 +212,9 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("swaps operands at u", "the distribution is symmetric, and the reference too"),
+    ],
     faults: &[
         Fault { what: "another counter", from: "STREAM, row, quad)", to: "STREAM, quad, row)" },
         Fault { what: "forgets the offset", from: "vec4<f32>(LOW) +", to: "" },

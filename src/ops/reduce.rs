@@ -541,6 +541,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "drops the first term", from: "for (var r = ", to: "for (var r = 1u + " },
         Fault { what: "forgets the batch in a mean", from: "(step.inv_n * ", to: "(1.0 * " },

@@ -97,6 +97,7 @@ pub static FAMILY: Family = Family {
             g.reshape(x, [Batch, 4])
         },
     }],
+    equivalent: &[],
     faults: &[],
     differentiable: true,
     gradcheck: 1e-6,

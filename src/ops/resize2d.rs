@@ -328,6 +328,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault {
             what: "corners in place of centres",
@@ -364,6 +365,13 @@ pub static FAMILY_GRAD: Family = Family {
             g.apply1(Resize2dGrad { size: [2, 2], interpolation: Interpolation::Nearest }, &[dy])
         },
     }],
+    equivalent: &[
+        ("leaves a term out at last", "elements of no weight may be read or not"),
+        ("takes for false at by", "skips what has no weight"),
+        ("takes for false at share", "skips what has no weight"),
+        ("takes the other sign at first", "elements of no weight may be read or not"),
+        ("takes the other sign at last", "elements of no weight may be read or not"),
+    ],
     faults: &[
         Fault { what: "leaves out the last reader", from: "p <= rows.y;", to: "p < rows.y;" },
         Fault { what: "starts late", from: "vec2<i32>(first, last)", to: "vec2<i32>(first + 1, last)" },

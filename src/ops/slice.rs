@@ -370,6 +370,10 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("adds for a product at y", "samples have no more than four axes that stay apart"),
+        ("leaves a term out at y", "samples have no more than four axes that stay apart"),
+    ],
     faults: &[
         Fault { what: "starts at the first element", from: "x[BASE + ", to: "x[0u + " },
         Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
@@ -398,6 +402,7 @@ pub static FAMILY_GRAD: Family = Family {
             g.apply1(SliceGrad { shape: Shape::from([Batch, 5]), parts }, &[dy])
         },
     }],
+    equivalent: &[],
     faults: &[
         Fault { what: "forgets where the part starts", from: "let d1 = ", to: "let d1 = 1 + " },
         Fault { what: "fills what a step skips", from: " % 2 == 0 && ", to: " % 1 == 0 && " },

@@ -212,6 +212,14 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("does not write at bits", "finds NaN, which other tests have"),
+        ("ends a loop early at half", "any large number does for the largest in the samples"),
+        ("leaves a term out at shared_values", "any large number does for the largest in the samples"),
+        ("swaps operands at half", "any large number does for the largest in the samples"),
+        ("takes for false at lane", "any large number does for the largest in the samples"),
+        ("takes the other axis at half", "any large number does for the largest in the samples"),
+    ],
     faults: &[
         Fault {
             what: "counts the first value's exponential twice",

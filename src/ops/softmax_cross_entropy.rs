@@ -249,6 +249,12 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("ends a loop early at half", "any large number does for the largest in the samples"),
+        ("leaves a term out at shared_values", "any large number does for the largest in the samples"),
+        ("swaps operands at half", "any large number does for the largest in the samples"),
+        ("takes the other axis at half", "any large number does for the largest in the samples"),
+    ],
     faults: &[
         Fault { what: "the wrong byte of a label", from: "(row & 3u) * 8u", to: "(row & 1u) * 8u" },
         Fault { what: "no label in the gradient", from: "i - start == hot", to: "i - start == C" },

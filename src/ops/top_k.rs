@@ -243,6 +243,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "finds the smallest", from: "v > best", to: "v < best" },
         Fault { what: "ignores the last element", from: "c < COLUMNS;", to: "c + 1u < COLUMNS;" },
@@ -268,6 +269,7 @@ pub static FAMILY_GRAD: Family = Family {
             g.apply1(TopKGrad { columns: 5 }, &[dy, dy])
         },
     }],
+    equivalent: &[],
     faults: &[
         Fault { what: "forgets the last one", from: "j < K;", to: "j + 1u < K;" },
         Fault { what: "puts it beside its place", from: "== c)", to: "== c + 1u)" },

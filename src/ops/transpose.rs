@@ -215,6 +215,10 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("adds for a product at y", "samples have no more than four axes that stay apart"),
+        ("leaves a term out at y", "samples have no more than four axes that stay apart"),
+    ],
     faults: &[
         Fault { what: "swaps the last two axes", from: "a4 * S4 + a5 * S5", to: "a5 * S4 + a4 * S5" },
         Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },

@@ -1,7 +1,9 @@
 use super::{
     Failure, Run,
     case::{Case, rng},
-    check_sample, decided_by_uniforms, of, plan_for, profiles, reference, run_graph, sample_graph, sample_inputs,
+    check_sample, decided_by_uniforms,
+    mutate::Noticed,
+    of, plan_for, profiles, reference, run_graph, sample_graph, sample_inputs,
     special_values_agree, step_of,
 };
 use crate::{
@@ -32,7 +34,7 @@ const GRADIENTS: usize = 12;
 /// ```
 pub fn check_family(engine: &Engine, family: &Family) -> Result<(), Failure> {
     let on_engine = [kernels_agree, indices_are_inside, faults_are_noticed, special_values_agree];
-    let alone = [bad_cases_are_refused, keys_are_equal_where_operations_are, branches_are_not_decided_by_uniforms];
+    let alone = [derived_faults_are_noticed, bad_cases_are_refused, keys_are_equal_where_operations_are, branches_are_not_decided_by_uniforms];
     on_engine.iter().try_for_each(|check| check(engine, family))?;
     alone.iter().try_for_each(|check| check(family))?;
     if family.differentiable {
@@ -92,6 +94,18 @@ pub fn branches_are_not_decided_by_uniforms(family: &Family) -> Result<(), Failu
         }
     }
     Ok(())
+}
+
+/// Checks that the family's samples notice every fault derived from its kernels, on the host twin, but for those that it
+/// says are equivalent, and that these are not noticed.
+pub fn derived_faults_are_noticed(family: &Family) -> Result<(), Failure> {
+    let unnoticed = Noticed::of(family, &profiles())?.unnoticed();
+    let known = |fault: &str| family.equivalent.iter().any(|(name, _)| *name == fault);
+    let new = unnoticed.iter().filter(|u| !known(&u.fault)).map(|u| u.to_string());
+    let stale = family.equivalent.iter().filter(|(name, _)| unnoticed.iter().all(|u| u.fault != *name));
+    let stale = stale.map(|(name, _)| format!("`{name}` is noticed or in no kernel: it is not equivalent"));
+    let failed: Vec<String> = new.chain(stale).collect();
+    if failed.is_empty() { Ok(()) } else { Err(of(family, Failure(failed.join("\n  ")))) }
 }
 
 /// Checks that each of the family's faults makes a sample fail.

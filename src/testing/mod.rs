@@ -12,13 +12,14 @@ mod branches;
 mod case;
 mod checks;
 mod indices;
+pub mod mutate;
 mod run;
 mod special;
 pub mod twin;
 
 pub use branches::decided_by_uniforms;
 pub use checks::{
-    bad_cases_are_refused, bits, branches_are_not_decided_by_uniforms, check_case, check_family, faults_are_noticed,
+    bad_cases_are_refused, bits, branches_are_not_decided_by_uniforms, check_case, check_family, derived_faults_are_noticed, faults_are_noticed,
     gpu_gradients_agree, gradients_agree, indices_are_inside, kernels_agree, keys_are_equal_where_operations_are,
 };
 pub use run::{Run, check_sample, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};

@@ -74,6 +74,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[],
     faults: &[
         Fault { what: "skips the last tile", from: "<= i) { return; }", to: "<= i + 64u) { return; }" },
         Fault { what: "erf without its series", from: "let near = x * (1.1283791", to: "let near = x * (1.128" },

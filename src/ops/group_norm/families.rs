@@ -101,6 +101,12 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
+    equivalent: &[
+        ("adds 1 to a constant at shift", "lanes without a group do not use it"),
+        ("reads the first at x", "any shift near the numbers will do"),
+        ("takes for false at T", "the sum over one lane is its own"),
+        ("takes for true at t", "all lanes of a group write the same"),
+    ],
     faults: &[
         Fault { what: "drops the last pixel", from: "p < P;", to: "p + 1u < P;" },
         Fault { what: "drops the last channel", from: "c < C;", to: "c + 1u < C;" },
@@ -131,6 +137,10 @@ pub static FAMILY_GRAD: Family = Family {
             Ok(g.apply(GroupNormGrad { norm }, &[x, gamma, mean, variance, x])?[0])
         },
     }],
+    equivalent: &[
+        ("adds 1 to a constant at r", "lanes without a group do not use it"),
+        ("takes for false at T", "the sum over one lane is its own"),
+    ],
     faults: &[
         Fault { what: "drops the last pixel", from: "p < P;", to: "p + 1u < P;" },
         Fault { what: "drops the last sample", from: "n < samples;", to: "n + 1u < samples;" },

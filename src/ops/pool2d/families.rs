@@ -171,6 +171,7 @@ pub static MAX: Family = Family {
         benches(Pooling::Max, forward, names.map(Some))
     },
     bad: mistakes!(max_pool2d),
+    equivalent: &[],
     faults: faults! {
         strips,
         "drops the last column of taps": "kw < KW;" => "kw + 1u < KW;",
@@ -192,6 +193,12 @@ pub static MAX_GRAD: Family = Family {
         benches(Pooling::Max, backward, names.map(Some))
     },
     bad: wrong_shapes!(max_pool2d, Pooling::Max),
+    equivalent: &[
+        ("does not write at input", "read by an epilogue that takes the input, which tests of fusion have"),
+        ("leaves a term out at input", "read by an epilogue that takes the input, which tests of fusion have"),
+        ("leaves a term out at values", "read by an epilogue that takes the input, which tests of fusion have"),
+        ("reads the first at values", "read by an epilogue that takes the input, which tests of fusion have"),
+    ],
     faults: faults! {
         strips,
         "the last maximum of a strip wins": " > best" => " >= best",
@@ -220,6 +227,7 @@ pub static AVERAGE: Family = Family {
             },
         }
     },
+    equivalent: &[],
     faults: faults! {
         strips,
         "counts a pixel outside": ") - max(" => ") + 1 - max(",
@@ -236,6 +244,7 @@ pub static AVERAGE_GRAD: Family = Family {
     sample: |rng| sum(rng, backward, average),
     benches: || benches(KERAS, backward, [Some("avgpool2_n8_c64_112"), None, Some("avgpool3s2_n8_c64_112")]),
     bad: &[WRONG_DY],
+    equivalent: &[],
     faults: faults! {
         strips,
         "counts a pixel outside": ") - max(" => ") + 1 - max(",
@@ -252,6 +261,7 @@ pub static L2: Family = Family {
     sample: |rng| sum(rng, forward, |_| (Pooling::L2, Fill::Away(0.1, 1.0))),
     benches: || benches(Pooling::L2, forward, [Some("lppool2_n8_c64_112"), None, Some("lppool3s2_n8_c64_112")]),
     bad: mistakes!(lp_pool2d),
+    equivalent: &[],
     faults: faults! {
         strips,
         "drops the root of a strip": "sqrt(a0_0)" => "(a0_0)",
@@ -273,6 +283,7 @@ pub static L2_GRAD: Family = Family {
         benches(Pooling::L2, backward, [Some("lppool2_grad_n8_c64_112"), None, Some("lppool3s2_grad_n8_c64_112")])
     },
     bad: wrong_shapes!(lp_pool2d, Pooling::L2),
+    equivalent: &[],
     faults: faults! {
         "misses the first window": "/ s + 1u, at >= k)" => "/ s + 2u, at >= k)",
         "drops the last row of windows": "p < end_p;" => "p + 1u < end_p;",

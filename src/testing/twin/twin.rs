@@ -4,7 +4,7 @@ use super::{
     code::Code,
     error::TwinError,
     lower::lower,
-    machine::{Machine, Work},
+    machine::{MAX_TURNS, Machine, Work},
     memory::Buffer,
 };
 use naga::{
@@ -53,6 +53,17 @@ impl Twin {
     /// Subgroups have `subgroup_lanes` lanes; 0 stands for the lanes of a workgroup. What an earlier run wrote counts as
     /// written.
     pub fn run(&self, groups: [u32; 2], subgroup_lanes: u32, buffers: &mut [Buffer]) -> Result<Work, TwinError> {
+        self.run_within(MAX_TURNS, groups, subgroup_lanes, buffers)
+    }
+
+    /// Does what [`Twin::run`] does, with loops said not to end after `max_turns` turns of an invocation.
+    pub(super) fn run_within(
+        &self,
+        max_turns: u32,
+        groups: [u32; 2],
+        subgroup_lanes: u32,
+        buffers: &mut [Buffer],
+    ) -> Result<Work, TwinError> {
         let wrong = |binding, wanted, got| Err(TwinError::Binding { binding, wanted, got });
         for (binding, declared) in self.code.bindings.iter().enumerate() {
             let Some(declared) = declared else { continue };
@@ -62,6 +73,7 @@ impl Twin {
                 return wrong(binding, wanted, format!("{} bytes", buffer.len()));
             }
         }
-        Machine::new(&self.code, buffers, subgroup_lanes).run(groups, &self.source).map_err(TwinError::Fault)
+        let machine = Machine::new(&self.code, buffers, subgroup_lanes);
+        machine.run(groups, max_turns, &self.source).map_err(TwinError::Fault)
     }
 }
