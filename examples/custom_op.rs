@@ -10,8 +10,8 @@
 use anyhow::Result;
 use hubel::{
     graph::{
-        Bad, Candidate, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Grid, Io, Op, OpError, Sample, Slot,
-        Step, TensorType,
+        Bad, Candidate, DeviceProfile, Epilogue, Family, Fill, Gradients, Grid, Io, Op, OpError, Sample, Slot, Step,
+        TensorType,
     },
     kernels,
     layers::*,
@@ -160,11 +160,6 @@ fn capsules(rng: &mut Philox) -> (TensorType, usize) {
     (TensorType::f32(shape), capacity)
 }
 
-const FAULTS: &[Fault] = &[
-    Fault { what: "leaves the last element out", from: "i < (row + 1u) * C; i++", to: "i + 1u < (row + 1u) * C; i++" },
-    Fault { what: "forgets 1 in the divisor", from: "sqrt(s) / (1.0 + s)", to: "sqrt(s) / s" },
-];
-
 /// The operation in the form of the crate's list.
 pub static SQUASH: Family = Family {
     name: "squash",
@@ -182,7 +177,6 @@ pub static SQUASH: Family = Family {
         },
     }],
     equivalent: &[],
-    faults: FAULTS,
     differentiable: true,
     gradcheck: 1e-6,
 };
@@ -204,7 +198,6 @@ pub static SQUASH_GRAD: Family = Family {
         },
     }],
     equivalent: &[],
-    faults: &[Fault { what: "forgets the slope", from: "+ slope * x[i]", to: "" }],
     differentiable: false,
     gradcheck: 1e-6,
 };

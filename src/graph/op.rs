@@ -241,8 +241,6 @@ pub struct Family {
     /// Faults derived from the kernels that no sample can notice, as (fault, why), named as the test
     /// `planted_faults_are_noticed` names them.
     pub equivalent: &'static [(&'static str, &'static str)],
-    /// Changes that the tests must notice.
-    pub faults: &'static [Fault],
     /// Whether the operation has a gradient.
     pub differentiable: bool,
     /// The relative error allowed in the 64-bit gradient check.

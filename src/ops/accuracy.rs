@@ -4,7 +4,7 @@ use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
     kernels,
@@ -198,13 +198,6 @@ pub static FAMILY: Family = Family {
         },
     ],
     equivalent: &[],
-    faults: &[
-        Fault { what: "finds the last largest", from: "c < label)", to: "c > label)" },
-        Fault { what: "counts one more", from: "before < K", to: "before < K + 1u" },
-        Fault { what: "drops the last class", from: "c < CLASSES;", to: "c + 1u < CLASSES;" },
-        Fault { what: "takes the wrong byte", from: "((row & 3u) * 8u)", to: "((row & 1u) * 8u)" },
-        Fault { what: "skips the last row", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
-    ],
     differentiable: false,
     gradcheck: 1e-6,
 };

@@ -3,7 +3,7 @@
 use super::slice::Part;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
     kernels::{self, Expr, Finish, Kernel, Layout, Stored, Type},
@@ -195,11 +195,6 @@ pub static FAMILY: Family = Family {
         },
     ],
     equivalent: &[],
-    faults: &[
-        Fault { what: "lets operands overlap", from: " + j;", to: " + j - min(j, 1u);" },
-        Fault { what: "reads the next row", from: "x0[o * ", to: "x0[(o ^ 1u) * " },
-        Fault { what: "skips the last element", from: " <= i) { return; }", to: " <= i + 1u) { return; }" },
-    ],
     differentiable: true,
     gradcheck: 1e-6,
 };

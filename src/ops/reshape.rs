@@ -98,7 +98,6 @@ pub static FAMILY: Family = Family {
         },
     }],
     equivalent: &[],
-    faults: &[],
     differentiable: true,
     gradcheck: 1e-6,
 };

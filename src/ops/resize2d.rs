@@ -4,7 +4,7 @@ use super::pad2d::images;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Gradients, Graph, Grid,
+        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Field, Fill, Gradients, Graph, Grid,
         Io, Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
@@ -329,19 +329,6 @@ pub static FAMILY: Family = Family {
         },
     ],
     equivalent: &[],
-    faults: &[
-        Fault {
-            what: "corners in place of centres",
-            from: "let at = (2u * o + 1u) * n;",
-            to: "let at = 2u * o * n + m;",
-        },
-        Fault {
-            what: "swaps the neighbours",
-            from: "let left = f32(2u * Q - columns.z);",
-            to: "let left = f32(columns.z);",
-        },
-        Fault { what: "skips the last element", from: "* step.n) {", to: "* step.n - 1u) {" },
-    ],
     differentiable: true,
     gradcheck: 1e-6,
 };
@@ -371,11 +358,6 @@ pub static FAMILY_GRAD: Family = Family {
         ("takes for false at share", "skips what has no weight"),
         ("takes the other sign at first", "elements of no weight may be read or not"),
         ("takes the other sign at last", "elements of no weight may be read or not"),
-    ],
-    faults: &[
-        Fault { what: "leaves out the last reader", from: "p <= rows.y;", to: "p < rows.y;" },
-        Fault { what: "starts late", from: "vec2<i32>(first, last)", to: "vec2<i32>(first + 1, last)" },
-        Fault { what: "drops the second neighbour", from: "select(0, rest, low + 1 == r)", to: "0" },
     ],
     differentiable: true,
     gradcheck: 1e-6,

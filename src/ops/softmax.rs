@@ -4,7 +4,7 @@ use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io,
         Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
@@ -219,15 +219,6 @@ pub static FAMILY: Family = Family {
         ("swaps operands at half", "any large number does for the largest in the samples"),
         ("takes for false at lane", "any large number does for the largest in the samples"),
         ("takes the other axis at half", "any large number does for the largest in the samples"),
-    ],
-    faults: &[
-        Fault {
-            what: "counts the first value's exponential twice",
-            from: "var s = total(sum);",
-            to: "var s = total(sum + exp(unpack(x[first]) - V(m)));",
-        },
-        Fault { what: "starts the maximum at 0", from: "of_rank(I(LOWEST))", to: "V(5.0)" },
-        Fault { what: "skips the last row", from: "ROWS_PER_SAMPLE * step.n;", to: "ROWS_PER_SAMPLE * step.n - 1u;" },
     ],
     differentiable: true,
     gradcheck: 1e-5,

@@ -3,7 +3,7 @@
 //! Unstable: the test kit for operations.
 //!
 //! [`check_family`] takes an operation's [`Family`] and compares its kernels with its reference between guards and its gradients with
-//! central differences, and checks that planted faults are noticed and bad cases refused. The crate's tests call these checks one by one.
+//! central differences, and checks that faults [derived](mutate) from its kernels are noticed and bad cases refused. The crate's tests call these checks one by one.
 //!
 //! A [`Failure`] names the sample, output and element, with the error. [`Run`] has the options of a run: guards, asserted indices, a fault,
 //! another variant.
@@ -19,7 +19,7 @@ pub mod twin;
 
 pub use branches::decided_by_uniforms;
 pub use checks::{
-    bad_cases_are_refused, bits, branches_are_not_decided_by_uniforms, check_case, check_family, derived_faults_are_noticed, faults_are_noticed,
+    bad_cases_are_refused, bits, branches_are_not_decided_by_uniforms, check_case, check_family, faults_are_noticed,
     gpu_gradients_agree, gradients_agree, indices_are_inside, kernels_agree, keys_are_equal_where_operations_are,
 };
 pub use run::{Run, check_sample, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};

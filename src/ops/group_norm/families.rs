@@ -1,9 +1,9 @@
-//! Samples, benches, mistakes and faults.
+//! Samples, benches, mistakes.
 
 use super::op::{GroupNorm, GroupNormGrad};
 use crate::ops::conv2d::ANY;
 use crate::{
-    graph::{Bad, Family, Fault, Fill, Sample, TensorType},
+    graph::{Bad, Family, Fill, Sample, TensorType},
     tensor::{Batch, DType, Philox, Shape},
 };
 
@@ -107,16 +107,6 @@ pub static FAMILY: Family = Family {
         ("takes for false at T", "the sum over one lane is its own"),
         ("takes for true at t", "all lanes of a group write the same"),
     ],
-    faults: &[
-        Fault { what: "drops the last pixel", from: "p < P;", to: "p + 1u < P;" },
-        Fault { what: "drops the last channel", from: "c < C;", to: "c + 1u < C;" },
-        Fault {
-            what: "skips the last group",
-            from: "GROUPS_PER_SAMPLE * step.n;",
-            to: "GROUPS_PER_SAMPLE * step.n - 1u;",
-        },
-        Fault { what: "takes the first group's gamma", from: "gamma_at(g * C + c)", to: "gamma_at(c)" },
-    ],
     differentiable: true,
     gradcheck: 1e-5,
 };
@@ -140,16 +130,6 @@ pub static FAMILY_GRAD: Family = Family {
     equivalent: &[
         ("adds 1 to a constant at r", "lanes without a group do not use it"),
         ("takes for false at T", "the sum over one lane is its own"),
-    ],
-    faults: &[
-        Fault { what: "drops the last pixel", from: "p < P;", to: "p + 1u < P;" },
-        Fault { what: "drops the last sample", from: "n < samples;", to: "n + 1u < samples;" },
-        Fault { what: "drops a part", from: "part < PARTS;", to: "part + 1u < PARTS;" },
-        Fault {
-            what: "skips the last group",
-            from: "GROUPS_PER_SAMPLE * step.n;",
-            to: "GROUPS_PER_SAMPLE * step.n - 1u;",
-        },
     ],
     differentiable: false,
     gradcheck: 1e-5,

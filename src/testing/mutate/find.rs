@@ -2,9 +2,7 @@
 
 use super::{Change, Mutant, text};
 use crate::kernels::{common, shader};
-use naga::{
-    BinaryOperator, Block, Expression, Function, Handle, Literal, LocalVariable, Module, Span, Statement,
-};
+use naga::{BinaryOperator, Block, Expression, Function, Handle, Literal, LocalVariable, Module, Span, Statement};
 use std::{collections::HashSet, ops::Range};
 
 /// Finds the changes of a module's functions.

@@ -87,7 +87,8 @@ impl fmt::Display for Unnoticed {
 impl Noticed {
     /// Runs an operation's samples, with small batches and full ones, on the kernels for these kinds of adapters.
     pub fn of(family: &Family, profiles: &[DeviceProfile]) -> Result<Self, Failure> {
-        let (mut noticed, mut shapes) = (Noticed { equivalent: family.equivalent, kernels: BTreeMap::new(), read: HashSet::new() }, rng(family, 1));
+        let (mut noticed, mut shapes) =
+            (Noticed { equivalent: family.equivalent, kernels: BTreeMap::new(), read: HashSet::new() }, rng(family, 1));
         for i in 0..SAMPLES {
             let mut sample = (family.sample)(&mut shapes);
             // A smaller batch leaves room behind its tensors.

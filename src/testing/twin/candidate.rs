@@ -1,6 +1,11 @@
 //! Candidates of an operation on samples: all their launches, one after the other.
 
-use super::{error::TwinError, machine::{MAX_TURNS, Work}, memory::Buffer, twin::Twin};
+use super::{
+    error::TwinError,
+    machine::{MAX_TURNS, Work},
+    memory::Buffer,
+    twin::Twin,
+};
 use crate::{
     graph::{ALIGN_BYTES, Candidate, DeviceProfile, Dispatch, Fill, Io, Sample, Slot, Step, TensorType, UNIFORM_BYTES},
     passes::optimize,
@@ -76,7 +81,8 @@ impl Trial {
         let row = TensorType::f32([ty.shape.last()]);
         let factor = g.input("factor", ty.shape.clone(), DType::F32);
         let term = g.input("term", row.shape.clone(), DType::F32);
-        let Ok(y) = g.mul(outputs[0], factor).and_then(|product| g.add(product, term)).and_then(|sum| g.relu(sum)) else {
+        let Ok(y) = g.mul(outputs[0], factor).and_then(|product| g.add(product, term)).and_then(|sum| g.relu(sum))
+        else {
             return Ok(None);
         };
         let others = outputs.iter().enumerate().skip(1).map(|(k, &v)| (format!("out{k}"), v));
@@ -159,7 +165,8 @@ impl Trial {
             let mut buffers = vec![Buffer::filled(&step)];
             buffers.extend(dispatch.slots.iter().map(|slot| memory.bound(slot, self, chunk)));
             let groups = dispatch.grid.at(n, profile.max_groups);
-            let Work { turns, repeated, steps } = twin.run_within(max_turns, groups, profile.subgroup_lanes, &mut buffers)?;
+            let Work { turns, repeated, steps } =
+                twin.run_within(max_turns, groups, profile.subgroup_lanes, &mut buffers)?;
             work.turns = work.turns.max(turns);
             (work.repeated, work.steps) = (work.repeated + repeated, work.steps + steps);
             for (slot, buffer) in dispatch.slots.iter().zip(&buffers[1..]) {
@@ -189,7 +196,8 @@ impl Checked<'_> {
     /// Runs the candidate with another text of launch `k`, whose loops may take several times the turns.
     pub fn with(&self, k: usize, source: &str) -> Result<(), CandidateError> {
         let changed = Twin::new(source, &self.candidate.dispatches[k].constants);
-        let error = |k: usize, error| CandidateError::Kernel { kernel: self.candidate.dispatches[k].kernel.clone(), error };
+        let error =
+            |k: usize, error| CandidateError::Kernel { kernel: self.candidate.dispatches[k].kernel.clone(), error };
         let changed = changed.map_err(|e| error(k, e))?;
         let mut memory = self.launches[k].1.clone();
         for (i, dispatch) in self.candidate.dispatches.iter().enumerate().skip(k) {
