@@ -1,12 +1,24 @@
 //! Finds what can be changed in a kernel.
 
-use super::{Change, Mutant, text};
-use crate::kernels::{common, shader};
+use super::{
+    mutant::{Change, Mutant},
+    text,
+};
+use crate::{
+    kernels::{common, shader},
+    testing::Failure,
+};
 use naga::{BinaryOperator, Block, Expression, Function, Handle, Literal, LocalVariable, Module, Span, Statement};
 use std::{collections::HashSet, ops::Range};
 
+/// Returns the faults of a kernel's own statements, in their order, or an error if it is not valid WGSL.
+pub fn mutants(source: &str) -> Result<Vec<Mutant>, Failure> {
+    let module = naga::front::wgsl::parse_str(source).map_err(|e| Failure(e.emit_to_string(source)))?;
+    Ok(Finder::of(&module, source))
+}
+
 /// Finds the changes of a module's functions.
-pub(super) struct Finder<'m> {
+struct Finder<'m> {
     module: &'m Module,
     source: &'m str,
     found: Vec<Mutant>,
@@ -43,7 +55,7 @@ fn is_shared(name: &str) -> bool {
 
 impl<'m> Finder<'m> {
     /// Returns the changes of the functions that `main` reaches, without those that all kernels share.
-    pub fn of(module: &'m Module, source: &'m str) -> Vec<Mutant> {
+    fn of(module: &'m Module, source: &'m str) -> Vec<Mutant> {
         let mut finder = Finder { module, source, found: Vec::new() };
         let mut rest: Vec<Handle<Function>> = Vec::new();
         for entry in &module.entry_points {

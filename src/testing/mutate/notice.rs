@@ -1,6 +1,6 @@
 //! Plants faults in the kernels of an operation and runs its samples.
 
-use super::{Mutant, mutants};
+use super::{find::mutants, mutant::Mutant};
 use crate::{
     graph::{Candidate, DeviceProfile, Dispatch, Family, Sample},
     tensor::{Fnv, Philox},
@@ -203,6 +203,11 @@ impl Noticed {
                     run = Some(trial.run(candidate, profile).map_err(fails)?);
                 }
                 let (Some(run), changed) = (&run, mutant.apply(source)) else { continue };
+                // Constants may decide that a branch is never taken.
+                if run.is_dead(k, &mutant.range) {
+                    planted.charge(&variant, 0);
+                    continue;
+                }
                 let outcome = run.with(k, &changed);
                 planted.charge(&variant, run.steps(k));
                 // A change that is no kernel is none; constants may refuse one that is.

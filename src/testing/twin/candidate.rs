@@ -12,6 +12,7 @@ use crate::{
     tensor::{Array, DType, HostTensor, Mismatch, Philox, compare},
     testing::{Failure, run},
 };
+use std::ops::Range;
 
 /// How a candidate does otherwise than its operation says.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -191,6 +192,11 @@ impl Checked<'_> {
     /// Returns the instructions of launch `k` and those behind it.
     pub fn steps(&self, k: usize) -> u64 {
         self.launches[k..].iter().map(|(.., work)| work.steps).sum()
+    }
+
+    /// Returns whether a place in the text of launch `k` belongs to a branch that its constants decide against.
+    pub fn is_dead(&self, k: usize, place: &Range<usize>) -> bool {
+        self.launches[k].0.is_dead(place)
     }
 
     /// Runs the candidate with another text of launch `k`, whose loops may take several times the turns.

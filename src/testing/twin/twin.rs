@@ -11,6 +11,7 @@ use naga::{
     back::{PipelineConstants, pipeline_constants::process_overrides},
     valid::{Capabilities, ValidationFlags, Validator},
 };
+use std::ops::Range;
 
 /// A kernel that runs on the host, workgroup by workgroup, and finds what it must not do.
 ///
@@ -46,6 +47,11 @@ impl Twin {
         let filled = process_overrides(&module, &info, None, &constants);
         let (module, info) = filled.map_err(|e| TwinError::Source(e.to_string()))?;
         Ok(Twin { code: lower(&module, &info, source)?, source: source.to_owned() })
+    }
+
+    /// Returns whether a place in the text belongs to a branch that constants decide against.
+    pub(super) fn is_dead(&self, place: &Range<usize>) -> bool {
+        self.code.dead.iter().any(|dead| dead.start <= place.start && place.end <= dead.end)
     }
 
     /// Runs workgroups over the memory of binding 0, 1, ….
