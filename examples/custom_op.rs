@@ -107,7 +107,9 @@ impl Op for Squash {
         let source = WGSL
             .replace("@group(0) @binding(2) var<storage, read> dy: array<f32>;\n", "")
             .replace("@binding(3)", "@binding(2)")
+            .replace("    var product = 0.0;\n", "")
             .replace("        product += x[i] * dy[i];\n", "")
+            .replace("    let slope = product * (1.0 - s) / (sqrt(s) * (1.0 + s) * (1.0 + s));\n", "")
             .replace("f * dy[i] + slope * x[i]", "f * x[i]");
         kernel("squash", io, &source, vec![Slot::input(0), Slot::output(0)])
     }

@@ -154,7 +154,7 @@ fn sample(rng: &mut Philox) -> Sample {
         (TensorType::new(rows, dtype), Fill::Index(classes + classes / 10))
     } else {
         // Shares too, of which several may be largest.
-        (TensorType::f32(x.clone()), if capacity % 2 == 0 { Fill::OneHot } else { Fill::Index(3) })
+        (TensorType::f32(x.clone()), if capacity.is_multiple_of(2) { Fill::OneHot } else { Fill::Index(3) })
     };
     // Few different scores, so that largest ones are equal and the first must be found.
     let fill = if rng.below(2) == 0 { Fill::Index(3) } else { Fill::Distinct };

@@ -187,10 +187,10 @@ impl<'m> Finder<'m> {
         if let Some(changed) = changed {
             self.add(Change::EndsEarly, &name, range, changed);
         }
-        if let Expression::Load { pointer } = function.expressions[left] {
-            if let Expression::LocalVariable(local) = function.expressions[pointer] {
-                self.start(function, local);
-            }
+        if let Expression::Load { pointer } = function.expressions[left]
+            && let Expression::LocalVariable(local) = function.expressions[pointer]
+        {
+            self.start(function, local);
         }
     }
 
@@ -238,11 +238,9 @@ impl<'m> Finder<'m> {
                     self.add(change, &name, at..at + condition.len(), format!(" {value}"));
                 }
             }
-            Expression::Literal(Literal::F32(_)) => {
-                if text.trim_end_matches('f').parse::<f32>().is_ok() {
-                    let name = self.name(&range).to_owned();
-                    self.add(Change::OneMore, &name, range, format!("({text} + 1.0)"));
-                }
+            Expression::Literal(Literal::F32(_)) if text.trim_end_matches('f').parse::<f32>().is_ok() => {
+                let name = self.name(&range).to_owned();
+                self.add(Change::OneMore, &name, range, format!("({text} + 1.0)"));
             }
             _ => {}
         }
@@ -291,6 +289,44 @@ impl<'m> Finder<'m> {
         }
         if matches!(op, Op::Subtract | Op::Divide | Op::Modulo) {
             self.add(Change::Swapped, &name, range, format!("(({right}) {sign} ({left}))"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    const KERNEL: &str = "
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+var<workgroup> part: array<f32, 4>;
+fn is_nan_f32(v: f32) -> bool { return v - 1.0 > 2.0; }
+fn unused(v: f32) -> f32 { return v * 3.0; }
+@compute @workgroup_size(4)
+fn main(@builtin(local_invocation_index) lane: u32) {
+    let first = lane % 2u;
+    var sum = 0.0;
+    for (var k = first; k < 8u; k += 2u) {
+        if (k < 7u && !is_nan_f32(x[k])) { sum += x[k + 1u] * 0.5; }
+    }
+    part[lane] = sum - 1.0;
+    workgroupBarrier();
+    y[lane] = select(0.0, part[3u - lane], first == 0u);
+}";
+
+    #[test]
+    fn every_kind_of_change_is_found_in_the_kernels_own_functions() {
+        let all = mutants(KERNEL).expect("a kernel");
+        let kinds: BTreeSet<Change> = all.iter().map(|m| m.change).collect();
+        assert_eq!(kinds.len(), 16, "{kinds:?}");
+        let ends = all.iter().find(|m| m.change == Change::EndsEarly).expect("there is a loop");
+        assert_eq!((ends.text.as_str(), ends.name().as_str()), ("k + 2u < 8u", "ends a loop early at k"));
+        for mutant in &all {
+            let changed = mutant.apply(KERNEL);
+            assert!(naga::front::wgsl::parse_str(&changed).is_ok(), "{mutant:?}");
+            assert!(changed.contains("v - 1.0 > 2.0; }\nfn unused(v: f32) -> f32 { return v * 3.0; }"), "{mutant:?}");
         }
     }
 }
