@@ -238,8 +238,9 @@ pub struct Family {
     pub benches: fn() -> Vec<(&'static str, Sample)>,
     /// Constructions that must be refused.
     pub bad: &'static [Bad],
-    /// Changes that the tests must notice.
-    pub faults: &'static [Fault],
+    /// Faults derived from the kernels that no sample can notice, as (fault, why), named as the test
+    /// `planted_faults_are_noticed` names them.
+    pub equivalent: &'static [(&'static str, &'static str)],
     /// Whether the operation has a gradient.
     pub differentiable: bool,
     /// The relative error allowed in the 64-bit gradient check.

@@ -2,7 +2,7 @@
 
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io,
         Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{Buffer, Expr, Kernel, Layout, Type, count, scalar},
@@ -163,10 +163,8 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: &[
-        Fault { what: "drops the last sample", from: "r < step.n;", to: "r + 1u < step.n;" },
-        Fault { what: "does not count samples", from: "kept) + f32(step.n)", to: "kept) + 1.0" },
-        Fault { what: "starts anew", from: "state[1u] = select(0.0, state[1u], kept)", to: "state[1u] = 0.0" },
+    equivalent: &[
+        ("leaves a term out at lane", "the launch has one workgroup"),
     ],
     differentiable: false,
     gradcheck: 1e-6,

@@ -4,7 +4,7 @@
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fault, Fill, Gradients, Graph,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fill, Gradients, Graph,
         Grid, Io, Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
@@ -531,11 +531,13 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: &[
-        Fault { what: "drops the last row of a chunk", from: "k < n_rows;", to: "k + 1u < n_rows;" },
-        Fault { what: "forgets the chunks' distance", from: "+ delta * delta * (total * part)", to: "" },
-        Fault { what: "forgets epsilon", from: "variance + EPSILON", to: "variance" },
-        Fault { what: "skips the last chunk", from: "if (g >= extents.chunks", to: "if (g + 1u >= extents.chunks" },
+    equivalent: &[
+        ("moves a boundary at g", "lanes behind the last chunk find no row"),
+        ("takes for false at g", "lanes without a row of their own write what others write"),
+        ("takes the other sign at chunk", "chunks may have any size that covers all rows"),
+        ("adds 1 to a constant at variance", "a single row has no deviation"),
+        ("moves a boundary at select", "an empty chunk has no rows either way"),
+        ("reads the first at deviations", "chunks of samples this small have a row for each lane, without a deviation"),
     ],
     differentiable: true,
     gradcheck: 1e-5,
@@ -558,15 +560,10 @@ pub static FAMILY_GRAD: Family = Family {
             g.apply1(BatchNormGrad { epsilon: 1e-3 }, &[x, c, c, c, c])
         },
     }],
-    faults: &[
-        Fault {
-            what: "drops the last row of a chunk",
-            from: "(g + 1u) * chunk, rows); r",
-            to: "(g + 1u) * chunk, rows) - 1u; r",
-        },
-        Fault { what: "skips a partial", from: "p < extents.partials;", to: "p + 1u < extents.partials;" },
-        Fault { what: "forgets the mean of dy", from: "unpack(dy[i]) - average", to: "unpack(dy[i])" },
-        Fault { what: "one 1/√ too few", from: "product * r * r", to: "product * r" },
+    equivalent: &[
+        ("moves a boundary at g", "lanes behind the last chunk find no row"),
+        ("takes for false at g", "lanes without a row of their own write what others write"),
+        ("takes the other sign at chunk", "chunks may have any size that covers all rows"),
     ],
     differentiable: false,
     gradcheck: 1e-5,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Field, Fill, Gradients, Graph, Io, Op, OpError,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Field, Fill, Gradients, Graph, Io, Op, OpError,
         Patch, RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::gemm::{self, Window},
@@ -503,19 +503,8 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: CORRELATION_FAULTS,
+    equivalent: &[],
     differentiable: true,
     gradcheck: 1e-6,
 };
 
-/// Changes to the kernels of the convolution and of its gradient to the input.
-pub(super) const CORRELATION_FAULTS: &[Fault] = &[
-    Fault { what: "drops the last channel", from: "c < ", to: "c + 1u < " },
-    Fault { what: "drops the last row of taps", from: "r < end_r", to: "r + 1u < end_r" },
-    Fault { what: "swaps h and w", from: "(r * ", to: "(s * " },
-    Fault { what: "skips the last tile", from: "<= tile) { return; }", to: "<= tile + 1u) { return; }" },
-    Fault { what: "takes the first group for each", from: " + batch % ", to: " + 0u * batch % " },
-    Fault { what: "drops the last row of a strip", from: " t < ", to: " t + 1u < " },
-    Fault { what: "shifts a row of a strip", from: "row_in + i32(t", to: "row_in + 1 + i32(t" },
-    Fault { what: "skips the last strip", from: "<= i) { return; }", to: "<= i + 1u) { return; }" },
-];

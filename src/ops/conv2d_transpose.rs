@@ -1,7 +1,7 @@
 //! Transposed convolution: the gradient of a convolution to its images as an operation of its own.
 
 use super::{
-    conv2d::{ANY, CORRELATION_FAULTS, Conv2dOptions, Geometry, image, kernel},
+    conv2d::{ANY, Conv2dOptions, Geometry, image, kernel},
     conv2d_grad::Conv2dGradInput,
     window::{Padding, lift, lift_weights, lower_rank},
 };
@@ -177,7 +177,11 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: CORRELATION_FAULTS,
+    equivalent: &[
+        ("moves a boundary at lane_tiles", "rows and columns are guarded as well"),
+        ("takes for false at lane_tiles", "rows and columns are guarded as well"),
+        ("takes for true at row_in_bounds", "the pixels of a row are guarded as well"),
+    ],
     differentiable: true,
     gradcheck: 1e-6,
 };

@@ -4,7 +4,7 @@ use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
     kernels,
@@ -150,11 +150,8 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: &[
-        Fault { what: "nine rounds", from: "round < 10u", to: "round < 9u" },
-        Fault { what: "another counter", from: "STREAM, row, quad)", to: "STREAM, quad, row)" },
-        Fault { what: "drops a carry", from: "+ (cross_a >> 16u) + (cross_b >> 16u)", to: "+ (cross_a >> 16u)" },
-        Fault { what: "skips the last tile", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+    equivalent: &[
+        ("moves a boundary at factors", "no random number equals the rate"),
     ],
     differentiable: true,
     gradcheck: 1e-6,

@@ -4,7 +4,7 @@ use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
     kernels,
@@ -329,15 +329,9 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: &[
-        Fault { what: "reads past the table", from: "if (row < ROWS)", to: "if (true)" },
-        Fault { what: "reverses four bytes", from: "(0u, 8u, 16u, 24u)", to: "(24u, 16u, 8u, 0u)" },
-        Fault { what: "reverses the bytes of a word", from: "((at & 3u) * 8u)", to: "(24u - (at & 3u) * 8u)" },
-        Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
-        Fault { what: "drops the last row of a gradient", from: "j < rows;", to: "j + 1u < rows;" },
-        Fault { what: "takes the first row of a chain only", from: "j = chain[j].y;", to: "j = rows;" },
-        Fault { what: "misses neighbours of a chain", from: "else if (k > j)", to: "else if (k > j + 1u)" },
-        Fault { what: "fills no rows that are not named", from: "y[i] = epilogue(step.zero, i);", to: "y[i] = y[i];" },
+    equivalent: &[
+        ("leaves a term out at j", "one workgroup links the rows of a sample"),
+        ("reads the first at extra", "multiplied by the 0 of a row that nobody named"),
     ],
     differentiable: true,
     gradcheck: 1e-6,

@@ -3,7 +3,7 @@
 use super::{arity::arity, conv2d::ANY};
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io,
         Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
@@ -334,12 +334,6 @@ fn benches(of: fn(LocalResponseNorm, TensorType, usize) -> Sample) -> Vec<(&'sta
     vec![("lrn5_n8_c96_27", of(norm, TensorType::f32([Batch, 27, 27, 96]), 8))]
 }
 
-const FAULTS: &[Fault] = &[
-    Fault { what: "skips the last strip", from: " <= i) { return; }", to: " <= i + 1u) { return; }" },
-    Fault { what: "shifts the channels", from: "x[select(0u, row + first", to: "x[select(0u, row + (first ^ 1u)" },
-    Fault { what: "forgets the exponent", from: "exp(log(s) * ", to: "exp(-log(s) + 0.0 * " },
-];
-
 /// Local response normalisation as a family.
 pub static FAMILY: Family = Family {
     name: "local_response_norm",
@@ -369,7 +363,11 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: FAULTS,
+    equivalent: &[
+        ("moves a boundary at first", "a strip starts within the channels"),
+        ("moves a boundary at x", "a strip starts within the channels"),
+        ("takes for true at first", "a strip starts within the channels"),
+    ],
     differentiable: true,
     gradcheck: 1e-5,
 };
@@ -388,7 +386,12 @@ pub static FAMILY_GRAD: Family = Family {
             g.apply1(LocalResponseNormGrad { norm }, &[x, dy])
         },
     }],
-    faults: FAULTS,
+    equivalent: &[
+        ("adds 1 to a constant at dy", "multiplied by 0 outside the channels"),
+        ("adds 1 to a constant at x", "multiplied by 0 outside the channels"),
+        ("moves a boundary at first", "a strip starts within the channels"),
+        ("takes for true at first", "a strip starts within the channels"),
+    ],
     differentiable: false,
     gradcheck: 1e-5,
 };

@@ -6,7 +6,7 @@
 //! else follows from: the types of its results (`infer`), its definition in f64 (`reference`), its gradient as graph nodes
 //! (`vjp`), the kernels that compute it (`lower`) and how exact they are (`accuracy`). A method of
 //! [`Graph`](crate::graph::Graph) in the same file builds it. Its [`Family`] states random samples, benches, constructions
-//! that must be refused and faults of the kernels that tests must notice.
+//! that must be refused and faults of the kernels that no test can notice.
 //!
 //! What comes in: types of inputs, f64 arrays for the definition, a device profile for kernels. What goes out: types,
 //! arrays, and kernels as data, of which the planner takes the first that fits the device. No operation knows a device,

@@ -3,7 +3,7 @@
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Gradients, Graph, Grid, Io, Op, OpError, Sample,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Gradients, Graph, Grid, Io, Op, OpError, Sample,
         Slot, Step, TensorType, Value,
     },
     kernels,
@@ -212,10 +212,8 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: &[
-        Fault { what: "another counter", from: "STREAM, row, quad)", to: "STREAM, quad, row)" },
-        Fault { what: "forgets the offset", from: "vec4<f32>(LOW) +", to: "" },
-        Fault { what: "skips the last tile", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
+    equivalent: &[
+        ("swaps operands at u", "the distribution is symmetric, and the reference too"),
     ],
     differentiable: false,
     gradcheck: 1e-6,

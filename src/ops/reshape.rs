@@ -97,7 +97,7 @@ pub static FAMILY: Family = Family {
             g.reshape(x, [Batch, 4])
         },
     }],
-    faults: &[],
+    equivalent: &[],
     differentiable: true,
     gradcheck: 1e-6,
 };

@@ -4,7 +4,7 @@ use super::pad2d::images;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Fault, Field, Fill, Gradients, Graph, Grid,
+        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Field, Fill, Gradients, Graph, Grid,
         Io, Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels,
@@ -326,19 +326,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: &[
-        Fault {
-            what: "corners in place of centres",
-            from: "let at = (2u * o + 1u) * n;",
-            to: "let at = 2u * o * n + m;",
-        },
-        Fault {
-            what: "swaps the neighbours",
-            from: "let left = f32(2u * Q - columns.z);",
-            to: "let left = f32(columns.z);",
-        },
-        Fault { what: "skips the last element", from: "* step.n) {", to: "* step.n - 1u) {" },
-    ],
+    equivalent: &[],
     differentiable: true,
     gradcheck: 1e-6,
 };
@@ -362,10 +350,12 @@ pub static FAMILY_GRAD: Family = Family {
             g.apply1(Resize2dGrad { size: [2, 2], interpolation: Interpolation::Nearest }, &[dy])
         },
     }],
-    faults: &[
-        Fault { what: "leaves out the last reader", from: "p <= rows.y;", to: "p < rows.y;" },
-        Fault { what: "starts late", from: "vec2<i32>(first, last)", to: "vec2<i32>(first + 1, last)" },
-        Fault { what: "drops the second neighbour", from: "select(0, rest, low + 1 == r)", to: "0" },
+    equivalent: &[
+        ("leaves a term out at last", "elements of no weight may be read or not"),
+        ("takes for false at by", "skips what has no weight"),
+        ("takes for false at share", "skips what has no weight"),
+        ("takes the other sign at first", "elements of no weight may be read or not"),
+        ("takes the other sign at last", "elements of no weight may be read or not"),
     ],
     differentiable: true,
     gradcheck: 1e-6,

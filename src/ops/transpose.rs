@@ -4,7 +4,7 @@ use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fault, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
     kernels,
@@ -215,10 +215,9 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: &[
-        Fault { what: "swaps the last two axes", from: "a4 * S4 + a5 * S5", to: "a5 * S4 + a4 * S5" },
-        Fault { what: "skips the last element", from: "* step.n) { return; }", to: "* step.n - 1u) { return; }" },
-        Fault { what: "forgets the outermost axis", from: "a0 * S0 + ", to: "0u * S0 + " },
+    equivalent: &[
+        ("adds for a product at y", "samples have no more than four axes that stay apart"),
+        ("leaves a term out at y", "samples have no more than four axes that stay apart"),
     ],
     differentiable: true,
     gradcheck: 1e-6,

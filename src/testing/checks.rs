@@ -1,12 +1,13 @@
 use super::{
     Failure, Run,
     case::{Case, rng},
-    check_sample, decided_by_uniforms, of, plan_for, profiles, reference, run_graph, sample_graph, sample_inputs,
-    special_values_agree, step_of,
+    check_sample, decided_by_uniforms,
+    mutate::Noticed,
+    of, profiles, reference, run_graph, sample_graph, sample_inputs, special_values_agree, step_of,
 };
 use crate::{
-    graph::{Family, Fault, Graph, Sample, Value},
-    passes::{PlanOptions, optimize, plan},
+    graph::{Family, Graph, Sample, Value},
+    passes::optimize,
     runtime::Engine,
     tensor::{Array, Fnv, HostTensor, Philox, Purpose, compare},
 };
@@ -31,8 +32,13 @@ const GRADIENTS: usize = 12;
 /// # }
 /// ```
 pub fn check_family(engine: &Engine, family: &Family) -> Result<(), Failure> {
-    let on_engine = [kernels_agree, indices_are_inside, faults_are_noticed, special_values_agree];
-    let alone = [bad_cases_are_refused, keys_are_equal_where_operations_are, branches_are_not_decided_by_uniforms];
+    let on_engine = [kernels_agree, indices_are_inside, special_values_agree];
+    let alone = [
+        faults_are_noticed,
+        bad_cases_are_refused,
+        keys_are_equal_where_operations_are,
+        branches_are_not_decided_by_uniforms,
+    ];
     on_engine.iter().try_for_each(|check| check(engine, family))?;
     alone.iter().try_for_each(|check| check(family))?;
     if family.differentiable {
@@ -94,51 +100,16 @@ pub fn branches_are_not_decided_by_uniforms(family: &Family) -> Result<(), Failu
     Ok(())
 }
 
-/// Checks that each of the family's faults makes a sample fail.
-pub fn faults_are_noticed(engine: &Engine, family: &Family) -> Result<(), Failure> {
-    for fault in family.faults {
-        let mut rng = rng(family, 1);
-        let (mut met, mut noticed) = (0, false);
-        for _ in 0..SHAPES * 4 {
-            let sample = (family.sample)(&mut rng);
-            let (graph, ..) = sample_graph(&sample)?;
-            let plan = plan_for(engine, &graph, sample.capacity, &Run::default())?;
-            if !plan.dispatches.iter().any(|d| d.source.contains(fault.from)) {
-                continue;
-            }
-            met += 1;
-            let run = Run { guarded: true, fault: Some(fault), ..Run::default() };
-            if check_sample(engine, &sample, &mut rng, &run).is_err() {
-                noticed = true;
-                break;
-            }
-        }
-        // A kernel for other adapters cannot run here.
-        if !noticed && (met > 0 || !planned_elsewhere(family, fault)?) {
-            let outcome = match met {
-                0 => format!("stands in no kernel: `{}`", fault.from),
-                _ => format!("passed {met} samples unnoticed"),
-            };
-            return Err(of(family, Failure(format!("`{}` {outcome}", fault.what))));
-        }
-    }
-    Ok(())
-}
-
-/// Returns whether a sample's plan for some kind of adapter has the text that a fault changes.
-fn planned_elsewhere(family: &Family, fault: &Fault) -> Result<bool, Failure> {
-    for profile in profiles() {
-        let mut rng = rng(family, 1);
-        for _ in 0..SHAPES * 4 {
-            let sample = (family.sample)(&mut rng);
-            let (graph, ..) = sample_graph(&sample)?;
-            let plan = plan(&graph, &PlanOptions::new(sample.capacity, profile.clone()))?;
-            if plan.dispatches.iter().any(|d| d.source.contains(fault.from)) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
+/// Checks that the family's samples notice every fault derived from its kernels, on the host twin, but for those that it
+/// says are equivalent, and that these are not noticed.
+pub fn faults_are_noticed(family: &Family) -> Result<(), Failure> {
+    let unnoticed = Noticed::of(family, &profiles())?.unnoticed();
+    let known = |fault: &str| family.equivalent.iter().any(|(name, _)| *name == fault);
+    let new = unnoticed.iter().filter(|u| !known(&u.fault)).map(|u| u.to_string());
+    let stale = family.equivalent.iter().filter(|(name, _)| unnoticed.iter().all(|u| u.fault != *name));
+    let stale = stale.map(|(name, _)| format!("`{name}` is noticed or in no kernel: it is not equivalent"));
+    let failed: Vec<String> = new.chain(stale).collect();
+    if failed.is_empty() { Ok(()) } else { Err(of(family, Failure(failed.join("\n  ")))) }
 }
 
 /// Checks that each bad case is refused with an error that has no empty part.

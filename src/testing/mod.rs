@@ -3,7 +3,7 @@
 //! Unstable: the test kit for operations.
 //!
 //! [`check_family`] takes an operation's [`Family`] and compares its kernels with its reference between guards and its gradients with
-//! central differences, and checks that planted faults are noticed and bad cases refused. The crate's tests call these checks one by one.
+//! central differences, and checks that faults [derived](mutate) from its kernels are noticed and bad cases refused. The crate's tests call these checks one by one.
 //!
 //! A [`Failure`] names the sample, output and element, with the error. [`Run`] has the options of a run: guards, asserted indices, a fault,
 //! another variant.
@@ -12,6 +12,7 @@ mod branches;
 mod case;
 mod checks;
 mod indices;
+pub mod mutate;
 mod run;
 mod special;
 pub mod twin;

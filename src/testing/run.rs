@@ -4,6 +4,7 @@ use super::{Failure, indices::Asserted};
 use crate::{
     graph::{Fault, Graph, Sample, Step, Value, evaluate},
     kernels::Access,
+    ops::Accumulate,
     passes::{BufferRef, Plan, PlanOptions, optimize, traced_plan, verify, verify_graph},
     runtime::{Engine, Session},
     tensor::{Array, HostTensor, Philox, compare},
@@ -157,6 +158,10 @@ pub fn step_of(sample: &Sample, rng: &mut Philox) -> Step {
     step.step = rng.below(1000) as u32;
     step.seed = u64::from(rng.next_u32());
     step.scalars = std::array::from_fn(|_| rng.uniform(0.001, 0.1) as f32);
+    // Now and then sums begin.
+    if step.step.is_multiple_of(4) {
+        step.scalars[Accumulate::KEEP] = 0.0;
+    }
     step
 }
 

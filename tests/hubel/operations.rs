@@ -45,7 +45,7 @@ fn an_index_outside_an_array_is_named() {
 
 #[test]
 fn planted_faults_are_noticed() {
-    each_family(testing::faults_are_noticed);
+    each_family(|_, family| testing::faults_are_noticed(family));
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! Kernels on the host twin: what they compute, and that it finds what is planted in them.
 
-use crate::harness::{families, sample_graph};
+use crate::harness::families;
 use hubel::{
-    graph::{Candidate, DeviceProfile, Family, Fill, Sample, TensorType},
+    graph::{Candidate, DeviceProfile, Family, Sample},
     kernels::max_iterations,
-    passes::optimize,
-    prelude::*,
     tensor::{Philox, Purpose, stream_id},
     testing::{
         Failure, profiles,
@@ -47,34 +45,6 @@ fn each<T: Send>(run: impl Fn(&'static Family, &mut Philox) -> T + Sync) -> Vec<
     results.into_inner().expect("no thread panics here")
 }
 
-/// Returns the sample with its first result times an input plus a row and cut at 0, which its kernels do as they store.
-fn with_epilogue(sample: &Sample, profile: &DeviceProfile) -> Option<Sample> {
-    let (mut g, _, outputs) = sample_graph(sample);
-    let ty = g.ty(outputs[0]).clone();
-    if !sample.op.epilogue() || ty.dtype != F32 || ty.shape.rank() == 0 {
-        return None;
-    }
-    let row = TensorType::f32([ty.shape.last()]);
-    let (factor, term) = (g.input("factor", ty.shape.clone(), F32), g.input("term", row.shape.clone(), F32));
-    let product = g.mul(outputs[0], factor).ok()?;
-    let sum = g.add(product, term).ok()?;
-    let y = g.relu(sum).ok()?;
-    let others = outputs.iter().enumerate().skip(1).map(|(k, &v)| (format!("out{k}"), v));
-    g.set_outputs([("out0".to_owned(), y)].into_iter().chain(others).collect());
-    let g = optimize(&g, profile);
-    let live = g.live();
-    let mut nodes =
-        g.nodes().iter().zip(live).filter(|(node, live)| *live && node.op().is_some()).map(|(node, _)| node);
-    let (node, None) = (nodes.next()?, nodes.next()) else { return None };
-    let any = Fill::Uniform(-1.0, 1.0);
-    let inputs = node.inputs.iter().enumerate().map(|(i, &v)| match g.node(v).name.as_str() {
-        "factor" => Some((ty.clone(), any)),
-        "term" => Some((row.clone(), any)),
-        name => (name == format!("in{i}")).then(|| sample.inputs[i].clone()),
-    });
-    Some(Sample { op: node.op()?.clone(), inputs: inputs.collect::<Option<_>>()?, ..sample.clone() })
-}
-
 /// What was run on the twin.
 #[derive(Default)]
 struct Tally {
@@ -96,7 +66,7 @@ fn run_family(family: &Family, rng: &mut Philox) -> Result<Tally, Failure> {
             continue;
         }
         for profile in folded() {
-            let fused = with_epilogue(&sample, &profile).map(|sample| Trial::new(&sample, rng)).transpose()?;
+            let fused = trial.fused(&profile, rng)?;
             tally.fused += usize::from(fused.is_some());
             for trial in [Some(&trial), fused.as_ref()].into_iter().flatten() {
                 for candidate in trial.candidates(&profile) {
@@ -376,7 +346,7 @@ fn what_lanes_may_do_is_no_fault() {
     for (body, repeated) in bodies {
         let twin = Twin::new(&kernel(body), &[]).unwrap_or_else(|e| panic!("{body}: {e}"));
         let work = twin.run([2, 1], 0, &mut [Buffer::unwritten(32)]).unwrap_or_else(|e| panic!("{body}: {e}"));
-        assert_eq!(work, Work { turns: 0, repeated }, "{body}");
+        assert_eq!((work.turns, work.repeated), (0, repeated), "{body}");
     }
 }
 

@@ -1,9 +1,9 @@
-//! Samples, benches, mistakes and faults.
+//! Samples, benches, mistakes.
 
 use super::op::{GroupNorm, GroupNormGrad};
 use crate::ops::conv2d::ANY;
 use crate::{
-    graph::{Bad, Family, Fault, Fill, Sample, TensorType},
+    graph::{Bad, Family, Fill, Sample, TensorType},
     tensor::{Batch, DType, Philox, Shape},
 };
 
@@ -101,15 +101,11 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    faults: &[
-        Fault { what: "drops the last pixel", from: "p < P;", to: "p + 1u < P;" },
-        Fault { what: "drops the last channel", from: "c < C;", to: "c + 1u < C;" },
-        Fault {
-            what: "skips the last group",
-            from: "GROUPS_PER_SAMPLE * step.n;",
-            to: "GROUPS_PER_SAMPLE * step.n - 1u;",
-        },
-        Fault { what: "takes the first group's gamma", from: "gamma_at(g * C + c)", to: "gamma_at(c)" },
+    equivalent: &[
+        ("adds 1 to a constant at shift", "lanes without a group do not use it"),
+        ("reads the first at x", "any shift near the numbers will do"),
+        ("takes for false at T", "the sum over one lane is its own"),
+        ("takes for true at t", "all lanes of a group write the same"),
     ],
     differentiable: true,
     gradcheck: 1e-5,
@@ -131,15 +127,9 @@ pub static FAMILY_GRAD: Family = Family {
             Ok(g.apply(GroupNormGrad { norm }, &[x, gamma, mean, variance, x])?[0])
         },
     }],
-    faults: &[
-        Fault { what: "drops the last pixel", from: "p < P;", to: "p + 1u < P;" },
-        Fault { what: "drops the last sample", from: "n < samples;", to: "n + 1u < samples;" },
-        Fault { what: "drops a part", from: "part < PARTS;", to: "part + 1u < PARTS;" },
-        Fault {
-            what: "skips the last group",
-            from: "GROUPS_PER_SAMPLE * step.n;",
-            to: "GROUPS_PER_SAMPLE * step.n - 1u;",
-        },
+    equivalent: &[
+        ("adds 1 to a constant at r", "lanes without a group do not use it"),
+        ("takes for false at T", "the sum over one lane is its own"),
     ],
     differentiable: false,
     gradcheck: 1e-5,

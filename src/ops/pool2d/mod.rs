@@ -1,7 +1,7 @@
 //! Pooling over the two image axes: one operation whose reduction is a parameter (JAX `reduce_window`).
 //!
 //! [`Pooling`] in `op.rs` says for each reduction what it is, what its gradient is and which kernels compute both; `window.rs`
-//! has the windows, `methods.rs` the methods of the graph, `families.rs` the samples, mistakes and faults. A new reduction is
+//! has the windows, `methods.rs` the methods of the graph, `families.rs` the samples, mistakes. A new reduction is
 //! a variant of [`Pooling`], a shader for windows of many pixels, and two families; windows of few pixels slide
 //! ([`kernels::reduce_window`](crate::kernels::reduce_window)) once a [`Reduction`](crate::kernels::Reduction) says what they add up.
 

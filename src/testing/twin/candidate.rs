@@ -1,11 +1,18 @@
 //! Candidates of an operation on samples: all their launches, one after the other.
 
-use super::{error::TwinError, machine::Work, memory::Buffer, twin::Twin};
+use super::{
+    error::TwinError,
+    machine::{MAX_TURNS, Work},
+    memory::Buffer,
+    twin::Twin,
+};
 use crate::{
-    graph::{ALIGN_BYTES, Candidate, DeviceProfile, Dispatch, Io, Sample, Slot, Step, UNIFORM_BYTES},
-    tensor::{Array, HostTensor, Mismatch, Philox, compare},
+    graph::{ALIGN_BYTES, Candidate, DeviceProfile, Dispatch, Fill, Io, Sample, Slot, Step, TensorType, UNIFORM_BYTES},
+    passes::optimize,
+    tensor::{Array, DType, HostTensor, Mismatch, Philox, compare},
     testing::{Failure, run},
 };
+use std::ops::Range;
 
 /// How a candidate does otherwise than its operation says.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -64,6 +71,37 @@ impl Trial {
         &self.sample
     }
 
+    /// Returns the trial of the operation with its first result times an input plus a row and cut at 0, which its kernels
+    /// do as they store; none for operations that do not.
+    pub fn fused(&self, profile: &DeviceProfile, rng: &mut Philox) -> Result<Option<Self>, Failure> {
+        let (mut g, _, outputs) = run::sample_graph(&self.sample)?;
+        let ty = g.ty(outputs[0]).clone();
+        if !self.sample.op.epilogue() || ty.dtype != DType::F32 || ty.shape.rank() == 0 {
+            return Ok(None);
+        }
+        let row = TensorType::f32([ty.shape.last()]);
+        let factor = g.input("factor", ty.shape.clone(), DType::F32);
+        let term = g.input("term", row.shape.clone(), DType::F32);
+        let Ok(y) = g.mul(outputs[0], factor).and_then(|product| g.add(product, term)).and_then(|sum| g.relu(sum))
+        else {
+            return Ok(None);
+        };
+        let others = outputs.iter().enumerate().skip(1).map(|(k, &v)| (format!("out{k}"), v));
+        g.set_outputs([("out0".to_owned(), y)].into_iter().chain(others).collect());
+        let g = optimize(&g, profile);
+        let live = g.live();
+        let mut nodes = g.nodes().iter().zip(live).filter(|(n, live)| *live && n.op().is_some()).map(|(n, _)| n);
+        let (Some(node), None) = (nodes.next(), nodes.next()) else { return Ok(None) };
+        let any = Fill::Uniform(-1.0, 1.0);
+        let inputs = node.inputs.iter().enumerate().map(|(i, &v)| match g.node(v).name.as_str() {
+            "factor" => Some((ty.clone(), any)),
+            "term" => Some((row.clone(), any)),
+            name => (name == format!("in{i}")).then(|| self.sample.inputs[i].clone()),
+        });
+        let (Some(op), Some(inputs)) = (node.op(), inputs.collect::<Option<_>>()) else { return Ok(None) };
+        Trial::new(&Sample { op: op.clone(), inputs, ..self.sample.clone() }, rng).map(Some)
+    }
+
     /// Returns the floating-point operations of the batch.
     pub fn flops(&self) -> u64 {
         self.sample.op.cost(&self.io).flops.at(self.sample.n)
@@ -77,11 +115,28 @@ impl Trial {
     /// Returns what each launch of a candidate did, where the twin finds no fault and the results lie within the
     /// operation's bounds; chunks of the batch are one launch.
     pub fn check(&self, candidate: &Candidate, profile: &DeviceProfile) -> Result<Vec<Work>, CandidateError> {
-        let (mut memory, mut works) = (Memory::new(self, candidate), Vec::new());
+        Ok(self.run(candidate, profile)?.launches.into_iter().map(|(.., work)| work).collect())
+    }
+
+    /// Does what [`Trial::check`] does, and returns the run.
+    pub fn run<'t>(
+        &'t self,
+        candidate: &'t Candidate,
+        profile: &'t DeviceProfile,
+    ) -> Result<Checked<'t>, CandidateError> {
+        let (mut memory, mut launches) = (Memory::new(self, candidate), Vec::new());
         for dispatch in &candidate.dispatches {
-            let kernel = |error| CandidateError::Kernel { kernel: dispatch.kernel.clone(), error };
-            works.push(self.launch(dispatch, profile, &mut memory).map_err(kernel)?);
+            let failed = |error| CandidateError::Kernel { kernel: dispatch.kernel.clone(), error };
+            let (twin, before) = (Twin::new(&dispatch.source, &dispatch.constants).map_err(failed)?, memory.clone());
+            let work = self.launch((&twin, MAX_TURNS), dispatch, profile, &mut memory).map_err(failed)?;
+            launches.push((twin, before, work));
         }
+        self.compare(&memory)?;
+        Ok(Checked { trial: self, candidate, profile, launches })
+    }
+
+    /// Compares the results with the reference.
+    fn compare(&self, memory: &Memory) -> Result<(), Mismatch> {
         let all = memory.outputs.iter().zip(&self.io.outputs).zip(self.exact.iter().zip(&self.bounds));
         for (k, ((buffer, ty), (exact, bound))) in all.enumerate() {
             let shape = ty.shape.at(self.sample.n);
@@ -89,12 +144,18 @@ impl Trial {
             let got = HostTensor::from_bytes(shape, ty.dtype, &buffer.bytes()[..bytes]);
             compare(k, &got.map(|t| t.to_f32()).unwrap_or_default(), exact, bound)?;
         }
-        Ok(works)
+        Ok(())
     }
 
-    fn launch(&self, dispatch: &Dispatch, profile: &DeviceProfile, memory: &mut Memory) -> Result<Work, TwinError> {
+    fn launch(
+        &self,
+        (twin, max_turns): (&Twin, u32),
+        dispatch: &Dispatch,
+        profile: &DeviceProfile,
+        memory: &mut Memory,
+    ) -> Result<Work, TwinError> {
         let Sample { n, capacity, .. } = self.sample;
-        let (twin, mut work) = (Twin::new(&dispatch.source, &dispatch.constants)?, Work::default());
+        let mut work = Work::default();
         let samples = dispatch.slots.iter().find_map(|slot| match slot {
             Slot::Uniform { samples, .. } => *samples,
             _ => None,
@@ -109,8 +170,10 @@ impl Trial {
                 _ => memory.bound(slot, self, chunk),
             }));
             let groups = dispatch.grid.at(n, profile.max_groups);
-            let Work { turns, repeated } = twin.run(groups, profile.subgroup_lanes, &mut buffers)?;
-            work = Work { turns: work.turns.max(turns), repeated: work.repeated + repeated };
+            let Work { turns, repeated, steps } =
+                twin.run_within(max_turns, groups, profile.subgroup_lanes, &mut buffers)?;
+            work.turns = work.turns.max(turns);
+            (work.repeated, work.steps) = (work.repeated + repeated, work.steps + steps);
             for (slot, buffer) in dispatch.slots.iter().zip(&buffers[1..]) {
                 memory.keep(slot, buffer);
             }
@@ -119,7 +182,46 @@ impl Trial {
     }
 }
 
+/// A candidate that ran as its operation says.
+#[derive(Debug)]
+pub struct Checked<'t> {
+    trial: &'t Trial,
+    candidate: &'t Candidate,
+    profile: &'t DeviceProfile,
+    /// Each launch, what was in memory before it, and what it did.
+    launches: Vec<(Twin, Memory, Work)>,
+}
+
+impl Checked<'_> {
+    /// Returns the instructions of launch `k` and those behind it.
+    pub fn steps(&self, k: usize) -> u64 {
+        self.launches[k..].iter().map(|(.., work)| work.steps).sum()
+    }
+
+    /// Returns whether a place in the text of launch `k` belongs to a branch that its constants decide against.
+    pub fn is_dead(&self, k: usize, place: &Range<usize>) -> bool {
+        self.launches[k].0.is_dead(place)
+    }
+
+    /// Runs the candidate with another text of launch `k`, whose loops may take several times the turns.
+    pub fn with(&self, k: usize, source: &str) -> Result<(), CandidateError> {
+        let changed = Twin::new(source, &self.candidate.dispatches[k].constants);
+        let error =
+            |k: usize, error| CandidateError::Kernel { kernel: self.candidate.dispatches[k].kernel.clone(), error };
+        let changed = changed.map_err(|e| error(k, e))?;
+        let mut memory = self.launches[k].1.clone();
+        for (i, dispatch) in self.candidate.dispatches.iter().enumerate().skip(k) {
+            let (twin, _, work) = &self.launches[i];
+            let twin = if i == k { &changed } else { twin };
+            let launch = (twin, 4 * work.turns + 64);
+            self.trial.launch(launch, dispatch, self.profile, &mut memory).map_err(|e| error(i, e))?;
+        }
+        Ok(self.trial.compare(&memory)?)
+    }
+}
+
 /// What the launches of a candidate share.
+#[derive(Debug, Clone)]
 struct Memory {
     inputs: Vec<Buffer>,
     outputs: Vec<Buffer>,

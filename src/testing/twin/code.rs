@@ -181,4 +181,6 @@ pub(super) struct Code {
     pub functions: Vec<Block>,
     pub main: Block,
     pub sites: Vec<Site>,
+    /// The places of branches that constants decide against.
+    pub dead: Vec<Range<usize>>,
 }

@@ -91,6 +91,7 @@ pub(super) fn lower(module: &Module, info: &ModuleInfo, source: &str) -> Result<
         functions: Vec::new(),
         main: Block::new(),
         sites: Vec::new(),
+        dead: Vec::new(),
     };
     let mut lowering = Lowering {
         module,
@@ -336,6 +337,10 @@ impl<'m> Lowering<'m> {
             Statement::Emit(range) => range.clone().try_for_each(|handle| self.emit(frame, handle))?,
             Statement::Block(inner) => self.statements(frame, inner)?,
             Statement::If { condition, accept, reject } => {
+                if let Expression::Literal(Literal::Bool(holds)) = frame.function.expressions[*condition] {
+                    let spans = if holds { reject } else { accept }.span_iter().map(|(_, span)| *span);
+                    self.code.dead.extend(spans.filter_map(|span| span.to_range()));
+                }
                 let condition = self.value(frame, *condition)?[0];
                 let blocks = [self.block(frame, accept)?, self.block(frame, reject)?];
                 self.out.push(Instr::If(condition, Box::new(blocks)));

@@ -10,7 +10,7 @@ use super::{
 use naga::BuiltIn;
 
 /// Turns of an invocation's loops after which they are said not to end.
-const MAX_TURNS: u32 = 1 << 20;
+pub(super) const MAX_TURNS: u32 = 1 << 20;
 
 /// What a launch did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +19,8 @@ pub struct Work {
     pub turns: u32,
     /// Words that a lane wrote where another had written the same bits.
     pub repeated: u64,
+    /// Instructions of all lanes.
+    pub steps: u64,
 }
 
 /// A fault whose place is known by its number.
@@ -47,7 +49,9 @@ pub(super) struct Machine<'a> {
     epochs: [u32; 2],
     clock: u32,
     turns: Vec<u32>,
+    max_turns: u32,
     repeated: u64,
+    steps: u64,
 }
 
 /// Lanes that left a loop, and those that wait for its next turn.
@@ -88,12 +92,15 @@ impl<'a> Machine<'a> {
             epochs: [0; 2],
             clock: 0,
             turns: vec![0; lanes],
+            max_turns: 0,
             repeated: 0,
+            steps: 0,
         }
     }
 
-    /// Runs all workgroups.
-    pub fn run(mut self, groups: [u32; 2], source: &str) -> Result<Work, Box<Fault>> {
+    /// Runs all workgroups, whose loops are said not to end after so many turns of an invocation.
+    pub fn run(mut self, groups: [u32; 2], max_turns: u32, source: &str) -> Result<Work, Box<Fault>> {
+        self.max_turns = max_turns;
         let mut turns = 0;
         for group in 0..groups[0] * groups[1] {
             self.group = group;
@@ -103,7 +110,7 @@ impl<'a> Machine<'a> {
             self.block(&code.main, &mut { all }, &mut Flow::default()).map_err(|found| self.fault(found, source))?;
             turns = self.turns.iter().copied().max().unwrap_or(0).max(turns);
         }
-        Ok(Work { turns, repeated: self.repeated })
+        Ok(Work { turns, repeated: self.repeated, steps: self.steps })
     }
 
     fn fault(&self, found: Found, source: &str) -> Box<Fault> {
@@ -182,6 +189,7 @@ impl<'a> Machine<'a> {
     /// Runs instructions for the active lanes, and leaves those active that reach their end.
     fn block(&mut self, block: &Block, active: &mut Mask, flow: &mut Flow) -> Run {
         let mut span = active.span();
+        self.steps += (block.len() * (span.high - span.low)) as u64;
         for instr in block {
             match instr {
                 Instr::Unary(op, to, from) => {
@@ -304,7 +312,7 @@ impl<'a> Machine<'a> {
             self.block(&l.continuing, active, &mut flow)?;
             for lane in active.lanes() {
                 self.turns[lane] += 1;
-                if self.turns[lane] > MAX_TURNS {
+                if self.turns[lane] > self.max_turns {
                     return Err(Found { kind: FaultKind::Endless, site: l.site, lane });
                 }
             }

@@ -28,7 +28,7 @@ mod subgroup;
 #[allow(clippy::module_inception, reason = "the folder is named after its main type")]
 mod twin;
 
-pub use candidate::{CandidateError, Trial};
+pub use candidate::{CandidateError, Checked, Trial};
 pub use error::{Fault, FaultKind, TwinError};
 pub use machine::Work;
 pub use memory::Buffer;

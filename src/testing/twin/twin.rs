@@ -4,13 +4,14 @@ use super::{
     code::Code,
     error::TwinError,
     lower::lower,
-    machine::{Machine, Work},
+    machine::{MAX_TURNS, Machine, Work},
     memory::Buffer,
 };
 use naga::{
     back::{PipelineConstants, pipeline_constants::process_overrides},
     valid::{Capabilities, ValidationFlags, Validator},
 };
+use std::ops::Range;
 
 /// A kernel that runs on the host, workgroup by workgroup, and finds what it must not do.
 ///
@@ -48,11 +49,27 @@ impl Twin {
         Ok(Twin { code: lower(&module, &info, source)?, source: source.to_owned() })
     }
 
+    /// Returns whether a place in the text belongs to a branch that constants decide against.
+    pub(super) fn is_dead(&self, place: &Range<usize>) -> bool {
+        self.code.dead.iter().any(|dead| dead.start <= place.start && place.end <= dead.end)
+    }
+
     /// Runs workgroups over the memory of binding 0, 1, ….
     ///
     /// Subgroups have `subgroup_lanes` lanes; 0 stands for the lanes of a workgroup. What an earlier run wrote counts as
     /// written.
     pub fn run(&self, groups: [u32; 2], subgroup_lanes: u32, buffers: &mut [Buffer]) -> Result<Work, TwinError> {
+        self.run_within(MAX_TURNS, groups, subgroup_lanes, buffers)
+    }
+
+    /// Does what [`Twin::run`] does, with loops said not to end after `max_turns` turns of an invocation.
+    pub(super) fn run_within(
+        &self,
+        max_turns: u32,
+        groups: [u32; 2],
+        subgroup_lanes: u32,
+        buffers: &mut [Buffer],
+    ) -> Result<Work, TwinError> {
         let wrong = |binding, wanted, got| Err(TwinError::Binding { binding, wanted, got });
         for (binding, declared) in self.code.bindings.iter().enumerate() {
             let Some(declared) = declared else { continue };
@@ -62,6 +79,7 @@ impl Twin {
                 return wrong(binding, wanted, format!("{} bytes", buffer.len()));
             }
         }
-        Machine::new(&self.code, buffers, subgroup_lanes).run(groups, &self.source).map_err(TwinError::Fault)
+        let machine = Machine::new(&self.code, buffers, subgroup_lanes);
+        machine.run(groups, max_turns, &self.source).map_err(TwinError::Fault)
     }
 }
