@@ -1,8 +1,8 @@
 //! What is known of the expressions of a function, found when it is asked for.
 
 use super::{
+    bound::{Atom, Linear},
     value::{Arithmetic, Truth, Value, map, range_of},
-    walk::Loop,
 };
 use crate::graph::{CHUNK_INDEX, Dispatch};
 use naga::{
@@ -10,6 +10,36 @@ use naga::{
     TypeInner, UnaryOperator,
 };
 use std::collections::HashMap;
+
+/// How a variable changes in each pass of a loop, once.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    /// It grows by a number of this range, above 0.
+    Up([i128; 2]),
+    Down([i128; 2]),
+    Over(i128),
+}
+
+/// A variable that counts the passes of a loop.
+#[derive(Debug, Clone)]
+pub(super) struct Counter {
+    /// Its value in a pass.
+    pub atom: Atom,
+    pub first: Linear,
+    pub range: [i128; 2],
+    pub step: Step,
+}
+
+/// A loop that is being walked.
+#[derive(Debug, Default)]
+pub(super) struct Loop {
+    pub counters: Vec<Counter>,
+    pub passes: Option<u64>,
+    /// Whether a pass may have ended before this place.
+    pub continued: bool,
+    /// Whether other loops lie before this place.
+    pub looped: bool,
+}
 
 /// A function with its arguments.
 pub(super) struct Frame<'m> {

@@ -1,42 +1,12 @@
 //! The statements of a kernel in order, and the passes of its loops.
 
 use super::{
-    bound::{Atom, Known, Linear},
-    expressions::{Frame, Kernel},
+    bound::{Known, Linear},
+    expressions::{Counter, Frame, Kernel, Loop, Step},
     value::Value,
 };
 use naga::{BinaryOperator as Op, Block, Expression, Function, Handle, LocalVariable, Span, Statement};
 use std::collections::BTreeMap;
-
-/// How a variable changes in each pass of a loop, once.
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    /// It grows by a number of this range, above 0.
-    Up([i128; 2]),
-    Down([i128; 2]),
-    Over(i128),
-}
-
-/// A variable that counts the passes of a loop.
-#[derive(Debug, Clone)]
-struct Counter {
-    /// Its value in a pass.
-    atom: Atom,
-    first: Linear,
-    range: [i128; 2],
-    step: Step,
-}
-
-/// A loop that is being walked.
-#[derive(Debug, Default)]
-pub(super) struct Loop {
-    counters: Vec<Counter>,
-    passes: Option<u64>,
-    /// Whether a pass may have ended before this place.
-    continued: bool,
-    /// Whether other loops lie before this place.
-    looped: bool,
-}
 
 /// The stores to a local variable: what each stores, if it is known to run once in each pass.
 type Stores = BTreeMap<Handle<LocalVariable>, Vec<Option<Handle<Expression>>>>;

@@ -2,6 +2,7 @@
 //! with the buffers of `external.rs`; `inspect.rs` times launches and reads memory for tests and tuners.
 
 mod arena;
+mod extents;
 mod external;
 mod inspect;
 mod queries;
@@ -115,22 +116,6 @@ fn staging_layout(plan: &Plan) -> (Vec<u64>, u64) {
     (offsets, bytes)
 }
 
-/// Returns the buffer of the extents of a plan's launches.
-fn extents(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
-    let bound = |d: &PlannedDispatch| d.bindings.iter().find(|b| b.range.buffer == BufferRef::Extents).map(|b| b.range);
-    let mut words = vec![0u32; ALIGN_BYTES as usize / 4];
-    for (dispatch, range) in plan.dispatches.iter().filter_map(|d| Some((d, bound(d)?))) {
-        let start = (range.offset / 4) as usize;
-        let end = start + dispatch.extents.len();
-        words.resize(words.len().max(end.next_multiple_of(ALIGN_BYTES as usize / 4)), 0);
-        words[start..end].iter_mut().zip(&dispatch.extents).for_each(|(word, e)| *word = e.1);
-    }
-    let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-    let buffer = gpu.buffer("the extents of launches", 4 * words.len() as u64, uniform, false)?;
-    gpu.upload(&buffer.raw, 0, bytemuck::cast_slice(&words))?;
-    Ok(buffer)
-}
-
 /// Returns the stores that a step writes, each once.
 fn written_stores(plan: &Plan) -> Vec<usize> {
     let written = plan.dispatches.iter().flat_map(|d| &d.bindings).filter(|b| b.access == Access::ReadWrite);
@@ -164,7 +149,7 @@ impl Session {
         let ring = Ring::new(&gpu, staging_bytes)?;
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let step = gpu.buffer("the step record", ALIGN_BYTES, uniform, false)?;
-        let extents = extents(&gpu, &plan)?;
+        let extents = extents::upload(&gpu, &plan)?;
         let mut readback = Readback::default();
         let output = plan.outputs.iter().filter(|p| !is_external(p)).map(|p| p.ty.bytes(plan.capacity)).max();
         readback.reserve(&gpu, output.unwrap_or(0))?;

@@ -1,0 +1,34 @@
+//! The extents of a plan's launches: one uniform buffer, in which each launch binds its own.
+
+use super::plan_error;
+use crate::{
+    graph::ALIGN_BYTES,
+    passes::{BufferRef, Plan},
+    runtime::{
+        Result,
+        gpu::{DeviceBuffer, Gpu},
+    },
+};
+
+/// Returns the buffer, or an error if a launch binds a range that no planner gives it.
+pub(super) fn upload(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
+    let padded = |words: usize| (4 * words as u64).next_multiple_of(ALIGN_BYTES);
+    let most = plan.dispatches.iter().map(|d| padded(d.extents.len())).sum::<u64>().max(ALIGN_BYTES);
+    let mut words = vec![0u32; ALIGN_BYTES as usize / 4];
+    for dispatch in &plan.dispatches {
+        let bound = dispatch.bindings.iter().map(|b| b.range).find(|range| range.buffer == BufferRef::Extents);
+        let Some(range) = bound else { continue };
+        let n = dispatch.extents.len();
+        if range.bytes < 4 * n as u64 || range.offset.saturating_add(padded(n)) > most {
+            let message = format!("{n} extents are bound at byte {} with {} bytes", range.offset, range.bytes);
+            return Err(plan_error(dispatch, message));
+        }
+        let start = (range.offset / 4) as usize;
+        words.resize(words.len().max(start + (padded(n) / 4) as usize), 0);
+        words[start..start + n].iter_mut().zip(&dispatch.extents).for_each(|(word, e)| *word = e.1);
+    }
+    let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+    let buffer = gpu.buffer("the extents of launches", 4 * words.len() as u64, uniform, false)?;
+    gpu.upload(&buffer.raw, 0, bytemuck::cast_slice(&words))?;
+    Ok(buffer)
+}
