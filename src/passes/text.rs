@@ -2,7 +2,7 @@
 
 use super::plan_types::{BufferRange, BufferRef, Plan, PlannedDispatch};
 use crate::kernels::Access;
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 impl fmt::Display for BufferRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,14 +26,26 @@ fn launch(f: &mut fmt::Formatter<'_>, d: &PlannedDispatch, capacity: usize) -> f
     writeln!(f)
 }
 
+impl Plan {
+    /// Returns the number of distinct pipelines: kernels that differ in their text or constants.
+    pub fn n_pipelines(&self) -> usize {
+        let key = |d: &PlannedDispatch| {
+            let constants: Vec<_> = d.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+            (d.source.clone(), constants)
+        };
+        self.dispatches.iter().map(key).collect::<HashSet<_>>().len()
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let activations: u64 = self.arenas.iter().sum();
         let (n, peak) = (self.dispatches.len(), self.peak_bytes);
         writeln!(
             f,
-            "plan for up to {} samples: {n} dispatches, {peak} bytes ({activations} activations, {} kept)",
+            "plan for up to {} samples: {n} dispatches of {} pipelines, {peak} bytes ({activations} activations, {} kept)",
             self.capacity,
+            self.n_pipelines(),
             peak.saturating_sub(activations)
         )?;
         for (kind, ports) in [("input", &self.inputs), ("output", &self.outputs)] {

@@ -55,14 +55,16 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         "model": name, "what": what, "batch": batch, "adapter": engine.info().name, "driver": engine.info().driver,
         "ms_median": ms_median, "ms_min": times[0], "n": times.len(), "cpu_ms": cpu_ms, "cold_ms": cold_ms,
         "images_per_s": images_per_s, "peak_bytes": plan.peak_bytes, "dispatches": plan.dispatches.len(),
+        "pipelines": plan.n_pipelines(),
     });
     let cpu = cpu_ms.map(|ms| format!(", {ms:.1} ms of processor time")).unwrap_or_default();
     let text = format!(
         "{name}, {what} of {batch}: {ms_median:.2} ms (median of {}, minimum {:.2}){cpu}\n{images_per_s:.1} images/s, \
-         {} launches, {:.1} MiB on the device, first result after {:.0} ms",
+         {} launches of {} pipelines, {:.1} MiB on the device, first result after {:.0} ms",
         times.len(),
         times[0],
         plan.dispatches.len(),
+        plan.n_pipelines(),
         plan.peak_bytes as f64 / 1048576.0,
         cold_ms,
     );

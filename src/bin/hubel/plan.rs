@@ -27,7 +27,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     };
     let json = json!({
         "batch": batch,
-        "dispatches": plan.dispatches.len(),
+        "dispatches": plan.dispatches.len(), "pipelines": plan.n_pipelines(),
         "peak_bytes": plan.peak_bytes,
         "lower_bound_bytes": plan.lower_bound_bytes,
         "activation_bytes": plan.arenas.iter().sum::<u64>(),
