@@ -3,7 +3,7 @@
 use crate::{harness::engine, repository::files};
 use hubel::{
     graph::Dispatch,
-    kernels::{max_iterations, reflect},
+    kernels::{Access, max_iterations, reflect},
     layers::*,
     losses::*,
     metrics::*,
@@ -51,8 +51,9 @@ fn reached() -> Vec<(String, Dispatch)> {
 
 fn translate(dispatch: &Dispatch) -> Result<(), String> {
     let (bindings, module) = reflect(&dispatch.kernel, &dispatch.source).map_err(|e| e.to_string())?;
-    if bindings.len() != dispatch.slots.len() + 1 || bindings.len() > 9 {
-        return Err(format!("{} bindings for {} slots", bindings.len(), dispatch.slots.len()));
+    let storage = bindings.iter().filter(|b| b.access != Access::Uniform).count();
+    if bindings.len() != dispatch.slots.len() + 1 || storage > 8 || bindings.len() - storage > 12 {
+        return Err(format!("{} bindings, {storage} of storage, for {} slots", bindings.len(), dispatch.slots.len()));
     }
     // Subgroup operations and 64-bit words are used only where the adapter has them.
     let subgroups = dispatch.source.contains("subgroup");

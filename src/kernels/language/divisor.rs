@@ -74,7 +74,7 @@ mod tests {
             let [(_, magic), (_, shift)] = numbers[..] else { panic!("two numbers") };
             let multiples = (1..50).map(|k| k * d as u64).chain([(1 << 31) / d as u64 * d as u64]);
             for i in multiples.flat_map(|i| [i - 1, i, i + 1]).filter(|&i| i < 1 << 31).chain([(1 << 31) - 1]) {
-                assert_eq!((i * u64::from(magic) >> 32) >> shift, i / d as u64, "{i} / {d}");
+                assert_eq!(((i * u64::from(magic)) >> 32) >> shift, i / d as u64, "{i} / {d}");
             }
         }
     }
