@@ -207,6 +207,7 @@ mod documents {
         Readme "README.md",
         Embedding "docs/embedding.md",
         Guide "docs/guide.md",
+        DevKernels "docs/dev/kernels.md",
         DevLayers "docs/dev/layers.md",
         DevOps "docs/dev/ops.md",
         DevPlan "docs/dev/plan.md",
