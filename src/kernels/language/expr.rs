@@ -432,7 +432,7 @@ impl fmt::Display for Expr {
 }
 
 /// Returns two operands with a known integer in the type of the other operand.
-fn matched(a: Expr, b: Expr) -> (Expr, Expr) {
+pub(super) fn matched(a: Expr, b: Expr) -> (Expr, Expr) {
     match (a.known(), b.known()) {
         _ if a.ty == b.ty => (a, b),
         (_, Some(value)) => (a.clone(), Expr::int(value, a.ty)),

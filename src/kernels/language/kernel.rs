@@ -1,6 +1,6 @@
 //! A kernel as data: what it binds, its functions and statements; and the launch that is made of it.
 
-use super::expr::{Expr, Type};
+use super::expr::{Expr, Type, matched};
 use crate::{
     graph::Slot,
     tensor::{Count, DType},
@@ -351,7 +351,8 @@ impl Kernel {
         step: usize,
         body: impl FnOnce(&mut Kernel, &Expr),
     ) {
-        let (variable, first, end) = (variable.into(), first.into(), end.into());
+        let (first, end) = matched(first.into(), end.into());
+        let variable = variable.into();
         let value = Expr::name(&variable, first.ty());
         let body = self.block(|k| body(k, &value));
         self.body.push(Stmt::For(variable, [first, end, step.into()], body));
