@@ -474,7 +474,7 @@ pub static WEIGHT_FAMILY: Family = Family {
             },
         },
     ],
-    equivalent: &[],
+    equivalent: &[("takes for true at lane", "every tile of rows sums the columns alike")],
     differentiable: true,
     gradcheck: 1e-6,
 };

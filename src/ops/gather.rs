@@ -330,6 +330,7 @@ pub static FAMILY: Family = Family {
         },
     ],
     equivalent: &[
+        ("adds for a product at k", "a chain ends before its loop does"),
         ("leaves a term out at j", "one workgroup links the rows of a sample"),
         ("reads the first at extra", "multiplied by the 0 of a row that nobody named"),
     ],

@@ -63,20 +63,25 @@ impl Pipelines {
         drop(all);
         let (total, done) = (missing.len(), AtomicUsize::new(0));
         let stand_ins = if launch && total > 0 { Some(StandIns::new(gpu)?) } else { None };
-        let built: Vec<(Key, Arc<Pipeline>)> = missing
+        let built: Vec<(Key, Arc<Pipeline>, Option<wgpu::SubmissionIndex>)> = missing
             .into_par_iter()
             .map(|(key, dispatch)| {
                 let pipeline = build(gpu, dispatch)?;
-                stand_ins.iter().try_for_each(|buffers| buffers.launch(gpu, dispatch, &pipeline))?;
+                let launched =
+                    stand_ins.as_ref().map(|buffers| buffers.launch(gpu, dispatch, &pipeline)).transpose()?;
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-                Ok((key, Arc::new(pipeline)))
+                Ok((key, Arc::new(pipeline), launched))
             })
             .collect::<Result<_>>()?;
+        let launches = built.iter().filter_map(|(_, _, launched)| launched.as_ref());
+        launches
+            .into_iter()
+            .try_for_each(|index| gpu.wait_done("the first launches of kernels", gpu.timeout, index))?;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() + built.len() > KEPT {
             all.retain(|_, pipeline| Arc::strong_count(pipeline) > 1);
         }
-        for (key, pipeline) in built {
+        for (key, pipeline, _) in built {
             known.insert(key.clone(), all.entry(key).or_insert(pipeline).clone());
         }
         drop(all);
@@ -154,8 +159,8 @@ impl StandIns {
         })
     }
 
-    /// Launches the kernel, and waits for it.
-    fn launch(&self, gpu: &Gpu, dispatch: &PlannedDispatch, pipeline: &Pipeline) -> Result<()> {
+    /// Launches the kernel, without waiting for it.
+    fn launch(&self, gpu: &Gpu, dispatch: &PlannedDispatch, pipeline: &Pipeline) -> Result<wgpu::SubmissionIndex> {
         let mut storage = 0;
         let mut entry = |(binding, access): (usize, &Access)| {
             let (buffer, offset, bytes) = match access {
@@ -173,13 +178,12 @@ impl StandIns {
         let what = format!("the first launch of kernel {} of `{}`", dispatch.kernel, dispatch.node);
         let descriptor = wgpu::BindGroupDescriptor { label: Some(&what), layout: &pipeline.layout, entries: &entries };
         let group = gpu.scoped(&what, 0, || gpu.device.create_bind_group(&descriptor))?;
-        let index = gpu.submit(&what, |encoder| {
+        gpu.submit(&what, |encoder| {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             pass.set_pipeline(&pipeline.raw);
             pass.set_bind_group(0, &group, &[]);
             pass.dispatch_workgroups(0, 0, 0);
-        })?;
-        gpu.wait_done(&what, gpu.timeout, &index)
+        })
     }
 }
 
