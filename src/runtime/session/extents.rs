@@ -1,11 +1,10 @@
 //! The extents of a plan's launches: one uniform buffer, in which each launch binds its own.
 
-use super::plan_error;
 use crate::{
     graph::ALIGN_BYTES,
     passes::{BufferRef, Plan},
     runtime::{
-        Result,
+        Result, RuntimeError,
         gpu::{DeviceBuffer, Gpu},
     },
 };
@@ -21,7 +20,7 @@ pub(super) fn upload(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
         let n = dispatch.extents.len();
         if range.bytes < 4 * n as u64 || range.offset.saturating_add(padded(n)) > most {
             let message = format!("{n} extents are bound at byte {} with {} bytes", range.offset, range.bytes);
-            return Err(plan_error(dispatch, message));
+            return Err(RuntimeError::Plan { node: dispatch.node.clone(), kernel: dispatch.kernel.clone(), message });
         }
         let start = (range.offset / 4) as usize;
         words.resize(words.len().max(start + (padded(n) / 4) as usize), 0);
