@@ -170,7 +170,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         );
         let grid = Grid::new(io.outputs[0].shape.elements(), lanes);
         let dispatch = kernels::dispatch("peak", &body, &[], grid, vec![Slot::input(0), Slot::output(0)], None);
-        vec![Candidate::single("chains", dispatch)]
+        vec![Candidate::single("peak", dispatch)]
     }
 
     fn accuracy(&self, _: &Io, _: usize) -> Vec<hubel::tensor::Accuracy> {
@@ -330,7 +330,9 @@ fn main() -> Result<()> {
         None => None,
         Some(text) => {
             let (op, name) = text.split_once(':').context("HUBEL_VARIANT: wanted op:name")?;
-            Some((op.to_owned(), name.to_owned()))
+            // Words may come in any order.
+            let name = name.parse().map_or(name.to_owned(), |schedule: kernels::Schedule| schedule.to_string());
+            Some((op.to_owned(), name))
         }
     };
     let budget_s = variable("BUDGET_S").and_then(|s| s.parse().ok()).unwrap_or(0.5);

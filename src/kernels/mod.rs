@@ -14,6 +14,7 @@
 //! | `reflect.rs` | what a text binds, read by naga |
 //! | `iterations/` | how many iterations a text's loops take |
 //! | `gemm/` | products and convolutions: operands as loaders, several tile cores, the fastest first |
+//! | `schedule.rs` | how a kernel is cut, as data: what variants are called |
 //! | `window/` | windows over each channel alone: depthwise convolution, pooling, their gradients |
 //! | `recurrent/` | a recurrent cell over all timesteps |
 //!
@@ -35,6 +36,7 @@ mod iterations;
 mod language;
 pub mod recurrent;
 mod reflect;
+mod schedule;
 mod wgsl;
 mod window;
 
@@ -44,6 +46,7 @@ pub use language::{
     loop_end, scalar,
 };
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
+pub use schedule::{Axis, Core, Schedule, ScheduleError};
 pub(crate) use wgsl::shader;
 pub use wgsl::{Source, common, dispatch, width};
 pub use window::{Reduction, max_pool_grad, reduce_window};

@@ -2,7 +2,10 @@
 
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
-    kernels::language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Stored, Type, loop_end},
+    kernels::{
+        Axis, Schedule,
+        language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Stored, Type, loop_end},
+    },
     tensor::{Count, DType},
 };
 
@@ -176,29 +179,22 @@ pub fn count_product(a: Count, b: Count) -> Count {
     Count { fixed, per_sample: a.per_sample * b.fixed + a.fixed * b.per_sample }
 }
 
-/// How a tile core is launched.
-pub(super) struct Launch {
-    pub(super) variant: String,
-    pub(super) lanes: u64,
-    /// Rows and columns of a workgroup's tile.
-    pub(super) tile: [u64; 2],
-    pub(super) splits: u64,
-    /// Whether rows and columns are read as pairs.
-    pub(super) pairs: [bool; 2],
-}
-
-/// Returns the launches of a tile core, whose statements `write` adds to a kernel.
+/// Returns the launches of a tile core with so many lanes, whose statements `write` adds to a kernel.
 pub(super) fn candidate(
     product: &Product,
-    launch: Launch,
+    schedule: Schedule,
+    lanes: usize,
     epilogue: Option<&Epilogue>,
     write: impl FnOnce(&mut Kernel, &Bound),
 ) -> Candidate {
-    let Launch { variant, lanes, tile, splits, pairs } = launch;
+    let Schedule { m, n, pairs, .. } = schedule;
     let columns = product.columns.extent.fixed;
-    let split = splits > 1;
+    let (splits, split) = (schedule.split as u64, schedule.split > 1);
+    // Of a workgroup.
+    let along = |axis| if schedule.lanes == Some(axis) { lanes } else { 1 };
+    let tile = [m * along(Axis::M), n * along(Axis::N)].map(|size| size as u64);
     let float = Layout::Scalars(DType::F32);
-    let mut k = Kernel::new(product.name, lanes as usize);
+    let mut k = Kernel::new(product.name, lanes);
     let layout = |pairs| if pairs { Layout::Pairs } else { float };
     let rows = k.bind(product.rows.buffer, layout(pairs[0]), Slot::input(0));
     let columns_read = k.bind(product.columns.buffer, layout(pairs[1]), Slot::input(1));
@@ -209,11 +205,11 @@ pub(super) fn candidate(
     write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish });
     let main = k.launch(grid(product, tile, splits));
     if !split {
-        return Candidate::single(variant, main);
+        return Candidate::single(schedule, main);
     }
     let sum = split_sum(product.elements(), [columns, product.n_sums()], splits, epilogue);
     let scratch_bytes = vec![product.elements().times(4 * splits)];
-    Candidate { variant, dispatches: vec![main, sum], scratch_bytes }
+    Candidate { variant: schedule.into(), dispatches: vec![main, sum], scratch_bytes }
 }
 
 /// Returns the workgroups for tiles of so many rows and columns.

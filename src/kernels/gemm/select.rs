@@ -1,9 +1,7 @@
 //! Which tile cores compute a product or slide a window, the fastest by their estimates first.
 
 use super::{
-    dgrad_strided::Spread,
-    direct_channels::Row,
-    direct_rows::Strip,
+    dgrad_strided, direct_channels, direct_rows,
     product::{Cursor, Loop, Operand, Product},
     registers, shared_memory,
     window::Window,
@@ -43,11 +41,10 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
     if depthwise && w.kernel[0] * w.kernel[1] <= depthwise::MAX_TAPS {
         return vec![depthwise::slide(w, Slide::Weighted, profile, epilogue)];
     }
-    let strips = if w.groups > 1 { Vec::new() } else { Strip::choose(w, profile) };
-    let strips = strips.into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
-    let spread = Spread::choose(w, profile).map(|(time, spread)| (time, spread.lower(w, epilogue)));
-    let row = Row::choose(w, profile).map(|(time, row)| (time, row.lower(w, epilogue)));
-    let rivals = strips.chain(spread).chain(row);
+    let rows = direct_rows::choose(w, profile).into_iter().map(|(time, s)| (time, direct_rows::lower(s, w, epilogue)));
+    let strided = dgrad_strided::choose(w, profile).map(|(time, s)| (time, dgrad_strided::lower(s, w, epilogue)));
+    let channels = direct_channels::choose(w, profile).map(|(time, s)| (time, direct_channels::lower(s, w, epilogue)));
+    let rivals = rows.chain(strided).chain(channels);
     if let Some(matrices) = w.matrices() {
         return matrices.product(|product| lower_with(rivals, product, profile, epilogue));
     }

@@ -4,6 +4,7 @@ use super::axis::Axis;
 use crate::{
     graph::{DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
     kernels::{
+        Core, Schedule,
         gemm::{LOAD, MADD, STORE, Window},
         language::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
         wgsl::width,
@@ -147,8 +148,8 @@ impl<'a> Plan<'a> {
         k.launch(Grid::new(items, self.lanes as u32))
     }
 
-    pub(super) fn variant(&self) -> String {
-        format!("strips_{}x{}_width{}", self.rows.size, self.columns.size, self.width)
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule { width: self.width, ..Schedule::new(Core::Window, [self.rows.size, self.columns.size]) }
     }
 
     /// Returns the number of a lane's vector of channels, and that of its strip or slice.
