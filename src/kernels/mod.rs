@@ -13,6 +13,7 @@
 //! | `language/` | the language that other kernels are written in |
 //! | `reflect.rs` | what a text binds, read by naga |
 //! | `iterations/` | how many iterations a text's loops take |
+//! | `cost.rs` | the cost model: what each thing that kernels do takes |
 //! | `gemm/` | products and convolutions: operands as loaders, several tile cores, the fastest first |
 //! | `schedule.rs` | how a kernel is cut, as data: what variants are called |
 //! | `window/` | windows over each channel alone: depthwise convolution, pooling, their gradients |
@@ -27,10 +28,7 @@
 //!
 //! Start with [`dispatch`], then `shaders/avg_pool2d.wgsl` and the operation that launches it, `src/ops/pool2d/op.rs`.
 
-/// For `gemm/select.rs`.
-mod depthwise {
-    pub(super) use super::window::{MAX_TAPS, Reduction as Slide, reduce_window as slide};
-}
+mod cost;
 pub mod gemm;
 mod iterations;
 mod language;
@@ -40,6 +38,7 @@ mod schedule;
 mod wgsl;
 mod window;
 
+pub use cost::coefficients;
 pub use iterations::{UnboundedLoop, max_iterations};
 pub use language::{
     Buffer, Divisor, Expr, Extent, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link,

@@ -2,51 +2,39 @@
 
 use std::{fmt, str::FromStr};
 
-/// What computes, and who.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Core {
-    /// A lane for each element, or vector of them.
-    Elements,
-    /// A lane for each row.
-    Lane,
-    /// A workgroup for each row.
-    Group,
-    /// A lane for each result, which looks for what belongs to it.
-    Gather,
-    /// A lane for each window of a pooling.
-    Cells,
-    /// A lane for each row of a table, along a list of those that name it.
-    Chains,
-    /// A product in registers.
-    Registers,
-    /// A product in workgroup memory.
-    Shared,
-    /// A direct convolution along rows.
-    Rows,
-    /// A direct convolution, channels in lanes.
-    Channels,
-    /// A gradient to images, all phases of the strides at once.
-    Strided,
-    /// A gradient to the weights of a convolution.
-    Filter,
-    /// A window over each channel alone.
-    Window,
-    /// A recurrent cell.
-    Recurrent,
+macro_rules! cores {
+    ($($name:ident $what:literal,)*) => {
+        /// What computes, and who.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Core {
+            $(#[doc = $what] $name,)*
+        }
+
+        const CORES: &[Core] = &[$(Core::$name),*];
+    };
 }
 
-const CORES: [Core; 14] = {
-    use Core::*;
-    [
-        Elements, Lane, Group, Gather, Cells, Chains, Registers, Shared, Rows, Channels, Strided, Filter, Window,
-        Recurrent,
-    ]
-};
+cores! {
+    Elements "A lane for each element, or vector of them.",
+    Lane "A lane for each row.",
+    Group "A workgroup for each row.",
+    Gather "A lane for each result, which looks for what belongs to it.",
+    Cells "A lane for each window of a pooling.",
+    Chains "A lane for each row of a table, along a list of those that name it.",
+    Registers "A product in registers.",
+    Shared "A product in workgroup memory.",
+    Rows "A direct convolution along rows.",
+    Channels "A direct convolution, channels in lanes.",
+    Strided "A gradient to images, all phases of the strides at once.",
+    Filter "A gradient to the weights of a convolution.",
+    Window "A window over each channel alone.",
+    Recurrent "A recurrent cell.",
+}
 
-impl fmt::Display for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&format!("{self:?}").to_lowercase())
+impl Core {
+    fn word(self) -> String {
+        format!("{self:?}").to_lowercase()
     }
 }
 
@@ -136,7 +124,7 @@ impl Schedule {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.core)?;
+        f.write_str(&self.core.word())?;
         if [self.m, self.n, self.tiles] != [1; 3] {
             write!(f, ".m{}n{}", self.m, self.n)?;
         }
@@ -181,8 +169,8 @@ impl FromStr for Schedule {
     fn from_str(text: &str) -> Result<Self, ScheduleError> {
         let (first, rest) = text.split_once(['.', '·', '-']).map_or((text, None), |(first, rest)| (first, Some(rest)));
         let error = |word: &str| ScheduleError { text: text.to_owned(), word: word.to_owned() };
-        let core = CORES.into_iter().find(|core| core.to_string() == first).ok_or_else(|| error(first))?;
-        let mut schedule = Schedule::new(core, [1; 2]);
+        let core = CORES.iter().find(|core| core.word() == first).ok_or_else(|| error(first))?;
+        let mut schedule = Schedule::new(*core, [1; 2]);
         for word in rest.into_iter().flat_map(|rest| rest.split(['.', '·', '-'])) {
             schedule.set(word).ok_or_else(|| error(word))?;
         }

@@ -144,8 +144,8 @@ impl<'a> Layout<'a> {
     fn candidate(&self, n_coefficients: usize, dispatches: Vec<Dispatch>) -> Candidate {
         let floats = |n: usize| Count { fixed: (n * self.c * self.width * 4) as u64, per_sample: 0 };
         let core = if self.gather { Core::Group } else { Core::Lane };
-        let variant = Schedule::of_width(core, self.width).into();
-        Candidate { variant, dispatches, scratch_bytes: vec![floats(2 * self.partials()), floats(n_coefficients)] }
+        let variant = Schedule::of_width(core, self.width);
+        Candidate::new(variant, dispatches, vec![floats(2 * self.partials()), floats(n_coefficients)])
     }
 }
 

@@ -196,11 +196,8 @@ impl Op for GatherGrad {
         let slots = slots.into_iter().chain([Slot::Scratch(0)]).collect();
         let grid = Grid::new(rows.times(row), 64);
         let sums = kernels::dispatch("gather_grad_rows", source, &constants, grid, slots, epilogue);
-        let chains = Candidate {
-            variant: Schedule::of_width(Core::Chains, 1).into(),
-            dispatches: vec![chain, zero, sums],
-            scratch_bytes: vec![rows.times(8)],
-        };
+        let schedule = Schedule::of_width(Core::Chains, 1);
+        let chains = Candidate::new(schedule, vec![chain, zero, sums], vec![rows.times(8)]);
         let (table, named) = (y.elements().fixed, rows.at(32));
         if table * named > 2 * (named * named + table + named * row) {
             vec![chains, elements]

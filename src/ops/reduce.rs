@@ -249,11 +249,7 @@ impl Op for Reduce {
                     Loop { chunks: 1, ..serial },
                     Some(epilogue),
                 );
-                Candidate {
-                    variant: variant.into(),
-                    dispatches: vec![partial, merged],
-                    scratch_bytes: vec![outputs.times(4 * width * l.chunks)],
-                }
+                Candidate::new(variant, vec![partial, merged], vec![outputs.times(4 * width * l.chunks)])
             })
             .collect()
     }

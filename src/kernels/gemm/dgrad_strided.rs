@@ -5,16 +5,14 @@
 //! there is such a tap.
 
 use super::{
-    product::{
-        BROADCAST, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest, has_eight_lanes, shared_columns,
-        store_sums,
-    },
+    product::{broadcast, has_eight_lanes, shared_columns, store_sums},
     window::Window,
 };
 use crate::{
-    graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot},
+    graph::{Candidate, Counts, DeviceProfile, Epilogue, Grid, Slot},
     kernels::{
         self, Axis, Schedule,
+        cost::{NOMINAL_BATCH, fastest},
         language::{Buffer, Expr, Finish, Kernel, Layout, count},
     },
     tensor::{Count, DType},
@@ -73,26 +71,23 @@ fn sums(s: &Schedule, w: &Window) -> usize {
     w.strides[0] * w.strides[1] * s.m * s.n
 }
 
-/// Returns the estimated nanoseconds.
-fn time(s: &Schedule, w: &Window) -> f64 {
+fn counts(s: &Schedule, w: &Window) -> Counts {
     let [block_rows, strips] = [w.to[0].div_ceil(w.strides[0]), w.to[1].div_ceil(w.strides[1]).div_ceil(s.m)];
     let items = w.images.at(NOMINAL_BATCH) as usize * block_rows * strips;
     let tiles = items.div_ceil(LANES) * w.to_channels.div_ceil(s.n);
-    let x_loads = columns(s.m, w).len() as f64 * LOAD / s.k as f64;
-    let w_load = if s.uniform[1] { UNIFORM_LOAD } else { LOAD };
+    let x_loads = Counts::load(columns(s.m, w).len()) * (1.0 / s.k as f64);
     let of_rows = |rows: &Rows| {
         let weights = rows.phases.clone().count() * w.kernel[1] * s.n;
-        let madds = (weights * s.m) as f64 * MADD;
-        let turn = x_loads + weights.div_ceil(LANES) as f64 * w_load + weights as f64 * BROADCAST + madds;
-        rows.distances.clone().count() as f64 * (turn * w.from_channels as f64 + 50.0)
+        let loads = x_loads + Counts::loads(weights.div_ceil(LANES), s.uniform[1]) + Counts::broadcast(weights);
+        let turns = (loads + Counts::madd(weights * s.m)) * w.from_channels as f64;
+        (turns + Counts::instruction(50)) * rows.distances.clone().count() as f64
     };
-    let all: f64 = rows(w).iter().map(of_rows).sum();
-    tiles as f64 * (all + sums(s, w) as f64 * STORE + 200.0)
+    let once = Counts::store(sums(s, w)) + Counts::instruction(200);
+    rows(w).iter().map(of_rows).fold(once, |all, rows| all + rows) * tiles as f64
 }
 
-/// Returns the best strip and its time, where strips can do the window: `m` blocks of a row, `n` channels and `k` source channels in
-/// one turn.
-pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Schedule)> {
+/// Returns the window in the best strips, where they can do it: `m` blocks of a row, `n` channels and `k` source channels in a turn.
+pub(super) fn candidate(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Option<Candidate> {
     if !has_eight_lanes(profile) || !w.transposed || w.strides == [1, 1] || w.dilation != [1, 1] || w.groups > 1 {
         return None;
     }
@@ -104,11 +99,12 @@ pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Schedu
     };
     let strips = (1..=w.to_channels.min(16)).flat_map(|c| (1..=width.min(64)).map(move |strips| schedule(c, strips)));
     let madds = |s: &Schedule| w.strides[0] * w.kernel[1] * s.n * s.m * k;
-    fastest(strips.filter(|s| sums(s, w) <= MAX_SUMS && madds(s) <= MAX_MADDS), |s| time(s, w))
+    let strips = strips.filter(|s| sums(s, w) <= MAX_SUMS && madds(s) <= MAX_MADDS);
+    let (counts, s) = fastest(strips, profile.class, |s| counts(s, w))?;
+    Some(lower(s, w, epilogue).with_counts(counts))
 }
 
-/// Returns the launch of the window in such strips.
-pub(super) fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
+fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
     let mut k = Kernel::new(w.name, LANES);
     let layout = if s.pairs[0] { Layout::Pairs } else { Layout::Scalars(DType::F32) };
     let x = k.bind("x", layout, Slot::input(0));

@@ -2,15 +2,14 @@
 //! pixels of one row, of which a load brings eight source columns that all lanes get from one another.
 
 use super::{
-    product::{
-        BROADCAST, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest, has_eight_lanes, store_sums,
-    },
+    product::{broadcast, has_eight_lanes, store_sums},
     window::Window,
 };
 use crate::{
-    graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot},
+    graph::{Candidate, Counts, DeviceProfile, Epilogue, Grid, Slot},
     kernels::{
         Axis, Core, Schedule,
+        cost::{NOMINAL_BATCH, fastest},
         language::{Expr, Kernel, Layout, count},
     },
     tensor::DType,
@@ -28,21 +27,18 @@ fn columns(pixels: usize, w: &Window) -> (i64, usize) {
     (first, (last - first) as usize + 1)
 }
 
-/// Returns the estimated nanoseconds.
-fn time(s: &Schedule, w: &Window) -> f64 {
+fn counts(s: &Schedule, w: &Window) -> Counts {
     let rows = w.images.at(NOMINAL_BATCH) as usize * w.to[0];
     let tiles = rows * w.to[1].div_ceil(s.m) * w.to_channels.div_ceil(s.n * LANES);
-    let columns = columns(s.m, w).1;
-    let weights = w.kernel[1] * s.n;
-    let madds = (weights * s.m) as f64 * MADD;
-    let loads = columns.div_ceil(LANES) as f64 * LOAD + columns as f64 * BROADCAST;
-    let turn = loads + weights as f64 * UNIFORM_LOAD + madds + 10.0;
-    let stores = (s.m * s.n) as f64 * STORE;
-    tiles as f64 * (turn * (w.kernel[0] * w.from_channels) as f64 + stores + 200.0)
+    let (columns, weights) = (columns(s.m, w).1, w.kernel[1] * s.n);
+    let loads = Counts::load(columns.div_ceil(LANES)) + Counts::broadcast(columns) + Counts::uniform_load(weights);
+    let turn = loads + Counts::madd(weights * s.m) + Counts::instruction(10);
+    let once = Counts::store(s.m * s.n) + Counts::instruction(200);
+    (turn * (w.kernel[0] * w.from_channels) as f64 + once) * tiles as f64
 }
 
-/// Returns the best tile and its time, where rows can do the window: `m` pixels of a row and `n` vectors of channels.
-pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Schedule)> {
+/// Returns the window in the best tiles, where they can do it: `m` pixels of a row and `n` vectors of channels.
+pub(super) fn candidate(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Option<Candidate> {
     let strided = w.transposed && w.strides != [1, 1];
     if !has_eight_lanes(profile) || strided || w.groups > 1 || !w.weights_are_uniform() {
         return None;
@@ -53,11 +49,11 @@ pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Schedu
     };
     let rows = (1..=w.to_channels / LANES).flat_map(|v| (1..=w.to[1]).map(move |tiles| schedule(v, tiles)));
     let rows = rows.filter(|s| s.m * s.n <= MAX_SUMS && s.m * s.n * w.kernel[1] <= MAX_MADDS);
-    fastest(rows, |s| time(s, w))
+    let (counts, s) = fastest(rows, profile.class, |s| counts(s, w))?;
+    Some(lower(s, w, epilogue).with_counts(counts))
 }
 
-/// Returns the launch of the window in such tiles.
-pub(super) fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
+fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
     let Schedule { m: pixels, n: vectors, .. } = s;
     let Window { from: [from_h, from_w], to: [to_h, to_w], from_channels, to_channels, .. } = *w;
     let (tiles, groups) = (to_w.div_ceil(pixels), to_channels.div_ceil(vectors * LANES));

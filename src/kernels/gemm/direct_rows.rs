@@ -2,16 +2,14 @@
 //! taps of a row of the kernel.
 
 use super::{
-    product::{
-        BROADCAST, LAUNCH, LOAD, MADD, MIN_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest,
-        has_eight_lanes, shared_columns, store_sums,
-    },
+    product::{MIN_ITERATIONS, broadcast, has_eight_lanes, shared_columns, store_sums},
     window::Window,
 };
 use crate::{
-    graph::{CHUNK_INDEX, Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
+    graph::{CHUNK_INDEX, Candidate, Counts, DeviceClass, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
     kernels::{
         self, Axis, Schedule,
+        cost::{NOMINAL_BATCH, fastest},
         language::{Buffer, Expr, Finish, Kernel, Layout, count},
     },
     tensor::{Count, DType},
@@ -20,47 +18,28 @@ use std::collections::BTreeMap;
 
 const LANES: usize = 8;
 
-/// Whether a source column lies inside the image, over all strips.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Inside {
-    Always,
-    Sometimes,
+/// Returns the source columns that any strip of so many pixels needs, and whether they lie inside the image for all of them. The last
+/// strip overlaps its neighbour rather than the edge.
+fn columns(pixels: usize, w: &Window) -> BTreeMap<i64, bool> {
+    let (step, to) = (if w.transposed { 1 } else { w.strides[1] }, w.to[1]);
+    let starts: Vec<usize> = (0..to.div_ceil(pixels)).map(|i| (i * pixels).min(to - pixels) * step).collect();
+    let column = |at: i64| {
+        let n = starts.iter().filter(|&&start| (0..w.from[1] as i64).contains(&(start as i64 + at))).count();
+        (n > 0).then_some((at, n == starts.len()))
+    };
+    let all = (0..pixels).flat_map(|pixel| (0..w.kernel[1]).map(move |tap| w.column(pixel, tap)));
+    all.filter_map(column).collect()
 }
 
-/// Returns where strips of so many pixels start: the last one overlaps its neighbour rather than the edge.
-fn starts(pixels: usize, width: usize) -> Vec<usize> {
-    (0..width.div_ceil(pixels)).map(|i| (i * pixels).min(width - pixels)).collect()
-}
-
-/// Returns the source columns that any strip of so many pixels needs.
-fn columns(pixels: usize, w: &Window) -> BTreeMap<i64, Inside> {
-    let step = if w.transposed { 1 } else { w.strides[1] as i64 };
-    let starts = starts(pixels, w.to[1]);
-    let mut columns = BTreeMap::new();
-    for pixel in 0..pixels {
-        for tap in 0..w.kernel[1] {
-            let at = w.column(pixel, tap);
-            let inside = |&start: &usize| (0..w.from[1] as i64).contains(&(start as i64 * step + at));
-            let n = starts.iter().filter(|s| inside(s)).count();
-            if n > 0 {
-                columns.insert(at, if n == starts.len() { Inside::Always } else { Inside::Sometimes });
-            }
-        }
-    }
-    columns
-}
-
-/// Returns the estimated nanoseconds.
-fn time(s: &Schedule, w: &Window) -> f64 {
+fn counts(s: &Schedule, w: &Window) -> Counts {
     let rows = w.images.at(NOMINAL_BATCH) as usize * w.to[0];
     let groups = (rows * w.to[1].div_ceil(s.m)).div_ceil(LANES) * w.to_channels.div_ceil(s.n);
-    let weights = w.kernel[1] * s.n;
-    let [x_load, w_load] = s.uniform.map(|uniform| if uniform { UNIFORM_LOAD } else { LOAD });
+    let (columns, weights, pixels) = (columns(s.m, w).len(), w.kernel[1] * s.n, s.m * s.n);
+    let loads = Counts::loads(columns, s.uniform[0]) + Counts::loads(weights.div_ceil(LANES), s.uniform[1]);
+    let turn = loads + Counts::broadcast(weights) + Counts::madd(pixels * w.kernel[1]) + Counts::instruction(10);
+    let once = Counts::store(pixels) + Counts::instruction(200);
     let launches = if s.images > 0 { NOMINAL_BATCH.div_ceil(s.images) } else { 1 };
-    let loads = columns(s.m, w).len() as f64 * x_load + weights.div_ceil(LANES) as f64 * w_load;
-    let pixels = (s.m * s.n) as f64;
-    let term = loads + weights as f64 * BROADCAST + pixels * w.kernel[1] as f64 * MADD + 10.0;
-    groups as f64 * (term * (w.kernel[0] * w.from_channels) as f64 + pixels * STORE + 200.0) + launches as f64 * LAUNCH
+    (turn * (w.kernel[0] * w.from_channels) as f64 + once) * groups as f64 + Counts::launch(launches)
 }
 
 /// Returns the ways to read that fit a window: what is read as uniform buffers, of which a load costs a tenth, and images for each
@@ -81,15 +60,16 @@ fn reads(w: &Window) -> Vec<([bool; 2], usize)> {
     all
 }
 
-/// Returns the best strips of each way to read and their times, where strips can do the window: `m` pixels of a row and `n` channels.
-pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Vec<(f64, Schedule)> {
+/// Returns the window in the best strips of each way to read, where strips can do it: `m` pixels of a row and `n` channels.
+pub(super) fn candidates(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
     if !has_eight_lanes(profile) || (w.transposed && w.strides != [1, 1]) || w.groups > 1 {
         return Vec::new();
     }
-    reads(w).into_iter().filter_map(|reads| best(w, reads)).collect()
+    let best = reads(w).into_iter().filter_map(|reads| best(w, reads));
+    best.map(|(counts, s)| lower(s, w, epilogue).with_counts(counts)).collect()
 }
 
-fn best(w: &Window, (uniform, images): ([bool; 2], usize)) -> Option<(f64, Schedule)> {
+fn best(w: &Window, (uniform, images): ([bool; 2], usize)) -> Option<(Counts, Schedule)> {
     // A longer text takes too long to compile.
     let most = if images > 0 { 512 } else { 1024 };
     let strips = (1..=w.to_channels.min(16)).flat_map(|channels| {
@@ -100,11 +80,10 @@ fn best(w: &Window, (uniform, images): ([bool; 2], usize)) -> Option<(f64, Sched
         (1..=w.to[1].min(64)).map(of)
     });
     let strips = strips.filter(|s| s.m * s.n <= 256 && s.m * s.n * w.kernel[1] <= most);
-    fastest(strips, |s| time(s, w))
+    fastest(strips, DeviceClass::Cpu, |s| counts(s, w))
 }
 
-/// Returns the launch of the window in such strips.
-pub(super) fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
+fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
     let channel_groups = w.to_channels.div_ceil(s.n);
     let mut k = Kernel::new(w.name, LANES);
     let core = Core::bind(&mut k, s, w, epilogue);
@@ -124,7 +103,7 @@ struct Core<'w> {
     /// The number of the launch, where there is one for each so many images.
     chunk: Option<Expr>,
     finish: Finish,
-    columns: BTreeMap<i64, Inside>,
+    columns: BTreeMap<i64, bool>,
 }
 
 /// The strip of a lane.
@@ -247,7 +226,7 @@ impl<'w> Core<'w> {
         let columns: Vec<(i64, Expr, Expr)> = (self.columns.iter().enumerate())
             .map(|(i, (&column, &there))| {
                 let element = (x_o.i32() + column * from_channels as i64).u32();
-                if there == Inside::Always {
+                if there {
                     return (column, element, inside.clone());
                 }
                 let within = ((&at.start * step).i32() + column).u32().less(from_w);

@@ -2,22 +2,19 @@
 //! index for each lane and the shared side is the same for all lanes.
 
 use super::product::{
-    BROADCAST, Bound, Cursor, LOAD, LONG_BATCH, Loop, MADD, MAX_ITERATIONS, MIN_ITERATIONS, NOMINAL_BATCH, Operand,
-    Product, STORE, broadcast, candidate, count_product, fastest, has_eight_lanes, shared_columns, store_sums,
+    Bound, Cursor, LONG_BATCH, Loop, MAX_ITERATIONS, MIN_ITERATIONS, Operand, Product, broadcast, candidate,
+    count_product, has_eight_lanes, of_workgroup, shared_columns, store_sums,
 };
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
+    graph::{Candidate, Counts, DeviceClass, DeviceProfile, Epilogue},
     kernels::{
         self, Axis, Schedule,
+        cost::{NOMINAL_BATCH, fastest},
         language::{Buffer, Expr, Kernel, count, loop_end},
     },
     tensor::Count,
 };
 
-/// Another multiply and add to the same sum, in nanoseconds as the others.
-const NEXT_MADD: f64 = 0.5;
-/// What a lane computes for each place that it reads, before the innermost loop.
-const ENTER: f64 = 20.0;
 /// Indices of the lane side and of the shared side.
 const VECTORS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16];
 const SHARED: [usize; 21] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 21, 24, 28, 32, 40, 48, 56, 64];
@@ -74,40 +71,16 @@ impl Product<'_> {
     }
 }
 
-/// Returns the estimated nanoseconds and the launches of register tiles without workgroup memory.
-pub(super) fn register_tiles(
-    product: &Product,
-    profile: &DeviceProfile,
-    epilogue: Option<&Epilogue>,
-) -> (f64, Candidate) {
-    let (time, s) = choose(product, profile);
+/// Returns the launches of register tiles without workgroup memory.
+pub(super) fn register_tiles(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
+    let (counts, s) = choose(product, profile);
     let (lanes, subgroup) = (lanes(profile), has_eight_lanes(profile));
-    (time, candidate(product, s, lanes, epilogue, |k, io| Core { product, s, lanes, subgroup, io }.write(k)))
+    let core = |k: &mut Kernel, io: &Bound| Core { product, s, lanes, subgroup, io }.write(k);
+    candidate(product, s, lanes, epilogue, core).with_counts(counts)
 }
 
 fn lanes(profile: &DeviceProfile) -> usize {
     if profile.class == DeviceClass::Cpu { 8 } else { 64 }
-}
-
-/// Returns the nanoseconds of one turn of the innermost loop, and the different places that it reads.
-fn turn_time(product: &Product, s: &Schedule, subgroup: bool) -> (f64, usize) {
-    let ([lane, shared], [vectors, n_shared]) = (sides(product, s), sizes(s));
-    let [[lane_pairs, shared_pairs], index_pairs] = pairs(product, s);
-    let loads = |side: &Operand, indices: usize, pairs: bool| match (pairs, side.along_terms) {
-        (false, _) => indices * s.k,
-        (true, true) => indices * s.k / 2,
-        (true, false) => indices.div_ceil(2) * s.k,
-    };
-    let shared_vectors = match (subgroup, index_pairs[1]) {
-        (true, true) => n_shared.div_ceil(16) * 2,
-        (true, false) => n_shared.div_ceil(8),
-        (false, _) => n_shared,
-    };
-    let loads = loads(lane, vectors, lane_pairs) + loads(shared, shared_vectors, shared_pairs);
-    let broadcasts = if subgroup { (n_shared * s.k) as f64 * BROADCAST } else { 0.0 };
-    let sums = (vectors * n_shared) as f64;
-    let places = vectors / (1 + usize::from(index_pairs[0])) + shared_vectors;
-    (loads as f64 * LOAD + broadcasts + sums * (MADD + (s.k - 1) as f64 * NEXT_MADD) + 8.0, places)
 }
 
 /// Returns how many terms a turn of the innermost loop has: its count must be a multiple.
@@ -117,33 +90,35 @@ fn turn_terms(product: &Product, profile: &DeviceProfile) -> usize {
     [4, 2].into_iter().find(|&n| has_eight_lanes(profile) && count.is_multiple_of(n as u64)).unwrap_or(1)
 }
 
-/// Returns the terms of a sum.
-fn terms(product: &Product) -> f64 {
-    product.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product()
-}
-
-/// Returns the number of tiles.
-fn tiles(product: &Product, s: &Schedule, profile: &DeviceProfile) -> f64 {
+fn counts(product: &Product, s: &Schedule, profile: &DeviceProfile) -> Counts {
+    let (tiles, terms) = (product.tiles(of_workgroup(s, lanes(profile))) as f64, product.terms());
     let ([lane, shared], [vectors, n_shared]) = (sides(product, s), sizes(s));
-    let lanes = lane.extent.at(NOMINAL_BATCH).div_ceil((vectors * lanes(profile)) as u64);
-    let shared = shared.extent.at(NOMINAL_BATCH).div_ceil(n_shared as u64);
-    (lanes * shared * product.batch.at(NOMINAL_BATCH)) as f64
-}
-
-fn time(product: &Product, s: &Schedule, profile: &DeviceProfile) -> f64 {
-    let (tiles, terms) = (tiles(product, s, profile), terms(product));
-    let (turn, places) = turn_time(product, s, has_eight_lanes(profile));
+    let [[lane_pairs, shared_pairs], index_pairs] = pairs(product, s);
+    let loads = |side: &Operand, indices: usize, pairs: bool| match (pairs, side.along_terms) {
+        (false, _) => indices * s.k,
+        (true, true) => indices * s.k / 2,
+        (true, false) => indices.div_ceil(2) * s.k,
+    };
+    let shared_vectors = match (has_eight_lanes(profile), index_pairs[1]) {
+        (true, true) => n_shared.div_ceil(16) * 2,
+        (true, false) => n_shared.div_ceil(8),
+        (false, _) => n_shared,
+    };
+    let loads = loads(lane, vectors, lane_pairs) + loads(shared, shared_vectors, shared_pairs);
+    let broadcasts = if has_eight_lanes(profile) { n_shared * s.k } else { 0 };
+    let turn = Counts::load(loads) + Counts::broadcast(broadcasts) + Counts::instruction(8);
+    let turn = turn + Counts::madd(s.m * s.n) + Counts::next_madd(s.m * s.n * (s.k - 1));
     let entries = match &product.loops[..] {
         [] | [_] => 0.0,
         [.., last] => terms / last.to.at(NOMINAL_BATCH).div_ceil(last.step as u64).max(1) as f64,
     };
-    let enter = entries * places as f64 * ENTER;
-    let time = tiles * (terms * (turn / s.k as f64) + enter + (s.m * s.n) as f64 * STORE + 150.0);
-    time * (4.0 / tiles).max(1.0).sqrt()
+    let places = vectors / (1 + usize::from(index_pairs[0])) + shared_vectors;
+    let once = Counts::enter(places) * entries + Counts::store(s.m * s.n) + Counts::instruction(150);
+    (turn * (terms / s.k as f64) + once) * (tiles * (4.0 / tiles).max(1.0).sqrt())
 }
 
-fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Schedule) {
-    let (terms, k) = (terms(product), turn_terms(product, profile));
+fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Schedule) {
+    let (terms, k) = (product.terms(), turn_terms(product, profile));
     let subgroup = has_eight_lanes(profile);
     let size = count_product(*product.rows.extent, *product.columns.extent);
     let products = size.at(NOMINAL_BATCH) as f64 * product.batch.at(NOMINAL_BATCH) as f64 * terms;
@@ -167,15 +142,17 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Schedule) {
     };
     let ways = [Axis::N, Axis::M].into_iter().flat_map(|axis| VECTORS.map(|vectors| (axis, vectors)));
     let ways = ways.flat_map(|(axis, vectors)| SHARED.map(|shared| schedule(axis, vectors, shared)));
-    let best = fastest(ways.filter(|s| s.m * s.n <= most), |s| time(product, s, profile));
-    let (time, s) = best.unwrap_or((0.0, schedule(Axis::N, 1, 8)));
+    let ways = ways.filter(|s| s.m * s.n <= most);
+    let best = fastest(ways, profile.class, |s| counts(product, s, profile));
+    let (counts, s) = best.unwrap_or((Counts::default(), schedule(Axis::N, 1, 8)));
     // By terms, not by iterations: shorter sums are also more exact.
     let long = if product.whole { iterations(product, 1).at(LONG_BATCH).div_ceil(profile.max_iterations) } else { 1 };
     let want = if profile.class == DeviceClass::Cpu { 4.0 } else { 256.0 };
-    let (tiles, outer) = (tiles(product, &s, profile), product.loops[0].to.at(NOMINAL_BATCH) as f64);
+    let tiles = product.tiles(of_workgroup(&s, lanes(profile))) as f64;
+    let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
     let heavy = product.whole && terms * (s.m * s.n) as f64 > 50_000.0;
     let splits = if heavy && tiles < want { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
-    (time, Schedule { split: (splits as u64).max(long) as usize, ..s })
+    (counts, Schedule { split: (splits as u64).max(long) as usize, ..s })
 }
 
 /// Returns the iterations of a product's loops and its stores, all together, where the innermost takes so many terms in an iteration.

@@ -9,8 +9,9 @@ use super::{
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
     kernels::{
-        depthwise::{self, Slide},
+        coefficients,
         language::{Divisor, Expr, Extent, Kernel},
+        window::{MAX_TAPS, Reduction, reduce_window},
     },
     tensor::Count,
 };
@@ -20,17 +21,17 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
     lower_with([], product, profile, epilogue)
 }
 
-/// Returns the candidates of a product and its rivals with their estimated nanoseconds, the fastest first.
+/// Returns the candidates of a product and its rivals, the fastest by what they count first.
 pub fn lower_with(
-    rivals: impl IntoIterator<Item = (f64, Candidate)>,
+    rivals: impl IntoIterator<Item = Candidate>,
     product: &Product,
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Vec<Candidate> {
     let own = [registers::register_tiles(product, profile, epilogue)];
-    let mut candidates: Vec<(f64, Candidate)> = own.into_iter().chain(rivals).collect();
-    candidates.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-    let mut candidates = candidates.into_iter().map(|(_, c)| c).collect();
+    let mut candidates: Vec<Candidate> = own.into_iter().chain(rivals).collect();
+    let time = |c: &Candidate| c.counts.unwrap_or_default().time(coefficients(profile.class));
+    candidates.sort_by(|a, b| time(a).total_cmp(&time(b)));
     shared_memory::add(&mut candidates, product, profile, epilogue);
     candidates
 }
@@ -38,13 +39,12 @@ pub fn lower_with(
 /// Returns ways to slide a window, the one that needs no timing first.
 pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
     let depthwise = w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels };
-    if depthwise && w.kernel[0] * w.kernel[1] <= depthwise::MAX_TAPS {
-        return vec![depthwise::slide(w, Slide::Weighted, profile, epilogue)];
+    if depthwise && w.kernel[0] * w.kernel[1] <= MAX_TAPS {
+        return vec![reduce_window(w, Reduction::Weighted, profile, epilogue)];
     }
-    let rows = direct_rows::choose(w, profile).into_iter().map(|(time, s)| (time, direct_rows::lower(s, w, epilogue)));
-    let strided = dgrad_strided::choose(w, profile).map(|(time, s)| (time, dgrad_strided::lower(s, w, epilogue)));
-    let channels = direct_channels::choose(w, profile).map(|(time, s)| (time, direct_channels::lower(s, w, epilogue)));
-    let rivals = rows.chain(strided).chain(channels);
+    let rivals = direct_rows::candidates(w, profile, epilogue).into_iter();
+    let rivals = rivals.chain(dgrad_strided::candidate(w, profile, epilogue));
+    let rivals = rivals.chain(direct_channels::candidate(w, profile, epilogue));
     if let Some(matrices) = w.matrices() {
         return matrices.product(|product| lower_with(rivals, product, profile, epilogue));
     }

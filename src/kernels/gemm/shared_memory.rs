@@ -4,20 +4,16 @@
 //! Indices of a side lie in workgroup memory as vectors of four: vector `v`, component `j` is index `v + j · vectors`, so
 //! that neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
 
-use super::product::{Bound, Cursor, LONG_BATCH, Loop, NOMINAL_BATCH, Operand, Product, candidate, count_product};
+use super::product::{Bound, Cursor, LONG_BATCH, Loop, Operand, Product, candidate, count_product};
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
+    graph::{Candidate, Counts, DeviceClass, DeviceProfile, Epilogue},
     kernels::{
         self, Schedule,
+        cost::{NOMINAL_BATCH, SHARED, coefficients},
         language::{Buffer, Expr, Kernel, Type, count, loop_end},
     },
     tensor::Count,
 };
-
-/// Rows and columns of the tiles of workgroups and terms of the reduction at a time, with the share of the peak that each reaches
-/// where there is enough to do: what it multiplies for each element that it stages.
-const TILES: [([usize; 3], f64); 5] =
-    [([128, 128, 8], 1.0), ([128, 64, 16], 0.85), ([64, 64, 16], 0.7), ([64, 32, 16], 0.5), ([32, 32, 16], 0.35)];
 
 /// Workgroups that fill a graphics processor.
 const MIN_GROUPS: u64 = 256;
@@ -91,25 +87,18 @@ fn splits(product: &Product, tile: Schedule, profile: &DeviceProfile) -> u64 {
     let terms = all(product.loops.iter().map(extent)).at(NOMINAL_BATCH);
     let cut = split_level(product);
     let most = if cut >= first_inner(product, tile) { u64::MAX } else { extent(&product.loops[cut]).at(NOMINAL_BATCH) };
-    let wanted = MIN_GROUPS.div_ceil(groups(product, tile));
+    let wanted = MIN_GROUPS.div_ceil(product.tiles([tile.m, tile.n]).max(1));
     let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations);
     wanted.min(most).min(terms / PART_TERMS).clamp(1, MAX_SPLITS).max(long)
 }
 
-fn groups(product: &Product, tile: Schedule) -> u64 {
-    let [rows, columns] = [&product.rows, &product.columns].map(|o| o.extent.at(NOMINAL_BATCH));
-    (rows.div_ceil(tile.m as u64) * columns.div_ceil(tile.n as u64) * product.batch.at(NOMINAL_BATCH)).max(1)
-}
-
-/// Returns the share of the peak that a tile reaches for a product.
-fn score(product: &Product, tile: Schedule, peak: f64) -> f64 {
-    let (groups, splits) = (groups(product, tile), tile.split as u64);
-    let results = count_product(*product.rows.extent, *product.columns.extent).at(NOMINAL_BATCH) as f64;
-    let used = results * product.batch.at(NOMINAL_BATCH) as f64 / (groups * (tile.m * tile.n) as u64) as f64;
-    let busy = (groups * splits) as f64 / MIN_GROUPS as f64;
-    let terms = all(product.loops.iter().map(extent)).at(NOMINAL_BATCH) as f64;
-    let unsplit = if splits > 1 { terms / (terms + 16.0 * splits as f64) } else { 1.0 };
-    peak * used * busy.min(1.0) * unsplit
+/// Returns what a tile counts that reaches a share of the peak: multiply-adds at the peak.
+fn counts(product: &Product, tile: Schedule, peak: f64) -> Counts {
+    let (groups, splits) = (product.tiles([tile.m, tile.n]).max(1) as f64, tile.split as f64);
+    let terms = product.terms();
+    let busy = (groups * splits / MIN_GROUPS as f64).min(1.0);
+    let sums = if splits > 1.0 { 16.0 * splits } else { 0.0 };
+    Counts { madd: groups * (tile.m * tile.n / 8) as f64 * (terms + sums) / (peak * busy), ..Counts::default() }
 }
 
 /// Returns whether this core comes before the one without workgroup memory.
@@ -131,16 +120,17 @@ pub(super) fn add(
     if product.sums && product.columns.along_terms {
         return;
     }
-    let mut tiles = TILES.map(|([m, n, k], peak)| {
+    let mut tiles = SHARED.map(|([m, n, k], peak)| {
         let tile = Schedule { k, smem: [true; 2], ..Schedule::new(kernels::Core::Shared, [m, n]) };
         let tile = Schedule { split: splits(product, tile, profile) as usize, ..tile };
-        (score(product, tile, peak), tile)
+        (counts(product, tile, peak), tile)
     });
-    tiles.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    for (rank, (_, tile)) in tiles.into_iter().enumerate() {
+    let time = |counts: Counts| counts.time(coefficients(profile.class));
+    tiles.sort_by(|(a, _), (b, _)| time(*a).total_cmp(&time(*b)));
+    for (rank, (counts, tile)) in tiles.into_iter().enumerate() {
         let candidate = candidate(product, tile, lanes(tile), epilogue, |k, io| write(k, product, tile, io));
         let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
-        candidates.insert(at, candidate);
+        candidates.insert(at, candidate.with_counts(counts));
     }
 }
 
@@ -452,7 +442,7 @@ mod tests {
 
     #[test]
     fn tiles_fit_into_portable_limits_and_share_their_staging_evenly() {
-        for ([m, n, k], _) in TILES {
+        for ([m, n, k], _) in SHARED {
             let tile = Schedule { k, ..Schedule::new(Core::Shared, [m, n]) };
             let (lanes, vectors) = (lanes(tile), [m / 4, n / 4]);
             assert!((64..=256).contains(&lanes), "{tile}");

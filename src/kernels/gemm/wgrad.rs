@@ -2,13 +2,12 @@
 //! images with a window of rows in registers, so that one load serves all rows of taps.
 
 use super::matrix::Matrices;
-use super::product::{
-    BROADCAST, LOAD, LONG_BATCH, MADD, NOMINAL_BATCH, STORE, broadcast, fastest, has_eight_lanes, split_sum, store_sums,
-};
+use super::product::{LONG_BATCH, broadcast, has_eight_lanes, split_sum, store_sums};
 use crate::{
-    graph::{Candidate, DeviceProfile, Grid, Slot},
+    graph::{Candidate, Counts, DeviceProfile, Grid, Slot},
     kernels::{
         self, Axis, Schedule,
+        cost::{NOMINAL_BATCH, fastest},
         language::{Buffer, Expr, Kernel, Layout, count},
     },
     tensor::{Count, DType},
@@ -73,14 +72,12 @@ impl Filter {
         (b.k + self.kernel[1] - 1) * b.m
     }
 
-    fn time(&self, b: &Schedule) -> f64 {
+    fn counts(&self, b: &Schedule) -> Counts {
         let steps = self.images.at(NOMINAL_BATCH) as usize * self.output[0] * self.output[1] / b.k;
-        let sums = self.sums(b) as f64;
-        let loads = self.window(b).div_ceil(LANES) + b.k * b.n;
-        let broadcasts = (b.tiles * self.window(b)) as f64 * BROADCAST;
-        let step = loads as f64 * LOAD + broadcasts + sums * b.k as f64 * MADD + sums * 0.5 + 10.0;
-        let groups: usize = self.groups(b).iter().product();
-        groups as f64 * (steps as f64 * step + sums * STORE * 4.0)
+        let (sums, window) = (self.sums(b), self.window(b));
+        let loads = Counts::load(window.div_ceil(LANES) + b.k * b.n) + Counts::broadcast(b.tiles * window);
+        let step = loads + Counts::madd(sums * b.k) + Counts::instruction(sums) * 0.5 + Counts::instruction(10);
+        (step * steps as f64 + Counts::store(4 * sums)) * self.groups(b).iter().product::<usize>() as f64
     }
 
     fn sums(&self, b: &Schedule) -> usize {
@@ -89,7 +86,7 @@ impl Filter {
 
     /// Returns what one workgroup does at a time: `tiles` rows of taps, `m` input channels, `n` vectors of output channels, and `k`
     /// pixels along the row, which divide it.
-    fn choose(&self, profile: &DeviceProfile) -> Option<(f64, Schedule)> {
+    fn choose(&self, profile: &DeviceProfile) -> Option<(Counts, Schedule)> {
         if !has_eight_lanes(profile) || self.strides != [1, 1] || self.dilation != [1, 1] || self.groups > 1 {
             return None;
         }
@@ -111,12 +108,12 @@ impl Filter {
             let sums = self.sums(b);
             sums <= MAX_SUMS && sums * b.k <= MAX_MADDS && b.tiles * self.window(b) <= MAX_MADDS
         };
-        fastest(blocks.filter(fits), |b| self.time(b))
+        fastest(blocks.filter(fits), profile.class, |b| self.counts(b))
     }
 
-    /// Returns the estimated nanoseconds and the launches, where this core can do the gradient.
-    pub fn lower(&self, profile: &DeviceProfile) -> Option<(f64, Candidate)> {
-        let (time, b) = self.choose(profile)?;
+    /// Returns the launches, where this core can do the gradient.
+    pub fn lower(&self, profile: &DeviceProfile) -> Option<Candidate> {
+        let (counts, b) = self.choose(profile)?;
         let [r_groups, c_groups, k_groups] = self.groups(&b);
         let groups = r_groups * c_groups * k_groups;
         let Filter { output: [p, q], kernel: [_, taps], from_channels, to_channels, .. } = *self;
@@ -135,9 +132,8 @@ impl Filter {
         let block = Schedule { split: parts, ..b };
         Core { filter: self, block, x, dy, y }.write(&mut k);
         let main = k.launch(Grid::fixed((groups * parts) as u64));
-        let sum = split_sum(elements, [to_channels, sums].map(|n| n as u64), parts as u64, None);
-        let scratch_bytes = vec![elements.times(4 * parts as u64)];
-        Some((time, Candidate { variant: block.into(), dispatches: vec![main, sum], scratch_bytes }))
+        let sums = [to_channels, sums].map(|n| n as u64);
+        Some(split_sum(block, main, elements, sums, None).with_counts(counts))
     }
 }
 

@@ -370,11 +370,9 @@ impl Op for GroupNormGrad {
         let source = kernels::Source::over_vectors(shader!("group_norm_grad_merge.wgsl"), width, profile);
         let grid = Grid::new(Count { fixed: 2 * channels as u64, per_sample: 0 }, lanes as u32);
         let merge = kernels::dispatch("group_norm_grad_merge", source, &constants, grid, slots, None);
-        vec![Candidate {
-            variant: Schedule { split: parts, ..Schedule::of_width(Core::Group, width) }.into(),
-            dispatches: vec![to_x, sums, merge],
-            scratch_bytes: vec![Count { fixed: (parts * 2 * channels * width * 4) as u64, per_sample: 0 }],
-        }]
+        let schedule = Schedule { split: parts, ..Schedule::of_width(Core::Group, width) };
+        let scratch = Count { fixed: (parts * 2 * channels * width * 4) as u64, per_sample: 0 };
+        vec![Candidate::new(schedule, vec![to_x, sums, merge], vec![scratch])]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -246,7 +246,7 @@ impl Op for Optimizer {
             dispatches.push(self.launch(count, slots, profile));
             first = last;
         }
-        vec![Candidate { variant: Schedule::of_width(Core::Elements, 4).into(), dispatches, scratch_bytes: Vec::new() }]
+        vec![Candidate::new(Schedule::of_width(Core::Elements, 4), dispatches, Vec::new())]
     }
 
     fn cost(&self, io: &Io) -> Cost {
