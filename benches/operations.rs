@@ -1,5 +1,6 @@
 //! Every operation on its benchmark samples: `cargo bench -- FILTER` runs the cases whose `operation/case` contains
-//! FILTER, `--json` prints JSON lines instead of a table.
+//! FILTER, `--json` prints JSON lines instead of a table. `--fit` and `--assert-picks` measure all candidates, see
+//! `operations/fit.rs`.
 //!
 //! - `HUBEL_SHAPES=FILE` adds cases of your own, one per line: `conv2d 8x56x56x64 3x3x64x128 stride=2 pad=1 groups=1`,
 //!   also `conv2d_grad_input` and `conv2d_grad_weight`; `matmul 512x256 256x128`; `max_pool2d 8x112x112x64 pool=3
@@ -29,6 +30,9 @@ use hubel::{
 };
 use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
+#[path = "operations/fit.rs"]
+mod fit;
+
 const FORMATS: &str = "`op SHAPE… key=value…`, as the bench's first lines show";
 
 /// The times of one case, in milliseconds.
@@ -48,19 +52,30 @@ struct Bench {
     budget_s: f64,
 }
 
+/// Returns the graph of a sample alone, and what its node gets and gives.
+fn graph_of(sample: &Sample) -> Result<(Graph, Io)> {
+    let mut g = Graph::new();
+    let inputs: Vec<Value> = (sample.inputs.iter().enumerate())
+        .map(|(i, (ty, _))| g.input(&format!("in{i}"), ty.shape.clone(), ty.dtype))
+        .collect();
+    let outputs = g.apply_arc(sample.op.clone(), &inputs)?;
+    let io = g.io(g.node(outputs[0]));
+    outputs.iter().enumerate().for_each(|(k, &v)| g.output(&format!("out{k}"), v));
+    Ok((g, io))
+}
+
+/// Returns the candidates of a sample.
+fn candidates(sample: &Sample, profile: &DeviceProfile) -> Result<Vec<Candidate>> {
+    Ok(sample.op.lower(&graph_of(sample)?.1, profile, None))
+}
+
 impl Bench {
     fn measure(&self, name: &str, sample: &Sample) -> Result<Measured> {
-        let mut g = Graph::new();
-        let inputs: Vec<Value> = (sample.inputs.iter().enumerate())
-            .map(|(i, (ty, _))| g.input(&format!("in{i}"), ty.shape.clone(), ty.dtype))
-            .collect();
-        let outputs = g.apply_arc(sample.op.clone(), &inputs)?;
-        let io = g.io(g.node(outputs[0]));
+        let (g, io) = graph_of(sample)?;
         let cost = sample.op.cost(&io);
-        outputs.iter().enumerate().for_each(|(k, &v)| g.output(&format!("out{k}"), v));
         let mut options = PlanOptions::new(sample.capacity, self.engine.profile().clone());
         if let Some((op, variant)) = self.variant.as_ref().filter(|(op, _)| op == sample.op.name()) {
-            let candidates = sample.op.lower(&io, self.engine.profile(), None);
+            let candidates = candidates(sample, self.engine.profile())?;
             let names: Vec<&str> = candidates.iter().map(|c| c.variant.as_str()).collect();
             ensure!(
                 names.contains(&variant.as_str()),
@@ -170,7 +185,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         );
         let grid = Grid::new(io.outputs[0].shape.elements(), lanes);
         let dispatch = kernels::dispatch("peak", &body, &[], grid, vec![Slot::input(0), Slot::output(0)], None);
-        vec![Candidate::single("chains", dispatch)]
+        vec![Candidate::single("peak", dispatch)]
     }
 
     fn accuracy(&self, _: &Io, _: usize) -> Vec<hubel::tensor::Accuracy> {
@@ -330,11 +345,20 @@ fn main() -> Result<()> {
         None => None,
         Some(text) => {
             let (op, name) = text.split_once(':').context("HUBEL_VARIANT: wanted op:name")?;
-            Some((op.to_owned(), name.to_owned()))
+            // Words may come in any order.
+            let name = name.parse().map_or(name.to_owned(), |schedule: kernels::Schedule| schedule.to_string());
+            Some((op.to_owned(), name))
         }
     };
     let budget_s = variable("BUDGET_S").and_then(|s| s.parse().ok()).unwrap_or(0.5);
     let mut bench = Bench { engine: Engine::new()?, variant, dump: None, shaders: None, budget_s };
+    let fit_to = |f: &String| f.strip_prefix("--fit").map(|rest| rest.strip_prefix('=').map(str::to_owned));
+    if let Some(file) = flags.iter().find_map(fit_to) {
+        return fit::run_fit(&mut bench, &cases, file.as_deref());
+    }
+    if flags.iter().any(|f| f == "--assert-picks") {
+        return fit::assert_picks(&mut bench, &cases);
+    }
     let [peak, copy] = limits(&bench)?;
     print_device(bench.engine.info(), [peak, copy], json);
     // The limits' own kernels are neither dumped nor replaced.

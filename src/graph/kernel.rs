@@ -1,4 +1,4 @@
-use super::{Program, TensorType};
+use super::{Counts, Program, TensorType};
 use crate::tensor::{Count, Shape};
 use std::{ops::Range, sync::Arc};
 
@@ -189,12 +189,24 @@ pub struct Candidate {
     pub dispatches: Vec<Dispatch>,
     /// Bytes of each scratch buffer.
     pub scratch_bytes: Vec<Count>,
+    /// What its launches do for a batch of 64, where that is estimated.
+    pub counts: Option<Counts>,
 }
 
 impl Candidate {
     /// Returns a candidate with one launch and no scratch.
     pub fn single(variant: impl Into<String>, dispatch: Dispatch) -> Self {
-        Candidate { variant: variant.into(), dispatches: vec![dispatch], scratch_bytes: Vec::new() }
+        Candidate::new(variant, vec![dispatch], Vec::new())
+    }
+
+    /// Returns a candidate with so many bytes of each scratch buffer.
+    pub fn new(variant: impl Into<String>, dispatches: Vec<Dispatch>, scratch_bytes: Vec<Count>) -> Self {
+        Candidate { variant: variant.into(), dispatches, scratch_bytes, counts: None }
+    }
+
+    /// Returns the candidate with what its launches do.
+    pub fn with_counts(self, counts: Counts) -> Self {
+        Candidate { counts: Some(counts), ..self }
     }
 }
 

@@ -24,12 +24,14 @@
 //! `src/ops/reshape.rs`. `kernel.rs` has the data that describes kernels; `op.rs` also has rewrites, by which an
 //! operation changes the graph around itself.
 
+mod counts;
 mod evaluate;
 mod kernel;
 mod op;
 mod program;
 mod types;
 
+pub use counts::Counts;
 pub use evaluate::{Evaluation, evaluate};
 pub use kernel::{
     ALIGN_BYTES, CHUNK_INDEX, Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS,

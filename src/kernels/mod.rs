@@ -13,7 +13,9 @@
 //! | `language/` | the language that other kernels are written in |
 //! | `reflect.rs` | what a text binds, read by naga |
 //! | `iterations/` | how many iterations a text's loops take |
+//! | `cost.rs` | the cost model: what each thing that kernels do takes |
 //! | `gemm/` | products and convolutions: operands as loaders, several tile cores, the fastest first |
+//! | `schedule.rs` | how a kernel is cut, as data: what variants are called |
 //! | `window/` | windows over each channel alone: depthwise convolution, pooling, their gradients |
 //! | `recurrent/` | a recurrent cell over all timesteps |
 //!
@@ -26,24 +28,24 @@
 //!
 //! Start with [`dispatch`], then `shaders/avg_pool2d.wgsl` and the operation that launches it, `src/ops/pool2d/op.rs`.
 
-/// For `gemm/select.rs`.
-mod depthwise {
-    pub(super) use super::window::{MAX_TAPS, Reduction as Slide, reduce_window as slide};
-}
+mod cost;
 pub mod gemm;
 mod iterations;
 mod language;
 pub mod recurrent;
 mod reflect;
+mod schedule;
 mod wgsl;
 mod window;
 
+pub use cost::coefficients;
 pub use iterations::{UnboundedLoop, max_iterations};
 pub use language::{
     Buffer, Divisor, Expr, Extent, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link,
     loop_end, scalar,
 };
 pub use reflect::{Access, BindingInfo, ReflectError, reflect};
+pub use schedule::{Axis, Core, Schedule, ScheduleError};
 pub(crate) use wgsl::shader;
 pub use wgsl::{Source, common, dispatch, width};
 pub use window::{Reduction, max_pool_grad, reduce_window};

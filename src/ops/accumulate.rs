@@ -5,7 +5,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io,
         Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
-    kernels::{Buffer, Expr, Kernel, Layout, Type, count, scalar},
+    kernels::{Buffer, Core, Expr, Kernel, Layout, Schedule, Type, count, scalar},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
 };
 
@@ -92,7 +92,7 @@ impl Op for Accumulate {
             k.store(&state, j, kept.select(state.at(j), 0.0) + sum);
         }
         let kernel = k.launch(Grid::fixed(1));
-        vec![Candidate::single(if group > 1 { "tree" } else { "serial" }, kernel)]
+        vec![Candidate::single(Schedule::of_width(if group > 1 { Core::Group } else { Core::Lane }, 1), kernel)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, rank},
 };
 
@@ -96,7 +96,7 @@ impl Op for CategoricalAccuracy {
         let grid = Grid::new(rows, 64);
         let dispatch =
             kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue);
-        vec![Candidate::single("rows", dispatch)]
+        vec![Candidate::single(Schedule::of_width(Core::Lane, 1), dispatch)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

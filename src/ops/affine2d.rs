@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Field, Fill, Gradients, Graph, Grid, Io, Op,
         OpError, Patch, RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
-    kernels::{self, Source},
+    kernels::{self, Core, Schedule, Source},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape, UNIT},
 };
 
@@ -167,12 +167,12 @@ impl Op for Affine2d {
             ("BYTES", f64::from(u8::from(x.dtype == DType::U8))),
         ];
         let source = Source::from(shader!("affine2d.wgsl")).with(shader!("shared/pixels.wgsl"));
-        let (variant, mut source) = match (x.dtype, *c) {
-            (DType::U8, 3) => ("bytes", source.with(shader!("shared/pixels_bytes.wgsl"))),
+        let (width, mut source) = match (x.dtype, *c) {
+            (DType::U8, 3) => (1, source.with(shader!("shared/pixels_bytes.wgsl"))),
             (DType::F32, 3) if profile.u64_loads && (h * w).is_multiple_of(2) => {
-                ("words", source.with(shader!("shared/pixels_words.wgsl")))
+                (2, source.with(shader!("shared/pixels_words.wgsl")))
             }
-            _ => ("elements", source),
+            _ => (1, source),
         };
         let mut slots = vec![Slot::input(0), Slot::input(io.inputs.len() - 1), Slot::output(0)];
         if let Some(rows) = rows {
@@ -182,7 +182,7 @@ impl Op for Affine2d {
             slots.push(Slot::input(1));
         }
         let kernel = kernels::dispatch("affine2d", source, &constants, Grid::new(strips, 64), slots, epilogue);
-        vec![Candidate::single(variant, kernel)]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, width), kernel)]
     }
 
     fn field(&self, _io: &Io) -> Field {

@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, rank},
 };
 
@@ -66,7 +66,7 @@ impl Op for Argmax {
         let slots = vec![Slot::input(0), Slot::output(0)];
         let source = shader!("argmax.wgsl");
         let kernel = kernels::dispatch("argmax", source, &constants, Grid::new(elements, 64), slots, None);
-        vec![Candidate::single("serial", kernel)]
+        vec![Candidate::single(Schedule::of_width(Core::Lane, 1), kernel)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fill, Gradients, Graph,
         Grid, Io, Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT},
 };
 
@@ -143,8 +143,9 @@ impl<'a> Layout<'a> {
 
     fn candidate(&self, n_coefficients: usize, dispatches: Vec<Dispatch>) -> Candidate {
         let floats = |n: usize| Count { fixed: (n * self.c * self.width * 4) as u64, per_sample: 0 };
-        let variant = format!("{}_width{}", if self.gather { "gather" } else { "lanes" }, self.width);
-        Candidate { variant, dispatches, scratch_bytes: vec![floats(2 * self.partials()), floats(n_coefficients)] }
+        let core = if self.gather { Core::Group } else { Core::Lane };
+        let variant = Schedule::of_width(core, self.width);
+        Candidate::new(variant, dispatches, vec![floats(2 * self.partials()), floats(n_coefficients)])
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels::{self, Expr, Finish, Kernel, Layout, Stored, Type},
+    kernels::{self, Core, Expr, Finish, Kernel, Layout, Schedule, Stored, Type},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 
@@ -114,7 +114,7 @@ impl Op for Concat {
             dispatches.push(k.launch(Grid::new(items, 64)));
             before += end;
         }
-        vec![Candidate { variant: format!("width{width}"), dispatches, scratch_bytes: Vec::new() }]
+        vec![Candidate::new(Schedule::of_width(Core::Elements, width as usize), dispatches, Vec::new())]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Purpose, Shape, philox_key, philox4x32, stream_id, unit_f32},
 };
 
@@ -81,7 +81,7 @@ impl Op for Dropout {
         let source = shader!("dropout.wgsl");
         let slots = vec![Slot::input(0), Slot::output(0)];
         let dispatch = kernels::dispatch("dropout", source, &constants, Grid::new(items, 64), slots, epilogue);
-        vec![Candidate::single("quads", dispatch)]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, 4), dispatch)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

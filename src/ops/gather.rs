@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 
@@ -108,7 +108,7 @@ impl Op for Gather {
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
         let source = kernels::Source::of_width(source, width as usize);
         let launch = kernels::dispatch(kernel, source, &constants, Grid::new(items, 64), slots, epilogue);
-        vec![Candidate::single(format!("width{width}"), launch)]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, width as usize), launch)]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -182,7 +182,7 @@ impl Op for GatherGrad {
             let source = shader!("gather_grad.wgsl");
             let grid = Grid::new(y.elements(), 64);
             let dispatch = kernels::dispatch("gather_grad", source, &constants, grid, slots.clone(), epilogue);
-            Candidate::single("elements", dispatch)
+            Candidate::single(Schedule::of_width(Core::Elements, 1), dispatch)
         };
         // Places of equal indices are linked, so that only rows that an index names take sums.
         let source = shader!("gather_grad_chain.wgsl");
@@ -196,11 +196,8 @@ impl Op for GatherGrad {
         let slots = slots.into_iter().chain([Slot::Scratch(0)]).collect();
         let grid = Grid::new(rows.times(row), 64);
         let sums = kernels::dispatch("gather_grad_rows", source, &constants, grid, slots, epilogue);
-        let chains = Candidate {
-            variant: "chains".into(),
-            dispatches: vec![chain, zero, sums],
-            scratch_bytes: vec![rows.times(8)],
-        };
+        let schedule = Schedule::of_width(Core::Chains, 1);
+        let chains = Candidate::new(schedule, vec![chain, zero, sums], vec![rows.times(8)]);
         let (table, named) = (y.elements().fixed, rows.at(32));
         if table * named > 2 * (named * named + table + named * row) {
             vec![chains, elements]

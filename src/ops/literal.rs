@@ -5,7 +5,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Gradients, Graph, Grid, Io, Op, OpError, Sample,
         Slot, Step, TensorType, Value, wgsl_f32,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Count, Philox, Shape},
 };
 
@@ -67,7 +67,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         );
         let grid = Grid::new(Count { fixed: n as u64, per_sample: 0 }, 64);
         let dispatch = kernels::dispatch("literal", source, &[], grid, vec![Slot::output(0)], epilogue);
-        vec![Candidate::single("text", dispatch)]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, 1), dispatch)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

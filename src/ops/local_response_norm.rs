@@ -6,7 +6,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io,
         Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
-    kernels::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
+    kernels::{Buffer, Core, Expr, Finish, Kernel, Layout, Schedule, Stored, Type},
     tensor::{Accuracy, Array, Batch, DType, Philox, UNIT, ulp},
 };
 
@@ -121,7 +121,7 @@ impl LocalResponseNorm {
             let at = &row + &first + o;
             k.if_((&first + o).less(c), |k| k.store(&y, &at, finish.apply(value, &at, &[])));
         }
-        Candidate::single(format!("strips{strip}"), k.launch(Grid::new(items, lanes as u32)))
+        Candidate::single(Schedule::new(Core::Lane, [1, strip]), k.launch(Grid::new(items, lanes as u32)))
     }
 
     /// Writes s of `n` channels, from the values of as many and size − 1 more.

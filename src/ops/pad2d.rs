@@ -6,7 +6,7 @@ use crate::{
         Bad, Candidate, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
 };
 
@@ -164,7 +164,7 @@ impl Op for Pad2d {
         let source = kernels::Source::over_vectors(shader!("pad2d.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
         let kernel = kernels::dispatch("pad2d", source, &constants, Grid::new(elements, 64), slots, epilogue);
-        vec![Candidate::single(format!("width{width}"), kernel)]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, width), kernel)]
     }
 
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
@@ -249,7 +249,7 @@ impl Op for Pad2dGrad {
         let source = kernels::Source::over_vectors(shader!("pad2d_grad.wgsl"), width, profile);
         let slots = vec![Slot::input(0), Slot::output(0)];
         let kernel = kernels::dispatch("pad2d_grad", source, &constants, Grid::new(elements, 64), slots, epilogue);
-        vec![Candidate::single(format!("width{width}"), kernel)]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, width), kernel)]
     }
 
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {

@@ -6,7 +6,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Gradients, Graph, Grid, Io, Op, OpError, Sample,
         Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{
         Accuracy, Array, Batch, DType, Philox, Purpose, Shape, UNIT, philox_key, philox4x32, stream_id, unit_f32,
     },
@@ -123,7 +123,7 @@ impl Op for Random {
         let source = shader!("random.wgsl");
         let dispatch =
             kernels::dispatch("random", source, &constants, Grid::new(items, 64), vec![Slot::output(0)], epilogue);
-        vec![Candidate::single("quads", dispatch)]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, 4), dispatch)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -11,7 +11,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Field, Fill, Gradients,
         Graph, Grid, Io, Node, Op, OpError, RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
-    kernels::{Expr, Finish, Kernel, Layout, Stored, Type, count, gemm, loop_end},
+    kernels::{Core, Expr, Finish, Kernel, Layout, Schedule, Stored, Type, count, gemm, loop_end},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, maximum, strides},
 };
 
@@ -226,7 +226,8 @@ impl Op for Reduce {
         let problem = Problem { kind: self.kind, width: width as usize, outputs, terms };
         (loops.into_iter())
             .map(|l| {
-                let variant = format!("{}{}_width{width}", if l.tree { "tree" } else { "serial" }, l.chunks);
+                let core = if l.tree { Core::Group } else { Core::Lane };
+                let variant = Schedule { split: l.chunks as usize, ..Schedule::of_width(core, width as usize) };
                 if l.chunks == 1 {
                     return Candidate::single(
                         variant,
@@ -248,11 +249,7 @@ impl Op for Reduce {
                     Loop { chunks: 1, ..serial },
                     Some(epilogue),
                 );
-                Candidate {
-                    variant,
-                    dispatches: vec![partial, merged],
-                    scratch_bytes: vec![outputs.times(4 * width * l.chunks)],
-                }
+                Candidate::new(variant, vec![partial, merged], vec![outputs.times(4 * width * l.chunks)])
             })
             .collect()
     }

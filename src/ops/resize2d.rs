@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Field, Fill, Gradients, Graph, Grid,
         Io, Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape},
 };
 
@@ -113,7 +113,7 @@ fn launch(
     let source = kernels::Source::over_vectors(source, width, profile);
     let slots = vec![Slot::input(0), Slot::output(0)];
     let launch = kernels::dispatch(kernel, source, &constants, Grid::new(elements, 64), slots, epilogue);
-    (format!("width{width}"), launch)
+    (Schedule::of_width(Core::Elements, width).into(), launch)
 }
 
 impl Op for Resize2d {

@@ -9,7 +9,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels::{self, Expr, Finish, Kernel, Layout, Stored, Type},
+    kernels::{self, Core, Expr, Finish, Kernel, Layout, Schedule, Stored, Type},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
 };
 
@@ -232,7 +232,7 @@ impl Op for SliceGrad {
         let value = k.var("value", Type::F32.vector(width).splat(0.0));
         k.if_(inside, |k| k.set(&value, x.at(at)));
         k.store(&y, &i, finish.apply(value, &i * width, &[]));
-        vec![Candidate::single(format!("width{width}"), k.launch(Grid::new(elements, 64)))]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, width), k.launch(Grid::new(elements, 64)))]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io,
         Op, OpError, Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape, UNIT, maximum, ulp},
 };
 
@@ -45,7 +45,7 @@ pub(super) fn row_layouts(
     shape: &Shape,
     width: usize,
     profile: &DeviceProfile,
-) -> Vec<(&'static str, Vec<(&'static str, f64)>, Grid)> {
+) -> Vec<(Core, Vec<(&'static str, f64)>, Grid)> {
     let rows = shape.rows();
     let c = shape.last() / width;
     let layout = |group: bool, lanes: u32| {
@@ -57,7 +57,7 @@ pub(super) fn row_layouts(
             ("GROUP", f64::from(u8::from(group))),
         ];
         let grid = Grid::new(rows, if group { 1 } else { lanes });
-        (if group { "group" } else { "lane" }, constants, grid)
+        (if group { Core::Group } else { Core::Lane }, constants, grid)
     };
     let group = layout(true, if c > 256 { 256 } else { 64 });
     match profile.class {
@@ -110,11 +110,11 @@ impl Op for Softmax {
         let shape = &io.inputs[0].shape;
         let width = kernels::width(shape.last(), profile);
         let source = kernels::Source::over_vectors(shader!("softmax.wgsl"), width, profile);
-        let candidate = |(variant, mut constants, grid): (&str, Vec<(&'static str, f64)>, Grid)| {
+        let candidate = |(core, mut constants, grid): (Core, Vec<(&'static str, f64)>, Grid)| {
             constants.push(("LOG", f64::from(u8::from(self.log))));
             let slots = vec![Slot::input(0), Slot::output(0)];
             let dispatch = kernels::dispatch("softmax", source.clone(), &constants, grid, slots, epilogue);
-            Candidate::single(format!("{variant}_width{width}"), dispatch)
+            Candidate::single(Schedule::of_width(core, width), dispatch)
         };
         row_layouts(shape, width, profile).into_iter().map(candidate).collect()
     }

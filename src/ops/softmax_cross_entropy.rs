@@ -10,7 +10,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Io, Op, OpError, Sample,
         Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape, UNIT, ulp},
 };
 
@@ -123,13 +123,13 @@ impl Op for SoftmaxCrossEntropy {
         };
         row_layouts(&io.inputs[0].shape, 1, profile)
             .into_iter()
-            .map(|(variant, mut constants, grid)| {
+            .map(|(core, mut constants, grid)| {
                 constants.push(("LABELS", labels));
                 let source = shader!("softmax_cross_entropy.wgsl");
                 let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0), Slot::output(1)];
                 let dispatch =
                     kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue);
-                Candidate::single(variant, dispatch)
+                Candidate::single(Schedule::of_width(core, 1), dispatch)
             })
             .collect()
     }

@@ -6,7 +6,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape, rank},
 };
 use std::cmp::Reverse;
@@ -94,7 +94,7 @@ impl Op for TopK {
         let slots = vec![Slot::input(0), Slot::output(0), Slot::output(1)];
         let source = shader!("top_k.wgsl");
         let kernel = kernels::dispatch("top_k", source, &constants, Grid::new(rows, 64), slots, None);
-        vec![Candidate::single("passes", kernel)]
+        vec![Candidate::single(Schedule::of_width(Core::Lane, 1), kernel)]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -156,7 +156,7 @@ impl Op for TopKGrad {
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
         let source = shader!("top_k_grad.wgsl");
         let kernel = kernels::dispatch("top_k_grad", source, &constants, Grid::new(elements, 64), slots, epilogue);
-        vec![Candidate::single("elements", kernel)]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, 1), kernel)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

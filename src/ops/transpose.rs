@@ -7,7 +7,7 @@ use crate::{
         Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
         Sample, Slot, Step, TensorType, Value,
     },
-    kernels,
+    kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, strides},
 };
 
@@ -69,7 +69,7 @@ pub(super) fn strided_copy(
     let source = kernels::Source::from(shader!("transpose.wgsl")).with(format!("alias S = {word};\n"));
     let slots = vec![Slot::input(0), Slot::output(0)];
     let launch = kernels::dispatch(kernel, source, &constants, Grid::new(elements, 64), slots, None);
-    Candidate::single(format!("width{width}"), launch)
+    Candidate::single(Schedule::of_width(Core::Elements, width), launch)
 }
 
 impl Transpose {

@@ -3,7 +3,7 @@
 use crate::{harness::engine, repository::files};
 use hubel::{
     graph::Dispatch,
-    kernels::{Access, max_iterations, reflect},
+    kernels::{Access, Core, Schedule, max_iterations, reflect},
     layers::*,
     losses::*,
     metrics::*,
@@ -47,6 +47,56 @@ fn reached() -> Vec<(String, Dispatch)> {
         }
     }
     kernels
+}
+
+#[test]
+fn every_variant_is_a_schedule_and_the_text_of_a_schedule_is_that_schedule() {
+    let mut cores = HashSet::new();
+    for family in FAMILIES {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 1);
+        let samples = (0..16).map(|_| (family.sample)(&mut rng)).collect::<Vec<_>>().into_iter();
+        for sample in samples.chain((family.benches)().into_iter().map(|(_, s)| s)) {
+            let (graph, _, outputs) = crate::harness::sample_graph(&sample);
+            let io = graph.io(graph.node(outputs[0]));
+            for profile in profiles() {
+                let variants: Vec<String> =
+                    sample.op.lower(&io, &profile, None).into_iter().map(|c| c.variant).collect();
+                for variant in &variants {
+                    let schedule: Schedule = variant.parse().unwrap_or_else(|e| panic!("{}: {e}", family.name));
+                    assert_eq!(schedule.to_string(), *variant, "{}", family.name);
+                    for other in ['·', '-'] {
+                        assert_eq!(variant.replace('.', &other.to_string()).parse(), Ok(schedule));
+                    }
+                    cores.insert(schedule.core);
+                }
+                let different: HashSet<&String> = variants.iter().collect();
+                assert_eq!(different.len(), variants.len(), "{}: {variants:?}", family.name);
+            }
+        }
+    }
+    assert_eq!(cores.len(), 14, "{cores:?}");
+}
+
+#[test]
+fn what_is_no_schedule_is_refused_with_the_word_that_is_wrong() {
+    let schedule = Schedule { k: 4, ..Schedule::new(Core::Registers, [64, 8]) };
+    assert_eq!("registers.k4.m64n8".parse(), Ok(schedule), "words may stand in any order");
+    for (text, word) in [
+        ("", ""),
+        ("lanes_columns_64x8", "lanes_columns_64x8"),
+        ("Registers.k4", "Registers"),
+        ("registers.m64", "m64"),
+        ("registers.m64n0", "m64n0"),
+        ("registers.k", "k"),
+        ("registers.k4k", "k4k"),
+        ("registers.lanesX", "lanesX"),
+        ("registers..k4", ""),
+        ("registers.pairsBA", "pairsBA"),
+        ("registers.split99999999999999999999", "split99999999999999999999"),
+    ] {
+        let error = text.parse::<Schedule>().expect_err(text);
+        assert_eq!((&*error.text, &*error.word), (text, word));
+    }
 }
 
 fn translate(dispatch: &Dispatch) -> Result<(), String> {

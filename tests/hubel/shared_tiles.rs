@@ -4,6 +4,7 @@
 use crate::harness::{Run, check_sample, engine, plan_for, reference, run_graph, sample_graph, sample_inputs, step_of};
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Family, Fault, Fill, Sample, TensorType},
+    kernels::Schedule,
     ops::*,
     prelude::*,
     tensor::{Philox, Purpose, stream_id},
@@ -82,11 +83,11 @@ fn products_through_workgroup_memory_compute_what_their_references_say_between_g
     });
     // Each sample uses another tile.
     for (i, sample) in random.chain(edges()).enumerate() {
-        let mut names = variants(&sample, engine().profile(), "shared_");
+        let mut names = variants(&sample, engine().profile(), "shared.");
         names.sort();
         let Some(variant) = names.get(i % names.len().max(1)) else { continue };
-        let (tile, splits) = variant.split_once("_split").expect("variants state their splits");
-        tried.insert((sample.op.name().to_owned(), tile.to_owned(), splits != "1"));
+        let schedule: Schedule = variant.parse().expect("variants are schedules");
+        tried.insert((sample.op.name().to_owned(), [schedule.m, schedule.n], schedule.split > 1));
         let run = forced(&sample, variant);
         if let Err(e) = check_sample(&sample, &mut rng, &run) {
             failed.push(format!("{variant}: {e}"));
@@ -110,7 +111,7 @@ fn rows_of_convolutions_compute_what_their_references_say_between_guards() {
         (0..60).map(move |_| (family.sample)(&mut rng))
     });
     for sample in random.chain(edges()) {
-        for variant in variants(&sample, profile, "row_") {
+        for variant in variants(&sample, profile, "channels.") {
             tried += 1;
             let result = check_sample(&sample, &mut rng, &forced(&sample, &variant));
             assert!(result.is_ok(), "{variant}: {result:?}");
@@ -125,7 +126,7 @@ fn epilogues_are_applied_to_products_through_workgroup_memory() {
     let mut met = 0;
     let mut rng = Philox::new(22, Purpose::Test, 0);
     for (i, sample) in edges().into_iter().enumerate().filter(|(_, s)| s.op.epilogue()) {
-        let names = ["shared_", "row_"].map(|kind| variants(&sample, engine().profile(), kind)).concat();
+        let names = ["shared.", "channels."].map(|kind| variants(&sample, engine().profile(), kind)).concat();
         let Some(variant) = names.get(i % names.len().max(1)) else { continue };
         let (mut g, _, outputs) = sample_graph(&sample);
         let shape = g.shape(outputs[0]).clone();
@@ -164,7 +165,7 @@ fn nan_and_infinity_pass_through_tiles_and_rows() {
     let mut rng = Philox::new(24, Purpose::Test, 0);
     let mut tried = 0;
     for (i, sample) in edges().into_iter().enumerate() {
-        let names = ["shared_", "row_"].map(|kind| variants(&sample, engine().profile(), kind)).concat();
+        let names = ["shared.", "channels."].map(|kind| variants(&sample, engine().profile(), kind)).concat();
         // The largest take long in 64 bits.
         let Some(variant) = names.get(i % names.len().max(1)).filter(|_| i % 3 == 0) else { continue };
         tried += 1;
@@ -192,8 +193,8 @@ fn planted_faults_of_products_through_workgroup_memory_are_noticed() {
         let fault = Fault { what, from, to };
         let mut met = 0;
         let noticed = edges().iter().any(|sample| {
-            let names = variants(sample, engine().profile(), "shared_");
-            let Some(variant) = names.iter().find(|v| v.starts_with("shared_64x64x16_")) else { return false };
+            let names = variants(sample, engine().profile(), "shared.");
+            let Some(variant) = names.iter().find(|v| v.starts_with("shared.m64n64.")) else { return false };
             let run = forced(sample, variant);
             let plan = plan_for(&sample_graph(sample).0, sample.capacity, &run);
             if !plan.dispatches.iter().any(|d| d.source.contains(from)) {
@@ -220,12 +221,12 @@ fn graphics_processors_take_large_products_through_workgroup_memory_first() {
         Sample::new(Matmul { options: MatmulOptions::default(), column_sums: false }, inputs, 1)
     };
     for (sample, tile) in [
-        (matmul(4096, 1024, 4096), "shared_128x128x8_split1"),
-        (matmul(512, 4096, 512), "shared_128x128x8_split16"),
-        (matmul(33, 64, 33), "shared_32x32x16_split1"),
+        (matmul(4096, 1024, 4096), "shared.m128n128.k8.smemAB"),
+        (matmul(512, 4096, 512), "shared.m128n128.k8.split16.smemAB"),
+        (matmul(33, 64, 33), "shared.m32n32.k16.smemAB"),
     ] {
         assert_eq!(first(&sample, DeviceClass::Gpu), tile);
-        assert!(!first(&sample, DeviceClass::Cpu).starts_with("shared_"));
+        assert!(!first(&sample, DeviceClass::Cpu).starts_with("shared."));
     }
-    assert!(!first(&matmul(4096, 31, 4096), DeviceClass::Gpu).starts_with("shared_"));
+    assert!(!first(&matmul(4096, 31, 4096), DeviceClass::Gpu).starts_with("shared."));
 }

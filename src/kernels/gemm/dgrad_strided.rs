@@ -5,15 +5,16 @@
 //! there is such a tap.
 
 use super::{
-    product::{
-        BROADCAST, LOAD, MADD, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest, has_eight_lanes, shared_columns,
-        store_sums,
-    },
+    product::{broadcast, has_eight_lanes, shared_columns, store_sums},
     window::Window,
 };
 use crate::{
-    graph::{Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
-    kernels::language::{Buffer, Expr, Finish, Kernel, Layout, Stored, count},
+    graph::{Candidate, Counts, DeviceProfile, Epilogue, Grid, Slot},
+    kernels::{
+        self, Axis, Schedule,
+        cost::{NOMINAL_BATCH, fastest},
+        language::{Buffer, Expr, Finish, Kernel, Layout, count},
+    },
     tensor::{Count, DType},
 };
 use std::{collections::BTreeSet, ops::RangeInclusive};
@@ -22,15 +23,6 @@ const LANES: usize = 8;
 /// Sums of a lane, and multiply-adds in one loop body: beyond these, drivers take long to compile it.
 const MAX_SUMS: usize = 256;
 const MAX_MADDS: usize = 1280;
-
-/// A strip's shape: blocks along the row, result channels, and source channels in one turn.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Spread {
-    blocks: usize,
-    channels: usize,
-    terms: usize,
-    uniform: bool,
-}
 
 /// Rows of the source at distances that the same phases read.
 struct Rows {
@@ -50,101 +42,85 @@ fn distances(w: &Window, axis: usize) -> RangeInclusive<i64> {
     -((w.kernel[axis] as i64) / stride)..=(stride + w.pads[axis] as i64) / stride
 }
 
-impl Spread {
-    fn rows(w: &Window) -> Vec<Rows> {
-        let mut all: Vec<Rows> = Vec::new();
-        for d in distances(w, 0) {
-            let phases: Vec<usize> = (0..w.strides[0]).filter(|&e| tap(w, 0, e, d).is_some()).collect();
-            let [Some(&first), Some(&last)] = [phases.first(), phases.last()] else { continue };
-            match all.last_mut() {
-                Some(rows) if rows.phases == (first..=last) && *rows.distances.end() == d - 1 => {
-                    rows.distances = *rows.distances.start()..=d;
-                }
-                _ => all.push(Rows { distances: d..=d, phases: first..=last }),
+/// Returns the rows of the source that a row of blocks reads.
+fn rows(w: &Window) -> Vec<Rows> {
+    let mut all: Vec<Rows> = Vec::new();
+    for d in distances(w, 0) {
+        let phases: Vec<usize> = (0..w.strides[0]).filter(|&e| tap(w, 0, e, d).is_some()).collect();
+        let [Some(&first), Some(&last)] = [phases.first(), phases.last()] else { continue };
+        match all.last_mut() {
+            Some(rows) if rows.phases == (first..=last) && *rows.distances.end() == d - 1 => {
+                rows.distances = *rows.distances.start()..=d;
             }
+            _ => all.push(Rows { distances: d..=d, phases: first..=last }),
         }
-        all
     }
+    all
+}
 
-    /// Returns the source columns that a strip reads, from its first block.
-    fn columns(self, w: &Window) -> Vec<i64> {
-        let mut columns = BTreeSet::new();
-        for d in distances(w, 1).filter(|&d| (0..w.strides[1]).any(|e| tap(w, 1, e, d).is_some())) {
-            columns.extend((0..self.blocks as i64).map(|j| j + d));
-        }
-        columns.into_iter().collect()
+/// Returns the source columns that a strip of so many blocks reads, from its first one.
+fn columns(blocks: usize, w: &Window) -> Vec<i64> {
+    let mut columns = BTreeSet::new();
+    for d in distances(w, 1).filter(|&d| (0..w.strides[1]).any(|e| tap(w, 1, e, d).is_some())) {
+        columns.extend((0..blocks as i64).map(|j| j + d));
     }
+    columns.into_iter().collect()
+}
 
-    fn sums(self, w: &Window) -> usize {
-        w.strides[0] * w.strides[1] * self.blocks * self.channels
+fn sums(s: &Schedule, w: &Window) -> usize {
+    w.strides[0] * w.strides[1] * s.m * s.n
+}
+
+fn counts(s: &Schedule, w: &Window) -> Counts {
+    let [block_rows, strips] = [w.to[0].div_ceil(w.strides[0]), w.to[1].div_ceil(w.strides[1]).div_ceil(s.m)];
+    let items = w.images.at(NOMINAL_BATCH) as usize * block_rows * strips;
+    let tiles = items.div_ceil(LANES) * w.to_channels.div_ceil(s.n);
+    let x_loads = Counts::load(columns(s.m, w).len()) * (1.0 / s.k as f64);
+    let of_rows = |rows: &Rows| {
+        let weights = rows.phases.clone().count() * w.kernel[1] * s.n;
+        let loads = x_loads + Counts::loads(weights.div_ceil(LANES), s.uniform[1]) + Counts::broadcast(weights);
+        let turns = (loads + Counts::madd(weights * s.m)) * w.from_channels as f64;
+        (turns + Counts::instruction(50)) * rows.distances.clone().count() as f64
+    };
+    let once = Counts::store(sums(s, w)) + Counts::instruction(200);
+    rows(w).iter().map(of_rows).fold(once, |all, rows| all + rows) * tiles as f64
+}
+
+/// Returns the window in the best strips, where they can do it: `m` blocks of a row, `n` channels and `k` source channels in a turn.
+pub(super) fn candidate(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Option<Candidate> {
+    if !has_eight_lanes(profile) || !w.transposed || w.strides == [1, 1] || w.dilation != [1, 1] || w.groups > 1 {
+        return None;
     }
+    let k = if profile.u64_loads && w.from_channels.is_multiple_of(2) { 2 } else { 1 };
+    let width = w.to[1].div_ceil(w.strides[1]);
+    let schedule = |channels: usize, strips: usize| {
+        let tile = Schedule::new(kernels::Core::Strided, [width.div_ceil(strips), channels]);
+        Schedule { lanes: Some(Axis::M), k, pairs: [k > 1, false], uniform: [false, w.weights_are_uniform()], ..tile }
+    };
+    let strips = (1..=w.to_channels.min(16)).flat_map(|c| (1..=width.min(64)).map(move |strips| schedule(c, strips)));
+    let madds = |s: &Schedule| w.strides[0] * w.kernel[1] * s.n * s.m * k;
+    let strips = strips.filter(|s| sums(s, w) <= MAX_SUMS && madds(s) <= MAX_MADDS);
+    let (counts, s) = fastest(strips, profile.class, |s| counts(s, w))?;
+    Some(lower(s, w, epilogue).with_counts(counts))
+}
 
-    /// Returns the estimated nanoseconds.
-    fn time(self, w: &Window) -> f64 {
-        let [block_rows, strips] =
-            [w.to[0].div_ceil(w.strides[0]), w.to[1].div_ceil(w.strides[1]).div_ceil(self.blocks)];
-        let items = w.images.at(NOMINAL_BATCH) as usize * block_rows * strips;
-        let tiles = items.div_ceil(LANES) * w.to_channels.div_ceil(self.channels);
-        let x_loads = self.columns(w).len() as f64 * LOAD / self.terms as f64;
-        let w_load = if self.uniform { UNIFORM_LOAD } else { LOAD };
-        let of_rows = |rows: &Rows| {
-            let weights = rows.phases.clone().count() * w.kernel[1] * self.channels;
-            let madds = (weights * self.blocks) as f64 * MADD;
-            let turn = x_loads + weights.div_ceil(LANES) as f64 * w_load + weights as f64 * BROADCAST + madds;
-            rows.distances.clone().count() as f64 * (turn * w.from_channels as f64 + 50.0)
-        };
-        let all: f64 = Self::rows(w).iter().map(of_rows).sum();
-        tiles as f64 * (all + self.sums(w) as f64 * STORE + 200.0)
-    }
+fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
+    let mut k = Kernel::new(w.name, LANES);
+    let layout = if s.pairs[0] { Layout::Pairs } else { Layout::Scalars(DType::F32) };
+    let x = k.bind("x", layout, Slot::input(0));
+    let (weights, y, finish) = w.bind(&mut k, s.uniform[1], epilogue);
+    Core { s, w, x, weights, y, finish, columns: columns(s.m, w) }.write(&mut k);
 
-    /// Returns the best strip and its time, where strips can do the window.
-    pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Option<(f64, Spread)> {
-        if !has_eight_lanes(profile) || !w.transposed || w.strides == [1, 1] || w.dilation != [1, 1] || w.groups > 1 {
-            return None;
-        }
-        let terms = if profile.u64_loads && w.from_channels.is_multiple_of(2) { 2 } else { 1 };
-        let weights = w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels * 4;
-        let uniform = weights as u64 <= UNIFORM_BYTES;
-        let width = w.to[1].div_ceil(w.strides[1]);
-        let spreads = (1..=w.to_channels.min(16)).flat_map(|channels| {
-            let of = move |strips| Spread { blocks: width.div_ceil(strips), channels, terms, uniform };
-            (1..=width.min(64)).map(of)
-        });
-        let madds = |s: &Spread| w.strides[0] * w.kernel[1] * s.channels * s.blocks * terms;
-        let spreads = spreads.filter(|s| s.sums(w) <= MAX_SUMS && madds(s) <= MAX_MADDS);
-        fastest(spreads, |spread| spread.time(w))
-    }
-
-    /// Returns the launch of the window in such strips.
-    pub(super) fn lower(self, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
-        let Spread { blocks, channels, terms, uniform } = self;
-        let float = Layout::Scalars(DType::F32);
-        let weights = (w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels) as u64;
-        let mut k = Kernel::new(w.name, LANES);
-        let x = k.bind("x", if terms > 1 { Layout::Pairs } else { float }, Slot::input(0));
-        let weights = match uniform {
-            true => k.bind("w", Layout::Uniform(weights), Slot::Uniform { input: 1, samples: None }),
-            false => k.bind("w", float, Slot::input(1)),
-        };
-        let y = k.bind_result("y", float, Slot::output(0));
-        let stored = Stored { width: 1, words: false, columns: w.to_channels as u64 };
-        let finish = Finish::bind(&mut k, epilogue, stored);
-        let core = Core { spread: self, w, x, weights, y, finish, columns: self.columns(w) };
-        core.write(&mut k);
-
-        let [rows, width] = [w.to[0].div_ceil(w.strides[0]), w.to[1].div_ceil(w.strides[1])];
-        let groups = w.to_channels.div_ceil(channels);
-        let items = w.images.times((rows * width.div_ceil(blocks) * groups) as u64);
-        let items = Count { fixed: items.fixed + (LANES * groups) as u64, ..items };
-        let kernel = k.launch(Grid::new(items, LANES as u32));
-        let how = if uniform { "_uniform_weights" } else { "" };
-        Candidate::single(format!("spread_{blocks}x{channels}x{terms}{how}"), kernel)
-    }
+    let [rows, width] = [w.to[0].div_ceil(w.strides[0]), w.to[1].div_ceil(w.strides[1])];
+    let groups = w.to_channels.div_ceil(s.n);
+    let items = w.images.times((rows * width.div_ceil(s.m) * groups) as u64);
+    let items = Count { fixed: items.fixed + (LANES * groups) as u64, ..items };
+    Candidate::single(s, k.launch(Grid::new(items, LANES as u32)))
 }
 
 /// The core, as it is written.
 struct Core<'w> {
-    spread: Spread,
+    s: Schedule,
     w: &'w Window,
     x: Buffer,
     weights: Buffer,
@@ -167,14 +143,14 @@ struct At {
 impl Core<'_> {
     fn write(&self, k: &mut Kernel) {
         let at = self.enter(k);
-        for rows in Spread::rows(self.w) {
+        for rows in rows(self.w) {
             self.taps(k, &at, &rows);
         }
         self.store(k, &at);
     }
 
     fn enter(&self, k: &mut Kernel) -> At {
-        let (w, Spread { blocks, channels, .. }) = (self.w, self.spread);
+        let (w, Schedule { m: blocks, n: channels, .. }) = (self.w, self.s);
         let [rows, width] = [w.to[0].div_ceil(w.strides[0]), w.to[1].div_ceil(w.strides[1])];
         let (strips, groups) = (width.div_ceil(blocks), w.to_channels.div_ceil(channels));
         let items = count(w.images.times((rows * strips) as u64));
@@ -194,14 +170,14 @@ impl Core<'_> {
 
     /// Returns what `f` gives for each channel, block and phase along the row.
     fn each_sum(&self, f: &mut dyn FnMut(usize, usize, usize) -> Expr) -> Vec<Vec<Vec<Expr>>> {
-        let Spread { blocks, channels, .. } = self.spread;
+        let Schedule { m: blocks, n: channels, .. } = self.s;
         let mut block = |c, j| (0..self.w.strides[1]).map(|phase| f(c, j, phase)).collect();
         (0..channels).map(|c| (0..blocks).map(|j| block(c, j)).collect()).collect()
     }
 
     /// Writes the loops over rows of the source that the same phases read.
     fn taps(&self, k: &mut Kernel, at: &At, rows: &Rows) {
-        let (w, Spread { channels, terms, .. }) = (self.w, self.spread);
+        let (w, Schedule { n: channels, k: terms, .. }) = (self.w, self.s);
         let [from_h, from_w] = w.from;
         let n_weights = rows.phases.clone().count() * w.kernel[1] * channels;
         let first = *rows.phases.start();
@@ -240,7 +216,7 @@ impl Core<'_> {
 
     /// Writes the products of some channels of a row of the source.
     fn multiply(&self, k: &mut Kernel, at: &At, rows: &Rows, (x, weights): (&[Expr], &[Vec<Expr>])) {
-        let (w, Spread { blocks, channels, terms, .. }) = (self.w, self.spread);
+        let (w, Schedule { m: blocks, n: channels, k: terms, .. }) = (self.w, self.s);
         let first = *rows.phases.start();
         for e in 0..rows.phases.clone().count() {
             for c in 0..channels {
@@ -263,7 +239,7 @@ impl Core<'_> {
     }
 
     fn store(&self, k: &mut Kernel, at: &At) {
-        let (w, Spread { blocks, channels, .. }) = (self.w, self.spread);
+        let (w, Schedule { m: blocks, n: channels, .. }) = (self.w, self.s);
         let ([to_h, to_w], to_channels, [_, phases]) = (w.to, w.to_channels, w.strides);
         let shared = (&at.channel0, channels as u64);
         let extras = shared_columns(k, &self.finish, shared, to_channels as u64, [true, false]);

@@ -2,148 +2,100 @@
 //! taps of a row of the kernel.
 
 use super::{
-    product::{
-        BROADCAST, LAUNCH, LOAD, MADD, MIN_ITERATIONS, NOMINAL_BATCH, STORE, UNIFORM_LOAD, broadcast, fastest,
-        has_eight_lanes, shared_columns, store_sums,
-    },
+    product::{MIN_ITERATIONS, broadcast, has_eight_lanes, shared_columns, store_sums},
     window::Window,
 };
 use crate::{
-    graph::{CHUNK_INDEX, Candidate, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
-    kernels::language::{Buffer, Expr, Finish, Kernel, Layout, Stored, count},
+    graph::{CHUNK_INDEX, Candidate, Counts, DeviceClass, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
+    kernels::{
+        self, Axis, Schedule,
+        cost::{NOMINAL_BATCH, fastest},
+        language::{Buffer, Expr, Finish, Kernel, Layout, count},
+    },
     tensor::{Count, DType},
 };
 use std::collections::BTreeMap;
 
-/// A strip's shape: pixels along the row and result channels.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Strip {
-    pixels: usize,
-    channels: usize,
-    reads: Reads,
-}
-
-/// What is read as uniform buffers, of which a load costs a tenth.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Reads {
-    Storage,
-    UniformWeights,
-    /// Weights, and so many images for each launch.
-    Uniform(usize),
-}
-
-impl Reads {
-    /// Returns the ways that fit a window.
-    fn all(w: &Window) -> Vec<Reads> {
-        let mut all = vec![Reads::Storage];
-        let weights = w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels * 4;
-        if weights as u64 > UNIFORM_BYTES {
-            return all;
-        }
-        all.push(Reads::UniformWeights);
-        let image = w.from[0] * w.from[1] * w.from_channels * 4;
-        let most = UNIFORM_BYTES as usize / image;
-        let aligned = |n: &usize| (n * image).is_multiple_of(256);
-        let lanes = (LANES..=most).rev().filter(|n| n.is_multiple_of(LANES)).find(aligned);
-        let aligned = lanes.or((1..=most).rev().find(aligned));
-        if let Some(n) = aligned.filter(|_| w.images == Count { fixed: 0, per_sample: 1 }) {
-            all.push(Reads::Uniform(n));
-        }
-        all
-    }
-}
-
 const LANES: usize = 8;
 
-/// Whether a source column lies inside the image, over all strips.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Inside {
-    Always,
-    Sometimes,
+/// Returns the source columns that any strip of so many pixels needs, and whether they lie inside the image for all of them. The last
+/// strip overlaps its neighbour rather than the edge.
+fn columns(pixels: usize, w: &Window) -> BTreeMap<i64, bool> {
+    let (step, to) = (if w.transposed { 1 } else { w.strides[1] }, w.to[1]);
+    let starts: Vec<usize> = (0..to.div_ceil(pixels)).map(|i| (i * pixels).min(to - pixels) * step).collect();
+    let column = |at: i64| {
+        let n = starts.iter().filter(|&&start| (0..w.from[1] as i64).contains(&(start as i64 + at))).count();
+        (n > 0).then_some((at, n == starts.len()))
+    };
+    let all = (0..pixels).flat_map(|pixel| (0..w.kernel[1]).map(move |tap| w.column(pixel, tap)));
+    all.filter_map(column).collect()
 }
 
-impl Strip {
-    /// Returns where strips start: the last one overlaps its neighbour rather than the edge.
-    fn starts(self, width: usize) -> Vec<usize> {
-        (0..width.div_ceil(self.pixels)).map(|i| (i * self.pixels).min(width - self.pixels)).collect()
-    }
+fn counts(s: &Schedule, w: &Window) -> Counts {
+    let rows = w.images.at(NOMINAL_BATCH) as usize * w.to[0];
+    let groups = (rows * w.to[1].div_ceil(s.m)).div_ceil(LANES) * w.to_channels.div_ceil(s.n);
+    let (columns, weights, pixels) = (columns(s.m, w).len(), w.kernel[1] * s.n, s.m * s.n);
+    let loads = Counts::loads(columns, s.uniform[0]) + Counts::loads(weights.div_ceil(LANES), s.uniform[1]);
+    let turn = loads + Counts::broadcast(weights) + Counts::madd(pixels * w.kernel[1]) + Counts::instruction(10);
+    let once = Counts::store(pixels) + Counts::instruction(200);
+    let launches = if s.images > 0 { NOMINAL_BATCH.div_ceil(s.images) } else { 1 };
+    (turn * (w.kernel[0] * w.from_channels) as f64 + once) * groups as f64 + Counts::launch(launches)
+}
 
-    /// Returns the source columns that any strip needs.
-    fn columns(self, w: &Window) -> BTreeMap<i64, Inside> {
-        let step = if w.transposed { 1 } else { w.strides[1] as i64 };
-        let starts = self.starts(w.to[1]);
-        let mut columns = BTreeMap::new();
-        for pixel in 0..self.pixels {
-            for tap in 0..w.kernel[1] {
-                let at = w.column(pixel, tap);
-                let inside = |&start: &usize| (0..w.from[1] as i64).contains(&(start as i64 * step + at));
-                let n = starts.iter().filter(|s| inside(s)).count();
-                if n > 0 {
-                    columns.insert(at, if n == starts.len() { Inside::Always } else { Inside::Sometimes });
-                }
-            }
-        }
-        columns
+/// Returns the ways to read that fit a window: what is read as uniform buffers, of which a load costs a tenth, and images for each
+/// launch.
+fn reads(w: &Window) -> Vec<([bool; 2], usize)> {
+    let mut all = vec![([false; 2], 0)];
+    if !w.weights_are_uniform() {
+        return all;
     }
+    all.push(([false, true], 0));
+    let image = w.from[0] * w.from[1] * w.from_channels * 4;
+    let most = UNIFORM_BYTES as usize / image;
+    let aligned = |n: &usize| (n * image).is_multiple_of(256);
+    let lanes = (LANES..=most).rev().filter(|n| n.is_multiple_of(LANES)).find(aligned);
+    let aligned = lanes.or((1..=most).rev().find(aligned));
+    let symbolic = w.images == Count { fixed: 0, per_sample: 1 };
+    all.extend(aligned.filter(|_| symbolic).map(|n| ([true; 2], n)));
+    all
+}
 
-    /// Returns the estimated nanoseconds.
-    fn time(self, w: &Window) -> f64 {
-        let rows = w.images.at(NOMINAL_BATCH) as usize * w.to[0];
-        let groups = (rows * w.to[1].div_ceil(self.pixels)).div_ceil(LANES) * w.to_channels.div_ceil(self.channels);
-        let weights = w.kernel[1] * self.channels;
-        let (x_load, w_load, launches) = match self.reads {
-            Reads::Storage => (LOAD, LOAD, 1),
-            Reads::UniformWeights => (LOAD, UNIFORM_LOAD, 1),
-            Reads::Uniform(n) => (UNIFORM_LOAD, UNIFORM_LOAD, NOMINAL_BATCH.div_ceil(n)),
+/// Returns the window in the best strips of each way to read, where strips can do it: `m` pixels of a row and `n` channels.
+pub(super) fn candidates(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+    if !has_eight_lanes(profile) || (w.transposed && w.strides != [1, 1]) || w.groups > 1 {
+        return Vec::new();
+    }
+    let best = reads(w).into_iter().filter_map(|reads| best(w, reads));
+    best.map(|(counts, s)| lower(s, w, epilogue).with_counts(counts)).collect()
+}
+
+fn best(w: &Window, (uniform, images): ([bool; 2], usize)) -> Option<(Counts, Schedule)> {
+    // A longer text takes too long to compile.
+    let most = if images > 0 { 512 } else { 1024 };
+    let strips = (1..=w.to_channels.min(16)).flat_map(|channels| {
+        let of = move |n: usize| {
+            let tile = Schedule::new(kernels::Core::Rows, [w.to[1].div_ceil(n), channels]);
+            Schedule { lanes: Some(Axis::M), uniform, images, ..tile }
         };
-        let loads = self.columns(w).len() as f64 * x_load + weights.div_ceil(LANES) as f64 * w_load;
-        let pixels = (self.pixels * self.channels) as f64;
-        let term = loads + weights as f64 * BROADCAST + pixels * w.kernel[1] as f64 * MADD + 10.0;
-        groups as f64 * (term * (w.kernel[0] * w.from_channels) as f64 + pixels * STORE + 200.0)
-            + launches as f64 * LAUNCH
-    }
+        (1..=w.to[1].min(64)).map(of)
+    });
+    let strips = strips.filter(|s| s.m * s.n <= 256 && s.m * s.n * w.kernel[1] <= most);
+    fastest(strips, DeviceClass::Cpu, |s| counts(s, w))
+}
 
-    /// Returns the best strip of each way to read, and its time, where strips can do the window.
-    pub(super) fn choose(w: &Window, profile: &DeviceProfile) -> Vec<(f64, Strip)> {
-        if !has_eight_lanes(profile) || (w.transposed && w.strides != [1, 1]) {
-            return Vec::new();
-        }
-        Reads::all(w).into_iter().filter_map(|reads| Self::best(w, reads)).collect()
-    }
-
-    fn best(w: &Window, reads: Reads) -> Option<(f64, Strip)> {
-        // A longer text takes too long to compile.
-        let most = if matches!(reads, Reads::Uniform(_)) { 512 } else { 1024 };
-        let strips = (1..=16).filter(|&c| c <= w.to_channels).flat_map(|channels| {
-            let of = move |n_strips| Strip { pixels: w.to[1].div_ceil(n_strips), channels, reads };
-            (1..=w.to[1].min(64)).map(of)
-        });
-        let tile = |s: &Strip| s.pixels * s.channels;
-        let strips = strips.filter(|s| tile(s) <= 256 && tile(s) * w.kernel[1] <= most);
-        fastest(strips, |strip| strip.time(w))
-    }
-
-    /// Returns the launch of the window in such strips.
-    pub(super) fn lower(self, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
-        let channel_groups = w.to_channels.div_ceil(self.channels);
-        let mut k = Kernel::new(w.name, LANES);
-        let core = Core::bind(&mut k, self, w, epilogue);
-        core.write(&mut k);
-        let items = core.rows().times(channel_groups as u64);
-        let items = Count { fixed: items.fixed + (LANES * channel_groups) as u64, ..items };
-        let how = match self.reads {
-            Reads::Storage => "",
-            Reads::UniformWeights => "_uniform_weights",
-            Reads::Uniform(_) => "_uniform",
-        };
-        let kernel = k.launch(Grid::new(items, LANES as u32));
-        Candidate::single(format!("strips_{}x{}{how}", self.pixels, self.channels), kernel)
-    }
+fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {
+    let channel_groups = w.to_channels.div_ceil(s.n);
+    let mut k = Kernel::new(w.name, LANES);
+    let core = Core::bind(&mut k, s, w, epilogue);
+    core.write(&mut k);
+    let items = core.rows().times(channel_groups as u64);
+    let items = Count { fixed: items.fixed + (LANES * channel_groups) as u64, ..items };
+    Candidate::single(s, k.launch(Grid::new(items, LANES as u32)))
 }
 
 /// The core, as it is written.
 struct Core<'w> {
-    strip: Strip,
+    s: Schedule,
     w: &'w Window,
     x: Buffer,
     weights: Buffer,
@@ -151,7 +103,7 @@ struct Core<'w> {
     /// The number of the launch, where there is one for each so many images.
     chunk: Option<Expr>,
     finish: Finish,
-    columns: BTreeMap<i64, Inside>,
+    columns: BTreeMap<i64, bool>,
 }
 
 /// The strip of a lane.
@@ -167,29 +119,21 @@ struct At {
 }
 
 impl<'w> Core<'w> {
-    fn bind(k: &mut Kernel, strip: Strip, w: &'w Window, epilogue: Option<&Epilogue>) -> Self {
+    fn bind(k: &mut Kernel, s: Schedule, w: &'w Window, epilogue: Option<&Epilogue>) -> Self {
         let float = Layout::Scalars(DType::F32);
-        let n_weights = w.kernel[0] * w.kernel[1] * w.from_channels * w.to_channels;
-        let image = w.from[0] * w.from[1] * w.from_channels;
-        let x = match strip.reads {
-            Reads::Uniform(n) => {
-                k.bind("x", Layout::Uniform((n * image) as u64), Slot::Uniform { input: 0, samples: Some(n) })
-            }
-            _ => k.bind("x", float, Slot::input(0)),
+        let image = (w.from[0] * w.from[1] * w.from_channels) as u64;
+        let images = (s.images > 0).then_some(s.images);
+        let x = match images {
+            Some(n) => k.bind("x", Layout::Uniform(n as u64 * image), Slot::Uniform { input: 0, samples: images }),
+            None => k.bind("x", float, Slot::input(0)),
         };
-        let weights = match strip.reads {
-            Reads::Storage => k.bind("w", float, Slot::input(1)),
-            _ => k.bind("w", Layout::Uniform(n_weights as u64), Slot::Uniform { input: 1, samples: None }),
-        };
-        let y = k.bind_result("y", float, Slot::output(0));
-        let chunk = matches!(strip.reads, Reads::Uniform(_)).then(|| Expr::extent(CHUNK_INDEX, 0));
-        let stored = Stored { width: 1, words: false, columns: w.to_channels as u64 };
-        let finish = Finish::bind(k, epilogue, stored);
-        Core { strip, w, x, weights, y, chunk, finish, columns: strip.columns(w) }
+        let (weights, y, finish) = w.bind(k, s.uniform[1], epilogue);
+        let chunk = images.map(|_| Expr::extent(CHUNK_INDEX, 0));
+        Core { s, w, x, weights, y, chunk, finish, columns: columns(s.m, w) }
     }
 
     fn strips(&self) -> usize {
-        self.w.to[1].div_ceil(self.strip.pixels)
+        self.w.to[1].div_ceil(self.s.m)
     }
 
     fn rows(&self) -> Count {
@@ -197,20 +141,17 @@ impl<'w> Core<'w> {
     }
 
     fn enter(&self, k: &mut Kernel) -> At {
-        let (w, Strip { pixels, channels, reads }) = (self.w, self.strip);
+        let (w, Schedule { m: pixels, n: channels, images: n, .. }) = (self.w, self.s);
         let (to_channels, n_strips) = (w.to_channels, self.strips());
         let (per_image, channel_groups) = (w.to[0] * n_strips, to_channels.div_ceil(channels));
         let tile = k.let_("tile", k.workgroup_index());
         // Of a chunk, lanes of one row skip the rows of taps outside the image together.
-        let images = match (&self.chunk, reads) {
-            (Some(chunk), Reads::Uniform(n)) => {
-                let first = k.let_("first", chunk * n);
-                let all = count(Count { fixed: 0, per_sample: 1 });
-                let images = k.let_("n_images", (all.max(&first) - &first).min(n));
-                Some((first, images))
-            }
-            _ => None,
-        };
+        let images = self.chunk.as_ref().map(|chunk| {
+            let first = k.let_("first", chunk * n);
+            let all = count(Count { fixed: 0, per_sample: 1 });
+            let images = k.let_("n_images", (all.max(&first) - &first).min(n));
+            (first, images)
+        });
         let n_rows = images.as_ref().map_or(count(self.rows()), |(_, images)| images * per_image);
         let n_rows = k.let_("n_rows", n_rows);
         k.return_if(tile.at_least((&n_rows + (LANES - 1)) / LANES * channel_groups));
@@ -243,7 +184,7 @@ impl<'w> Core<'w> {
     }
 
     fn write(&self, k: &mut Kernel) {
-        let (w, Strip { pixels, channels, .. }) = (self.w, self.strip);
+        let (w, Schedule { m: pixels, n: channels, .. }) = (self.w, self.s);
         let at = self.enter(k);
         let declare = |k: &mut Kernel, name: &str| -> Vec<Vec<Expr>> {
             (0..pixels).map(|j| (0..channels).map(|c| k.var(format!("{name}{j}_{c}"), 0.0)).collect()).collect()
@@ -285,7 +226,7 @@ impl<'w> Core<'w> {
         let columns: Vec<(i64, Expr, Expr)> = (self.columns.iter().enumerate())
             .map(|(i, (&column, &there))| {
                 let element = (x_o.i32() + column * from_channels as i64).u32();
-                if there == Inside::Always {
+                if there {
                     return (column, element, inside.clone());
                 }
                 let within = ((&at.start * step).i32() + column).u32().less(from_w);
@@ -312,7 +253,7 @@ impl<'w> Core<'w> {
 
     /// Writes the products of a row of taps, all taps of one sum together: it stays in a register.
     fn multiply(&self, k: &mut Kernel, x: &BTreeMap<i64, Expr>, weights: &[Expr], sums: &[Vec<Expr>]) {
-        let channels = self.strip.channels;
+        let channels = self.s.n;
         for channel in 0..channels {
             let factors: Vec<Expr> = (0..self.w.kernel[1])
                 .map(|s| s * channels + channel)

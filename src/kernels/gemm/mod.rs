@@ -17,8 +17,8 @@ mod wgrad;
 mod window;
 
 pub use matrix::Matrices;
+pub(super) use product::split_sum;
 pub use product::{Cursor, LONG_BATCH, Loop, Operand, Position, Product, count_product};
-pub(super) use product::{LOAD, MADD, STORE, split_sum};
 pub use select::{lower, lower_with, window};
 pub use wgrad::Filter;
 pub use window::Window;

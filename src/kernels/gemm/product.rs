@@ -2,15 +2,16 @@
 
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
-    kernels::language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Stored, Type, loop_end},
+    kernels::{
+        Axis, Schedule,
+        cost::NOMINAL_BATCH,
+        language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Stored, Type, loop_end},
+    },
     tensor::{Count, DType},
 };
 
 /// Iterations of loops that a part of a sum takes at least: partial sums that are added in turn round less than one long sum.
 pub(super) const MIN_ITERATIONS: u64 = 16;
-
-/// The batch for which tiles are chosen; every batch runs.
-pub(super) const NOMINAL_BATCH: usize = 64;
 
 /// Up to this batch at least, sums are cut into parts so short that a driver does not end their loops.
 pub const LONG_BATCH: usize = 128;
@@ -116,6 +117,17 @@ impl Product<'_> {
         Expr::name("batch", Type::U32)
     }
 
+    /// Returns the terms of a sum.
+    pub(super) fn terms(&self) -> f64 {
+        self.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product()
+    }
+
+    /// Returns the number of tiles of so many rows and columns.
+    pub(super) fn tiles(&self, size: [usize; 2]) -> u64 {
+        let [m, n] = [self.rows.extent.at(NOMINAL_BATCH), self.columns.extent.at(NOMINAL_BATCH)];
+        m.div_ceil(size[0] as u64) * n.div_ceil(size[1] as u64) * self.batch.at(NOMINAL_BATCH)
+    }
+
     /// Returns how many values output 1 has.
     pub(super) fn n_sums(&self) -> u64 {
         if self.sums { self.columns.extent.fixed * self.batch.fixed } else { 0 }
@@ -176,29 +188,20 @@ pub fn count_product(a: Count, b: Count) -> Count {
     Count { fixed, per_sample: a.per_sample * b.fixed + a.fixed * b.per_sample }
 }
 
-/// How a tile core is launched.
-pub(super) struct Launch {
-    pub(super) variant: String,
-    pub(super) lanes: u64,
-    /// Rows and columns of a workgroup's tile.
-    pub(super) tile: [u64; 2],
-    pub(super) splits: u64,
-    /// Whether rows and columns are read as pairs.
-    pub(super) pairs: [bool; 2],
-}
-
-/// Returns the launches of a tile core, whose statements `write` adds to a kernel.
+/// Returns the launches of a tile core with so many lanes, whose statements `write` adds to a kernel.
 pub(super) fn candidate(
     product: &Product,
-    launch: Launch,
+    schedule: Schedule,
+    lanes: usize,
     epilogue: Option<&Epilogue>,
     write: impl FnOnce(&mut Kernel, &Bound),
 ) -> Candidate {
-    let Launch { variant, lanes, tile, splits, pairs } = launch;
+    let pairs = schedule.pairs;
     let columns = product.columns.extent.fixed;
-    let split = splits > 1;
+    let (splits, split) = (schedule.split as u64, schedule.split > 1);
+    let tile = of_workgroup(&schedule, lanes).map(|size| size as u64);
     let float = Layout::Scalars(DType::F32);
-    let mut k = Kernel::new(product.name, lanes as usize);
+    let mut k = Kernel::new(product.name, lanes);
     let layout = |pairs| if pairs { Layout::Pairs } else { float };
     let rows = k.bind(product.rows.buffer, layout(pairs[0]), Slot::input(0));
     let columns_read = k.bind(product.columns.buffer, layout(pairs[1]), Slot::input(1));
@@ -209,11 +212,15 @@ pub(super) fn candidate(
     write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish });
     let main = k.launch(grid(product, tile, splits));
     if !split {
-        return Candidate::single(variant, main);
+        return Candidate::single(schedule, main);
     }
-    let sum = split_sum(product.elements(), [columns, product.n_sums()], splits, epilogue);
-    let scratch_bytes = vec![product.elements().times(4 * splits)];
-    Candidate { variant, dispatches: vec![main, sum], scratch_bytes }
+    split_sum(schedule, main, product.elements(), [columns, product.n_sums()], epilogue)
+}
+
+/// Returns the rows and columns of a workgroup, whose lanes have a tile each.
+pub(super) fn of_workgroup(s: &Schedule, lanes: usize) -> [usize; 2] {
+    let along = |axis| if s.lanes == Some(axis) { lanes } else { 1 };
+    [s.m * along(Axis::M), s.n * along(Axis::N)]
 }
 
 /// Returns the workgroups for tiles of so many rows and columns.
@@ -228,21 +235,6 @@ fn grid(product: &Product, tile: [u64; 2], splits: u64) -> Grid {
     let (columns, b) = tiles(*product.columns.extent, tile[1]);
     let all = count_product(count_product(rows, columns), product.batch).times(splits);
     Grid::new(all, (a * b) as u32)
-}
-
-/// Nanoseconds on lavapipe: a load of one element by each of 8 lanes from a storage or uniform buffer, a broadcast, a multiply and add in and
-/// out of registers, a store.
-pub(in crate::kernels) const LOAD: f64 = 50.0;
-pub(super) const UNIFORM_LOAD: f64 = 5.0;
-pub(super) const BROADCAST: f64 = 1.2;
-pub(in crate::kernels) const MADD: f64 = 1.0;
-pub(in crate::kernels) const STORE: f64 = 20.0;
-/// A launch.
-pub(super) const LAUNCH: f64 = 7_000.0;
-
-/// Returns the way that takes the least time, the first of equal ones, with its time.
-pub(super) fn fastest<T>(ways: impl Iterator<Item = T>, time: impl Fn(&T) -> f64) -> Option<(f64, T)> {
-    ways.map(|way| (time(&way), way)).min_by(|(a, _), (b, _)| a.total_cmp(b))
 }
 
 /// Returns whether a workgroup of 8 is one subgroup on a processor: there a broadcast costs less than a load.
@@ -329,14 +321,16 @@ pub(in crate::kernels) fn store_sums(
     });
 }
 
-/// Returns the launch that adds the parts of a split reduction in order; of the result's columns there are `columns`, and the last
-/// `sums` elements are output 1.
+/// Returns a split reduction, of which `main` writes the parts into scratch 0: a second launch adds them in order. Of the result's
+/// columns there are `columns`, and the last `sums` elements are output 1.
 pub(in crate::kernels) fn split_sum(
+    schedule: Schedule,
+    main: Dispatch,
     elements: Count,
     [columns, sums]: [u64; 2],
-    splits: u64,
     epilogue: Option<&Epilogue>,
-) -> Dispatch {
+) -> Candidate {
+    let splits = schedule.split as u64;
     let float = Layout::Scalars(DType::F32);
     let mut k = Kernel::new("split_sum", 64);
     let parts = k.bind("parts", float, Slot::Scratch(0));
@@ -358,7 +352,7 @@ pub(in crate::kernels) fn split_sum(
             k.if_(i.at_least(&before), |k| k.store(&sums_to, &i - &before, &sum));
         }
     }
-    k.launch(Grid::new(elements, 64))
+    Candidate::new(schedule, vec![main, k.launch(Grid::new(elements, 64))], vec![elements.times(4 * splits)])
 }
 
 #[cfg(test)]

@@ -2,54 +2,44 @@
 //! index for each lane and the shared side is the same for all lanes.
 
 use super::product::{
-    BROADCAST, Bound, Cursor, LOAD, LONG_BATCH, Launch, Loop, MADD, MAX_ITERATIONS, MIN_ITERATIONS, NOMINAL_BATCH,
-    Operand, Product, STORE, broadcast, candidate, count_product, has_eight_lanes, shared_columns, store_sums,
+    Bound, Cursor, LONG_BATCH, Loop, MAX_ITERATIONS, MIN_ITERATIONS, Operand, Product, broadcast, candidate,
+    count_product, has_eight_lanes, of_workgroup, shared_columns, store_sums,
 };
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
-    kernels::language::{Buffer, Expr, Kernel, count, loop_end},
+    graph::{Candidate, Counts, DeviceClass, DeviceProfile, Epilogue},
+    kernels::{
+        self, Axis, Schedule,
+        cost::{NOMINAL_BATCH, fastest},
+        language::{Buffer, Expr, Kernel, count, loop_end},
+    },
     tensor::Count,
 };
 
-/// Another multiply and add to the same sum, in nanoseconds as the others.
-const NEXT_MADD: f64 = 0.5;
-/// What a lane computes for each place that it reads, before the innermost loop.
-const ENTER: f64 = 20.0;
+/// Indices of the lane side and of the shared side.
+const VECTORS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16];
+const SHARED: [usize; 21] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 21, 24, 28, 32, 40, 48, 56, 64];
 /// Iterations of the innermost loop that a part of a sum has at most.
-const PART_ITERATIONS: u64 = 64;
+const PART_ITERATIONS: usize = 64;
 
-/// The shape of a register tile: the lane side has `vectors` indices for each lane, the shared side `shared` indices that are the same
-/// for all lanes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Tile {
-    lanes: u64,
-    lane_rows: bool,
-    shared: u64,
-    vectors: u64,
-    subgroup: bool,
-    splits: u64,
-    /// Terms in one iteration of the innermost loop.
-    terms: u64,
-    /// Whether the lane side and the shared side are read as pairs.
-    pairs: [bool; 2],
+/// Returns the lane side, which has some indices for each lane, and the shared side, whose indices are the same for all lanes.
+fn sides<'p, 'a>(product: &'p Product<'a>, s: &Schedule) -> [&'p Operand<'a>; 2] {
+    swapped([&product.rows, &product.columns], s)
 }
 
-impl Tile {
-    /// Returns whether pairs of indices of the lane side and of the shared side are read at once.
-    fn index_pairs(self, product: &Product) -> [bool; 2] {
-        let [lane, shared] = sides(product, self.lane_rows);
-        [self.pairs[0] && !lane.along_terms, self.pairs[1] && !shared.along_terms]
-    }
+/// Returns two of rows and columns as those of the lane side and the shared side, or the other way round.
+fn swapped<T>([a, b]: [T; 2], s: &Schedule) -> [T; 2] {
+    if s.lanes == Some(Axis::M) { [a, b] } else { [b, a] }
 }
 
-/// Returns the lane side and the shared side.
-fn sides<'p, 'a>(product: &'p Product<'a>, lane_rows: bool) -> [&'p Operand<'a>; 2] {
-    if lane_rows { [&product.rows, &product.columns] } else { [&product.columns, &product.rows] }
+/// Returns how many indices the lane side and the shared side have.
+fn sizes(s: &Schedule) -> [usize; 2] {
+    swapped([s.m, s.n], s)
 }
 
-/// Returns two of the lane side and the shared side as those of rows and columns, or the other way round.
-fn swapped<T>([a, b]: [T; 2], lane_rows: bool) -> [T; 2] {
-    if lane_rows { [a, b] } else { [b, a] }
+/// Returns whether the lane side and the shared side are read as pairs, and whether as pairs of indices.
+fn pairs(product: &Product, s: &Schedule) -> [[bool; 2]; 2] {
+    let ([a, b], [lane, shared]) = (swapped(s.pairs, s), sides(product, s));
+    [[a, b], [a && !lane.along_terms, b && !shared.along_terms]]
 }
 
 /// What a part of a sum is.
@@ -63,13 +53,13 @@ enum Partial {
 
 impl Product<'_> {
     /// Returns what sums are made of, if not of their terms one by one.
-    fn partial(&self, terms: u64) -> Option<Partial> {
+    fn partial(&self, terms: usize) -> Option<Partial> {
         let last = self.loops.len() - 1;
         let mut iterations = 1;
         for (level, l) in self.loops.iter().enumerate().rev() {
-            let at_once = l.step as u64 * if level == last { terms } else { 1 };
+            let at_once = (l.step * if level == last { terms } else { 1 }) as u64;
             let own = l.to.at(NOMINAL_BATCH).div_ceil(at_once);
-            if level == last && own >= 2 * PART_ITERATIONS {
+            if level == last && own >= 2 * PART_ITERATIONS as u64 {
                 return Some(Partial::Iterations);
             }
             iterations *= own;
@@ -81,65 +71,55 @@ impl Product<'_> {
     }
 }
 
-/// Returns the estimated nanoseconds and the launches of register tiles without workgroup memory.
-pub(super) fn register_tiles(
-    product: &Product,
-    profile: &DeviceProfile,
-    epilogue: Option<&Epilogue>,
-) -> (f64, Candidate) {
-    let (time, tile) = choose(product, profile);
-    let Tile { lane_rows, shared, vectors, splits, terms, pairs, .. } = tile;
-    let side = if lane_rows { "rows" } else { "columns" };
-    let wide = pairs.iter().filter(|&&p| p).count();
-    let variant = format!("lanes_{side}_{shared}x{vectors}x{terms}_pairs{wide}_split{splits}");
-    let launch = Launch {
-        variant,
-        lanes: tile.lanes,
-        tile: swapped([vectors * tile.lanes, shared], lane_rows),
-        splits,
-        pairs: swapped(pairs, lane_rows),
-    };
-    (time, candidate(product, launch, epilogue, |k, io| Core { product, tile, io }.write(k)))
+/// Returns the launches of register tiles without workgroup memory.
+pub(super) fn register_tiles(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
+    let (counts, s) = choose(product, profile);
+    let (lanes, subgroup) = (lanes(profile), has_eight_lanes(profile));
+    let core = |k: &mut Kernel, io: &Bound| Core { product, s, lanes, subgroup, io }.write(k);
+    candidate(product, s, lanes, epilogue, core).with_counts(counts)
 }
 
-/// Returns the nanoseconds of one turn of the innermost loop, and the different places that it reads.
-fn turn_time(product: &Product, tile: Tile) -> (f64, u64) {
-    let [lane, shared] = sides(product, tile.lane_rows);
-    let loads = |side: &Operand, indices: u64, pairs: bool| match (pairs, side.along_terms) {
-        (false, _) => indices * tile.terms,
-        (true, true) => indices * tile.terms / 2,
-        (true, false) => indices.div_ceil(2) * tile.terms,
-    };
-    let shared_vectors = match (tile.subgroup, tile.index_pairs(product)[1]) {
-        (true, true) => tile.shared.div_ceil(16) * 2,
-        (true, false) => tile.shared.div_ceil(8),
-        (false, _) => tile.shared,
-    };
-    let loads = loads(lane, tile.vectors, tile.pairs[0]) + loads(shared, shared_vectors, tile.pairs[1]);
-    let broadcasts = if tile.subgroup { (tile.shared * tile.terms) as f64 * BROADCAST } else { 0.0 };
-    let sums = (tile.vectors * tile.shared) as f64;
-    let places = tile.vectors / (1 + u64::from(tile.index_pairs(product)[0])) + shared_vectors;
-    let time = loads as f64 * LOAD + broadcasts + sums * (MADD + (tile.terms - 1) as f64 * NEXT_MADD) + 8.0;
-    (time, places)
+fn lanes(profile: &DeviceProfile) -> usize {
+    if profile.class == DeviceClass::Cpu { 8 } else { 64 }
 }
 
 /// Returns how many terms a turn of the innermost loop has: its count must be a multiple.
-fn turn_terms(product: &Product, profile: &DeviceProfile) -> u64 {
+fn turn_terms(product: &Product, profile: &DeviceProfile) -> usize {
     let fixed = |l: &&Loop| l.from.is_none() && l.step == 1 && l.to.per_sample == 0 && l.to.fixed > 0;
     let count = product.loops.last().filter(fixed).map_or(1, |l| l.to.fixed);
-    [4, 2].into_iter().find(|&n| has_eight_lanes(profile) && count.is_multiple_of(n)).unwrap_or(1)
+    [4, 2].into_iter().find(|&n| has_eight_lanes(profile) && count.is_multiple_of(n as u64)).unwrap_or(1)
 }
 
-fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
-    let terms = product.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product::<f64>();
-    let lanes = if profile.class == DeviceClass::Cpu { 8u64 } else { 64 };
-    let subgroup = has_eight_lanes(profile);
-    let per_turn = turn_terms(product, profile);
-    let entries = match &product.loops[..] {
-        [_] => 0.0,
-        [.., last] => terms / last.to.at(NOMINAL_BATCH).div_ceil(last.step as u64).max(1) as f64,
-        [] => 0.0,
+fn counts(product: &Product, s: &Schedule, profile: &DeviceProfile) -> Counts {
+    let (tiles, terms) = (product.tiles(of_workgroup(s, lanes(profile))) as f64, product.terms());
+    let ([lane, shared], [vectors, n_shared]) = (sides(product, s), sizes(s));
+    let [[lane_pairs, shared_pairs], index_pairs] = pairs(product, s);
+    let loads = |side: &Operand, indices: usize, pairs: bool| match (pairs, side.along_terms) {
+        (false, _) => indices * s.k,
+        (true, true) => indices * s.k / 2,
+        (true, false) => indices.div_ceil(2) * s.k,
     };
+    let shared_vectors = match (has_eight_lanes(profile), index_pairs[1]) {
+        (true, true) => n_shared.div_ceil(16) * 2,
+        (true, false) => n_shared.div_ceil(8),
+        (false, _) => n_shared,
+    };
+    let loads = loads(lane, vectors, lane_pairs) + loads(shared, shared_vectors, shared_pairs);
+    let broadcasts = if has_eight_lanes(profile) { n_shared * s.k } else { 0 };
+    let turn = Counts::load(loads) + Counts::broadcast(broadcasts) + Counts::instruction(8);
+    let turn = turn + Counts::madd(s.m * s.n) + Counts::next_madd(s.m * s.n * (s.k - 1));
+    let entries = match &product.loops[..] {
+        [] | [_] => 0.0,
+        [.., last] => terms / last.to.at(NOMINAL_BATCH).div_ceil(last.step as u64).max(1) as f64,
+    };
+    let places = vectors / (1 + usize::from(index_pairs[0])) + shared_vectors;
+    let once = Counts::enter(places) * entries + Counts::store(s.m * s.n) + Counts::instruction(150);
+    (turn * (terms / s.k as f64) + once) * (tiles * (4.0 / tiles).max(1.0).sqrt())
+}
+
+fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Schedule) {
+    let (terms, k) = (product.terms(), turn_terms(product, profile));
+    let subgroup = has_eight_lanes(profile);
     let size = count_product(*product.rows.extent, *product.columns.extent);
     let products = size.at(NOMINAL_BATCH) as f64 * product.batch.at(NOMINAL_BATCH) as f64 * terms;
     let most = match profile.class {
@@ -151,65 +131,41 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (f64, Tile) {
         DeviceClass::Cpu => 256,
         DeviceClass::Gpu => 32,
     };
-    let batch = product.batch.at(NOMINAL_BATCH);
+    let fits = |side: &Operand, indices: usize| {
+        let fits = if side.along_terms { k > 1 } else { indices.is_multiple_of(2) };
+        profile.u64_loads && subgroup && side.pairs && fits
+    };
+    let schedule = |axis: Axis, vectors: usize, shared: usize| {
+        let [m, n] = if axis == Axis::M { [vectors, shared] } else { [shared, vectors] };
+        let pairs = [fits(&product.rows, m), fits(&product.columns, n)];
+        Schedule { k, lanes: Some(axis), pairs, ..Schedule::new(kernels::Core::Registers, [m, n]) }
+    };
+    let ways = [Axis::N, Axis::M].into_iter().flat_map(|axis| VECTORS.map(|vectors| (axis, vectors)));
+    let ways = ways.flat_map(|(axis, vectors)| SHARED.map(|shared| schedule(axis, vectors, shared)));
+    let ways = ways.filter(|s| s.m * s.n <= most);
+    let best = fastest(ways, profile.class, |s| counts(product, s, profile));
+    let (counts, s) = best.unwrap_or((Counts::default(), schedule(Axis::N, 1, 8)));
     // By terms, not by iterations: shorter sums are also more exact.
     let long = if product.whole { iterations(product, 1).at(LONG_BATCH).div_ceil(profile.max_iterations) } else { 1 };
-    let mut best: Option<(f64, Tile)> = None;
-    for lane_rows in [false, true] {
-        let [lane, shared_side] = sides(product, lane_rows);
-        let (n_lane, n_shared) = (lane.extent.at(NOMINAL_BATCH), shared_side.extent.at(NOMINAL_BATCH));
-        for vectors in [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16] {
-            for shared in [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 21, 24, 28, 32, 40, 48, 56, 64] {
-                if vectors * shared > most {
-                    continue;
-                }
-                let pairs = [(lane, vectors), (shared_side, shared)].map(|(side, indices)| {
-                    let fits = if side.along_terms { per_turn > 1 } else { indices % 2 == 0 };
-                    profile.u64_loads && subgroup && side.pairs && fits
-                });
-                let mut tile = Tile { lanes, lane_rows, shared, vectors, subgroup, splits: 1, terms: per_turn, pairs };
-                let tiles = (n_lane.div_ceil(vectors * lanes) * n_shared.div_ceil(shared) * batch) as f64;
-                let (turn, places) = turn_time(product, tile);
-                let term = turn / per_turn as f64;
-                let enter = entries * places as f64 * ENTER;
-                let time = tiles * (terms * term + enter + (vectors * shared) as f64 * STORE + 150.0);
-                let time = time * (4.0 / tiles).max(1.0).sqrt();
-                if best.as_ref().is_none_or(|(t, _)| time < *t) {
-                    let want = if profile.class == DeviceClass::Cpu { 4.0 } else { 256.0 };
-                    let heavy = product.whole && terms * (vectors * shared) as f64 > 50_000.0;
-                    let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
-                    let splits =
-                        if heavy && tiles < want { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
-                    tile.splits = (splits as u64).max(long);
-                    best = Some((time, tile));
-                }
-            }
-        }
-    }
-    let rest = Tile {
-        lanes,
-        lane_rows: false,
-        shared: 8,
-        vectors: 1,
-        subgroup,
-        splits: 1,
-        terms: per_turn,
-        pairs: [false; 2],
-    };
-    best.unwrap_or((0.0, rest))
+    let want = if profile.class == DeviceClass::Cpu { 4.0 } else { 256.0 };
+    let tiles = product.tiles(of_workgroup(&s, lanes(profile))) as f64;
+    let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
+    let heavy = product.whole && terms * (s.m * s.n) as f64 > 50_000.0;
+    let splits = if heavy && tiles < want { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
+    (counts, Schedule { split: (splits as u64).max(long) as usize, ..s })
 }
 
 /// Returns the iterations of a product's loops and its stores, all together, where the innermost takes so many terms in an iteration.
-fn iterations(product: &Product, terms: u64) -> Count {
+fn iterations(product: &Product, terms: usize) -> Count {
     let mut level = Count { fixed: 1, per_sample: 0 };
     let last = product.loops.len() - 1;
     let stores = Count { fixed: MAX_ITERATIONS, per_sample: 0 };
     (product.loops.iter().enumerate()).fold(stores, |all, (i, l)| {
-        let at_once = l.step as u64 * if i == last { terms } else { 1 };
+        let at_once = (l.step * if i == last { terms } else { 1 }) as u64;
         let outer = level;
         level = count_product(outer, l.to.div_ceil(at_once));
         let parts = match i == last && product.partial(terms) == Some(Partial::Iterations) {
-            true => count_product(outer, l.to.div_ceil(at_once * PART_ITERATIONS)),
+            true => count_product(outer, l.to.div_ceil(at_once * PART_ITERATIONS as u64)),
             false => Count::default(),
         };
         // A loop costs an iteration more than it has, each time.
@@ -229,13 +185,13 @@ struct Read<'p, 'a> {
 
 impl Read<'_, '_> {
     /// Loads the elements of each index for `terms` values of the last loop variable.
-    fn load(&self, k: &mut Kernel, vars: &[Expr], terms: u64) -> Vec<Vec<Expr>> {
+    fn load(&self, k: &mut Kernel, vars: &[Expr], terms: usize) -> Vec<Vec<Expr>> {
         let of_terms = self.pair && self.cursors.len() == 1;
         let mut all = vec![Vec::new(); self.cursors.len()];
         for u in (0..terms).step_by(if of_terms { 2 } else { 1 }) {
             let mut vars = vars.to_vec();
             vars.last_mut().into_iter().for_each(|last| *last = &*last + u);
-            let mut cursor = self.cursors[0].renamed(u);
+            let mut cursor = self.cursors[0].renamed(u as u64);
             (self.side.enter)(k, &mut cursor, &vars);
             let (index, inside) = (self.side.at)(&cursor, &vars);
             let value = k.let_(format!("{}_v", cursor.name), self.buffer.guarded(&index, &inside, self.pair));
@@ -252,7 +208,10 @@ impl Read<'_, '_> {
 /// The core, as it is written.
 struct Core<'p, 'a> {
     product: &'p Product<'a>,
-    tile: Tile,
+    s: Schedule,
+    lanes: usize,
+    /// Whether the lanes are one subgroup.
+    subgroup: bool,
     io: &'p Bound,
 }
 
@@ -268,11 +227,16 @@ struct Invocation<'p, 'a> {
 }
 
 impl<'p, 'a> Core<'p, 'a> {
+    /// Declares the sums of an invocation.
+    fn sums(&self, k: &mut Kernel, name: &str) -> Vec<Vec<Expr>> {
+        let [vectors, shared] = sizes(&self.s);
+        (0..shared).map(|r| (0..vectors).map(|j| k.var(format!("{name}{r}_{j}"), 0.0)).collect()).collect()
+    }
+
     fn write(&self, k: &mut Kernel) {
-        let Tile { lane_rows, shared, vectors, .. } = self.tile;
         let (mut at, lane0) = self.enter(k);
-        at.sums = sums(k, "c", shared, vectors);
-        let n = if self.product.sums { if lane_rows { shared } else { vectors } } else { 0 };
+        at.sums = self.sums(k, "c");
+        let n = if self.product.sums { self.s.n } else { 0 };
         at.column_sums = (0..n).map(|i| k.var(format!("sum{i}"), 0.0)).collect();
         self.reduce(k, &mut at, &mut Vec::new(), None);
         self.store(k, &at);
@@ -281,17 +245,16 @@ impl<'p, 'a> Core<'p, 'a> {
 
     /// Finds the place of the invocation. Each index past the end is the last one again; pairs stay whole.
     fn enter(&self, k: &mut Kernel) -> (Invocation<'p, 'a>, Expr) {
-        let Core { product, tile, io } = *self;
-        let Tile { lanes, lane_rows, shared: n_shared, vectors, subgroup, splits, pairs, .. } = tile;
-        let [lane, shared] = sides(product, lane_rows);
-        let [lane_pairs, shared_pairs] = tile.index_pairs(product);
-        let buffers = swapped([&io.rows, &io.columns], lane_rows);
+        let Core { product, ref s, lanes, subgroup, io } = *self;
+        let ([lane, shared], [vectors, n_shared]) = (sides(product, s), sizes(s));
+        let [pairs, [lane_pairs, shared_pairs]] = pairs(product, s);
+        let buffers = swapped([&io.rows, &io.columns], s);
         let (lane_tile, lane_extent, shared_extent) = (vectors * lanes, lane.extent.expr(), shared.extent.expr());
         let number = k.let_("tile", k.workgroup_index());
         let lane_tiles = k.let_("lane_tiles", (&lane_extent + (lane_tile - 1)) / lane_tile);
         let shared_tiles = k.let_("shared_tiles", (&shared_extent + (n_shared - 1)) / n_shared);
         let tiles = &lane_tiles * &shared_tiles;
-        let splits = if splits > 1 { Expr::extent("splits", splits) } else { 1u32.into() };
+        let splits = if s.split > 1 { Expr::extent("splits", s.split as u64) } else { 1u32.into() };
         k.return_if(number.at_least(&tiles * &splits * count(product.batch)));
         let own = k.lane() * if lane_pairs { 2u32 } else { 1 };
         let lane0 = k.let_("lane0", &number % &lane_tiles * lane_tile + own);
@@ -309,7 +272,7 @@ impl<'p, 'a> Core<'p, 'a> {
             lane_reads.push(Read { side: lane, buffer: buffers[0], cursors, pair: pairs[0] });
         }
         let mut shared_reads = Vec::new();
-        let at_once = 1 + u64::from(shared_pairs);
+        let at_once = 1 + usize::from(shared_pairs);
         let per_read = if subgroup { 8 * at_once } else { 1 };
         for v in 0..n_shared.div_ceil(per_read) {
             let own = if subgroup { k.lane() * at_once } else { Expr::from(0u32) };
@@ -325,30 +288,30 @@ impl<'p, 'a> Core<'p, 'a> {
     /// Writes the loops from the level on whose variables are known. `parts` are the sums of the part of the reduction that is being
     /// added up.
     fn reduce(&self, k: &mut Kernel, at: &mut Invocation, vars: &mut Vec<Expr>, parts: Option<&[Vec<Expr>]>) {
-        let Core { product, tile, .. } = *self;
+        let Core { product, s, .. } = *self;
         let level = vars.len();
         let Some(l) = product.loops.get(level) else {
             return self.multiply(k, at, vars, parts);
         };
         let last = level + 1 == product.loops.len();
-        let at_once = if last { tile.terms } else { 1 };
-        let step = l.step as u64 * at_once;
+        let at_once = if last { s.k } else { 1 };
+        let step = l.step * at_once;
         let whole = l.to.expr();
         let (start, end) = match &at.split {
             Some(split) if level == 0 => {
-                let all = k.let_("all_splits", Expr::extent("splits", tile.splits) * at_once);
+                let all = k.let_("all_splits", Expr::extent("splits", s.split as u64) * at_once);
                 let size = k.let_("chunk", (&whole + &all - 1u32) / all * at_once);
                 let start = k.let_(format!("start_{}", l.var), split * &size);
                 (start.clone(), k.let_(format!("end_{}", l.var), (start + size).min(whole)))
             }
             _ => (l.from.clone().unwrap_or(0u32.into()), k.let_(format!("end_{}", l.var), loop_end(whole))),
         };
-        let partial = product.partial(tile.terms);
+        let partial = product.partial(s.k);
         if partial == Some(Partial::Loop(level)) {
             self.in_parts(k, at, |k, at, parts| self.each(k, at, vars, [&start, &end], step, parts));
         } else if last && partial == Some(Partial::Iterations) {
             let size = step * PART_ITERATIONS;
-            k.for_(format!("from_{}", l.var), start, &end, size as usize, |k, from| {
+            k.for_(format!("from_{}", l.var), start, &end, size, |k, from| {
                 let until = k.let_(format!("until_{}", l.var), (from + size).min(&end));
                 self.in_parts(k, at, |k, at, parts| self.each(k, at, vars, [from, &until], step, parts));
             });
@@ -364,7 +327,7 @@ impl<'p, 'a> Core<'p, 'a> {
         at: &mut Invocation,
         body: impl FnOnce(&mut Kernel, &mut Invocation, Option<&[Vec<Expr>]>),
     ) {
-        let parts = sums(k, "a", self.tile.shared, self.tile.vectors);
+        let parts = self.sums(k, "a");
         body(k, at, Some(&parts));
         at.sums.iter().flatten().zip(parts.iter().flatten()).for_each(|(sum, part)| k.add(sum, part));
     }
@@ -376,11 +339,11 @@ impl<'p, 'a> Core<'p, 'a> {
         at: &mut Invocation,
         vars: &mut Vec<Expr>,
         [start, end]: [&Expr; 2],
-        step: u64,
+        step: usize,
         parts: Option<&[Vec<Expr>]>,
     ) {
         let var = self.product.loops[vars.len()].var;
-        k.for_(var, start, end, step as usize, |k, value| {
+        k.for_(var, start, end, step, |k, value| {
             vars.push(value.clone());
             if vars.len() < self.product.loops.len() {
                 at.enter(k, vars);
@@ -392,21 +355,21 @@ impl<'p, 'a> Core<'p, 'a> {
 
     /// Writes the loads of an iteration of the innermost loop and their products.
     fn multiply(&self, k: &mut Kernel, at: &Invocation, vars: &[Expr], parts: Option<&[Vec<Expr>]>) {
-        let Tile { lane_rows, shared: n_shared, subgroup, terms, .. } = self.tile;
+        let (s, lane_rows) = (&self.s, self.s.lanes == Some(Axis::M));
         let load = |k: &mut Kernel, reads: &[Read]| -> Vec<Vec<Expr>> {
-            reads.iter().flat_map(|read| read.load(k, vars, terms)).collect()
+            reads.iter().flat_map(|read| read.load(k, vars, s.k)).collect()
         };
         let (lane, shared) = (load(k, &at.lane_reads), load(k, &at.shared_reads));
-        let at_once = 1 + usize::from(self.tile.index_pairs(self.product)[1]);
-        for r in 0..n_shared as usize {
-            let factor = |u: usize| match subgroup {
+        let at_once = 1 + usize::from(pairs(self.product, s)[1][1]);
+        for r in 0..sizes(s)[1] {
+            let factor = |u: usize| match self.subgroup {
                 false => shared[r][u].clone(),
                 true => broadcast(
                     &shared[r / (8 * at_once) * at_once + r % at_once][u],
                     (r % (8 * at_once) / at_once) as u64,
                 ),
             };
-            let factors: Vec<Expr> = (0..terms as usize).map(|u| k.let_(format!("b{r}_{u}"), factor(u))).collect();
+            let factors: Vec<Expr> = (0..s.k).map(|u| k.let_(format!("b{r}_{u}"), factor(u))).collect();
             for (j, values) in lane.iter().enumerate() {
                 let products = factors.iter().zip(values).map(|(b, v)| b * v).reduce(|sum, product| sum + product);
                 let sum = parts.map_or(&at.sums[r][j], |parts| &parts[r][j]);
@@ -423,26 +386,25 @@ impl<'p, 'a> Core<'p, 'a> {
 
     /// Returns an index of the shared side, the last one past the end: with pairs, the last one at an even or odd distance.
     fn shared_index(&self, at: &Invocation, r: &Expr) -> Expr {
-        let [_, shared] = sides(self.product, self.tile.lane_rows);
-        let pairs = self.tile.index_pairs(self.product)[1];
-        let extent = shared.extent.expr();
-        let last = if pairs { extent - 2u32 + (r & 1u32) } else { extent - 1u32 };
+        let extent = sides(self.product, &self.s)[1].extent.expr();
+        let last = if pairs(self.product, &self.s)[1][1] { extent - 2u32 + (r & 1u32) } else { extent - 1u32 };
         (&at.shared0 + r).min(last)
     }
 
     /// Indices past the end are those of the last row or column again: such lanes compute and store what the last
     /// one does, so that stores need no guard.
     fn store(&self, k: &mut Kernel, at: &Invocation) {
-        let Core { product, tile: Tile { lane_rows, shared, .. }, io } = *self;
+        let Core { product, ref s, io, .. } = *self;
+        let (lane_rows, shared) = (s.lanes == Some(Axis::M), sizes(s)[1]);
         let lanes: Vec<&Expr> = at.lane_reads.iter().flat_map(|r| &r.cursors).map(|c| &c.index).collect();
         let row = |k: &mut Kernel, name: &str, row: &Expr| {
             let (start, inside) = product.row(row, at.split.as_ref());
             (k.let_(format!("row{name}"), start), k.let_(format!("row{name}_in_bounds"), inside))
         };
         // What an epilogue reads once for a column of the shared side is chosen like its sums.
-        let how = [self.tile.subgroup, self.tile.index_pairs(product)[1]];
+        let how = [self.subgroup, pairs(product, s)[1][1]];
         let shared_extras = match lane_rows {
-            true => shared_columns(k, &io.finish, (&at.shared0, shared), product.columns.extent.expr(), how),
+            true => shared_columns(k, &io.finish, (&at.shared0, shared as u64), product.columns.extent.expr(), how),
             false => Vec::new(),
         };
         let rows: Vec<(Expr, Expr)> = match lane_rows {
@@ -458,7 +420,7 @@ impl<'p, 'a> Core<'p, 'a> {
             None => at.sums[r][j].clone(),
             Some(extra) => shared_extras[extra][r].clone(),
         };
-        store_sums(k, [shared as usize, n_sums + shared_extras.len()], value, |k, name, r, values| {
+        store_sums(k, [shared, n_sums + shared_extras.len()], value, |k, name, r, values| {
             let (sums, extras) = values.split_at(n_sums);
             let index = self.shared_index(at, r);
             let shared_row = if lane_rows { None } else { Some(row(k, name, &index)) };
@@ -481,7 +443,7 @@ impl<'p, 'a> Core<'p, 'a> {
             return;
         }
         let (to, start) = self.product.sums_at(self.io, at.split.as_ref());
-        let lane_rows = self.tile.lane_rows;
+        let lane_rows = self.s.lanes == Some(Axis::M);
         let first = if lane_rows { lane0 } else { &at.shared0 };
         k.if_(first.equals(0u32), |k| {
             let lanes: Vec<&Expr> = at.lane_reads.iter().flat_map(|r| &r.cursors).map(|c| &c.index).collect();
@@ -500,9 +462,4 @@ impl Invocation<'_, '_> {
             (read.side.enter)(k, &mut read.cursors[0], vars);
         }
     }
-}
-
-/// Declares the sums of an invocation.
-fn sums(k: &mut Kernel, name: &str, shared: u64, vectors: u64) -> Vec<Vec<Expr>> {
-    (0..shared).map(|r| (0..vectors).map(|j| k.var(format!("{name}{r}_{j}"), 0.0)).collect()).collect()
 }

@@ -1,9 +1,7 @@
 //! Which tile cores compute a product or slide a window, the fastest by their estimates first.
 
 use super::{
-    dgrad_strided::Spread,
-    direct_channels::Row,
-    direct_rows::Strip,
+    dgrad_strided, direct_channels, direct_rows,
     product::{Cursor, Loop, Operand, Product},
     registers, shared_memory,
     window::Window,
@@ -11,8 +9,9 @@ use super::{
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
     kernels::{
-        depthwise::{self, Slide},
+        coefficients,
         language::{Divisor, Expr, Extent, Kernel},
+        window::{MAX_TAPS, Reduction, reduce_window},
     },
     tensor::Count,
 };
@@ -22,17 +21,17 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
     lower_with([], product, profile, epilogue)
 }
 
-/// Returns the candidates of a product and its rivals with their estimated nanoseconds, the fastest first.
+/// Returns the candidates of a product and its rivals, the fastest by what they count first.
 pub fn lower_with(
-    rivals: impl IntoIterator<Item = (f64, Candidate)>,
+    rivals: impl IntoIterator<Item = Candidate>,
     product: &Product,
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Vec<Candidate> {
     let own = [registers::register_tiles(product, profile, epilogue)];
-    let mut candidates: Vec<(f64, Candidate)> = own.into_iter().chain(rivals).collect();
-    candidates.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-    let mut candidates = candidates.into_iter().map(|(_, c)| c).collect();
+    let mut candidates: Vec<Candidate> = own.into_iter().chain(rivals).collect();
+    let time = |c: &Candidate| c.counts.unwrap_or_default().time(coefficients(profile.class));
+    candidates.sort_by(|a, b| time(a).total_cmp(&time(b)));
     shared_memory::add(&mut candidates, product, profile, epilogue);
     candidates
 }
@@ -40,14 +39,12 @@ pub fn lower_with(
 /// Returns ways to slide a window, the one that needs no timing first.
 pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
     let depthwise = w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels };
-    if depthwise && w.kernel[0] * w.kernel[1] <= depthwise::MAX_TAPS {
-        return vec![depthwise::slide(w, Slide::Weighted, profile, epilogue)];
+    if depthwise && w.kernel[0] * w.kernel[1] <= MAX_TAPS {
+        return vec![reduce_window(w, Reduction::Weighted, profile, epilogue)];
     }
-    let strips = if w.groups > 1 { Vec::new() } else { Strip::choose(w, profile) };
-    let strips = strips.into_iter().map(|(time, strip)| (time, strip.lower(w, epilogue)));
-    let spread = Spread::choose(w, profile).map(|(time, spread)| (time, spread.lower(w, epilogue)));
-    let row = Row::choose(w, profile).map(|(time, row)| (time, row.lower(w, epilogue)));
-    let rivals = strips.chain(spread).chain(row);
+    let rivals = direct_rows::candidates(w, profile, epilogue).into_iter();
+    let rivals = rivals.chain(dgrad_strided::candidate(w, profile, epilogue));
+    let rivals = rivals.chain(direct_channels::candidate(w, profile, epilogue));
     if let Some(matrices) = w.matrices() {
         return matrices.product(|product| lower_with(rivals, product, profile, epilogue));
     }

@@ -4,34 +4,16 @@
 //! Indices of a side lie in workgroup memory as vectors of four: vector `v`, component `j` is index `v + j · vectors`, so
 //! that neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
 
-use super::product::{
-    Bound, Cursor, LONG_BATCH, Launch, Loop, NOMINAL_BATCH, Operand, Product, candidate, count_product,
-};
+use super::product::{Bound, Cursor, LONG_BATCH, Loop, Operand, Product, candidate, count_product};
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
-    kernels::language::{Buffer, Expr, Kernel, Type, count, loop_end},
+    graph::{Candidate, Counts, DeviceClass, DeviceProfile, Epilogue},
+    kernels::{
+        self, Schedule,
+        cost::{NOMINAL_BATCH, SHARED, coefficients},
+        language::{Buffer, Expr, Kernel, Type, count, loop_end},
+    },
     tensor::Count,
 };
-
-/// What a workgroup computes: rows and columns of the result, terms of the reduction at a time, and how many vectors
-/// of four rows and of four columns each invocation has.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Tile {
-    rows: u64,
-    columns: u64,
-    terms: u64,
-    per: [u64; 2],
-}
-
-/// The tiles with the share of the peak that each reaches where there is enough to do: what it multiplies for each
-/// element that it stages.
-const TILES: [(Tile, f64); 5] = [
-    (Tile { rows: 128, columns: 128, terms: 8, per: [2, 2] }, 1.0),
-    (Tile { rows: 128, columns: 64, terms: 16, per: [2, 1] }, 0.85),
-    (Tile { rows: 64, columns: 64, terms: 16, per: [1, 1] }, 0.7),
-    (Tile { rows: 64, columns: 32, terms: 16, per: [1, 1] }, 0.5),
-    (Tile { rows: 32, columns: 32, terms: 16, per: [1, 1] }, 0.35),
-];
 
 /// Workgroups that fill a graphics processor.
 const MIN_GROUPS: u64 = 256;
@@ -43,10 +25,13 @@ const MAX_FILLED: f64 = 1.2;
 /// Below so many rows, columns or terms the core without workgroup memory comes first.
 const LARGE: u64 = 32;
 
-impl Tile {
-    fn lanes(self) -> u64 {
-        self.rows * self.columns / (16 * self.per[0] * self.per[1])
-    }
+/// Returns the vectors of four rows and of four columns of each lane.
+fn per(tile: Schedule) -> [usize; 2] {
+    [tile.m, tile.n].map(|n| (n / 64).max(1))
+}
+
+fn lanes(tile: Schedule) -> usize {
+    tile.m * tile.n / (16 * per(tile)[0] * per(tile)[1])
 }
 
 /// Returns a loop's number of iterations as a count, for any batch and any first value at most.
@@ -59,11 +44,11 @@ fn is_single(l: &Loop) -> bool {
 }
 
 /// Returns the first of the inner loops that are flattened into one range of K, which is cut into chunks; chosen so that chunks are nearly full.
-fn first_inner(product: &Product, tile: Tile) -> usize {
+fn first_inner(product: &Product, tile: Schedule) -> usize {
     let mut terms = 1;
     for (level, l) in product.loops.iter().enumerate().rev() {
         terms *= extent(l).at(NOMINAL_BATCH);
-        if (terms.next_multiple_of(tile.terms) as f64) <= terms as f64 * MAX_FILLED {
+        if (terms.next_multiple_of(tile.k as u64) as f64) <= terms as f64 * MAX_FILLED {
             return level;
         }
     }
@@ -80,9 +65,9 @@ fn all(counts: impl Iterator<Item = Count>) -> Count {
 }
 
 /// Returns the iterations of the loops of one invocation, where nothing is cut.
-fn iterations(product: &Product, tile: Tile) -> Count {
+fn iterations(product: &Product, tile: Schedule) -> Count {
     let inner = first_inner(product, tile);
-    let chunks = all(product.loops[inner..].iter().map(extent)).div_ceil(tile.terms);
+    let chunks = all(product.loops[inner..].iter().map(extent)).div_ceil(tile.k as u64);
     let mut level = Count { fixed: 1, per_sample: 0 };
     let levels = product.loops[..inner].iter().map(extent).chain([chunks]);
     levels.fold(Count::default(), |sum, l| {
@@ -95,32 +80,25 @@ fn iterations(product: &Product, tile: Tile) -> Count {
 }
 
 /// Returns the parts of the reduction that fill a graphics processor, and that no driver ends.
-fn splits(product: &Product, tile: Tile, profile: &DeviceProfile) -> u64 {
+fn splits(product: &Product, tile: Schedule, profile: &DeviceProfile) -> u64 {
     if !product.whole {
         return 1;
     }
     let terms = all(product.loops.iter().map(extent)).at(NOMINAL_BATCH);
     let cut = split_level(product);
     let most = if cut >= first_inner(product, tile) { u64::MAX } else { extent(&product.loops[cut]).at(NOMINAL_BATCH) };
-    let wanted = MIN_GROUPS.div_ceil(groups(product, tile));
+    let wanted = MIN_GROUPS.div_ceil(product.tiles([tile.m, tile.n]).max(1));
     let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations);
     wanted.min(most).min(terms / PART_TERMS).clamp(1, MAX_SPLITS).max(long)
 }
 
-fn groups(product: &Product, tile: Tile) -> u64 {
-    let [rows, columns] = [&product.rows, &product.columns].map(|o| o.extent.at(NOMINAL_BATCH));
-    (rows.div_ceil(tile.rows) * columns.div_ceil(tile.columns) * product.batch.at(NOMINAL_BATCH)).max(1)
-}
-
-/// Returns the share of the peak that a tile reaches for a product.
-fn score(product: &Product, tile: Tile, peak: f64, splits: u64) -> f64 {
-    let groups = groups(product, tile);
-    let results = count_product(*product.rows.extent, *product.columns.extent).at(NOMINAL_BATCH) as f64;
-    let used = results * product.batch.at(NOMINAL_BATCH) as f64 / (groups * tile.rows * tile.columns) as f64;
-    let busy = (groups * splits) as f64 / MIN_GROUPS as f64;
-    let terms = all(product.loops.iter().map(extent)).at(NOMINAL_BATCH) as f64;
-    let unsplit = if splits > 1 { terms / (terms + 16.0 * splits as f64) } else { 1.0 };
-    peak * used * busy.min(1.0) * unsplit
+/// Returns what a tile counts that reaches a share of the peak: multiply-adds at the peak.
+fn counts(product: &Product, tile: Schedule, peak: f64) -> Counts {
+    let (groups, splits) = (product.tiles([tile.m, tile.n]).max(1) as f64, tile.split as f64);
+    let terms = product.terms();
+    let busy = (groups * splits / MIN_GROUPS as f64).min(1.0);
+    let sums = if splits > 1.0 { 16.0 * splits } else { 0.0 };
+    Counts { madd: groups * (tile.m * tile.n / 8) as f64 * (terms + sums) / (peak * busy), ..Counts::default() }
 }
 
 /// Returns whether this core comes before the one without workgroup memory.
@@ -142,19 +120,17 @@ pub(super) fn add(
     if product.sums && product.columns.along_terms {
         return;
     }
-    let mut tiles = TILES.map(|(tile, peak)| {
-        let splits = splits(product, tile, profile);
-        (score(product, tile, peak, splits), tile, splits)
+    let mut tiles = SHARED.map(|([m, n, k], peak)| {
+        let tile = Schedule { k, smem: [true; 2], ..Schedule::new(kernels::Core::Shared, [m, n]) };
+        let tile = Schedule { split: splits(product, tile, profile) as usize, ..tile };
+        (counts(product, tile, peak), tile)
     });
-    tiles.sort_by(|(a, ..), (b, ..)| b.total_cmp(a));
-    for (rank, (_, tile, splits)) in tiles.into_iter().enumerate() {
-        let Tile { rows, columns, terms, .. } = tile;
-        let variant = format!("shared_{rows}x{columns}x{terms}_split{splits}");
-        let (lanes, pairs) = (tile.lanes(), [false; 2]);
-        let launch = Launch { variant, lanes, tile: [rows, columns], splits, pairs };
-        let candidate = candidate(product, launch, epilogue, |k, io| write(k, product, tile, splits, io));
+    let time = |counts: Counts| counts.time(coefficients(profile.class));
+    tiles.sort_by(|(a, _), (b, _)| time(*a).total_cmp(&time(*b)));
+    for (rank, (counts, tile)) in tiles.into_iter().enumerate() {
+        let candidate = candidate(product, tile, lanes(tile), epilogue, |k, io| write(k, product, tile, io));
         let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
-        candidates.insert(at, candidate);
+        candidates.insert(at, candidate.with_counts(counts));
     }
 }
 
@@ -163,7 +139,7 @@ const VEC4: Type = Type { width: 4, ..Type::F32 };
 /// The core, as it is written.
 struct Core<'p, 'a> {
     product: &'p Product<'a>,
-    tile: Tile,
+    tile: Schedule,
     io: &'p Bound,
     first_row: Expr,
     first_column: Expr,
@@ -182,29 +158,29 @@ struct Side<'p, 'a> {
     buffer: &'p Buffer,
     name: &'static str,
     /// Vectors in the tile, and of an invocation.
-    vectors: u64,
-    per: u64,
+    vectors: usize,
+    per: usize,
     staged: Buffer,
     /// The indices of the vectors that an invocation stages: of each one, or, where they are all the same, of the first.
     cursors: Vec<[Cursor; 4]>,
 }
 
-fn write(k: &mut Kernel, product: &Product, tile: Tile, splits: u64, io: &Bound) {
+fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
     let (rows, columns) = (product.rows.extent.expr(), product.columns.extent.expr());
     let number = k.let_("tile", k.workgroup_index());
-    let row_tiles = k.let_("row_tiles", (&rows + (tile.rows - 1)) / tile.rows);
-    let column_tiles = k.let_("column_tiles", (columns + (tile.columns - 1)) / tile.columns);
+    let row_tiles = k.let_("row_tiles", (&rows + (tile.m - 1)) / tile.m);
+    let column_tiles = k.let_("column_tiles", (columns + (tile.n - 1)) / tile.n);
     let tiles = &row_tiles * &column_tiles;
-    let splits = if splits > 1 { Expr::extent("splits", splits) } else { 1u32.into() };
+    let splits = if tile.split > 1 { Expr::extent("splits", tile.split as u64) } else { 1u32.into() };
     k.return_if(number.at_least(&tiles * &splits * count(product.batch)));
-    let first_column = k.let_("first_column", &number % &column_tiles * tile.columns);
-    let first_row = k.let_("first_row", &number / column_tiles % &row_tiles * tile.rows);
+    let first_column = k.let_("first_column", &number % &column_tiles * tile.n);
+    let first_row = k.let_("first_row", &number / column_tiles % &row_tiles * tile.m);
     let split = splits.known().is_none().then(|| (k.let_("split", &number / &tiles % &splits), splits.clone()));
     k.let_("batch", number / (tiles * splits));
-    let a = Side::new(k, &product.rows, (&io.rows, "a", tile.per[0]), tile, &first_row);
-    let b = Side::new(k, &product.columns, (&io.columns, "b", tile.per[1]), tile, &first_column);
-    let sums = (0..4 * tile.per[0])
-        .map(|row| (0..tile.per[1]).map(|column| k.var(format!("c{row}_{column}"), VEC4.zero())).collect())
+    let a = Side::new(k, &product.rows, (&io.rows, "a", per(tile)[0]), tile, &first_row);
+    let b = Side::new(k, &product.columns, (&io.columns, "b", per(tile)[1]), tile, &first_column);
+    let sums = (0..4 * per(tile)[0])
+        .map(|row| (0..per(tile)[1]).map(|column| k.var(format!("c{row}_{column}"), VEC4.zero())).collect())
         .collect();
     let column_sum = product.sums.then(|| k.var("sum", VEC4.zero()));
     let mut core = Core { product, tile, io, first_row, first_column, split, a, b, sums, column_sum };
@@ -232,7 +208,7 @@ impl Core<'_, '_> {
             return inside(self, k, &0u32.into(), vars);
         }
         let [start, end] = match &self.split {
-            Some(split) if level == split_level(self.product) => part(k, l.var, &l.to.expr(), l.step as u64, split),
+            Some(split) if level == split_level(self.product) => part(k, l.var, &l.to.expr(), l.step, split),
             _ => [l.from.clone().unwrap_or(0u32.into()), k.let_(format!("end_{}", l.var), loop_end(l.to.expr()))],
         };
         k.for_(l.var, start, end, l.step, |k, var| inside(self, k, var, vars));
@@ -246,10 +222,10 @@ impl Core<'_, '_> {
         let all = counts.iter().fold(Expr::from(1u32), |all, count| all * count);
         let all = k.let_("all_terms", all);
         let [start, end] = match &self.split {
-            Some(split) if split_level(self.product) >= inner => part(k, "terms", &all, self.tile.terms, split),
+            Some(split) if split_level(self.product) >= inner => part(k, "terms", &all, self.tile.k, split),
             _ => [0u32.into(), k.let_("end_terms", loop_end(all))],
         };
-        k.for_("chunk", start, &end, self.tile.terms as usize, |k, chunk| {
+        k.for_("chunk", start, &end, self.tile.k, |k, chunk| {
             let terms = Terms { chunk, end: &end, loops, counts: &counts, vars };
             let [a, b] = [&self.a, &self.b].map(|side| side.load(k, self.tile, &terms));
             if let Some(sum) = &self.column_sum {
@@ -266,10 +242,10 @@ impl Core<'_, '_> {
     /// Writes the products of a chunk, unrolled.
     fn multiply(&self, k: &mut Kernel) {
         let [at_a, at_b] = self.lane_vectors(k);
-        for term in 0..self.tile.terms {
+        for term in 0..self.tile.k {
             let vectors = |k: &mut Kernel, side: &Side, at: &Expr| -> Vec<Expr> {
-                let offset = |v: u64| term * (side.vectors + 1) + v * (side.vectors / side.per);
-                let load = |v: u64| k.let_(format!("{}{term}_{v}", side.name), side.staged.at(at + offset(v)));
+                let offset = |v: usize| term * (side.vectors + 1) + v * (side.vectors / side.per);
+                let load = |v: usize| k.let_(format!("{}{term}_{v}", side.name), side.staged.at(at + offset(v)));
                 (0..side.per).map(load).collect()
             };
             let (a, b) = (vectors(k, &self.a, &at_a), vectors(k, &self.b, &at_b));
@@ -283,18 +259,18 @@ impl Core<'_, '_> {
 
     /// Returns the first vectors of rows and of columns of an invocation.
     fn lane_vectors(&self, k: &mut Kernel) -> [Expr; 2] {
-        let across = self.b.vectors / self.tile.per[1];
+        let across = self.b.vectors / self.b.per;
         let lane = k.lane();
         [k.let_("at_a", &lane / across), k.let_("at_b", lane % across)]
     }
 
     fn store(&self, k: &mut Kernel) {
-        let Core { product, tile, io, .. } = self;
+        let Core { product, io, .. } = self;
         let columns = product.columns.extent.expr();
         let [at_a, at_b] = self.lane_vectors(k);
         // Index `i` of an invocation's side: component i % 4 of its vector i / 4.
-        let offset = |side: &Side, i: u64| i / 4 * (side.vectors / side.per) + i % 4 * side.vectors;
-        let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * tile.per[1])
+        let offset = |side: &Side, i: usize| i / 4 * (side.vectors / side.per) + i % 4 * side.vectors;
+        let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * self.b.per)
             .map(|i| {
                 let column = k.let_(format!("column{i}_i"), &self.first_column + &at_b + offset(&self.b, i));
                 let inside = k.let_(format!("column{i}_in_bounds"), column.less(&columns));
@@ -304,7 +280,7 @@ impl Core<'_, '_> {
             })
             .collect();
         for (i, sums) in self.sums.iter().enumerate() {
-            let row = k.let_(format!("row{i}_i"), &self.first_row + &at_a + offset(&self.a, i as u64));
+            let row = k.let_(format!("row{i}_i"), &self.first_row + &at_a + offset(&self.a, i));
             let (start, inside) = product.row(&row, self.split.as_ref().map(|s| &s.0));
             let start = k.let_(format!("row{i}"), start);
             k.if_(row.less(product.rows.extent.expr()).and(inside), |k| {
@@ -329,19 +305,19 @@ impl Core<'_, '_> {
         let lane = k.lane();
         k.if_(self.first_row.equals(0u32).and(lane.less(b.vectors)), |k| {
             let total = k.var("total", VEC4.zero());
-            k.for_("k", 0u32, self.tile.lanes() / b.vectors, 1, |k, term| {
+            k.for_("k", 0u32, lanes(self.tile) / b.vectors, 1, |k, term| {
                 k.add(&total, b.staged.at(term * (b.vectors + 1) + &lane));
             });
             for j in 0..4 {
                 let column = k.let_(format!("column{j}"), &self.first_column + &lane + j * b.vectors);
-                k.if_(column.less(&columns), |k| k.store(to, &start + &column, total.component(j as usize)));
+                k.if_(column.less(&columns), |k| k.store(to, &start + &column, total.component(j)));
             }
         });
     }
 }
 
 /// Returns the start and the end of a part of `whole`, in units of `unit`.
-fn part(k: &mut Kernel, name: &str, whole: &Expr, unit: u64, (split, splits): &(Expr, Expr)) -> [Expr; 2] {
+fn part(k: &mut Kernel, name: &str, whole: &Expr, unit: usize, (split, splits): &(Expr, Expr)) -> [Expr; 2] {
     let all = k.let_("all_splits", splits * unit);
     let size = k.let_(format!("size_{name}"), (whole + &all - 1u32) / all * unit);
     let start = k.let_(format!("start_{name}"), split * &size);
@@ -391,18 +367,18 @@ impl<'p, 'a> Side<'p, 'a> {
     fn new(
         k: &mut Kernel,
         operand: &'p Operand<'a>,
-        (buffer, name, per): (&'p Buffer, &'static str, u64),
-        tile: Tile,
+        (buffer, name, per): (&'p Buffer, &'static str, usize),
+        tile: Schedule,
         first: &Expr,
     ) -> Self {
-        let vectors = if name == "a" { tile.rows } else { tile.columns } / 4;
+        let vectors = if name == "a" { tile.m } else { tile.n } / 4;
         // The vector more spreads the terms of an index over the banks.
-        let staged = k.workgroup(format!("tile_{name}"), VEC4, tile.terms * (vectors + 1));
+        let staged = k.workgroup(format!("tile_{name}"), VEC4, (tile.k * (vectors + 1)) as u64);
         let mut side = Side { operand, buffer, name, vectors, per, staged, cursors: Vec::new() };
         let extent = operand.extent.expr();
         for i in 0..if operand.along_terms { side.loads(tile) } else { 1 } {
             let (_, vector) = side.place(k, tile, i);
-            let cursor = |j: u64| {
+            let cursor = |j: usize| {
                 let index = (first + &vector + j * vectors).min(&extent - 1u32);
                 Cursor::new(k, format!("{name}{i}_{j}"), index)
             };
@@ -414,14 +390,14 @@ impl<'p, 'a> Side<'p, 'a> {
     }
 
     /// Returns how many vectors an invocation stages.
-    fn loads(&self, tile: Tile) -> u64 {
-        self.vectors * tile.terms / tile.lanes()
+    fn loads(&self, tile: Schedule) -> usize {
+        self.vectors * tile.k / lanes(tile)
     }
 
     /// Returns the term in the chunk and the vector that an invocation stages as its `i`th.
-    fn place(&self, k: &Kernel, tile: Tile, i: u64) -> (Expr, Expr) {
-        let fast = if self.operand.along_terms { tile.terms } else { self.vectors };
-        let (fast, slow) = (k.lane() % fast, k.lane() / fast + i * (tile.lanes() / fast));
+    fn place(&self, k: &Kernel, tile: Schedule, i: usize) -> (Expr, Expr) {
+        let fast = if self.operand.along_terms { tile.k } else { self.vectors };
+        let (fast, slow) = (k.lane() % fast, k.lane() / fast + i * (lanes(tile) / fast));
         if self.operand.along_terms { (fast, slow) } else { (slow, fast) }
     }
 
@@ -430,15 +406,15 @@ impl<'p, 'a> Side<'p, 'a> {
     }
 
     /// Returns what an invocation stages of a chunk; past the last term it is 0.
-    fn load(&self, k: &mut Kernel, tile: Tile, terms: &Terms) -> Vec<Expr> {
-        let load = |i: u64| {
+    fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms) -> Vec<Expr> {
+        let load = |i: usize| {
             let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + self.place(k, tile, i).0);
             let vars: Vec<Expr> = (terms.at(term.min(terms.end - 1u32)).into_iter().zip(0..))
                 .map(|(value, n)| k.let_(format!("{}{i}_var{n}", self.name), value))
                 .collect();
-            let cursors = &self.cursors[if self.operand.along_terms { i as usize } else { 0 }];
+            let cursors = &self.cursors[if self.operand.along_terms { i } else { 0 }];
             let values = cursors.iter().map(|cursor| {
-                let mut cursor = cursor.renamed(i);
+                let mut cursor = cursor.renamed(i as u64);
                 for level in terms.vars.len() + 1..=vars.len() {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
@@ -451,9 +427,9 @@ impl<'p, 'a> Side<'p, 'a> {
         (0..self.loads(tile)).map(load).collect()
     }
 
-    fn stage(&self, k: &mut Kernel, tile: Tile, values: Vec<Expr>) {
+    fn stage(&self, k: &mut Kernel, tile: Schedule, values: Vec<Expr>) {
         for (i, value) in values.into_iter().enumerate() {
-            let (term, vector) = self.place(k, tile, i as u64);
+            let (term, vector) = self.place(k, tile, i);
             k.store(&self.staged, term * (self.vectors + 1) + vector, value);
         }
     }
@@ -462,16 +438,18 @@ impl<'p, 'a> Side<'p, 'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Core;
 
     #[test]
     fn tiles_fit_into_portable_limits_and_share_their_staging_evenly() {
-        for (tile, _) in TILES {
-            let (lanes, vectors) = (tile.lanes(), [tile.rows / 4, tile.columns / 4]);
-            assert!((64..=256).contains(&lanes), "{tile:?}");
-            assert!(tile.terms * (vectors[0] + vectors[1] + 2) * 16 <= 16_384, "{tile:?}");
+        for ([m, n, k], _) in SHARED {
+            let tile = Schedule { k, ..Schedule::new(Core::Shared, [m, n]) };
+            let (lanes, vectors) = (lanes(tile), [m / 4, n / 4]);
+            assert!((64..=256).contains(&lanes), "{tile}");
+            assert!(k * (vectors[0] + vectors[1] + 2) * 16 <= 16_384, "{tile}");
             for v in vectors {
-                let even = (v * tile.terms).is_multiple_of(lanes) && lanes.is_multiple_of(v);
-                assert!(even && lanes.is_multiple_of(tile.terms), "{tile:?}");
+                let even = (v * k).is_multiple_of(lanes) && lanes.is_multiple_of(v);
+                assert!(even && lanes.is_multiple_of(k), "{tile}");
             }
         }
     }

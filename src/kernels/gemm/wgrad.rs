@@ -2,12 +2,14 @@
 //! images with a window of rows in registers, so that one load serves all rows of taps.
 
 use super::matrix::Matrices;
-use super::product::{
-    BROADCAST, LOAD, LONG_BATCH, MADD, NOMINAL_BATCH, STORE, broadcast, has_eight_lanes, split_sum, store_sums,
-};
+use super::product::{LONG_BATCH, broadcast, has_eight_lanes, split_sum, store_sums};
 use crate::{
-    graph::{Candidate, DeviceProfile, Grid, Slot},
-    kernels::language::{Buffer, Expr, Kernel, Layout, count},
+    graph::{Candidate, Counts, DeviceProfile, Grid, Slot},
+    kernels::{
+        self, Axis, Schedule,
+        cost::{NOMINAL_BATCH, fastest},
+        language::{Buffer, Expr, Kernel, Layout, count},
+    },
     tensor::{Count, DType},
 };
 
@@ -38,16 +40,6 @@ pub struct Filter {
     pub sums: bool,
 }
 
-/// What one workgroup does at a time: rows of taps, input channels, vectors of output channels, and pixels along
-/// the row, which divide it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Block {
-    rows: usize,
-    from: usize,
-    vectors: usize,
-    pixels: usize,
-}
-
 const LANES: usize = 8;
 
 /// Sums and multiply-adds in one loop body: beyond these, drivers take long to compile it.
@@ -70,58 +62,62 @@ impl Filter {
         })
     }
 
-    fn groups(&self, b: Block) -> [usize; 3] {
+    fn groups(&self, b: &Schedule) -> [usize; 3] {
         let vectors = self.to_channels.div_ceil(LANES);
-        [self.kernel[0].div_ceil(b.rows), self.from_channels.div_ceil(b.from), vectors.div_ceil(b.vectors)]
+        [self.kernel[0].div_ceil(b.tiles), self.from_channels.div_ceil(b.m), vectors.div_ceil(b.n)]
     }
 
     /// Returns the elements of one row of the window.
-    fn window(&self, b: Block) -> usize {
-        (b.pixels + self.kernel[1] - 1) * b.from
+    fn window(&self, b: &Schedule) -> usize {
+        (b.k + self.kernel[1] - 1) * b.m
     }
 
-    fn time(&self, b: Block) -> f64 {
-        let steps = self.images.at(NOMINAL_BATCH) as usize * self.output[0] * self.output[1] / b.pixels;
-        let sums = (b.rows * self.kernel[1] * b.from * b.vectors) as f64;
-        let loads = self.window(b).div_ceil(LANES) + b.pixels * b.vectors;
-        let broadcasts = (b.rows * self.window(b)) as f64 * BROADCAST;
-        let step = loads as f64 * LOAD + broadcasts + sums * b.pixels as f64 * MADD + sums * 0.5 + 10.0;
-        let groups: usize = self.groups(b).iter().product();
-        groups as f64 * (steps as f64 * step + sums * STORE * 4.0)
+    fn counts(&self, b: &Schedule) -> Counts {
+        let steps = self.images.at(NOMINAL_BATCH) as usize * self.output[0] * self.output[1] / b.k;
+        let (sums, window) = (self.sums(b), self.window(b));
+        let loads = Counts::load(window.div_ceil(LANES) + b.k * b.n) + Counts::broadcast(b.tiles * window);
+        let step = loads + Counts::madd(sums * b.k) + Counts::instruction(sums) * 0.5 + Counts::instruction(10);
+        (step * steps as f64 + Counts::store(4 * sums)) * self.groups(b).iter().product::<usize>() as f64
     }
 
-    fn choose(&self, profile: &DeviceProfile) -> Option<(f64, Block)> {
+    fn sums(&self, b: &Schedule) -> usize {
+        b.tiles * self.kernel[1] * b.m * b.n
+    }
+
+    /// Returns what one workgroup does at a time: `tiles` rows of taps, `m` input channels, `n` vectors of output channels, and `k`
+    /// pixels along the row, which divide it.
+    fn choose(&self, profile: &DeviceProfile) -> Option<(Counts, Schedule)> {
         if !has_eight_lanes(profile) || self.strides != [1, 1] || self.dilation != [1, 1] || self.groups > 1 {
             return None;
         }
-        let mut best: Option<(f64, Block)> = None;
-        for rows in 1..=self.kernel[0] {
-            for from in 1..=self.from_channels.min(32) {
-                for vectors in 1..=self.to_channels.div_ceil(LANES).min(4) {
-                    for pixels in (1..=self.output[1].min(32)).filter(|&n| self.output[1].is_multiple_of(n)) {
-                        let block = Block { rows, from, vectors, pixels };
-                        let sums = rows * self.kernel[1] * from * vectors;
-                        if sums > MAX_SUMS || sums * pixels > MAX_MADDS || rows * self.window(block) > MAX_MADDS {
-                            continue;
-                        }
-                        let time = self.time(block);
-                        if best.as_ref().is_none_or(|b| time < b.0) {
-                            best = Some((time, block));
-                        }
-                    }
-                }
-            }
-        }
-        best
+        let vectors = self.to_channels.div_ceil(LANES).min(4);
+        let block = |tiles, m, n, k| Schedule {
+            tiles,
+            k,
+            lanes: Some(Axis::N),
+            ..Schedule::new(kernels::Core::Filter, [m, n])
+        };
+        let blocks =
+            (1..=self.kernel[0]).flat_map(|rows| (1..=self.from_channels.min(32)).map(move |from| (rows, from)));
+        let blocks = blocks.flat_map(|(rows, from)| (1..=vectors).map(move |vectors| (rows, from, vectors)));
+        let blocks = blocks.flat_map(|(rows, from, vectors)| {
+            let pixels = (1..=self.output[1].min(32)).filter(|&n| self.output[1].is_multiple_of(n));
+            pixels.map(move |pixels| block(rows, from, vectors, pixels))
+        });
+        let fits = |b: &Schedule| {
+            let sums = self.sums(b);
+            sums <= MAX_SUMS && sums * b.k <= MAX_MADDS && b.tiles * self.window(b) <= MAX_MADDS
+        };
+        fastest(blocks.filter(fits), profile.class, |b| self.counts(b))
     }
 
-    /// Returns the estimated nanoseconds and the launches, where this core can do the gradient.
-    pub fn lower(&self, profile: &DeviceProfile) -> Option<(f64, Candidate)> {
-        let (time, b) = self.choose(profile)?;
-        let [r_groups, c_groups, k_groups] = self.groups(b);
+    /// Returns the launches, where this core can do the gradient.
+    pub fn lower(&self, profile: &DeviceProfile) -> Option<Candidate> {
+        let (counts, b) = self.choose(profile)?;
+        let [r_groups, c_groups, k_groups] = self.groups(&b);
         let groups = r_groups * c_groups * k_groups;
         let Filter { output: [p, q], kernel: [_, taps], from_channels, to_channels, .. } = *self;
-        let strips = q / b.pixels;
+        let strips = q / b.k;
         let iterations = self.images.times((strips * (p + 2)) as u64);
         let parts =
             8usize.div_ceil(groups).max(4).max(iterations.at(LONG_BATCH).div_ceil(profile.max_iterations) as usize);
@@ -133,20 +129,18 @@ impl Filter {
         let x = k.bind("x", float, Slot::input(0));
         let dy = k.bind("dy", float, Slot::input(1));
         let y = k.bind_result("y", float, Slot::Scratch(0));
-        Core { filter: self, block: b, parts, x, dy, y }.write(&mut k);
+        let block = Schedule { split: parts, ..b };
+        Core { filter: self, block, x, dy, y }.write(&mut k);
         let main = k.launch(Grid::fixed((groups * parts) as u64));
-        let sum = split_sum(elements, [to_channels, sums].map(|n| n as u64), parts as u64, None);
-        let variant = format!("filter_{}x{}x{}x{}_split{parts}", b.rows, b.from, b.vectors, b.pixels);
-        let scratch_bytes = vec![elements.times(4 * parts as u64)];
-        Some((time, Candidate { variant, dispatches: vec![main, sum], scratch_bytes }))
+        let sums = [to_channels, sums].map(|n| n as u64);
+        Some(split_sum(block, main, elements, sums, None).with_counts(counts))
     }
 }
 
 /// The core, as it is written.
 struct Core<'f> {
     filter: &'f Filter,
-    block: Block,
-    parts: usize,
+    block: Schedule,
     x: Buffer,
     dy: Buffer,
     y: Buffer,
@@ -167,60 +161,60 @@ struct At {
 
 impl Core<'_> {
     fn enter(&self, k: &mut Kernel) -> At {
-        let (f, b) = (self.filter, self.block);
+        let (f, b) = (self.filter, &self.block);
         let [r_groups, c_groups, k_groups] = f.groups(b);
         let groups = r_groups * c_groups * k_groups;
         let tile = k.let_("tile", k.workgroup_index());
-        k.return_if(tile.at_least(groups * self.parts));
-        let row0 = k.let_("row0", (&tile % r_groups * b.rows).min(f.kernel[0] - b.rows));
-        let channel0 = &tile / r_groups % c_groups * b.from;
-        let channel0 = k.let_("channel0", channel0.min(f.from_channels - b.from));
-        let first = k.let_("first", &tile / (r_groups * c_groups) % k_groups * (b.vectors * LANES));
+        k.return_if(tile.at_least(groups * self.block.split));
+        let row0 = k.let_("row0", (&tile % r_groups * b.tiles).min(f.kernel[0] - b.tiles));
+        let channel0 = &tile / r_groups % c_groups * b.m;
+        let channel0 = k.let_("channel0", channel0.min(f.from_channels - b.m));
+        let first = k.let_("first", &tile / (r_groups * c_groups) % k_groups * (b.n * LANES));
         let part = k.let_("part", tile / groups);
         let channel = |v: usize| (&first + k.lane() + v * LANES).min(f.to_channels - 1);
-        let channels: Vec<Expr> = (0..b.vectors).map(channel).collect();
+        let channels: Vec<Expr> = (0..b.n).map(channel).collect();
         let channels = channels.into_iter().enumerate().map(|(v, c)| k.let_(format!("k{v}"), c)).collect();
         let window = f.window(b);
         let window = (0..window.div_ceil(LANES))
             .map(|v| {
                 let element = k.let_(format!("e{v}"), (k.lane() + v * LANES).min(window - 1));
-                let column = k.let_(format!("s{v}"), &element / b.from);
-                (column, k.let_(format!("c{v}"), &channel0 + element % b.from))
+                let column = k.let_(format!("s{v}"), &element / b.m);
+                (column, k.let_(format!("c{v}"), &channel0 + element % b.m))
             })
             .collect();
-        let sums = (0..b.rows)
+        let sums = (0..b.tiles)
             .flat_map(|r| (0..f.kernel[1]).map(move |s| (r, s)))
-            .flat_map(|(r, s)| (0..b.from).map(move |c| (r, s, c)))
-            .flat_map(|(r, s, c)| (0..b.vectors).map(move |v| [r, s, c, v]))
+            .flat_map(|(r, s)| (0..b.m).map(move |c| (r, s, c)))
+            .flat_map(|(r, s, c)| (0..b.n).map(move |v| [r, s, c, v]))
             .collect();
         At { row0, channel0, part, channels, window, sums }
     }
 
     fn write(&self, k: &mut Kernel) {
-        let (f, b) = (self.filter, self.block);
+        let (f, b) = (self.filter, &self.block);
         let ([p, q], to_channels) = (f.output, f.to_channels);
-        let strips = q / b.pixels;
+        let strips = q / b.k;
         let at = self.enter(k);
         let sums: Vec<Expr> = at.sums.iter().map(|[r, s, c, v]| k.var(format!("c{r}_{s}_{c}_{v}"), 0.0)).collect();
-        let n_sums = if f.sums { b.vectors } else { 0 };
+        let n_sums = if f.sums { b.n } else { 0 };
         let column_sums: Vec<Expr> = (0..n_sums).map(|v| k.var(format!("sum{v}"), 0.0)).collect();
         let end = k.let_("end_strip", count(f.images.times(strips as u64)));
-        k.for_("strip", &at.part, end, self.parts, |k, strip| {
+        k.for_("strip", &at.part, end, self.block.split, |k, strip| {
             let image = k.let_("image", strip / strips);
-            let column = k.let_("at", strip % strips * b.pixels);
+            let column = k.let_("at", strip % strips * b.k);
             let dy_o = k.let_("dy_o", (&image * (p * q) + &column) * to_channels);
             let columns: Vec<Expr> = (at.window.iter().enumerate())
                 .map(|(v, (s, _))| k.let_(format!("w{v}"), ((&column + s).i32() - f.pads[1] as i64).u32()))
                 .collect();
             let place = (&image, &columns[..]);
-            let rows: Vec<Vec<Expr>> = (0..b.rows - 1)
+            let rows: Vec<Vec<Expr>> = (0..b.tiles - 1)
                 .map(|r| {
                     let values = self.load_row(k, &at, (r, &0u32.into()), place);
                     values.into_iter().enumerate().map(|(v, x)| k.var(format!("x{r}_{v}"), x)).collect()
                 })
                 .collect();
             k.for_("row", 0u32, p, 1, |k, row| {
-                let last = b.rows - 1;
+                let last = b.tiles - 1;
                 let values = self.load_row(k, &at, (last, row), place);
                 let values = values.into_iter().enumerate().map(|(v, x)| k.let_(format!("x{last}_{v}"), x)).collect();
                 let window: Vec<Vec<Expr>> = rows.iter().cloned().chain([values]).collect();
@@ -263,8 +257,8 @@ impl Core<'_> {
         (window, dy_row): (&[Vec<Expr>], &Expr),
         (sums, column_sums): (&[Expr], &[Expr]),
     ) {
-        let (f, b) = (self.filter, self.block);
-        let dy: Vec<Vec<Expr>> = (0..b.pixels)
+        let (f, b) = (self.filter, &self.block);
+        let dy: Vec<Vec<Expr>> = (0..b.k)
             .map(|u| {
                 let load = |(v, channel): (usize, &Expr)| {
                     let value = k.let_(format!("d{u}_{v}"), self.dy.at(dy_row + channel + u * f.to_channels));
@@ -282,20 +276,20 @@ impl Core<'_> {
             .collect();
         for (sum, &[r, s, c, v]) in sums.iter().zip(&at.sums) {
             for (u, dy) in dy.iter().enumerate() {
-                k.add(sum, &x[r][(u + s) * b.from + c] * &dy[v]);
+                k.add(sum, &x[r][(u + s) * b.m + c] * &dy[v]);
             }
         }
     }
 
     fn store(&self, k: &mut Kernel, at: &At, sums: &[Expr], column_sums: &[Expr]) {
-        let (f, b) = (self.filter, self.block);
+        let (f, b) = (self.filter, &self.block);
         let (taps, from_channels, to_channels) = (f.kernel[1], f.from_channels, f.to_channels);
         let weights = f.kernel[0] * taps * from_channels * to_channels;
         let elements = weights + if f.sums { to_channels } else { 0 };
         let y_o = k.let_("y_o", &at.part * elements);
-        let sum = |o: usize, v: usize| sums[o * b.vectors + v].clone();
-        store_sums(k, [sums.len() / b.vectors, b.vectors], sum, |k, name, o, values| {
-            let tap = (&at.row0 * taps + o / b.from) * from_channels + &at.channel0 + o % b.from;
+        let sum = |o: usize, v: usize| sums[o * b.n + v].clone();
+        store_sums(k, [sums.len() / b.n, b.n], sum, |k, name, o, values| {
+            let tap = (&at.row0 * taps + o / b.m) * from_channels + &at.channel0 + o % b.m;
             let place = k.let_(format!("y_{name}"), &y_o + tap * to_channels);
             for (channel, value) in at.channels.iter().zip(values) {
                 k.store(&self.y, &place + channel, value);

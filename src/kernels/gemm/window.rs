@@ -2,8 +2,9 @@
 
 use super::matrix::Matrices;
 use crate::{
-    kernels::language::{Expr, Kernel, Type},
-    tensor::Count,
+    graph::{Epilogue, Slot, UNIFORM_BYTES},
+    kernels::language::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
+    tensor::{Count, DType},
 };
 
 /// A kernel that slides over images, forward or transposed.
@@ -57,6 +58,27 @@ impl Window {
             transposed: [false, self.transposed],
             sums: false,
         })
+    }
+
+    /// Returns whether the weights fit into a uniform buffer.
+    pub(super) fn weights_are_uniform(&self) -> bool {
+        4 * self.n_weights() <= UNIFORM_BYTES
+    }
+
+    fn n_weights(&self) -> u64 {
+        (self.kernel[0] * self.kernel[1] * self.from_channels * self.to_channels) as u64
+    }
+
+    /// Binds the weights, as a uniform buffer or not, and the result.
+    pub(super) fn bind(&self, k: &mut Kernel, uniform: bool, epilogue: Option<&Epilogue>) -> (Buffer, Buffer, Finish) {
+        let float = Layout::Scalars(DType::F32);
+        let weights = match uniform {
+            true => k.bind("w", Layout::Uniform(self.n_weights()), Slot::Uniform { input: 1, samples: None }),
+            false => k.bind("w", float, Slot::input(1)),
+        };
+        let y = k.bind_result("y", float, Slot::output(0));
+        let stored = Stored { width: 1, words: false, columns: self.to_channels as u64 };
+        (weights, y, Finish::bind(k, epilogue, stored))
     }
 
     /// Returns the number of tap phases along an axis: result positions of one phase share their taps.

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     graph::{DeviceProfile, Dispatch},
-    kernels::language::{Expr, Kernel},
+    kernels::{
+        Schedule,
+        language::{Expr, Kernel},
+    },
 };
 
 /// Returns the ways to run a cell's gradient from the last timestep to the first.
@@ -16,7 +19,7 @@ use crate::{
 /// gradient to the cell states too; GRU that resets before: gates before their functions, kernel, states before, dy;
 /// after: x, the state's product, kernel, states before, dy. Outputs: gradient to the gates before their functions (to
 /// x), for the last cell the one to the state's product too, and the one to the initial states (samples, states·u).
-pub fn backward(cell: &Cell, extents: &Extents, of_cells: bool, profile: &DeviceProfile) -> Vec<(String, Dispatch)> {
+pub fn backward(cell: &Cell, extents: &Extents, of_cells: bool, profile: &DeviceProfile) -> Vec<(Schedule, Dispatch)> {
     let (name, mut inputs, mut outputs) = match cell.kind {
         CellKind::Simple => ("simple_rnn_grad", vec!["y", "kernel", "dy"], vec!["da"]),
         CellKind::Lstm => ("lstm_grad", vec!["a", "kernel", "before", "dy"], vec!["da"]),

@@ -3,7 +3,10 @@
 use super::cell::Cell;
 use crate::{
     graph::{DeviceClass, DeviceProfile, Dispatch, Grid, Slot, UNIFORM_BYTES},
-    kernels::language::{Buffer, Expr, Kernel, Layout, Type, count},
+    kernels::{
+        self, Axis, Schedule,
+        language::{Buffer, Expr, Kernel, Layout, Type, count},
+    },
     tensor::{Count, DType},
 };
 
@@ -23,36 +26,33 @@ pub struct Extents {
     pub units: usize,
 }
 
-/// How a workgroup is cut up.
+/// How a workgroup is cut up: `tiles` blocks of lanes, which have `m` samples in vectors of `width`, and `n` units, each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tile {
+    schedule: Schedule,
     /// Lanes of a block.
     lanes: usize,
-    /// Blocks of a workgroup.
-    blocks: usize,
-    /// Units of a lane.
-    units: usize,
-    /// Vectors of samples that a lane has, and samples in a vector.
-    vectors: usize,
-    width: usize,
     /// Numbers held for each sample.
     held: usize,
 }
 
 impl Tile {
-    fn new(units: usize, held: usize, (lanes, vectors, width): (usize, usize, usize), least: usize) -> Self {
-        let of_lane = units.div_ceil(lanes);
-        let lanes = units.div_ceil(of_lane);
-        let room = HELD / (held * vectors * width).max(1);
-        Tile { lanes, blocks: (least / lanes).clamp(1, room.max(1)), units: of_lane, vectors, width, held }
+    fn new(units: usize, held: usize, (lanes, m, width): (usize, usize, usize), least: usize) -> Self {
+        let n = units.div_ceil(lanes);
+        let lanes = units.div_ceil(n);
+        let tiles = (least / lanes).clamp(1, (HELD / (held * m).max(1)).max(1));
+        let schedule =
+            Schedule { tiles, lanes: Some(Axis::N), width, ..Schedule::new(kernels::Core::Recurrent, [m, n]) };
+        Tile { schedule, lanes, held }
     }
 
-    fn samples(&self) -> usize {
-        self.vectors * self.width
+    /// Returns how many vectors of samples a lane has.
+    fn vectors(&self) -> usize {
+        self.schedule.m / self.schedule.width
     }
 
-    fn fits(&self) -> bool {
-        self.blocks * self.samples() * self.held <= HELD
+    fn value(&self) -> Type {
+        Type::F32.vector(self.schedule.width)
     }
 
     /// Returns the tiles for a recurrence that holds so many numbers for each sample and takes sums for so many gates at a
@@ -62,14 +62,13 @@ impl Tile {
         let few = units.div_ceil(4usize.div_ceil(sums)).clamp(8, 256);
         let (shapes, least): (&[_], _) = match profile.class {
             DeviceClass::Cpu if !profile.large_shaders() => (&[(256, 1, 1)], 8),
-            DeviceClass::Cpu => (&[(few, if sums > 2 { 2 } else { 1 }, 4), (256, 1, 4), (256, 1, 1)], 8),
-            DeviceClass::Gpu => (&[(256, 1, 1), (256, 1, 4)], 64),
+            DeviceClass::Cpu => (&[(few, if sums > 2 { 8 } else { 4 }, 4), (256, 4, 4), (256, 1, 1)], 8),
+            DeviceClass::Gpu => (&[(256, 1, 1), (256, 4, 4)], 64),
         };
-        shapes.iter().map(|&shape| Tile::new(units, held, shape, least)).filter(Tile::fits).collect()
-    }
-
-    fn variant(&self) -> String {
-        format!("lanes{}x{}_units{}_samples{}", self.lanes, self.blocks, self.units, self.samples())
+        let tiles = shapes.iter().map(|&shape| Tile::new(units, held, shape, least));
+        let mut tiles: Vec<Tile> = tiles.filter(|t| t.schedule.tiles * t.schedule.m * held <= HELD).collect();
+        tiles.dedup_by_key(|t| t.schedule);
+        tiles
     }
 }
 
@@ -96,15 +95,16 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Returns the variant of a tile and the launch of its kernel, whose statements `write` adds.
+    /// Returns the schedule of a tile and the launch of its kernel, whose statements `write` adds.
     pub(super) fn launch(
         tile: Tile,
         (name, cell, extents): (&str, &Cell, &Extents),
         bindings: &Bindings,
         profile: &DeviceProfile,
         write: impl FnOnce(&mut Kernel, &mut Core),
-    ) -> (String, Dispatch) {
-        let mut k = Kernel::new(name, tile.lanes * tile.blocks);
+    ) -> (Schedule, Dispatch) {
+        let Schedule { m: samples, tiles: blocks, width, .. } = tile.schedule;
+        let mut k = Kernel::new(name, tile.lanes * blocks);
         let elements = extents.units * cell.gates() * extents.units;
         // Processors read uniform buffers in a tenth of the time.
         let uniform =
@@ -120,28 +120,29 @@ impl Core {
         for (i, &name) in bindings.outputs.iter().enumerate() {
             buffers.push(k.bind_result(name, float, Slot::output(i)));
         }
-        functions(&mut k, cell, tile.width);
-        let held = k.workgroup("held", tile.value(), (tile.blocks * tile.vectors * tile.held) as u64);
+        functions(&mut k, cell, width);
+        let held = k.workgroup("held", tile.value(), (blocks * tile.vectors() * tile.held) as u64);
         let mut core = Core::enter(&mut k, tile, *extents, (buffers, held));
         write(&mut k, &mut core);
-        let grid = Grid::new(extents.samples, (tile.blocks * tile.samples()) as u32);
-        (tile.variant(), k.launch(grid))
+        let grid = Grid::new(extents.samples, (blocks * samples) as u32);
+        (tile.schedule, k.launch(grid))
     }
 
     fn enter(k: &mut Kernel, tile: Tile, extents: Extents, (buffers, held): (Vec<Buffer>, Buffer)) -> Core {
+        let Schedule { m: samples, n: units, tiles: blocks, .. } = tile.schedule;
         let block = k.let_("block", k.lane() / tile.lanes);
         let own = k.let_("l", k.lane() % tile.lanes);
-        let first = k.let_("first", (k.workgroup_index() * tile.blocks + &block) * tile.samples());
-        let base = k.let_("base", block * (tile.vectors * tile.held));
+        let first = k.let_("first", (k.workgroup_index() * blocks + &block) * samples);
+        let base = k.let_("base", block * (tile.vectors() * tile.held));
         let all = k.let_("samples", count(extents.samples));
-        let samples = (0..tile.samples())
+        let samples = (0..samples)
             .map(|i| {
                 let sample = &first + i;
                 let live = k.let_(format!("live{i}"), sample.less(&all));
                 (k.let_(format!("n{i}"), sample.min(all.max(1u32) - 1u32)), live)
             })
             .collect();
-        let units = (0..tile.units)
+        let units = (0..units)
             .map(|u| {
                 let unit = &own + u * tile.lanes;
                 let live = k.let_(format!("own{u}"), unit.less(extents.units));
@@ -153,13 +154,13 @@ impl Core {
 
     /// Returns the numbers of the values that a lane has: units by vectors of samples.
     fn values(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let vectors = self.tile.vectors;
-        (0..self.tile.units).flat_map(move |u| (0..vectors).map(move |v| (u, v)))
+        let vectors = self.vectors();
+        (0..self.tile.schedule.n).flat_map(move |u| (0..vectors).map(move |v| (u, v)))
     }
 
     /// Returns how many vectors of samples a lane has.
     pub(super) fn vectors(&self) -> usize {
-        self.tile.vectors
+        self.tile.vectors()
     }
 
     /// Declares variables, one for each value of the lane.
@@ -179,7 +180,7 @@ impl Core {
 
     /// Returns the unit of value `i`.
     pub(super) fn unit(&self, i: usize) -> &Expr {
-        &self.units[i / self.tile.vectors].0
+        &self.units[i / self.vectors()].0
     }
 
     /// Returns a number as a value.
@@ -208,7 +209,7 @@ impl Core {
         rows: (usize, usize),
         t: Option<&Expr>,
     ) -> Vec<Expr> {
-        let (tensor, width) = (self.buffer(tensor), self.tile.width);
+        let (tensor, width) = (self.buffer(tensor), self.tile.schedule.width);
         let sample = |u: usize, v: usize, i: usize| tensor.at(self.index(v * width + i, u, rows, t));
         let values: Vec<Expr> =
             self.values().map(|(u, v)| Expr::vector((0..width).map(|i| sample(u, v, i)).collect())).collect();
@@ -223,7 +224,7 @@ impl Core {
         rows: (usize, usize),
         t: Option<&Expr>,
     ) {
-        let width = self.tile.width;
+        let width = self.tile.schedule.width;
         for (value, (u, v)) in values.iter().zip(self.values()) {
             for i in 0..width {
                 let live = self.samples[v * width + i].1.and(&self.units[u].1);
@@ -257,7 +258,7 @@ impl Core {
         let kernel = self.buffer("kernel");
         let term = |k: &mut Kernel, name: usize, term: &Expr| {
             let name = format!("{}_{name}", self.products);
-            let held: Vec<Expr> = (0..self.tile.vectors)
+            let held: Vec<Expr> = (0..self.vectors())
                 .map(|v| k.let_(format!("s{v}_{name}"), self.held.at(place + term + (v * row + first))))
                 .collect();
             for (u, (unit, _)) in self.units.iter().enumerate() {
@@ -265,7 +266,7 @@ impl Core {
                     let weight = kernel.at((term + first) * columns + unit + *column);
                     let weight = k.let_(format!("w{n}_{u}_{name}"), weight);
                     for (v, held) in held.iter().enumerate() {
-                        k.add(&sums[u * self.tile.vectors + v], &weight * held);
+                        k.add(&sums[u * self.vectors() + v], &weight * held);
                     }
                 }
             }
@@ -274,12 +275,6 @@ impl Core {
             k.for_("k", 0u32, whole, unrolled, |k, first| (0..unrolled).for_each(|d| term(k, d, &(first + d))));
         }
         (whole..terms).for_each(|t| term(k, t, &Expr::from(t)));
-    }
-}
-
-impl Tile {
-    fn value(&self) -> Type {
-        Type::F32.vector(self.width)
     }
 }
 

@@ -6,13 +6,16 @@ use super::{
 };
 use crate::{
     graph::{DeviceProfile, Dispatch},
-    kernels::language::{Expr, Kernel},
+    kernels::{
+        Schedule,
+        language::{Expr, Kernel},
+    },
 };
 
 /// Returns the ways to run a cell over all timesteps: inputs x (samples, steps, gates·u), kernel (u, gates·u), the bias
 /// (gates·u) of a GRU that resets after the product, initial states (samples, states·u) where `state`; outputs y
 /// (samples, steps, u) and an LSTM's cell states of the same shape.
-pub fn forward(cell: &Cell, extents: &Extents, state: bool, profile: &DeviceProfile) -> Vec<(String, Dispatch)> {
+pub fn forward(cell: &Cell, extents: &Extents, state: bool, profile: &DeviceProfile) -> Vec<(Schedule, Dispatch)> {
     let mut bindings = Bindings { inputs: vec!["x", "kernel"], outputs: vec!["y"] };
     if cell.kind == CellKind::GruAfter {
         bindings.inputs.push("bias");

@@ -86,5 +86,5 @@ pub fn max_pool_grad(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epil
             row.iter().zip(seen[r + sh]).for_each(|(x, later)| k.set(x, later));
         }
     });
-    Candidate::single(plan.variant(), plan.launch(k, plan.items()))
+    Candidate::single(plan.schedule(), plan.launch(k, plan.items()))
 }

@@ -2,9 +2,11 @@
 
 use super::axis::Axis;
 use crate::{
-    graph::{DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
+    graph::{Counts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
     kernels::{
-        gemm::{LOAD, MADD, STORE, Window},
+        Core, Schedule,
+        cost::{self, fastest},
+        gemm::Window,
         language::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
         wgsl::width,
     },
@@ -35,6 +37,8 @@ pub(super) struct Plan<'a> {
     lanes: usize,
     /// Channels of the result for a channel that is read, or the other way round.
     pub(super) multiplier: usize,
+    /// What windows over the images count.
+    pub(super) counts: Counts,
 }
 
 /// Where a strip lies; all numbers but the channel are i32.
@@ -76,7 +80,16 @@ impl<'a> Plan<'a> {
         let whole = if multiplier == 1 { w.to_channels } else { multiplier };
         let width = if multiplier > 1 && w.transposed { 1 } else { width(whole, profile) };
         let lanes = if profile.class == DeviceClass::Cpu { 8 } else { 64 };
-        let mut plan = Plan { w, profile, rows: Axis::new(w, 0), columns: Axis::new(w, 1), width, lanes, multiplier };
+        let mut plan = Plan {
+            w,
+            profile,
+            rows: Axis::new(w, 0),
+            columns: Axis::new(w, 1),
+            width,
+            lanes,
+            multiplier,
+            counts: Counts::default(),
+        };
         plan.cut();
         plan
     }
@@ -94,14 +107,21 @@ impl<'a> Plan<'a> {
             let madds = c.size * taps <= MAX_MADDS && !(gpu && c.size > 4);
             madds && c.size * rows.under_way() <= MAX_UNDER_WAY && reads(c) <= MAX_READS
         };
-        let time = |c: &Axis| {
-            let stores = (c.size * rows.results_per_step()) as f64 * STORE;
-            let step = reads(c) as f64 * LOAD + stores + (c.size * taps * self.width) as f64 * MADD + 10.0;
-            c.strips() as f64 * (step * rows.per_phase() as f64 + taps as f64 * LOAD + 100.0)
+        let counts = |c: &Axis| {
+            let step = Counts::load(reads(c)) + Counts::store(c.size * rows.results_per_step());
+            let step = step + Counts::madd(c.size * taps * self.width) + Counts::instruction(10);
+            let once = Counts::load(taps) + Counts::instruction(100);
+            (step * rows.per_phase() as f64 + once) * c.strips() as f64
         };
         let columns = (1..=most).map(|n| self.columns.in_strips(n));
         let columns = columns.enumerate().filter(|(i, c)| i + 1 == most || fits(c)).map(|(_, c)| c);
-        self.columns = columns.min_by(|a, b| time(a).total_cmp(&time(b))).unwrap_or(self.columns);
+        let (counts, columns) = fastest(columns, self.profile.class, counts).unwrap_or((self.counts, self.columns));
+        let images = self.w.images.at(cost::NOMINAL_BATCH) as usize;
+        let counts = counts * ((self.channels() * columns.phases * rows.phases * images) as f64 / 8.0);
+        // Words of a vector.
+        let words = self.width as f64 / if self.profile.u64_loads && self.width > 1 { 2.0 } else { 1.0 };
+        self.counts = Counts { load: counts.load * words, store: counts.store * words, ..counts };
+        self.columns = columns;
         let lanes = self.channels() * self.columns.strips() * self.columns.phases * rows.phases;
         let wanted = if gpu { 32_768 } else { 8 * self.lanes };
         let most = rows.per_phase().div_ceil(if gpu { 8 } else { 4 * rows.under_way() });
@@ -147,8 +167,8 @@ impl<'a> Plan<'a> {
         k.launch(Grid::new(items, self.lanes as u32))
     }
 
-    pub(super) fn variant(&self) -> String {
-        format!("strips_{}x{}_width{}", self.rows.size, self.columns.size, self.width)
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule { width: self.width, ..Schedule::new(Core::Window, [self.rows.size, self.columns.size]) }
     }
 
     /// Returns the number of a lane's vector of channels, and that of its strip or slice.

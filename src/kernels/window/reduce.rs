@@ -67,7 +67,7 @@ pub fn reduce_window(
             core.output.rows[e].iter().enumerate().map(result).collect()
         });
     });
-    Candidate::single(core.plan.variant(), core.plan.launch(k, core.plan.items()))
+    Candidate::single(core.plan.schedule(), core.plan.launch(k, core.plan.items())).with_counts(core.plan.counts)
 }
 
 /// Returns how many pixels of the window at position `at` of an axis lie inside the image.

@@ -4,6 +4,7 @@ use super::plan::{MAX_TAPS, NOMINAL_BATCH, Plan};
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Slot},
     kernels::{
+        Schedule,
         gemm::{Filter, LONG_BATCH, Window, split_sum},
         language::{Expr, count},
     },
@@ -97,8 +98,6 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let main = plan.launch(k, items);
     let n_sums = if f.sums { f.to_channels } else { 0 };
     let elements = Count { fixed: (kh * kw * f.to_channels + n_sums) as u64, per_sample: 0 };
-    let sum = split_sum(elements, [f.to_channels, n_sums].map(|n| n as u64), parts as u64, None);
-    let variant = format!("{}_split{parts}", plan.variant());
-    let scratch_bytes = vec![elements.times(4 * parts as u64)];
-    Candidate { variant, dispatches: vec![main, sum], scratch_bytes }
+    let schedule = Schedule { split: parts, ..plan.schedule() };
+    split_sum(schedule, main, elements, [f.to_channels, n_sums].map(|n| n as u64), None)
 }

@@ -6,7 +6,7 @@ use crate::{
         Arg, Candidate, Cost, DeviceProfile, Elementary, Epilogue, Gradients, Graph, Grid, Instr, Io, Op, OpError,
         Program, Slot, Step, TensorType, Value,
     },
-    kernels::{self, Buffer, Expr, Kernel, Layout, Neighbours, Type},
+    kernels::{self, Buffer, Core, Expr, Kernel, Layout, Neighbours, Schedule, Type},
     tensor::{Accuracy, Array, Count, Shape, strides},
 };
 
@@ -160,7 +160,7 @@ impl Op for Elementwise {
         let f = |lane: usize| Expr::call("f", Type::F32, values.iter().map(|lanes| lanes[lane].clone()));
         k.store(&y, &i, Expr::vector((0..width).map(f).collect()));
         let kernel = k.launch(Grid::new(items, 64));
-        vec![Candidate::single(format!("width{width}"), kernel)]
+        vec![Candidate::single(Schedule::of_width(Core::Elements, width), kernel)]
     }
 
     fn cost(&self, io: &Io) -> Cost {

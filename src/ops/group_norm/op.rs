@@ -7,7 +7,7 @@ use crate::{
         Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Gradients, Graph, Grid, Io, Op, OpError, Slot,
         Step, TensorType, UNIFORM_BYTES, Value,
     },
-    kernels::{self, gemm::LONG_BATCH},
+    kernels::{self, Core, Schedule, gemm::LONG_BATCH},
     tensor::{Accuracy, Array, Count, Shape, UNIT},
 };
 
@@ -228,7 +228,8 @@ impl Op for GroupNorm {
         let source = shader!("group_norm.wgsl");
         let kernel = Kernel { name: "group_norm", source, slots, by_channel: &[1, 2] };
         let dispatch = self.dispatch(kernel, &io.inputs[0].shape, profile, epilogue);
-        vec![Candidate::single("groups", dispatch)]
+        let width = kernels::width(io.inputs[0].shape.last() / self.groups, profile);
+        vec![Candidate::single(Schedule::of_width(Core::Group, width), dispatch)]
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -369,11 +370,9 @@ impl Op for GroupNormGrad {
         let source = kernels::Source::over_vectors(shader!("group_norm_grad_merge.wgsl"), width, profile);
         let grid = Grid::new(Count { fixed: 2 * channels as u64, per_sample: 0 }, lanes as u32);
         let merge = kernels::dispatch("group_norm_grad_merge", source, &constants, grid, slots, None);
-        vec![Candidate {
-            variant: format!("groups_split{parts}"),
-            dispatches: vec![to_x, sums, merge],
-            scratch_bytes: vec![Count { fixed: (parts * 2 * channels * width * 4) as u64, per_sample: 0 }],
-        }]
+        let schedule = Schedule { split: parts, ..Schedule::of_width(Core::Group, width) };
+        let scratch = Count { fixed: (parts * 2 * channels * width * 4) as u64, per_sample: 0 };
+        vec![Candidate::new(schedule, vec![to_x, sums, merge], vec![scratch])]
     }
 
     fn cost(&self, io: &Io) -> Cost {

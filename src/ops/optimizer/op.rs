@@ -6,7 +6,7 @@ use crate::{
         ALIGN_BYTES, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Gradients, Graph, Grid, Io, Op, OpError, Slot,
         Step, TensorType, Value,
     },
-    kernels::{Buffer, Expr, Kernel, Layout, Type, scalar},
+    kernels::{Buffer, Core, Expr, Kernel, Layout, Schedule, Type, scalar},
     tensor::{Accuracy, Array, Count, DType, UNIT, maximum},
 };
 
@@ -246,7 +246,7 @@ impl Op for Optimizer {
             dispatches.push(self.launch(count, slots, profile));
             first = last;
         }
-        vec![Candidate { variant: "width4".into(), dispatches, scratch_bytes: Vec::new() }]
+        vec![Candidate::new(Schedule::of_width(Core::Elements, 4), dispatches, Vec::new())]
     }
 
     fn cost(&self, io: &Io) -> Cost {

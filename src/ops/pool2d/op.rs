@@ -7,7 +7,7 @@ use crate::{
         Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Gradients, Graph, Grid, Io, Op, OpError, Patch,
         Program, RewriteCx, Slot, Step, TensorType, Value,
     },
-    kernels::{self, Reduction, Source},
+    kernels::{self, Core, Reduction, Schedule, Source},
     ops::{
         arity::arity,
         conv2d::{image, images},
@@ -159,7 +159,7 @@ impl Op for Pool2d {
         let slots = vec![Slot::input(0), Slot::output(0)];
         let source = Pooling::source(self.pooling.shaders()[0], width, profile);
         let each = kernels::dispatch(self.name(), source, &constants, Grid::new(items, lanes), slots, epilogue);
-        let each = Candidate::single(format!("width{width}"), each);
+        let each = Candidate::single(Schedule::of_width(Core::Elements, width), each);
         if !g.unrolls() || (self.pooling == Pooling::Max && !g.overlaps()) {
             return vec![each];
         }
@@ -233,12 +233,12 @@ impl Pool2dGrad {
         let (width, lanes) = (kernels::width(g.c, profile), pooling.lanes(profile));
         let items = io.outputs[0].shape.elements().over(width as u64);
         let constants = g.constants(items, width, lanes, pooling.counts_padding());
-        let variant = if self.is_linear() { "width" } else { "gather_width" };
+        let core = if self.is_linear() { Core::Elements } else { Core::Gather };
         let mut slots: Vec<Slot> = (0..=self.dy()).map(Slot::input).collect();
         slots.push(Slot::output(0));
         let source = Pooling::source(pooling.shaders()[1], width, profile);
         let dispatch = kernels::dispatch(self.name(), source, &constants, Grid::new(items, lanes), slots, epilogue);
-        Candidate::single(format!("{variant}{width}"), dispatch)
+        Candidate::single(Schedule::of_width(core, width), dispatch)
     }
 
     /// Returns the kernel of one lane for each window and the pixels around it, for maxima of windows that do not overlap.
@@ -256,7 +256,7 @@ impl Pool2dGrad {
         let slots = vec![Slot::input(0), Slot::input(2), Slot::output(0)];
         let grid = Grid::new(items, lanes);
         let dispatch = kernels::dispatch("max_pool2d_grad_cells", source, &constants, grid, slots, epilogue);
-        Candidate::single(format!("cells_width{width}"), dispatch)
+        Candidate::single(Schedule::of_width(Core::Cells, width), dispatch)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{find::mutants, mutant::Mutant};
 use crate::{
     graph::{Candidate, DeviceProfile, Dispatch, Family, Sample},
+    kernels::Schedule,
     tensor::{Fnv, Philox},
     testing::{
         Failure,
@@ -225,7 +226,10 @@ impl Noticed {
 
 /// Returns the kind of a variant, without the numbers of tiles.
 fn variant(candidate: &Candidate) -> String {
-    candidate.variant.chars().filter(|c| !c.is_ascii_digit()).collect()
+    match candidate.variant.parse::<Schedule>() {
+        Ok(Schedule { core, lanes, uniform, .. }) => Schedule { lanes, uniform, ..Schedule::new(core, [1; 2]) }.into(),
+        Err(_) => candidate.variant.clone(),
+    }
 }
 
 fn is_refused(error: &CandidateError) -> bool {

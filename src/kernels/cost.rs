@@ -1,0 +1,41 @@
+//! The cost model: nanoseconds of what kernels count, for each class of device. `cargo bench -- --fit` fits them anew.
+
+use crate::graph::{Counts, DeviceClass};
+
+/// The batch for which schedules are chosen; every batch runs.
+pub(super) const NOMINAL_BATCH: usize = 64;
+
+/// Lavapipe of Mesa 22.3. GPUs have the same until one has been measured.
+const MEASURED: Counts = Counts {
+    load: 50.0,
+    uniform_load: 5.0,
+    broadcast: 1.2,
+    madd: 1.0,
+    next_madd: 0.5,
+    store: 20.0,
+    enter: 20.0,
+    instruction: 1.0,
+    launch: 7_000.0,
+};
+
+/// Rows, columns and terms of the tiles of workgroups through workgroup memory, with the share of the peak that each reaches where
+/// there is enough to do: what it multiplies for each element that it stages.
+pub(super) const SHARED: [([usize; 3], f64); 5] =
+    [([128, 128, 8], 1.0), ([128, 64, 16], 0.85), ([64, 64, 16], 0.7), ([64, 32, 16], 0.5), ([32, 32, 16], 0.35)];
+
+/// Returns the nanoseconds of each thing that kernels count on a class of device.
+pub fn coefficients(class: DeviceClass) -> &'static Counts {
+    match class {
+        DeviceClass::Cpu | DeviceClass::Gpu => &MEASURED,
+    }
+}
+
+/// Returns the way that takes the least time, the first of equal ones, with what it counts.
+pub(super) fn fastest<T>(
+    ways: impl Iterator<Item = T>,
+    class: DeviceClass,
+    count: impl Fn(&T) -> Counts,
+) -> Option<(Counts, T)> {
+    let ways = ways.map(|way| (count(&way), way)).map(|(counts, way)| (counts.time(coefficients(class)), counts, way));
+    ways.min_by(|(a, ..), (b, ..)| a.total_cmp(b)).map(|(_, counts, way)| (counts, way))
+}
