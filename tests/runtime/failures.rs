@@ -152,6 +152,11 @@ fn wrong_plans_are_refused() -> Result<()> {
     ensure!(plan_error(
         refuse(&|p| p.dispatches[0].bindings[1].range.buffer = BufferRef::Store { store: 1, chunk: 0 })
     ));
+    for offset in [256 << 20, u64::MAX - 255] {
+        let extents = |p: &mut Plan| p.dispatches[1].bindings.last_mut().expect("extents").range.offset = offset;
+        ensure!(plan_error(refuse(&extents)));
+    }
+    ensure!(plan_error(refuse(&|p| p.dispatches[1].extents.resize(5, ("more".into(), 0)))));
     let broken = |p: &mut Plan| p.dispatches[0].source = "fn main( {".into();
     ensure!(matches!(refuse(&broken), RuntimeError::Kernel(_)));
     // Parses, but a binding of 4 bytes does not hold one vec4.

@@ -6,7 +6,7 @@ mod sessions;
 
 use anyhow::{Result, ensure};
 use hubel::{
-    graph::{Grid, Io, Op, Slot, Step, TensorType},
+    graph::{ALIGN_BYTES, Grid, Io, Op, Slot, Step, TensorType},
     kernels::{Access, common, link},
     layers::Dense,
     ops::Elementwise,
@@ -47,6 +47,10 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange
     let dispatch = candidate.dispatches[0].clone();
     let binding = |slot: &Slot| match slot {
         Slot::In(range) => Binding { range: inputs[range.start].1, access: Access::Read },
+        Slot::Extents => {
+            let range = BufferRange { buffer: BufferRef::Extents, offset: 0, bytes: 16 };
+            Binding { range, access: Access::Uniform }
+        }
         _ => Binding { range: result.1, access: Access::ReadWrite },
     };
     PlannedDispatch {
@@ -63,7 +67,11 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange
     }
 }
 
-fn plan(arenas: Vec<u64>, dispatches: Vec<PlannedDispatch>, inputs: Vec<Port>, outputs: Vec<Port>) -> Arc<Plan> {
+fn plan(arenas: Vec<u64>, mut dispatches: Vec<PlannedDispatch>, inputs: Vec<Port>, outputs: Vec<Port>) -> Arc<Plan> {
+    for (dispatch, i) in dispatches.iter_mut().zip(0..) {
+        let extents = dispatch.bindings.iter_mut().filter(|b| b.range.buffer == BufferRef::Extents);
+        extents.for_each(|b| b.range.offset = i * ALIGN_BYTES);
+    }
     Arc::new(Plan {
         capacity: CAPACITY,
         arenas,
@@ -136,7 +144,7 @@ fn halves(engine: &Engine, plus: &str, [from, to]: [u64; 2]) -> Arc<Plan> {
     let ty = TensorType::f32([Batch, 64 / CAPACITY]);
     let [x, y] = [from, to].map(|offset| BufferRange { offset, ..range(BufferRef::Arena(0), &ty) });
     let mut dispatch = planned(engine, "neg", &[(&ty, x), (&ty, y)]);
-    dispatch.source = link(&kernel, &[common()]).into();
+    rewrite(&mut dispatch, &kernel);
     dispatch.grid = Grid::fixed(1);
     dispatch.bindings.iter_mut().for_each(|binding| binding.access = Access::ReadWrite);
     plan(vec![512], vec![dispatch], vec![port("x", &ty, x)], vec![port("y", &ty, y)])
@@ -162,6 +170,13 @@ fn objects(engine: &Engine) -> [isize; 5] {
         .map(|counter| counter.read())
 }
 
+/// Makes a launch one of another kernel, which has no extents.
+fn rewrite(dispatch: &mut PlannedDispatch, kernel: &str) {
+    dispatch.source = link(kernel, &[common()]).into();
+    dispatch.bindings.retain(|b| b.range.buffer != BufferRef::Extents);
+    dispatch.extents.clear();
+}
+
 /// Plans a step whose second kernel runs a long loop in `groups` workgroups.
 fn slow(engine: &Engine, groups: u64) -> Arc<Plan> {
     let mut plan = (*scaled(engine, false)).clone();
@@ -174,7 +189,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     for (var i = 0u; i < 60000u; i++) { v = v * 0.9999 + 0.0001; }
     if (id.x == 0u && id.y == 0u && lane < 40u) { y[lane] = v; }
 }";
-    plan.dispatches[1].source = link(kernel, &[common()]).into();
+    rewrite(&mut plan.dispatches[1], kernel);
     plan.dispatches[1].grid = Grid::fixed(groups);
     Arc::new(plan)
 }
