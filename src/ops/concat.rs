@@ -114,7 +114,7 @@ impl Op for Concat {
             dispatches.push(k.launch(Grid::new(items, 64)));
             before += end;
         }
-        vec![Candidate::new(Schedule::of_width(Core::Elements, width as usize), dispatches, Vec::new())]
+        vec![Candidate::new(Schedule::of_width(Core::Elements, width), dispatches, Vec::new())]
     }
 
     fn cost(&self, io: &Io) -> Cost {
