@@ -2,8 +2,8 @@
 
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io,
-        Op, OpError, Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op,
+        OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{Buffer, Core, Expr, Kernel, Layout, Schedule, Type, count, scalar},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
@@ -163,9 +163,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    equivalent: &[
-        ("leaves a term out at lane", "the launch has one workgroup"),
-    ],
+    equivalent: &[("leaves a term out at lane", "the launch has one workgroup")],
     differentiable: false,
     gradcheck: 1e-6,
 };

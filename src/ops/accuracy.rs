@@ -4,8 +4,8 @@ use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError, Sample,
+        Slot, Step, TensorType, Value,
     },
     kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, rank},
@@ -94,8 +94,7 @@ impl Op for CategoricalAccuracy {
         };
         let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0)];
         let grid = Grid::new(rows, 64);
-        let dispatch =
-            kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue);
+        let dispatch = kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue);
         vec![Candidate::single(Schedule::of_width(Core::Lane, 1), dispatch)]
     }
 

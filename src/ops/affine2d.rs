@@ -4,8 +4,8 @@ use super::{Gather, Interpolation, pad2d::images};
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Field, Fill, Gradients, Graph, Grid, Io, Op,
-        OpError, Patch, RewriteCx, Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Field, Fill, Gradients, Graph, Grid, Io, Op, OpError,
+        Patch, RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{self, Core, Schedule, Source},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape, UNIT},
@@ -286,9 +286,7 @@ pub static FAMILY: Family = Family {
         Bad { what: "one map for all", build: |g| bad(g, [1, 6], [4, 4]) },
         Bad { what: "a side of nothing", build: |g| bad(g, [Batch, 6], [0, 4]) },
     ],
-    equivalent: &[
-        ("starts a loop late at k", "the loop finds numbers that are not finite, which other tests have"),
-    ],
+    equivalent: &[("starts a loop late at k", "the loop finds numbers that are not finite, which other tests have")],
     differentiable: false,
     gradcheck: 1e-6,
 };

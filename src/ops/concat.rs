@@ -3,8 +3,8 @@
 use super::slice::Part;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError, Sample,
+        Slot, Step, TensorType, Value,
     },
     kernels::{self, Core, Expr, Finish, Kernel, Layout, Schedule, Stored, Type},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Field, Fill, Gradients, Graph, Io, Op, OpError,
-        Patch, RewriteCx, Sample, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Field, Fill, Gradients, Graph, Io, Op, OpError, Patch,
+        RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::gemm::{self, Window},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -507,4 +507,3 @@ pub static FAMILY: Family = Family {
     differentiable: true,
     gradcheck: 1e-6,
 };
-

@@ -4,8 +4,8 @@ use super::arity::arity;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError, Sample,
+        Slot, Step, TensorType, Value,
     },
     kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Purpose, Shape, philox_key, philox4x32, stream_id, unit_f32},
@@ -150,9 +150,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    equivalent: &[
-        ("moves a boundary at factors", "no random number equals the rate"),
-    ],
+    equivalent: &[("moves a boundary at factors", "no random number equals the rate")],
     differentiable: true,
     gradcheck: 1e-6,
 };

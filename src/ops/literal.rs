@@ -2,8 +2,8 @@
 
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Gradients, Graph, Grid, Io, Op, OpError, Sample,
-        Slot, Step, TensorType, Value, wgsl_f32,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Gradients, Graph, Grid, Io, Op, OpError, Sample, Slot,
+        Step, TensorType, Value, wgsl_f32,
     },
     kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Count, Philox, Shape},

@@ -3,8 +3,8 @@
 use super::{arity::arity, conv2d::ANY};
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io,
-        Op, OpError, Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op,
+        OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{Buffer, Core, Expr, Finish, Kernel, Layout, Schedule, Stored, Type},
     tensor::{Accuracy, Array, Batch, DType, Philox, UNIT, ulp},

@@ -3,8 +3,8 @@
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Gradients, Graph, Grid, Io, Op, OpError, Sample,
-        Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Gradients, Graph, Grid, Io, Op, OpError, Sample, Slot,
+        Step, TensorType, Value,
     },
     kernels::{self, Core, Schedule},
     tensor::{
@@ -212,9 +212,7 @@ pub static FAMILY: Family = Family {
             },
         },
     ],
-    equivalent: &[
-        ("swaps operands at u", "the distribution is symmetric, and the reference too"),
-    ],
+    equivalent: &[("swaps operands at u", "the distribution is symmetric, and the reference too")],
     differentiable: false,
     gradcheck: 1e-6,
 };

@@ -8,8 +8,8 @@
 use super::arity::arity;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Field, Fill, Gradients,
-        Graph, Grid, Io, Node, Op, OpError, RewriteCx, Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Field, Fill, Gradients, Graph,
+        Grid, Io, Node, Op, OpError, RewriteCx, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{Core, Expr, Finish, Kernel, Layout, Schedule, Stored, Type, count, gemm, loop_end},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT, maximum, strides},

@@ -4,8 +4,8 @@ use super::pad2d::images;
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Field, Fill, Gradients, Graph, Grid,
-        Io, Op, OpError, Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Field, Fill, Gradients, Graph, Grid, Io, Op,
+        OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape},

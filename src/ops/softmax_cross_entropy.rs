@@ -7,8 +7,8 @@ use super::{
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Io, Op, OpError, Sample,
-        Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Io, Op, OpError, Sample, Slot,
+        Step, TensorType, Value,
     },
     kernels::{self, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape, UNIT, ulp},
@@ -127,8 +127,7 @@ impl Op for SoftmaxCrossEntropy {
                 constants.push(("LABELS", labels));
                 let source = shader!("softmax_cross_entropy.wgsl");
                 let slots = vec![Slot::input(0), Slot::input(1), Slot::output(0), Slot::output(1)];
-                let dispatch =
-                    kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue);
+                let dispatch = kernels::dispatch(self.name(), source, &constants, grid, slots, epilogue);
                 Candidate::single(Schedule::of_width(core, 1), dispatch)
             })
             .collect()

@@ -3,8 +3,8 @@
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError,
-        Sample, Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError, Sample,
+        Slot, Step, TensorType, Value,
     },
     kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Batch, DType, Philox, Shape, rank},
