@@ -7,18 +7,19 @@
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let channels = extents.channels;
     let group = id.x + id.y * counts.x;
     let g = group / extents.tiles;
     let c = group % extents.tiles * SPAN + lane % SPAN;
     let t = lane / SPAN;
-    if (g >= extents.chunks || t >= T || c >= extents.channels) { return; }
+    if (g >= extents.chunks || t >= T || c >= channels) { return; }
     let rows = extents.rows + extents.rows_per_sample * step.n;
     let chunk = (rows + extents.chunks - 1u) / extents.chunks;
     let mean = unpack(coefficients[c]);
-    let scale = unpack(coefficients[extents.channels + c]);
-    let beta = unpack(coefficients[2u * extents.channels + c]);
+    let scale = unpack(coefficients[channels + c]);
+    let beta = unpack(coefficients[2u * channels + c]);
     for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
-        let i = r * extents.channels + c;
+        let i = r * channels + c;
         y[i] = pack(epilogue((unpack(x[i]) - mean) * scale + beta, i * WIDTH));
     }
 }

@@ -11,12 +11,13 @@ var<workgroup> products: array<V, 256>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let channels = extents.channels;
     let group = id.x + id.y * counts.x;
     if (group >= extents.chunks * extents.tiles) { return; }
     let g = group / extents.tiles;
     let c = group % extents.tiles * SPAN + lane % SPAN;
     let t = lane / SPAN;
-    let inside = t < T && c < extents.channels;
+    let inside = t < T && c < channels;
     let rows = extents.rows + extents.rows_per_sample * step.n;
     let chunk = (rows + extents.chunks - 1u) / extents.chunks;
     var plain = V(0.0);
@@ -24,27 +25,27 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     if (inside) {
         let center = unpack(mean[c]);
         for (var r = g * chunk + t; r < min((g + 1u) * chunk, rows); r += T) {
-            let d = unpack(dy[r * extents.channels + c]);
+            let d = unpack(dy[r * channels + c]);
             plain += d;
-            product += d * (unpack(x[r * extents.channels + c]) - center);
+            product += d * (unpack(x[r * channels + c]) - center);
         }
     }
     if (!GATHER) {
         if (inside) {
-            partials[((g * T + t) * 2u) * extents.channels + c] = pack(plain);
-            partials[((g * T + t) * 2u + 1u) * extents.channels + c] = pack(product);
+            partials[((g * T + t) * 2u) * channels + c] = pack(plain);
+            partials[((g * T + t) * 2u + 1u) * channels + c] = pack(product);
         }
         return;
     }
     plains[lane] = plain;
     products[lane] = product;
     workgroupBarrier();
-    if (t == 0u && c < extents.channels) {
+    if (t == 0u && c < channels) {
         for (var s = 1u; s < T; s++) {
             plain += plains[lane + s * SPAN];
             product += products[lane + s * SPAN];
         }
-        partials[(g * 2u) * extents.channels + c] = pack(plain);
-        partials[(g * 2u + 1u) * extents.channels + c] = pack(product);
+        partials[(g * 2u) * channels + c] = pack(plain);
+        partials[(g * 2u + 1u) * channels + c] = pack(product);
     }
 }

@@ -10,23 +10,24 @@ var<workgroup> deviations: array<V, 256>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let channels = extents.channels;
     let group = id.x + id.y * counts.x;
     if (group >= extents.chunks * extents.tiles) { return; }
     let g = group / extents.tiles;
     let c = group % extents.tiles * SPAN + lane % SPAN;
     let t = lane / SPAN;
-    let inside = t < T && c < extents.channels;
+    let inside = t < T && c < channels;
     let rows = extents.rows + extents.rows_per_sample * step.n;
     let chunk = (rows + extents.chunks - 1u) / extents.chunks;
     var mean = V(0.0);
     var deviation = V(0.0);
     let n_rows = select(0u, count(g, t, T, rows), inside);
     if (n_rows > 0u) {
-        let first = (g * chunk + t) * extents.channels + c;
+        let first = (g * chunk + t) * channels + c;
         let shift = unpack(x[first]);
         var sum = V(0.0);
         for (var k = 1u; k < n_rows; k++) {
-            let d = unpack(x[first + k * T * extents.channels]) - shift;
+            let d = unpack(x[first + k * T * channels]) - shift;
             sum += d;
             deviation += d * d;
         }
@@ -36,15 +37,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     }
     if (!GATHER) {
         if (inside) {
-            partials[((g * T + t) * 2u) * extents.channels + c] = pack(mean);
-            partials[((g * T + t) * 2u + 1u) * extents.channels + c] = pack(deviation);
+            partials[((g * T + t) * 2u) * channels + c] = pack(mean);
+            partials[((g * T + t) * 2u + 1u) * channels + c] = pack(deviation);
         }
         return;
     }
     means[lane] = mean;
     deviations[lane] = deviation;
     workgroupBarrier();
-    if (t == 0u && c < extents.channels) {
+    if (t == 0u && c < channels) {
         var total = f32(n_rows);
         for (var s = 1u; s < T; s++) {
             let more = f32(count(g, s, T, rows));
@@ -56,7 +57,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
                 total += more;
             }
         }
-        partials[(g * 2u) * extents.channels + c] = pack(mean);
-        partials[(g * 2u + 1u) * extents.channels + c] = pack(deviation);
+        partials[(g * 2u) * channels + c] = pack(mean);
+        partials[(g * 2u + 1u) * channels + c] = pack(deviation);
     }
 }
