@@ -60,7 +60,7 @@ counts! {
     uniform_load,
     /// Values of a lane that all lanes get.
     broadcast,
-    /// Multiply-adds to a sum in a register, the first of a turn of the innermost loop.
+    /// Multiply-adds to a sum in a register, the first of an iteration of the innermost loop.
     madd,
     /// Further multiply-adds to the same sum.
     next_madd,
@@ -68,7 +68,7 @@ counts! {
     store,
     /// Places of which the address is computed before the innermost loop.
     enter,
-    /// Other instructions, at the start of a tile, a strip or a turn.
+    /// Other instructions, at the start of a tile, a strip or an iteration.
     instruction,
     /// Launches.
     launch,

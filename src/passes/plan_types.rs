@@ -135,6 +135,13 @@ pub struct PlannedDispatch {
     pub bindings: Vec<Binding>,
 }
 
+impl PlannedDispatch {
+    /// Returns what its pipeline is made of, the text and the constants' names and bits: launches that agree in it share one.
+    pub fn pipeline_key(&self) -> (Arc<str>, Vec<(&'static str, u64)>) {
+        (self.source.clone(), self.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect())
+    }
+}
+
 /// A named input or output of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {

@@ -29,11 +29,7 @@ fn launch(f: &mut fmt::Formatter<'_>, d: &PlannedDispatch, capacity: usize) -> f
 impl Plan {
     /// Returns the number of distinct pipelines: kernels that differ in their text or constants.
     pub fn n_pipelines(&self) -> usize {
-        let key = |d: &PlannedDispatch| {
-            let constants: Vec<_> = d.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect();
-            (d.source.clone(), constants)
-        };
-        self.dispatches.iter().map(key).collect::<HashSet<_>>().len()
+        self.dispatches.iter().map(PlannedDispatch::pipeline_key).collect::<HashSet<_>>().len()
     }
 }
 

@@ -34,10 +34,6 @@ const KEPT: usize = 256;
 #[derive(Default)]
 pub(super) struct Pipelines(Mutex<HashMap<Key, Arc<Pipeline>>>);
 
-fn key(dispatch: &PlannedDispatch) -> Key {
-    (dispatch.source.clone(), dispatch.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect())
-}
-
 impl Pipelines {
     /// Returns the pipeline of each dispatch; new ones are built on several threads.
     ///
@@ -54,7 +50,7 @@ impl Pipelines {
         let (mut known, mut missing) = (HashMap::new(), HashMap::new());
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for dispatch in dispatches {
-            let key = key(dispatch);
+            let key = dispatch.pipeline_key();
             match all.get(&key) {
                 Some(pipeline) => drop(known.insert(key, pipeline.clone())),
                 None => drop(missing.insert(key, dispatch)),
@@ -86,7 +82,7 @@ impl Pipelines {
         }
         drop(all);
         log::debug!("{total} pipelines built for {} dispatches in {:.1?}", dispatches.len(), start.elapsed());
-        Ok(dispatches.iter().map(|d| known[&key(d)].clone()).collect())
+        Ok(dispatches.iter().map(|d| known[&d.pipeline_key()].clone()).collect())
     }
 }
 

@@ -6,14 +6,14 @@ use hubel::{
     kernels::max_iterations,
     tensor::{Philox, Purpose, stream_id},
     testing::{
-        Failure, profiles,
+        Failure,
+        mutate::{Change, Mutant, mutants},
+        profiles,
         twin::{Buffer, CandidateError, Fault, FaultKind, Trial, Twin, TwinError, Work},
     },
 };
-use naga::{AddressSpace, Block, Expression, Function, Handle, Module, Statement, StorageAccess};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
     sync::{Arc, Mutex},
     thread,
 };
@@ -134,86 +134,23 @@ impl Plant {
     }
 }
 
-/// Finds where faults can be planted in a kernel.
-struct Planter<'m> {
-    module: &'m Module,
-    barriers: usize,
-    found: Vec<(Plant, Range<usize>)>,
-}
-
-impl Planter<'_> {
-    /// Returns the name and the space of the variable that a pointer leads to.
-    fn global(&self, function: &Function, mut at: Handle<Expression>) -> Option<(String, AddressSpace)> {
-        while let Expression::Access { base, .. } | Expression::AccessIndex { base, .. } = function.expressions[at] {
-            at = base;
-        }
-        let Expression::GlobalVariable(global) = function.expressions[at] else { return None };
-        let variable = &self.module.global_variables[global];
-        Some((variable.name.clone()?, variable.space))
-    }
-
-    fn block(&mut self, function: &Function, block: &Block) {
-        for (statement, span) in block.span_iter() {
-            let inside: Vec<&Block> = match statement {
-                Statement::ControlBarrier(_) => {
-                    // The span of a call ends before its parentheses.
-                    self.found.extend(span.to_range().map(|r| (Plant::NoBarrier(self.barriers), r.start..r.end + 2)));
-                    self.barriers += 1;
-                    Vec::new()
-                }
-                Statement::Store { pointer, .. } => {
-                    let global = self.global(function, *pointer).filter(|(_, s)| *s == AddressSpace::WorkGroup);
-                    self.found.extend(global.zip(span.to_range()).map(|((name, _), r)| (Plant::NoWrite(name), r)));
-                    Vec::new()
-                }
-                Statement::Block(inner) => vec![inner],
-                Statement::If { accept, reject, .. } => vec![accept, reject],
-                Statement::Switch { cases, .. } => cases.iter().map(|case| &case.body).collect(),
-                Statement::Loop { body, continuing, .. } => vec![body, continuing],
-                _ => Vec::new(),
-            };
-            inside.into_iter().for_each(|inner| self.block(function, inner));
-        }
-    }
-
-    fn function(&mut self, function: &Function) {
-        self.block(function, &function.body);
-        for (handle, expression) in function.expressions.iter() {
-            let Expression::Access { .. } = expression else { continue };
-            let range = function.expressions.get_span(handle).to_range();
-            // Lanes that write one element further meet their neighbours first.
-            let reads = |s: &AddressSpace| matches!(s, AddressSpace::Storage { access } if !access.contains(StorageAccess::STORE));
-            let global = self.global(function, handle).filter(|(_, space)| reads(space)).zip(range);
-            self.found.extend(global.map(|(_, range)| (Plant::OneTooFar, range)));
-        }
-    }
-}
-
 /// Returns kernels that are wrong in one place each.
 fn planted(source: &str) -> Vec<(Plant, String)> {
-    let module = naga::front::wgsl::parse_str(source).expect("kernels are valid");
-    let mut planter = Planter { module: &module, barriers: 0, found: Vec::new() };
-    module.functions.iter().for_each(|(_, f)| planter.function(f));
-    module.entry_points.iter().for_each(|e| planter.function(&e.function));
-    let changed = |(plant, range): (Plant, Range<usize>)| {
-        let text = match plant {
-            Plant::OneTooFar => one_further(&source[range.clone()])?,
-            _ => String::new(),
+    let declared = |space: &str, name: &str| source.contains(&format!("var<{space}> {name}:"));
+    let mut barriers = 0..;
+    let plant = |mutant: Mutant| {
+        let code = &source[mutant.range.clone()];
+        let variable = code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+        let plant = match mutant.change {
+            Change::NoBarrier => Plant::NoBarrier(barriers.next()?),
+            Change::NoStore if declared("workgroup", variable) => Plant::NoWrite(variable.to_owned()),
+            // Lanes that write one element further meet their neighbours first.
+            Change::ReadsFurther if declared("storage, read", variable) => Plant::OneTooFar,
+            _ => return None,
         };
-        Some((plant, format!("{}{text}{}", &source[..range.start], &source[range.end..])))
+        Some((plant, mutant.apply(source)))
     };
-    planter.found.into_iter().filter_map(changed).collect()
-}
-
-/// Returns an access with its last index one larger.
-fn one_further(access: &str) -> Option<String> {
-    let inner = access.strip_suffix(']')?;
-    let mut open = 1;
-    let (at, _) = inner.char_indices().rev().find(|(_, c)| {
-        open += i32::from(*c == ']') - i32::from(*c == '[');
-        open == 0
-    })?;
-    Some(format!("{}[({}) + 1]", &inner[..at], &inner[at + 1..]))
+    mutants(source).expect("kernels are valid").into_iter().filter_map(plant).collect()
 }
 
 /// How often a plant is tried on a sample for a kind of adapter at most.

@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 /// How a kernel is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Change {
-    /// A loop leaves its last turn out.
+    /// A loop leaves its last iteration out.
     EndsEarly,
     /// A loop starts one later.
     StartsLate,
