@@ -17,13 +17,15 @@ pub const FILE_CAP_BYTES: u64 = 16 << 30;
 pub struct Contents {
     /// The model's configuration as Keras's JSON, if the file has one.
     pub config: Option<String>,
+    /// The version of Keras that the configuration is of, if the file states it.
+    pub keras_version: Option<String>,
     /// Tensors under the file's names, in its order.
     pub tensors: Vec<(String, HostTensor)>,
 }
 
 impl From<Vec<(String, HostTensor)>> for Contents {
     fn from(tensors: Vec<(String, HostTensor)>) -> Self {
-        Contents { config: None, tensors }
+        Contents { tensors, ..Contents::default() }
     }
 }
 
@@ -54,8 +56,8 @@ pub(crate) fn open_drawn(path: &Path, min_bytes: u64) -> Result<(Contents, Budge
     let budget = Budget::new(bytes.len() as u64).at_least(min_bytes);
     if bytes.first() == Some(&b'{') {
         drop(bytes);
-        let tfjs::Contents { config, tensors } = tfjs::open(path, &budget)?;
-        return Ok((Contents { config, tensors }, budget));
+        let tfjs::Contents { config, keras_version, tensors } = tfjs::open(path, &budget)?;
+        return Ok((Contents { config, keras_version, tensors }, budget));
     }
     Ok((read_within(&bytes, &budget).map_err(|e| e.of(path))?, budget))
 }
@@ -105,7 +107,11 @@ fn archive(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     if let Some(weights) = archive.read("model.weights.h5")? {
         let config = archive.read("config.json")?.map(String::from_utf8).transpose();
         let config = config.map_err(|e| FormatError::new(Flaw::Utf8, "config.json", "UTF-8", e))?;
-        return Ok(Contents { config, ..keras(&weights, budget)? });
+        let metadata = archive.read("metadata.json")?.unwrap_or_default();
+        budget.take_json("metadata.json", &metadata)?;
+        let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap_or_default();
+        let keras_version = metadata["keras_version"].as_str().map(str::to_owned);
+        return Ok(Contents { config, keras_version, ..keras(&weights, budget)? });
     }
     if !names.is_empty() && names.iter().all(|n| n.ends_with(".npy")) {
         let mut tensors = Vec::new();
@@ -146,6 +152,7 @@ fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     let config = file.attributes("")?.texts("model_config")?.and_then(|t| t.into_iter().next());
     budget.take(what, config.map_or(0, str::len) as u64)?;
     let config = config.map(str::to_owned);
+    let version = file.attributes("")?.texts("keras_version")?.and_then(|t| t.into_iter().next());
     let base = if file.has("model_weights") { "model_weights" } else { "" };
     let mut tensors = Vec::new();
     let mut add = |name: String, path: &str| {
@@ -162,11 +169,12 @@ fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
             }
         }
     } else {
-        for path in file.datasets().filter(|p| !p.starts_with("optimizer")) {
+        // Keras 2 keeps the optimiser's state and metrics beside the layers.
+        for path in file.datasets().filter(|p| !["optimizer/", "metrics/"].iter().any(|other| p.starts_with(other))) {
             add(path.to_owned(), path)?;
         }
     }
-    Ok(Contents { config, tensors })
+    Ok(Contents { config, keras_version: version.map(str::to_owned), tensors })
 }
 
 /// Returns the tensors of a state dictionary: described by a pickle, with their bytes in other entries.

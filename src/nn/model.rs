@@ -76,7 +76,7 @@ impl Sequential {
                 LayerError { layer: name, ..e }
             })?;
         }
-        Model::named("sequential", &[input], &[x])
+        Ok(Model::named("sequential", &[input], &[x])?.sequential())
     }
 }
 
@@ -121,6 +121,7 @@ pub struct Model {
     rows: Vec<Row>,
     weights: Vec<Weight>,
     values: HashMap<String, HostTensor>,
+    sequential: bool,
 }
 
 /// A model in a graph.
@@ -236,6 +237,7 @@ impl Model {
             rows: Vec::new(),
             weights: Vec::new(),
             values: HashMap::new(),
+            sequential: false,
         };
         for NamedLayer { layer, name, .. } in &model.layers {
             let inner = as_model(&**layer).into_iter().flat_map(|m| &m.values);
@@ -243,6 +245,17 @@ impl Model {
         }
         model.refresh()?;
         Ok(model)
+    }
+
+    /// Marks the model as a list of layers, which Keras numbers apart from functional models in files of weights.
+    pub(super) fn sequential(mut self) -> Self {
+        self.sequential = self.layers.len() == self.calls.len();
+        self
+    }
+
+    /// Returns whether the model is a list of layers.
+    pub(super) fn is_sequential(&self) -> bool {
+        self.sequential
     }
 
     /// Computes shapes, weights and rows of the summary from the layers.
@@ -341,7 +354,9 @@ impl Model {
             return Err(refused(&self.name, "Model", &wanted, got, "give one for each input of the model"));
         }
         for ((name, ty), &value) in self.inputs.iter().zip(inputs) {
-            if scope.graph.ty(value) != ty {
+            // A wrapper may make several samples of one.
+            let given = scope.graph.ty(value);
+            if given.dtype != ty.dtype || given.shape.dims().get(1..) != ty.shape.dims().get(1..) {
                 let got = scope.graph.ty(value).to_string();
                 let advice = "reshape the samples, or build the model for this shape";
                 return Err(refused(name, "InputLayer", &ty.to_string(), got, advice));
@@ -486,10 +501,6 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn rows(&self) -> &[Row] {
-        &self.rows
-    }
-
     /// Returns the content of Keras's `summary`, with costs, as text through `Display` and as rows.
     pub fn summary(&self) -> Summary {
         let trainable = self.weights.iter().filter(|w| w.trainable).map(Weight::count).sum();
@@ -528,6 +539,25 @@ impl Model {
         layers.map(|(p, inputs)| (p.name.as_str(), &p.layer, p.trainable, inputs)).collect()
     }
 
+    /// Returns the calls in order: name, layer, the numbers of its inputs, and the number of its first output. The
+    /// model's inputs come first, then the outputs of each call.
+    pub(super) fn steps(&self) -> impl Iterator<Item = (&str, &Arc<dyn Layer>, &[usize], usize)> {
+        self.calls.iter().map(|call| {
+            let NamedLayer { layer, name, .. } = &self.layers[call.layer];
+            (name.as_str(), layer, call.inputs.as_slice(), call.outputs)
+        })
+    }
+
+    /// Returns the types of the inputs and of all results of calls, by their numbers.
+    pub(super) fn types(&self) -> &[TensorType] {
+        &self.types
+    }
+
+    /// Returns the numbers of the outputs.
+    pub(super) fn output_numbers(&self) -> &[usize] {
+        &self.outputs
+    }
+
     /// Returns the layer, use and output that produce a value.
     fn source(&self, value: usize) -> (String, usize, usize) {
         match self.maker(value).map(|at| &self.calls[at]) {
@@ -536,14 +566,22 @@ impl Model {
         }
     }
 
+    /// Returns the layer, use and output of the model's outputs. Here Keras counts uses of functional models from 1.
     pub(super) fn output_sources(&self) -> Vec<(String, usize, usize)> {
-        self.outputs.iter().map(|&v| self.source(v)).collect()
+        let functional = |name: &str| {
+            self.by_name.get(name).and_then(|&at| as_model(&*self.layers[at].layer)).is_some_and(|m| !m.sequential)
+        };
+        let counted = |(name, node, output): (String, usize, usize)| {
+            let first = usize::from(functional(&name));
+            (name, node + first, output)
+        };
+        self.outputs.iter().map(|&v| counted(self.source(v))).collect()
     }
 }
 
 impl Layer for Model {
     fn kind(&self) -> &'static str {
-        "Functional"
+        if self.sequential { "Sequential" } else { "Functional" }
     }
 
     fn given_name(&self) -> Option<&str> {

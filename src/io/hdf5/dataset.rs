@@ -105,7 +105,7 @@ impl<'a> File<'a> {
         self.budget.take(
             &what,
             match ty {
-                Type::Float(2) => 2 * count,
+                Type::Float(2) | Type::Brain => 2 * count,
                 Type::Int { bytes: 1, signed: false } => count,
                 // Those that are checked are collected in a growing list.
                 Type::Int { bytes: 8, .. } => 12 * count,
@@ -119,6 +119,10 @@ impl<'a> File<'a> {
         let tensor = match ty {
             Type::Float(4) => HostTensor::from_bytes(shape, DType::F32, &raw),
             Type::Float(2) => HostTensor::from_bytes(shape, DType::F16, &raw),
+            Type::Brain if self.attributes(path)?.texts("dtype")?.as_deref() == Some(&["bfloat16"]) => {
+                HostTensor::from_bytes(shape, DType::BF16, &raw)
+            }
+            Type::Brain => return Err(unsupported(&what, "opaque elements")),
             Type::Float(_) => HostTensor::f32(shape, eight().map(|w| f64::from_le_bytes(w) as f32).collect()),
             Type::Int { bytes: 1, signed: false } => HostTensor::u8(shape, raw.to_vec()),
             Type::Int { bytes: 4, signed: true } => HostTensor::from_bytes(shape, DType::I32, &raw),

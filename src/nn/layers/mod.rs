@@ -5,6 +5,7 @@
 
 mod sizes;
 
+pub(crate) use merge::axis;
 pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
 pub(crate) use sizes::{groups, image};
 
@@ -49,7 +50,9 @@ layers! {
     conv2d_transpose::{Conv2DTranspose},
     dense::{Dense},
     depthwise_conv2d::{DepthwiseConv2D},
-    dropout::{Dropout, SpatialDropout2D},
+    dropout::{
+        ActivityRegularization, AlphaDropout, Dropout, GaussianDropout, Identity, SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
+    },
     embedding::{Embedding},
     flatten::{Flatten},
     gaussian_noise::{GaussianNoise},
@@ -57,7 +60,9 @@ layers! {
     group_normalization::{GroupNormalization},
     layer_normalization::{LayerNormalization},
     local_response_normalization::{LocalResponseNormalization},
+    masking::{Masking},
     merge::{Add, Average, Concatenate, CustomScaleLayer, Maximum, Minimum, Multiply, Subtract},
+    normalize::{RMSNormalization, UnitNormalization},
     padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
     pooling2d::{AveragePooling2D, LpPooling2D, MaxPooling2D},
@@ -66,6 +71,7 @@ layers! {
     relu::{ELU, LeakyReLU, PReLU, ReLU},
     reshape::{Permute, RepeatVector, Reshape, SoftmaxLayer},
     resizing::{Resizing, UpSampling1D, UpSampling2D},
+    separable_conv1d::{Conv1DTranspose, DepthwiseConv1D, SeparableConv1D},
     separable_conv2d::{SeparableConv2D},
     wrappers::{Bidirectional, TimeDistributed},
 }

@@ -1,7 +1,7 @@
 use super::{dropout::share, layer};
 use crate::{
     graph::{Initialize, OpError, Value},
-    nn::{Activation, Initializer, Mode, Regularizer, Scope, WeightOptions},
+    nn::{Activation, Initializer, Mode, Regularizer, Scope, WeightOptions, masks::Kept},
     ops::{Cell, CellActivation, CellKind, Part, Recurrent},
     tensor::Philox,
 };
@@ -27,6 +27,8 @@ macro_rules! recurrent {
                 set return_state: bool = false,
                 /// Sets whether the layer runs from the last timestep to the first.
                 set go_backwards: bool = false,
+                /// Sets whether the output is zeros where the input is masked, instead of the output before.
+                set zero_output_for_mask: bool = false,
                 $($own)*
             } weights {
                 kernel = Initializer::GlorotUniform,
@@ -57,6 +59,7 @@ macro_rules! recurrent {
                     sequences: self.return_sequences,
                     state: self.return_state,
                     backwards: self.go_backwards,
+                    zero_masked: self.zero_output_for_mask,
                 }
             }
         }
@@ -152,6 +155,7 @@ struct Run<'o> {
     sequences: bool,
     state: bool,
     backwards: bool,
+    zero_masked: bool,
 }
 
 /// Returns the cell's form of an activation, or an error if it has none.
@@ -160,7 +164,7 @@ fn function(cell: &str, activation: Activation) -> Result<CellActivation, OpErro
         Activation::Linear => CellActivation::Linear,
         Activation::Relu => CellActivation::Relu,
         Activation::Sigmoid => CellActivation::Sigmoid,
-        Activation::HardSigmoid => CellActivation::HardSigmoid,
+        Activation::HardSigmoid | Activation::HardSigmoidKeras2 => CellActivation::HardSigmoid,
         Activation::Tanh => CellActivation::Tanh,
         other => {
             let wanted = "linear, relu, sigmoid, hard_sigmoid or tanh";
@@ -170,6 +174,27 @@ fn function(cell: &str, activation: Activation) -> Result<CellActivation, OpErro
 }
 
 impl Run<'_> {
+    /// Returns the factors of the columns whose function is Keras 2's hard sigmoid: it is Keras 3's of 1.2·x.
+    fn factors(&self, scope: &mut Scope) -> Result<Option<Value>, OpError> {
+        let old = |activation| activation == Activation::HardSigmoidKeras2;
+        let (gate, state) = (old(self.gate), old(self.activation));
+        if self.kind == CellKind::Lstm && state {
+            let advice = "choose `hard_sigmoid` and train the model again";
+            return Err(OpError::new(self.cell, "another activation than Keras 2's hard sigmoid", "it", advice));
+        }
+        if !gate && !state {
+            return Ok(None);
+        }
+        let columns: &[bool] = match self.kind {
+            CellKind::Simple => &[state],
+            CellKind::Lstm => &[gate, gate, state, gate],
+            CellKind::GruAfter | CellKind::GruBefore => &[gate, gate, state],
+        };
+        let factor = |&old: &bool| std::iter::repeat_n(if old { 1.2 } else { 1.0 }, self.units);
+        let factors: Vec<f32> = columns.iter().flat_map(factor).collect();
+        scope.graph.literal([factors.len()], factors).map(Some)
+    }
+
     fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let shape = scope.graph.shape(inputs[0]).clone();
         let &[_, steps, features] = shape.dims() else {
@@ -189,9 +214,15 @@ impl Run<'_> {
         let bias_shape: &[usize] = if after { &[2, width] } else { &[width] };
         let bias = self.bias.map(|options| scope.weight(&format!("{}/bias", self.cell), bias_shape, options));
         let bias = bias.transpose()?;
-        let mut x = inputs[0];
+        let (mut x, mut mask) = (inputs[0], scope.mask(inputs[0]));
         if self.backwards {
-            x = scope.graph.slice_axis(x, 1, Part { start: steps - 1, size: steps, step: -1 })?;
+            let mirrored = Part { start: steps - 1, size: steps, step: -1 };
+            x = scope.graph.slice_axis(x, 1, mirrored)?;
+            mask = mask.map(|mask| scope.graph.slice_axis(mask, 1, mirrored)).transpose()?;
+        }
+        let kept = mask.map(|mask| Kept::new(scope.graph, mask)).transpose()?;
+        if let Some(kept) = &kept {
+            x = kept.to_front(scope.graph, x)?;
         }
         if self.dropout > 0.0 && scope.mode == Mode::Training {
             let name = scope.layer().to_owned();
@@ -209,7 +240,13 @@ impl Run<'_> {
             (None, true) => (None, Some(scope.filled(&[width], 0.0)?)),
             (bias, false) => (bias, None),
         };
-        let projected = scope.graph.project(x, kernel, bias)?;
+        let mut projected = scope.graph.project(x, kernel, bias)?;
+        let (mut recurrent, mut of_state) = (recurrent, of_state);
+        if let Some(factors) = self.factors(scope)? {
+            projected = scope.graph.mul(projected, factors)?;
+            recurrent = scope.graph.mul(recurrent, factors)?;
+            of_state = of_state.map(|bias| scope.graph.mul(bias, factors)).transpose()?;
+        }
         let mut operands: Vec<Value> = [projected, recurrent].into_iter().chain(of_state).collect();
         match inputs.len() - 1 {
             0 => {}
@@ -219,15 +256,26 @@ impl Run<'_> {
                 return Err(OpError::new(self.cell, wanted, format!("{n} of them"), "pass all states (N, units)"));
             }
         }
-        let outputs = scope.graph.apply(Recurrent { cell }, &operands)?;
+        let mut outputs = scope.graph.apply(Recurrent { cell }, &operands)?;
+        if let Some(kept) = &kept {
+            for states in &mut outputs[..cell.states()] {
+                *states = kept.back(scope.graph, *states)?;
+            }
+        }
         let last = |scope: &mut Scope, states: Value| {
             let last = scope.graph.slice_axis(states, 1, Part::new(steps - 1, 1))?;
             scope.graph.reshape(last, shape.with_row(&[units]))
         };
-        let mut results = vec![if self.sequences { outputs[0] } else { last(scope, outputs[0])? }];
+        let mut sequence = outputs[0];
+        if let (Some(mask), true) = (mask, self.zero_masked) {
+            let counts = scope.graph.reshape(mask, shape.with_row(&[steps, 1]))?;
+            sequence = scope.graph.mul(sequence, counts)?;
+        }
+        let mut results = vec![if self.sequences { sequence } else { last(scope, outputs[0])? }];
         if self.state {
-            for &states in &outputs[..cell.states()] {
-                results.push(last(scope, states)?);
+            for (i, &states) in outputs[..cell.states()].iter().enumerate() {
+                let (state, first) = (last(scope, states)?, inputs.get(1 + i).copied());
+                results.push(kept.as_ref().map_or(Ok(state), |kept| kept.or_first(scope.graph, state, first))?);
             }
         }
         scope.activity(self.activity, results[0])?;

@@ -3,7 +3,7 @@ use crate::{
     graph::{OpError, Value},
     nn::{
         IntoLayer, Layer, Scope,
-        config::{layer_from_json, layer_to_json},
+        config::{Reading, layer_from_json, layer_to_json},
         names::snake_case,
     },
     ops::Part,
@@ -26,7 +26,7 @@ impl Inner {
         let error = |e: crate::nn::LayerError| OpError::new(&e.kind, e.wanted, e.got, e.advice);
         let mut object = layer_to_json(self.0.as_ref(), &self.name(), self.0.trainable()).map_err(error)?;
         change(&mut object["config"]);
-        Ok(Inner(layer_from_json(object, None).map_err(error)?))
+        Ok(Inner(layer_from_json(object, Reading::default()).map_err(error)?))
     }
 }
 
@@ -39,7 +39,7 @@ impl Serialize for Inner {
 impl<'de> Deserialize<'de> for Inner {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let object = serde_json::Value::deserialize(d)?;
-        Ok(Inner(layer_from_json(object, None).map_err(D::Error::custom)?))
+        Ok(Inner(layer_from_json(object, Reading::default()).map_err(D::Error::custom)?))
     }
 }
 
@@ -65,6 +65,10 @@ impl TimeDistributed {
     /// Returns a layer that applies another to each timestep.
     pub fn new(layer: impl IntoLayer) -> Self {
         TimeDistributed { layer: Inner(layer.into_layer()), ..Self::default() }
+    }
+
+    fn wrapped_layer(&self) -> Option<(String, &Arc<dyn Layer>)> {
+        Some((self.layer.name(), &self.layer.0))
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
