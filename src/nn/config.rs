@@ -1,6 +1,7 @@
 //! Models as Keras's JSON, read by [`Model::from_json`] and written by [`Model::to_json`].
 
-use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted, keras2, layers::REGISTRY};
+use super::layers::{REGISTRY, training_only::TrainingOnly};
+use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted, keras2};
 use super::{graph_config::model_from, operation::as_operation};
 use super::{model::as_model, names::refused as error};
 use crate::{
@@ -30,7 +31,7 @@ const WITHOUT_EFFECT: [&str; 14] = [
 ];
 
 /// Keras options that are not supported; they are accepted only when switched off.
-const OFF: [&str; 5] = ["stateful", "rms_scaling", "renorm", "recurrent_dropout", "antialias"];
+const OFF: [&str; 6] = ["stateful", "rms_scaling", "renorm", "antialias", "use_gate", "flash_attention"];
 
 fn without_effect(key: &str, value: &Json) -> bool {
     let off = *value == false || value.as_f64() == Some(0.0);
@@ -147,6 +148,9 @@ pub(super) fn layer_from_json(mut object: Json, reading: Reading) -> Result<Arc<
     if let Some((_, build)) = own {
         let advice = "correct the function that builds it";
         return build(&config).map_err(|got| error(&name, class, "the options of this layer", got, advice));
+    }
+    if let Some(layer) = TrainingOnly::new(class, config.as_object().cloned().unwrap_or_default()) {
+        return Ok(Arc::new(layer));
     }
     let Some((_, build)) = REGISTRY.iter().find(|(kind, _)| *kind == class) else {
         return Err(unknown(&name, class));

@@ -25,7 +25,7 @@ pub(super) fn modernize(object: &mut Json) {
     }
     let class = map.get("class_name").and_then(Json::as_str).unwrap_or_default().to_owned();
     let Some(config) = map.get_mut("config").and_then(Json::as_object_mut) else { return };
-    for key in ["layer", "backward_layer", "cell"] {
+    for key in ["layer", "backward_layer", "cell", "activation"] {
         config.get_mut(key).into_iter().for_each(|inner| modernize(inner));
     }
     for key in ["layers", "cells"] {

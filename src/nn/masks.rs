@@ -86,6 +86,9 @@ impl Scope<'_> {
     }
 }
 
+/// A mask is a matrix of all pairs of timesteps.
+const MAX_STEPS: usize = 1 << 11;
+
 /// How a masked sequence is run through: what counts is moved to the front, and each step then reads the last result
 /// that counts.
 pub(super) struct Kept {
@@ -100,6 +103,10 @@ impl Kept {
     pub fn new(g: &mut Graph, mask: Value) -> Result<Self, OpError> {
         let shape = g.shape(mask).clone();
         let steps = shape.last();
+        if steps > MAX_STEPS {
+            let wanted = format!("at most {MAX_STEPS} timesteps with a mask");
+            return Err(OpError::new("mask", wanted, steps, "cut the sequences, or leave the mask out"));
+        }
         let upper = (0..steps * steps).map(|i| f32::from(u8::from(i / steps <= i % steps))).collect::<Vec<_>>();
         let (upper, numbers) = (g.literal([steps, steps], upper)?, (1..=steps).map(|n| n as f32).collect::<Vec<_>>());
         let numbers = g.literal([1, steps], numbers)?;

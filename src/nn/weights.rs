@@ -1,6 +1,6 @@
 //! Weights from files whose names differ from the model's.
 
-use super::{KerasOptions, LayerError, Model};
+use super::{KerasOptions, Layer, LayerError, Model};
 use super::{model::as_model, operation::as_operation};
 use crate::{
     Error,
@@ -11,6 +11,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
     path::Path,
+    sync::Arc,
 };
 
 /// Returns the keys at a path or below it.
@@ -291,8 +292,11 @@ impl Model {
         groups: &mut Groups,
         out: &mut Vec<(String, HostTensor)>,
     ) -> Result<(), LayerError> {
-        // A file lists the directions of a bidirectional layer in alphabetical order.
-        let order = |(key, g): (&String, &(usize, _))| (key.contains("/backward_layer"), g.0, key.clone());
+        // A file lists the parts of a layer in alphabetical order.
+        const PARTS: [&str; 6] =
+            ["query_dense", "key_dense", "value_dense", "output_dense", "forward_layer", "backward_layer"];
+        let part = |key: &str| PARTS.iter().position(|part| key.contains(part));
+        let order = |(key, g): (&String, &(usize, _))| (part(key), g.0, key.clone());
         let mut own: Vec<_> = keys_below(groups, key).map(order).collect();
         own.sort_unstable();
         let tensors = own.iter().filter_map(|(.., key)| groups.remove(key)).flat_map(|g| g.1).map(|(_, t)| t);
@@ -300,7 +304,10 @@ impl Model {
         let mut indices: Vec<usize> = keys_below(weights, path).map(|(_, &i)| i).collect();
         indices.sort_unstable();
         let mut weights: Vec<&super::Weight> = indices.into_iter().map(|i| &self.weights()[i]).collect();
-        if self.layer(path).is_ok_and(|l| as_model(&**l).is_some()) {
+        let is_model = |layer: &Arc<dyn Layer>| {
+            as_model(&**layer).is_some() || layer.wrapped().is_some_and(|(_, inner)| as_model(&**inner).is_some())
+        };
+        if self.layer(path).is_ok_and(is_model) {
             // A model's trainable weights come first in files of Keras 2.
             weights.sort_by_key(|w| !w.trainable);
         }

@@ -1,7 +1,7 @@
 use super::{DataFormat, layer};
 use crate::{
     graph::{OpError, Value},
-    nn::{Mode, Regularizer, Scope},
+    nn::{L1L2, Mode, Scope},
     ops::Draw,
     tensor::Shape,
 };
@@ -293,7 +293,7 @@ impl ActivityRegularization {
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        scope.activity(&Some(Regularizer { l1: self.l1, l2: self.l2 }), inputs[0])?;
+        scope.activity(&Some(L1L2(self.l1, self.l2)), inputs[0])?;
         Ok(vec![inputs[0]])
     }
 }

@@ -4,6 +4,7 @@
 //! `layers!` below lists the classes that files can name. Layers compose methods of [`Graph`](crate::graph::Graph) and have no kernels.
 
 mod sizes;
+pub(super) mod training_only;
 
 pub(crate) use merge::axis;
 pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
@@ -41,10 +42,12 @@ macro_rules! layers {
 
 layers! {
     activation::{ActivationLayer},
+    attention::{AdditiveAttention, Attention, Dot, EinsumDense, MultiHeadAttention},
     augmentation::{
         CenterCrop, RandomBrightness, RandomContrast, RandomCrop, RandomFlip, RandomRotation, RandomTranslation, RandomZoom
     },
     batch_normalization::{BatchNormalization},
+    categories::{CategoryEncoding, Discretization},
     conv1d::{Conv1D},
     conv2d::{Conv2D},
     conv2d_transpose::{Conv2DTranspose},
@@ -65,7 +68,7 @@ layers! {
     normalize::{RMSNormalization, UnitNormalization},
     padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
-    pooling2d::{AveragePooling2D, LpPooling2D, MaxPooling2D},
+    pooling2d::{AdaptiveAveragePooling2D, AveragePooling2D, LpPooling2D, MaxPooling2D},
     preprocessing::{Normalization, Rescaling},
     recurrent::{GRU, LSTM, SimpleRNN},
     relu::{ELU, LeakyReLU, PReLU, ReLU},
@@ -73,13 +76,16 @@ layers! {
     resizing::{Resizing, UpSampling1D, UpSampling2D},
     separable_conv1d::{Conv1DTranspose, DepthwiseConv1D, SeparableConv1D},
     separable_conv2d::{SeparableConv2D},
-    wrappers::{Bidirectional, TimeDistributed},
+    wrappers::{Bidirectional, RNN, TimeDistributed},
 }
 
 // Initialisers and regularisers are checked where they are used.
 finite!(
     Activation,
     Axis,
+    EncodingMode,
+    ScoreMode,
+    String,
     DataFormat,
     Ends,
     FillMode,
@@ -94,7 +100,8 @@ finite!(
     SingleStrides,
     Strides,
     wrappers::Inner,
-    wrappers::MergeMode
+    wrappers::MergeMode,
+    wrappers::OfCell
 );
 
 impl Finite for Factor {
@@ -117,11 +124,13 @@ impl Finite for Numbers {
 }
 
 pub use activation::Activation;
+pub use attention::ScoreMode;
 pub use augmentation::{Factor, FlipMode};
+pub use categories::EncodingMode;
 pub use merge::{add, average, concatenate, maximum, minimum, multiply, subtract};
 pub use padding::{Ends, Sides};
 pub use preprocessing::Numbers;
-pub use wrappers::{Inner, MergeMode};
+pub use wrappers::{Inner, MergeMode, OfCell};
 
 /// Keras's alias of [`MaxPooling2D`].
 pub type MaxPool2D = MaxPooling2D;

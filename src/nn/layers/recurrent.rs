@@ -21,6 +21,8 @@ macro_rules! recurrent {
                 into activity_regularizer: Option<Regularizer> = None,
                 /// Sets the share of the input's features that training drops, the same at all timesteps.
                 set dropout: f32 = 0.0,
+                /// Sets the share of the state's features that training drops; only 0 is trained with.
+                set recurrent_dropout: f32 = 0.0,
                 /// Sets whether the output is the state at all timesteps (N, T, units), or only the last one.
                 set return_sequences: bool = false,
                 /// Sets whether the last states are further outputs.
@@ -55,7 +57,7 @@ macro_rules! recurrent {
                     recurrent: self.recurrent_kernel(),
                     bias: self.use_bias.then(|| self.bias()),
                     activity: &self.activity_regularizer,
-                    dropout: self.dropout,
+                    dropout: [self.dropout, self.recurrent_dropout],
                     sequences: self.return_sequences,
                     state: self.return_state,
                     backwards: self.go_backwards,
@@ -151,7 +153,7 @@ struct Run<'o> {
     recurrent: WeightOptions<'o>,
     bias: Option<WeightOptions<'o>>,
     activity: &'o Option<Regularizer>,
-    dropout: f32,
+    dropout: [f32; 2],
     sequences: bool,
     state: bool,
     backwards: bool,
@@ -201,7 +203,13 @@ impl Run<'_> {
             let advice = "give samples a time axis and a feature axis";
             return Err(OpError::new(self.cell, "an input of shape (N, timesteps, features)", shape, advice));
         };
-        share(self.cell, self.dropout)?;
+        let [dropout, of_state] = self.dropout;
+        share(self.cell, dropout)?;
+        share(self.cell, of_state)?;
+        if of_state > 0.0 && scope.mode == Mode::Training {
+            let advice = "the model predicts as it is; to train it, use `dropout`";
+            return Err(OpError::new(self.cell, "recurrent_dropout 0 in training", of_state, advice));
+        }
         let cell = Cell {
             kind: self.kind,
             activation: function(self.cell, self.activation)?,
@@ -224,11 +232,11 @@ impl Run<'_> {
         if let Some(kept) = &kept {
             x = kept.to_front(scope.graph, x)?;
         }
-        if self.dropout > 0.0 && scope.mode == Mode::Training {
+        if dropout > 0.0 && scope.mode == Mode::Training {
             let name = scope.layer().to_owned();
             let one = scope.graph.constant(1.0)?;
             let ones = scope.graph.expand(one, &shape.with_row(&[1, features]))?;
-            let kept = scope.graph.dropout(ones, self.dropout, &name)?;
+            let kept = scope.graph.dropout(ones, dropout, &name)?;
             x = scope.graph.mul(x, kept)?;
         }
         let part = |scope: &mut Scope, bias: Value, row: usize| {

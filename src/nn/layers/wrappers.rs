@@ -177,3 +177,72 @@ impl Bidirectional {
         Ok(results)
     }
 }
+
+/// A recurrent layer that a file describes by its cell: `LSTM` by `LSTMCell`.
+#[derive(Debug, Clone)]
+pub struct OfCell(Inner);
+
+impl Serialize for OfCell {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut object = serde_json::to_value(&self.0).map_err(S::Error::custom)?;
+        object["class_name"] = format!("{}Cell", self.0.0.kind()).into();
+        if let Some(config) = object["config"].as_object_mut() {
+            config
+                .retain(|key, _| !key.starts_with("return_") && key != "go_backwards" && key != "zero_output_for_mask");
+        }
+        object.serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for OfCell {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let mut object = serde_json::Value::deserialize(d)?;
+        let class = object["class_name"].as_str().unwrap_or_default();
+        let Some(layer) = ["LSTM", "GRU", "SimpleRNN"].iter().find(|layer| format!("{layer}Cell") == class) else {
+            let text = format!("the cell `{class}`, wanted LSTMCell, GRUCell or SimpleRNNCell; stack layers instead");
+            return Err(D::Error::custom(text));
+        };
+        object["class_name"] = (*layer).into();
+        Ok(OfCell(Inner(layer_from_json(object, Reading::default()).map_err(D::Error::custom)?)))
+    }
+}
+
+layer! {
+    /// A recurrent layer given by its cell (Keras `RNN`): the same as `LSTM`, `GRU` or `SimpleRNN`.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([20, 8]).add(RNN::new(LSTM::new(16))).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 16)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct RNN as "RNN" {
+        new cell: OfCell = OfCell(nothing()),
+        /// Sets whether the output is the state at all timesteps (N, T, units), or only the last one.
+        set return_sequences: bool = false,
+        /// Sets whether the last states are further outputs.
+        set return_state: bool = false,
+        /// Sets whether the layer runs from the last timestep to the first.
+        set go_backwards: bool = false,
+        /// Sets whether the output is zeros where the input is masked, instead of the output before.
+        set zero_output_for_mask: bool = false,
+    }
+}
+
+impl RNN {
+    /// Returns the layer of a recurrent layer's cell.
+    pub fn new(layer: impl IntoLayer) -> Self {
+        RNN { cell: OfCell(Inner(layer.into_layer())), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let layer = self.cell.0.changed(|config| {
+            config["return_sequences"] = self.return_sequences.into();
+            config["return_state"] = self.return_state.into();
+            config["go_backwards"] = self.go_backwards.into();
+            config["zero_output_for_mask"] = self.zero_output_for_mask.into();
+        })?;
+        let results = scope.child(&layer.name(), layer.0.as_ref(), inputs)?;
+        Ok(results)
+    }
+}

@@ -42,6 +42,38 @@ impl Call<'_, '_> {
         match class {
             "Copy" | "Cast" => self.cast(),
             "Power" => self.power(),
+            "Argmax" => {
+                let x = self.only()?;
+                let (axis, keep) = (self.axis("axis", self.rank(x), -1)?, self.flag("keepdims"));
+                let y = self.graph().argmax(x, axis)?;
+                if keep { self.with_axes(y, &[axis]) } else { Ok(y) }
+            }
+            "Cumsum" => {
+                let x = self.only()?;
+                let (axis, last) = (self.axis("axis", self.rank(x), 0)?, self.rank(x) - 1);
+                let mut order: Vec<usize> = (0..=last).collect();
+                order.swap(axis, last);
+                let g = self.graph();
+                let n = g.shape(x).dims()[axis];
+                if n > 1 << 11 {
+                    return Err(self.operation.wrong("an axis of at most 2048", n, "sum in two steps"));
+                }
+                let upper: Vec<f32> = (0..n * n).map(|i| f32::from(u8::from(i / n <= i % n))).collect();
+                let (x, upper) = (g.transpose(x, &order)?, g.literal([n, n], upper)?);
+                let y = g.project(x, upper, None)?;
+                g.transpose(y, &order)
+            }
+            "Round" => {
+                let x = self.only()?;
+                if self.number("decimals", 0.0) != 0.0 {
+                    return Err(self.operation.wrong(
+                        "decimals 0",
+                        self.argument("decimals"),
+                        "scale before and after",
+                    ));
+                }
+                self.graph().unary("round", x)
+            }
             "Clip" => {
                 let x = self.only()?;
                 let (low, high) = (self.number("x_min", f32::MIN), self.number("x_max", f32::MAX));
@@ -154,7 +186,14 @@ impl Call<'_, '_> {
 
     /// Returns the product of matrices, or of each sample's along the last axes.
     fn matmul(&mut self) -> Result<Value, OpError> {
-        let (a, b) = (self.operand("x1")?, self.operand("x2")?);
+        let (mut a, mut b) = (self.operand("x1")?, self.operand("x2")?);
+        for (x, flag) in [(&mut a, "transpose_a"), (&mut b, "transpose_b")] {
+            let rank = self.rank(*x);
+            if self.flag(flag) && rank > 1 {
+                let order: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
+                *x = self.graph().transpose(*x, &order)?;
+            }
+        }
         let g = self.graph();
         let (left, right) = (g.shape(a).clone(), g.shape(b).clone());
         if !right.is_batched() && right.rank() == 2 {
@@ -315,7 +354,6 @@ fn function(class: &str) -> Option<&'static str> {
         "NotEqual" => "not_equal",
         "Relu" => "relu",
         "Relu6" => "relu6",
-        "Round" => "round",
         "Rsqrt" => "rsqrt",
         "Selu" => "selu",
         "Sigmoid" => "sigmoid",

@@ -11,7 +11,7 @@ pub(super) use tensorflow::translated;
 
 use super::{
     Layer, LayerError, Scope,
-    layers::axis,
+    layers::{self, axis},
     names::{refused, snake_case},
 };
 use crate::graph::{Graph, OpError, Value};
@@ -34,6 +34,7 @@ const MODULES: [(&str, &[(&str, &[&str])]); 5] = [
             ("Add", &["x1", "x2"]),
             ("Amax", &["x"]),
             ("Amin", &["x"]),
+            ("Argmax", &["x"]),
             ("Average", &["x"]),
             ("BroadcastTo", &["x"]),
             ("Ceil", &["x"]),
@@ -42,6 +43,7 @@ const MODULES: [(&str, &[(&str, &[&str])]); 5] = [
             ("Copy", &["x"]),
             ("Cos", &["x"]),
             ("Divide", &["x1", "x2"]),
+            ("Cumsum", &["x"]),
             ("DivideNoNan", &["x1", "x2"]),
             ("Equal", &["x1", "x2"]),
             ("Exp", &["x"]),
@@ -154,7 +156,8 @@ pub(super) fn is_operation(object: &Json) -> bool {
         None => {
             let class = object["class_name"].as_str().unwrap_or_default();
             let layer = |key: &str| object["config"].get(key).is_some();
-            find(class).is_some() && !layer("trainable") && !layer("dtype")
+            let is_layer = layers::layer_classes().any(|known| known == class);
+            find(class).is_some() && (!is_layer || (!layer("trainable") && !layer("dtype")))
         }
     }
 }

@@ -84,7 +84,7 @@ impl Call<'_, '_> {
     }
 
     /// Returns the operand with axes of extent 1 at these places of the result, in order.
-    fn with_axes(&mut self, x: Value, axes: &[usize]) -> Result<Value, OpError> {
+    pub(super) fn with_axes(&mut self, x: Value, axes: &[usize]) -> Result<Value, OpError> {
         let shape = self.graph().shape(x).clone();
         let mut dims = shape.dims().to_vec();
         for &axis in axes {
