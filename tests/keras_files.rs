@@ -34,6 +34,23 @@ fn open(path: &Path, options: &KerasOptions) -> Result<Model, hubel::Error> {
     Ok(blank)
 }
 
+/// Writes a model in each format, and reads it again.
+fn write(model: &Model, path: &Path, folder: &Path, options: &KerasOptions) -> Result<(), hubel::Error> {
+    let framework = path.parent().and_then(Path::file_name).unwrap_or_default();
+    let folder = folder.join(framework);
+    fs::create_dir_all(&folder).expect("a folder");
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    for end in ["keras", "h5", "weights.h5"] {
+        let to = folder.join(format!("{stem}.{end}"));
+        model.save(&to)?;
+        let again = open(&to, options)?;
+        for (a, b) in model.weights().iter().zip(again.weights()) {
+            assert_eq!(model.initial_value(a, 0), again.initial_value(b, 0), "{} of {}", a.name, to.display());
+        }
+    }
+    Ok(())
+}
+
 /// Returns the largest deviation from the recorded outputs, as a share of the largest value.
 fn deviation(path: &Path, io: &Path, engine: &Engine) -> Result<f32, String> {
     let (inputs, outputs) = (tensors(io, 'x'), tensors(io, 'y'));
@@ -41,6 +58,11 @@ fn deviation(path: &Path, io: &Path, engine: &Engine) -> Result<f32, String> {
     let model = open(path, &options).map_err(|e| e.to_string())?;
     let run = || -> Result<_, hubel::Error> { Ok(model.inference(engine, Batch::up_to(2))?.predict_many(&inputs)?) };
     let results = run().map_err(|e| e.to_string())?;
+    if let Some(folder) =
+        std::env::var_os("HUBEL_KERAS_WRITTEN").filter(|_| path.extension().is_some_and(|e| e == "keras"))
+    {
+        write(&model, path, Path::new(&folder), &options).map_err(|e| format!("written: {e}"))?;
+    }
     if results.len() != outputs.len() {
         return Err(format!("{} outputs instead of {}", results.len(), outputs.len()));
     }

@@ -19,6 +19,8 @@ pub struct Contents {
     pub config: Option<String>,
     /// The version of Keras that the configuration is of, if the file states it.
     pub keras_version: Option<String>,
+    /// What the file says of the model besides: the metadata of a .keras file, JSON.
+    pub metadata: Option<String>,
     /// Tensors under the file's names, in its order.
     pub tensors: Vec<(String, HostTensor)>,
 }
@@ -57,7 +59,7 @@ pub(crate) fn open_drawn(path: &Path, min_bytes: u64) -> Result<(Contents, Budge
     if bytes.first() == Some(&b'{') {
         drop(bytes);
         let tfjs::Contents { config, keras_version, tensors } = tfjs::open(path, &budget)?;
-        return Ok((Contents { config, keras_version, tensors }, budget));
+        return Ok((Contents { config, keras_version, tensors, ..Contents::default() }, budget));
     }
     Ok((read_within(&bytes, &budget).map_err(|e| e.of(path))?, budget))
 }
@@ -109,9 +111,10 @@ fn archive(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
         let config = config.map_err(|e| FormatError::new(Flaw::Utf8, "config.json", "UTF-8", e))?;
         let metadata = archive.read("metadata.json")?.unwrap_or_default();
         budget.take_json("metadata.json", &metadata)?;
-        let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap_or_default();
-        let keras_version = metadata["keras_version"].as_str().map(str::to_owned);
-        return Ok(Contents { config, keras_version, ..keras(&weights, budget)? });
+        let parsed: serde_json::Value = serde_json::from_slice(&metadata).unwrap_or_default();
+        let keras_version = parsed["keras_version"].as_str().map(str::to_owned);
+        let metadata = String::from_utf8(metadata).ok();
+        return Ok(Contents { config, keras_version, metadata, ..keras(&weights, budget)? });
     }
     if !names.is_empty() && names.iter().all(|n| n.ends_with(".npy")) {
         let mut tensors = Vec::new();
@@ -174,7 +177,7 @@ fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
             add(path.to_owned(), path)?;
         }
     }
-    Ok(Contents { config, keras_version: version.map(str::to_owned), tensors })
+    Ok(Contents { config, keras_version: version.map(str::to_owned), tensors, ..Contents::default() })
 }
 
 /// Returns the tensors of a state dictionary: described by a pickle, with their bytes in other entries.

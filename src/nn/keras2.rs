@@ -43,6 +43,29 @@ pub(super) fn modernize(object: &mut Json) {
     map.insert("class_name".into(), class.into());
 }
 
+/// The options of recurrent cells.
+const OF_CELLS: [&str; 19] = [
+    "units",
+    "activation",
+    "recurrent_activation",
+    "use_bias",
+    "kernel_initializer",
+    "recurrent_initializer",
+    "bias_initializer",
+    "kernel_regularizer",
+    "recurrent_regularizer",
+    "bias_regularizer",
+    "activity_regularizer",
+    "kernel_constraint",
+    "recurrent_constraint",
+    "bias_constraint",
+    "dropout",
+    "recurrent_dropout",
+    "implementation",
+    "reset_after",
+    "unit_forget_bias",
+];
+
 fn options(class: &str, config: &mut Map<String, Json>) {
     let off = |value: &mut Json| *value == false || *value == 1 || value.is_null();
     let mut without_effect: Vec<&str> = Vec::new();
@@ -58,6 +81,17 @@ fn options(class: &str, config: &mut Map<String, Json>) {
             config.insert("threshold".into(), f64::from(theta.next_up()).into());
         }
         "Embedding" => without_effect.push("input_length"),
+        "MultiHeadAttention" => without_effect.extend(["query_shape", "key_shape", "value_shape"]),
+        // TensorFlow.js adds the cell's options.
+        "RNN" if config.contains_key("cell") => config.retain(|key, _| !OF_CELLS.contains(&key.as_str())),
+        "Bidirectional" => {
+            let name = config.get_mut("layer").and_then(|layer| layer["config"].get_mut("name"));
+            if let Some(name) = name
+                && let Some(plain) = name.as_str().filter(|name| !name.starts_with("forward_"))
+            {
+                *name = format!("forward_{plain}").into();
+            }
+        }
         // Where the option does not exist, the reset gate acts before the product.
         "GRU" => drop(config.entry("reset_after").or_insert(false.into())),
         "DepthwiseConv2D" | "DepthwiseConv1D" | "Conv2DTranspose" | "Conv1DTranspose" | "Conv3DTranspose"

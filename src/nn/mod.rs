@@ -20,6 +20,7 @@ mod graph_config;
 mod initializers;
 mod keras2;
 mod keras_object;
+mod keras_save;
 mod layer;
 pub(crate) mod layers;
 mod losses;

@@ -1,7 +1,9 @@
 use super::names::{Names, refused};
 use super::{
     Input, IntoLayer, Layer, LayerError, Mode, Scope, Tensor, Weight, functional,
+    keras_save::About,
     layer::Built,
+    models::Preprocessing,
     summary::{Row, Summary, rows},
 };
 use crate::{
@@ -122,6 +124,7 @@ pub struct Model {
     weights: Vec<Weight>,
     values: HashMap<String, HostTensor>,
     sequential: bool,
+    about: About,
 }
 
 /// A model in a graph.
@@ -238,6 +241,7 @@ impl Model {
             weights: Vec::new(),
             values: HashMap::new(),
             sequential: false,
+            about: About::default(),
         };
         for NamedLayer { layer, name, .. } in &model.layers {
             let inner = as_model(&**layer).into_iter().flat_map(|m| &m.values);
@@ -245,6 +249,36 @@ impl Model {
         }
         model.refresh()?;
         Ok(model)
+    }
+
+    /// Sets the names of the classes that the first output's elements stand for; [`Model::save`] writes them.
+    pub fn class_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.about.class_names = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets how images are preprocessed for the model; [`Model::save`] writes it.
+    pub fn preprocessing(mut self, preprocessing: Preprocessing) -> Self {
+        self.about.preprocessing = Some(preprocessing);
+        self
+    }
+
+    /// Returns the names of the classes, none unless they were set or the file has them.
+    pub fn get_class_names(&self) -> &[String] {
+        &self.about.class_names
+    }
+
+    /// Returns how images are preprocessed, if that was set or the file says so.
+    pub fn get_preprocessing(&self) -> Option<Preprocessing> {
+        self.about.preprocessing
+    }
+
+    pub(super) fn about(&self) -> &About {
+        &self.about
+    }
+
+    pub(super) fn set_about(&mut self, about: About) {
+        self.about = about;
     }
 
     /// Marks the model as a list of layers, which Keras numbers apart from functional models in files of weights.

@@ -1,5 +1,6 @@
 //! Weights from files whose names differ from the model's.
 
+use super::keras_save::About;
 use super::{KerasOptions, Layer, LayerError, Model};
 use super::{model::as_model, operation::as_operation};
 use crate::{
@@ -107,6 +108,8 @@ impl Model {
         };
         let mut model = Model::from_json_within(&config, file.keras_version.as_deref(), &budget, options)?;
         model.set_weights_from(file.tensors)?;
+        let metadata = file.metadata.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        model.set_about(About::from_metadata(&metadata));
         Ok(model)
     }
 

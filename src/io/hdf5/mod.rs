@@ -6,6 +6,9 @@
 //! string, a name, a block, a chunk) is drawn on the budget for each use. Strings and names stay in the file's bytes.
 
 mod dataset;
+mod write;
+
+pub use write::Writer;
 
 use super::{Budget, Flaw, FormatError, Reader};
 use crate::tensor::{DType, HostTensor};

@@ -48,6 +48,17 @@ impl Call<'_, '_> {
                 let y = self.graph().argmax(x, axis)?;
                 if keep { self.with_axes(y, &[axis]) } else { Ok(y) }
             }
+            "OneHot" => {
+                let (x, n) = (self.only()?, self.argument("num_classes").as_u64().unwrap_or(0) as usize);
+                let last = self.argument("axis").as_i64().unwrap_or(-1) == -1;
+                self.read.borrow_mut().insert("dtype".to_owned());
+                if !(1..=1 << 20).contains(&n) || !last || self.flag("sparse") {
+                    return Err(self.operation.wrong("classes along the last axis", n, "transpose the result"));
+                }
+                let x = self.with_axes(x, &[self.rank(x)])?;
+                let classes = self.graph().literal([n], (0..n).map(|i| i as f32).collect::<Vec<_>>())?;
+                self.graph().binary("equal", x, classes)
+            }
             "Cumsum" => {
                 let x = self.only()?;
                 let (axis, last) = (self.axis("axis", self.rank(x), 0)?, self.rank(x) - 1);

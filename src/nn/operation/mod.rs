@@ -119,6 +119,7 @@ const MODULES: [(&str, &[(&str, &[&str])]); 5] = [
             ("LogSigmoid", &["x"]),
             ("LogSoftmax", &["x"]),
             ("Normalize", &["x"]),
+            ("OneHot", &["x"]),
             ("Relu", &["x"]),
             ("Relu6", &["x"]),
             ("Selu", &["x"]),
