@@ -16,7 +16,17 @@ use std::{
 };
 
 /// What is refused, and why: the model's name, or its beginning with `*`, and a part of the message.
-const REFUSED: [(&str, &str); 0] = [];
+const REFUSED: [(&str, &str); 9] = [
+    ("lambda.", "Python's code"),
+    ("conv3d.", "`Conv3D`"),
+    ("conv_lstm2d.", "`ConvLSTM2D`"),
+    ("max_pooling3d.", "`MaxPooling3D`"),
+    ("spectral_normalization.", "`SpectralNormalization`"),
+    ("autocontrast.", "`AutoContrast`"),
+    ("rnn_of_stacked_cells.", "StackedRNNCells"),
+    ("dense_sparsemax.", "sparsemax"),
+    ("op_ops_einsum.", "Einsum"),
+];
 
 fn tensors(path: &Path, kind: char) -> Vec<HostTensor> {
     let all = safetensors::open(path).unwrap_or_else(|e| panic!("{e}"));
@@ -114,7 +124,10 @@ fn saved_models_are_right_or_refused_with_a_listed_reason() {
         if !asked.is_empty() && !asked.split_whitespace().any(|part| name.contains(part)) {
             continue;
         }
-        let bound = if name.contains("policy_mixed_b") {
+        // Keras 2's own f32 is that far from its f64.
+        let bound = if name.contains("mobilenet_v2_small") {
+            5e-4
+        } else if name.contains("policy_mixed_b") {
             3e-2
         } else if name.contains("policy_mixed") {
             5e-3

@@ -15,6 +15,7 @@ pub const SHARDS_CAP_BYTES: u64 = 8 << 30;
 
 #[derive(Deserialize)]
 struct Model {
+    format: Option<String>,
     #[serde(rename = "modelTopology")]
     topology: Option<serde_json::Value>,
     #[serde(rename = "weightsManifest", default)]
@@ -101,6 +102,14 @@ pub fn read(
     budget.take_json("model.json", json)?;
     let model: Model = serde_json::from_slice(json)
         .map_err(|e| FormatError::new(Flaw::Syntax, "model.json", "a model in TensorFlow.js's layers format", e))?;
+    if model.format.as_deref() == Some("graph-model")
+        || model.topology.as_ref().is_some_and(|t| t.get("node").is_some())
+    {
+        let wanted = "a model in TensorFlow.js's layers format";
+        let error =
+            FormatError::new(Flaw::Type, "model.json", wanted, "a graph model, which has operations of TensorFlow");
+        return Err(error.advise("convert the Keras model again with --output_format=tfjs_layers_model"));
+    }
     let mut tensors: Vec<(String, HostTensor)> = Vec::new();
     let mut left = SHARDS_CAP_BYTES;
     let mut read: HashSet<&Path> = HashSet::new();

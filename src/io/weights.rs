@@ -31,6 +31,40 @@ impl From<Vec<(String, HostTensor)>> for Contents {
     }
 }
 
+/// Returns what a file of another program is, by its first bytes or the names in an archive, and how to convert it.
+fn foreign(bytes: &[u8], names: &[String]) -> Option<(&'static str, &'static str)> {
+    let has = |part: &str| names.iter().any(|name| name.contains(part));
+    let to_keras =
+        "load it with the program that wrote it and save it by Keras as .keras, or its weights as safetensors";
+    Some(match bytes {
+        [_, _, _, _, b'T', b'F', b'L', b'3', ..] => {
+            ("a TensorFlow Lite model", "it holds no layers: save the Keras model that it was converted from as .keras")
+        }
+        [0x08, version, ..] if *version < 20 && bytes.windows(4).take(4096).any(|w| w == b"onnx" || w == b"pyto") => (
+            "an ONNX model",
+            "save the model that it was exported from: .keras from Keras, the state_dict from PyTorch",
+        ),
+        [0x80, 2..=5, ..] => ("a pickle of Python objects", "save only weights: torch.save(model.state_dict(), …)"),
+        _ if has("saved_model.pb") => ("a TensorFlow SavedModel", to_keras),
+        _ if has("Manifest.json") && has("model.mlmodel") => ("a CoreML package", to_keras),
+        _ if has("/code/") && has("constants.pkl") => {
+            ("a TorchScript module", "save its weights: torch.save(module.state_dict(), …)")
+        }
+        [0x08, 1..=9, b'\x12', ..] => ("a CoreML model", to_keras),
+        [0x0a | 0x08, ..] if bytes.windows(11).take(1 << 16).any(|w| w == b"Placeholder") => {
+            ("a TensorFlow graph", to_keras)
+        }
+        _ => return None,
+    })
+}
+
+fn unknown_of(bytes: &[u8], names: &[String]) -> FormatError {
+    match foreign(bytes, names) {
+        None => unknown(),
+        Some((what, advice)) => FormatError { got: what.to_owned(), advice: advice.to_owned(), ..unknown() },
+    }
+}
+
 fn unknown() -> FormatError {
     let wanted = "safetensors, .npz, .npy, .keras, .h5, .pth or model.json";
     FormatError::new(Flaw::Magic, "the file", wanted, "other bytes").advise("convert the weights to safetensors")
@@ -52,6 +86,10 @@ pub fn open_within(path: impl AsRef<Path>, min_bytes: u64) -> Result<Contents, F
 /// [`open_within`], with the file's budget as it was left.
 pub(crate) fn open_drawn(path: &Path, min_bytes: u64) -> Result<(Contents, Budget), FormatError> {
     if path.is_dir() {
+        if path.join("saved_model.pb").is_file() {
+            let error = unknown_of(&[], &["saved_model.pb".to_owned()]);
+            return Err(FormatError { what: "the folder".into(), ..error }.of(path));
+        }
         return open_drawn(&path.join("model.json"), min_bytes);
     }
     let bytes = read_file(path, FILE_CAP_BYTES)?;
@@ -96,13 +134,16 @@ pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatErro
     if bytes.get(8) == Some(&b'{') {
         return Ok(safetensors::read_within(bytes, budget)?.into());
     }
-    Err(unknown())
+    Err(unknown_of(bytes, &[]))
 }
 
 #[cfg(feature = "weights")]
 fn archive(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     let mut archive = Archive::new(bytes, budget)?;
     let names = archive.names();
+    if foreign(&[], &names).is_some() {
+        return Err(unknown_of(&[], &names));
+    }
     if let Some(pickle) = names.iter().find(|n| n.ends_with("data.pkl")) {
         return torch(&mut archive, pickle, budget);
     }
@@ -127,7 +168,7 @@ fn archive(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
         }
         return Ok(tensors.into());
     }
-    Err(unknown())
+    Err(unknown_of(&[], &names))
 }
 
 /// Returns an attribute, which Keras splits into several with numbered names if it is long.

@@ -52,6 +52,13 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
         return Err(error(name, layer.kind(), "a layer with a configuration", "none", advice));
     }
     tidy(&mut config);
+    // Keras's layer has no such option.
+    if layer.kind() == "Cropping1D"
+        && config["data_format"] == "channels_last"
+        && let Some(map) = config.as_object_mut()
+    {
+        map.remove("data_format");
+    }
     config["name"] = name.into();
     set_trainable(&mut config, trainable);
     Ok(json!({ "module": "keras.layers", "class_name": layer.kind(), "config": config, "registered_name": null }))
@@ -393,6 +400,7 @@ impl Model {
             let recurrent = ["LSTM", "GRU", "SimpleRNN", "Bidirectional"].contains(&layer.kind());
             let node = |inputs: &Vec<_>| match &tensors(inputs)[..] {
                 [one] => json!({ "args": [one], "kwargs": {} }),
+                all if layer.kind() == "MultiHeadAttention" => json!({ "args": all, "kwargs": {} }),
                 [x, states @ ..] if recurrent => json!({ "args": [x], "kwargs": { "initial_state": states } }),
                 all => json!({ "args": [all], "kwargs": {} }),
             };
@@ -400,10 +408,15 @@ impl Model {
             object["name"] = name.into();
             layers.push(object);
         }
-        let inputs: Vec<Json> = self.inputs().iter().map(|(name, _)| json!([name, 0, 0])).collect();
+        // A list of one would be a list where the model is called.
+        let ends = |ends: Vec<(String, usize, usize)>| match &ends[..] {
+            [one] => json!(one),
+            all => json!(all),
+        };
+        let inputs = ends(self.inputs().iter().map(|(name, _)| (name.clone(), 0, 0)).collect());
         let config = json!({
             "name": self.name(), "trainable": true, "layers": layers,
-            "input_layers": inputs, "output_layers": self.output_sources(),
+            "input_layers": inputs, "output_layers": ends(self.output_sources()),
         });
         let module = "keras.src.models.functional";
         Ok(json!({ "module": module, "class_name": "Functional", "config": config, "registered_name": "Functional" }))

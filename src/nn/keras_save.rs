@@ -54,6 +54,12 @@ impl Model {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let values: Vec<HostTensor> = self.weights().iter().map(|w| self.initial_value(w, 0)).collect();
         let ends = |end: &str| name.ends_with(end);
+        let described = ends(".keras") || ends(".h5") && !ends(".weights.h5");
+        if described && self.config_object()?.to_string().contains("\"hard_sigmoid_keras2\"") {
+            let (wanted, got) = ("activations that Keras 3 has", "the hard sigmoid of Keras 2");
+            let advice = "write .weights.h5 or .safetensors, or build the model with `hard_sigmoid` and train it again";
+            return Err(super::names::refused(self.name(), "Activation", wanted, got, advice).into());
+        }
         let bytes = if ends(".weights.h5") {
             self.weights_h5(&values)?
         } else if ends(".h5") || ends(".hdf5") {

@@ -198,6 +198,16 @@ impl Operation {
         let (mut config, mut args) = (self.arguments.clone(), Vec::new());
         for name in self.call {
             if let Some(argument) = config.remove(*name) {
+                let argument = match *name {
+                    "key" => {
+                        let shape = tensors.first().and_then(|t| t["config"]["shape"].as_array());
+                        spelled(&argument, shape.map_or(0, Vec::len))
+                    }
+                    "xs" => argument,
+                    _ if self.class == "Stack" || !argument.is_array() => argument,
+                    // Keras takes a list for several tensors.
+                    _ => json!({ "class_name": "__numpy__", "config": { "value": argument, "dtype": "float32" } }),
+                };
                 args.push(filled(&argument, tensors));
             }
         }
@@ -211,6 +221,29 @@ impl Operation {
     fn wrong(&self, wanted: &str, got: impl ToString, advice: &str) -> OpError {
         OpError::new(&snake_case(self.class), wanted, got.to_string(), advice)
     }
+}
+
+/// Returns an index of a tensor with slices in Keras 3's form, and `...` as the slices that it stands for.
+fn spelled(key: &Json, rank: usize) -> Json {
+    let slice = |start: &Json, stop: &Json, step: &Json| json!({ "class_name": "__slice__", "config": { "start": start, "stop": stop, "step": step } });
+    let whole = slice(&Json::Null, &Json::Null, &Json::Null);
+    let keys = match key {
+        Json::Array(keys) => keys.clone(),
+        one => vec![one.clone()],
+    };
+    let is_rest = |key: &Json| key["class_name"] == "__ellipsis__";
+    let of_axes = keys.iter().filter(|key| !key.is_null() && !is_rest(key)).count();
+    let mut all = Vec::new();
+    for key in keys {
+        match &key {
+            rest if is_rest(rest) => all.extend(vec![whole.clone(); rank.saturating_sub(of_axes)]),
+            Json::Object(map) if !map.contains_key("class_name") => {
+                all.push(slice(&key["start"], &key["stop"], &key["step"]))
+            }
+            _ => all.push(key),
+        }
+    }
+    all.into()
 }
 
 /// Returns an argument with the tensors in place of their numbers.
