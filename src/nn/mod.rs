@@ -33,6 +33,7 @@ mod operation;
 mod optimizers;
 mod regularizers;
 mod schedules;
+mod sequential;
 mod summary;
 mod torch;
 mod torch_order;
@@ -53,13 +54,14 @@ pub use losses::{
 pub use metrics::{
     Accuracy, Auc, BinaryAccuracy, Curve, Metric, Precision, Recall, RootMeanSquaredError, TopKAccuracy,
 };
-pub use model::{Assembled, Model, Sequential};
+pub use model::{Assembled, Model};
 pub use optimizers::{Adagrad, Adam, AdamW, Nadam, Optimizer, RmsProp, Sgd};
 pub use regularizers::{L1, L1L2, L2, Regularizer};
 pub use schedules::{
     CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, LearningRate, OneCycle,
     PiecewiseConstantDecay, PolynomialDecay,
 };
+pub use sequential::Sequential;
 pub use summary::{Row, Summary};
 pub(crate) use {
     args::check_numbers,

@@ -90,12 +90,14 @@ fn models_are_written_in_each_format_and_read_again() {
 fn a_saved_model_keeps_its_class_names_and_preprocessing() {
     let folder = temp_dir::TempDir::new().unwrap();
     let path = folder.path().join("flowers.keras");
-    let model = Sequential::new([4]).add(Dense::new(2)).build().unwrap();
-    assert_eq!(Model::from_json(&model.to_json().unwrap()).unwrap().get_preprocessing(), None);
-    model.class_names(["daisy", "tulip"]).preprocessing(Preprocessing::Tf).save(&path).unwrap();
+    let mut model = Sequential::new([4]).add(Dense::new(2)).build().unwrap();
+    assert_eq!(model.preprocessing(), None);
+    model.set_class_names(["daisy", "tulip"]);
+    model.set_preprocessing(Preprocessing::Tf);
+    model.save(&path).unwrap();
     let again = Model::from_keras(&path).unwrap();
-    assert_eq!(again.get_class_names(), ["daisy", "tulip"]);
-    assert_eq!(again.get_preprocessing(), Some(Preprocessing::Tf));
+    assert_eq!(again.class_names(), ["daisy", "tulip"]);
+    assert_eq!(again.preprocessing(), Some(Preprocessing::Tf));
     let error = again.save(folder.path().join("flowers.onnx")).unwrap_err().to_string();
     assert!(error.contains(".keras") && error.contains("flowers.onnx"), "{error}");
 }

@@ -327,8 +327,12 @@ fn mutated_weights_neither_panic_nor_take_memory() {
     let shared = hostile::shared_entry(&npz, (0..40).map(|i| format!("{i}.npy")));
     let config = weights::read(&golden("branching.keras")).expect("intact").config.expect("a configuration");
     let described: Read = |b| std::str::from_utf8(b).is_ok_and(|json| Model::from_json(json).is_ok());
+    let of = |name: &str| -> Vec<u8> {
+        let config = weights::read(&golden(&format!("keras/{name}"))).expect("intact").config;
+        config.expect("a configuration").into_bytes()
+    };
     let array = npy::write(&HostTensor::f32([3, 4], vec![0.5; 12]).expect("a tensor"));
-    let corpora: [Corpus; 11] = [
+    let corpora: [Corpus; 18] = [
         (".npy", array, all, 30_000),
         ("a pickle", pickled, |b| pickle::read(b, &Budget::new(b.len() as u64)).is_ok(), 60_000),
         (".pth", torch, all, 20_000),
@@ -340,6 +344,13 @@ fn mutated_weights_neither_panic_nor_take_memory() {
         ("model.json", tfjs_json("b.bin").into_bytes(), json, 10_000),
         (".keras", golden("branching.keras"), all, 20_000),
         ("a configuration", config.into_bytes(), described, 20_000),
+        ("of operations", of("op_getitem.keras"), described, 10_000),
+        ("of a reshape", of("op_reshape.keras"), described, 10_000),
+        ("of masks", of("embedding_mask_zero.keras"), described, 10_000),
+        ("of models in models", of("timedistributed_submodel.keras"), described, 10_000),
+        ("of Keras 2", of("keras2_tfoplambda_add.h5"), described, 10_000),
+        ("of Keras 2, nested", of("keras2_nested_functional_index.h5"), described, 10_000),
+        ("bfloat16", golden("keras/bfloat16_policy.keras"), all, 10_000),
     ];
     assert!(corpora.iter().all(|(name, good, read, _)| read(good) || *name == ".npz of one entry"));
     fuzz(2, corpora);

@@ -50,9 +50,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         (Some(name), _) => Preprocessing::named(name).with_context(|| format!("no preprocessing `{name}`"))?,
         (None, Some(_)) if loaded.torchvision => Preprocessing::Torch,
         (None, Some(application)) => application.preprocessing,
-        (None, None) if model.get_preprocessing().is_some() => {
-            model.get_preprocessing().unwrap_or(Preprocessing::Identity)
-        }
+        (None, None) if model.preprocessing().is_some() => model.preprocessing().unwrap_or(Preprocessing::Identity),
         (None, None) => bail!("{}: give the preprocessing of images, for example --preprocessing tf", loaded.name),
     };
     let names: Vec<String> = match &arguments.labels {
@@ -60,7 +58,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
             let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
             text.lines().map(str::to_owned).collect()
         }
-        None if !model.get_class_names().is_empty() => model.get_class_names().to_vec(),
+        None if !model.class_names().is_empty() => model.class_names().to_vec(),
         None => loaded.application.map(|a| a.classes().iter().map(|c| (*c).to_owned()).collect()).unwrap_or_default(),
     };
     let filter = if preprocessing == Preprocessing::Lite { Filter::Bicubic } else { Filter::Bilinear };

@@ -29,6 +29,11 @@ pub fn layer_classes() -> impl Iterator<Item = &'static str> {
     REGISTRY.iter().map(|(class, _)| *class)
 }
 
+/// Returns the Keras classes of random changes that files may have and predictions pass over, but training refuses.
+pub fn inference_only_classes() -> impl Iterator<Item = &'static str> {
+    training_only::CLASSES.into_iter()
+}
+
 /// Declares the files of the layers and lists their classes for files.
 macro_rules! layers {
     ($($file:ident::{$($Layer:ident),*},)*) => {

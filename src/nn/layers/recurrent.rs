@@ -270,23 +270,38 @@ impl Run<'_> {
                 *states = kept.back(scope.graph, *states)?;
             }
         }
+        let states = &outputs[..cell.states()];
+        let results = self.results(scope, states, (&kept, mask), &inputs[1..])?;
+        scope.activity(self.activity, results[0])?;
+        Ok(results)
+    }
+
+    /// Returns the output and the last states, from those of all timesteps and the first ones.
+    fn results(
+        &self,
+        scope: &mut Scope,
+        all: &[Value],
+        (kept, mask): (&Option<Kept>, Option<Value>),
+        first: &[Value],
+    ) -> Result<Vec<Value>, OpError> {
+        let shape = scope.graph.shape(all[0]).clone();
+        let (steps, units) = (shape.dims()[1], self.units);
         let last = |scope: &mut Scope, states: Value| {
             let last = scope.graph.slice_axis(states, 1, Part::new(steps - 1, 1))?;
             scope.graph.reshape(last, shape.with_row(&[units]))
         };
-        let mut sequence = outputs[0];
+        let mut sequence = all[0];
         if let (Some(mask), true) = (mask, self.zero_masked) {
             let counts = scope.graph.reshape(mask, shape.with_row(&[steps, 1]))?;
             sequence = scope.graph.mul(sequence, counts)?;
         }
-        let mut results = vec![if self.sequences { sequence } else { last(scope, outputs[0])? }];
+        let mut results = vec![if self.sequences { sequence } else { last(scope, all[0])? }];
         if self.state {
-            for (i, &states) in outputs[..cell.states()].iter().enumerate() {
-                let (state, first) = (last(scope, states)?, inputs.get(1 + i).copied());
+            for (i, &states) in all.iter().enumerate() {
+                let (state, first) = (last(scope, states)?, first.get(i).copied());
                 results.push(kept.as_ref().map_or(Ok(state), |kept| kept.or_first(scope.graph, state, first))?);
             }
         }
-        scope.activity(self.activity, results[0])?;
         Ok(results)
     }
 }

@@ -42,49 +42,6 @@ impl Call<'_, '_> {
         match class {
             "Copy" | "Cast" => self.cast(),
             "Power" => self.power(),
-            "Argmax" => {
-                let x = self.only()?;
-                let (axis, keep) = (self.axis("axis", self.rank(x), -1)?, self.flag("keepdims"));
-                let y = self.graph().argmax(x, axis)?;
-                if keep { self.with_axes(y, &[axis]) } else { Ok(y) }
-            }
-            "OneHot" => {
-                let (x, n) = (self.only()?, self.argument("num_classes").as_u64().unwrap_or(0) as usize);
-                let last = self.argument("axis").as_i64().unwrap_or(-1) == -1;
-                self.read.borrow_mut().insert("dtype".to_owned());
-                if !(1..=1 << 20).contains(&n) || !last || self.flag("sparse") {
-                    return Err(self.operation.wrong("classes along the last axis", n, "transpose the result"));
-                }
-                let x = self.with_axes(x, &[self.rank(x)])?;
-                let classes = self.graph().literal([n], (0..n).map(|i| i as f32).collect::<Vec<_>>())?;
-                self.graph().binary("equal", x, classes)
-            }
-            "Cumsum" => {
-                let x = self.only()?;
-                let (axis, last) = (self.axis("axis", self.rank(x), 0)?, self.rank(x) - 1);
-                let mut order: Vec<usize> = (0..=last).collect();
-                order.swap(axis, last);
-                let g = self.graph();
-                let n = g.shape(x).dims()[axis];
-                if n > 1 << 11 {
-                    return Err(self.operation.wrong("an axis of at most 2048", n, "sum in two steps"));
-                }
-                let upper: Vec<f32> = (0..n * n).map(|i| f32::from(u8::from(i / n <= i % n))).collect();
-                let (x, upper) = (g.transpose(x, &order)?, g.literal([n, n], upper)?);
-                let y = g.project(x, upper, None)?;
-                g.transpose(y, &order)
-            }
-            "Round" => {
-                let x = self.only()?;
-                if self.number("decimals", 0.0) != 0.0 {
-                    return Err(self.operation.wrong(
-                        "decimals 0",
-                        self.argument("decimals"),
-                        "scale before and after",
-                    ));
-                }
-                self.graph().unary("round", x)
-            }
             "Clip" => {
                 let x = self.only()?;
                 let (low, high) = (self.number("x_min", f32::MIN), self.number("x_max", f32::MAX));
@@ -120,7 +77,57 @@ impl Call<'_, '_> {
                 self.of_number()
             }
             "Mod" | "FloorDivide" | "DivideNoNan" => self.quotient(),
+            "Argmax" | "Cumsum" | "OneHot" | "Round" => self.along(),
             _ => self.rearranged(),
+        }
+    }
+
+    /// Returns what depends on places along an axis, and rounded numbers.
+    fn along(&mut self) -> Result<Value, OpError> {
+        match self.operation.class {
+            "Argmax" => {
+                let x = self.only()?;
+                let (axis, keep) = (self.axis("axis", self.rank(x), -1)?, self.flag("keepdims"));
+                let y = self.graph().argmax(x, axis)?;
+                if keep { self.with_axes(y, &[axis]) } else { Ok(y) }
+            }
+            "OneHot" => {
+                let (x, n) = (self.only()?, self.argument("num_classes").as_u64().unwrap_or(0) as usize);
+                let last = self.argument("axis").as_i64().unwrap_or(-1) == -1;
+                self.read.borrow_mut().insert("dtype".to_owned());
+                if !(1..=1 << 20).contains(&n) || !last || self.flag("sparse") {
+                    return Err(self.operation.wrong("classes along the last axis", n, "transpose the result"));
+                }
+                let x = self.with_axes(x, &[self.rank(x)])?;
+                let classes = self.graph().literal([n], (0..n).map(|i| i as f32).collect::<Vec<_>>())?;
+                self.graph().binary("equal", x, classes)
+            }
+            "Cumsum" => {
+                let x = self.only()?;
+                let (axis, last) = (self.axis("axis", self.rank(x), 0)?, self.rank(x) - 1);
+                let mut order: Vec<usize> = (0..=last).collect();
+                order.swap(axis, last);
+                let g = self.graph();
+                let n = g.shape(x).dims()[axis];
+                if n > 1 << 11 {
+                    return Err(self.operation.wrong("an axis of at most 2048", n, "sum in two steps"));
+                }
+                let upper: Vec<f32> = (0..n * n).map(|i| f32::from(u8::from(i / n <= i % n))).collect();
+                let (x, upper) = (g.transpose(x, &order)?, g.literal([n, n], upper)?);
+                let y = g.project(x, upper, None)?;
+                g.transpose(y, &order)
+            }
+            _ => {
+                let x = self.only()?;
+                if self.number("decimals", 0.0) != 0.0 {
+                    return Err(self.operation.wrong(
+                        "decimals 0",
+                        self.argument("decimals"),
+                        "scale before and after",
+                    ));
+                }
+                self.graph().unary("round", x)
+            }
         }
     }
 
