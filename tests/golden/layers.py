@@ -462,7 +462,7 @@ for o in [{}, {"use_bias": False}, {"value_dim": 3}, {"output_shape": 3}, {"drop
     case("MultiHeadAttention", ["num_heads", "key_dim", *o], [a, b], L.MultiHeadAttention(2, dim, name="l", **o)(a, b))
 for equation, shape, o in [("abc,cd->abd", (None, 3), {"bias_axes": "d"}), ("abc,cde->abde", (None, 2, 3), {"bias_axes": "de"}),
                            ("abcd,cde->abe", (None, 3), {"bias_axes": "e", "activation": "relu"}), ("abc,cd->abd", (None, 3), {"kernel_regularizer": L2(0.02)}),
-                           ("...x,xy->...y", (None, 3), {"bias_axes": "y"})]:
+                           ("...x,xy->...y", 3, {"bias_axes": "y"})]:
     x = keras.Input((4, 3, 2) if equation.startswith("abcd,") else (4, 5), name="x")
     case("EinsumDense", ["equation", "output_shape", *o], x, L.EinsumDense(equation, output_shape=shape, name="l", **o)(x))
 for o in [{}, {"output_mode": "one_hot"}, {"output_mode": "count"}]:
