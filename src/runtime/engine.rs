@@ -2,6 +2,7 @@ use super::{
     Result, RuntimeError,
     error::{Bytes, driver_advice},
     gpu::Gpu,
+    multiprocessors::multiprocessors,
     pipeline::Pipelines,
 };
 use crate::graph::{DeviceClass, DeviceProfile};
@@ -327,6 +328,11 @@ impl Engine {
 
     /// Returns the engine without a device, which evaluates the reference of graphs on processor threads.
     pub fn reference() -> Engine {
+        Engine::without_device(DeviceProfile::portable(DeviceClass::Cpu))
+    }
+
+    /// Returns [`Engine::reference`], whose plans are those of a device with this profile.
+    pub fn without_device(profile: DeviceProfile) -> Engine {
         let info = AdapterInfo {
             index: 0,
             name: "reference evaluator".into(),
@@ -338,14 +344,7 @@ impl Engine {
             f16: false,
             cooperative_matrix: false,
         };
-        Engine {
-            inner: Arc::new(Inner {
-                gpu: None,
-                pipelines: Pipelines::default(),
-                profile: DeviceProfile::portable(DeviceClass::Cpu),
-                info,
-            }),
-        }
+        Engine { inner: Arc::new(Inner { gpu: None, pipelines: Pipelines::default(), profile, info }) }
     }
 
     /// Returns what an application should request its device with.
@@ -382,7 +381,8 @@ impl Engine {
             align_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
             subgroup_lanes: if fixed { lanes.0 } else { 0 },
             u64_loads: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
-            max_iterations: DeviceProfile::portable(class).max_iterations,
+            multiprocessors: multiprocessors(adapter),
+            ..DeviceProfile::portable(class)
         };
         log::debug!(
             "adapter {info}; binding {}, buffer {}, budget {}",
