@@ -195,8 +195,9 @@ impl Graph {
         self.outputs.push((name.to_owned(), value));
     }
 
-    /// Makes `state` hold `value` after a step; `value` must overwrite `state` in place.
+    /// Makes `state` hold `value` after a step, and nothing else that it was to hold; `value` must overwrite `state` in place.
     pub fn update(&mut self, state: Value, value: Value) {
+        self.updates.retain(|(other, _)| *other != state);
         self.updates.push((state, value));
     }
 

@@ -347,6 +347,13 @@ impl Engine {
         Engine { inner: Arc::new(Inner { gpu: None, pipelines: Pipelines::default(), profile, info }) }
     }
 
+    /// Returns an engine on the same device whose plans are those of a device with this profile, for tests of the kernels of another
+    /// class. The device's own limits must allow them.
+    pub fn with_profile(&self, profile: DeviceProfile) -> Engine {
+        let (gpu, info) = (self.inner.gpu.clone(), self.inner.info.clone());
+        Engine { inner: Arc::new(Inner { gpu, pipelines: Pipelines::default(), profile, info }) }
+    }
+
     /// Returns what an application should request its device with.
     pub fn required(adapter: &wgpu::Adapter) -> Required {
         let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;

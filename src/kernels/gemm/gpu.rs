@@ -54,7 +54,7 @@ pub(super) fn first_launch(product: &Product, s: &Schedule, lanes: usize, profil
             (s.k as f64 * (sums * lanes as f64 / MADDS + loads), LOAD_WAIT, GROUP + sums * store)
         }
     };
-    let steps = (terms / (s.k * s.split) as f64).ceil();
+    let steps = (terms / (s.k * s.split) as f64).ceil() * product.share();
     let groups = (tiles * s.split as u64) as f64;
     let units = f64::from(profile.multiprocessors.max(1));
     let each = (groups / units).ceil();

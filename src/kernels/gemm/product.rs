@@ -116,9 +116,15 @@ impl Product<'_> {
         Expr::name("batch", Type::U32)
     }
 
-    /// Returns the terms of a sum for a batch of `n`.
+    /// Returns the terms of a sum for a batch of `n`; where phases of strides have different ones, at most.
     pub(super) fn terms(&self, n: usize) -> f64 {
         self.loops.iter().map(|l| l.to.at(n).div_ceil(l.step as u64) as f64).product()
+    }
+
+    /// Returns the share of these terms that phases of strides have on average.
+    pub(super) fn share(&self) -> f64 {
+        let share = |l: &Loop| l.to.fixed as f64 / (l.step as u64 * l.to.fixed.div_ceil(l.step as u64)).max(1) as f64;
+        self.loops.iter().filter(|l| l.from.is_some()).map(share).product()
     }
 
     /// Returns the number of tiles of so many rows and columns for a batch of `n`.
@@ -353,15 +359,15 @@ pub(in crate::kernels) fn split_sum(
         k.return_if(i.at_least(&all));
         k.for_("part", 0u32, end, 1, |k, part| k.add(&sum, parts.at(part * &all + &i)));
     } else {
-        let shared = k.workgroup("shared", Type::F32, lanes as u64);
+        let of_lanes = k.workgroup("of_lanes", Type::F32, lanes as u64);
         let at = k.let_("at", i.min(&all - 1u32));
         let first = k.let_("first", k.lane() / per_group);
         k.for_("part", first, end, sharers, |k, part| k.add(&sum, parts.at(part * &all + &at)));
         let lane = k.lane();
-        k.store(&shared, &lane, &sum);
+        k.store(&of_lanes, &lane, &sum);
         k.barrier();
         k.return_if(lane.at_least(per_group).or(i.at_least(&all)));
-        k.for_("sharer", 1u32, sharers as u32, 1, |k, sharer| k.add(&sum, shared.at(sharer * per_group + &lane)));
+        k.for_("sharer", 1u32, sharers as u32, 1, |k, sharer| k.add(&sum, of_lanes.at(sharer * per_group + &lane)));
     }
     let extras = finish.columns(&mut k, "0", &(&i % Expr::extent("columns", columns)));
     let value = finish.apply(&sum, &i, &extras);
