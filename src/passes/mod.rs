@@ -55,7 +55,7 @@ pub use error::PlanError;
 pub use fuse::{Fused, fuse};
 pub use options::PlanOptions;
 pub use plan::{optimize, plan, traced_plan};
-pub use plan_types::{Binding, BufferRange, BufferRef, Entry, Layout, Plan, PlannedDispatch, Port};
+pub use plan_types::{Binding, BufferRange, BufferRef, Entry, Layout, Plan, PlannedDispatch, Port, Trust};
 pub use simplify::simplify;
 pub use split::{Parts, split_rows};
 pub use verify::{Content, Held, Trace, Traffic, Violation, verify, verify_graph};

@@ -144,8 +144,9 @@ impl fmt::Debug for Engine {
 pub struct EngineBuilder {
     backend: Option<Backend>,
     adapter: Option<String>,
-    memory_budget: Option<u64>,
-    timeout: Option<Duration>,
+    pub(super) memory_budget: Option<u64>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) checked: Option<bool>,
 }
 
 impl EngineBuilder {
@@ -178,6 +179,17 @@ impl EngineBuilder {
     /// is not cancelled: it still runs when the error is returned.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Says whether kernels are checked as they run, so that a fault of theirs ends a loop or reads another element instead of what
+    /// is not theirs. Without this, `HUBEL_CHECKED` is honoured, 1 or 0.
+    ///
+    /// Without both, GPUs run the kernels of the crate's operations unchecked, which is faster: each loop and each index is tested
+    /// to end and to lie inside. Kernels of other crates, and those of plans that were changed by hand, are always checked. Software
+    /// adapters check all, since their compilers unroll loops that are not.
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.checked = Some(checked);
         self
     }
 
@@ -240,7 +252,7 @@ impl EngineBuilder {
             .request_device(&descriptor)
             .await
             .map_err(|e| RuntimeError::Device { adapter: info.name.clone(), message: e.to_string() })?;
-        let gpu = Gpu::new(device, queue, self.budget(&info), self.timeout);
+        let gpu = Gpu::new(device, queue, &self, &info);
         gpu.install_handlers();
         Ok(Engine::with(gpu, info, &adapter.get_info()))
     }
@@ -263,12 +275,8 @@ impl EngineBuilder {
                            request it with Engine::required";
             return Err(RuntimeError::Device { adapter: info.name, message: message.into() });
         }
-        let gpu = Gpu::new(device.clone(), queue.clone(), self.budget(&info), self.timeout);
+        let gpu = Gpu::new(device.clone(), queue.clone(), &self, &info);
         Ok(Engine::with(gpu, info, &adapter.get_info()))
-    }
-
-    fn budget(&self, info: &AdapterInfo) -> Option<u64> {
-        self.memory_budget.or_else(|| host_budget().filter(|_| info.software))
     }
 }
 
@@ -327,6 +335,19 @@ impl Engine {
 
     /// Returns the engine without a device, which evaluates the reference of graphs on processor threads.
     pub fn reference() -> Engine {
+        Engine::planner(DeviceProfile::portable(DeviceClass::Cpu))
+    }
+
+    /// Returns [`Engine::reference`] with plans for devices of this profile, of which there need be none here.
+    ///
+    /// ```
+    /// use hubel::{graph::{DeviceClass, DeviceProfile}, prelude::*};
+    /// let engine = Engine::planner(DeviceProfile::portable(DeviceClass::Gpu));
+    /// let model = models::lenet5(&models::Options::default())?;
+    /// assert!(model.inference(&engine, Batch::up_to(1))?.plan()?.dispatches.len() > 5);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn planner(profile: DeviceProfile) -> Engine {
         let info = AdapterInfo {
             index: 0,
             name: "reference evaluator".into(),
@@ -338,14 +359,7 @@ impl Engine {
             f16: false,
             cooperative_matrix: false,
         };
-        Engine {
-            inner: Arc::new(Inner {
-                gpu: None,
-                pipelines: Pipelines::default(),
-                profile: DeviceProfile::portable(DeviceClass::Cpu),
-                info,
-            }),
-        }
+        Engine { inner: Arc::new(Inner { gpu: None, pipelines: Pipelines::default(), profile, info }) }
     }
 
     /// Returns what an application should request its device with.
