@@ -82,10 +82,22 @@ pub struct Operand<'a> {
     pub enter: &'a dyn Fn(&mut Kernel, &mut Cursor, &[Expr]),
     /// Where the element for an index and the variables of all loops lies in memory, and whether it is there: if not, it is 0.
     pub at: &'a dyn Fn(&Cursor, &[Expr]) -> (Expr, Expr),
-    /// Whether pairs of neighbours in memory start at even indices and are there together.
-    pub pairs: bool,
+    /// How many neighbours in memory, 1, 2 or 4, start at a multiple of as many and are there together.
+    pub run: usize,
     /// Whether neighbours in memory are neighbouring terms of the innermost loop, else neighbouring indices.
     pub along_terms: bool,
+}
+
+impl Operand<'_> {
+    /// Returns how many neighbouring indices lie in memory as a vector.
+    pub(super) fn width(&self) -> usize {
+        if self.along_terms || self.run < 4 { 1 } else { 4 }
+    }
+}
+
+/// Returns how many neighbours of rows of `n` start at a multiple of as many.
+pub fn run(n: usize) -> usize {
+    [4, 2].into_iter().find(|&run| n.is_multiple_of(run)).unwrap_or(1)
 }
 
 /// Where a row of the result lies, if not row after row: gets the row, returns its position and whether it is there.
@@ -202,12 +214,14 @@ pub(super) fn candidate(
     let tile = of_workgroup(&schedule, lanes).map(|size| size as u64);
     let float = Layout::Scalars(DType::F32);
     let mut k = Kernel::new(product.name, lanes);
-    let layout = |pairs| if pairs { Layout::Pairs } else { float };
-    let rows = k.bind(product.rows.buffer, layout(pairs[0]), Slot::input(0));
-    let columns_read = k.bind(product.columns.buffer, layout(pairs[1]), Slot::input(1));
-    let y = k.bind_result("y", float, if split { Slot::Scratch(0) } else { Slot::output(0) });
-    let sums = (product.sums && !split).then(|| k.bind_result("sums", float, Slot::output(1)));
-    let stored = Stored { width: 1, words: false, columns };
+    let vectors = |width| if width > 1 { Layout::Vectors { width, words: false } } else { float };
+    let [a, b] = [&product.rows, &product.columns].map(|side| if schedule.smem[0] { side.width() } else { 1 });
+    let layout = |pairs, width| if pairs { Layout::Pairs } else { vectors(width) };
+    let rows = k.bind(product.rows.buffer, layout(pairs[0], a), Slot::input(0));
+    let columns_read = k.bind(product.columns.buffer, layout(pairs[1], b), Slot::input(1));
+    let y = k.bind_result("y", vectors(b), if split { Slot::Scratch(0) } else { Slot::output(0) });
+    let sums = (product.sums && !split).then(|| k.bind_result("sums", vectors(b), Slot::output(1)));
+    let stored = Stored { width: b, words: false, columns };
     let finish = Finish::bind(&mut k, epilogue.filter(|_| !split), stored);
     write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish });
     let main = k.launch(grid(product, tile, splits));
@@ -367,7 +381,7 @@ mod tests {
             extent: Extent::constant(extent),
             enter: &|_, _, _| {},
             at: &|cursor, _| (cursor.index().clone(), Expr::from(true)),
-            pairs: false,
+            run: 1,
             along_terms: false,
         };
         let product = Product {

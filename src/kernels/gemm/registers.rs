@@ -133,7 +133,7 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Schedule) {
     };
     let fits = |side: &Operand, indices: usize| {
         let fits = if side.along_terms { k > 1 } else { indices.is_multiple_of(2) };
-        profile.u64_loads && subgroup && side.pairs && fits
+        profile.u64_loads && subgroup && side.run > 1 && fits
     };
     let schedule = |axis: Axis, vectors: usize, shared: usize| {
         let [m, n] = if axis == Axis::M { [vectors, shared] } else { [shared, vectors] };

@@ -1,8 +1,9 @@
 //! The tile core for graphics processors: a workgroup stages chunks of both operands in workgroup memory and multiplies
 //! them from there in registers.
 //!
-//! Indices of a side lie in workgroup memory as vectors of four: vector `v`, component `j` is index `v + j · vectors`, so
-//! that neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
+//! Indices of a side lie in workgroup memory as vectors of four. Where neighbouring indices are neighbours in memory, vector `v`,
+//! component `j` is index `4 · v + j`, and lanes read and write vectors. Elsewhere it is index `v + j · vectors`, so that
+//! neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
 
 use super::product::{Bound, Cursor, LONG_BATCH, Loop, Operand, Product, candidate, count_product};
 use crate::{
@@ -161,8 +162,9 @@ struct Side<'p, 'a> {
     vectors: usize,
     per: usize,
     staged: Buffer,
-    /// The indices of the vectors that an invocation stages: of each one, or, where they are all the same, of the first.
-    cursors: Vec<[Cursor; 4]>,
+    /// The indices of the vectors that an invocation stages: of each one, or, where they are all the same, of the first. Of indices that
+    /// lie in memory as a vector the first.
+    cursors: Vec<Vec<Cursor>>,
 }
 
 fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
@@ -268,26 +270,26 @@ impl Core<'_, '_> {
         let Core { product, io, .. } = self;
         let columns = product.columns.extent.expr();
         let [at_a, at_b] = self.lane_vectors(k);
-        // Index `i` of an invocation's side: component i % 4 of its vector i / 4.
-        let offset = |side: &Side, i: usize| i / 4 * (side.vectors / side.per) + i % 4 * side.vectors;
-        let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * self.b.per)
+        let width = self.b.operand.width();
+        let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * self.b.per / width)
             .map(|i| {
-                let column = k.let_(format!("column{i}_i"), &self.first_column + &at_b + offset(&self.b, i));
+                let column = k.let_(format!("column{i}_i"), &self.first_column + self.b.index(&at_b, i * width));
                 let inside = k.let_(format!("column{i}_in_bounds"), column.less(&columns));
-                let column = k.let_(format!("column{i}"), column.min(&columns - 1u32));
-                let extras = io.finish.columns(k, &i.to_string(), &column);
+                let column = k.let_(format!("column{i}"), column.min(&columns - width as u32));
+                let extras = io.finish.columns(k, &i.to_string(), &(&column / width));
                 (column, inside, extras)
             })
             .collect();
         for (i, sums) in self.sums.iter().enumerate() {
-            let row = k.let_(format!("row{i}_i"), &self.first_row + &at_a + offset(&self.a, i));
+            let row = k.let_(format!("row{i}_i"), &self.first_row + self.a.index(&at_a, i));
             let (start, inside) = product.row(&row, self.split.as_ref().map(|s| &s.0));
             let start = k.let_(format!("row{i}"), start);
             k.if_(row.less(product.rows.extent.expr()).and(inside), |k| {
                 for (j, (column, inside, extras)) in columns.iter().enumerate() {
                     let index = &start + column;
-                    let value = io.finish.apply(sums[j / 4].component(j % 4), &index, extras);
-                    k.if_(inside, |k| k.store(&io.y, &index, value));
+                    let sum = if width == 4 { sums[j].clone() } else { sums[j / 4].component(j % 4) };
+                    let value = io.finish.apply(sum, &index, extras);
+                    k.if_(inside, |k| k.store(&io.y, &index / width, value));
                 }
             });
         }
@@ -308,9 +310,11 @@ impl Core<'_, '_> {
             k.for_("k", 0u32, lanes(self.tile) / b.vectors, 1, |k, term| {
                 k.add(&total, b.staged.at(term * (b.vectors + 1) + &lane));
             });
-            for j in 0..4 {
-                let column = k.let_(format!("column{j}"), &self.first_column + &lane + j * b.vectors);
-                k.if_(column.less(&columns), |k| k.store(to, &start + &column, total.component(j)));
+            let width = b.operand.width();
+            for j in 0..4 / width {
+                let column = k.let_(format!("column{j}"), &self.first_column + b.index(&lane, j));
+                let value = if width == 4 { total.clone() } else { total.component(j) };
+                k.if_(column.less(&columns), |k| k.store(to, (&start + &column) / width, value));
             }
         });
     }
@@ -378,15 +382,24 @@ impl<'p, 'a> Side<'p, 'a> {
         let extent = operand.extent.expr();
         for i in 0..if operand.along_terms { side.loads(tile) } else { 1 } {
             let (_, vector) = side.place(k, tile, i);
+            let width = operand.width();
             let cursor = |j: usize| {
-                let index = (first + &vector + j * vectors).min(&extent - 1u32);
+                let index = (first + side.index(&vector, j)).min(&extent - width as u32);
                 Cursor::new(k, format!("{name}{i}_{j}"), index)
             };
-            let cursors = [0, 1, 2, 3].map(cursor);
+            let cursors = (0..4 / width).map(cursor).collect();
             side.cursors.push(cursors);
         }
         side.enter(k, &[]);
         side
+    }
+
+    /// Returns index `i` of those of an invocation whose first vector is `at`: component i % 4 of its vector i / 4.
+    fn index(&self, at: &Expr, i: usize) -> Expr {
+        match self.operand.width() {
+            4 => at * 4u32 + (i / 4 * (self.vectors / self.per) * 4 + i % 4),
+            _ => at + (i / 4 * (self.vectors / self.per) + i % 4 * self.vectors),
+        }
     }
 
     /// Returns how many vectors an invocation stages.
@@ -419,9 +432,10 @@ impl<'p, 'a> Side<'p, 'a> {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
-                self.buffer.guarded(&index, &inside, false)
+                self.buffer.guarded(&(index / self.operand.width()), &inside, false)
             });
-            let value = Expr::vector(values.collect());
+            let mut values: Vec<Expr> = values.collect();
+            let value = if values.len() == 1 { values.swap_remove(0) } else { Expr::vector(values) };
             k.let_(format!("{}{i}_v", self.name), term.less(terms.end).select(value, VEC4.zero()))
         };
         (0..self.loads(tile)).map(load).collect()
