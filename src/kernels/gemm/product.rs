@@ -215,7 +215,8 @@ pub(super) fn candidate(
     let float = Layout::Scalars(DType::F32);
     let mut k = Kernel::new(product.name, lanes);
     let vectors = |width| if width > 1 { Layout::Vectors { width, words: false } } else { float };
-    let [a, b] = [&product.rows, &product.columns].map(|side| if schedule.smem[0] { side.width() } else { 1 });
+    let [a, b] =
+        if schedule.smem[0] { [if product.rows.run == 4 { 4 } else { 1 }, product.columns.width()] } else { [1; 2] };
     let layout = |pairs, width| if pairs { Layout::Pairs } else { vectors(width) };
     let rows = k.bind(product.rows.buffer, layout(pairs[0], a), Slot::input(0));
     let columns_read = k.bind(product.columns.buffer, layout(pairs[1], b), Slot::input(1));

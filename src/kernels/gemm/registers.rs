@@ -142,7 +142,9 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Schedule) {
     };
     let ways = [Axis::N, Axis::M].into_iter().flat_map(|axis| VECTORS.map(|vectors| (axis, vectors)));
     let ways = ways.flat_map(|(axis, vectors)| SHARED.map(|shared| schedule(axis, vectors, shared)));
-    let ways = ways.filter(|s| s.m * s.n <= most);
+    // Each index of a lane takes a GPU several registers, for where it lies.
+    let few = |s: &Schedule| profile.class == DeviceClass::Cpu || sizes(s)[0] <= 8;
+    let ways = ways.filter(|s| s.m * s.n <= most && few(s));
     let best = fastest(ways, profile.class, |s| counts(product, s, profile));
     let (counts, s) = best.unwrap_or((Counts::default(), schedule(Axis::N, 1, 8)));
     // By terms, not by iterations: shorter sums are also more exact.

@@ -3,7 +3,8 @@
 //!
 //! Indices of a side lie in workgroup memory as vectors of four. Where neighbouring indices are neighbours in memory, vector `v`,
 //! component `j` is index `4 · v + j`, and lanes read and write vectors. Elsewhere it is index `v + j · vectors`, so that
-//! neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
+//! neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory. Rows whose
+//! neighbouring terms are neighbours in memory lie there as vectors of four terms.
 
 use super::product::{Bound, Cursor, LONG_BATCH, Loop, Operand, Product, candidate, count_product};
 use crate::{
@@ -158,7 +159,9 @@ struct Side<'p, 'a> {
     operand: &'p Operand<'a>,
     buffer: &'p Buffer,
     name: &'static str,
-    /// Vectors in the tile, and of an invocation.
+    /// Whether vectors are of terms.
+    of_terms: bool,
+    /// Vectors of indices in the tile, and of an invocation.
     vectors: usize,
     per: usize,
     staged: Buffer,
@@ -243,17 +246,26 @@ impl Core<'_, '_> {
 
     /// Writes the products of a chunk, unrolled.
     fn multiply(&self, k: &mut Kernel) {
-        let [at_a, at_b] = self.lane_vectors(k);
-        for term in 0..self.tile.k {
-            let vectors = |k: &mut Kernel, side: &Side, at: &Expr| -> Vec<Expr> {
-                let offset = |v: usize| term * (side.vectors + 1) + v * (side.vectors / side.per);
-                let load = |v: usize| k.let_(format!("{}{term}_{v}", side.name), side.staged.at(at + offset(v)));
-                (0..side.per).map(load).collect()
-            };
-            let (a, b) = (vectors(k, &self.a, &at_a), vectors(k, &self.b, &at_b));
+        let (tile, [at_a, at_b]) = (self.tile, self.lane_vectors(k));
+        let vectors = |k: &mut Kernel, side: &Side, at: &Expr, term: usize| -> Vec<Expr> {
+            let offset = |v: usize| term * (side.vectors + 1) + v * (side.vectors / side.per);
+            let load = |v: usize| k.let_(format!("{}{term}_{v}", side.name), side.staged.at(at + offset(v)));
+            (0..side.per).map(load).collect()
+        };
+        let mut rows = Vec::new();
+        for term in 0..tile.k {
+            if !self.a.of_terms {
+                rows = vectors(k, &self.a, &at_a, term);
+            } else if term.is_multiple_of(4) {
+                let at = |row: usize| self.a.at(tile, ((term / 4).into(), self.a.index(&at_a, row)));
+                let load = |row: usize| k.let_(format!("a{term}_{row}"), self.a.staged.at(at(row)));
+                rows = (0..self.sums.len()).map(load).collect();
+            }
+            let columns = vectors(k, &self.b, &at_b, term);
             for (row, sums) in self.sums.iter().enumerate() {
-                for (sum, b) in sums.iter().zip(&b) {
-                    k.add(sum, a[row / 4].component(row % 4) * b);
+                let (vector, component) = if self.a.of_terms { (row, term % 4) } else { (row / 4, row % 4) };
+                for (sum, b) in sums.iter().zip(&columns) {
+                    k.add(sum, rows[vector].component(component) * b);
                 }
             }
         }
@@ -300,9 +312,9 @@ impl Core<'_, '_> {
         let Some(sum) = &self.column_sum else { return };
         let (b, columns) = (&self.b, self.product.columns.extent.expr());
         let (to, start) = self.product.sums_at(self.io, self.split.as_ref().map(|s| &s.0));
-        let (term, vector) = b.place(k, self.tile, 0);
+        let place = b.at(self.tile, b.place(k, self.tile, 0));
         k.barrier();
-        k.store(&b.staged, term * (b.vectors + 1) + vector, sum);
+        k.store(&b.staged, place, sum);
         k.barrier();
         let lane = k.lane();
         k.if_(self.first_row.equals(0u32).and(lane.less(b.vectors)), |k| {
@@ -376,18 +388,20 @@ impl<'p, 'a> Side<'p, 'a> {
         first: &Expr,
     ) -> Self {
         let vectors = if name == "a" { tile.m } else { tile.n } / 4;
-        // The vector more spreads the terms of an index over the banks.
-        let staged = k.workgroup(format!("tile_{name}"), VEC4, (tile.k * (vectors + 1)) as u64);
-        let mut side = Side { operand, buffer, name, vectors, per, staged, cursors: Vec::new() };
+        let of_terms = name == "a" && operand.along_terms && operand.run == 4;
+        let size = if of_terms { 4 * vectors * Self::pitch(tile) } else { tile.k * (vectors + 1) };
+        let staged = k.workgroup(format!("tile_{name}"), VEC4, size as u64);
+        let mut side = Side { operand, buffer, name, of_terms, vectors, per, staged, cursors: Vec::new() };
         let extent = operand.extent.expr();
         for i in 0..if operand.along_terms { side.loads(tile) } else { 1 } {
             let (_, vector) = side.place(k, tile, i);
             let width = operand.width();
             let cursor = |j: usize| {
-                let index = (first + side.index(&vector, j)).min(&extent - width as u32);
+                let own = if of_terms { vector.clone() } else { side.index(&vector, j) };
+                let index = (first + own).min(&extent - width as u32);
                 Cursor::new(k, format!("{name}{i}_{j}"), index)
             };
-            let cursors = (0..4 / width).map(cursor).collect();
+            let cursors = (0..if of_terms { 1 } else { 4 / width }).map(cursor).collect();
             side.cursors.push(cursors);
         }
         side.enter(k, &[]);
@@ -397,6 +411,7 @@ impl<'p, 'a> Side<'p, 'a> {
     /// Returns index `i` of those of an invocation whose first vector is `at`: component i % 4 of its vector i / 4.
     fn index(&self, at: &Expr, i: usize) -> Expr {
         match self.operand.width() {
+            _ if self.of_terms => at + i * (self.vectors / self.per),
             4 => at * 4u32 + (i / 4 * (self.vectors / self.per) * 4 + i % 4),
             _ => at + (i / 4 * (self.vectors / self.per) + i % 4 * self.vectors),
         }
@@ -407,11 +422,28 @@ impl<'p, 'a> Side<'p, 'a> {
         self.vectors * tile.k / lanes(tile)
     }
 
-    /// Returns the term in the chunk and the vector that an invocation stages as its `i`th.
+    /// Returns how many vectors apart two indices are whose vectors are of terms: an odd number, which spreads them over the banks.
+    fn pitch(tile: Schedule) -> usize {
+        tile.k / 4 | 1
+    }
+
+    /// Returns the term in the chunk and the vector that an invocation stages as its `i`th; of vectors of terms the vector and the index.
     fn place(&self, k: &Kernel, tile: Schedule, i: usize) -> (Expr, Expr) {
-        let fast = if self.operand.along_terms { tile.k } else { self.vectors };
+        let fast = match self.operand.along_terms {
+            true => tile.k / if self.of_terms { 4 } else { 1 },
+            false => self.vectors,
+        };
         let (fast, slow) = (k.lane() % fast, k.lane() / fast + i * (lanes(tile) / fast));
         if self.operand.along_terms { (fast, slow) } else { (slow, fast) }
+    }
+
+    /// Returns where the vector of a [place](Self::place) lies in workgroup memory.
+    fn at(&self, tile: Schedule, (slow, fast): (Expr, Expr)) -> Expr {
+        match self.of_terms {
+            true => fast * Self::pitch(tile) + slow,
+            // The vector more spreads the terms of an index over the banks.
+            false => slow * (self.vectors + 1) + fast,
+        }
     }
 
     fn enter(&mut self, k: &mut Kernel, vars: &[Expr]) {
@@ -421,7 +453,8 @@ impl<'p, 'a> Side<'p, 'a> {
     /// Returns what an invocation stages of a chunk; past the last term it is 0.
     fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms) -> Vec<Expr> {
         let load = |i: usize| {
-            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + self.place(k, tile, i).0);
+            let (term, scale) = (self.place(k, tile, i).0, if self.of_terms { 4u32 } else { 1 });
+            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + term * scale);
             let vars: Vec<Expr> = (terms.at(term.min(terms.end - 1u32)).into_iter().zip(0..))
                 .map(|(value, n)| k.let_(format!("{}{i}_var{n}", self.name), value))
                 .collect();
@@ -432,7 +465,7 @@ impl<'p, 'a> Side<'p, 'a> {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
-                self.buffer.guarded(&(index / self.operand.width()), &inside, false)
+                self.buffer.guarded(&(index / if self.of_terms { 4 } else { self.operand.width() }), &inside, false)
             });
             let mut values: Vec<Expr> = values.collect();
             let value = if values.len() == 1 { values.swap_remove(0) } else { Expr::vector(values) };
@@ -443,8 +476,8 @@ impl<'p, 'a> Side<'p, 'a> {
 
     fn stage(&self, k: &mut Kernel, tile: Schedule, values: Vec<Expr>) {
         for (i, value) in values.into_iter().enumerate() {
-            let (term, vector) = self.place(k, tile, i);
-            k.store(&self.staged, term * (self.vectors + 1) + vector, value);
+            let place = self.place(k, tile, i);
+            k.store(&self.staged, self.at(tile, place), value);
         }
     }
 }
