@@ -36,9 +36,7 @@ const NETWORKS: [&str; 7] = ["LeNet5", "ResNet50", "MobileNetV2", "EfficientNetB
 const BATCHES: [usize; 2] = [1, 32];
 
 /// What is still to be mended: kinds of kernels that begin so may fail.
-const TO_MEND: [&str; 1] = [
-    " shared.",
-];
+const TO_MEND: [&str; 1] = [" shared."];
 
 /// Workgroups of a kernel have at least so many subgroups at work on each part of a multiprocessor.
 const MIN_WAVES: u64 = 6;
@@ -318,9 +316,15 @@ impl Compiled {
             let all = of(|line| usize::from(line.starts_with("v_")) + line.matches(" :: ").count());
             (of(|line| line.matches("fma").count().min(2)), all)
         };
-        // A loop that is unrolled as a whole leaves none.
+        // A loop that is unrolled as a whole leaves none, but its multiply-adds.
         let hottest = loops.iter().filter(innermost).map(count).max().filter(|(multiply_adds, _)| *multiply_adds > 0);
-        let (multiply_adds, all) = hottest.unwrap_or_else(|| count(&(0, lines.len() - 1)));
+        let (multiply_adds, all) = hottest.unwrap_or_else(|| {
+            let place = |last: bool| {
+                let has = |line: &&str| line.contains("fma");
+                if last { lines.iter().rposition(has) } else { lines.iter().position(has) }
+            };
+            place(false).zip(place(true)).map_or((0, 1), |range| count(&range))
+        });
         multiply_adds as f64 / all.max(1) as f64
     }
 

@@ -280,6 +280,9 @@ impl EngineBuilder {
     }
 }
 
+/// The number of a vendor of PCI devices.
+const INTEL: u32 = 0x8086;
+
 const ALL: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
 /// Returns the adapters of these backends that can compute.
@@ -396,6 +399,7 @@ impl Engine {
             align_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
             subgroup_lanes: if fixed { lanes.0 } else { 0 },
             u64_loads: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
+            few_registers: class == DeviceClass::Gpu && adapter.vendor == INTEL,
             max_iterations: DeviceProfile::portable(class).max_iterations,
         };
         log::debug!(

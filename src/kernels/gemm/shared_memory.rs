@@ -24,6 +24,8 @@ const MAX_SPLITS: u64 = 64;
 const PART_TERMS: u64 = 128;
 /// Chunks may be filled with zeros up to this much of their terms, before more loops become one.
 const MAX_FILLED: f64 = 1.2;
+/// The sums of a lane that has few registers.
+const MAX_FEW: usize = 32;
 /// Below so many rows, columns or terms the core without workgroup memory comes first.
 const LARGE: u64 = 32;
 
@@ -55,6 +57,14 @@ fn first_inner(product: &Product, tile: Schedule) -> usize {
         }
     }
     0
+}
+
+/// Returns whether the inner loops fill their chunks, for any batch.
+fn fills_chunks(product: &Product, tile: Schedule) -> bool {
+    let loops = &product.loops[first_inner(product, tile)..];
+    let Count { fixed, per_sample } = all(loops.iter().map(extent));
+    let whole = |n: u64| n.is_multiple_of(tile.k as u64);
+    loops.iter().all(|l| l.from.is_none()) && whole(fixed) && whole(per_sample)
 }
 
 /// Returns the loop that is cut where the reduction is.
@@ -122,11 +132,16 @@ pub(super) fn add(
     if product.sums && product.columns.along_terms {
         return;
     }
-    let mut tiles = SHARED.map(|([m, n, k], peak)| {
-        let tile = Schedule { k, smem: [true; 2], ..Schedule::new(kernels::Core::Shared, [m, n]) };
+    let tiles = SHARED.map(|([m, n, k], peak)| {
+        (Schedule { k, smem: [true; 2], ..Schedule::new(kernels::Core::Shared, [m, n]) }, peak)
+    });
+    let fits = |tile: &Schedule| !profile.few_registers || tile.m * tile.n / lanes(*tile) <= MAX_FEW;
+    let tiles = tiles.into_iter().filter(|(tile, _)| fits(tile));
+    let tiles = tiles.map(|(tile, peak)| {
         let tile = Schedule { split: splits(product, tile, profile) as usize, ..tile };
         (counts(product, tile, peak), tile)
     });
+    let mut tiles: Vec<(Counts, Schedule)> = tiles.collect();
     let time = |counts: Counts| counts.time(coefficients(profile.class));
     tiles.sort_by(|(a, _), (b, _)| time(*a).total_cmp(&time(*b)));
     for (rank, (counts, tile)) in tiles.into_iter().enumerate() {
@@ -231,7 +246,8 @@ impl Core<'_, '_> {
             _ => [0u32.into(), k.let_("end_terms", loop_end(all))],
         };
         k.for_("chunk", start, &end, self.tile.k, |k, chunk| {
-            let terms = Terms { chunk, end: &end, loops, counts: &counts, vars };
+            let full = fills_chunks(self.product, self.tile);
+            let terms = Terms { chunk, end: &end, full, loops, counts: &counts, vars };
             let [a, b] = [&self.a, &self.b].map(|side| side.load(k, self.tile, &terms));
             if let Some(sum) = &self.column_sum {
                 b.iter().for_each(|value| k.add(sum, value));
@@ -356,6 +372,8 @@ fn iterations_of(k: &mut Kernel, l: &Loop) -> Expr {
 struct Terms<'t> {
     chunk: &'t Expr,
     end: &'t Expr,
+    /// Whether no chunk goes past the end.
+    full: bool,
     loops: &'t [Loop],
     counts: &'t [Expr],
     vars: &'t [Expr],
@@ -455,7 +473,11 @@ impl<'p, 'a> Side<'p, 'a> {
         let load = |i: usize| {
             let (term, scale) = (self.place(k, tile, i).0, if self.of_terms { 4u32 } else { 1 });
             let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + term * scale);
-            let vars: Vec<Expr> = (terms.at(term.min(terms.end - 1u32)).into_iter().zip(0..))
+            let (here, there) = match terms.full {
+                true => (term, true.into()),
+                false => (term.min(terms.end - 1u32), k.let_(format!("{}{i}_there", self.name), term.less(terms.end))),
+            };
+            let vars: Vec<Expr> = (terms.at(here).into_iter().zip(0..))
                 .map(|(value, n)| k.let_(format!("{}{i}_var{n}", self.name), value))
                 .collect();
             let cursors = &self.cursors[if self.operand.along_terms { i } else { 0 }];
@@ -465,11 +487,15 @@ impl<'p, 'a> Side<'p, 'a> {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
-                self.buffer.guarded(&(index / if self.of_terms { 4 } else { self.operand.width() }), &inside, false)
+                self.buffer.guarded(
+                    &(index / if self.of_terms { 4 } else { self.operand.width() }),
+                    &inside.and(&there),
+                    false,
+                )
             });
             let mut values: Vec<Expr> = values.collect();
             let value = if values.len() == 1 { values.swap_remove(0) } else { Expr::vector(values) };
-            k.let_(format!("{}{i}_v", self.name), term.less(terms.end).select(value, VEC4.zero()))
+            k.let_(format!("{}{i}_v", self.name), value)
         };
         (0..self.loads(tile)).map(load).collect()
     }
