@@ -85,7 +85,7 @@ fn profile() -> DeviceProfile {
 
 /// Returns the plans of a network.
 fn plans_of(name: &str) -> Result<Vec<Plan>, hubel::Error> {
-    let engine = Engine::planner(profile());
+    let engine = Engine::without_device(profile());
     let application = models::find(name).unwrap_or_else(|| panic!("no {name}"));
     let model = (application.build)(&Options::default())?;
     let output = model.output_shape();

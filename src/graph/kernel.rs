@@ -37,10 +37,20 @@ pub struct DeviceProfile {
     pub few_registers: bool,
     /// Iterations after which the driver ends the loops of an invocation, all loops taken together.
     pub max_iterations: u64,
+    /// What runs workgroups side by side: streaming multiprocessors, compute units, Xe cores. Processors have 1.
+    pub multiprocessors: u32,
+    /// The batch for which schedules are chosen; every batch runs. A plan for a GPU sets it to its capacity.
+    pub batch: usize,
 }
 
 /// llvmpipe silently ends all loops of an invocation after this many iterations.
 pub const MAX_SOFTWARE_ITERATIONS: u64 = 65_535;
+
+/// The batch for which schedules are chosen where a plan's capacity does not say.
+pub const NOMINAL_BATCH: usize = 64;
+
+/// Multiprocessors of a discrete GPU that is not known by its name.
+pub const DISCRETE_MULTIPROCESSORS: u32 = 64;
 
 impl DeviceProfile {
     /// Returns the limits that every WebGPU adapter has.
@@ -57,7 +67,15 @@ impl DeviceProfile {
             u64_loads: false,
             few_registers: false,
             max_iterations: if class == DeviceClass::Cpu { MAX_SOFTWARE_ITERATIONS } else { u64::MAX },
+            multiprocessors: if class == DeviceClass::Cpu { 1 } else { DISCRETE_MULTIPROCESSORS },
+            batch: NOMINAL_BATCH,
         }
+    }
+
+    /// Returns the profile whose schedules are chosen for plans of a capacity. On processors they are the same for all.
+    pub fn for_batch(self, capacity: usize) -> Self {
+        let batch = if self.class == DeviceClass::Gpu { capacity } else { self.batch };
+        DeviceProfile { batch, ..self }
     }
 
     /// Returns whether the driver compiles long straight-line kernels in bounded memory: SwiftShader needs gigabytes
@@ -194,6 +212,8 @@ pub struct Candidate {
     pub scratch_bytes: Vec<Count>,
     /// What its launches do for a batch of 64, where that is estimated.
     pub counts: Option<Counts>,
+    /// The estimated cycles of a GPU's multiprocessors for its first launch, at the profile's batch.
+    pub cycles: Option<f64>,
 }
 
 impl Candidate {
@@ -204,12 +224,17 @@ impl Candidate {
 
     /// Returns a candidate with so many bytes of each scratch buffer.
     pub fn new(variant: impl Into<String>, dispatches: Vec<Dispatch>, scratch_bytes: Vec<Count>) -> Self {
-        Candidate { variant: variant.into(), dispatches, scratch_bytes, counts: None }
+        Candidate { variant: variant.into(), dispatches, scratch_bytes, counts: None, cycles: None }
     }
 
     /// Returns the candidate with what its launches do.
     pub fn with_counts(self, counts: Counts) -> Self {
         Candidate { counts: Some(counts), ..self }
+    }
+
+    /// Returns the candidate with the estimated cycles of its first launch.
+    pub fn with_cycles(self, cycles: f64) -> Self {
+        Candidate { cycles: Some(cycles), ..self }
     }
 }
 

@@ -327,6 +327,14 @@ impl<'a> RewriteCx<'a> {
         (self.readers.of_value(v) == [self.node]).then(|| self.graph.node(v))
     }
 
+    /// Returns the node that reads an output, with its own output 0, if nothing else does.
+    pub fn sole_reader(&self, output: usize) -> Option<(Value, &'a Node)> {
+        match *self.readers.of_value(self.output(output)) {
+            [i] if i != Readers::RESULT => Some((Value { node: i as u32, output: 0 }, &self.graph.nodes()[i])),
+            _ => None,
+        }
+    }
+
     /// Returns the nodes that read a value, with output 0 of each.
     pub fn readers(&self, v: Value) -> impl Iterator<Item = (Value, &'a Node)> {
         let nodes = self.readers.of_value(v).iter().filter(|&&i| i != Readers::RESULT);

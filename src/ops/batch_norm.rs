@@ -71,14 +71,16 @@ impl<'a> Layout<'a> {
     fn new(x: &Shape, epsilon: f32, class: DeviceClass, profile: &'a DeviceProfile) -> Self {
         let width = kernels::width(x.last(), profile);
         let c = x.last() / width;
-        let (lanes, groups, gather) = match class {
-            DeviceClass::Cpu => (64, 32, false),
-            DeviceClass::Gpu => (256, 512, true),
+        let (lanes, gather) = match class {
+            DeviceClass::Cpu => (64, false),
+            DeviceClass::Gpu => (256, true),
         };
-        let span = c.min(lanes);
-        let rows = x.rows();
+        let (span, rows) = (c.min(lanes), x.rows());
+        // Two workgroups for each multiprocessor, unless lanes would have fewer than four rows.
+        let full = (2 * profile.multiprocessors as usize).div_ceil(c.div_ceil(span));
+        let groups = if gather { full.min(rows.at(profile.batch) as usize / (4 * (lanes / span))).max(1) } else { 32 };
         let groups = if rows.per_sample == 0 { groups.min(rows.fixed as usize).max(1) } else { groups };
-        let (merge_span, merge_lanes) = if gather { (4, 64) } else { (8, 8) };
+        let (merge_span, merge_lanes) = if gather { (4, 256) } else { (8, 8) };
         Layout {
             width,
             lanes,
@@ -124,6 +126,7 @@ impl<'a> Layout<'a> {
             ("LANES", self.lanes as f64),
             ("SPAN", self.span as f64),
             ("SHARERS", (self.lanes / self.span) as f64),
+            ("LEVELS", f64::from((self.lanes / self.span).next_power_of_two().ilog2())),
             ("T", self.t as f64),
             ("GATHER", f64::from(u8::from(self.gather))),
             ("EPSILON", f64::from(self.epsilon)),
@@ -538,7 +541,6 @@ pub static FAMILY: Family = Family {
         ("takes the other sign at chunk", "chunks may have any size that covers all rows"),
         ("adds 1 to a constant at variance", "a single row has no deviation"),
         ("moves a boundary at select", "an empty chunk has no rows either way"),
-        ("reads the first at deviations", "chunks of samples this small have a row for each lane, without a deviation"),
     ],
     differentiable: true,
     gradcheck: 1e-5,

@@ -36,8 +36,9 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
                         arenas[a] = arenas[a].max(range.offset + range.bytes);
                     }
                 }
-                launches
-                    .push(dispatch.slots.iter().zip(&modes).map(|(slot, &m)| emitter.traffic(i, slot, m)).collect());
+                let traffic: Vec<Traffic> =
+                    dispatch.slots.iter().zip(&modes).map(|(slot, &m)| emitter.traffic(i, slot, m)).collect();
+                let moved = traffic.iter().flat_map(|t| t.reads.iter().chain(&t.writes)).map(|held| held.bytes);
                 own.push(is_own(s.node(i)));
                 dispatches.push(PlannedDispatch {
                     node: s.node(i).name.clone(),
@@ -50,7 +51,10 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
                     grid: dispatch.grid,
                     samples,
                     bindings,
+                    bytes_moved: moved.sum(),
+                    cycles: candidate.cycles.filter(|_| k == 0),
                 });
+                launches.push(traffic);
             }
         }
     }

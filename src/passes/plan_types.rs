@@ -134,6 +134,10 @@ pub struct PlannedDispatch {
     pub samples: Range<usize>,
     /// What is bound at 1, 2, …; the step record is always bound at 0.
     pub bindings: Vec<Binding>,
+    /// Bytes that it reads and writes at the plan's capacity, if each value crosses memory once.
+    pub bytes_moved: u64,
+    /// The estimated cycles of a GPU's multiprocessors, where the kernel's author knows them.
+    pub cycles: Option<f64>,
 }
 
 impl PlannedDispatch {

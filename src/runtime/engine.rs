@@ -2,6 +2,7 @@ use super::{
     Result, RuntimeError,
     error::{Bytes, driver_advice},
     gpu::Gpu,
+    multiprocessors::multiprocessors,
     pipeline::Pipelines,
 };
 use crate::graph::{DeviceClass, DeviceProfile};
@@ -338,19 +339,11 @@ impl Engine {
 
     /// Returns the engine without a device, which evaluates the reference of graphs on processor threads.
     pub fn reference() -> Engine {
-        Engine::planner(DeviceProfile::portable(DeviceClass::Cpu))
+        Engine::without_device(DeviceProfile::portable(DeviceClass::Cpu))
     }
 
-    /// Returns [`Engine::reference`] with plans for devices of this profile, of which there need be none here.
-    ///
-    /// ```
-    /// use hubel::{graph::{DeviceClass, DeviceProfile}, prelude::*};
-    /// let engine = Engine::planner(DeviceProfile::portable(DeviceClass::Gpu));
-    /// let model = models::lenet5(&models::Options::default())?;
-    /// assert!(model.inference(&engine, Batch::up_to(1))?.plan()?.dispatches.len() > 5);
-    /// # Ok::<(), hubel::Error>(())
-    /// ```
-    pub fn planner(profile: DeviceProfile) -> Engine {
+    /// Returns [`Engine::reference`], whose plans are those of a device with this profile.
+    pub fn without_device(profile: DeviceProfile) -> Engine {
         let info = AdapterInfo {
             index: 0,
             name: "reference evaluator".into(),
@@ -363,6 +356,13 @@ impl Engine {
             cooperative_matrix: false,
         };
         Engine { inner: Arc::new(Inner { gpu: None, pipelines: Pipelines::default(), profile, info }) }
+    }
+
+    /// Returns an engine on the same device whose plans are those of a device with this profile, for tests of the kernels of another
+    /// class. The device's own limits must allow them.
+    pub fn with_profile(&self, profile: DeviceProfile) -> Engine {
+        let (gpu, info) = (self.inner.gpu.clone(), self.inner.info.clone());
+        Engine { inner: Arc::new(Inner { gpu, pipelines: Pipelines::default(), profile, info }) }
     }
 
     /// Returns what an application should request its device with.
@@ -400,7 +400,8 @@ impl Engine {
             subgroup_lanes: if fixed { lanes.0 } else { 0 },
             u64_loads: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
             few_registers: class == DeviceClass::Gpu && adapter.vendor == INTEL,
-            max_iterations: DeviceProfile::portable(class).max_iterations,
+            multiprocessors: multiprocessors(adapter),
+            ..DeviceProfile::portable(class)
         };
         log::debug!(
             "adapter {info}; binding {}, buffer {}, budget {}",

@@ -113,8 +113,11 @@ fn kernels_that_swallow_nan_or_infinity_are_noticed() {
     let infinite =
         ("softmax", "let scale = finite_or_nan_f32(m, 1.0 / max(s, 1.0));", "let scale = 1.0 / max(s, 1.0);");
     let losses = ("softmax_cross_entropy", "losses[row] = finite_or_nan_f32(m, loss);", "losses[row] = loss;");
-    let statistics =
-        ("batch_norm", "finite_or_nan(deviation, deviation / max(total, 1.0))", "deviation / max(total, 1.0)");
+    let statistics = (
+        "batch_norm",
+        "finite_or_nan(all.deviation, all.deviation / max(all.total, 1.0))",
+        "all.deviation / max(all.total, 1.0)",
+    );
     for (family, from, to) in [relu, sigmoid, pool, pool_back, softmax, infinite, losses, statistics] {
         let family = FAMILIES.iter().find(|f| f.name == family).expect("a family");
         let fault = Fault { what: "swallows it", from, to };

@@ -64,6 +64,8 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange
         grid: dispatch.grid,
         samples: 0..usize::MAX,
         bindings: dispatch.slots.iter().map(binding).collect(),
+        bytes_moved: 0,
+        cycles: None,
     }
 }
 

@@ -8,6 +8,7 @@
 mod dgrad_strided;
 mod direct_channels;
 mod direct_rows;
+mod gpu;
 mod matrix;
 mod product;
 mod registers;

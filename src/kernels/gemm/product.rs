@@ -4,7 +4,6 @@ use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
     kernels::{
         Axis, Schedule,
-        cost::NOMINAL_BATCH,
         language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Stored, Type, loop_end},
     },
     tensor::{Count, DType},
@@ -129,15 +128,21 @@ impl Product<'_> {
         Expr::name("batch", Type::U32)
     }
 
-    /// Returns the terms of a sum.
-    pub(super) fn terms(&self) -> f64 {
-        self.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product()
+    /// Returns the terms of a sum for a batch of `n`; where phases of strides have different ones, at most.
+    pub(super) fn terms(&self, n: usize) -> f64 {
+        self.loops.iter().map(|l| l.to.at(n).div_ceil(l.step as u64) as f64).product()
     }
 
-    /// Returns the number of tiles of so many rows and columns.
-    pub(super) fn tiles(&self, size: [usize; 2]) -> u64 {
-        let [m, n] = [self.rows.extent.at(NOMINAL_BATCH), self.columns.extent.at(NOMINAL_BATCH)];
-        m.div_ceil(size[0] as u64) * n.div_ceil(size[1] as u64) * self.batch.at(NOMINAL_BATCH)
+    /// Returns the share of these terms that phases of strides have on average.
+    pub(super) fn share(&self) -> f64 {
+        let share = |l: &Loop| l.to.fixed as f64 / (l.step as u64 * l.to.fixed.div_ceil(l.step as u64)).max(1) as f64;
+        self.loops.iter().filter(|l| l.from.is_some()).map(share).product()
+    }
+
+    /// Returns the number of tiles of so many rows and columns for a batch of `n`.
+    pub(super) fn tiles(&self, size: [usize; 2], n: usize) -> u64 {
+        let [rows, columns] = [self.rows.extent.at(n), self.columns.extent.at(n)];
+        rows.div_ceil(size[0] as u64) * columns.div_ceil(size[1] as u64) * self.batch.at(n)
     }
 
     /// Returns how many values output 1 has.
@@ -205,6 +210,7 @@ pub(super) fn candidate(
     product: &Product,
     schedule: Schedule,
     lanes: usize,
+    profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
     write: impl FnOnce(&mut Kernel, &Bound),
 ) -> Candidate {
@@ -229,7 +235,7 @@ pub(super) fn candidate(
     if !split {
         return Candidate::single(schedule, main);
     }
-    split_sum(schedule, main, product.elements(), [columns, product.n_sums()], epilogue)
+    split_sum(schedule, main, product.elements(), [columns, product.n_sums()], profile, epilogue)
 }
 
 /// Returns the rows and columns of a workgroup, whose lanes have a tile each.
@@ -343,20 +349,41 @@ pub(in crate::kernels) fn split_sum(
     main: Dispatch,
     elements: Count,
     [columns, sums]: [u64; 2],
+    profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Candidate {
     let splits = schedule.split as u64;
     let float = Layout::Scalars(DType::F32);
-    let mut k = Kernel::new("split_sum", 64);
+    // Lanes that share an element, so that none of them adds more than 64 of up to 2,048 parts.
+    let sharers = match profile.class {
+        DeviceClass::Gpu if splits > 256 => 32,
+        DeviceClass::Gpu if splits > 16 => 8,
+        _ => 1,
+    };
+    let lanes = if sharers > 1 { 256 } else { 64 };
+    let per_group = (lanes / sharers) as u64;
+    let mut k = Kernel::new("split_sum", lanes);
     let parts = k.bind("parts", float, Slot::Scratch(0));
     let y = k.bind_result("y", float, Slot::output(0));
     let sums_to = (sums > 0).then(|| k.bind_result("sums", float, Slot::output(1)));
     let finish = Finish::bind(&mut k, epilogue, Stored { width: 1, words: false, columns });
-    let (i, all) = (k.let_("i", k.workgroup_index() * 64u32 + k.lane()), elements_of(elements));
-    k.return_if(i.at_least(&all));
+    let (i, all) = (k.let_("i", k.workgroup_index() * per_group + k.lane() % per_group), elements_of(elements));
     let sum = k.var("sum", 0.0);
     let end = loop_end(Expr::extent("splits", splits));
-    k.for_("part", 0u32, end, 1, |k, part| k.add(&sum, parts.at(part * &all + &i)));
+    if sharers == 1 {
+        k.return_if(i.at_least(&all));
+        k.for_("part", 0u32, end, 1, |k, part| k.add(&sum, parts.at(part * &all + &i)));
+    } else {
+        let of_lanes = k.workgroup("of_lanes", Type::F32, lanes as u64);
+        let at = k.let_("at", i.min(&all - 1u32));
+        let first = k.let_("first", k.lane() / per_group);
+        k.for_("part", first, end, sharers, |k, part| k.add(&sum, parts.at(part * &all + &at)));
+        let lane = k.lane();
+        k.store(&of_lanes, &lane, &sum);
+        k.barrier();
+        k.return_if(lane.at_least(per_group).or(i.at_least(&all)));
+        k.for_("sharer", 1u32, sharers as u32, 1, |k, sharer| k.add(&sum, of_lanes.at(sharer * per_group + &lane)));
+    }
     let extras = finish.columns(&mut k, "0", &(&i % Expr::extent("columns", columns)));
     let value = finish.apply(&sum, &i, &extras);
     match sums_to {
@@ -367,7 +394,11 @@ pub(in crate::kernels) fn split_sum(
             k.if_(i.at_least(&before), |k| k.store(&sums_to, &i - &before, &sum));
         }
     }
-    Candidate::new(schedule, vec![main, k.launch(Grid::new(elements, 64))], vec![elements.times(4 * splits)])
+    Candidate::new(
+        schedule,
+        vec![main, k.launch(Grid::new(elements, per_group as u32))],
+        vec![elements.times(4 * splits)],
+    )
 }
 
 #[cfg(test)]

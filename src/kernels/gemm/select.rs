@@ -1,7 +1,7 @@
 //! Which tile cores compute a product or slide a window, the fastest by their estimates first.
 
 use super::{
-    dgrad_strided, direct_channels, direct_rows,
+    dgrad_strided, direct_channels, direct_rows, gpu,
     product::{Cursor, Loop, Operand, Product, run},
     registers, shared_memory,
     window::Window,
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
     kernels::{
-        coefficients,
+        Schedule, coefficients,
         language::{Divisor, Expr, Extent, Kernel},
         window::{MAX_TAPS, Reduction, reduce_window},
     },
@@ -21,18 +21,32 @@ pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilo
     lower_with([], product, profile, epilogue)
 }
 
-/// Returns the candidates of a product and its rivals, the fastest by what they count first.
+/// Returns the candidates of a product and its rivals, the fastest by their estimates first.
 pub fn lower_with(
     rivals: impl IntoIterator<Item = Candidate>,
     product: &Product,
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Vec<Candidate> {
-    let own = [registers::register_tiles(product, profile, epilogue)];
-    let mut candidates: Vec<Candidate> = own.into_iter().chain(rivals).collect();
+    let (counts, in_registers) = registers::choose(product, profile);
+    let own = registers::lower(product, in_registers, profile, epilogue);
+    let shared = shared_memory::schedules(product, profile);
+    let lower_shared = |&(_, s): &(f64, Schedule)| {
+        let cycles = gpu::first_launch(product, &s, shared_memory::lanes(s), profile);
+        shared_memory::lower(product, s, profile, epilogue).with_cycles(cycles)
+    };
+    if profile.class == DeviceClass::Gpu {
+        let lanes = registers::lanes(profile);
+        let own = own.with_cycles(gpu::first_launch(product, &in_registers, lanes, profile));
+        let cycles = gpu::cycles(product, &in_registers, lanes, profile);
+        let slower = shared.partition_point(|&(shared, _)| shared < cycles);
+        let (before, after) = shared.split_at(slower);
+        return before.iter().map(lower_shared).chain([own]).chain(after.iter().map(lower_shared)).collect();
+    }
+    let mut candidates: Vec<Candidate> = [own.with_counts(counts)].into_iter().chain(rivals).collect();
     let time = |c: &Candidate| c.counts.unwrap_or_default().time(coefficients(profile.class));
     candidates.sort_by(|a, b| time(a).total_cmp(&time(b)));
-    shared_memory::add(&mut candidates, product, profile, epilogue);
+    candidates.extend(shared.iter().map(lower_shared));
     candidates
 }
 

@@ -6,35 +6,31 @@
 //! neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory. Rows whose
 //! neighbouring terms are neighbours in memory lie there as vectors of four terms.
 
+use super::gpu;
 use super::product::{Bound, Cursor, LONG_BATCH, Loop, Operand, Product, candidate, count_product};
 use crate::{
-    graph::{Candidate, Counts, DeviceClass, DeviceProfile, Epilogue},
+    graph::{Candidate, DeviceProfile, Epilogue, NOMINAL_BATCH},
     kernels::{
         self, Schedule,
-        cost::{NOMINAL_BATCH, SHARED, coefficients},
+        cost::SHARED,
         language::{Buffer, Expr, Kernel, Type, count, loop_end},
     },
     tensor::Count,
 };
 
-/// Workgroups that fill a graphics processor.
-const MIN_GROUPS: u64 = 256;
-/// Parts of a reduction at most, and terms of each at least.
-const MAX_SPLITS: u64 = 64;
-const PART_TERMS: u64 = 128;
 /// Chunks may be filled with zeros up to this much of their terms, before more loops become one.
 const MAX_FILLED: f64 = 1.2;
+/// Most schedules that are offered for a product.
+const MAX_OFFERED: usize = 5;
 /// The sums of a lane that has few registers.
 const MAX_FEW: usize = 32;
-/// Below so many rows, columns or terms the core without workgroup memory comes first.
-const LARGE: u64 = 32;
 
 /// Returns the vectors of four rows and of four columns of each lane.
 fn per(tile: Schedule) -> [usize; 2] {
     [tile.m, tile.n].map(|n| (n / 64).max(1))
 }
 
-fn lanes(tile: Schedule) -> usize {
+pub(super) fn lanes(tile: Schedule) -> usize {
     tile.m * tile.n / (16 * per(tile)[0] * per(tile)[1])
 }
 
@@ -48,12 +44,14 @@ fn is_single(l: &Loop) -> bool {
 }
 
 /// Returns the first of the inner loops that are flattened into one range of K, which is cut into chunks; chosen so that chunks are nearly full.
+/// A reduction that is cut into more parts than its outermost loop has iterations is cut anywhere: there all loops are one.
 fn first_inner(product: &Product, tile: Schedule) -> usize {
-    let mut terms = 1;
+    let (mut terms, cut) = (1, split_level(product));
+    let most = if extent(&product.loops[cut]).at(NOMINAL_BATCH) < tile.split as u64 { cut } else { usize::MAX };
     for (level, l) in product.loops.iter().enumerate().rev() {
         terms *= extent(l).at(NOMINAL_BATCH);
         if (terms.next_multiple_of(tile.k as u64) as f64) <= terms as f64 * MAX_FILLED {
-            return level;
+            return level.min(most);
         }
     }
     0
@@ -91,64 +89,33 @@ fn iterations(product: &Product, tile: Schedule) -> Count {
     })
 }
 
-/// Returns the parts of the reduction that fill a graphics processor, and that no driver ends.
-fn splits(product: &Product, tile: Schedule, profile: &DeviceProfile) -> u64 {
-    if !product.whole {
-        return 1;
-    }
-    let terms = all(product.loops.iter().map(extent)).at(NOMINAL_BATCH);
-    let cut = split_level(product);
-    let most = if cut >= first_inner(product, tile) { u64::MAX } else { extent(&product.loops[cut]).at(NOMINAL_BATCH) };
-    let wanted = MIN_GROUPS.div_ceil(product.tiles([tile.m, tile.n]).max(1));
-    let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations);
-    wanted.min(most).min(terms / PART_TERMS).clamp(1, MAX_SPLITS).max(long)
-}
-
-/// Returns what a tile counts that reaches a share of the peak: multiply-adds at the peak.
-fn counts(product: &Product, tile: Schedule, peak: f64) -> Counts {
-    let (groups, splits) = (product.tiles([tile.m, tile.n]).max(1) as f64, tile.split as f64);
-    let terms = product.terms();
-    let busy = (groups * splits / MIN_GROUPS as f64).min(1.0);
-    let sums = if splits > 1.0 { 16.0 * splits } else { 0.0 };
-    Counts { madd: groups * (tile.m * tile.n / 8) as f64 * (terms + sums) / (peak * busy), ..Counts::default() }
-}
-
-/// Returns whether this core comes before the one without workgroup memory.
-fn is_first(product: &Product, profile: &DeviceProfile) -> bool {
-    let terms = all(product.loops.iter().map(extent));
-    let sizes = [*product.rows.extent, *product.columns.extent, terms];
-    profile.class == DeviceClass::Gpu && sizes.iter().all(|s| s.at(NOMINAL_BATCH) >= LARGE)
-}
-
-/// Adds the ways through workgroup memory to the others: the best one first where the device and the product are for
-/// it, the rest behind.
-pub(super) fn add(
-    candidates: &mut Vec<Candidate>,
-    product: &Product,
-    profile: &DeviceProfile,
-    epilogue: Option<&Epilogue>,
-) {
+/// Returns the schedules that take the least time on a graphics processor, with their cycles, the fastest first.
+pub(super) fn schedules(product: &Product, profile: &DeviceProfile) -> Vec<(f64, Schedule)> {
     // Column sums are taken of columns that lie along the lanes.
     if product.sums && product.columns.along_terms {
-        return;
+        return Vec::new();
     }
-    let tiles = SHARED.map(|([m, n, k], peak)| {
-        (Schedule { k, smem: [true; 2], ..Schedule::new(kernels::Core::Shared, [m, n]) }, peak)
+    let tiles = SHARED.iter().map(|&([m, n, k], _)| Schedule {
+        k,
+        smem: [true; 2],
+        ..Schedule::new(kernels::Core::Shared, [m, n])
     });
     let fits = |tile: &Schedule| !profile.few_registers || tile.m * tile.n / lanes(*tile) <= MAX_FEW;
-    let tiles = tiles.into_iter().filter(|(tile, _)| fits(tile));
-    let tiles = tiles.map(|(tile, peak)| {
-        let tile = Schedule { split: splits(product, tile, profile) as usize, ..tile };
-        (counts(product, tile, peak), tile)
-    });
-    let mut tiles: Vec<(Counts, Schedule)> = tiles.collect();
-    let time = |counts: Counts| counts.time(coefficients(profile.class));
-    tiles.sort_by(|(a, _), (b, _)| time(*a).total_cmp(&time(*b)));
-    for (rank, (counts, tile)) in tiles.into_iter().enumerate() {
-        let candidate = candidate(product, tile, lanes(tile), epilogue, |k, io| write(k, product, tile, io));
-        let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
-        candidates.insert(at, candidate.with_counts(counts));
-    }
+    let mut ways: Vec<(f64, Schedule)> = (tiles.filter(fits))
+        .map(|tile| {
+            let (cycles, tile) = gpu::with_splits(product, tile, (lanes(tile), f64::INFINITY), profile);
+            let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations) as usize;
+            (cycles, Schedule { split: if product.whole { tile.split.max(long) } else { 1 }, ..tile })
+        })
+        .collect();
+    ways.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    ways.truncate(MAX_OFFERED);
+    ways
+}
+
+/// Returns the launches of a schedule.
+pub(super) fn lower(product: &Product, s: Schedule, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
+    candidate(product, s, lanes(s), profile, epilogue, |k, io| write(k, product, s, io))
 }
 
 const VEC4: Type = Type { width: 4, ..Type::F32 };

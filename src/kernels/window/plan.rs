@@ -5,7 +5,7 @@ use crate::{
     graph::{Counts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
     kernels::{
         Core, Schedule,
-        cost::{self, fastest},
+        cost::fastest,
         gemm::Window,
         language::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
         wgsl::width,
@@ -141,16 +141,16 @@ impl<'a> Plan<'a> {
         let columns = (1..=most).map(|n| self.columns.in_strips(n));
         let columns = columns.enumerate().filter(|(i, c)| i + 1 == most || fits(c)).map(|(_, c)| c);
         let (counts, columns) = fastest(columns, self.profile.class, counts).unwrap_or((self.counts, self.columns));
-        let images = self.w.images.at(cost::NOMINAL_BATCH) as usize;
+        let images = self.w.images.at(crate::graph::NOMINAL_BATCH) as usize;
         let counts = counts * ((self.channels() * columns.phases * rows.phases * images) as f64 / 8.0);
         // Words of a vector.
         let words = self.width as f64 / if self.profile.u64_loads && self.width > 1 { 2.0 } else { 1.0 };
         self.counts = Counts { load: counts.load * words, store: counts.store * words, ..counts };
         self.columns = columns;
         let lanes = self.channels() * self.columns.strips() * self.columns.phases * rows.phases;
-        let wanted = if gpu { 32_768 } else { 8 * self.lanes };
-        let most = rows.per_phase().div_ceil(if gpu { 8 } else { 4 * rows.under_way() });
-        let each = lanes * if gpu { 1 } else { NOMINAL_BATCH };
+        let wanted = if gpu { 512 * self.profile.multiprocessors as usize } else { 8 * self.lanes };
+        let most = rows.per_phase().div_ceil(if gpu { 2 } else { 4 * rows.under_way() });
+        let each = lanes * if gpu { self.profile.batch } else { NOMINAL_BATCH };
         self.rows = rows.in_strips(wanted.div_ceil(each).clamp(1, most.max(1)));
     }
 
