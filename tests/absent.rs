@@ -53,9 +53,15 @@ impl Launched {
 
     /// Returns the least share that multiply-adds have of the vector instructions of its loop.
     fn least_share(&self) -> f64 {
+        // Where channels are no multiple of 4, each element of an image has a place of its own.
+        let vectors = |binding: usize| {
+            let line = self.0.source.lines().find(|line| line.contains(&format!("@binding({binding}) ")));
+            line.is_some_and(|line| line.contains("array<vec4<f32>>"))
+        };
         match (self.product(), self.0.kernel.as_str()) {
             (None, _) => 0.0,
-            (_, "conv2d_grad_weight") => 0.85,
+            _ if !vectors(1) || !vectors(2) => 0.4,
+            (Some(tile), "conv2d_grad_weight") if tile.m * tile.n > 32 * 32 => 0.85,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), _) => 0.9,
             _ => 0.8,
         }

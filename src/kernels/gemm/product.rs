@@ -12,6 +12,9 @@ use crate::{
 /// Iterations of loops that a part of a sum takes at least: partial sums that are added in turn round less than one long sum.
 pub(super) const MIN_ITERATIONS: u64 = 16;
 
+/// The sums of a lane up to which both sides are staged as vectors of terms.
+const MAX_SUMS_OF_TERMS: usize = 32;
+
 /// Up to this batch at least, sums are cut into parts so short that a driver does not end their loops.
 pub const LONG_BATCH: usize = 128;
 
@@ -123,6 +126,12 @@ pub struct Product<'a> {
 }
 
 impl Product<'_> {
+    /// Returns which sides lie in workgroup memory as vectors of four terms: of so many indices as a lane has registers for.
+    pub(super) fn of_terms(&self, s: Schedule, lanes: usize) -> [bool; 2] {
+        let can = |side: &Operand| s.smem[0] && side.along_terms && side.run == 4;
+        [can(&self.rows), can(&self.columns) && s.m * s.n <= MAX_SUMS_OF_TERMS * lanes]
+    }
+
     /// Returns the number of the product in the batch.
     pub fn batch_index() -> Expr {
         Expr::name("batch", Type::U32)
@@ -221,11 +230,13 @@ pub(super) fn candidate(
     let float = Layout::Scalars(DType::F32);
     let mut k = Kernel::new(product.name, lanes);
     let vectors = |width| if width > 1 { Layout::Vectors { width, words: false } } else { float };
-    let [a, b] =
-        if schedule.smem[0] { [if product.rows.run == 4 { 4 } else { 1 }, product.columns.width()] } else { [1; 2] };
+    let of_terms = product.of_terms(schedule, lanes);
+    let b = if schedule.smem[0] { product.columns.width() } else { 1 };
+    let a = if schedule.smem[0] { product.rows.width() } else { 1 };
     let layout = |pairs, width| if pairs { Layout::Pairs } else { vectors(width) };
-    let rows = k.bind(product.rows.buffer, layout(pairs[0], a), Slot::input(0));
-    let columns_read = k.bind(product.columns.buffer, layout(pairs[1], b), Slot::input(1));
+    let rows = k.bind(product.rows.buffer, layout(pairs[0], if of_terms[0] { 4 } else { a }), Slot::input(0));
+    let columns_read =
+        k.bind(product.columns.buffer, layout(pairs[1], if of_terms[1] { 4 } else { b }), Slot::input(1));
     let y = k.bind_result("y", vectors(b), if split { Slot::Scratch(0) } else { Slot::output(0) });
     let sums = (product.sums && !split).then(|| k.bind_result("sums", vectors(b), Slot::output(1)));
     let stored = Stored { width: b, words: false, columns };

@@ -3,8 +3,8 @@
 //!
 //! Indices of a side lie in workgroup memory as vectors of four. Where neighbouring indices are neighbours in memory, vector `v`,
 //! component `j` is index `4 · v + j`, and lanes read and write vectors. Elsewhere it is index `v + j · vectors`, so that
-//! neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory. Rows whose
-//! neighbouring terms are neighbours in memory lie there as vectors of four terms.
+//! neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory. Where neighbouring
+//! terms are neighbours in memory, vectors are of four terms of an index.
 
 use super::gpu;
 use super::product::{Bound, Cursor, LONG_BATCH, Loop, Operand, Product, candidate, count_product};
@@ -164,8 +164,9 @@ fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
     let first_row = k.let_("first_row", &number / column_tiles % &row_tiles * tile.m);
     let split = splits.known().is_none().then(|| (k.let_("split", &number / &tiles % &splits), splits.clone()));
     k.let_("batch", number / (tiles * splits));
-    let a = Side::new(k, &product.rows, (&io.rows, "a", per(tile)[0]), tile, &first_row);
-    let b = Side::new(k, &product.columns, (&io.columns, "b", per(tile)[1]), tile, &first_column);
+    let of_terms = product.of_terms(tile, lanes(tile));
+    let a = Side::new(k, &product.rows, (&io.rows, "a", per(tile)[0], of_terms[0]), tile, &first_row);
+    let b = Side::new(k, &product.columns, (&io.columns, "b", per(tile)[1], of_terms[1]), tile, &first_column);
     let sums = (0..4 * per(tile)[0])
         .map(|row| (0..per(tile)[1]).map(|column| k.var(format!("c{row}_{column}"), VEC4.zero())).collect())
         .collect();
@@ -229,27 +230,24 @@ impl Core<'_, '_> {
 
     /// Writes the products of a chunk, unrolled.
     fn multiply(&self, k: &mut Kernel) {
-        let (tile, [at_a, at_b]) = (self.tile, self.lane_vectors(k));
-        let vectors = |k: &mut Kernel, side: &Side, at: &Expr, term: usize| -> Vec<Expr> {
-            let offset = |v: usize| term * (side.vectors + 1) + v * (side.vectors / side.per);
-            let load = |v: usize| k.let_(format!("{}{term}_{v}", side.name), side.staged.at(at + offset(v)));
-            (0..side.per).map(load).collect()
-        };
-        let mut rows = Vec::new();
-        for term in 0..tile.k {
-            if !self.a.of_terms {
-                rows = vectors(k, &self.a, &at_a, term);
-            } else if term.is_multiple_of(4) {
-                let at = |row: usize| self.a.at(tile, ((term / 4).into(), self.a.index(&at_a, row)));
-                let load = |row: usize| k.let_(format!("a{term}_{row}"), self.a.staged.at(at(row)));
-                rows = (0..self.sums.len()).map(load).collect();
+        let at = self.lane_vectors(k);
+        let sides = [&self.a, &self.b];
+        let mut vectors = [Vec::new(), Vec::new()];
+        for term in 0..self.tile.k {
+            for ((side, at), vectors) in sides.into_iter().zip(&at).zip(&mut vectors) {
+                side.read(k, self.tile, (at, term), vectors);
             }
-            let columns = vectors(k, &self.b, &at_b, term);
+            let component = |side: usize, i: usize| match sides[side].of_terms {
+                true => vectors[side][i].component(term % 4),
+                false => vectors[side][i / 4].component(i % 4),
+            };
+            let column = |v: usize| Expr::vector((4 * v..4 * v + 4).map(|i| component(1, i)).collect());
+            let columns: Vec<Expr> = match self.b.of_terms {
+                true => (0..self.b.per).map(|v| k.let_(format!("b{term}_{v}_v"), column(v))).collect(),
+                false => vectors[1].clone(),
+            };
             for (row, sums) in self.sums.iter().enumerate() {
-                let (vector, component) = if self.a.of_terms { (row, term % 4) } else { (row / 4, row % 4) };
-                for (sum, b) in sums.iter().zip(&columns) {
-                    k.add(sum, rows[vector].component(component) * b);
-                }
+                sums.iter().zip(&columns).for_each(|(sum, column)| k.add(sum, component(0, row) * column));
             }
         }
     }
@@ -368,12 +366,11 @@ impl<'p, 'a> Side<'p, 'a> {
     fn new(
         k: &mut Kernel,
         operand: &'p Operand<'a>,
-        (buffer, name, per): (&'p Buffer, &'static str, usize),
+        (buffer, name, per, of_terms): (&'p Buffer, &'static str, usize, bool),
         tile: Schedule,
         first: &Expr,
     ) -> Self {
         let vectors = if name == "a" { tile.m } else { tile.n } / 4;
-        let of_terms = name == "a" && operand.along_terms && operand.run == 4;
         let size = if of_terms { 4 * vectors * Self::pitch(tile) } else { tile.k * (vectors + 1) };
         let staged = k.workgroup(format!("tile_{name}"), VEC4, size as u64);
         let mut side = Side { operand, buffer, name, of_terms, vectors, per, staged, cursors: Vec::new() };
@@ -465,6 +462,19 @@ impl<'p, 'a> Side<'p, 'a> {
             k.let_(format!("{}{i}_v", self.name), value)
         };
         (0..self.loads(tile)).map(load).collect()
+    }
+
+    /// Reads what a lane multiplies of a term; of vectors of terms every four terms anew.
+    fn read(&self, k: &mut Kernel, tile: Schedule, (at, term): (&Expr, usize), vectors: &mut Vec<Expr>) {
+        let place = |i: usize| match self.of_terms {
+            true => self.at(tile, ((term / 4).into(), self.index(at, i))),
+            false => at + (term * (self.vectors + 1) + i * (self.vectors / self.per)),
+        };
+        if !self.of_terms || term.is_multiple_of(4) {
+            let n = if self.of_terms { 4 * self.per } else { self.per };
+            let load = |i: usize| k.let_(format!("{}{term}_{i}", self.name), self.staged.at(place(i)));
+            *vectors = (0..n).map(load).collect();
+        }
     }
 
     fn stage(&self, k: &mut Kernel, tile: Schedule, values: Vec<Expr>) {
