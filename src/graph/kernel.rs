@@ -33,6 +33,8 @@ pub struct DeviceProfile {
     /// Whether kernels should read and write two floats as one 64-bit integer: if lanes are served one by one, a word
     /// costs the same whatever its size.
     pub u64_loads: bool,
+    /// Whether 64 sums and their operands are too many for the registers of a lane, as on Intel's GPUs, whose compiler spills them.
+    pub few_registers: bool,
     /// Iterations after which the driver ends the loops of an invocation, all loops taken together.
     pub max_iterations: u64,
     /// What runs workgroups side by side: streaming multiprocessors, compute units, Xe cores. Processors have 1.
@@ -63,6 +65,7 @@ impl DeviceProfile {
             align_bytes: 256,
             subgroup_lanes: 0,
             u64_loads: false,
+            few_registers: false,
             max_iterations: if class == DeviceClass::Cpu { MAX_SOFTWARE_ITERATIONS } else { u64::MAX },
             multiprocessors: if class == DeviceClass::Cpu { 1 } else { DISCRETE_MULTIPROCESSORS },
             batch: NOMINAL_BATCH,

@@ -1,9 +1,7 @@
 //! The [`Op`] trait and what goes with it: samples, planted faults, local rewrites.
 
 use super::types::{Fill, Gradients, OpError, Step, TensorType};
-use super::{
-    Candidate, ColumnParts, DeviceProfile, Dispatch, Epilogue, Graph, Node, Program, Slot, SumKind, Value,
-};
+use super::{Candidate, ColumnParts, DeviceProfile, Dispatch, Epilogue, Graph, Node, Program, Slot, SumKind, Value};
 use crate::tensor::{Accuracy, Array, Count, Philox};
 use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
@@ -35,10 +33,22 @@ pub struct Cost {
     pub bytes: Count,
 }
 
+/// Where an operation is from; every type has it.
+pub trait Origin {
+    /// Returns whether the operation is the crate's own, whose kernels are tested to need no checks as they run.
+    fn is_own(&self) -> bool;
+}
+
+impl<T> Origin for T {
+    fn is_own(&self) -> bool {
+        std::any::type_name::<T>().starts_with("hubel::ops::")
+    }
+}
+
 /// An operation with its attributes. Everything that the crate knows about it is stated here once.
 ///
 /// An operation from outside the crate implements the same trait.
-pub trait Op: Any + fmt::Debug + Send + Sync {
+pub trait Op: Origin + Any + fmt::Debug + Send + Sync {
     /// Returns the operation's name in snake case, also that of its file, shader, tests and benches.
     fn name(&self) -> &'static str;
 

@@ -341,7 +341,7 @@ impl Op for Conv2dGradWeight {
                 extent: Extent::new(["rows", ""], count(r * s * group)),
                 enter: &x_enter,
                 at: &x_at,
-                pairs: group.is_multiple_of(2),
+                run: gemm::run(group),
                 along_terms: false,
             },
             columns: Operand {
@@ -349,7 +349,7 @@ impl Op for Conv2dGradWeight {
                 extent: Extent::new(["columns", ""], count(per_group)),
                 enter: &dy_enter,
                 at: &dy_at,
-                pairs: per_group.is_multiple_of(2),
+                run: gemm::run(per_group),
                 along_terms: false,
             },
             loops: vec![Loop::new("row", rows), Loop::new("at", Extent::constant(count(q)))],

@@ -57,7 +57,7 @@ pub use estimate::GpuSpec;
 pub use fuse::{Fused, fuse};
 pub use options::PlanOptions;
 pub use plan::{optimize, plan, traced_plan};
-pub use plan_types::{Binding, BufferRange, BufferRef, Entry, Layout, Plan, PlannedDispatch, Port};
+pub use plan_types::{Binding, BufferRange, BufferRef, Entry, Layout, Plan, PlannedDispatch, Port, Trust};
 pub use simplify::simplify;
 pub use split::{Parts, split_rows};
 pub use verify::{Content, Held, Trace, Traffic, Violation, verify, verify_graph};

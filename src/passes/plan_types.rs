@@ -1,3 +1,4 @@
+use super::hash::hash;
 use crate::{
     graph::{ALIGN_BYTES, Grid, TensorType},
     kernels::Access,
@@ -157,6 +158,16 @@ pub struct Port {
     pub range: BufferRange,
 }
 
+/// Which launches of a plan are of kernels that need no checks as they run. Only the planner trusts kernels: of a plan that was made or
+/// changed by hand it trusts none.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Trust {
+    /// The hash of the plan as it was made.
+    pub(super) hash: u64,
+    /// The launches of the crate's own operations.
+    pub(super) own: Vec<bool>,
+}
+
 /// A step compiled for any batch of at most `capacity` samples.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -176,6 +187,18 @@ pub struct Plan {
     pub lower_bound_bytes: u64,
     /// Equal for plans that run the same kernels on the same ranges, regardless of names.
     pub hash: u64,
+    /// Which kernels need no checks.
+    pub trust: Trust,
+}
+
+impl Plan {
+    /// Returns for each launch whether its kernel needs no checks.
+    pub(crate) fn trusted(&self) -> Vec<bool> {
+        match hash(self) == self.trust.hash {
+            true => self.trust.own.clone(),
+            false => vec![false; self.dispatches.len()],
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use hubel::{
     kernels::{Access, common, link},
     layers::Dense,
     ops::Elementwise,
-    passes::{Binding, BufferRange, BufferRef, Layout, Plan, PlannedDispatch, Port},
+    passes::{Binding, BufferRange, BufferRef, Layout, Plan, PlannedDispatch, Port, Trust},
     prelude::Sequential,
     runtime::{Backend, Engine, External, RuntimeError, Session, Store},
     tensor::{Batch, DType, HostTensor},
@@ -83,6 +83,7 @@ fn plan(arenas: Vec<u64>, mut dispatches: Vec<PlannedDispatch>, inputs: Vec<Port
         peak_bytes: 0,
         lower_bound_bytes: 0,
         hash: 1,
+        trust: Trust::default(),
     })
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Tile {
     pub(super) lanes: usize,
     /// Lanes side by side, which have other columns.
     pub(super) across: usize,
+    /// Columns that are read and written as one vector.
+    pub(super) width: usize,
     pub(super) first_row: Expr,
     /// The values of a lane, by row and vector of columns.
     pub(super) sums: Vec<Vec<Expr>>,
@@ -48,17 +50,19 @@ impl<'p, 'a> Parts<'p, 'a> {
         if let Some([_, centre]) = &to.centred {
             products = (0..tile.sums[0].len()).map(|v| k.var(format!("products{v}"), VEC4.zero())).collect();
             centres = (columns.iter().enumerate())
-                .map(|(j, column)| k.let_(format!("centre{j}"), centre.at(column)))
+                .map(|(j, column)| k.let_(format!("centre{j}"), centre.at(column / tile.width)))
                 .collect();
         }
         let totals = to.centred.is_none().then(|| k.workgroup("totals", Type::F32, tile.lanes as u64));
         Parts { product, to, tile, rows: Vec::new(), products, centres, totals }
     }
 
-    /// Adds the product of a value in column `j` of a lane, which lies at `index` of the result.
+    /// Adds the product of a value in column `j` of a lane, or vector of columns, which is element `index` of the result.
     pub(super) fn add_product(&self, k: &mut Kernel, j: usize, value: &Expr, index: &Expr) {
         if let Some([x, _]) = &self.to.centred {
-            k.add(&self.products[j / 4].component(j % 4), value * (x.at(index) - &self.centres[j]));
+            let vector = self.tile.width == 4;
+            let sum = if vector { self.products[j].clone() } else { self.products[j / 4].component(j % 4) };
+            k.add(&sum, value * (x.at(index) - &self.centres[j]));
         }
     }
 
@@ -94,11 +98,13 @@ impl<'p, 'a> Parts<'p, 'a> {
             self.tree(k, v, &own, &total);
             let lane = k.lane();
             k.if_(lane.less(*across), |k| {
-                for j in 0..4 {
-                    let (column, inside) = &columns[4 * v + j];
+                let per_vector = 4 / self.tile.width;
+                for j in 0..per_vector {
+                    let (column, inside) = &columns[per_vector * v + j];
                     k.if_(inside, |k| {
                         for (n, value) in own.iter().enumerate() {
-                            k.store(&self.to.to, (&part * 2u32 + n) * &all + column, value.component(j));
+                            let value = if self.tile.width == 4 { value.clone() } else { value.component(j) };
+                            k.store(&self.to.to, ((&part * 2u32 + n) * &all + column) / self.tile.width, value);
                         }
                     });
                 }

@@ -12,6 +12,9 @@ use crate::{
 /// Iterations of loops that a part of a sum takes at least: partial sums that are added in turn round less than one long sum.
 pub(super) const MIN_ITERATIONS: u64 = 16;
 
+/// The sums of a lane up to which both sides are staged as vectors of terms.
+const MAX_SUMS_OF_TERMS: usize = 32;
+
 /// Up to this batch at least, sums are cut into parts so short that a driver does not end their loops.
 pub const LONG_BATCH: usize = 128;
 
@@ -81,10 +84,22 @@ pub struct Operand<'a> {
     pub enter: &'a dyn Fn(&mut Kernel, &mut Cursor, &[Expr]),
     /// Where the element for an index and the variables of all loops lies in memory, and whether it is there: if not, it is 0.
     pub at: &'a dyn Fn(&Cursor, &[Expr]) -> (Expr, Expr),
-    /// Whether pairs of neighbours in memory start at even indices and are there together.
-    pub pairs: bool,
+    /// How many neighbours in memory, 1, 2 or 4, start at a multiple of as many and are there together.
+    pub run: usize,
     /// Whether neighbours in memory are neighbouring terms of the innermost loop, else neighbouring indices.
     pub along_terms: bool,
+}
+
+impl Operand<'_> {
+    /// Returns how many neighbouring indices lie in memory as a vector.
+    pub(super) fn width(&self) -> usize {
+        if self.along_terms || self.run < 4 { 1 } else { 4 }
+    }
+}
+
+/// Returns how many neighbours of rows of `n` start at a multiple of as many.
+pub fn run(n: usize) -> usize {
+    [4, 2].into_iter().find(|&run| n.is_multiple_of(run)).unwrap_or(1)
 }
 
 /// Where a row of the result lies, if not row after row: gets the row, returns its position and whether it is there.
@@ -111,6 +126,12 @@ pub struct Product<'a> {
 }
 
 impl Product<'_> {
+    /// Returns which sides lie in workgroup memory as vectors of four terms: of so many indices as a lane has registers for.
+    pub(super) fn of_terms(&self, s: Schedule, lanes: usize) -> [bool; 2] {
+        let can = |side: &Operand| s.smem[0] && side.along_terms && side.run == 4;
+        [can(&self.rows), can(&self.columns) && s.m * s.n <= MAX_SUMS_OF_TERMS * lanes]
+    }
+
     /// Returns the number of the product in the batch.
     pub fn batch_index() -> Expr {
         Expr::name("batch", Type::U32)
@@ -195,15 +216,14 @@ pub(super) struct PartSums {
 }
 
 impl PartSums {
-    fn bind(k: &mut Kernel, kind: SumKind) -> Self {
-        let float = Layout::Scalars(DType::F32);
+    fn bind(k: &mut Kernel, kind: SumKind, layout: Layout) -> Self {
         let centred = match kind {
             SumKind::Moments => None,
             SumKind::Products { x, mean } => {
-                Some([k.bind("centred", float, Slot::input(x)), k.bind("centre", float, Slot::input(mean))])
+                Some([k.bind("centred", layout, Slot::input(x)), k.bind("centre", layout, Slot::input(mean))])
             }
         };
-        PartSums { to: k.bind_result("parts", float, Slot::Scratch(0)), centred }
+        PartSums { to: k.bind_result("parts", layout, Slot::Scratch(0)), centred }
     }
 }
 
@@ -236,15 +256,20 @@ pub(super) fn candidate(
     let tile = of_workgroup(&schedule, lanes).map(|size| size as u64);
     let float = Layout::Scalars(DType::F32);
     let mut k = Kernel::new(product.name, lanes);
-    let layout = |pairs| if pairs { Layout::Pairs } else { float };
-    let rows = k.bind(product.rows.buffer, layout(pairs[0]), Slot::input(0));
-    let columns_read = k.bind(product.columns.buffer, layout(pairs[1]), Slot::input(1));
-    let y = k.bind_result("y", float, if split { Slot::Scratch(0) } else { Slot::output(0) });
-    let sums = (product.sums && !split).then(|| k.bind_result("sums", float, Slot::output(1)));
-    let stored = Stored { width: 1, words: false, columns };
+    let vectors = |width| if width > 1 { Layout::Vectors { width, words: false } } else { float };
+    let of_terms = product.of_terms(schedule, lanes);
+    let b = if schedule.smem[0] { product.columns.width() } else { 1 };
+    let a = if schedule.smem[0] { product.rows.width() } else { 1 };
+    let layout = |pairs, width| if pairs { Layout::Pairs } else { vectors(width) };
+    let rows = k.bind(product.rows.buffer, layout(pairs[0], if of_terms[0] { 4 } else { a }), Slot::input(0));
+    let columns_read =
+        k.bind(product.columns.buffer, layout(pairs[1], if of_terms[1] { 4 } else { b }), Slot::input(1));
+    let y = k.bind_result("y", vectors(b), if split { Slot::Scratch(0) } else { Slot::output(0) });
+    let sums = (product.sums && !split).then(|| k.bind_result("sums", vectors(b), Slot::output(1)));
+    let stored = Stored { width: b, words: false, columns };
     let finish = Finish::bind(&mut k, epilogue.filter(|_| !split), stored);
     let kind = parts_of(product, epilogue).filter(|_| schedule.core == Core::Shared && !split);
-    let parts = kind.map(|kind| PartSums::bind(&mut k, kind));
+    let parts = kind.map(|kind| PartSums::bind(&mut k, kind, vectors(b)));
     write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish, parts });
     let main = k.launch(grid(product, tile, splits));
     if kind.is_some() {
@@ -435,7 +460,7 @@ mod tests {
             extent: Extent::constant(extent),
             enter: &|_, _, _| {},
             at: &|cursor, _| (cursor.index().clone(), Expr::from(true)),
-            pairs: false,
+            run: 1,
             along_terms: false,
         };
         let product = Product {

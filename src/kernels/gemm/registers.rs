@@ -138,7 +138,7 @@ pub(super) fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Sch
     };
     let fits = |side: &Operand, indices: usize| {
         let fits = if side.along_terms { k > 1 } else { indices.is_multiple_of(2) };
-        profile.u64_loads && subgroup && side.pairs && fits
+        profile.u64_loads && subgroup && side.run > 1 && fits
     };
     let schedule = |axis: Axis, vectors: usize, shared: usize| {
         let [m, n] = if axis == Axis::M { [vectors, shared] } else { [shared, vectors] };
@@ -147,7 +147,9 @@ pub(super) fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Sch
     };
     let ways = [Axis::N, Axis::M].into_iter().flat_map(|axis| VECTORS.map(|vectors| (axis, vectors)));
     let ways = ways.flat_map(|(axis, vectors)| SHARED.map(|shared| schedule(axis, vectors, shared)));
-    let ways = ways.filter(|s| s.m * s.n <= most);
+    // Each index of a lane takes a GPU several registers, for where it lies.
+    let few = |s: &Schedule| profile.class == DeviceClass::Cpu || sizes(s)[0] <= 8;
+    let ways = ways.filter(|s| s.m * s.n <= most && few(s));
     if profile.class == DeviceClass::Gpu {
         let outer = product.loops[0].to.at(profile.batch) as f64 / product.loops[0].step as f64;
         let ways = ways.map(|s| gpu::with_splits(product, s, (lanes(profile), outer), profile));

@@ -2,7 +2,7 @@
 
 use super::{
     dgrad_strided, direct_channels, direct_rows, gpu,
-    product::{Cursor, Loop, Operand, Product, parts_of},
+    product::{Cursor, Loop, Operand, Product, parts_of, run},
     registers, shared_memory,
     window::Window,
 };
@@ -141,8 +141,6 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         let term = if w.transposed { vars[2].clone() } else { &vars[2] * pitch_of(&to_channels_e) };
         (at.get("o") + term, Expr::from(true))
     };
-    let even_from = channels.is_multiple_of(2);
-    let even_weights = if w.transposed { even_from } else { to_channels.is_multiple_of(2) };
     let place = |row: &Expr| {
         let (h, width) = position(row);
         let pixel = (area.quotient(row) * &to_h + &h) * &to_w + &width;
@@ -163,7 +161,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             extent: rows,
             enter: &pixel_enter,
             at: &pixel_at,
-            pairs: even_from,
+            run: run(channels),
             along_terms: true,
         },
         columns: Operand {
@@ -171,7 +169,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             extent: columns,
             enter: &weight_enter,
             at: &weight_at,
-            pairs: even_weights,
+            run: run(if w.transposed { channels } else { to_channels }),
             along_terms: w.transposed,
         },
         loops: vec![taps("r", 0), taps("s", 1), Loop::new("c", terms)],

@@ -1,8 +1,10 @@
 //! The tile core for graphics processors: a workgroup stages chunks of both operands in workgroup memory and multiplies
 //! them from there in registers.
 //!
-//! Indices of a side lie in workgroup memory as vectors of four: vector `v`, component `j` is index `v + j · vectors`, so
-//! that neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
+//! Indices of a side lie in workgroup memory as vectors of four. Where neighbouring indices are neighbours in memory, vector `v`,
+//! component `j` is index `4 · v + j`, and lanes read and write vectors. Elsewhere it is index `v + j · vectors`, so that
+//! neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory. Where neighbouring
+//! terms are neighbours in memory, vectors are of four terms of an index.
 
 use super::gpu;
 use super::part_sums::{Parts, Tile};
@@ -21,6 +23,8 @@ use crate::{
 const MAX_FILLED: f64 = 1.2;
 /// Most schedules that are offered for a product.
 const MAX_OFFERED: usize = 5;
+/// The sums of a lane that has few registers.
+const MAX_FEW: usize = 32;
 
 /// Returns the vectors of four rows and of four columns of each lane.
 fn per(tile: Schedule) -> [usize; 2] {
@@ -54,6 +58,14 @@ fn first_inner(product: &Product, tile: Schedule) -> usize {
     0
 }
 
+/// Returns whether the inner loops fill their chunks, for any batch.
+fn fills_chunks(product: &Product, tile: Schedule) -> bool {
+    let loops = &product.loops[first_inner(product, tile)..];
+    let Count { fixed, per_sample } = all(loops.iter().map(extent));
+    let whole = |n: u64| n.is_multiple_of(tile.k as u64);
+    loops.iter().all(|l| l.from.is_none()) && whole(fixed) && whole(per_sample)
+}
+
 /// Returns the loop that is cut where the reduction is.
 fn split_level(product: &Product) -> usize {
     product.loops.iter().position(|l| !is_single(l)).unwrap_or(product.loops.len() - 1)
@@ -85,10 +97,15 @@ pub(super) fn schedules(product: &Product, split: bool, profile: &DeviceProfile)
     if product.sums && product.columns.along_terms {
         return Vec::new();
     }
-    let mut ways: Vec<(f64, Schedule)> = (SHARED.iter())
-        .map(|&([m, n, k], _)| {
-            let tile = Schedule { k, smem: [true; 2], ..Schedule::new(kernels::Core::Shared, [m, n]) };
-            let most = if split { f64::INFINITY } else { 1.0 };
+    let tiles = SHARED.iter().map(|&([m, n, k], _)| Schedule {
+        k,
+        smem: [true; 2],
+        ..Schedule::new(kernels::Core::Shared, [m, n])
+    });
+    let most = if split { f64::INFINITY } else { 1.0 };
+    let fits = |tile: &Schedule| !profile.few_registers || tile.m * tile.n / lanes(*tile) <= MAX_FEW;
+    let mut ways: Vec<(f64, Schedule)> = (tiles.filter(fits))
+        .map(|tile| {
             let (cycles, tile) = gpu::with_splits(product, tile, (lanes(tile), most), profile);
             let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations) as usize;
             (cycles, Schedule { split: if product.whole { tile.split.max(long) } else { 1 }, ..tile })
@@ -127,12 +144,15 @@ struct Side<'p, 'a> {
     operand: &'p Operand<'a>,
     buffer: &'p Buffer,
     name: &'static str,
-    /// Vectors in the tile, and of an invocation.
+    /// Whether vectors are of terms.
+    of_terms: bool,
+    /// Vectors of indices in the tile, and of an invocation.
     vectors: usize,
     per: usize,
     staged: Buffer,
-    /// The indices of the vectors that an invocation stages: of each one, or, where they are all the same, of the first.
-    cursors: Vec<[Cursor; 4]>,
+    /// The indices of the vectors that an invocation stages: of each one, or, where they are all the same, of the first. Of indices that
+    /// lie in memory as a vector the first.
+    cursors: Vec<Vec<Cursor>>,
 }
 
 fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
@@ -147,8 +167,9 @@ fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
     let first_row = k.let_("first_row", &number / column_tiles % &row_tiles * tile.m);
     let split = splits.known().is_none().then(|| (k.let_("split", &number / &tiles % &splits), splits.clone()));
     k.let_("batch", number / (tiles * splits));
-    let a = Side::new(k, &product.rows, (&io.rows, "a", per(tile)[0]), tile, &first_row);
-    let b = Side::new(k, &product.columns, (&io.columns, "b", per(tile)[1]), tile, &first_column);
+    let of_terms = product.of_terms(tile, lanes(tile));
+    let a = Side::new(k, &product.rows, (&io.rows, "a", per(tile)[0], of_terms[0]), tile, &first_row);
+    let b = Side::new(k, &product.columns, (&io.columns, "b", per(tile)[1], of_terms[1]), tile, &first_column);
     let sums = (0..4 * per(tile)[0])
         .map(|row| (0..per(tile)[1]).map(|column| k.var(format!("c{row}_{column}"), VEC4.zero())).collect())
         .collect();
@@ -196,7 +217,8 @@ impl Core<'_, '_> {
             _ => [0u32.into(), k.let_("end_terms", loop_end(all))],
         };
         k.for_("chunk", start, &end, self.tile.k, |k, chunk| {
-            let terms = Terms { chunk, end: &end, loops, counts: &counts, vars };
+            let full = fills_chunks(self.product, self.tile);
+            let terms = Terms { chunk, end: &end, full, loops, counts: &counts, vars };
             let [a, b] = [&self.a, &self.b].map(|side| side.load(k, self.tile, &terms));
             if let Some(sum) = &self.column_sum {
                 b.iter().for_each(|value| k.add(sum, value));
@@ -211,18 +233,24 @@ impl Core<'_, '_> {
 
     /// Writes the products of a chunk, unrolled.
     fn multiply(&self, k: &mut Kernel) {
-        let [at_a, at_b] = self.lane_vectors(k);
+        let at = self.lane_vectors(k);
+        let sides = [&self.a, &self.b];
+        let mut vectors = [Vec::new(), Vec::new()];
         for term in 0..self.tile.k {
-            let vectors = |k: &mut Kernel, side: &Side, at: &Expr| -> Vec<Expr> {
-                let offset = |v: usize| term * (side.vectors + 1) + v * (side.vectors / side.per);
-                let load = |v: usize| k.let_(format!("{}{term}_{v}", side.name), side.staged.at(at + offset(v)));
-                (0..side.per).map(load).collect()
+            for ((side, at), vectors) in sides.into_iter().zip(&at).zip(&mut vectors) {
+                side.read(k, self.tile, (at, term), vectors);
+            }
+            let component = |side: usize, i: usize| match sides[side].of_terms {
+                true => vectors[side][i].component(term % 4),
+                false => vectors[side][i / 4].component(i % 4),
             };
-            let (a, b) = (vectors(k, &self.a, &at_a), vectors(k, &self.b, &at_b));
+            let column = |v: usize| Expr::vector((4 * v..4 * v + 4).map(|i| component(1, i)).collect());
+            let columns: Vec<Expr> = match self.b.of_terms {
+                true => (0..self.b.per).map(|v| k.let_(format!("b{term}_{v}_v"), column(v))).collect(),
+                false => vectors[1].clone(),
+            };
             for (row, sums) in self.sums.iter().enumerate() {
-                for (sum, b) in sums.iter().zip(&b) {
-                    k.add(sum, a[row / 4].component(row % 4) * b);
-                }
+                sums.iter().zip(&columns).for_each(|(sum, column)| k.add(sum, component(0, row) * column));
             }
         }
     }
@@ -238,14 +266,13 @@ impl Core<'_, '_> {
         let Core { product, io, .. } = self;
         let columns = product.columns.extent.expr();
         let [at_a, at_b] = self.lane_vectors(k);
-        // Index `i` of an invocation's side: component i % 4 of its vector i / 4.
-        let offset = |side: &Side, i: usize| i / 4 * (side.vectors / side.per) + i % 4 * side.vectors;
-        let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * self.b.per)
+        let width = self.b.operand.width();
+        let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * self.b.per / width)
             .map(|i| {
-                let column = k.let_(format!("column{i}_i"), &self.first_column + &at_b + offset(&self.b, i));
+                let column = k.let_(format!("column{i}_i"), &self.first_column + self.b.index(&at_b, i * width));
                 let inside = k.let_(format!("column{i}_in_bounds"), column.less(&columns));
-                let column = k.let_(format!("column{i}"), column.min(&columns - 1u32));
-                let extras = io.finish.columns(k, &i.to_string(), &column);
+                let column = k.let_(format!("column{i}"), column.min(&columns - width as u32));
+                let extras = io.finish.columns(k, &i.to_string(), &(&column / width));
                 (column, inside, extras)
             })
             .collect();
@@ -254,7 +281,7 @@ impl Core<'_, '_> {
             Parts::new(k, product, to, self.tile_of_sums(), &columns)
         });
         for (i, sums) in self.sums.iter().enumerate() {
-            let row = k.let_(format!("row{i}_i"), &self.first_row + &at_a + offset(&self.a, i));
+            let row = k.let_(format!("row{i}_i"), &self.first_row + self.a.index(&at_a, i));
             let (start, inside) = product.row(&row, self.split.as_ref().map(|s| &s.0));
             let start = k.let_(format!("row{i}"), start);
             let inside = row.less(product.rows.extent.expr()).and(inside);
@@ -262,14 +289,14 @@ impl Core<'_, '_> {
             k.if_(&inside, |k| {
                 for (j, (column, inside, extras)) in columns.iter().enumerate() {
                     let index = &start + column;
-                    let sum = sums[j / 4].component(j % 4);
+                    let sum = if width == 4 { sums[j].clone() } else { sums[j / 4].component(j % 4) };
                     let value = io.finish.apply(&sum, &index, extras);
                     match &parts {
-                        None => k.if_(inside, |k| k.store(&io.y, &index, value)),
+                        None => k.if_(inside, |k| k.store(&io.y, &index / width, value)),
                         Some(parts) => {
                             k.set(&sum, value);
-                            parts.add_product(k, j, &sum, &index);
-                            k.if_(inside, |k| k.store(&io.y, &index, &sum));
+                            parts.add_product(k, j, &sum, &(&index / width));
+                            k.if_(inside, |k| k.store(&io.y, &index / width, &sum));
                         }
                     }
                 }
@@ -286,6 +313,7 @@ impl Core<'_, '_> {
             m: self.tile.m,
             lanes: lanes(self.tile),
             across: self.b.vectors / self.b.per,
+            width: self.b.operand.width(),
             first_row: self.first_row.clone(),
             sums: self.sums.clone(),
             staged: [self.a.staged.clone(), self.b.staged.clone()],
@@ -297,9 +325,9 @@ impl Core<'_, '_> {
         let Some(sum) = &self.column_sum else { return };
         let (b, columns) = (&self.b, self.product.columns.extent.expr());
         let (to, start) = self.product.sums_at(self.io, self.split.as_ref().map(|s| &s.0));
-        let (term, vector) = b.place(k, self.tile, 0);
+        let place = b.at(self.tile, b.place(k, self.tile, 0));
         k.barrier();
-        k.store(&b.staged, term * (b.vectors + 1) + vector, sum);
+        k.store(&b.staged, place, sum);
         k.barrier();
         let lane = k.lane();
         k.if_(self.first_row.equals(0u32).and(lane.less(b.vectors)), |k| {
@@ -307,9 +335,11 @@ impl Core<'_, '_> {
             k.for_("k", 0u32, lanes(self.tile) / b.vectors, 1, |k, term| {
                 k.add(&total, b.staged.at(term * (b.vectors + 1) + &lane));
             });
-            for j in 0..4 {
-                let column = k.let_(format!("column{j}"), &self.first_column + &lane + j * b.vectors);
-                k.if_(column.less(&columns), |k| k.store(to, &start + &column, total.component(j)));
+            let width = b.operand.width();
+            for j in 0..4 / width {
+                let column = k.let_(format!("column{j}"), &self.first_column + b.index(&lane, j));
+                let value = if width == 4 { total.clone() } else { total.component(j) };
+                k.if_(column.less(&columns), |k| k.store(to, (&start + &column) / width, value));
             }
         });
     }
@@ -339,6 +369,8 @@ fn iterations_of(k: &mut Kernel, l: &Loop) -> Expr {
 struct Terms<'t> {
     chunk: &'t Expr,
     end: &'t Expr,
+    /// Whether no chunk goes past the end.
+    full: bool,
     loops: &'t [Loop],
     counts: &'t [Expr],
     vars: &'t [Expr],
@@ -366,26 +398,37 @@ impl<'p, 'a> Side<'p, 'a> {
     fn new(
         k: &mut Kernel,
         operand: &'p Operand<'a>,
-        (buffer, name, per): (&'p Buffer, &'static str, usize),
+        (buffer, name, per, of_terms): (&'p Buffer, &'static str, usize, bool),
         tile: Schedule,
         first: &Expr,
     ) -> Self {
         let vectors = if name == "a" { tile.m } else { tile.n } / 4;
-        // The vector more spreads the terms of an index over the banks.
-        let staged = k.workgroup(format!("tile_{name}"), VEC4, (tile.k * (vectors + 1)) as u64);
-        let mut side = Side { operand, buffer, name, vectors, per, staged, cursors: Vec::new() };
+        let size = if of_terms { 4 * vectors * Self::pitch(tile) } else { tile.k * (vectors + 1) };
+        let staged = k.workgroup(format!("tile_{name}"), VEC4, size as u64);
+        let mut side = Side { operand, buffer, name, of_terms, vectors, per, staged, cursors: Vec::new() };
         let extent = operand.extent.expr();
         for i in 0..if operand.along_terms { side.loads(tile) } else { 1 } {
             let (_, vector) = side.place(k, tile, i);
+            let width = operand.width();
             let cursor = |j: usize| {
-                let index = (first + &vector + j * vectors).min(&extent - 1u32);
+                let own = if of_terms { vector.clone() } else { side.index(&vector, j) };
+                let index = (first + own).min(&extent - width as u32);
                 Cursor::new(k, format!("{name}{i}_{j}"), index)
             };
-            let cursors = [0, 1, 2, 3].map(cursor);
+            let cursors = (0..if of_terms { 1 } else { 4 / width }).map(cursor).collect();
             side.cursors.push(cursors);
         }
         side.enter(k, &[]);
         side
+    }
+
+    /// Returns index `i` of those of an invocation whose first vector is `at`: component i % 4 of its vector i / 4.
+    fn index(&self, at: &Expr, i: usize) -> Expr {
+        match self.operand.width() {
+            _ if self.of_terms => at + i * (self.vectors / self.per),
+            4 => at * 4u32 + (i / 4 * (self.vectors / self.per) * 4 + i % 4),
+            _ => at + (i / 4 * (self.vectors / self.per) + i % 4 * self.vectors),
+        }
     }
 
     /// Returns how many vectors an invocation stages.
@@ -393,11 +436,28 @@ impl<'p, 'a> Side<'p, 'a> {
         self.vectors * tile.k / lanes(tile)
     }
 
-    /// Returns the term in the chunk and the vector that an invocation stages as its `i`th.
+    /// Returns how many vectors apart two indices are whose vectors are of terms: an odd number, which spreads them over the banks.
+    fn pitch(tile: Schedule) -> usize {
+        tile.k / 4 | 1
+    }
+
+    /// Returns the term in the chunk and the vector that an invocation stages as its `i`th; of vectors of terms the vector and the index.
     fn place(&self, k: &Kernel, tile: Schedule, i: usize) -> (Expr, Expr) {
-        let fast = if self.operand.along_terms { tile.k } else { self.vectors };
+        let fast = match self.operand.along_terms {
+            true => tile.k / if self.of_terms { 4 } else { 1 },
+            false => self.vectors,
+        };
         let (fast, slow) = (k.lane() % fast, k.lane() / fast + i * (lanes(tile) / fast));
         if self.operand.along_terms { (fast, slow) } else { (slow, fast) }
+    }
+
+    /// Returns where the vector of a [place](Self::place) lies in workgroup memory.
+    fn at(&self, tile: Schedule, (slow, fast): (Expr, Expr)) -> Expr {
+        match self.of_terms {
+            true => fast * Self::pitch(tile) + slow,
+            // The vector more spreads the terms of an index over the banks.
+            false => slow * (self.vectors + 1) + fast,
+        }
     }
 
     fn enter(&mut self, k: &mut Kernel, vars: &[Expr]) {
@@ -407,8 +467,13 @@ impl<'p, 'a> Side<'p, 'a> {
     /// Returns what an invocation stages of a chunk; past the last term it is 0.
     fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms) -> Vec<Expr> {
         let load = |i: usize| {
-            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + self.place(k, tile, i).0);
-            let vars: Vec<Expr> = (terms.at(term.min(terms.end - 1u32)).into_iter().zip(0..))
+            let (term, scale) = (self.place(k, tile, i).0, if self.of_terms { 4u32 } else { 1 });
+            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + term * scale);
+            let (here, there) = match terms.full {
+                true => (term, true.into()),
+                false => (term.min(terms.end - 1u32), k.let_(format!("{}{i}_there", self.name), term.less(terms.end))),
+            };
+            let vars: Vec<Expr> = (terms.at(here).into_iter().zip(0..))
                 .map(|(value, n)| k.let_(format!("{}{i}_var{n}", self.name), value))
                 .collect();
             let cursors = &self.cursors[if self.operand.along_terms { i } else { 0 }];
@@ -418,18 +483,36 @@ impl<'p, 'a> Side<'p, 'a> {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
-                self.buffer.guarded(&index, &inside, false)
+                self.buffer.guarded(
+                    &(index / if self.of_terms { 4 } else { self.operand.width() }),
+                    &inside.and(&there),
+                    false,
+                )
             });
-            let value = Expr::vector(values.collect());
-            k.let_(format!("{}{i}_v", self.name), term.less(terms.end).select(value, VEC4.zero()))
+            let mut values: Vec<Expr> = values.collect();
+            let value = if values.len() == 1 { values.swap_remove(0) } else { Expr::vector(values) };
+            k.let_(format!("{}{i}_v", self.name), value)
         };
         (0..self.loads(tile)).map(load).collect()
     }
 
+    /// Reads what a lane multiplies of a term; of vectors of terms every four terms anew.
+    fn read(&self, k: &mut Kernel, tile: Schedule, (at, term): (&Expr, usize), vectors: &mut Vec<Expr>) {
+        let place = |i: usize| match self.of_terms {
+            true => self.at(tile, ((term / 4).into(), self.index(at, i))),
+            false => at + (term * (self.vectors + 1) + i * (self.vectors / self.per)),
+        };
+        if !self.of_terms || term.is_multiple_of(4) {
+            let n = if self.of_terms { 4 * self.per } else { self.per };
+            let load = |i: usize| k.let_(format!("{}{term}_{i}", self.name), self.staged.at(place(i)));
+            *vectors = (0..n).map(load).collect();
+        }
+    }
+
     fn stage(&self, k: &mut Kernel, tile: Schedule, values: Vec<Expr>) {
         for (i, value) in values.into_iter().enumerate() {
-            let (term, vector) = self.place(k, tile, i);
-            k.store(&self.staged, term * (self.vectors + 1) + vector, value);
+            let place = self.place(k, tile, i);
+            k.store(&self.staged, self.at(tile, place), value);
         }
     }
 }

@@ -36,7 +36,7 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
         groups: f.from_channels,
         images: f.images,
     };
-    let plan = Plan::new(&w, profile);
+    let plan = Plan::new(&w, profile, f.kernel[0] * f.kernel[1]);
     let (rows, columns) = (plan.rows, plan.columns);
     let (channels, strips) = (plan.channels(), plan.strips());
     let wanted = if profile.class == DeviceClass::Cpu { 64 } else { 256 * profile.multiprocessors as usize };
