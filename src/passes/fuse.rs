@@ -416,7 +416,11 @@ impl Draft<'_> {
             let inputs = self.inputs(i);
             let v = inputs[summed];
             let Some(source) = self.nodes[v.node as usize].clone() else { continue };
-            let Some(heavy) = source.op().filter(|op| v.output == 0 && op.epilogue()).cloned() else { continue };
+            let Some(heavy) =
+                source.op().filter(|op| v.output == 0 && (op.epilogue() || op.downcast::<Fused>().is_some())).cloned()
+            else {
+                continue;
+            };
             let own = self.inputs(v.node as usize);
             let mut rest = inputs.clone();
             rest.remove(summed);
