@@ -1,5 +1,5 @@
-//! Kernels of GPUs that leave column sums of what they compute, here on any adapter: convolutions under batch normalisation, forward
-//! and back.
+//! Kernels of GPUs that leave column sums of what they compute, and compute what they load, here on any adapter: convolutions under
+//! batch normalisation, forward and back.
 
 use crate::harness::{Run, engine, reference, with_gpu_kernels};
 use hubel::{
@@ -65,7 +65,7 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         case(2, 2, [10, 9], [3, 16, 20], 2, [2, 1]),
     ];
     let mut rng = Philox::new(31, Purpose::Test, 0);
-    let mut left = [0; 2];
+    let (mut left, mut loaded) = ([0; 2], 0);
     for (i, case) in cases.iter().enumerate() {
         let (g, feeds) = training(case, &mut rng);
         let step = Step::of(case.n);
@@ -76,6 +76,7 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
             let run = Run { optimize: true, guarded: true, ..Run::default() };
             let plan = plan_for(&engine, &g, case.capacity, &run).expect("a plan");
             let launches = |kernel: &str| plan.dispatches.iter().filter(|d| d.kernel == kernel).count();
+            loaded += plan.dispatches.iter().filter(|d| d.source.contains("fn prologue")).count();
             left[0] += launches("batch_norm_statistics_merge") - launches("batch_norm_statistics");
             left[1] += launches("batch_norm_sums_merge") - launches("batch_norm_grad_sums");
             let got = run_graph(&engine, &g, &feeds, &step, case.capacity, &run).expect("the graph runs");
@@ -89,4 +90,5 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         }
     }
     assert!(left[0] >= 12 && left[1] >= 4, "only {left:?} column sums are left by other kernels");
+    assert!(loaded >= 20, "only {loaded} kernels compute what they load");
 }

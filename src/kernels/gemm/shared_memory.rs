@@ -14,7 +14,7 @@ use crate::{
     kernels::{
         self, Schedule,
         cost::SHARED,
-        language::{Buffer, Expr, Kernel, Type, count, loop_end},
+        language::{Buffer, Expr, Kernel, Loaded, Type, count, loop_end},
     },
     tensor::Count,
 };
@@ -143,6 +143,7 @@ struct Core<'p, 'a> {
 struct Side<'p, 'a> {
     operand: &'p Operand<'a>,
     buffer: &'p Buffer,
+    loaded: Option<&'p Loaded>,
     name: &'static str,
     /// Whether vectors are of terms.
     of_terms: bool,
@@ -168,8 +169,8 @@ fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
     let split = splits.known().is_none().then(|| (k.let_("split", &number / &tiles % &splits), splits.clone()));
     k.let_("batch", number / (tiles * splits));
     let of_terms = product.of_terms(tile, lanes(tile));
-    let a = Side::new(k, &product.rows, (&io.rows, "a", per(tile)[0], of_terms[0]), tile, &first_row);
-    let b = Side::new(k, &product.columns, (&io.columns, "b", per(tile)[1], of_terms[1]), tile, &first_column);
+    let a = Side::new(k, &product.rows, (&io.rows, io.loaded[0].as_ref(), "a", of_terms[0]), tile, &first_row);
+    let b = Side::new(k, &product.columns, (&io.columns, io.loaded[1].as_ref(), "b", of_terms[1]), tile, &first_column);
     let sums = (0..4 * per(tile)[0])
         .map(|row| (0..per(tile)[1]).map(|column| k.var(format!("c{row}_{column}"), VEC4.zero())).collect())
         .collect();
@@ -398,14 +399,15 @@ impl<'p, 'a> Side<'p, 'a> {
     fn new(
         k: &mut Kernel,
         operand: &'p Operand<'a>,
-        (buffer, name, per, of_terms): (&'p Buffer, &'static str, usize, bool),
+        (buffer, loaded, name, of_terms): (&'p Buffer, Option<&'p Loaded>, &'static str, bool),
         tile: Schedule,
         first: &Expr,
     ) -> Self {
-        let vectors = if name == "a" { tile.m } else { tile.n } / 4;
+        let (size, per) = if name == "a" { (tile.m, per(tile)[0]) } else { (tile.n, per(tile)[1]) };
+        let vectors = size / 4;
         let size = if of_terms { 4 * vectors * Self::pitch(tile) } else { tile.k * (vectors + 1) };
         let staged = k.workgroup(format!("tile_{name}"), VEC4, size as u64);
-        let mut side = Side { operand, buffer, name, of_terms, vectors, per, staged, cursors: Vec::new() };
+        let mut side = Side { operand, buffer, loaded, name, of_terms, vectors, per, staged, cursors: Vec::new() };
         let extent = operand.extent.expr();
         for i in 0..if operand.along_terms { side.loads(tile) } else { 1 } {
             let (_, vector) = side.place(k, tile, i);
@@ -483,11 +485,16 @@ impl<'p, 'a> Side<'p, 'a> {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
-                self.buffer.guarded(
-                    &(index / if self.of_terms { 4 } else { self.operand.width() }),
-                    &inside.and(&there),
-                    false,
-                )
+                let (inside, width) = (inside.and(&there), if self.of_terms { 4 } else { self.operand.width() });
+                match self.loaded {
+                    None => self.buffer.guarded(&(index / width), &inside, false),
+                    Some(loaded) => {
+                        let index = k.let_(format!("{}_at{i}", cursor.name), index);
+                        let value = loaded.apply(self.buffer.at(&index / width), &index);
+                        let zero = if width == 1 { Expr::from(0.0) } else { VEC4.zero() };
+                        inside.select(value, zero)
+                    }
+                }
             });
             let mut values: Vec<Expr> = values.collect();
             let value = if values.len() == 1 { values.swap_remove(0) } else { Expr::vector(values) };

@@ -50,8 +50,7 @@ fn gradient(x: Shape, capacity: usize, epsilon: f32) -> Sample {
     Sample::new(BatchNormGrad { epsilon }, inputs, capacity)
 }
 
-const OWN_PARTS: &str =
-    "here an operation has parts of its own; those of other kernels have a test of their own";
+const OWN_PARTS: &str = "here an operation has parts of its own; those of other kernels have a test of their own";
 
 /// Batch normalisation in training as a family.
 pub static FAMILY: Family = Family {
@@ -184,6 +183,7 @@ pub static FAMILY_SUMS: Family = Family {
     equivalent: &[
         ("adds for a product at select", OWN_PARTS),
         ("leaves a term out at per_stack", OWN_PARTS),
+        ("leaves a term out at rows", OWN_PARTS),
         ("takes the other sign at per_stack", OWN_PARTS),
     ],
     differentiable: false,
