@@ -214,6 +214,8 @@ pub struct Candidate {
     pub counts: Option<Counts>,
     /// The estimated cycles of a GPU's multiprocessors for its first launch, at the profile's batch.
     pub cycles: Option<f64>,
+    /// The parts of column sums that it leaves, where an epilogue asked for them.
+    pub parts: Option<ColumnParts>,
 }
 
 impl Candidate {
@@ -224,7 +226,7 @@ impl Candidate {
 
     /// Returns a candidate with so many bytes of each scratch buffer.
     pub fn new(variant: impl Into<String>, dispatches: Vec<Dispatch>, scratch_bytes: Vec<Count>) -> Self {
-        Candidate { variant: variant.into(), dispatches, scratch_bytes, counts: None, cycles: None }
+        Candidate { variant: variant.into(), dispatches, scratch_bytes, counts: None, cycles: None, parts: None }
     }
 
     /// Returns the candidate with what its launches do.
@@ -253,4 +255,31 @@ pub struct Epilogue {
     pub repeats: Vec<Option<usize>>,
     /// Shape of the result.
     pub shape: Shape,
+    /// What the kernel is to add up of its result, if it can: its candidates say so by [`Candidate::parts`].
+    pub sums: Option<SumKind>,
+}
+
+/// What is added up over all rows, for each column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SumKind {
+    /// Mean and sum of squared deviations.
+    Moments,
+    /// Sum, and sum of the products with `x − mean`, two inputs: one like the summed value, one of a row.
+    Products {
+        /// Index of x among the inputs.
+        x: usize,
+        /// Index of the mean among the inputs.
+        mean: usize,
+    },
+}
+
+/// The parts of column sums that a candidate's launches leave in its last scratch buffer: `[part, 2, columns]` floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnParts {
+    /// Rows of a stack.
+    pub rows: Count,
+    /// Rows of a part; the last part of a stack may have fewer.
+    pub rows_per_part: u64,
+    /// Stacks.
+    pub stacks: u64,
 }

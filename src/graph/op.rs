@@ -1,7 +1,7 @@
 //! The [`Op`] trait and what goes with it: samples, planted faults, local rewrites.
 
 use super::types::{Fill, Gradients, OpError, Step, TensorType};
-use super::{Candidate, DeviceProfile, Epilogue, Graph, Node, Program, Value};
+use super::{Candidate, ColumnParts, DeviceProfile, Dispatch, Epilogue, Graph, Node, Program, Slot, SumKind, Value};
 use crate::tensor::{Accuracy, Array, Count, Philox};
 use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
@@ -120,6 +120,18 @@ pub trait Op: Origin + Any + fmt::Debug + Send + Sync {
         None
     }
 
+    /// Appends smaller operations that compute the same, which fuse with their neighbours where kernels can be large, and returns
+    /// their outputs; by default there are none.
+    fn decompose(&self, _g: &mut Graph, _inputs: &[Value]) -> Option<Result<Vec<Value>, OpError>> {
+        None
+    }
+
+    /// Returns the operation as column sums of one of its inputs, if it is that: the kernel that computes this input may then begin
+    /// them.
+    fn column_sums(&self) -> Option<&dyn ColumnSums> {
+        None
+    }
+
     /// Returns the multiply-accumulate operations of a matrix product or convolution, for summaries; by default none.
     fn macs(&self, _io: &Io) -> Count {
         Count::default()
@@ -216,6 +228,25 @@ impl Sample {
         }
         arrays
     }
+}
+
+/// An operation that adds up the columns of one of its inputs and does nothing else with it.
+pub trait ColumnSums {
+    /// Returns the index of this input.
+    fn summed(&self) -> usize;
+
+    /// Returns what is added up; indices are among the operation's inputs.
+    fn kind(&self) -> SumKind;
+
+    /// Returns the launch that makes the outputs of parts in scratch buffer 0: those of another kernel, or the operation's own.
+    /// `slots` says what it binds for each slot of the operation.
+    fn merge(
+        &self,
+        io: &Io,
+        parts: Option<&ColumnParts>,
+        profile: &DeviceProfile,
+        slots: &dyn Fn(Slot) -> Slot,
+    ) -> Dispatch;
 }
 
 /// A construction that must be refused.

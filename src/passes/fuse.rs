@@ -4,8 +4,8 @@
 use super::schedule::topological;
 use crate::{
     graph::{
-        Candidate, Cost, DeviceProfile, Epilogue, Gradients, Graph, Io, Kind, Node, Op, OpError, Program, Step,
-        TensorType, Value,
+        Candidate, ColumnSums, Cost, DeviceProfile, Epilogue, Gradients, Graph, Io, Kind, Node, Op, OpError, Program,
+        Slot, Step, SumKind, TensorType, Value,
     },
     ops::Elementwise,
     tensor::{Accuracy, Array, DType},
@@ -28,6 +28,8 @@ pub struct Fused {
     pub repeats: Vec<Option<usize>>,
     /// The program; its input 0 is the anchor's output 0.
     pub program: Program,
+    /// What adds up the columns of the program's result: its other inputs follow all others, its outputs the anchor's.
+    pub sums: Option<Arc<dyn Op>>,
 }
 
 impl Fused {
@@ -38,6 +40,80 @@ impl Fused {
         }
         inner
     }
+
+    /// Returns what adds up columns.
+    fn column_sums(&self) -> Option<&dyn ColumnSums> {
+        self.sums.as_ref()?.column_sums()
+    }
+
+    /// Returns where the inputs of the column sums begin, behind those of the program.
+    fn first_of_sums(&self) -> usize {
+        self.n_inputs + self.program.n_inputs - 1
+    }
+
+    /// Returns the position among all inputs of input `i` of the column sums, which is not the one that is summed.
+    fn sums_input(&self, i: usize) -> usize {
+        let summed = self.column_sums().map_or(usize::MAX, ColumnSums::summed);
+        self.first_of_sums() + i - usize::from(i > summed)
+    }
+
+    /// Returns the inputs of the column sums, given all inputs and the one that is summed.
+    fn inputs_of_sums<T: Clone>(&self, inputs: &[T], summed: T) -> Vec<T> {
+        let mut own = inputs[self.first_of_sums()..].to_vec();
+        own.insert(self.column_sums().map_or(0, ColumnSums::summed).min(own.len()), summed);
+        own
+    }
+
+    /// Returns what bounds the errors of the column sums of a result whose own error is bounded.
+    fn bounds_of_sums(
+        &self,
+        sums: &dyn Op,
+        (io, inputs): (&Io, &[&Array]),
+        exact: &[Array],
+        bound: &Array,
+        step: &Step,
+    ) -> Vec<Array> {
+        let n_sums = sums.infer(&self.inputs_of_sums(&io.inputs, io.outputs[0].clone())).map_or(0, |all| all.len());
+        let first = exact.len() - n_sums.min(exact.len());
+        let (y, sums_exact) = (&exact[0], &exact[first..]);
+        let types = self.inputs_of_sums(&io.inputs, io.outputs[0].clone());
+        let of_sums = Io { inputs: types, outputs: io.outputs[first..].to_vec() };
+        let own = sums.bounds(&of_sums, &self.inputs_of_sums(inputs, y), sums_exact, step);
+        // Errors of rows that point both ways by turns, and all one way, as far as a sum of independent ones may be off.
+        let columns = y.shape.last().copied().unwrap_or(1).max(1);
+        let moved = [0, 1].map(|period| {
+            let sign = |row: usize| if row % 2 < period { -1.0 } else { 1.0 };
+            let y = Array::from_fn(y.shape.clone(), |i| y.data[i] + sign(i / columns) * bound.data[i]);
+            sums.reference(&self.inputs_of_sums(inputs, &y), step)
+        });
+        let often = ((y.data.len() / columns) as f64).sqrt();
+        (own.into_iter().enumerate())
+            .map(|(k, own)| {
+                let by = |i: usize| moved.iter().map(move |m| (m[k].data[i], i));
+                let off = |i: usize| by(i).map(|(m, i)| (m - sums_exact[k].data[i]).abs()).fold(0.0, f64::max);
+                Array::from_fn(own.shape.clone(), |i| own.data[i] + often * off(i))
+            })
+            .collect()
+    }
+
+    /// Returns the candidate of the anchor with the launch that merges the parts that it leaves, if it does.
+    fn with_merge(&self, candidate: Candidate, io: &Io, profile: &DeviceProfile) -> Option<Candidate> {
+        let (sums, parts) = (self.column_sums()?, candidate.parts?);
+        let anchor_outputs = self.anchor_io(io).outputs.len();
+        let own = Io {
+            inputs: self.inputs_of_sums(&io.inputs, io.outputs[0].clone()),
+            outputs: io.outputs[anchor_outputs..].to_vec(),
+        };
+        let scratch = candidate.scratch_bytes.len() - 1;
+        let slots = |slot: Slot| match slot {
+            Slot::In(range) => Slot::input(self.sums_input(range.start)),
+            Slot::Out(range) => Slot::output(anchor_outputs + range.start),
+            Slot::Scratch(_) => Slot::Scratch(scratch),
+            other => other,
+        };
+        let merge = sums.merge(&own, Some(&parts), profile, &slots);
+        Some(Candidate { dispatches: [candidate.dispatches, vec![merge]].concat(), ..candidate })
+    }
 }
 
 impl Op for Fused {
@@ -46,18 +122,27 @@ impl Op for Fused {
     }
 
     fn key(&self) -> String {
-        format!("{} | {} {:?}", self.anchor.key(), self.program, self.repeats)
+        let sums = self.sums.as_ref().map(|op| format!(" | {} {}", op.name(), op.key())).unwrap_or_default();
+        format!("{} | {} {:?}{sums}", self.anchor.key(), self.program, self.repeats)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        self.anchor.infer(&inputs[..self.n_inputs])
+        let mut outputs = self.anchor.infer(&inputs[..self.n_inputs])?;
+        if let (Some(sums), [summed, ..]) = (&self.sums, &outputs[..]) {
+            outputs.extend(sums.infer(&self.inputs_of_sums(inputs, summed.clone()))?);
+        }
+        Ok(outputs)
     }
 
     fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
         let mut outputs = self.anchor.reference(&inputs[..self.n_inputs], step);
         let mut operands = vec![&outputs[0]];
-        operands.extend(&inputs[self.n_inputs..]);
+        operands.extend(&inputs[self.n_inputs..self.first_of_sums()]);
         outputs[0] = Elementwise::from(self.program.clone()).reference(&operands, step).swap_remove(0);
+        if let Some(sums) = &self.sums {
+            let more = sums.reference(&self.inputs_of_sums(inputs, &outputs[0]), step);
+            outputs.extend(more);
+        }
         outputs
     }
 
@@ -69,14 +154,23 @@ impl Op for Fused {
         if epilogue.is_some() {
             return Vec::new();
         }
+        let kind = self.column_sums().map(|sums| match sums.kind() {
+            SumKind::Products { x, mean } => SumKind::Products { x: self.sums_input(x), mean: self.sums_input(mean) },
+            kind => kind,
+        });
         let epilogue = Epilogue {
             program: self.program.clone(),
-            extras: io.inputs[self.n_inputs..].to_vec(),
+            extras: io.inputs[self.n_inputs..self.first_of_sums()].to_vec(),
             first_input: self.n_inputs,
             repeats: self.repeats.clone(),
             shape: io.outputs[0].shape.clone(),
+            sums: kind,
         };
-        self.anchor.lower(&self.anchor_io(io), profile, Some(&epilogue))
+        let candidates = self.anchor.lower(&self.anchor_io(io), profile, Some(&epilogue));
+        match &self.sums {
+            None => candidates,
+            Some(_) => candidates.into_iter().filter_map(|c| self.with_merge(c, io, profile)).collect(),
+        }
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -84,11 +178,16 @@ impl Op for Fused {
     }
 
     fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
-        self.anchor.accuracy(&self.anchor_io(io), n)
+        let mut all = self.anchor.accuracy(&self.anchor_io(io), n);
+        if let Some(sums) = &self.sums {
+            let inputs = self.inputs_of_sums(&io.inputs, io.outputs[0].clone());
+            all.extend(sums.accuracy(&Io { inputs, outputs: io.outputs[all.len()..].to_vec() }, n));
+        }
+        all
     }
 
-    fn bounds(&self, io: &Io, inputs: &[&Array], _exact: &[Array], step: &Step) -> Vec<Array> {
-        let (own, extras) = inputs.split_at(self.n_inputs);
+    fn bounds(&self, io: &Io, inputs: &[&Array], all_exact: &[Array], step: &Step) -> Vec<Array> {
+        let (own, extras) = inputs[..self.first_of_sums()].split_at(self.n_inputs);
         let raw = self.anchor.reference(own, step);
         let mut bounds = self.anchor.bounds(&self.anchor_io(io), own, &raw, step);
         let program = Elementwise::from(self.program.clone());
@@ -104,6 +203,9 @@ impl Op for Fused {
             let y = exact.data[i];
             (low.data[i] - y).abs().max((high.data[i] - y).abs()) + rounding.data[i]
         });
+        if let Some(sums) = &self.sums {
+            bounds.extend(self.bounds_of_sums(sums.as_ref(), (io, inputs), all_exact, &bounds[0], step));
+        }
         bounds
     }
 
@@ -136,6 +238,7 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
     draft.arrange();
     draft.chains();
     draft.epilogues();
+    draft.sums();
     draft.finish()
 }
 
@@ -276,7 +379,7 @@ impl Draft<'_> {
             let mut outputs = source.outputs.clone();
             outputs[0] = out;
             let (name, anchor) = (source.name.clone(), op.clone());
-            let fused = Fused { anchor, n_inputs, repeats, program };
+            let fused = Fused { anchor, n_inputs, repeats, program, sums: None };
             let inputs: Vec<Value> = own.into_iter().chain(extras).collect();
             if !self.fits(&fused, &inputs, &outputs) {
                 continue;
@@ -300,6 +403,57 @@ impl Draft<'_> {
                 false => {}
             }
         }
+    }
+
+    /// Lets the kernels of compute-heavy nodes begin the column sums of their results.
+    fn sums(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some((node, op)) = self.nodes[i].clone().and_then(|node| Some((node.clone(), node.op()?.clone())))
+            else {
+                continue;
+            };
+            let Some(summed) = op.column_sums().map(ColumnSums::summed) else { continue };
+            let inputs = self.inputs(i);
+            let v = inputs[summed];
+            let Some(source) = self.nodes[v.node as usize].clone() else { continue };
+            let Some(heavy) = source.op().filter(|op| v.output == 0 && op.epilogue()).cloned() else { continue };
+            let own = self.inputs(v.node as usize);
+            let mut rest = inputs.clone();
+            rest.remove(summed);
+            if rest.contains(&v) || rest.iter().any(|u| self.reaches(u.node as usize, v.node as usize)) {
+                continue;
+            }
+            let fused = match heavy.downcast::<Fused>() {
+                Some(fused) if fused.sums.is_some() => continue,
+                Some(fused) => Fused { sums: Some(op), ..fused.clone() },
+                None => {
+                    let program = Program::identity();
+                    Fused { n_inputs: own.len(), anchor: heavy, repeats: Vec::new(), program, sums: Some(op) }
+                }
+            };
+            let all: Vec<Value> = own.into_iter().chain(rest).collect();
+            let outputs = [source.outputs.clone(), node.outputs.clone()].concat();
+            if !self.fits_all(&fused, &all, &outputs) {
+                continue;
+            }
+            let n_outputs = source.outputs.len() as u32;
+            self.nodes[v.node as usize] =
+                Some(Node { kind: Kind::Op(Arc::new(fused)), inputs: all, outputs, name: source.name });
+            self.nodes[i] = None;
+            for output in 0..node.outputs.len() as u32 {
+                let (old, new) = (Value { node: i as u32, output }, Value { node: v.node, output: n_outputs + output });
+                self.forward.insert(old, new);
+            }
+            self.arrange();
+        }
+    }
+
+    /// Returns whether the first candidate of a fused operation exists, and each of its launches can bind what it reads and writes.
+    fn fits_all(&self, fused: &Fused, inputs: &[Value], outputs: &[TensorType]) -> bool {
+        let types = inputs.iter().filter_map(|&v| self.ty(v).cloned());
+        let io = Io { inputs: types.collect(), outputs: outputs.to_vec() };
+        let candidates = fused.lower(&io, self.profile, None);
+        candidates.first().is_some_and(|c| c.dispatches.iter().all(|d| d.n_storage() <= self.max_slots()))
     }
 
     fn max_slots(&self) -> usize {

@@ -10,6 +10,7 @@ mod direct_channels;
 mod direct_rows;
 mod gpu;
 mod matrix;
+mod part_sums;
 mod product;
 mod registers;
 mod select;

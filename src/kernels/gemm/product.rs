@@ -1,9 +1,9 @@
 //! What a product is, and what all tile cores share: its loops, its loads and stores, its second launch.
 
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
+    graph::{Candidate, ColumnParts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot, SumKind},
     kernels::{
-        Axis, Schedule,
+        Axis, Core, Schedule,
         language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Stored, Type, loop_end},
     },
     tensor::{Count, DType},
@@ -206,6 +206,33 @@ pub(super) struct Bound {
     pub(super) y: Buffer,
     sums: Option<Buffer>,
     pub(super) finish: Finish,
+    pub(super) parts: Option<PartSums>,
+}
+
+/// Where a core leaves parts of the column sums of its result, and x and its mean, where products with these are summed.
+pub(super) struct PartSums {
+    pub(super) to: Buffer,
+    pub(super) centred: Option<[Buffer; 2]>,
+}
+
+impl PartSums {
+    fn bind(k: &mut Kernel, kind: SumKind, layout: Layout) -> Self {
+        let centred = match kind {
+            SumKind::Moments => None,
+            SumKind::Products { x, mean } => {
+                Some([k.bind("centred", layout, Slot::input(x)), k.bind("centre", layout, Slot::input(mean))])
+            }
+        };
+        PartSums { to: k.bind_result("parts", layout, Slot::Scratch(0)), centred }
+    }
+}
+
+/// Returns the column sums that a core is to leave, if it can: of rows that lie in one stack, or for plain sums in several.
+pub(super) fn parts_of(product: &Product, epilogue: Option<&Epilogue>) -> Option<SumKind> {
+    let Epilogue { sums, shape, .. } = epilogue?;
+    let one_group = shape.last() as u64 == product.columns.extent.fixed && product.batch.per_sample == 0;
+    let fits = |kind: &SumKind| *kind != SumKind::Moments || product.batch == one();
+    sums.filter(|kind| one_group && !product.sums && fits(kind))
 }
 
 /// Returns the count of pairs of two counts, of which at most one grows with the batch.
@@ -241,8 +268,17 @@ pub(super) fn candidate(
     let sums = (product.sums && !split).then(|| k.bind_result("sums", vectors(b), Slot::output(1)));
     let stored = Stored { width: b, words: false, columns };
     let finish = Finish::bind(&mut k, epilogue.filter(|_| !split), stored);
-    write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish });
+    let kind = parts_of(product, epilogue).filter(|_| schedule.core == Core::Shared && !split);
+    let parts = kind.map(|kind| PartSums::bind(&mut k, kind, vectors(b)));
+    write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish, parts });
     let main = k.launch(grid(product, tile, splits));
+    if kind.is_some() {
+        let (rows, stacks) = (*product.rows.extent, product.batch.fixed);
+        let [fixed, per_sample] = [rows.fixed, rows.per_sample].map(|n| n.div_ceil(tile[0]));
+        let bytes = Count { fixed, per_sample }.times(8 * columns * stacks);
+        let parts = ColumnParts { rows, rows_per_part: tile[0], stacks };
+        return Candidate { parts: Some(parts), ..Candidate::new(schedule, vec![main], vec![bytes]) };
+    }
     if !split {
         return Candidate::single(schedule, main);
     }

@@ -7,6 +7,7 @@
 //! terms are neighbours in memory, vectors are of four terms of an index.
 
 use super::gpu;
+use super::part_sums::{Parts, Tile};
 use super::product::{Bound, Cursor, LONG_BATCH, Loop, Operand, Product, candidate, count_product};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, NOMINAL_BATCH},
@@ -91,8 +92,9 @@ fn iterations(product: &Product, tile: Schedule) -> Count {
     })
 }
 
-/// Returns the schedules that take the least time on a graphics processor, with their cycles, the fastest first.
-pub(super) fn schedules(product: &Product, profile: &DeviceProfile) -> Vec<(f64, Schedule)> {
+/// Returns the schedules that take the least time on a graphics processor, with their cycles, the fastest first; of those that split
+/// the reduction only with `split`.
+pub(super) fn schedules(product: &Product, split: bool, profile: &DeviceProfile) -> Vec<(f64, Schedule)> {
     // Column sums are taken of columns that lie along the lanes.
     if product.sums && product.columns.along_terms {
         return Vec::new();
@@ -111,9 +113,10 @@ pub(super) fn schedules(product: &Product, profile: &DeviceProfile) -> Vec<(f64,
         let scattered = [(&product.rows, tile.m), (&product.columns, tile.n)].map(|(s, n)| scattered(tile, s, n));
         (!profile.few_registers || sums <= MAX_FEW) && scattered.into_iter().all(|n| n <= MAX_SCATTERED)
     };
+    let most = if split { f64::INFINITY } else { 1.0 };
     let mut ways: Vec<(f64, Schedule)> = (tiles.filter(fits))
         .map(|tile| {
-            let (cycles, tile) = gpu::with_splits(product, tile, (lanes(tile), f64::INFINITY), profile);
+            let (cycles, tile) = gpu::with_splits(product, tile, (lanes(tile), most), profile);
             let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations) as usize;
             (cycles, Schedule { split: if product.whole { tile.split.max(long) } else { 1 }, ..tile })
         })
@@ -284,18 +287,47 @@ impl Core<'_, '_> {
                 (column, inside, extras)
             })
             .collect();
+        let mut parts = io.parts.as_ref().map(|to| {
+            let columns: Vec<Expr> = columns.iter().map(|(column, ..)| column.clone()).collect();
+            Parts::new(k, product, to, self.tile_of_sums(), &columns)
+        });
         for (i, sums) in self.sums.iter().enumerate() {
             let row = k.let_(format!("row{i}_i"), &self.first_row + self.a.index(&at_a, i));
             let (start, inside) = product.row(&row, self.split.as_ref().map(|s| &s.0));
             let start = k.let_(format!("row{i}"), start);
-            k.if_(row.less(product.rows.extent.expr()).and(inside), |k| {
+            let inside = row.less(product.rows.extent.expr()).and(inside);
+            let inside = if parts.is_some() { k.let_(format!("row{i}_in_bounds"), inside) } else { inside };
+            k.if_(&inside, |k| {
                 for (j, (column, inside, extras)) in columns.iter().enumerate() {
                     let index = &start + column;
                     let sum = if width == 4 { sums[j].clone() } else { sums[j / 4].component(j % 4) };
-                    let value = io.finish.apply(sum, &index, extras);
-                    k.if_(inside, |k| k.store(&io.y, &index / width, value));
+                    let value = io.finish.apply(&sum, &index, extras);
+                    match &parts {
+                        None => k.if_(inside, |k| k.store(&io.y, &index / width, value)),
+                        Some(parts) => {
+                            k.set(&sum, value);
+                            parts.add_product(k, j, &sum, &(&index / width));
+                            k.if_(inside, |k| k.store(&io.y, &index / width, &sum));
+                        }
+                    }
                 }
             });
+            parts.iter_mut().for_each(|parts| parts.row(&inside));
+        }
+        let columns: Vec<(Expr, Expr)> = columns.into_iter().map(|(column, inside, _)| (column, inside)).collect();
+        parts.iter().for_each(|parts| parts.write(k, &columns));
+    }
+
+    /// Returns the tile as column sums are taken of it.
+    fn tile_of_sums(&self) -> Tile {
+        Tile {
+            m: self.tile.m,
+            lanes: lanes(self.tile),
+            across: self.b.vectors / self.b.per,
+            width: self.b.operand.width(),
+            first_row: self.first_row.clone(),
+            sums: self.sums.clone(),
+            staged: [self.a.staged.clone(), self.b.staged.clone()],
         }
     }
 
@@ -541,10 +573,11 @@ mod tests {
             let tile = Schedule { k, ..Schedule::new(Core::Shared, [m, n]) };
             let (lanes, vectors) = (lanes(tile), [m / 4, n / 4]);
             assert!((64..=256).contains(&lanes), "{tile}");
-            assert!(k * (vectors[0] + vectors[1] + 2) * 16 <= 16_384, "{tile}");
+            assert!(k * (vectors[0] + vectors[1] + 2) * 16 + 4 * lanes <= 16_384, "{tile}");
             for v in vectors {
                 let even = (v * k).is_multiple_of(lanes) && lanes.is_multiple_of(v);
                 assert!(even && lanes.is_multiple_of(k), "{tile}");
+                assert!(k * (v + 1) >= lanes, "{tile}: column sums need a vector of each lane");
             }
         }
     }

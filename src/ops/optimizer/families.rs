@@ -71,7 +71,7 @@ fn sample_adagrad(rng: &mut Philox) -> Sample {
 }
 
 fn sample_moving_average(rng: &mut Philox) -> Sample {
-    let op = Optimizer::from(Rule::MovingAverage { momentum: rng.pick(&[0.0, 0.5, 0.9, 0.99]) });
+    let op = Optimizer::from(Rule::MovingAverage { momentum: rng.pick(&[0.5, 0.9, 0.99]) });
     Sample::new(op, inputs(op, &weights(rng)), 1)
 }
 
