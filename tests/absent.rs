@@ -35,8 +35,10 @@ use std::{
 const NETWORKS: [&str; 7] = ["LeNet5", "ResNet50", "MobileNetV2", "EfficientNetB0", "VGG16", "DenseNet121", "UNet"];
 const BATCHES: [usize; 2] = [1, 32];
 
-/// What is still to be mended: kinds of kernels that begin so may fail.
-const TO_MEND: [&str; 1] = [" shared."];
+/// Kernels whose multiply-adds are fewer, with the share that they have: a product of 6 columns, and one whose terms are the pixels of
+/// images of 7 by 7, each of which is divided into its row and column.
+const FEWER: [(&str, f64); 2] =
+    [("conv2d_grad_input shared.m64n16.", 0.75), ("conv2d_grad_weight shared.m32n32.", 0.79)];
 
 /// Workgroups of a kernel have at least so many subgroups at work on each part of a multiprocessor.
 const MIN_WAVES: u64 = 6;
@@ -58,12 +60,13 @@ impl Launched {
             let line = self.0.source.lines().find(|line| line.contains(&format!("@binding({binding}) ")));
             line.is_some_and(|line| line.contains("array<vec4<f32>>"))
         };
+        let fewer = FEWER.iter().find(|(kind, _)| self.kind().starts_with(kind)).map(|(_, share)| *share);
         match (self.product(), self.0.kernel.as_str()) {
             (None, _) => 0.0,
-            _ if !vectors(1) || !vectors(2) => 0.4,
-            (Some(tile), "conv2d_grad_weight") if tile.m * tile.n > 32 * 32 => 0.85,
+            _ if !vectors(1) || !vectors(2) => 0.55,
+            (Some(Schedule { m: 128, n: 64 | 128, .. }), "conv2d_grad_weight") => 0.85,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), _) => 0.9,
-            _ => 0.8,
+            _ => fewer.unwrap_or(0.8),
         }
     }
 
@@ -425,13 +428,8 @@ fn no_kernel_for_gpus_spills_or_starves_and_products_multiply() {
         dump(absent, &compiled);
         for (kernel, compiled) in &compiled {
             let (family, PlannedDispatch { kernel: name, node, variant, .. }) = (absent.family, &kernel.0);
-            for fault in compiled.faults(kernel) {
-                let fault = format!("{family}: {name} {variant} of `{node}`: {fault}");
-                match TO_MEND.iter().any(|kind| kernel.kind().contains(kind)) {
-                    true => println!("to mend: {fault}"),
-                    false => failed.push(fault),
-                }
-            }
+            let faults = compiled.faults(kernel).into_iter();
+            failed.extend(faults.map(|fault| format!("{family}: {name} {variant} of `{node}`: {fault}")));
         }
         let version = absent.driver.split([' ', '-']).nth(1).unwrap_or("unknown");
         let file = format!("benches/results/absent-{}-mesa-{version}.txt", absent.family);

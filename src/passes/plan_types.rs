@@ -193,7 +193,7 @@ pub struct Plan {
 
 impl Plan {
     /// Returns for each launch whether its kernel needs no checks.
-    pub(crate) fn trusted(&self) -> Vec<bool> {
+    pub fn trusted(&self) -> Vec<bool> {
         match hash(self) == self.trust.hash {
             true => self.trust.own.clone(),
             false => vec![false; self.dispatches.len()],

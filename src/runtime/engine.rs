@@ -188,7 +188,7 @@ impl EngineBuilder {
     ///
     /// Without both, GPUs run the kernels of the crate's operations unchecked, which is faster: each loop and each index is tested
     /// to end and to lie inside. Kernels of other crates, and those of plans that were changed by hand, are always checked. Software
-    /// adapters check all, since their compilers unroll loops that are not.
+    /// adapters check all: on them it costs no time that could be measured.
     pub fn checked(mut self, checked: bool) -> Self {
         self.checked = Some(checked);
         self

@@ -197,7 +197,7 @@ fn planted_faults_of_products_through_workgroup_memory_are_noticed() {
         ("reads the rows of a neighbour", "    let at_a = lane / 16u", "    let at_a = (lane / 16u + 1u) % 16u"),
         ("repeats the last term", "_t < ", "_t < 1u + "),
         ("skips the last tile", "<= tile) { return; }", "<= tile + 1u) { return; }"),
-        ("cuts parts a term short", "start_terms + size_terms", "start_terms + size_terms - 1u"),
+        ("cuts parts a chunk short", "start_terms + size_terms", "start_terms + size_terms - 16u"),
         ("writes a row past the end", "if (row0_i < ", "if (row0_i <= "),
         ("leaves a column out", "column0_in_bounds) {", "column1_in_bounds) {"),
         ("loses a part of the column sums", "var k = 0u; k < ", "var k = 1u; k < "),

@@ -23,6 +23,8 @@ use crate::{
 const MAX_FILLED: f64 = 1.2;
 /// Most schedules that are offered for a product.
 const MAX_OFFERED: usize = 5;
+/// The elements that a lane stages at most of a side whose elements have a place each.
+const MAX_SCATTERED: usize = 8;
 /// The sums of a lane that has few registers.
 const MAX_FEW: usize = 32;
 
@@ -102,8 +104,16 @@ pub(super) fn schedules(product: &Product, split: bool, profile: &DeviceProfile)
         smem: [true; 2],
         ..Schedule::new(kernels::Core::Shared, [m, n])
     });
+    // Each of these elements has a place of its own.
+    let scattered = |tile: &Schedule, side: &Operand, size: usize| {
+        if side.along_terms && side.run < 4 { size * tile.k / lanes(*tile) } else { 0 }
+    };
+    let fits = |tile: &Schedule| {
+        let sums = tile.m * tile.n / lanes(*tile);
+        let scattered = [(&product.rows, tile.m), (&product.columns, tile.n)].map(|(s, n)| scattered(tile, s, n));
+        (!profile.few_registers || sums <= MAX_FEW) && scattered.into_iter().all(|n| n <= MAX_SCATTERED)
+    };
     let most = if split { f64::INFINITY } else { 1.0 };
-    let fits = |tile: &Schedule| !profile.few_registers || tile.m * tile.n / lanes(*tile) <= MAX_FEW;
     let mut ways: Vec<(f64, Schedule)> = (tiles.filter(fits))
         .map(|tile| {
             let (cycles, tile) = gpu::with_splits(product, tile, (lanes(tile), most), profile);
@@ -135,8 +145,8 @@ struct Core<'p, 'a> {
     a: Side<'p, 'a>,
     b: Side<'p, 'a>,
     sums: Vec<Vec<Expr>>,
-    /// Sums of the columns that an invocation stages.
-    column_sum: Option<Expr>,
+    /// Sums of the columns that an invocation stages, of each of its vectors where they differ.
+    column_sums: Vec<Expr>,
 }
 
 /// One operand on its way through workgroup memory.
@@ -147,6 +157,8 @@ struct Side<'p, 'a> {
     name: &'static str,
     /// Whether vectors are of terms.
     of_terms: bool,
+    /// Whether an invocation stages vectors of one term, which then is found once for both sides.
+    of_one_term: bool,
     /// Vectors of indices in the tile, and of an invocation.
     vectors: usize,
     per: usize,
@@ -168,14 +180,14 @@ fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
     let first_row = k.let_("first_row", &number / column_tiles % &row_tiles * tile.m);
     let split = splits.known().is_none().then(|| (k.let_("split", &number / &tiles % &splits), splits.clone()));
     k.let_("batch", number / (tiles * splits));
-    let of_terms = product.of_terms(tile, lanes(tile));
-    let a = Side::new(k, &product.rows, (&io.rows, io.loaded[0].as_ref(), "a", of_terms[0]), tile, &first_row);
-    let b = Side::new(k, &product.columns, (&io.columns, io.loaded[1].as_ref(), "b", of_terms[1]), tile, &first_column);
+    let a = Side::new(k, (product, io), 0, tile, &first_row);
+    let b = Side::new(k, (product, io), 1, tile, &first_column);
     let sums = (0..4 * per(tile)[0])
         .map(|row| (0..per(tile)[1]).map(|column| k.var(format!("c{row}_{column}"), VEC4.zero())).collect())
         .collect();
-    let column_sum = product.sums.then(|| k.var("sum", VEC4.zero()));
-    let mut core = Core { product, tile, io, first_row, first_column, split, a, b, sums, column_sum };
+    let n_sums = if product.sums { b.cursors.len() } else { 0 };
+    let column_sums = (0..n_sums).map(|i| k.var(format!("sum{i}"), VEC4.zero())).collect();
+    let mut core = Core { product, tile, io, first_row, first_column, split, a, b, sums, column_sums };
     core.reduce(k, &mut Vec::new());
     core.store(k);
     core.store_column_sums(k);
@@ -221,9 +233,8 @@ impl Core<'_, '_> {
             let full = fills_chunks(self.product, self.tile);
             let terms = Terms { chunk, end: &end, full, loops, counts: &counts, vars };
             let [a, b] = [&self.a, &self.b].map(|side| side.load(k, self.tile, &terms));
-            if let Some(sum) = &self.column_sum {
-                b.iter().for_each(|value| k.add(sum, value));
-            }
+            let sums = self.column_sums.iter().cycle();
+            b.iter().zip(sums).for_each(|(value, sum)| k.add(sum, value));
             k.barrier();
             self.a.stage(k, self.tile, a);
             self.b.stage(k, self.tile, b);
@@ -323,17 +334,21 @@ impl Core<'_, '_> {
 
     /// Writes output 1: invocations have summed the columns that they staged, the first ones add these sums in order.
     fn store_column_sums(&self, k: &mut Kernel) {
-        let Some(sum) = &self.column_sum else { return };
+        if self.column_sums.is_empty() {
+            return;
+        }
         let (b, columns) = (&self.b, self.product.columns.extent.expr());
         let (to, start) = self.product.sums_at(self.io, self.split.as_ref().map(|s| &s.0));
-        let place = b.at(self.tile, b.place(k, self.tile, 0));
         k.barrier();
-        k.store(&b.staged, place, sum);
+        for (i, sum) in self.column_sums.iter().enumerate() {
+            k.store(&b.staged, b.at(self.tile, b.place(k, self.tile, i)), sum);
+        }
         k.barrier();
         let lane = k.lane();
         k.if_(self.first_row.equals(0u32).and(lane.less(b.vectors)), |k| {
             let total = k.var("total", VEC4.zero());
-            k.for_("k", 0u32, lanes(self.tile) / b.vectors, 1, |k, term| {
+            let n_terms = self.column_sums.len() * lanes(self.tile) / b.vectors;
+            k.for_("k", 0u32, n_terms, 1, |k, term| {
                 k.add(&total, b.staged.at(term * (b.vectors + 1) + &lane));
             });
             let width = b.operand.width();
@@ -378,12 +393,19 @@ struct Terms<'t> {
 }
 
 impl Terms<'_> {
-    /// Returns the variables of all loops at a term.
-    fn at(&self, term: Expr) -> Vec<Expr> {
-        let mut rest = term;
+    /// Returns whether each chunk is one run of the innermost loop: then the other loops' variables are the same for all lanes.
+    fn is_one_run(&self, tile: Schedule) -> bool {
+        let innermost = self.counts.last().and_then(Expr::known);
+        self.full && innermost.is_some_and(|n| (n as usize).is_multiple_of(tile.k))
+    }
+
+    /// Returns the variables of all loops at a term, and those of the innermost one so much further.
+    fn at(&self, term: &Expr, further: &Expr) -> Vec<Expr> {
+        let mut rest = term.clone();
         let mut values = Vec::new();
         for (level, (l, count)) in self.loops.iter().zip(self.counts).enumerate().rev() {
             let iteration = if level == 0 { rest.clone() } else { &rest % count };
+            let iteration = if values.is_empty() { iteration + further } else { iteration };
             let from = l.from.clone().unwrap_or(0u32.into());
             values.push(from + iteration * l.step);
             rest = rest / count;
@@ -398,18 +420,29 @@ impl<'p, 'a> Side<'p, 'a> {
     /// Returns a side whose first index is `first`. Past the end, indices are the last one again: it is read, and not stored.
     fn new(
         k: &mut Kernel,
-        operand: &'p Operand<'a>,
-        (buffer, loaded, name, of_terms): (&'p Buffer, Option<&'p Loaded>, &'static str, bool),
+        (product, io): (&'p Product<'a>, &'p Bound),
+        i: usize,
         tile: Schedule,
         first: &Expr,
     ) -> Self {
-        let (size, per) = if name == "a" { (tile.m, per(tile)[0]) } else { (tile.n, per(tile)[1]) };
-        let vectors = size / 4;
+        let (operand, buffer) = ([&product.rows, &product.columns][i], [&io.rows, &io.columns][i]);
+        let (name, vectors) = (["a", "b"][i], [tile.m, tile.n][i] / 4);
+        let of_terms = product.of_terms(tile, lanes(tile))[i];
         let size = if of_terms { 4 * vectors * Self::pitch(tile) } else { tile.k * (vectors + 1) };
-        let staged = k.workgroup(format!("tile_{name}"), VEC4, size as u64);
-        let mut side = Side { operand, buffer, loaded, name, of_terms, vectors, per, staged, cursors: Vec::new() };
+        let mut side = Side {
+            operand,
+            buffer,
+            loaded: io.loaded[i].as_ref(),
+            name,
+            of_terms,
+            of_one_term: product.rows.width() == 4 && product.columns.width() == 4,
+            vectors,
+            per: per(tile)[i],
+            staged: k.workgroup(format!("tile_{name}"), VEC4, size as u64),
+            cursors: Vec::new(),
+        };
         let extent = operand.extent.expr();
-        for i in 0..if operand.along_terms { side.loads(tile) } else { 1 } {
+        for i in 0..if side.differ() { side.loads(tile) } else { 1 } {
             let (_, vector) = side.place(k, tile, i);
             let width = operand.width();
             let cursor = |j: usize| {
@@ -433,6 +466,11 @@ impl<'p, 'a> Side<'p, 'a> {
         }
     }
 
+    /// Returns whether the vectors that an invocation stages are of different indices.
+    fn differ(&self) -> bool {
+        self.operand.along_terms || self.of_one_term
+    }
+
     /// Returns how many vectors an invocation stages.
     fn loads(&self, tile: Schedule) -> usize {
         self.vectors * tile.k / lanes(tile)
@@ -445,12 +483,17 @@ impl<'p, 'a> Side<'p, 'a> {
 
     /// Returns the term in the chunk and the vector that an invocation stages as its `i`th; of vectors of terms the vector and the index.
     fn place(&self, k: &Kernel, tile: Schedule, i: usize) -> (Expr, Expr) {
-        let fast = match self.operand.along_terms {
-            true => tile.k / if self.of_terms { 4 } else { 1 },
-            false => self.vectors,
-        };
-        let (fast, slow) = (k.lane() % fast, k.lane() / fast + i * (lanes(tile) / fast));
-        if self.operand.along_terms { (fast, slow) } else { (slow, fast) }
+        let (lane, lanes) = (k.lane(), lanes(tile));
+        if self.operand.along_terms {
+            let fast = tile.k / if self.of_terms { 4 } else { 1 };
+            return (&lane % fast, lane / fast + i * (lanes / fast));
+        }
+        let fast = if self.of_one_term { lanes / tile.k } else { self.vectors };
+        let [term, vector] = [&lane / fast, lane % fast];
+        match self.of_one_term {
+            true => (term, vector + i * fast),
+            false => (term + i * (lanes / fast), vector),
+        }
     }
 
     /// Returns where the vector of a [place](Self::place) lies in workgroup memory.
@@ -469,16 +512,18 @@ impl<'p, 'a> Side<'p, 'a> {
     /// Returns what an invocation stages of a chunk; past the last term it is 0.
     fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms) -> Vec<Expr> {
         let load = |i: usize| {
-            let (term, scale) = (self.place(k, tile, i).0, if self.of_terms { 4u32 } else { 1 });
-            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + term * scale);
+            let offset = self.place(k, tile, i).0 * if self.of_terms { 4u32 } else { 1 };
+            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + &offset);
             let (here, there) = match terms.full {
                 true => (term, true.into()),
                 false => (term.min(terms.end - 1u32), k.let_(format!("{}{i}_there", self.name), term.less(terms.end))),
             };
-            let vars: Vec<Expr> = (terms.at(here).into_iter().zip(0..))
+            let values =
+                if terms.is_one_run(tile) { terms.at(terms.chunk, &offset) } else { terms.at(&here, &0u32.into()) };
+            let vars: Vec<Expr> = (values.into_iter().zip(0..))
                 .map(|(value, n)| k.let_(format!("{}{i}_var{n}", self.name), value))
                 .collect();
-            let cursors = &self.cursors[if self.operand.along_terms { i } else { 0 }];
+            let cursors = &self.cursors[if self.differ() { i } else { 0 }];
             let values = cursors.iter().map(|cursor| {
                 let mut cursor = cursor.renamed(i as u64);
                 for level in terms.vars.len() + 1..=vars.len() {
