@@ -10,8 +10,6 @@
 @group(0) @binding(5) var<storage, read_write> dgamma: array<V>;
 @group(0) @binding(6) var<storage, read_write> dbeta: array<V>;
 @group(0) @binding(7) var<storage, read_write> coefficients: array<V>;
-var<workgroup> plains: array<V, 64>;
-var<workgroup> products: array<V, 64>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -24,25 +22,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             product += partials[(p * 2u + 1u) * extents.channels + c];
         }
     }
-    if (SHARERS > 1u) {
-        plains[lane] = plain;
-        products[lane] = product;
-        workgroupBarrier();
-        if (lane < SPAN) {
-            for (var s = 1u; s < SHARERS; s++) {
-                plain += plains[lane + s * SPAN];
-                product += products[lane + s * SPAN];
-            }
-        }
-    }
+    var all = Sums(plain, product);
+    if (SHARERS > 1u) { all = add_lanes(lane, all); }
     if (lane < SPAN && c < extents.channels) {
         let r = inverseSqrt(variance[c] + EPSILON);
         let inv_rows = 1.0 / f32(max(extents.rows + extents.rows_per_sample * step.n, 1u));
-        dgamma[c] = product * r;
-        dbeta[c] = plain;
+        dgamma[c] = all.product * r;
+        dbeta[c] = all.plain;
         coefficients[c] = mean[c];
         coefficients[extents.channels + c] = gamma[c] * r;
-        coefficients[2u * extents.channels + c] = plain * inv_rows;
-        coefficients[3u * extents.channels + c] = product * r * r * inv_rows;
+        coefficients[2u * extents.channels + c] = all.plain * inv_rows;
+        coefficients[3u * extents.channels + c] = all.product * r * r * inv_rows;
     }
 }

@@ -6,8 +6,6 @@
 @group(0) @binding(2) var<storage, read> mean: array<S>;
 @group(0) @binding(3) var<storage, read> dy: array<S>;
 @group(0) @binding(4) var<storage, read_write> partials: array<S>;
-var<workgroup> plains: array<V, 256>;
-var<workgroup> products: array<V, 256>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -37,15 +35,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         return;
     }
-    plains[lane] = plain;
-    products[lane] = product;
-    workgroupBarrier();
+    let all = add_lanes(lane, Sums(plain, product));
     if (t == 0u && c < channels) {
-        for (var s = 1u; s < T; s++) {
-            plain += plains[lane + s * SPAN];
-            product += products[lane + s * SPAN];
-        }
-        partials[(g * 2u) * channels + c] = pack(plain);
-        partials[(g * 2u + 1u) * channels + c] = pack(product);
+        partials[(g * 2u) * channels + c] = pack(all.plain);
+        partials[(g * 2u + 1u) * channels + c] = pack(all.product);
     }
 }

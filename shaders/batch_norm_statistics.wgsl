@@ -1,12 +1,10 @@
 // Batch statistics, first launch: mean and sum of squared deviations of chunks of rows, for each channel.
 // x is (rows, channels) with V a vector of WIDTH channels, stored as S. Rows are shifted by the lane's first value so that a large
-// mean cancels nothing. GATHER: the T lanes are merged in order into one partial, else each writes its own.
+// mean cancels nothing. GATHER: the T lanes are joined into one partial, else each writes its own.
 // partials[(chunk * P + t) * 2 + {0: mean, 1: deviations}] of channels V each, P = 1 with GATHER, else T.
 // Grid: chunks * tiles workgroups, tiles = ceil(channels / SPAN), SPAN = min(channels, LANES), T = LANES / SPAN.
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read_write> partials: array<S>;
-var<workgroup> means: array<V, 256>;
-var<workgroup> deviations: array<V, 256>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -42,22 +40,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
         }
         return;
     }
-    means[lane] = mean;
-    deviations[lane] = deviation;
-    workgroupBarrier();
+    let all = join_lanes(lane, Moments(mean, deviation, f32(n_rows)));
     if (t == 0u && c < channels) {
-        var total = f32(n_rows);
-        for (var s = 1u; s < T; s++) {
-            let more = f32(count(g, s, T, rows));
-            if (more > 0.0) {
-                let delta = means[lane + s * SPAN] - mean;
-                let part = more / (total + more);
-                deviation += deviations[lane + s * SPAN] + delta * delta * (total * part);
-                mean += delta * part;
-                total += more;
-            }
-        }
-        partials[(g * 2u) * channels + c] = pack(mean);
-        partials[(g * 2u + 1u) * channels + c] = pack(deviation);
+        partials[(g * 2u) * channels + c] = pack(all.mean);
+        partials[(g * 2u + 1u) * channels + c] = pack(all.deviation);
     }
 }

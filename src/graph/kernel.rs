@@ -33,12 +33,24 @@ pub struct DeviceProfile {
     /// Whether kernels should read and write two floats as one 64-bit integer: if lanes are served one by one, a word
     /// costs the same whatever its size.
     pub u64_loads: bool,
+    /// Whether 64 sums and their operands are too many for the registers of a lane, as on Intel's GPUs, whose compiler spills them.
+    pub few_registers: bool,
     /// Iterations after which the driver ends the loops of an invocation, all loops taken together.
     pub max_iterations: u64,
+    /// What runs workgroups side by side: streaming multiprocessors, compute units, Xe cores. Processors have 1.
+    pub multiprocessors: u32,
+    /// The batch for which schedules are chosen; every batch runs. A plan for a GPU sets it to its capacity.
+    pub batch: usize,
 }
 
 /// llvmpipe silently ends all loops of an invocation after this many iterations.
 pub const MAX_SOFTWARE_ITERATIONS: u64 = 65_535;
+
+/// The batch for which schedules are chosen where a plan's capacity does not say.
+pub const NOMINAL_BATCH: usize = 64;
+
+/// Multiprocessors of a discrete GPU that is not known by its name.
+pub const DISCRETE_MULTIPROCESSORS: u32 = 64;
 
 impl DeviceProfile {
     /// Returns the limits that every WebGPU adapter has.
@@ -53,8 +65,17 @@ impl DeviceProfile {
             align_bytes: 256,
             subgroup_lanes: 0,
             u64_loads: false,
+            few_registers: false,
             max_iterations: if class == DeviceClass::Cpu { MAX_SOFTWARE_ITERATIONS } else { u64::MAX },
+            multiprocessors: if class == DeviceClass::Cpu { 1 } else { DISCRETE_MULTIPROCESSORS },
+            batch: NOMINAL_BATCH,
         }
+    }
+
+    /// Returns the profile whose schedules are chosen for plans of a capacity. On processors they are the same for all.
+    pub fn for_batch(self, capacity: usize) -> Self {
+        let batch = if self.class == DeviceClass::Gpu { capacity } else { self.batch };
+        DeviceProfile { batch, ..self }
     }
 
     /// Returns whether the driver compiles long straight-line kernels in bounded memory: SwiftShader needs gigabytes
@@ -191,6 +212,12 @@ pub struct Candidate {
     pub scratch_bytes: Vec<Count>,
     /// What its launches do for a batch of 64, where that is estimated.
     pub counts: Option<Counts>,
+    /// The estimated cycles of a GPU's multiprocessors for its first launch, at the profile's batch.
+    pub cycles: Option<f64>,
+    /// The parts of column sums that it leaves, where an epilogue asked for them.
+    pub parts: Option<ColumnParts>,
+    /// Whether it applies the programs that an epilogue asks for to what it loads.
+    pub prologues: bool,
 }
 
 impl Candidate {
@@ -201,12 +228,25 @@ impl Candidate {
 
     /// Returns a candidate with so many bytes of each scratch buffer.
     pub fn new(variant: impl Into<String>, dispatches: Vec<Dispatch>, scratch_bytes: Vec<Count>) -> Self {
-        Candidate { variant: variant.into(), dispatches, scratch_bytes, counts: None }
+        Candidate {
+            variant: variant.into(),
+            dispatches,
+            scratch_bytes,
+            counts: None,
+            cycles: None,
+            parts: None,
+            prologues: false,
+        }
     }
 
     /// Returns the candidate with what its launches do.
     pub fn with_counts(self, counts: Counts) -> Self {
         Candidate { counts: Some(counts), ..self }
+    }
+
+    /// Returns the candidate with the estimated cycles of its first launch.
+    pub fn with_cycles(self, cycles: f64) -> Self {
+        Candidate { cycles: Some(cycles), ..self }
     }
 }
 
@@ -225,4 +265,50 @@ pub struct Epilogue {
     pub repeats: Vec<Option<usize>>,
     /// Shape of the result.
     pub shape: Shape,
+    /// What the kernel is to add up of its result, if it can: its candidates say so by [`Candidate::parts`].
+    pub sums: Option<SumKind>,
+    /// What the kernel is to apply to what it loads, if it can: its candidates say so by [`Candidate::prologues`].
+    pub prologues: Vec<Prologue>,
+}
+
+/// An elementwise program applied to what a kernel loads of one of its inputs.
+///
+/// Input 0 of the program is what is loaded; the others are the `extras`, broadcast to `shape`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prologue {
+    /// The kernel's input.
+    pub input: usize,
+    /// The program.
+    pub program: Program,
+    /// Types of the program's inputs from 1 on.
+    pub extras: Vec<TensorType>,
+    /// Index of the first extra among the node's inputs.
+    pub first_input: usize,
+    /// Shape of the input.
+    pub shape: Shape,
+}
+
+/// What is added up over all rows, for each column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SumKind {
+    /// Mean and sum of squared deviations.
+    Moments,
+    /// Sum, and sum of the products with `x − mean`, two inputs: one like the summed value, one of a row.
+    Products {
+        /// Index of x among the inputs.
+        x: usize,
+        /// Index of the mean among the inputs.
+        mean: usize,
+    },
+}
+
+/// The parts of column sums that a candidate's launches leave in its last scratch buffer: `[part, 2, columns]` floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnParts {
+    /// Rows of a stack.
+    pub rows: Count,
+    /// Rows of a part; the last part of a stack may have fewer.
+    pub rows_per_part: u64,
+    /// Stacks.
+    pub stacks: u64,
 }

@@ -34,10 +34,10 @@ mod types;
 pub use counts::Counts;
 pub use evaluate::{Evaluation, evaluate};
 pub use kernel::{
-    ALIGN_BYTES, CHUNK_INDEX, Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS,
-    Slot, UNIFORM_BYTES,
+    ALIGN_BYTES, CHUNK_INDEX, Candidate, ColumnParts, DISCRETE_MULTIPROCESSORS, DeviceClass, DeviceProfile, Dispatch,
+    Epilogue, Grid, MAX_SOFTWARE_ITERATIONS, NOMINAL_BATCH, Prologue, Slot, SumKind, UNIFORM_BYTES,
 };
-pub use op::{Bad, Cost, Family, Fault, Field, Io, Op, Patch, Readers, RewriteCx, Sample};
+pub use op::{Bad, ColumnSums, Cost, Family, Fault, Field, Io, Op, Origin, Patch, Readers, RewriteCx, Sample};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
 pub use types::{Fill, Gradients, OpError, Step, TensorType};
 
@@ -195,8 +195,9 @@ impl Graph {
         self.outputs.push((name.to_owned(), value));
     }
 
-    /// Makes `state` hold `value` after a step; `value` must overwrite `state` in place.
+    /// Makes `state` hold `value` after a step, and nothing else that it was to hold; `value` must overwrite `state` in place.
     pub fn update(&mut self, state: Value, value: Value) {
+        self.updates.retain(|(other, _)| *other != state);
         self.updates.push((state, value));
     }
 

@@ -1,7 +1,7 @@
 //! The [`Op`] trait and what goes with it: samples, planted faults, local rewrites.
 
 use super::types::{Fill, Gradients, OpError, Step, TensorType};
-use super::{Candidate, DeviceProfile, Epilogue, Graph, Node, Program, Value};
+use super::{Candidate, ColumnParts, DeviceProfile, Dispatch, Epilogue, Graph, Node, Program, Slot, SumKind, Value};
 use crate::tensor::{Accuracy, Array, Count, Philox};
 use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
@@ -33,10 +33,22 @@ pub struct Cost {
     pub bytes: Count,
 }
 
+/// Where an operation is from; every type has it.
+pub trait Origin {
+    /// Returns whether the operation is the crate's own, whose kernels are tested to need no checks as they run.
+    fn is_own(&self) -> bool;
+}
+
+impl<T> Origin for T {
+    fn is_own(&self) -> bool {
+        std::any::type_name::<T>().starts_with("hubel::ops::")
+    }
+}
+
 /// An operation with its attributes. Everything that the crate knows about it is stated here once.
 ///
 /// An operation from outside the crate implements the same trait.
-pub trait Op: Any + fmt::Debug + Send + Sync {
+pub trait Op: Origin + Any + fmt::Debug + Send + Sync {
     /// Returns the operation's name in snake case, also that of its file, shader, tests and benches.
     fn name(&self) -> &'static str;
 
@@ -94,6 +106,11 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         false
     }
 
+    /// Returns whether some kernel can apply an elementwise program to an input as it is loaded.
+    fn prologue(&self, _input: usize) -> bool {
+        false
+    }
+
     /// Returns whether output 0 is input 0 with another shape.
     fn view(&self) -> bool {
         false
@@ -105,6 +122,18 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
     /// An operation may find others by `op.downcast::<T>()`. A pass applies the patch unless another has replaced one
     /// of its values.
     fn rewrite(&self, _cx: &RewriteCx) -> Option<Patch> {
+        None
+    }
+
+    /// Appends smaller operations that compute the same, which fuse with their neighbours where kernels can be large, and returns
+    /// their outputs; by default there are none.
+    fn decompose(&self, _g: &mut Graph, _inputs: &[Value]) -> Option<Result<Vec<Value>, OpError>> {
+        None
+    }
+
+    /// Returns the operation as column sums of one of its inputs, if it is that: the kernel that computes this input may then begin
+    /// them.
+    fn column_sums(&self) -> Option<&dyn ColumnSums> {
         None
     }
 
@@ -204,6 +233,25 @@ impl Sample {
         }
         arrays
     }
+}
+
+/// An operation that adds up the columns of one of its inputs and does nothing else with it.
+pub trait ColumnSums {
+    /// Returns the index of this input.
+    fn summed(&self) -> usize;
+
+    /// Returns what is added up; indices are among the operation's inputs.
+    fn kind(&self) -> SumKind;
+
+    /// Returns the launch that makes the outputs of parts in scratch buffer 0: those of another kernel, or the operation's own.
+    /// `slots` says what it binds for each slot of the operation.
+    fn merge(
+        &self,
+        io: &Io,
+        parts: Option<&ColumnParts>,
+        profile: &DeviceProfile,
+        slots: &dyn Fn(Slot) -> Slot,
+    ) -> Dispatch;
 }
 
 /// A construction that must be refused.
@@ -313,6 +361,14 @@ impl<'a> RewriteCx<'a> {
     pub fn sole_producer(&self, input: usize) -> Option<&'a Node> {
         let v = *self.node().inputs.get(input)?;
         (self.readers.of_value(v) == [self.node]).then(|| self.graph.node(v))
+    }
+
+    /// Returns the node that reads an output, with its own output 0, if nothing else does.
+    pub fn sole_reader(&self, output: usize) -> Option<(Value, &'a Node)> {
+        match *self.readers.of_value(self.output(output)) {
+            [i] if i != Readers::RESULT => Some((Value { node: i as u32, output: 0 }, &self.graph.nodes()[i])),
+            _ => None,
+        }
     }
 
     /// Returns the nodes that read a value, with output 0 of each.

@@ -2,9 +2,6 @@
 
 use crate::graph::{Counts, DeviceClass};
 
-/// The batch for which schedules are chosen; every batch runs.
-pub(super) const NOMINAL_BATCH: usize = 64;
-
 /// Lavapipe of Mesa 22.3. GPUs have the same until one has been measured.
 const MEASURED: Counts = Counts {
     load: 50.0,
@@ -20,8 +17,18 @@ const MEASURED: Counts = Counts {
 
 /// Rows, columns and terms of the tiles of workgroups through workgroup memory, with the share of the peak that each reaches where
 /// there is enough to do: what it multiplies for each element that it stages.
-pub(super) const SHARED: [([usize; 3], f64); 5] =
-    [([128, 128, 8], 1.0), ([128, 64, 16], 0.85), ([64, 64, 16], 0.7), ([64, 32, 16], 0.5), ([32, 32, 16], 0.35)];
+pub(super) const SHARED: [([usize; 3], f64); 10] = [
+    ([128, 128, 8], 0.9),
+    ([128, 64, 16], 0.8),
+    ([64, 128, 16], 0.8),
+    ([128, 32, 16], 0.75),
+    ([32, 128, 16], 0.75),
+    ([64, 64, 16], 0.6),
+    ([64, 32, 16], 0.5),
+    ([32, 32, 16], 0.35),
+    ([64, 16, 16], 0.35),
+    ([16, 64, 16], 0.35),
+];
 
 /// Returns the nanoseconds of each thing that kernels count on a class of device.
 pub fn coefficients(class: DeviceClass) -> &'static Counts {

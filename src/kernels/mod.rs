@@ -39,7 +39,7 @@ mod wgsl;
 mod window;
 
 pub use cost::coefficients;
-pub use iterations::{UnboundedLoop, max_iterations};
+pub use iterations::{UnboundedLoop, max_iterations, workgroup_size};
 pub use language::{
     Buffer, Divisor, Expr, Extent, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link,
     loop_end, scalar,

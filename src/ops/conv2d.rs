@@ -118,6 +118,18 @@ impl Geometry {
         Conv2dOptions { strides, padding: Padding::Explicit(pads), dilation, groups }
     }
 
+    /// Returns the sizes of the same convolution of images without so many pixels at each side, which are zeros, or `None` where a
+    /// pixel that is none would be cut off.
+    pub(super) fn without_edges(&self, edges: [[usize; 2]; 2]) -> Option<Self> {
+        let mut inner = *self;
+        for axis in [0, 1] {
+            let [before, after] = edges[axis];
+            inner.input[axis] = self.input[axis].checked_sub(before + after).filter(|&n| n > 0)?;
+            inner.pads[axis] = [self.pads[axis][0] + before, self.pads[axis][1] + after];
+        }
+        Some(inner)
+    }
+
     /// Returns the input position under a tap of an output position, along an axis.
     pub(super) fn tap(&self, axis: usize, out: usize, tap: usize) -> Option<usize> {
         let at = (out * self.strides[axis] + tap * self.dilation[axis]).checked_sub(self.pads[axis][0])?;
@@ -280,6 +292,10 @@ impl Op for Conv2d {
     fn accuracy(&self, io: &Io, _n: usize) -> Vec<Accuracy> {
         let w = io.inputs[1].shape.dims();
         vec![Accuracy::Products { terms: (w[0] * w[1] * w[2]) as u64 }]
+    }
+
+    fn prologue(&self, input: usize) -> bool {
+        input == 0
     }
 
     fn epilogue(&self) -> bool {

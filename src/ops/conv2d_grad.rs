@@ -4,6 +4,7 @@ use super::{
     arity::arity,
     conv2d::{ANY, Geometry, bench_cases, case, image, images, kernel},
     matmul::{column_sums, io_bytes},
+    pad2d::{Pad2d, zero_padded_input},
     reduce::column_sums_of,
 };
 use crate::{
@@ -183,6 +184,18 @@ impl Op for Conv2dGradInput {
         gemm::window(&window, profile, epilogue)
     }
 
+    /// Where only a crop reads the gradient, it is the gradient to images without these edges.
+    fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
+        let (cropped, reader) = cx.sole_reader(0)?;
+        let edges = reader.op()?.downcast::<Pad2d>()?.crop()?;
+        let geometry = self.geometry.without_edges(edges)?;
+        cx.patch(Conv2dGradInput { geometry }, &cx.node().inputs, &[cropped])
+    }
+
+    fn prologue(&self, input: usize) -> bool {
+        input == 0
+    }
+
     fn macs(&self, io: &Io) -> Count {
         self.cost(io).flops.over(2)
     }
@@ -332,7 +345,7 @@ impl Op for Conv2dGradWeight {
                 extent: Extent::new(["rows", ""], count(r * s * group)),
                 enter: &x_enter,
                 at: &x_at,
-                pairs: group.is_multiple_of(2),
+                run: gemm::run(group),
                 along_terms: false,
             },
             columns: Operand {
@@ -340,7 +353,7 @@ impl Op for Conv2dGradWeight {
                 extent: Extent::new(["columns", ""], count(per_group)),
                 enter: &dy_enter,
                 at: &dy_at,
-                pairs: per_group.is_multiple_of(2),
+                run: gemm::run(per_group),
                 along_terms: false,
             },
             loops: vec![Loop::new("row", rows), Loop::new("at", Extent::constant(count(q)))],
@@ -349,6 +362,10 @@ impl Op for Conv2dGradWeight {
             sums: self.column_sums,
         };
         gemm::lower_with(filter.lower(profile), &product, profile, epilogue)
+    }
+
+    fn prologue(&self, _input: usize) -> bool {
+        true
     }
 
     fn macs(&self, io: &Io) -> Count {
@@ -371,6 +388,11 @@ impl Op for Conv2dGradWeight {
     }
 
     fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
+        if let Some((x, zeros)) = zero_padded_input(cx) {
+            let geometry = self.geometry.without_edges(zeros)?;
+            let outputs: Vec<Value> = (0..1 + usize::from(self.column_sums)).map(|i| cx.output(i)).collect();
+            return cx.patch(Conv2dGradWeight { geometry, ..*self }, &[x, cx.node().inputs[1]], &outputs);
+        }
         let sums = column_sums_of(cx, 1).filter(|_| !self.column_sums)?;
         cx.patch(Conv2dGradWeight { column_sums: true, ..*self }, &cx.node().inputs, &[cx.output(0), sums])
     }

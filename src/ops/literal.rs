@@ -2,8 +2,8 @@
 
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Gradients, Graph, Grid, Io, Op, OpError, Sample, Slot,
-        Step, TensorType, Value, wgsl_f32,
+        Bad, Candidate, Cost, DeviceProfile, Dispatch, Epilogue, Family, Gradients, Graph, Grid, Io, Op, OpError,
+        Sample, Slot, Step, TensorType, Value,
     },
     kernels::{self, Core, Schedule},
     tensor::{Accuracy, Array, Count, Philox, Shape},
@@ -18,7 +18,7 @@ pub struct Literal {
     pub values: Vec<f32>,
 }
 
-/// Numbers at most; they stand in the kernel's text.
+/// Numbers at most; a launch has them as its extents, and kernels read them as a uniform buffer.
 const MOST: usize = 4096;
 
 impl Op for Literal {
@@ -52,22 +52,24 @@ impl Op for Literal {
 
     fn lower(&self, _io: &Io, _profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let n = self.values.len();
-        let values: Vec<String> = self.values.iter().map(|&v| wgsl_f32(v)).collect();
+        let vectors = n.div_ceil(4);
         let source = format!(
             "@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<uniform> values: array<vec4<u32>, {vectors}>;
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
     let i = (id.x + id.y * counts.x) * 64u + lane;
     if (i >= {n}u) {{ return; }}
-    var values = array<f32, {n}>({});
-    y[i] = epilogue(values[i], i);
+    y[i] = epilogue(bitcast<f32>(values[i / 4u][i % 4u]), i);
 }}
-",
-            values.join(", ")
+"
         );
         let grid = Grid::new(Count { fixed: n as u64, per_sample: 0 }, 64);
-        let dispatch = kernels::dispatch("literal", source, &[], grid, vec![Slot::output(0)], epilogue);
-        vec![Candidate::single(Schedule::of_width(Core::Elements, 1), dispatch)]
+        let slots = vec![Slot::output(0), Slot::Extents];
+        let launch = kernels::dispatch("literal", source, &[], grid, slots, epilogue);
+        let values = self.values.iter().map(|v| v.to_bits()).chain(std::iter::repeat(0)).take(4 * vectors);
+        let extents = values.enumerate().map(|(i, bits)| (format!("v{i}"), bits)).collect();
+        vec![Candidate::single(Schedule::of_width(Core::Elements, 1), Dispatch { extents, ..launch })]
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -97,12 +97,21 @@ pub(super) fn images(op: &str, inputs: &[TensorType]) -> Result<[usize; 4], OpEr
 }
 
 /// Returns the image, and the zeros that surround it as `[[top, bottom], [left, right]]`, that input 0 of a node consists
-/// of, if only that node reads them together.
+/// of.
 pub(super) fn zero_padded_input(cx: &RewriteCx) -> Option<(Value, [[usize; 2]; 2])> {
-    let node = cx.sole_producer(0)?;
+    let node = cx.graph().node(*cx.node().inputs.first()?);
     let pad = node.op()?.downcast::<Pad2d>()?;
     let zeros = pad.mode == PadMode::Constant(0.0) && pad.pads.iter().flatten().all(|&p| p >= 0);
     zeros.then(|| (node.inputs[0], pad.pads.map(|side| side.map(|p| p as usize))))
+}
+
+impl Pad2d {
+    /// Returns the pixels that are cut off at each side, if it does nothing else.
+    pub(super) fn crop(&self) -> Option<[[usize; 2]; 2]> {
+        let cut = self.pads.map(|side| side.map(|p| usize::try_from(-p)));
+        let [[Ok(top), Ok(bottom)], [Ok(left), Ok(right)]] = cut else { return None };
+        Some([[top, bottom], [left, right]])
+    }
 }
 
 impl Op for Pad2d {

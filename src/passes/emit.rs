@@ -4,8 +4,9 @@ use super::{
     alias::roots,
     arenas::Memory,
     error::PlanError,
+    fuse::Fused,
     hash::hash,
-    plan_types::{Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port},
+    plan_types::{Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port, Trust},
     scheduled::{Scheduled, Selected},
     select::{access, chunks},
     verify::{Content, Held, Trace, Traffic},
@@ -14,13 +15,13 @@ use crate::{
     graph::{ALIGN_BYTES, Dispatch, Kind, Node, Slot, UNIFORM_BYTES, Value},
     kernels::Access,
 };
-use std::collections::HashMap;
+use std::{any::Any, collections::HashMap};
 
 /// Returns the plan, and the contents of its ranges.
 pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Result<(Plan, Trace), PlanError> {
     let emitter = Emitter { s, memory, views: roots(&s.graph, false) };
     let mut arenas = memory.arenas.clone();
-    let (mut dispatches, mut launches, mut places) = (Vec::new(), Vec::new(), Places::default());
+    let (mut dispatches, mut own, mut launches, mut places) = (Vec::new(), Vec::new(), Vec::new(), Places::default());
     for &i in &s.order {
         let Some(candidate) = selected.get(&i) else { continue };
         for (k, dispatch) in candidate.dispatches.iter().enumerate() {
@@ -35,8 +36,10 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
                         arenas[a] = arenas[a].max(range.offset + range.bytes);
                     }
                 }
-                launches
-                    .push(dispatch.slots.iter().zip(&modes).map(|(slot, &m)| emitter.traffic(i, slot, m)).collect());
+                let traffic: Vec<Traffic> =
+                    dispatch.slots.iter().zip(&modes).map(|(slot, &m)| emitter.traffic(i, slot, m)).collect();
+                let moved = traffic.iter().flat_map(|t| t.reads.iter().chain(&t.writes)).map(|held| held.bytes);
+                own.push(is_own(s.node(i)));
                 dispatches.push(PlannedDispatch {
                     node: s.node(i).name.clone(),
                     op: describe(s.node(i)),
@@ -48,7 +51,10 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
                     grid: dispatch.grid,
                     samples,
                     bindings,
+                    bytes_moved: moved.sum(),
+                    cycles: candidate.cycles.filter(|_| k == 0),
                 });
+                launches.push(traffic);
             }
         }
     }
@@ -64,11 +70,20 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
         inputs,
         outputs,
         hash: 0,
+        trust: Trust::default(),
     };
     plan.hash = hash(&plan);
+    plan.trust = Trust { hash: plan.hash, own };
     let stores = s.options.layouts.iter().map(|l| l.chunks.clone()).collect();
     let states = emitter.states();
     Ok((plan, Trace { launches, inputs: input_contents, outputs: output_contents, states, stores }))
+}
+
+/// Returns whether a node's kernels are the crate's own.
+fn is_own(node: &Node) -> bool {
+    let Some(op) = node.op() else { return false };
+    let fused = (&**op as &dyn Any).downcast_ref::<Fused>();
+    fused.map_or(&**op, |fused| &*fused.anchor).is_own()
 }
 
 /// Where the extents of launches lie in the session's buffer of them: equal ones once.

@@ -19,7 +19,7 @@
 //! | `select.rs` | an operation's candidates → the kernels that run |
 //! | `alias.rs`, `fixed.rs`, `liveness.rs` | values → blocks of memory and how long each is needed |
 //! | `arenas.rs` | blocks → offsets in arenas |
-//! | `emit.rs` | all of it → the plan; `hash.rs` and `text.rs` say what it is |
+//! | `emit.rs` | all of it → the plan; `hash.rs` and `text.rs` say what it is, `estimate.rs` how long it may take |
 //!
 //! Invariants, which `verify.rs` checks after each pass in builds with debug assertions ([`verify_graph`], [`verify`]):
 //! - a value is computed before it is read, and its memory holds it until its last reader has run;
@@ -34,6 +34,7 @@ mod alias;
 mod arenas;
 mod emit;
 mod error;
+mod estimate;
 mod fixed;
 mod fuse;
 mod grad;
@@ -52,10 +53,11 @@ mod text;
 mod verify;
 
 pub use error::PlanError;
+pub use estimate::GpuSpec;
 pub use fuse::{Fused, fuse};
 pub use options::PlanOptions;
 pub use plan::{optimize, plan, traced_plan};
-pub use plan_types::{Binding, BufferRange, BufferRef, Entry, Layout, Plan, PlannedDispatch, Port};
+pub use plan_types::{Binding, BufferRange, BufferRef, Entry, Layout, Plan, PlannedDispatch, Port, Trust};
 pub use simplify::simplify;
 pub use split::{Parts, split_rows};
 pub use verify::{Content, Held, Trace, Traffic, Violation, verify, verify_graph};

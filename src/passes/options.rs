@@ -30,7 +30,7 @@ impl PlanOptions<'_> {
     pub fn new(capacity: usize, profile: DeviceProfile) -> Self {
         PlanOptions {
             capacity,
-            profile,
+            profile: profile.for_batch(capacity),
             layouts: Vec::new(),
             external_inputs: Vec::new(),
             external_outputs: Vec::new(),

@@ -18,7 +18,7 @@ use super::{
     verify::{Trace, verify, verify_graph},
 };
 use crate::{
-    graph::{DeviceProfile, Graph, Program, Value},
+    graph::{DeviceClass, DeviceProfile, Graph, Program, Value},
     ops::Elementwise,
 };
 
@@ -30,7 +30,24 @@ pub fn optimize(graph: &Graph, profile: &DeviceProfile) -> Graph {
     };
     // What the first round removes exposes more to the second.
     let once = |graph: &Graph| checked(simplify(&checked(rewrite(graph), "rewrite")), "simplify");
-    checked(fuse(&checked(rewrite(&once(&once(graph))), "rewrite"), profile), "fuse")
+    let graph = checked(rewrite(&once(&once(graph))), "rewrite");
+    let graph = match profile.class {
+        DeviceClass::Cpu => graph,
+        // Not simplified: a term that forward and backward share is cheaper to compute again than to keep.
+        DeviceClass::Gpu => checked(decompose(&graph), "decompose"),
+    };
+    checked(fuse(&graph, profile), "fuse")
+}
+
+/// Returns the graph with operations in place of those that offer smaller ones.
+fn decompose(graph: &Graph) -> Graph {
+    graph.rebuild(|out, _, node| {
+        let smaller = node
+            .op()
+            .cloned()
+            .and_then(|op| out.scoped(&node.name, |g| op.decompose(g, &node.inputs)).and_then(Result::ok));
+        smaller.unwrap_or_else(|| out.push_node(node))
+    })
 }
 
 /// Returns the plan of a graph: optimised, scheduled, with a range of memory for each value.

@@ -1,3 +1,4 @@
+use super::hash::hash;
 use crate::{
     graph::{ALIGN_BYTES, Grid, TensorType},
     kernels::Access,
@@ -133,6 +134,10 @@ pub struct PlannedDispatch {
     pub samples: Range<usize>,
     /// What is bound at 1, 2, …; the step record is always bound at 0.
     pub bindings: Vec<Binding>,
+    /// Bytes that it reads and writes at the plan's capacity, if each value crosses memory once.
+    pub bytes_moved: u64,
+    /// The estimated cycles of a GPU's multiprocessors, where the kernel's author knows them.
+    pub cycles: Option<f64>,
 }
 
 impl PlannedDispatch {
@@ -151,6 +156,16 @@ pub struct Port {
     pub ty: TensorType,
     /// Its range of memory.
     pub range: BufferRange,
+}
+
+/// Which launches of a plan are of kernels that need no checks as they run. Only the planner trusts kernels: of a plan that was made or
+/// changed by hand it trusts none.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Trust {
+    /// The hash of the plan as it was made.
+    pub(super) hash: u64,
+    /// The launches of the crate's own operations.
+    pub(super) own: Vec<bool>,
 }
 
 /// A step compiled for any batch of at most `capacity` samples.
@@ -172,6 +187,18 @@ pub struct Plan {
     pub lower_bound_bytes: u64,
     /// Equal for plans that run the same kernels on the same ranges, regardless of names.
     pub hash: u64,
+    /// Which kernels need no checks.
+    pub trust: Trust,
+}
+
+impl Plan {
+    /// Returns for each launch whether its kernel needs no checks.
+    pub fn trusted(&self) -> Vec<bool> {
+        match hash(self) == self.trust.hash {
+            true => self.trust.own.clone(),
+            false => vec![false; self.dispatches.len()],
+        }
+    }
 }
 
 #[cfg(test)]

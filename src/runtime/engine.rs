@@ -2,6 +2,7 @@ use super::{
     Result, RuntimeError,
     error::{Bytes, driver_advice},
     gpu::Gpu,
+    multiprocessors::multiprocessors,
     pipeline::Pipelines,
 };
 use crate::graph::{DeviceClass, DeviceProfile};
@@ -144,8 +145,9 @@ impl fmt::Debug for Engine {
 pub struct EngineBuilder {
     backend: Option<Backend>,
     adapter: Option<String>,
-    memory_budget: Option<u64>,
-    timeout: Option<Duration>,
+    pub(super) memory_budget: Option<u64>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) checked: Option<bool>,
 }
 
 impl EngineBuilder {
@@ -178,6 +180,17 @@ impl EngineBuilder {
     /// is not cancelled: it still runs when the error is returned.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
+        self
+    }
+
+    /// Says whether kernels are checked as they run, so that a fault of theirs ends a loop or reads another element instead of what
+    /// is not theirs. Without this, `HUBEL_CHECKED` is honoured, 1 or 0.
+    ///
+    /// Without both, GPUs run the kernels of the crate's operations unchecked, which is faster: each loop and each index is tested
+    /// to end and to lie inside. Kernels of other crates, and those of plans that were changed by hand, are always checked. Software
+    /// adapters check all: on them it costs no time that could be measured.
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.checked = Some(checked);
         self
     }
 
@@ -240,7 +253,7 @@ impl EngineBuilder {
             .request_device(&descriptor)
             .await
             .map_err(|e| RuntimeError::Device { adapter: info.name.clone(), message: e.to_string() })?;
-        let gpu = Gpu::new(device, queue, self.budget(&info), self.timeout);
+        let gpu = Gpu::new(device, queue, &self, &info);
         gpu.install_handlers();
         Ok(Engine::with(gpu, info, &adapter.get_info()))
     }
@@ -263,14 +276,13 @@ impl EngineBuilder {
                            request it with Engine::required";
             return Err(RuntimeError::Device { adapter: info.name, message: message.into() });
         }
-        let gpu = Gpu::new(device.clone(), queue.clone(), self.budget(&info), self.timeout);
+        let gpu = Gpu::new(device.clone(), queue.clone(), &self, &info);
         Ok(Engine::with(gpu, info, &adapter.get_info()))
     }
-
-    fn budget(&self, info: &AdapterInfo) -> Option<u64> {
-        self.memory_budget.or_else(|| host_budget().filter(|_| info.software))
-    }
 }
+
+/// The number of a vendor of PCI devices.
+const INTEL: u32 = 0x8086;
 
 const ALL: wgpu::Backends = wgpu::Backends::VULKAN.union(wgpu::Backends::METAL).union(wgpu::Backends::DX12);
 
@@ -327,6 +339,11 @@ impl Engine {
 
     /// Returns the engine without a device, which evaluates the reference of graphs on processor threads.
     pub fn reference() -> Engine {
+        Engine::without_device(DeviceProfile::portable(DeviceClass::Cpu))
+    }
+
+    /// Returns [`Engine::reference`], whose plans are those of a device with this profile.
+    pub fn without_device(profile: DeviceProfile) -> Engine {
         let info = AdapterInfo {
             index: 0,
             name: "reference evaluator".into(),
@@ -338,14 +355,14 @@ impl Engine {
             f16: false,
             cooperative_matrix: false,
         };
-        Engine {
-            inner: Arc::new(Inner {
-                gpu: None,
-                pipelines: Pipelines::default(),
-                profile: DeviceProfile::portable(DeviceClass::Cpu),
-                info,
-            }),
-        }
+        Engine { inner: Arc::new(Inner { gpu: None, pipelines: Pipelines::default(), profile, info }) }
+    }
+
+    /// Returns an engine on the same device whose plans are those of a device with this profile, for tests of the kernels of another
+    /// class. The device's own limits must allow them.
+    pub fn with_profile(&self, profile: DeviceProfile) -> Engine {
+        let (gpu, info) = (self.inner.gpu.clone(), self.inner.info.clone());
+        Engine { inner: Arc::new(Inner { gpu, pipelines: Pipelines::default(), profile, info }) }
     }
 
     /// Returns what an application should request its device with.
@@ -382,7 +399,9 @@ impl Engine {
             align_bytes: u64::from(limits.min_storage_buffer_offset_alignment),
             subgroup_lanes: if fixed { lanes.0 } else { 0 },
             u64_loads: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
-            max_iterations: DeviceProfile::portable(class).max_iterations,
+            few_registers: class == DeviceClass::Gpu && adapter.vendor == INTEL,
+            multiprocessors: multiprocessors(adapter),
+            ..DeviceProfile::portable(class)
         };
         log::debug!(
             "adapter {info}; binding {}, buffer {}, budget {}",

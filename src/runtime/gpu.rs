@@ -1,4 +1,7 @@
-use super::{Result, RuntimeError};
+use super::{
+    Result, RuntimeError,
+    engine::{AdapterInfo, EngineBuilder, host_budget},
+};
 use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot_channel};
 use std::{
     future::Future,
@@ -44,6 +47,8 @@ pub(super) struct Gpu {
     pub failure: Arc<Failure>,
     pub budget: Option<u64>,
     pub timeout: Duration,
+    /// Whether kernels are checked as they run.
+    pub checked: bool,
     used: Arc<AtomicU64>,
     /// How many buffers are created before one is refused, as by a driver out of memory.
     #[cfg(feature = "testing")]
@@ -86,15 +91,21 @@ fn translate(error: wgpu::Error, what: &str, bytes: u64) -> RuntimeError {
     }
 }
 
+/// Returns what `HUBEL_CHECKED` says.
+fn checked_by_env() -> Option<bool> {
+    std::env::var("HUBEL_CHECKED").ok().filter(|text| !text.is_empty()).map(|text| text != "0")
+}
+
 impl Gpu {
-    pub fn new(device: wgpu::Device, queue: wgpu::Queue, budget: Option<u64>, timeout: Option<Duration>) -> Self {
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue, options: &EngineBuilder, info: &AdapterInfo) -> Self {
         Gpu {
             limits: device.limits(),
             device,
             queue,
             failure: Arc::default(),
-            budget,
-            timeout: timeout.unwrap_or(Duration::from_secs(60)),
+            budget: options.memory_budget.or_else(|| host_budget().filter(|_| info.software)),
+            timeout: options.timeout.unwrap_or(Duration::from_secs(60)),
+            checked: options.checked.or_else(checked_by_env).unwrap_or(info.software),
             used: Arc::default(),
             #[cfg(feature = "testing")]
             refuses: Mutex::default(),

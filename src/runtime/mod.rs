@@ -21,6 +21,7 @@
 mod engine;
 mod error;
 mod gpu;
+mod multiprocessors;
 mod pipeline;
 mod readback;
 mod ring;

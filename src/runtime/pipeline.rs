@@ -5,7 +5,7 @@ use super::{
 use crate::{
     graph::{ALIGN_BYTES, UNIFORM_BYTES},
     kernels::{Access, reflect},
-    passes::PlannedDispatch,
+    passes::{Plan, PlannedDispatch},
 };
 use rayon::prelude::*;
 use std::{
@@ -25,35 +25,42 @@ pub(super) struct Pipeline {
     pub accesses: Vec<Access>,
 }
 
-type Key = (Arc<str>, Vec<(&'static str, u64)>);
+/// Text, constants, and whether it runs unchecked.
+type Key = (Arc<str>, Vec<(&'static str, u64)>, bool);
 
 /// The number of kernels kept while no session uses them.
 const KEPT: usize = 256;
 
-/// The compiled kernels of an engine, one per source and constants.
+/// The compiled kernels of an engine.
 #[derive(Default)]
 pub(super) struct Pipelines(Mutex<HashMap<Key, Arc<Pipeline>>>);
 
 impl Pipelines {
-    /// Returns the pipeline of each dispatch; new ones are built on several threads.
+    /// Returns the pipeline of each launch; new ones are built on several threads.
     ///
     /// With `launch` each is launched once, with no workgroups: a driver that compiles kernels at their first launch compiles one
     /// while the next is built.
     pub fn get(
         &self,
         gpu: &Gpu,
-        dispatches: &[PlannedDispatch],
+        plan: &Plan,
         launch: bool,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<Vec<Arc<Pipeline>>> {
         let start = Instant::now();
         let (mut known, mut missing) = (HashMap::new(), HashMap::new());
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for dispatch in dispatches {
-            let key = dispatch.pipeline_key();
-            match all.get(&key) {
-                Some(pipeline) => drop(known.insert(key, pipeline.clone())),
-                None => drop(missing.insert(key, dispatch)),
+        let trusted = if gpu.checked { vec![false; plan.dispatches.len()] } else { plan.trusted() };
+        let keys: Vec<Key> = (plan.dispatches.iter().zip(trusted))
+            .map(|(dispatch, trusted)| {
+                let (text, constants) = dispatch.pipeline_key();
+                (text, constants, trusted)
+            })
+            .collect();
+        for (key, dispatch) in keys.iter().zip(&plan.dispatches) {
+            match all.get(key) {
+                Some(pipeline) => drop(known.insert(key.clone(), pipeline.clone())),
+                None => drop(missing.insert(key.clone(), dispatch)),
             }
         }
         drop(all);
@@ -62,7 +69,7 @@ impl Pipelines {
         let built: Vec<(Key, Arc<Pipeline>, Option<wgpu::SubmissionIndex>)> = missing
             .into_par_iter()
             .map(|(key, dispatch)| {
-                let pipeline = build(gpu, dispatch)?;
+                let pipeline = build(gpu, dispatch, key.2)?;
                 let launched =
                     stand_ins.as_ref().map(|buffers| buffers.launch(gpu, dispatch, &pipeline)).transpose()?;
                 progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
@@ -81,12 +88,12 @@ impl Pipelines {
             known.insert(key.clone(), all.entry(key).or_insert(pipeline).clone());
         }
         drop(all);
-        log::debug!("{total} pipelines built for {} dispatches in {:.1?}", dispatches.len(), start.elapsed());
-        Ok(dispatches.iter().map(|d| known[&d.pipeline_key()].clone()).collect())
+        log::debug!("{total} pipelines built for {} dispatches in {:.1?}", keys.len(), start.elapsed());
+        Ok(keys.iter().map(|key| known[key].clone()).collect())
     }
 }
 
-fn build(gpu: &Gpu, dispatch: &PlannedDispatch) -> Result<Pipeline> {
+fn build(gpu: &Gpu, dispatch: &PlannedDispatch, trusted: bool) -> Result<Pipeline> {
     let start = Instant::now();
     let (bindings, module) = reflect(&dispatch.kernel, &dispatch.source)?;
     let accesses: Vec<Access> = bindings.iter().map(|b| b.access).collect();
@@ -111,8 +118,7 @@ fn build(gpu: &Gpu, dispatch: &PlannedDispatch) -> Result<Pipeline> {
     let what = format!("kernel {} of `{}`", dispatch.kernel, dispatch.node);
     let pipeline = gpu.scoped(&what, 0, || {
         let device = &gpu.device;
-        let source = wgpu::ShaderSource::Naga(Cow::Owned(module));
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
+        let module = shader_module(device, label, module, trusted);
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label,
@@ -135,6 +141,33 @@ fn build(gpu: &Gpu, dispatch: &PlannedDispatch) -> Result<Pipeline> {
     gpu.failure.check()?;
     log::debug!("pipeline {} {} in {:.1?}", dispatch.kernel, dispatch.variant, start.elapsed());
     Ok(pipeline)
+}
+
+/// Returns a module, whose loops and indices in arrays are checked as it runs unless it is trusted.
+fn shader_module(
+    device: &wgpu::Device,
+    label: Option<&str>,
+    mut module: naga::Module,
+    trusted: bool,
+) -> wgpu::ShaderModule {
+    if trusted {
+        // Of modules without overrides wgpu-hal 30 checks loops, and sets workgroup memory to zero, on Vulkan in any case.
+        let (name, span) = (Some("UNCHECKED".to_owned()), naga::Span::UNDEFINED);
+        let inner = naga::TypeInner::Scalar(naga::Scalar::U32);
+        let ty = module.types.insert(naga::Type { name: None, inner }, span);
+        let init = Some(module.global_expressions.append(naga::Expression::Literal(naga::Literal::U32(0)), span));
+        module.overrides.append(naga::Override { name, id: None, ty, init }, span);
+    }
+    let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Naga(Cow::Owned(module)) };
+    if !trusted {
+        return device.create_shader_module(descriptor);
+    }
+    let mut checks = wgpu::ShaderRuntimeChecks::checked();
+    (checks.bounds_checks, checks.force_loop_bounding) = (false, false);
+    // SAFETY: the planner trusts kernels of the crate's own operations alone, as they were planned. Their loops end, since the planner
+    // has found a bound for each; their indices in arrays are constants, lanes and counters of such loops, and those in buffers are
+    // guarded where they come from data. Tests run them on the host, where an index outside is an error.
+    unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }
 
 /// Buffers for the launch of a kernel that has no workgroups.

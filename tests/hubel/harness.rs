@@ -1,7 +1,7 @@
 //! The test kit on the engine that all tests share.
 
 use hubel::{
-    graph::{Family, Graph, Sample, Step, Value},
+    graph::{DeviceClass, DeviceProfile, Family, Graph, Sample, Step, Value},
     ops::FAMILIES,
     passes::Plan,
     runtime::Engine,
@@ -16,9 +16,24 @@ use std::{
 
 pub use hubel::testing::{Failure, Run, sample_inputs, step_of};
 
-/// Returns an engine of its own device; no adapter is a failure.
+/// Returns an engine of its own device; no adapter is a failure. With `HUBEL_GPU_KERNELS` its kernels are those of a GPU of so many
+/// multiprocessors, whatever the device is.
 fn opened() -> Engine {
-    Engine::new().expect("the tests need an adapter: run tests/run, which installs a software one")
+    let engine = Engine::new().expect("the tests need an adapter: run tests/run, which installs a software one");
+    match std::env::var("HUBEL_GPU_KERNELS").ok() {
+        None => engine,
+        Some(n) => with_gpu_kernels(&engine, n.parse().expect("HUBEL_GPU_KERNELS is a number of multiprocessors")),
+    }
+}
+
+/// Returns an engine on the same device with the kernels of a GPU of so many multiprocessors.
+pub fn with_gpu_kernels(engine: &Engine, multiprocessors: u32) -> Engine {
+    engine.with_profile(DeviceProfile {
+        class: DeviceClass::Gpu,
+        multiprocessors,
+        u64_loads: false,
+        ..engine.profile().clone()
+    })
 }
 
 /// Returns the engine that all tests share.

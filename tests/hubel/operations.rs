@@ -2,10 +2,10 @@
 
 use crate::harness::{Run, bits_printed_by, check_sample, each_family, engine, families, reference, run_graph};
 use hubel::{
-    graph::{Fault, Fill, Graph, Step},
+    graph::{DeviceClass, DeviceProfile, Fault, Fill, Graph, Step},
     ops::{FAMILIES, TABLE, sample_of},
     prelude::*,
-    tensor::{Philox, Purpose},
+    tensor::{Philox, Purpose, stream_id},
     testing::{self, special_values_agree_on},
 };
 
@@ -113,8 +113,11 @@ fn kernels_that_swallow_nan_or_infinity_are_noticed() {
     let infinite =
         ("softmax", "let scale = finite_or_nan_f32(m, 1.0 / max(s, 1.0));", "let scale = 1.0 / max(s, 1.0);");
     let losses = ("softmax_cross_entropy", "losses[row] = finite_or_nan_f32(m, loss);", "losses[row] = loss;");
-    let statistics =
-        ("batch_norm", "finite_or_nan(deviation, deviation / max(total, 1.0))", "deviation / max(total, 1.0)");
+    let statistics = (
+        "batch_norm",
+        "finite_or_nan(all.deviation, all.deviation / max(all.total, 1.0))",
+        "all.deviation / max(all.total, 1.0)",
+    );
     for (family, from, to) in [relu, sigmoid, pool, pool_back, softmax, infinite, losses, statistics] {
         let family = FAMILIES.iter().find(|f| f.name == family).expect("a family");
         let fault = Fault { what: "swallows it", from, to };
@@ -208,5 +211,70 @@ fn the_number_of_driver_threads_changes_no_bit_of_any_result_or_gradient() {
 fn an_operation_from_outside_the_crate_passes_what_its_own_must() {
     for family in [&custom_op::SQUASH, &custom_op::SQUASH_GRAD] {
         testing::check_family(engine(), family).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+/// Returns a tensor of which most elements are numbers that no index should be.
+fn hostile(tensor: &HostTensor) -> HostTensor {
+    let floats = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 4_294_967_296.0, 1e30, -1.0].map(f32::to_bits);
+    let words = if tensor.dtype() == F32 { floats } else { [u32::MAX, 1 << 31, i32::MAX as u32, 1 << 24, 1 << 16, 0] };
+    let mut bytes = tensor.bytes().to_vec();
+    for (i, word) in bytes.chunks_exact_mut(4).enumerate().filter(|(i, _)| i % 3 < 2) {
+        word.copy_from_slice(&words[i % words.len()].to_le_bytes());
+    }
+    HostTensor::from_bytes(tensor.shape().to_vec(), tensor.dtype(), &bytes).expect("as many as before")
+}
+
+#[test]
+fn kernels_that_run_unchecked_stay_inside_and_give_the_bits_of_checked_ones_on_hostile_numbers_too() {
+    let engine = |checked| Engine::builder().checked(checked).build().expect("an adapter");
+    let own = [engine(true), engine(false)];
+    let gpu =
+        DeviceProfile { class: DeviceClass::Gpu, u64_loads: false, subgroup_lanes: 0, ..own[0].profile().clone() };
+    let classes = [own.clone(), own.map(|engine| engine.with_profile(gpu.clone()))];
+    each_family(|_, family| {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 37);
+        let sample = (family.sample)(&mut rng);
+        let (graph, ..) = testing::sample_graph(&sample)?;
+        let (inputs, step) = (testing::sample_inputs(&sample, &mut rng), testing::step_of(&sample, &mut rng));
+        let inputs: Vec<HostTensor> =
+            inputs.iter().zip(&sample.inputs).map(|(a, (ty, _))| a.to_host(ty.dtype)).collect();
+        for (class, which) in classes.iter().flat_map(|class| (0..=inputs.len()).map(move |which| (class, which))) {
+            let feed = |(i, tensor): (usize, &HostTensor)| {
+                (format!("in{i}"), if i == which { hostile(tensor) } else { tensor.clone() })
+            };
+            let feeds: Vec<(String, HostTensor)> = inputs.iter().enumerate().map(feed).collect();
+            let run = |engine, run: Run| testing::run_graph(engine, &graph, &feeds, &step, sample.capacity, &run);
+            run(&class[0], Run { asserted: true, ..Run::default() })?;
+            let bits = |engine| -> Result<Vec<Vec<u32>>, testing::Failure> {
+                let outputs = run(engine, Run { guarded: true, ..Run::default() })?;
+                let of = |x: f32| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() };
+                Ok(outputs.iter().map(|tensor| tensor.to_f32().into_iter().map(of).collect()).collect())
+            };
+            if bits(&class[0])? != bits(&class[1])? {
+                return Err(testing::Failure(format!("{}: other bits with hostile input {which}", family.name)));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn only_kernels_of_the_crates_own_operations_run_unchecked_and_only_as_they_were_planned() {
+    let softmax = FAMILIES.iter().find(|f| f.name == "softmax").expect("a family");
+    for (family, own) in [(*softmax, true), (&custom_op::SQUASH, false)] {
+        let sample = (family.sample)(&mut Philox::new(1, Purpose::Test, 0));
+        let (mut graph, _, outputs) = testing::sample_graph(&sample).expect("samples are valid");
+        let fused = graph.relu(outputs[0]).expect("an activation");
+        graph.output("y", fused);
+        for optimize in [false, true] {
+            let run = Run { optimize, ..Run::default() };
+            let mut plan = testing::plan_for(engine(), &graph, sample.capacity, &run).expect("a plan");
+            let trusted = plan.trusted();
+            assert!(trusted.len() == plan.dispatches.len() && trusted[0] == own, "{}: {trusted:?}", family.name);
+            let changed = format!("{} ", plan.dispatches[0].source);
+            plan.dispatches[0].source = changed.into();
+            assert!(plan.trusted().iter().all(|trusted| !trusted), "{}", family.name);
+        }
     }
 }

@@ -10,7 +10,7 @@ use hubel::{
     kernels::{Access, common, link},
     layers::Dense,
     ops::Elementwise,
-    passes::{Binding, BufferRange, BufferRef, Layout, Plan, PlannedDispatch, Port},
+    passes::{Binding, BufferRange, BufferRef, Layout, Plan, PlannedDispatch, Port, Trust},
     prelude::Sequential,
     runtime::{Backend, Engine, External, RuntimeError, Session, Store},
     tensor::{Batch, DType, HostTensor},
@@ -64,6 +64,8 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange
         grid: dispatch.grid,
         samples: 0..usize::MAX,
         bindings: dispatch.slots.iter().map(binding).collect(),
+        bytes_moved: 0,
+        cycles: None,
     }
 }
 
@@ -81,6 +83,7 @@ fn plan(arenas: Vec<u64>, mut dispatches: Vec<PlannedDispatch>, inputs: Vec<Port
         peak_bytes: 0,
         lower_bound_bytes: 0,
         hash: 1,
+        trust: Trust::default(),
     })
 }
 

@@ -9,6 +9,7 @@ use hubel::{
         models::{self, Application},
     },
     optimizers::*,
+    passes::GpuSpec,
     prelude::*,
     tensor::{Philox, Purpose},
 };
@@ -63,7 +64,14 @@ pub struct StepOptions {
 impl StepOptions {
     /// Returns the network, the engine and the batch.
     pub fn load(&self) -> Result<(Loaded, Engine, usize)> {
-        Ok((self.model.load()?, crate::engine(&self.device)?, self.batch as usize))
+        self.load_for(None)
+    }
+
+    /// Returns the network, an engine on this GPU that is not here, or else on the device, and the batch.
+    pub fn load_for(&self, gpu: Option<GpuSpec>) -> Result<(Loaded, Engine, usize)> {
+        let engine = || crate::engine(&self.device);
+        let engine = gpu.map_or_else(engine, |gpu| Ok(Engine::without_device(gpu.profile())))?;
+        Ok((self.model.load()?, engine, self.batch as usize))
     }
 }
 

@@ -9,10 +9,10 @@ use super::{
     window::Window,
 };
 use crate::{
-    graph::{Candidate, Counts, DeviceProfile, Epilogue, Grid, Slot},
+    graph::{Candidate, Counts, DeviceProfile, Epilogue, Grid, NOMINAL_BATCH, Slot},
     kernels::{
         self, Axis, Schedule,
-        cost::{NOMINAL_BATCH, fastest},
+        cost::fastest,
         language::{Buffer, Expr, Finish, Kernel, Layout, count},
     },
     tensor::{Count, DType},

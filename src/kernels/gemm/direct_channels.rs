@@ -6,10 +6,10 @@ use super::{
     window::Window,
 };
 use crate::{
-    graph::{Candidate, Counts, DeviceProfile, Epilogue, Grid, Slot},
+    graph::{Candidate, Counts, DeviceProfile, Epilogue, Grid, NOMINAL_BATCH, Slot},
     kernels::{
         Axis, Core, Schedule,
-        cost::{NOMINAL_BATCH, fastest},
+        cost::fastest,
         language::{Expr, Kernel, Layout, count},
     },
     tensor::DType,

@@ -6,10 +6,12 @@ use super::{
     window::Window,
 };
 use crate::{
-    graph::{CHUNK_INDEX, Candidate, Counts, DeviceClass, DeviceProfile, Epilogue, Grid, Slot, UNIFORM_BYTES},
+    graph::{
+        CHUNK_INDEX, Candidate, Counts, DeviceClass, DeviceProfile, Epilogue, Grid, NOMINAL_BATCH, Slot, UNIFORM_BYTES,
+    },
     kernels::{
         self, Axis, Schedule,
-        cost::{NOMINAL_BATCH, fastest},
+        cost::fastest,
         language::{Buffer, Expr, Finish, Kernel, Layout, count},
     },
     tensor::{Count, DType},

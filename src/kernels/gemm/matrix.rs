@@ -1,6 +1,6 @@
 //! Products of matrices in memory: what matmul, and convolutions by a kernel of one pixel, are.
 
-use super::product::{Cursor, Loop, Operand, Product};
+use super::product::{Cursor, Loop, Operand, Product, run};
 use crate::{
     kernels::language::{Expr, Extent, Kernel},
     tensor::Count,
@@ -52,7 +52,7 @@ impl Matrices {
         let element = |at: &Cursor, term: Expr| (at.get("o") + term, Expr::from(true));
         let a_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_a { &vars[0] * &m } else { vars[0].clone() });
         let b_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_b { vars[0].clone() } else { &vars[0] * &n });
-        let even = |c: Count| c.per_sample == 0 && c.fixed.is_multiple_of(2);
+        let run = |c: Count| if c.per_sample == 0 { run(c.fixed as usize) } else { 1 };
         f(&Product {
             name: self.name,
             batch: self.stack.unwrap_or(count(1)),
@@ -61,7 +61,7 @@ impl Matrices {
                 extent: rows,
                 enter: &a_enter,
                 at: &a_at,
-                pairs: even(if transpose_a { self.m } else { self.k }),
+                run: run(if transpose_a { self.m } else { self.k }),
                 along_terms: !transpose_a,
             },
             columns: Operand {
@@ -69,7 +69,7 @@ impl Matrices {
                 extent: columns,
                 enter: &b_enter,
                 at: &b_at,
-                pairs: even(if transpose_b { self.k } else { count(self.n) }),
+                run: run(if transpose_b { self.k } else { count(self.n) }),
                 along_terms: transpose_b,
             },
             loops: vec![Loop::new("k", terms)],

@@ -8,7 +8,9 @@
 mod dgrad_strided;
 mod direct_channels;
 mod direct_rows;
+mod gpu;
 mod matrix;
+mod part_sums;
 mod product;
 mod registers;
 mod select;
@@ -18,7 +20,7 @@ mod window;
 
 pub use matrix::Matrices;
 pub(super) use product::split_sum;
-pub use product::{Cursor, LONG_BATCH, Loop, Operand, Position, Product, count_product};
+pub use product::{Cursor, LONG_BATCH, Loop, Operand, Position, Product, count_product, run};
 pub use select::{lower, lower_with, window};
 pub use wgrad::Filter;
 pub use window::Window;

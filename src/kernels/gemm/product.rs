@@ -1,17 +1,19 @@
 //! What a product is, and what all tile cores share: its loops, its loads and stores, its second launch.
 
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
+    graph::{Candidate, ColumnParts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot, SumKind},
     kernels::{
-        Axis, Schedule,
-        cost::NOMINAL_BATCH,
-        language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Stored, Type, loop_end},
+        Axis, Core, Schedule,
+        language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Loaded, Stored, Type, loop_end},
     },
     tensor::{Count, DType},
 };
 
 /// Iterations of loops that a part of a sum takes at least: partial sums that are added in turn round less than one long sum.
 pub(super) const MIN_ITERATIONS: u64 = 16;
+
+/// The sums of a lane up to which both sides are staged as vectors of terms.
+const MAX_SUMS_OF_TERMS: usize = 32;
 
 /// Up to this batch at least, sums are cut into parts so short that a driver does not end their loops.
 pub const LONG_BATCH: usize = 128;
@@ -82,10 +84,22 @@ pub struct Operand<'a> {
     pub enter: &'a dyn Fn(&mut Kernel, &mut Cursor, &[Expr]),
     /// Where the element for an index and the variables of all loops lies in memory, and whether it is there: if not, it is 0.
     pub at: &'a dyn Fn(&Cursor, &[Expr]) -> (Expr, Expr),
-    /// Whether pairs of neighbours in memory start at even indices and are there together.
-    pub pairs: bool,
+    /// How many neighbours in memory, 1, 2 or 4, start at a multiple of as many and are there together.
+    pub run: usize,
     /// Whether neighbours in memory are neighbouring terms of the innermost loop, else neighbouring indices.
     pub along_terms: bool,
+}
+
+impl Operand<'_> {
+    /// Returns how many neighbouring indices lie in memory as a vector.
+    pub(super) fn width(&self) -> usize {
+        if self.along_terms || self.run < 4 { 1 } else { 4 }
+    }
+}
+
+/// Returns how many neighbours of rows of `n` start at a multiple of as many.
+pub fn run(n: usize) -> usize {
+    [4, 2].into_iter().find(|&run| n.is_multiple_of(run)).unwrap_or(1)
 }
 
 /// Where a row of the result lies, if not row after row: gets the row, returns its position and whether it is there.
@@ -112,20 +126,32 @@ pub struct Product<'a> {
 }
 
 impl Product<'_> {
+    /// Returns which sides lie in workgroup memory as vectors of four terms: of so many indices as a lane has registers for.
+    pub(super) fn of_terms(&self, s: Schedule, lanes: usize) -> [bool; 2] {
+        let can = |side: &Operand| s.smem[0] && side.along_terms && side.run == 4;
+        [can(&self.rows), can(&self.columns) && s.m * s.n <= MAX_SUMS_OF_TERMS * lanes]
+    }
+
     /// Returns the number of the product in the batch.
     pub fn batch_index() -> Expr {
         Expr::name("batch", Type::U32)
     }
 
-    /// Returns the terms of a sum.
-    pub(super) fn terms(&self) -> f64 {
-        self.loops.iter().map(|l| l.to.at(NOMINAL_BATCH).div_ceil(l.step as u64) as f64).product()
+    /// Returns the terms of a sum for a batch of `n`; where phases of strides have different ones, at most.
+    pub(super) fn terms(&self, n: usize) -> f64 {
+        self.loops.iter().map(|l| l.to.at(n).div_ceil(l.step as u64) as f64).product()
     }
 
-    /// Returns the number of tiles of so many rows and columns.
-    pub(super) fn tiles(&self, size: [usize; 2]) -> u64 {
-        let [m, n] = [self.rows.extent.at(NOMINAL_BATCH), self.columns.extent.at(NOMINAL_BATCH)];
-        m.div_ceil(size[0] as u64) * n.div_ceil(size[1] as u64) * self.batch.at(NOMINAL_BATCH)
+    /// Returns the share of these terms that phases of strides have on average.
+    pub(super) fn share(&self) -> f64 {
+        let share = |l: &Loop| l.to.fixed as f64 / (l.step as u64 * l.to.fixed.div_ceil(l.step as u64)).max(1) as f64;
+        self.loops.iter().filter(|l| l.from.is_some()).map(share).product()
+    }
+
+    /// Returns the number of tiles of so many rows and columns for a batch of `n`.
+    pub(super) fn tiles(&self, size: [usize; 2], n: usize) -> u64 {
+        let [rows, columns] = [self.rows.extent.at(n), self.columns.extent.at(n)];
+        rows.div_ceil(size[0] as u64) * columns.div_ceil(size[1] as u64) * self.batch.at(n)
     }
 
     /// Returns how many values output 1 has.
@@ -180,6 +206,35 @@ pub(super) struct Bound {
     pub(super) y: Buffer,
     sums: Option<Buffer>,
     pub(super) finish: Finish,
+    pub(super) parts: Option<PartSums>,
+    /// What is applied to rows and columns as they are loaded.
+    pub(super) loaded: [Option<Loaded>; 2],
+}
+
+/// Where a core leaves parts of the column sums of its result, and x and its mean, where products with these are summed.
+pub(super) struct PartSums {
+    pub(super) to: Buffer,
+    pub(super) centred: Option<[Buffer; 2]>,
+}
+
+impl PartSums {
+    fn bind(k: &mut Kernel, kind: SumKind, layout: Layout) -> Self {
+        let centred = match kind {
+            SumKind::Moments => None,
+            SumKind::Products { x, mean } => {
+                Some([k.bind("centred", layout, Slot::input(x)), k.bind("centre", layout, Slot::input(mean))])
+            }
+        };
+        PartSums { to: k.bind_result("parts", layout, Slot::Scratch(0)), centred }
+    }
+}
+
+/// Returns the column sums that a core is to leave, if it can: of rows that lie in one stack, or for plain sums in several.
+pub(super) fn parts_of(product: &Product, epilogue: Option<&Epilogue>) -> Option<SumKind> {
+    let Epilogue { sums, shape, .. } = epilogue?;
+    let one_group = shape.last() as u64 == product.columns.extent.fixed && product.batch.per_sample == 0;
+    let fits = |kind: &SumKind| *kind != SumKind::Moments || product.batch == one();
+    sums.filter(|kind| one_group && !product.sums && fits(kind))
 }
 
 /// Returns the count of pairs of two counts, of which at most one grows with the batch.
@@ -193,6 +248,7 @@ pub(super) fn candidate(
     product: &Product,
     schedule: Schedule,
     lanes: usize,
+    profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
     write: impl FnOnce(&mut Kernel, &Bound),
 ) -> Candidate {
@@ -202,19 +258,43 @@ pub(super) fn candidate(
     let tile = of_workgroup(&schedule, lanes).map(|size| size as u64);
     let float = Layout::Scalars(DType::F32);
     let mut k = Kernel::new(product.name, lanes);
-    let layout = |pairs| if pairs { Layout::Pairs } else { float };
-    let rows = k.bind(product.rows.buffer, layout(pairs[0]), Slot::input(0));
-    let columns_read = k.bind(product.columns.buffer, layout(pairs[1]), Slot::input(1));
-    let y = k.bind_result("y", float, if split { Slot::Scratch(0) } else { Slot::output(0) });
-    let sums = (product.sums && !split).then(|| k.bind_result("sums", float, Slot::output(1)));
-    let stored = Stored { width: 1, words: false, columns };
+    let vectors = |width| if width > 1 { Layout::Vectors { width, words: false } } else { float };
+    let of_terms = product.of_terms(schedule, lanes);
+    let b = if schedule.smem[0] { product.columns.width() } else { 1 };
+    let a = if schedule.smem[0] { product.rows.width() } else { 1 };
+    let layout = |pairs, width| if pairs { Layout::Pairs } else { vectors(width) };
+    let rows = k.bind(product.rows.buffer, layout(pairs[0], if of_terms[0] { 4 } else { a }), Slot::input(0));
+    let columns_read =
+        k.bind(product.columns.buffer, layout(pairs[1], if of_terms[1] { 4 } else { b }), Slot::input(1));
+    let y = k.bind_result("y", vectors(b), if split { Slot::Scratch(0) } else { Slot::output(0) });
+    let sums = (product.sums && !split).then(|| k.bind_result("sums", vectors(b), Slot::output(1)));
+    let stored = Stored { width: b, words: false, columns };
     let finish = Finish::bind(&mut k, epilogue.filter(|_| !split), stored);
-    write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish });
+    let kind = parts_of(product, epilogue).filter(|_| schedule.core == Core::Shared && !split);
+    let parts = kind.map(|kind| PartSums::bind(&mut k, kind, vectors(b)));
+    let width = |side: usize, width: usize| if of_terms[side] { 4 } else { width };
+    let prologues = epilogue.map_or(&[][..], |e| &e.prologues);
+    let mut load = |side: usize, width: usize| {
+        let prologue = prologues.iter().find(|p| p.input == side && schedule.core == Core::Shared);
+        prologue.map(|p| Loaded::bind(&mut k, p, width))
+    };
+    let loaded = [load(0, width(0, a)), load(1, width(1, b))];
+    let applied = loaded.iter().flatten().count() == prologues.len();
+    write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish, parts, loaded });
     let main = k.launch(grid(product, tile, splits));
-    if !split {
-        return Candidate::single(schedule, main);
+    let applies = |candidate: Candidate| Candidate { prologues: applied, ..candidate };
+    if kind.is_some() {
+        let (rows, stacks) = (*product.rows.extent, product.batch.fixed);
+        let [fixed, per_sample] = [rows.fixed, rows.per_sample].map(|n| n.div_ceil(tile[0]));
+        let bytes = Count { fixed, per_sample }.times(8 * columns * stacks);
+        let parts = ColumnParts { rows, rows_per_part: tile[0], stacks };
+        let candidate = Candidate { parts: Some(parts), ..Candidate::new(schedule, vec![main], vec![bytes]) };
+        return applies(candidate);
     }
-    split_sum(schedule, main, product.elements(), [columns, product.n_sums()], epilogue)
+    if !split {
+        return applies(Candidate::single(schedule, main));
+    }
+    applies(split_sum(schedule, main, product.elements(), [columns, product.n_sums()], profile, epilogue))
 }
 
 /// Returns the rows and columns of a workgroup, whose lanes have a tile each.
@@ -328,20 +408,41 @@ pub(in crate::kernels) fn split_sum(
     main: Dispatch,
     elements: Count,
     [columns, sums]: [u64; 2],
+    profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Candidate {
     let splits = schedule.split as u64;
     let float = Layout::Scalars(DType::F32);
-    let mut k = Kernel::new("split_sum", 64);
+    // Lanes that share an element, so that none of them adds more than 64 of up to 2,048 parts.
+    let sharers = match profile.class {
+        DeviceClass::Gpu if splits > 256 => 32,
+        DeviceClass::Gpu if splits > 16 => 8,
+        _ => 1,
+    };
+    let lanes = if sharers > 1 { 256 } else { 64 };
+    let per_group = (lanes / sharers) as u64;
+    let mut k = Kernel::new("split_sum", lanes);
     let parts = k.bind("parts", float, Slot::Scratch(0));
     let y = k.bind_result("y", float, Slot::output(0));
     let sums_to = (sums > 0).then(|| k.bind_result("sums", float, Slot::output(1)));
     let finish = Finish::bind(&mut k, epilogue, Stored { width: 1, words: false, columns });
-    let (i, all) = (k.let_("i", k.workgroup_index() * 64u32 + k.lane()), elements_of(elements));
-    k.return_if(i.at_least(&all));
+    let (i, all) = (k.let_("i", k.workgroup_index() * per_group + k.lane() % per_group), elements_of(elements));
     let sum = k.var("sum", 0.0);
     let end = loop_end(Expr::extent("splits", splits));
-    k.for_("part", 0u32, end, 1, |k, part| k.add(&sum, parts.at(part * &all + &i)));
+    if sharers == 1 {
+        k.return_if(i.at_least(&all));
+        k.for_("part", 0u32, end, 1, |k, part| k.add(&sum, parts.at(part * &all + &i)));
+    } else {
+        let of_lanes = k.workgroup("of_lanes", Type::F32, lanes as u64);
+        let at = k.let_("at", i.min(&all - 1u32));
+        let first = k.let_("first", k.lane() / per_group);
+        k.for_("part", first, end, sharers, |k, part| k.add(&sum, parts.at(part * &all + &at)));
+        let lane = k.lane();
+        k.store(&of_lanes, &lane, &sum);
+        k.barrier();
+        k.return_if(lane.at_least(per_group).or(i.at_least(&all)));
+        k.for_("sharer", 1u32, sharers as u32, 1, |k, sharer| k.add(&sum, of_lanes.at(sharer * per_group + &lane)));
+    }
     let extras = finish.columns(&mut k, "0", &(&i % Expr::extent("columns", columns)));
     let value = finish.apply(&sum, &i, &extras);
     match sums_to {
@@ -352,7 +453,11 @@ pub(in crate::kernels) fn split_sum(
             k.if_(i.at_least(&before), |k| k.store(&sums_to, &i - &before, &sum));
         }
     }
-    Candidate::new(schedule, vec![main, k.launch(Grid::new(elements, 64))], vec![elements.times(4 * splits)])
+    Candidate::new(
+        schedule,
+        vec![main, k.launch(Grid::new(elements, per_group as u32))],
+        vec![elements.times(4 * splits)],
+    )
 }
 
 #[cfg(test)]
@@ -367,7 +472,7 @@ mod tests {
             extent: Extent::constant(extent),
             enter: &|_, _, _| {},
             at: &|cursor, _| (cursor.index().clone(), Expr::from(true)),
-            pairs: false,
+            run: 1,
             along_terms: false,
         };
         let product = Product {

@@ -1,15 +1,16 @@
 //! The tile core without workgroup memory: each lane keeps a tile of sums in registers, of which the lane side has one
 //! index for each lane and the shared side is the same for all lanes.
 
+use super::gpu;
 use super::product::{
     Bound, Cursor, LONG_BATCH, Loop, MAX_ITERATIONS, MIN_ITERATIONS, Operand, Product, broadcast, candidate,
     count_product, has_eight_lanes, of_workgroup, shared_columns, store_sums,
 };
 use crate::{
-    graph::{Candidate, Counts, DeviceClass, DeviceProfile, Epilogue},
+    graph::{Candidate, Counts, DeviceClass, DeviceProfile, Epilogue, NOMINAL_BATCH},
     kernels::{
         self, Axis, Schedule,
-        cost::{NOMINAL_BATCH, fastest},
+        cost::fastest,
         language::{Buffer, Expr, Kernel, count, loop_end},
     },
     tensor::Count,
@@ -18,6 +19,8 @@ use crate::{
 /// Indices of the lane side and of the shared side.
 const VECTORS: [usize; 12] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 16];
 const SHARED: [usize; 21] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 21, 24, 28, 32, 40, 48, 56, 64];
+/// Workgroups that a processor's threads take at a time.
+const THREADS: f64 = 4.0;
 /// Iterations of the innermost loop that a part of a sum has at most.
 const PART_ITERATIONS: usize = 64;
 
@@ -72,14 +75,14 @@ impl Product<'_> {
 }
 
 /// Returns the launches of register tiles without workgroup memory.
-pub(super) fn register_tiles(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
-    let (counts, s) = choose(product, profile);
+pub(super) fn lower(product: &Product, s: Schedule, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
     let (lanes, subgroup) = (lanes(profile), has_eight_lanes(profile));
     let core = |k: &mut Kernel, io: &Bound| Core { product, s, lanes, subgroup, io }.write(k);
-    candidate(product, s, lanes, epilogue, core).with_counts(counts)
+    candidate(product, s, lanes, profile, epilogue, core)
 }
 
-fn lanes(profile: &DeviceProfile) -> usize {
+/// Returns the invocations of a workgroup.
+pub(super) fn lanes(profile: &DeviceProfile) -> usize {
     if profile.class == DeviceClass::Cpu { 8 } else { 64 }
 }
 
@@ -91,7 +94,8 @@ fn turn_terms(product: &Product, profile: &DeviceProfile) -> usize {
 }
 
 fn counts(product: &Product, s: &Schedule, profile: &DeviceProfile) -> Counts {
-    let (tiles, terms) = (product.tiles(of_workgroup(s, lanes(profile))) as f64, product.terms());
+    let (tiles, terms) =
+        (product.tiles(of_workgroup(s, lanes(profile)), NOMINAL_BATCH) as f64, product.terms(NOMINAL_BATCH));
     let ([lane, shared], [vectors, n_shared]) = (sides(product, s), sizes(s));
     let [[lane_pairs, shared_pairs], index_pairs] = pairs(product, s);
     let loads = |side: &Operand, indices: usize, pairs: bool| match (pairs, side.along_terms) {
@@ -117,8 +121,9 @@ fn counts(product: &Product, s: &Schedule, profile: &DeviceProfile) -> Counts {
     (turn * (terms / s.k as f64) + once) * (tiles * (4.0 / tiles).max(1.0).sqrt())
 }
 
-fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Schedule) {
-    let (terms, k) = (product.terms(), turn_terms(product, profile));
+/// Returns the schedule for a device, and what it counts.
+pub(super) fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Schedule) {
+    let (terms, k) = (product.terms(NOMINAL_BATCH), turn_terms(product, profile));
     let subgroup = has_eight_lanes(profile);
     let size = count_product(*product.rows.extent, *product.columns.extent);
     let products = size.at(NOMINAL_BATCH) as f64 * product.batch.at(NOMINAL_BATCH) as f64 * terms;
@@ -133,7 +138,7 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Schedule) {
     };
     let fits = |side: &Operand, indices: usize| {
         let fits = if side.along_terms { k > 1 } else { indices.is_multiple_of(2) };
-        profile.u64_loads && subgroup && side.pairs && fits
+        profile.u64_loads && subgroup && side.run > 1 && fits
     };
     let schedule = |axis: Axis, vectors: usize, shared: usize| {
         let [m, n] = if axis == Axis::M { [vectors, shared] } else { [shared, vectors] };
@@ -142,16 +147,23 @@ fn choose(product: &Product, profile: &DeviceProfile) -> (Counts, Schedule) {
     };
     let ways = [Axis::N, Axis::M].into_iter().flat_map(|axis| VECTORS.map(|vectors| (axis, vectors)));
     let ways = ways.flat_map(|(axis, vectors)| SHARED.map(|shared| schedule(axis, vectors, shared)));
-    let ways = ways.filter(|s| s.m * s.n <= most);
+    // Each index of a lane takes a GPU several registers, for where it lies.
+    let few = |s: &Schedule| profile.class == DeviceClass::Cpu || sizes(s)[0] <= 8;
+    let ways = ways.filter(|s| s.m * s.n <= most && few(s));
+    if profile.class == DeviceClass::Gpu {
+        let outer = product.loops[0].to.at(profile.batch) as f64 / product.loops[0].step as f64;
+        let ways = ways.map(|s| gpu::with_splits(product, s, (lanes(profile), outer), profile));
+        let (_, s) = ways.min_by(|(a, _), (b, _)| a.total_cmp(b)).unwrap_or((0.0, schedule(Axis::N, 1, 8)));
+        return (Counts::default(), s);
+    }
     let best = fastest(ways, profile.class, |s| counts(product, s, profile));
     let (counts, s) = best.unwrap_or((Counts::default(), schedule(Axis::N, 1, 8)));
     // By terms, not by iterations: shorter sums are also more exact.
     let long = if product.whole { iterations(product, 1).at(LONG_BATCH).div_ceil(profile.max_iterations) } else { 1 };
-    let want = if profile.class == DeviceClass::Cpu { 4.0 } else { 256.0 };
-    let tiles = product.tiles(of_workgroup(&s, lanes(profile))) as f64;
+    let tiles = product.tiles(of_workgroup(&s, lanes(profile)), NOMINAL_BATCH) as f64;
     let outer = product.loops[0].to.at(NOMINAL_BATCH) as f64;
     let heavy = product.whole && terms * (s.m * s.n) as f64 > 50_000.0;
-    let splits = if heavy && tiles < want { (want / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
+    let splits = if heavy && tiles < THREADS { (THREADS / tiles).ceil().min(outer / 8.0).max(1.0) } else { 1.0 };
     (counts, Schedule { split: (splits as u64).max(long) as usize, ..s })
 }
 

@@ -1,38 +1,63 @@
 //! Which tile cores compute a product or slide a window, the fastest by their estimates first.
 
 use super::{
-    dgrad_strided, direct_channels, direct_rows,
-    product::{Cursor, Loop, Operand, Product},
+    dgrad_strided, direct_channels, direct_rows, gpu,
+    product::{Cursor, Loop, Operand, Product, parts_of, run},
     registers, shared_memory,
     window::Window,
 };
 use crate::{
     graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
     kernels::{
-        coefficients,
+        Schedule, coefficients,
         language::{Divisor, Expr, Extent, Kernel},
         window::{MAX_TAPS, Reduction, reduce_window},
     },
     tensor::Count,
 };
 
+/// How much longer a product may take that leaves column sums, as a share and in cycles.
+const MOST_FOR_SUMS: f64 = 1.1;
+const SUMS: f64 = 8_000.0;
+
 /// Returns ways to compute a product, the one that needs no timing first.
 pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
     lower_with([], product, profile, epilogue)
 }
 
-/// Returns the candidates of a product and its rivals, the fastest by what they count first.
+/// Returns the candidates of a product and its rivals, the fastest by their estimates first.
 pub fn lower_with(
     rivals: impl IntoIterator<Item = Candidate>,
     product: &Product,
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Vec<Candidate> {
-    let own = [registers::register_tiles(product, profile, epilogue)];
-    let mut candidates: Vec<Candidate> = own.into_iter().chain(rivals).collect();
+    let (counts, in_registers) = registers::choose(product, profile);
+    let own = registers::lower(product, in_registers, profile, epilogue);
+    let mut shared = shared_memory::schedules(product, true, profile);
+    // Column sums are worth a little more time: they save a launch, and reading the result once more.
+    if let Some(whole) = parts_of(product, epilogue).map(|_| shared_memory::schedules(product, false, profile)) {
+        let worth = |whole: f64, best: f64| whole < best * MOST_FOR_SUMS + SUMS;
+        if whole.first().zip(shared.first()).is_some_and(|((whole, _), (best, _))| worth(*whole, *best)) {
+            shared = whole;
+        }
+    }
+    let lower_shared = |&(_, s): &(f64, Schedule)| {
+        let cycles = gpu::first_launch(product, &s, shared_memory::lanes(s), profile);
+        shared_memory::lower(product, s, profile, epilogue).with_cycles(cycles)
+    };
+    if profile.class == DeviceClass::Gpu {
+        let lanes = registers::lanes(profile);
+        let own = own.with_cycles(gpu::first_launch(product, &in_registers, lanes, profile));
+        let cycles = gpu::cycles(product, &in_registers, lanes, profile);
+        let slower = shared.partition_point(|&(shared, _)| shared < cycles);
+        let (before, after) = shared.split_at(slower);
+        return before.iter().map(lower_shared).chain([own]).chain(after.iter().map(lower_shared)).collect();
+    }
+    let mut candidates: Vec<Candidate> = [own.with_counts(counts)].into_iter().chain(rivals).collect();
     let time = |c: &Candidate| c.counts.unwrap_or_default().time(coefficients(profile.class));
     candidates.sort_by(|a, b| time(a).total_cmp(&time(b)));
-    shared_memory::add(&mut candidates, product, profile, epilogue);
+    candidates.extend(shared.iter().map(lower_shared));
     candidates
 }
 
@@ -116,8 +141,6 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         let term = if w.transposed { vars[2].clone() } else { &vars[2] * pitch_of(&to_channels_e) };
         (at.get("o") + term, Expr::from(true))
     };
-    let even_from = channels.is_multiple_of(2);
-    let even_weights = if w.transposed { even_from } else { to_channels.is_multiple_of(2) };
     let place = |row: &Expr| {
         let (h, width) = position(row);
         let pixel = (area.quotient(row) * &to_h + &h) * &to_w + &width;
@@ -138,7 +161,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             extent: rows,
             enter: &pixel_enter,
             at: &pixel_at,
-            pairs: even_from,
+            run: run(channels),
             along_terms: true,
         },
         columns: Operand {
@@ -146,7 +169,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             extent: columns,
             enter: &weight_enter,
             at: &weight_at,
-            pairs: even_weights,
+            run: run(if w.transposed { channels } else { to_channels }),
             along_terms: w.transposed,
         },
         loops: vec![taps("r", 0), taps("s", 1), Loop::new("c", terms)],

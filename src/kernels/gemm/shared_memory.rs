@@ -1,36 +1,39 @@
 //! The tile core for graphics processors: a workgroup stages chunks of both operands in workgroup memory and multiplies
 //! them from there in registers.
 //!
-//! Indices of a side lie in workgroup memory as vectors of four: vector `v`, component `j` is index `v + j · vectors`, so
-//! that neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory.
+//! Indices of a side lie in workgroup memory as vectors of four. Where neighbouring indices are neighbours in memory, vector `v`,
+//! component `j` is index `4 · v + j`, and lanes read and write vectors. Elsewhere it is index `v + j · vectors`, so that
+//! neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory. Where neighbouring
+//! terms are neighbours in memory, vectors are of four terms of an index.
 
+use super::gpu;
+use super::part_sums::{Parts, Tile};
 use super::product::{Bound, Cursor, LONG_BATCH, Loop, Operand, Product, candidate, count_product};
 use crate::{
-    graph::{Candidate, Counts, DeviceClass, DeviceProfile, Epilogue},
+    graph::{Candidate, DeviceProfile, Epilogue, NOMINAL_BATCH},
     kernels::{
         self, Schedule,
-        cost::{NOMINAL_BATCH, SHARED, coefficients},
-        language::{Buffer, Expr, Kernel, Type, count, loop_end},
+        cost::SHARED,
+        language::{Buffer, Expr, Kernel, Loaded, Type, count, loop_end},
     },
     tensor::Count,
 };
 
-/// Workgroups that fill a graphics processor.
-const MIN_GROUPS: u64 = 256;
-/// Parts of a reduction at most, and terms of each at least.
-const MAX_SPLITS: u64 = 64;
-const PART_TERMS: u64 = 128;
 /// Chunks may be filled with zeros up to this much of their terms, before more loops become one.
 const MAX_FILLED: f64 = 1.2;
-/// Below so many rows, columns or terms the core without workgroup memory comes first.
-const LARGE: u64 = 32;
+/// Most schedules that are offered for a product.
+const MAX_OFFERED: usize = 5;
+/// The elements that a lane stages at most of a side whose elements have a place each.
+const MAX_SCATTERED: usize = 8;
+/// The sums of a lane that has few registers.
+const MAX_FEW: usize = 32;
 
 /// Returns the vectors of four rows and of four columns of each lane.
 fn per(tile: Schedule) -> [usize; 2] {
     [tile.m, tile.n].map(|n| (n / 64).max(1))
 }
 
-fn lanes(tile: Schedule) -> usize {
+pub(super) fn lanes(tile: Schedule) -> usize {
     tile.m * tile.n / (16 * per(tile)[0] * per(tile)[1])
 }
 
@@ -44,15 +47,25 @@ fn is_single(l: &Loop) -> bool {
 }
 
 /// Returns the first of the inner loops that are flattened into one range of K, which is cut into chunks; chosen so that chunks are nearly full.
+/// A reduction that is cut into more parts than its outermost loop has iterations is cut anywhere: there all loops are one.
 fn first_inner(product: &Product, tile: Schedule) -> usize {
-    let mut terms = 1;
+    let (mut terms, cut) = (1, split_level(product));
+    let most = if extent(&product.loops[cut]).at(NOMINAL_BATCH) < tile.split as u64 { cut } else { usize::MAX };
     for (level, l) in product.loops.iter().enumerate().rev() {
         terms *= extent(l).at(NOMINAL_BATCH);
         if (terms.next_multiple_of(tile.k as u64) as f64) <= terms as f64 * MAX_FILLED {
-            return level;
+            return level.min(most);
         }
     }
     0
+}
+
+/// Returns whether the inner loops fill their chunks, for any batch.
+fn fills_chunks(product: &Product, tile: Schedule) -> bool {
+    let loops = &product.loops[first_inner(product, tile)..];
+    let Count { fixed, per_sample } = all(loops.iter().map(extent));
+    let whole = |n: u64| n.is_multiple_of(tile.k as u64);
+    loops.iter().all(|l| l.from.is_none()) && whole(fixed) && whole(per_sample)
 }
 
 /// Returns the loop that is cut where the reduction is.
@@ -79,59 +92,43 @@ fn iterations(product: &Product, tile: Schedule) -> Count {
     })
 }
 
-/// Returns the parts of the reduction that fill a graphics processor, and that no driver ends.
-fn splits(product: &Product, tile: Schedule, profile: &DeviceProfile) -> u64 {
-    if !product.whole {
-        return 1;
-    }
-    let terms = all(product.loops.iter().map(extent)).at(NOMINAL_BATCH);
-    let cut = split_level(product);
-    let most = if cut >= first_inner(product, tile) { u64::MAX } else { extent(&product.loops[cut]).at(NOMINAL_BATCH) };
-    let wanted = MIN_GROUPS.div_ceil(product.tiles([tile.m, tile.n]).max(1));
-    let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations);
-    wanted.min(most).min(terms / PART_TERMS).clamp(1, MAX_SPLITS).max(long)
-}
-
-/// Returns what a tile counts that reaches a share of the peak: multiply-adds at the peak.
-fn counts(product: &Product, tile: Schedule, peak: f64) -> Counts {
-    let (groups, splits) = (product.tiles([tile.m, tile.n]).max(1) as f64, tile.split as f64);
-    let terms = product.terms();
-    let busy = (groups * splits / MIN_GROUPS as f64).min(1.0);
-    let sums = if splits > 1.0 { 16.0 * splits } else { 0.0 };
-    Counts { madd: groups * (tile.m * tile.n / 8) as f64 * (terms + sums) / (peak * busy), ..Counts::default() }
-}
-
-/// Returns whether this core comes before the one without workgroup memory.
-fn is_first(product: &Product, profile: &DeviceProfile) -> bool {
-    let terms = all(product.loops.iter().map(extent));
-    let sizes = [*product.rows.extent, *product.columns.extent, terms];
-    profile.class == DeviceClass::Gpu && sizes.iter().all(|s| s.at(NOMINAL_BATCH) >= LARGE)
-}
-
-/// Adds the ways through workgroup memory to the others: the best one first where the device and the product are for
-/// it, the rest behind.
-pub(super) fn add(
-    candidates: &mut Vec<Candidate>,
-    product: &Product,
-    profile: &DeviceProfile,
-    epilogue: Option<&Epilogue>,
-) {
+/// Returns the schedules that take the least time on a graphics processor, with their cycles, the fastest first; of those that split
+/// the reduction only with `split`.
+pub(super) fn schedules(product: &Product, split: bool, profile: &DeviceProfile) -> Vec<(f64, Schedule)> {
     // Column sums are taken of columns that lie along the lanes.
     if product.sums && product.columns.along_terms {
-        return;
+        return Vec::new();
     }
-    let mut tiles = SHARED.map(|([m, n, k], peak)| {
-        let tile = Schedule { k, smem: [true; 2], ..Schedule::new(kernels::Core::Shared, [m, n]) };
-        let tile = Schedule { split: splits(product, tile, profile) as usize, ..tile };
-        (counts(product, tile, peak), tile)
+    let tiles = SHARED.iter().map(|&([m, n, k], _)| Schedule {
+        k,
+        smem: [true; 2],
+        ..Schedule::new(kernels::Core::Shared, [m, n])
     });
-    let time = |counts: Counts| counts.time(coefficients(profile.class));
-    tiles.sort_by(|(a, _), (b, _)| time(*a).total_cmp(&time(*b)));
-    for (rank, (counts, tile)) in tiles.into_iter().enumerate() {
-        let candidate = candidate(product, tile, lanes(tile), epilogue, |k, io| write(k, product, tile, io));
-        let at = if rank == 0 && is_first(product, profile) { 0 } else { candidates.len() };
-        candidates.insert(at, candidate.with_counts(counts));
-    }
+    // Each of these elements has a place of its own.
+    let scattered = |tile: &Schedule, side: &Operand, size: usize| {
+        if side.along_terms && side.run < 4 { size * tile.k / lanes(*tile) } else { 0 }
+    };
+    let fits = |tile: &Schedule| {
+        let sums = tile.m * tile.n / lanes(*tile);
+        let scattered = [(&product.rows, tile.m), (&product.columns, tile.n)].map(|(s, n)| scattered(tile, s, n));
+        (!profile.few_registers || sums <= MAX_FEW) && scattered.into_iter().all(|n| n <= MAX_SCATTERED)
+    };
+    let most = if split { f64::INFINITY } else { 1.0 };
+    let mut ways: Vec<(f64, Schedule)> = (tiles.filter(fits))
+        .map(|tile| {
+            let (cycles, tile) = gpu::with_splits(product, tile, (lanes(tile), most), profile);
+            let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations) as usize;
+            (cycles, Schedule { split: if product.whole { tile.split.max(long) } else { 1 }, ..tile })
+        })
+        .collect();
+    ways.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    ways.truncate(MAX_OFFERED);
+    ways
+}
+
+/// Returns the launches of a schedule.
+pub(super) fn lower(product: &Product, s: Schedule, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
+    candidate(product, s, lanes(s), profile, epilogue, |k, io| write(k, product, s, io))
 }
 
 const VEC4: Type = Type { width: 4, ..Type::F32 };
@@ -148,21 +145,27 @@ struct Core<'p, 'a> {
     a: Side<'p, 'a>,
     b: Side<'p, 'a>,
     sums: Vec<Vec<Expr>>,
-    /// Sums of the columns that an invocation stages.
-    column_sum: Option<Expr>,
+    /// Sums of the columns that an invocation stages, of each of its vectors where they differ.
+    column_sums: Vec<Expr>,
 }
 
 /// One operand on its way through workgroup memory.
 struct Side<'p, 'a> {
     operand: &'p Operand<'a>,
     buffer: &'p Buffer,
+    loaded: Option<&'p Loaded>,
     name: &'static str,
-    /// Vectors in the tile, and of an invocation.
+    /// Whether vectors are of terms.
+    of_terms: bool,
+    /// Whether an invocation stages vectors of one term, which then is found once for both sides.
+    of_one_term: bool,
+    /// Vectors of indices in the tile, and of an invocation.
     vectors: usize,
     per: usize,
     staged: Buffer,
-    /// The indices of the vectors that an invocation stages: of each one, or, where they are all the same, of the first.
-    cursors: Vec<[Cursor; 4]>,
+    /// The indices of the vectors that an invocation stages: of each one, or, where they are all the same, of the first. Of indices that
+    /// lie in memory as a vector the first.
+    cursors: Vec<Vec<Cursor>>,
 }
 
 fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
@@ -177,13 +180,14 @@ fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
     let first_row = k.let_("first_row", &number / column_tiles % &row_tiles * tile.m);
     let split = splits.known().is_none().then(|| (k.let_("split", &number / &tiles % &splits), splits.clone()));
     k.let_("batch", number / (tiles * splits));
-    let a = Side::new(k, &product.rows, (&io.rows, "a", per(tile)[0]), tile, &first_row);
-    let b = Side::new(k, &product.columns, (&io.columns, "b", per(tile)[1]), tile, &first_column);
+    let a = Side::new(k, (product, io), 0, tile, &first_row);
+    let b = Side::new(k, (product, io), 1, tile, &first_column);
     let sums = (0..4 * per(tile)[0])
         .map(|row| (0..per(tile)[1]).map(|column| k.var(format!("c{row}_{column}"), VEC4.zero())).collect())
         .collect();
-    let column_sum = product.sums.then(|| k.var("sum", VEC4.zero()));
-    let mut core = Core { product, tile, io, first_row, first_column, split, a, b, sums, column_sum };
+    let n_sums = if product.sums { b.cursors.len() } else { 0 };
+    let column_sums = (0..n_sums).map(|i| k.var(format!("sum{i}"), VEC4.zero())).collect();
+    let mut core = Core { product, tile, io, first_row, first_column, split, a, b, sums, column_sums };
     core.reduce(k, &mut Vec::new());
     core.store(k);
     core.store_column_sums(k);
@@ -226,11 +230,11 @@ impl Core<'_, '_> {
             _ => [0u32.into(), k.let_("end_terms", loop_end(all))],
         };
         k.for_("chunk", start, &end, self.tile.k, |k, chunk| {
-            let terms = Terms { chunk, end: &end, loops, counts: &counts, vars };
+            let full = fills_chunks(self.product, self.tile);
+            let terms = Terms { chunk, end: &end, full, loops, counts: &counts, vars };
             let [a, b] = [&self.a, &self.b].map(|side| side.load(k, self.tile, &terms));
-            if let Some(sum) = &self.column_sum {
-                b.iter().for_each(|value| k.add(sum, value));
-            }
+            let sums = self.column_sums.iter().cycle();
+            b.iter().zip(sums).for_each(|(value, sum)| k.add(sum, value));
             k.barrier();
             self.a.stage(k, self.tile, a);
             self.b.stage(k, self.tile, b);
@@ -241,18 +245,24 @@ impl Core<'_, '_> {
 
     /// Writes the products of a chunk, unrolled.
     fn multiply(&self, k: &mut Kernel) {
-        let [at_a, at_b] = self.lane_vectors(k);
+        let at = self.lane_vectors(k);
+        let sides = [&self.a, &self.b];
+        let mut vectors = [Vec::new(), Vec::new()];
         for term in 0..self.tile.k {
-            let vectors = |k: &mut Kernel, side: &Side, at: &Expr| -> Vec<Expr> {
-                let offset = |v: usize| term * (side.vectors + 1) + v * (side.vectors / side.per);
-                let load = |v: usize| k.let_(format!("{}{term}_{v}", side.name), side.staged.at(at + offset(v)));
-                (0..side.per).map(load).collect()
+            for ((side, at), vectors) in sides.into_iter().zip(&at).zip(&mut vectors) {
+                side.read(k, self.tile, (at, term), vectors);
+            }
+            let component = |side: usize, i: usize| match sides[side].of_terms {
+                true => vectors[side][i].component(term % 4),
+                false => vectors[side][i / 4].component(i % 4),
             };
-            let (a, b) = (vectors(k, &self.a, &at_a), vectors(k, &self.b, &at_b));
+            let column = |v: usize| Expr::vector((4 * v..4 * v + 4).map(|i| component(1, i)).collect());
+            let columns: Vec<Expr> = match self.b.of_terms {
+                true => (0..self.b.per).map(|v| k.let_(format!("b{term}_{v}_v"), column(v))).collect(),
+                false => vectors[1].clone(),
+            };
             for (row, sums) in self.sums.iter().enumerate() {
-                for (sum, b) in sums.iter().zip(&b) {
-                    k.add(sum, a[row / 4].component(row % 4) * b);
-                }
+                sums.iter().zip(&columns).for_each(|(sum, column)| k.add(sum, component(0, row) * column));
             }
         }
     }
@@ -268,49 +278,84 @@ impl Core<'_, '_> {
         let Core { product, io, .. } = self;
         let columns = product.columns.extent.expr();
         let [at_a, at_b] = self.lane_vectors(k);
-        // Index `i` of an invocation's side: component i % 4 of its vector i / 4.
-        let offset = |side: &Side, i: usize| i / 4 * (side.vectors / side.per) + i % 4 * side.vectors;
-        let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * self.b.per)
+        let width = self.b.operand.width();
+        let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * self.b.per / width)
             .map(|i| {
-                let column = k.let_(format!("column{i}_i"), &self.first_column + &at_b + offset(&self.b, i));
+                let column = k.let_(format!("column{i}_i"), &self.first_column + self.b.index(&at_b, i * width));
                 let inside = k.let_(format!("column{i}_in_bounds"), column.less(&columns));
-                let column = k.let_(format!("column{i}"), column.min(&columns - 1u32));
-                let extras = io.finish.columns(k, &i.to_string(), &column);
+                let column = k.let_(format!("column{i}"), column.min(&columns - width as u32));
+                let extras = io.finish.columns(k, &i.to_string(), &(&column / width));
                 (column, inside, extras)
             })
             .collect();
+        let mut parts = io.parts.as_ref().map(|to| {
+            let columns: Vec<Expr> = columns.iter().map(|(column, ..)| column.clone()).collect();
+            Parts::new(k, product, to, self.tile_of_sums(), &columns)
+        });
         for (i, sums) in self.sums.iter().enumerate() {
-            let row = k.let_(format!("row{i}_i"), &self.first_row + &at_a + offset(&self.a, i));
+            let row = k.let_(format!("row{i}_i"), &self.first_row + self.a.index(&at_a, i));
             let (start, inside) = product.row(&row, self.split.as_ref().map(|s| &s.0));
             let start = k.let_(format!("row{i}"), start);
-            k.if_(row.less(product.rows.extent.expr()).and(inside), |k| {
+            let inside = row.less(product.rows.extent.expr()).and(inside);
+            let inside = if parts.is_some() { k.let_(format!("row{i}_in_bounds"), inside) } else { inside };
+            k.if_(&inside, |k| {
                 for (j, (column, inside, extras)) in columns.iter().enumerate() {
                     let index = &start + column;
-                    let value = io.finish.apply(sums[j / 4].component(j % 4), &index, extras);
-                    k.if_(inside, |k| k.store(&io.y, &index, value));
+                    let sum = if width == 4 { sums[j].clone() } else { sums[j / 4].component(j % 4) };
+                    let value = io.finish.apply(&sum, &index, extras);
+                    match &parts {
+                        None => k.if_(inside, |k| k.store(&io.y, &index / width, value)),
+                        Some(parts) => {
+                            k.set(&sum, value);
+                            parts.add_product(k, j, &sum, &(&index / width));
+                            k.if_(inside, |k| k.store(&io.y, &index / width, &sum));
+                        }
+                    }
                 }
             });
+            parts.iter_mut().for_each(|parts| parts.row(&inside));
+        }
+        let columns: Vec<(Expr, Expr)> = columns.into_iter().map(|(column, inside, _)| (column, inside)).collect();
+        parts.iter().for_each(|parts| parts.write(k, &columns));
+    }
+
+    /// Returns the tile as column sums are taken of it.
+    fn tile_of_sums(&self) -> Tile {
+        Tile {
+            m: self.tile.m,
+            lanes: lanes(self.tile),
+            across: self.b.vectors / self.b.per,
+            width: self.b.operand.width(),
+            first_row: self.first_row.clone(),
+            sums: self.sums.clone(),
+            staged: [self.a.staged.clone(), self.b.staged.clone()],
         }
     }
 
     /// Writes output 1: invocations have summed the columns that they staged, the first ones add these sums in order.
     fn store_column_sums(&self, k: &mut Kernel) {
-        let Some(sum) = &self.column_sum else { return };
+        if self.column_sums.is_empty() {
+            return;
+        }
         let (b, columns) = (&self.b, self.product.columns.extent.expr());
         let (to, start) = self.product.sums_at(self.io, self.split.as_ref().map(|s| &s.0));
-        let (term, vector) = b.place(k, self.tile, 0);
         k.barrier();
-        k.store(&b.staged, term * (b.vectors + 1) + vector, sum);
+        for (i, sum) in self.column_sums.iter().enumerate() {
+            k.store(&b.staged, b.at(self.tile, b.place(k, self.tile, i)), sum);
+        }
         k.barrier();
         let lane = k.lane();
         k.if_(self.first_row.equals(0u32).and(lane.less(b.vectors)), |k| {
             let total = k.var("total", VEC4.zero());
-            k.for_("k", 0u32, lanes(self.tile) / b.vectors, 1, |k, term| {
+            let n_terms = self.column_sums.len() * lanes(self.tile) / b.vectors;
+            k.for_("k", 0u32, n_terms, 1, |k, term| {
                 k.add(&total, b.staged.at(term * (b.vectors + 1) + &lane));
             });
-            for j in 0..4 {
-                let column = k.let_(format!("column{j}"), &self.first_column + &lane + j * b.vectors);
-                k.if_(column.less(&columns), |k| k.store(to, &start + &column, total.component(j)));
+            let width = b.operand.width();
+            for j in 0..4 / width {
+                let column = k.let_(format!("column{j}"), &self.first_column + b.index(&lane, j));
+                let value = if width == 4 { total.clone() } else { total.component(j) };
+                k.if_(column.less(&columns), |k| k.store(to, (&start + &column) / width, value));
             }
         });
     }
@@ -340,18 +385,27 @@ fn iterations_of(k: &mut Kernel, l: &Loop) -> Expr {
 struct Terms<'t> {
     chunk: &'t Expr,
     end: &'t Expr,
+    /// Whether no chunk goes past the end.
+    full: bool,
     loops: &'t [Loop],
     counts: &'t [Expr],
     vars: &'t [Expr],
 }
 
 impl Terms<'_> {
-    /// Returns the variables of all loops at a term.
-    fn at(&self, term: Expr) -> Vec<Expr> {
-        let mut rest = term;
+    /// Returns whether each chunk is one run of the innermost loop: then the other loops' variables are the same for all lanes.
+    fn is_one_run(&self, tile: Schedule) -> bool {
+        let innermost = self.counts.last().and_then(Expr::known);
+        self.full && innermost.is_some_and(|n| (n as usize).is_multiple_of(tile.k))
+    }
+
+    /// Returns the variables of all loops at a term, and those of the innermost one so much further.
+    fn at(&self, term: &Expr, further: &Expr) -> Vec<Expr> {
+        let mut rest = term.clone();
         let mut values = Vec::new();
         for (level, (l, count)) in self.loops.iter().zip(self.counts).enumerate().rev() {
             let iteration = if level == 0 { rest.clone() } else { &rest % count };
+            let iteration = if values.is_empty() { iteration + further } else { iteration };
             let from = l.from.clone().unwrap_or(0u32.into());
             values.push(from + iteration * l.step);
             rest = rest / count;
@@ -366,27 +420,55 @@ impl<'p, 'a> Side<'p, 'a> {
     /// Returns a side whose first index is `first`. Past the end, indices are the last one again: it is read, and not stored.
     fn new(
         k: &mut Kernel,
-        operand: &'p Operand<'a>,
-        (buffer, name, per): (&'p Buffer, &'static str, usize),
+        (product, io): (&'p Product<'a>, &'p Bound),
+        i: usize,
         tile: Schedule,
         first: &Expr,
     ) -> Self {
-        let vectors = if name == "a" { tile.m } else { tile.n } / 4;
-        // The vector more spreads the terms of an index over the banks.
-        let staged = k.workgroup(format!("tile_{name}"), VEC4, (tile.k * (vectors + 1)) as u64);
-        let mut side = Side { operand, buffer, name, vectors, per, staged, cursors: Vec::new() };
+        let (operand, buffer) = ([&product.rows, &product.columns][i], [&io.rows, &io.columns][i]);
+        let (name, vectors) = (["a", "b"][i], [tile.m, tile.n][i] / 4);
+        let of_terms = product.of_terms(tile, lanes(tile))[i];
+        let size = if of_terms { 4 * vectors * Self::pitch(tile) } else { tile.k * (vectors + 1) };
+        let mut side = Side {
+            operand,
+            buffer,
+            loaded: io.loaded[i].as_ref(),
+            name,
+            of_terms,
+            of_one_term: product.rows.width() == 4 && product.columns.width() == 4,
+            vectors,
+            per: per(tile)[i],
+            staged: k.workgroup(format!("tile_{name}"), VEC4, size as u64),
+            cursors: Vec::new(),
+        };
         let extent = operand.extent.expr();
-        for i in 0..if operand.along_terms { side.loads(tile) } else { 1 } {
+        for i in 0..if side.differ() { side.loads(tile) } else { 1 } {
             let (_, vector) = side.place(k, tile, i);
+            let width = operand.width();
             let cursor = |j: usize| {
-                let index = (first + &vector + j * vectors).min(&extent - 1u32);
+                let own = if of_terms { vector.clone() } else { side.index(&vector, j) };
+                let index = (first + own).min(&extent - width as u32);
                 Cursor::new(k, format!("{name}{i}_{j}"), index)
             };
-            let cursors = [0, 1, 2, 3].map(cursor);
+            let cursors = (0..if of_terms { 1 } else { 4 / width }).map(cursor).collect();
             side.cursors.push(cursors);
         }
         side.enter(k, &[]);
         side
+    }
+
+    /// Returns index `i` of those of an invocation whose first vector is `at`: component i % 4 of its vector i / 4.
+    fn index(&self, at: &Expr, i: usize) -> Expr {
+        match self.operand.width() {
+            _ if self.of_terms => at + i * (self.vectors / self.per),
+            4 => at * 4u32 + (i / 4 * (self.vectors / self.per) * 4 + i % 4),
+            _ => at + (i / 4 * (self.vectors / self.per) + i % 4 * self.vectors),
+        }
+    }
+
+    /// Returns whether the vectors that an invocation stages are of different indices.
+    fn differ(&self) -> bool {
+        self.operand.along_terms || self.of_one_term
     }
 
     /// Returns how many vectors an invocation stages.
@@ -394,11 +476,33 @@ impl<'p, 'a> Side<'p, 'a> {
         self.vectors * tile.k / lanes(tile)
     }
 
-    /// Returns the term in the chunk and the vector that an invocation stages as its `i`th.
+    /// Returns how many vectors apart two indices are whose vectors are of terms: an odd number, which spreads them over the banks.
+    fn pitch(tile: Schedule) -> usize {
+        tile.k / 4 | 1
+    }
+
+    /// Returns the term in the chunk and the vector that an invocation stages as its `i`th; of vectors of terms the vector and the index.
     fn place(&self, k: &Kernel, tile: Schedule, i: usize) -> (Expr, Expr) {
-        let fast = if self.operand.along_terms { tile.k } else { self.vectors };
-        let (fast, slow) = (k.lane() % fast, k.lane() / fast + i * (lanes(tile) / fast));
-        if self.operand.along_terms { (fast, slow) } else { (slow, fast) }
+        let (lane, lanes) = (k.lane(), lanes(tile));
+        if self.operand.along_terms {
+            let fast = tile.k / if self.of_terms { 4 } else { 1 };
+            return (&lane % fast, lane / fast + i * (lanes / fast));
+        }
+        let fast = if self.of_one_term { lanes / tile.k } else { self.vectors };
+        let [term, vector] = [&lane / fast, lane % fast];
+        match self.of_one_term {
+            true => (term, vector + i * fast),
+            false => (term + i * (lanes / fast), vector),
+        }
+    }
+
+    /// Returns where the vector of a [place](Self::place) lies in workgroup memory.
+    fn at(&self, tile: Schedule, (slow, fast): (Expr, Expr)) -> Expr {
+        match self.of_terms {
+            true => fast * Self::pitch(tile) + slow,
+            // The vector more spreads the terms of an index over the banks.
+            false => slow * (self.vectors + 1) + fast,
+        }
     }
 
     fn enter(&mut self, k: &mut Kernel, vars: &[Expr]) {
@@ -408,29 +512,59 @@ impl<'p, 'a> Side<'p, 'a> {
     /// Returns what an invocation stages of a chunk; past the last term it is 0.
     fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms) -> Vec<Expr> {
         let load = |i: usize| {
-            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + self.place(k, tile, i).0);
-            let vars: Vec<Expr> = (terms.at(term.min(terms.end - 1u32)).into_iter().zip(0..))
+            let offset = self.place(k, tile, i).0 * if self.of_terms { 4u32 } else { 1 };
+            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + &offset);
+            let (here, there) = match terms.full {
+                true => (term, true.into()),
+                false => (term.min(terms.end - 1u32), k.let_(format!("{}{i}_there", self.name), term.less(terms.end))),
+            };
+            let values =
+                if terms.is_one_run(tile) { terms.at(terms.chunk, &offset) } else { terms.at(&here, &0u32.into()) };
+            let vars: Vec<Expr> = (values.into_iter().zip(0..))
                 .map(|(value, n)| k.let_(format!("{}{i}_var{n}", self.name), value))
                 .collect();
-            let cursors = &self.cursors[if self.operand.along_terms { i } else { 0 }];
+            let cursors = &self.cursors[if self.differ() { i } else { 0 }];
             let values = cursors.iter().map(|cursor| {
                 let mut cursor = cursor.renamed(i as u64);
                 for level in terms.vars.len() + 1..=vars.len() {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
-                self.buffer.guarded(&index, &inside, false)
+                let (inside, width) = (inside.and(&there), if self.of_terms { 4 } else { self.operand.width() });
+                match self.loaded {
+                    None => self.buffer.guarded(&(index / width), &inside, false),
+                    Some(loaded) => {
+                        let index = k.let_(format!("{}_at{i}", cursor.name), index);
+                        let value = loaded.apply(self.buffer.at(&index / width), &index);
+                        let zero = if width == 1 { Expr::from(0.0) } else { VEC4.zero() };
+                        inside.select(value, zero)
+                    }
+                }
             });
-            let value = Expr::vector(values.collect());
-            k.let_(format!("{}{i}_v", self.name), term.less(terms.end).select(value, VEC4.zero()))
+            let mut values: Vec<Expr> = values.collect();
+            let value = if values.len() == 1 { values.swap_remove(0) } else { Expr::vector(values) };
+            k.let_(format!("{}{i}_v", self.name), value)
         };
         (0..self.loads(tile)).map(load).collect()
     }
 
+    /// Reads what a lane multiplies of a term; of vectors of terms every four terms anew.
+    fn read(&self, k: &mut Kernel, tile: Schedule, (at, term): (&Expr, usize), vectors: &mut Vec<Expr>) {
+        let place = |i: usize| match self.of_terms {
+            true => self.at(tile, ((term / 4).into(), self.index(at, i))),
+            false => at + (term * (self.vectors + 1) + i * (self.vectors / self.per)),
+        };
+        if !self.of_terms || term.is_multiple_of(4) {
+            let n = if self.of_terms { 4 * self.per } else { self.per };
+            let load = |i: usize| k.let_(format!("{}{term}_{i}", self.name), self.staged.at(place(i)));
+            *vectors = (0..n).map(load).collect();
+        }
+    }
+
     fn stage(&self, k: &mut Kernel, tile: Schedule, values: Vec<Expr>) {
         for (i, value) in values.into_iter().enumerate() {
-            let (term, vector) = self.place(k, tile, i);
-            k.store(&self.staged, term * (self.vectors + 1) + vector, value);
+            let place = self.place(k, tile, i);
+            k.store(&self.staged, self.at(tile, place), value);
         }
     }
 }
@@ -446,10 +580,11 @@ mod tests {
             let tile = Schedule { k, ..Schedule::new(Core::Shared, [m, n]) };
             let (lanes, vectors) = (lanes(tile), [m / 4, n / 4]);
             assert!((64..=256).contains(&lanes), "{tile}");
-            assert!(k * (vectors[0] + vectors[1] + 2) * 16 <= 16_384, "{tile}");
+            assert!(k * (vectors[0] + vectors[1] + 2) * 16 + 4 * lanes <= 16_384, "{tile}");
             for v in vectors {
                 let even = (v * k).is_multiple_of(lanes) && lanes.is_multiple_of(v);
                 assert!(even && lanes.is_multiple_of(k), "{tile}");
+                assert!(k * (v + 1) >= lanes, "{tile}: column sums need a vector of each lane");
             }
         }
     }

@@ -4,10 +4,10 @@
 use super::matrix::Matrices;
 use super::product::{LONG_BATCH, broadcast, has_eight_lanes, split_sum, store_sums};
 use crate::{
-    graph::{Candidate, Counts, DeviceProfile, Grid, Slot},
+    graph::{Candidate, Counts, DeviceProfile, Grid, NOMINAL_BATCH, Slot},
     kernels::{
         self, Axis, Schedule,
-        cost::{NOMINAL_BATCH, fastest},
+        cost::fastest,
         language::{Buffer, Expr, Kernel, Layout, count},
     },
     tensor::{Count, DType},
@@ -133,7 +133,7 @@ impl Filter {
         Core { filter: self, block, x, dy, y }.write(&mut k);
         let main = k.launch(Grid::fixed((groups * parts) as u64));
         let sums = [to_channels, sums].map(|n| n as u64);
-        Some(split_sum(block, main, elements, sums, None).with_counts(counts))
+        Some(split_sum(block, main, elements, sums, profile, None).with_counts(counts))
     }
 }
 

@@ -25,7 +25,7 @@ mod walk;
 
 use crate::graph::Dispatch;
 use expressions::Kernel;
-use naga::{Binding, Module, Span};
+use naga::{Binding, EntryPoint, Module, Span};
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
@@ -68,6 +68,14 @@ pub fn max_iterations(dispatch: &Dispatch, n: usize, max_groups: u32) -> Result<
     found
 }
 
+/// Returns the invocations of a workgroup; 1 of a text that naga refuses.
+pub fn workgroup_size(dispatch: &Dispatch) -> u32 {
+    let Ok(module) = naga::front::wgsl::parse_str(&dispatch.source) else { return 1 };
+    let mut kernel = Kernel { module: &module, dispatch, n: 1, groups: [1; 2], arithmetic: Default::default() };
+    let size = module.entry_points.first().map_or([1; 3], |entry| entry_size(&mut kernel, entry));
+    size.iter().product::<i128>().clamp(1, i128::from(u32::MAX)) as u32
+}
+
 /// What was found, by two hashes of a launch: a plan has many equal ones.
 static FOUND: LazyLock<Mutex<HashMap<[u64; 2], Result<u64, UnboundedLoop>>>> = LazyLock::new(Default::default);
 
@@ -86,13 +94,7 @@ fn find(dispatch: &Dispatch, n: usize, groups: [u32; 2]) -> Result<u64, Unbounde
 
 fn count<'m>(kernel: &mut Kernel<'m>, module: &'m Module) -> Result<u64, Span> {
     let Some(entry) = module.entry_points.iter().find(|entry| entry.name == "main") else { return Ok(0) };
-    let mut size = entry.workgroup_size.map(i128::from);
-    let overrides = entry.workgroup_size_overrides.unwrap_or_default();
-    for (size, constant) in size.iter_mut().zip(overrides) {
-        if let Some(Value::Int(form, _)) = constant.map(|constant| kernel.global(constant)) {
-            *size = form.known().unwrap_or(i128::from(u32::MAX));
-        }
-    }
+    let size = entry_size(kernel, entry);
     let arguments = entry.function.arguments.iter().map(|argument| match argument.binding {
         Some(Binding::BuiltIn(built_in)) => kernel.built_in(built_in, size),
         _ => Value::Unknown,
@@ -100,6 +102,18 @@ fn count<'m>(kernel: &mut Kernel<'m>, module: &'m Module) -> Result<u64, Span> {
     let arguments = arguments.collect();
     // Of the last loop it does not matter whether it finds its end.
     Ok(kernel.call(&entry.function, arguments)?.0.saturating_sub(1))
+}
+
+/// Returns the size of a workgroup along each axis.
+fn entry_size<'m>(kernel: &mut Kernel<'m>, entry: &'m EntryPoint) -> [i128; 3] {
+    let mut size = entry.workgroup_size.map(i128::from);
+    let overrides = entry.workgroup_size_overrides.unwrap_or_default();
+    for (size, constant) in size.iter_mut().zip(overrides) {
+        if let Some(Value::Int(form, _)) = constant.map(|constant| kernel.global(constant)) {
+            *size = form.known().unwrap_or(i128::from(u32::MAX));
+        }
+    }
+    size
 }
 
 #[cfg(test)]

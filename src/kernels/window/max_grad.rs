@@ -15,17 +15,20 @@ use crate::{
 
 /// Returns the launch for the transposed window `w`; inputs 0 and 2 are the images and the gradient to the result.
 pub fn max_pool_grad(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
-    let mut plan = Plan::new(w, profile);
+    let mut plan = Plan::new(w, profile, 0);
     let ([kh, kw], [sh, sw]) = (w.kernel, w.strides);
     // Windows that touch a strip.
     let windows = |c: &Axis| c.size / sw + c.halo();
     let most = plan.columns.per_phase();
-    let fits = |c: &Axis| c.size <= 8 && windows(c) * kh * kw <= MAX_MADDS;
+    let pixels = |c: &Axis| (windows(c) - 1) * sw + kw;
+    let kept = |plan: &Plan, c: &Axis| kh * pixels(c) + c.size * plan.rows.under_way() + 6;
+    let four = plan.columns.in_strips(most.div_ceil(4));
+    plan.narrow(|plan| plan.keeps(kept(plan, &four)));
+    let fits = |c: &Axis| c.size <= 8 && windows(c) * kh * kw <= MAX_MADDS && plan.keeps(kept(&plan, c));
     let columns = (1..=most).map(|n| plan.columns.in_strips(n)).find(fits);
     plan.columns = columns.unwrap_or(plan.columns.in_strips(most));
     let (rows, columns, channels) = (plan.rows, plan.columns, plan.channels());
-    let windows = windows(&columns);
-    let pixels = (windows - 1) * sw + kw;
+    let (windows, pixels) = (windows(&columns), pixels(&columns));
 
     let (mut k, x) = plan.kernel();
     let dy = k.bind("dy", plan.layout(), Slot::input(2));

@@ -5,7 +5,7 @@ use crate::{
     graph::{Counts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
     kernels::{
         Core, Schedule,
-        cost::{self, fastest},
+        cost::fastest,
         gemm::Window,
         language::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
         wgsl::width,
@@ -26,6 +26,10 @@ pub(super) const MAX_MADDS: usize = 384;
 const MAX_UNDER_WAY: usize = 128;
 const MAX_READS: usize = 20;
 
+/// The numbers that a lane of a GPU keeps at most: with the rest of what it needs they fill half of its registers, so that other
+/// subgroups work while it waits.
+const MAX_KEPT: usize = 108;
+
 /// A kernel over strips.
 pub(super) struct Plan<'a> {
     w: &'a Window,
@@ -34,6 +38,8 @@ pub(super) struct Plan<'a> {
     pub(super) columns: Axis,
     /// Channels of a vector.
     width: usize,
+    /// Vectors that a lane keeps beside the rows under way: weights, or their sums.
+    kept: usize,
     lanes: usize,
     /// Channels of the result for a channel that is read, or the other way round.
     pub(super) multiplier: usize,
@@ -74,7 +80,8 @@ pub(super) struct Output {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(w: &'a Window, profile: &'a DeviceProfile) -> Self {
+    /// Returns the plan of a kernel that keeps so many vectors beside the rows under way.
+    pub(super) fn new(w: &'a Window, profile: &'a DeviceProfile, kept: usize) -> Self {
         let multiplier = (w.from_channels / w.to_channels).max(w.to_channels / w.from_channels);
         // Channels that a vector takes have one input channel each, or all the same.
         let whole = if multiplier == 1 { w.to_channels } else { multiplier };
@@ -86,12 +93,33 @@ impl<'a> Plan<'a> {
             rows: Axis::new(w, 0),
             columns: Axis::new(w, 1),
             width,
+            kept,
             lanes,
             multiplier,
             counts: Counts::default(),
         };
+        let two = plan.columns.in_strips(plan.columns.per_phase().div_ceil(2));
+        plan.narrow(|plan| plan.keeps(plan.reads(&two) + plan.kept + two.size * plan.rows.under_way()));
         plan.cut();
         plan
+    }
+
+    /// Returns whether a lane can keep so many vectors.
+    pub(super) fn keeps(&self, vectors: usize) -> bool {
+        self.profile.class == DeviceClass::Cpu || vectors * self.width <= MAX_KEPT
+    }
+
+    /// Takes narrower vectors until they fit.
+    pub(super) fn narrow(&mut self, fits: impl Fn(&Self) -> bool) {
+        while self.width > 1 && !fits(self) {
+            self.width /= 2;
+        }
+    }
+
+    /// Returns how many pixels a step reads.
+    fn reads(&self, columns: &Axis) -> usize {
+        let positions: BTreeSet<usize> = columns.terms().iter().map(|term| term.read).collect();
+        positions.len() * self.rows.reads_per_step()
     }
 
     /// Cuts columns into the strips that take the least time, and rows where there are too few lanes, or too few threads.
@@ -99,16 +127,13 @@ impl<'a> Plan<'a> {
         let gpu = self.profile.class == DeviceClass::Gpu;
         let taps = self.w.kernel[0] * self.w.kernel[1];
         let (rows, most) = (self.rows, self.columns.per_phase());
-        let reads = |c: &Axis| {
-            let positions: BTreeSet<usize> = c.terms().iter().map(|term| term.read).collect();
-            positions.len() * rows.reads_per_step()
-        };
         let fits = |c: &Axis| {
+            let (reads, under_way) = (self.reads(c), c.size * rows.under_way());
             let madds = c.size * taps <= MAX_MADDS && !(gpu && c.size > 4);
-            madds && c.size * rows.under_way() <= MAX_UNDER_WAY && reads(c) <= MAX_READS
+            madds && under_way <= MAX_UNDER_WAY && reads <= MAX_READS && self.keeps(self.kept + under_way + reads)
         };
         let counts = |c: &Axis| {
-            let step = Counts::load(reads(c)) + Counts::store(c.size * rows.results_per_step());
+            let step = Counts::load(self.reads(c)) + Counts::store(c.size * rows.results_per_step());
             let step = step + Counts::madd(c.size * taps * self.width) + Counts::instruction(10);
             let once = Counts::load(taps) + Counts::instruction(100);
             (step * rows.per_phase() as f64 + once) * c.strips() as f64
@@ -116,16 +141,16 @@ impl<'a> Plan<'a> {
         let columns = (1..=most).map(|n| self.columns.in_strips(n));
         let columns = columns.enumerate().filter(|(i, c)| i + 1 == most || fits(c)).map(|(_, c)| c);
         let (counts, columns) = fastest(columns, self.profile.class, counts).unwrap_or((self.counts, self.columns));
-        let images = self.w.images.at(cost::NOMINAL_BATCH) as usize;
+        let images = self.w.images.at(crate::graph::NOMINAL_BATCH) as usize;
         let counts = counts * ((self.channels() * columns.phases * rows.phases * images) as f64 / 8.0);
         // Words of a vector.
         let words = self.width as f64 / if self.profile.u64_loads && self.width > 1 { 2.0 } else { 1.0 };
         self.counts = Counts { load: counts.load * words, store: counts.store * words, ..counts };
         self.columns = columns;
         let lanes = self.channels() * self.columns.strips() * self.columns.phases * rows.phases;
-        let wanted = if gpu { 32_768 } else { 8 * self.lanes };
-        let most = rows.per_phase().div_ceil(if gpu { 8 } else { 4 * rows.under_way() });
-        let each = lanes * if gpu { 1 } else { NOMINAL_BATCH };
+        let wanted = if gpu { 512 * self.profile.multiprocessors as usize } else { 8 * self.lanes };
+        let most = rows.per_phase().div_ceil(if gpu { 2 } else { 4 * rows.under_way() });
+        let each = lanes * if gpu { self.profile.batch } else { NOMINAL_BATCH };
         self.rows = rows.in_strips(wanted.div_ceil(each).clamp(1, most.max(1)));
     }
 

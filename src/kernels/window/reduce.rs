@@ -32,7 +32,8 @@ pub fn reduce_window(
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Candidate {
-    let plan = Plan::new(w, profile);
+    let kept = if reduction == Reduction::Weighted { w.kernel[0] * w.kernel[1] } else { 0 };
+    let plan = Plan::new(w, profile, kept);
     let (rows, m) = (plan.rows, plan.multiplier);
     let (mut k, x) = plan.kernel();
     let weights = (reduction == Reduction::Weighted).then(|| k.bind("w", plan.layout(), Slot::input(1)));

@@ -36,10 +36,10 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
         groups: f.from_channels,
         images: f.images,
     };
-    let plan = Plan::new(&w, profile);
+    let plan = Plan::new(&w, profile, f.kernel[0] * f.kernel[1]);
     let (rows, columns) = (plan.rows, plan.columns);
     let (channels, strips) = (plan.channels(), plan.strips());
-    let wanted: usize = if profile.class == DeviceClass::Cpu { 64 } else { 16_384 };
+    let wanted = if profile.class == DeviceClass::Cpu { 64 } else { 256 * profile.multiprocessors as usize };
     let iterations = f.images.times((strips * (rows.steps() + 1)) as u64);
     let long = iterations.at(LONG_BATCH).div_ceil(profile.max_iterations / 2) as usize;
     let parts = wanted.div_ceil(channels).min(f.images.at(NOMINAL_BATCH) as usize * strips).max(long).max(1);
@@ -99,5 +99,5 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let n_sums = if f.sums { f.to_channels } else { 0 };
     let elements = Count { fixed: (kh * kw * f.to_channels + n_sums) as u64, per_sample: 0 };
     let schedule = Schedule { split: parts, ..plan.schedule() };
-    split_sum(schedule, main, elements, [f.to_channels, n_sums].map(|n| n as u64), None)
+    split_sum(schedule, main, elements, [f.to_channels, n_sums].map(|n| n as u64), profile, None)
 }

@@ -1,8 +1,8 @@
 use super::{layer, merge::axis};
 use crate::{
-    graph::{Arg, Instr, OpError, Program, Value},
+    graph::{OpError, Value},
     nn::{Bounds, Initializer, Mode, Number, Scope},
-    ops::{Elementwise, elementary},
+    ops::Rule,
 };
 
 layer! {
@@ -68,21 +68,10 @@ impl BatchNormalization {
         }
         let [y, batch_mean, batch_variance] = scope.graph.batch_norm(x, gamma, beta, self.epsilon)?;
         for (moving, batch) in [(mean, batch_mean), (variance, batch_variance)] {
-            let new = scope.graph.apply1(blend(self.momentum)?, &[moving, batch])?;
-            scope.graph.update(moving, new);
+            let rule = Rule::MovingAverage { momentum: self.momentum };
+            let new = scope.graph.optimize(rule, &[moving], &[batch], &[])?;
+            scope.graph.update(moving, new[0]);
         }
         Ok(y)
     }
-}
-
-/// Returns moving · m + batch · (1 − m), in place on the first operand.
-fn blend(momentum: f32) -> Result<Elementwise, OpError> {
-    let (mul, add) = (elementary("mul")?, elementary("add")?);
-    let instrs = vec![
-        Instr { f: mul, args: vec![Arg::Input(0), Arg::Const(momentum)] },
-        Instr { f: mul, args: vec![Arg::Input(1), Arg::Const(1.0 - momentum)] },
-        Instr { f: add, args: vec![Arg::Instr(0), Arg::Instr(1)] },
-    ];
-    let program = Program { n_inputs: 2, instrs, result: Arg::Instr(2) };
-    Ok(Elementwise { program, shape: None, in_place: true })
 }

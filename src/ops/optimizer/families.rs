@@ -9,7 +9,7 @@ use crate::{
 fn inputs(op: Optimizer, weights: &[Vec<usize>]) -> Vec<(TensorType, Fill)> {
     let any = Fill::Uniform(-1.0, 1.0);
     let fills = match op.rule {
-        Rule::Sgd { .. } => vec![any; 3],
+        Rule::Sgd { .. } | Rule::MovingAverage { .. } => vec![any; 3],
         Rule::Adam { .. } | Rule::Nadam { .. } => {
             let square = Fill::Uniform(0.0, 1.0);
             vec![Fill::Uniform(-0.2, 0.2), any, any, square, square]
@@ -68,6 +68,11 @@ fn sample_rmsprop(rng: &mut Philox) -> Sample {
 fn sample_adagrad(rng: &mut Philox) -> Sample {
     let rule = Rule::Adagrad { epsilon: rng.pick(&EPSILONS) };
     sample(rng, rule)
+}
+
+fn sample_moving_average(rng: &mut Philox) -> Sample {
+    let op = Optimizer::from(Rule::MovingAverage { momentum: rng.pick(&[0.5, 0.9, 0.99]) });
+    Sample::new(op, inputs(op, &weights(rng)), 1)
 }
 
 /// The weights of LeNet-5 (61,706 numbers).
@@ -234,6 +239,28 @@ pub static ADAGRAD: Family = Family {
         },
     ],
     equivalent: PADDING,
+    differentiable: false,
+    gradcheck: 1e-6,
+};
+
+/// Moving averages as a family.
+pub static MOVING_AVERAGE: Family = Family {
+    name: "moving_average",
+    about: "moving averages of statistics, all of them in one launch, in place (Keras BatchNormalization)",
+    sample: sample_moving_average,
+    benches: || vec![bench("lenet5", Rule::MovingAverage { momentum: 0.99 }, &lenet())],
+    bad: &[Bad {
+        what: "a momentum above one",
+        build: |g| {
+            let (w, d) = (g.input("w", [4], DType::F32), g.input("d", [4], DType::F32));
+            Ok(g.optimize(Rule::MovingAverage { momentum: 1.1 }, &[w], &[d], &[])?[0])
+        },
+    }],
+    equivalent: &[
+        PADDING[0],
+        PADDING[1],
+        ("adds for a product at inside", "the weights of a sample have at least eight elements together"),
+    ],
     differentiable: false,
     gradcheck: 1e-6,
 };

@@ -8,6 +8,6 @@ mod methods;
 mod op;
 mod rule;
 
-pub use families::{ADAGRAD, ADAM, NADAM, RMSPROP, SGD};
+pub use families::{ADAGRAD, ADAM, MOVING_AVERAGE, NADAM, RMSPROP, SGD};
 pub use op::Optimizer;
 pub use rule::Rule;

@@ -58,6 +58,7 @@ impl Optimizer {
         };
         const NONE: Bounded = (0.0, 0.0);
         match self.rule {
+            Rule::MovingAverage { momentum } => [mean((momentum, x[0], g)), NONE, NONE, NONE],
             Rule::Sgd { momentum, nesterov } => {
                 let (mu, by) = (f64::from(momentum), rate * g);
                 let old = if momentum == 0.0 { 0.0 } else { x[2] };
@@ -173,6 +174,7 @@ impl Op for Optimizer {
             Rule::Nadam { .. } => "nadam",
             Rule::Rmsprop { .. } => "rmsprop",
             Rule::Adagrad { .. } => "adagrad",
+            Rule::MovingAverage { .. } => "moving_average",
         }
     }
 
@@ -197,6 +199,7 @@ impl Op for Optimizer {
                 part(rho) && (0.0..=1.0).contains(&momentum) && positive(epsilon)
             }
             Rule::Adagrad { epsilon } => positive(epsilon),
+            Rule::MovingAverage { momentum } => (0.0..=1.0).contains(&momentum) && self.weight_decay == 0.0,
         };
         let sizes = [self.weight_decay, self.factor].iter().all(|x| *x >= 0.0 && x.is_finite());
         if !(ok && sizes) {
@@ -257,7 +260,7 @@ impl Op for Optimizer {
     }
 
     fn accuracy(&self, io: &Io, _n: usize) -> Vec<Accuracy> {
-        let divides = !matches!(self.rule, Rule::Sgd { .. });
+        let divides = !matches!(self.rule, Rule::Sgd { .. } | Rule::MovingAverage { .. });
         vec![Accuracy::Relative(if divides { 24.0 * UNIT } else { 8.0 * UNIT }); io.outputs.len()]
     }
 

@@ -51,6 +51,12 @@ pub enum Rule {
         /// Whether the square of the mean gradient is taken off.
         centered: bool,
     },
+    /// `w = μ·w + (1 − μ)·g`: no optimiser, but what follows statistics of batches as slowly (Keras BatchNormalization's moving
+    /// mean and variance).
+    MovingAverage {
+        /// The part μ of the average that is kept.
+        momentum: f32,
+    },
     /// `v = v + g²; w = w − η·g / √(v + ε)` (Duchi et al. 2011, Keras Adagrad, which starts v at 0.1).
     Adagrad {
         /// What keeps the divisor from zero.
@@ -66,6 +72,7 @@ impl Rule {
             Rule::Nadam { .. } => 2,
             Rule::Rmsprop { momentum, centered, .. } => 1 + usize::from(*momentum != 0.0) + usize::from(*centered),
             Rule::Adagrad { .. } => 1,
+            Rule::MovingAverage { .. } => 0,
         }
     }
 
@@ -110,6 +117,10 @@ impl Rule {
             beta * old + (0..power).fold(Expr::from(1.0) - beta, |product, _| product * g)
         };
         match *self {
+            Rule::MovingAverage { momentum } => {
+                let mu = float(k, "MOMENTUM", momentum);
+                vec![mean(&mu, weight, 1)]
+            }
             Rule::Sgd { momentum: 0.0, .. } => vec![weight - rate * g],
             Rule::Sgd { momentum, nesterov } => {
                 let mu = float(k, "MOMENTUM", momentum);

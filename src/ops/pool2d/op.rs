@@ -168,7 +168,8 @@ impl Op for Pool2d {
     }
 
     fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
-        let (x, zeros) = zero_padded_input(cx).filter(|_| self.pooling == Pooling::Max)?;
+        cx.sole_producer(0).filter(|_| self.pooling == Pooling::Max)?;
+        let (x, zeros) = zero_padded_input(cx)?;
         let positive = cx.graph().node(x).op()?.pointwise().is_some_and(Program::is_positive);
         let padding = self.options.padding.and(zeros)?;
         // Every window sees a pixel, which is no smaller than a zero.

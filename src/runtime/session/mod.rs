@@ -155,7 +155,7 @@ impl Session {
         readback.reserve(&gpu, output.unwrap_or(0))?;
 
         let launch = engine.profile().class == DeviceClass::Cpu;
-        let pipelines = engine.pipelines().get(&gpu, &plan.dispatches, launch, progress)?;
+        let pipelines = engine.pipelines().get(&gpu, &plan, launch, progress)?;
         for (dispatch, pipeline) in plan.dispatches.iter().zip(&pipelines) {
             check_bindings(dispatch, pipeline)?;
         }

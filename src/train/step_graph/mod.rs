@@ -66,6 +66,7 @@ pub(crate) fn build(spec: &StepSpec, data: &Dataset, source: &Source, mode: Mode
         activation_stats::build(&mut g, &watched)?;
     }
     update::build(&mut g, config, layouts, &weights, &gradients)?;
+    update::merge_averages(&mut g, layouts)?;
     Ok(StepGraph { graph: g, watched })
 }
 

@@ -4,7 +4,8 @@ use crate::{
     Error,
     graph::{Graph, TensorType, Value},
     nn::{Weight, below},
-    passes::Layout,
+    ops::{self, Rule},
+    passes::{Entry, Layout},
     train::config::Compile,
 };
 use std::ops::Range;
@@ -25,6 +26,11 @@ pub(super) fn build(
     gradients: &[Value],
 ) -> Result<(), Error> {
     let gradients = config.optimizer.clip(g, gradients)?;
+    let place = |w: &Weight| layouts.params.find(&w.name).map(|entry| (entry.chunk, entry.offset));
+    let mut pairs: Vec<(&Weight, Value)> = weights.iter().copied().zip(gradients).collect();
+    pairs.sort_by_key(|(weight, _)| place(weight));
+    let (weights, gradients): (Vec<&Weight>, Vec<Value>) = pairs.into_iter().unzip();
+    let (weights, gradients) = (&weights[..], &gradients[..]);
     let values: Vec<Value> = weights.iter().map(|w| w.value).collect();
     for (run, factor) in contiguous_runs(config, layouts, weights) {
         let mut moments: Vec<Vec<Value>> = Vec::new();
@@ -42,6 +48,27 @@ pub(super) fn build(
             }
             g.update(state, new);
         }
+    }
+    Ok(())
+}
+
+/// Makes one operation of the moving averages of states that are contiguous in device memory, as those of batch normalisation are.
+pub(super) fn merge_averages(g: &mut Graph, layouts: &StateLayouts) -> Result<(), Error> {
+    let average = |(state, new): &(Value, Value)| {
+        let op = *g.node(*new).op()?.downcast::<ops::Optimizer>()?;
+        let entry = layouts.params.find(&g.node(*state).name)?;
+        matches!(op.rule, Rule::MovingAverage { .. }).then(|| (entry, op, *state, g.node(*new).inputs[1]))
+    };
+    let mut found: Vec<_> = g.updates().iter().filter_map(average).collect();
+    found.sort_by_key(|(entry, ..)| (entry.chunk, entry.offset));
+    let follows = |a: &(&Entry, ops::Optimizer, Value, Value), b: &(&Entry, ops::Optimizer, Value, Value)| {
+        a.1 == b.1 && (a.0.chunk, a.0.end()) == (b.0.chunk, b.0.offset)
+    };
+    for run in found.chunk_by(follows) {
+        let (states, batches): (Vec<Value>, Vec<Value>) =
+            run.iter().map(|(_, _, state, batch)| (*state, *batch)).unzip();
+        let new = g.optimize(run[0].1, &states, &batches, &[])?;
+        states.into_iter().zip(new).for_each(|(state, new)| g.update(state, new));
     }
     Ok(())
 }

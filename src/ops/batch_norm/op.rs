@@ -1,14 +1,16 @@
 //! Batch normalisation over all axes but the last: training with batch statistics, its gradient, and inference
 //! with given statistics.
 
-use crate::kernels::shader;
+use super::{
+    layout::{Layout, layouts},
+    statistics::{BatchNormStatistics, BatchNormSums, moment_bounds, sum_bounds},
+};
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Family, Fill, Gradients, Graph, Grid, Io,
-        Op, OpError, Sample, Slot, Step, TensorType, Value,
+        Candidate, Cost, DeviceProfile, Epilogue, Gradients, Graph, Io, Op, OpError, Slot, Step, TensorType, Value,
     },
-    kernels::{self, Core, Schedule},
-    tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape, UNIT},
+    kernels::shader,
+    tensor::{Accuracy, Array, Count, Shape, UNIT},
 };
 
 /// Batch normalisation in training (Ioffe and Szegedy 2015; Keras `BatchNormalization`).
@@ -28,7 +30,7 @@ pub struct BatchNormGrad {
     pub epsilon: f32,
 }
 
-fn check(op: &str, epsilon: f32, inputs: &[TensorType], names: &str, full: &[usize]) -> Result<(), OpError> {
+pub(super) fn check(op: &str, epsilon: f32, inputs: &[TensorType], names: &str, full: &[usize]) -> Result<(), OpError> {
     let n = names.split(' ').count();
     if inputs.len() != n {
         return Err(OpError::new(op, format!("{n} inputs ({names})"), inputs.len(), "pass them in this order"));
@@ -49,117 +51,8 @@ fn check(op: &str, epsilon: f32, inputs: &[TensorType], names: &str, full: &[usi
     Ok(())
 }
 
-/// How the launches share the work.
-#[derive(Clone, Copy)]
-struct Layout<'a> {
-    width: usize,
-    lanes: usize,
-    c: usize,
-    span: usize,
-    t: usize,
-    tiles: usize,
-    groups: usize,
-    gather: bool,
-    merge_span: usize,
-    merge_lanes: usize,
-    n_rows: Count,
-    epsilon: f32,
-    profile: &'a DeviceProfile,
-}
-
-impl<'a> Layout<'a> {
-    fn new(x: &Shape, epsilon: f32, class: DeviceClass, profile: &'a DeviceProfile) -> Self {
-        let width = kernels::width(x.last(), profile);
-        let c = x.last() / width;
-        let (lanes, groups, gather) = match class {
-            DeviceClass::Cpu => (64, 32, false),
-            DeviceClass::Gpu => (256, 512, true),
-        };
-        let span = c.min(lanes);
-        let rows = x.rows();
-        let groups = if rows.per_sample == 0 { groups.min(rows.fixed as usize).max(1) } else { groups };
-        let (merge_span, merge_lanes) = if gather { (4, 64) } else { (8, 8) };
-        Layout {
-            width,
-            lanes,
-            c,
-            span,
-            t: lanes / span,
-            tiles: c.div_ceil(span),
-            groups,
-            gather,
-            merge_span,
-            merge_lanes,
-            n_rows: rows,
-            epsilon,
-            profile,
-        }
-    }
-
-    fn partials(&self) -> usize {
-        if self.gather { self.groups } else { self.groups * self.t }
-    }
-
-    /// A launch over all rows, in chunks.
-    fn rows(&self, kernel: &str, source: &str, slots: Vec<Slot>, epilogue: Option<&Epilogue>) -> Dispatch {
-        let grid = Grid::fixed((self.groups * self.tiles) as u64);
-        self.dispatch(kernel, source, grid, slots, epilogue)
-    }
-
-    fn merge(&self, kernel: &str, source: &str, slots: Vec<Slot>) -> Dispatch {
-        let grid = Grid::fixed(self.c.div_ceil(self.merge_span) as u64);
-        let merged = Layout { lanes: self.merge_lanes, span: self.merge_span, ..*self };
-        merged.dispatch(kernel, source, grid, slots, None)
-    }
-
-    fn dispatch(
-        &self,
-        kernel: &str,
-        source: &str,
-        grid: Grid,
-        slots: Vec<Slot>,
-        epilogue: Option<&Epilogue>,
-    ) -> Dispatch {
-        let constants = [
-            ("LANES", self.lanes as f64),
-            ("SPAN", self.span as f64),
-            ("SHARERS", (self.lanes / self.span) as f64),
-            ("T", self.t as f64),
-            ("GATHER", f64::from(u8::from(self.gather))),
-            ("EPSILON", f64::from(self.epsilon)),
-        ];
-        let extents = [
-            ("rows", self.n_rows.fixed),
-            ("rows_per_sample", self.n_rows.per_sample),
-            ("channels", self.c as u64),
-            ("tiles", self.tiles as u64),
-            ("chunks", self.groups as u64),
-            ("partials", self.partials() as u64),
-        ];
-        let source = kernels::Source::over_vectors(source, self.width, self.profile);
-        let source = source.with(shader!("shared/batch_norm.wgsl")).extents(&extents);
-        kernels::dispatch(kernel, source, &constants, grid, slots, epilogue)
-    }
-
-    fn candidate(&self, n_coefficients: usize, dispatches: Vec<Dispatch>) -> Candidate {
-        let floats = |n: usize| Count { fixed: (n * self.c * self.width * 4) as u64, per_sample: 0 };
-        let core = if self.gather { Core::Group } else { Core::Lane };
-        let variant = Schedule::of_width(core, self.width);
-        Candidate::new(variant, dispatches, vec![floats(2 * self.partials()), floats(n_coefficients)])
-    }
-}
-
-/// The layout for the device and, second, the other one: what is best on one may be close on the other.
-fn layouts<'a>(x: &Shape, epsilon: f32, profile: &'a DeviceProfile) -> [Layout<'a>; 2] {
-    let (first, second) = match profile.class {
-        DeviceClass::Cpu => (DeviceClass::Cpu, DeviceClass::Gpu),
-        DeviceClass::Gpu => (DeviceClass::Gpu, DeviceClass::Cpu),
-    };
-    [first, second].map(|class| Layout::new(x, epsilon, class, profile))
-}
-
 /// Returns for each channel the sum of `f` over all rows, `f` being given row-major indices.
-fn channel_sums(shape: &[usize], f: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+pub(super) fn channel_sums(shape: &[usize], f: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let c = shape.last().copied().unwrap_or(1).max(1);
     let mut sums = vec![0.0; c];
     for i in 0..shape.iter().product() {
@@ -168,7 +61,7 @@ fn channel_sums(shape: &[usize], f: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     sums
 }
 
-fn n_rows(shape: &[usize]) -> f64 {
+pub(super) fn n_rows(shape: &[usize]) -> f64 {
     shape.iter().rev().skip(1).product::<usize>().max(1) as f64
 }
 
@@ -236,6 +129,17 @@ impl Op for BatchNorm {
         Ok(grads)
     }
 
+    fn decompose(&self, g: &mut Graph, inputs: &[Value]) -> Option<Result<Vec<Value>, OpError>> {
+        let [x, gamma, beta] = *inputs else { return None };
+        let build = |g: &mut Graph| {
+            let sums = g.apply(BatchNormStatistics { epsilon: self.epsilon }, &[x, gamma])?;
+            let offset = g.sub(x, sums[0])?;
+            let scaled = g.mul(offset, sums[2])?;
+            Ok(vec![g.add(scaled, beta)?, sums[0], sums[1]])
+        };
+        Some(build(g))
+    }
+
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let candidate = |l: &Layout| {
             let statistics = shader!("batch_norm_statistics.wgsl");
@@ -276,19 +180,7 @@ impl Op for BatchNorm {
         let ([x, gamma, beta], [y, mean, var]) = (inputs, exact) else { return Vec::new() };
         let c = gamma.data.len();
         let accuracy = self.accuracy(io, step.n)[0];
-        let largest = |f: &dyn Fn(usize, usize) -> f64| {
-            let mut most = vec![0.0f64; c];
-            (0..x.data.len()).for_each(|i| most[i % c] = most[i % c].max(f(i, i % c)));
-            most
-        };
-        let size = largest(&|i, _| x.data[i].abs());
-        let spread = largest(&|i, k| (x.data[i] - mean.data[k]).powi(2));
-        let mean_bound = Array::from_fn([c], |k| accuracy.bound(&[], mean.data[k], size[k]));
-        // Deviations are taken from a mean that is rounded at the size of x.
-        let var_bound = Array::from_fn([c], |k| {
-            let rounded = 8.0 * UNIT * size[k];
-            accuracy.bound(&[], var.data[k], spread[k]) + rounded * (spread[k].sqrt() + rounded)
-        });
+        let [mean_bound, var_bound] = moment_bounds(x, mean, var, accuracy);
         // y = d · r · gamma + beta with d = x − mean and r = 1/√(var + epsilon): the errors of mean and var carried
         // through, inverseSqrt's 2 units in the last place, and one rounding per operation.
         let y_bound = Array::from_fn(y.shape.clone(), |i| {
@@ -338,6 +230,20 @@ impl Op for BatchNormGrad {
         vec![dx, Array { shape: vec![c], data: dgamma }, Array { shape: vec![c], data: dbeta }]
     }
 
+    fn decompose(&self, g: &mut Graph, inputs: &[Value]) -> Option<Result<Vec<Value>, OpError>> {
+        let [x, _, mean, _, dy] = *inputs else { return None };
+        let build = |g: &mut Graph| {
+            let sums = g.apply(BatchNormSums { epsilon: self.epsilon }, inputs)?;
+            let [dgamma, dbeta, scale, average, slope] = [0, 1, 2, 3, 4].map(|i| sums[i]);
+            let offset = g.sub(x, mean)?;
+            let along = g.mul(offset, slope)?;
+            let rest = g.sub(dy, average)?;
+            let rest = g.sub(rest, along)?;
+            Ok(vec![g.mul(scale, rest)?, dgamma, dbeta])
+        };
+        Some(build(g))
+    }
+
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let candidate = |l: &Layout| {
             let sums = shader!("batch_norm_grad_sums.wgsl");
@@ -382,14 +288,9 @@ impl Op for BatchNormGrad {
         let ([x, gamma, mean, var, dy], [dx, dgamma, dbeta]) = (inputs, exact) else { return Vec::new() };
         let (c, rows) = (gamma.data.len(), n_rows(&x.shape));
         let products = self.accuracy(io, step.n)[1];
+        let [gamma_bound, beta_bound] = sum_bounds([x, mean, var, dy], [dgamma, dbeta], self.epsilon, products);
         let r: Vec<f64> = var.data.iter().map(|v| 1.0 / (v + f64::from(self.epsilon)).sqrt()).collect();
         let normal = |i: usize, k: usize| ((x.data[i] - mean.data[k]) * r[k]).abs();
-        let gammas = channel_sums(&x.shape, |i, k| dy.data[i].abs() * normal(i, k));
-        let betas = channel_sums(&x.shape, |i, _| dy.data[i].abs());
-        // r carries inverseSqrt's 2 units in the last place; each product one rounding.
-        let gamma_bound =
-            Array::from_fn([c], |k| products.bound(&[], dgamma.data[k], gammas[k]) + 8.0 * UNIT * dgamma.data[k].abs());
-        let beta_bound = Array::from_fn([c], |k| products.bound(&[], dbeta.data[k], betas[k]));
         let dx_bound = Array::from_fn(dx.shape.clone(), |i| {
             let k = i % c;
             let size = dy.data[i].abs() + (dbeta.data[k].abs() + normal(i, k) * dgamma.data[k].abs()) / rows;
@@ -448,124 +349,3 @@ impl Graph {
         })
     }
 }
-
-fn any_shape(rng: &mut Philox) -> (Shape, usize, usize, f32) {
-    let c = rng.pick(&[1, 3, 4, 6, 7, 8, 15, 16, 17, 63, 64, 65, 256, 260]);
-    let side = if c > 20 { rng.pick(&[1, 2, 3, 7]) } else { rng.pick(&[1, 2, 5, 7, 15, 16, 17]) };
-    let other = if c < 20 && rng.below(4) == 0 { 63 } else { rng.pick(&[1, 3, side]) };
-    let capacity = rng.pick(&[1, 2, 3, 5, 8]);
-    let shape = match rng.below(4) {
-        0 => Shape::from([Batch, c]),
-        1 if c < 20 => Shape::fixed([rng.pick(&[9, 700, 2500]) + capacity, c]),
-        1 => Shape::fixed([capacity + 1, side, c]),
-        _ => Shape::from([Batch, side, other, c]),
-    };
-    // A few rows may be nearly equal: a small epsilon would then make the finite difference meaningless.
-    let n = 1 + rng.below(capacity);
-    let epsilon = if shape.rows().at(n) < 8 { 0.1 } else { 1e-3 };
-    (shape, capacity, n, epsilon)
-}
-
-fn training(x: Shape, capacity: usize, epsilon: f32) -> Sample {
-    let c = TensorType::f32([x.last()]);
-    let inputs = vec![
-        (TensorType::f32(x), Fill::Uniform(-1.0, 3.0)),
-        (c.clone(), Fill::Away(0.5, 1.5)),
-        (c, Fill::Uniform(-1.0, 1.0)),
-    ];
-    Sample::new(BatchNorm { epsilon }, inputs, capacity)
-}
-
-fn gradient(x: Shape, capacity: usize, epsilon: f32) -> Sample {
-    let c = TensorType::f32([x.last()]);
-    let x = TensorType::f32(x);
-    let inputs = vec![
-        (x.clone(), Fill::Uniform(-1.0, 3.0)),
-        (c.clone(), Fill::Away(0.5, 1.5)),
-        (c.clone(), Fill::Uniform(0.5, 1.5)),
-        (c, Fill::Uniform(0.5, 2.0)),
-        (x, Fill::Uniform(-1.0, 1.0)),
-    ];
-    Sample::new(BatchNormGrad { epsilon }, inputs, capacity)
-}
-
-/// Batch normalisation in training as a family.
-pub static FAMILY: Family = Family {
-    name: "batch_norm",
-    about: "normalisation by the batch's mean and biased variance over all axes but the last (Keras BatchNormalization)",
-    sample: |rng| {
-        let (x, capacity, n, epsilon) = any_shape(rng);
-        training(x, capacity, epsilon).with_n(n)
-    },
-    benches: || vec![("bn_train_n8_c64_56", training(Shape::from([Batch, 56, 56, 64]), 8, 1e-3))],
-    bad: &[
-        Bad {
-            what: "a gamma of another number of channels",
-            build: |g| {
-                let x = g.input("x", [Batch, 4, 4, 3], DType::F32);
-                let c = g.input("c", [4], DType::F32);
-                Ok(g.batch_norm(x, c, c, 1e-3)?[0])
-            },
-        },
-        Bad {
-            what: "an epsilon of 0",
-            build: |g| {
-                let x = g.input("x", [Batch, 4], DType::F32);
-                let c = g.input("c", [4], DType::F32);
-                Ok(g.batch_norm(x, c, c, 0.0)?[0])
-            },
-        },
-        Bad {
-            what: "a vector",
-            build: |g| {
-                let x = g.input("x", [4], DType::F32);
-                Ok(g.batch_norm(x, x, x, 1e-3)?[0])
-            },
-        },
-        Bad {
-            what: "inference with a variance of bytes",
-            build: |g| {
-                let x = g.input("x", [Batch, 4], DType::F32);
-                let c = g.input("c", [4], DType::F32);
-                let v = g.input("v", [4], DType::U8);
-                g.batch_norm_inference(x, [c, c, c, v], 1e-3)
-            },
-        },
-    ],
-    equivalent: &[
-        ("moves a boundary at g", "lanes behind the last chunk find no row"),
-        ("takes for false at g", "lanes without a row of their own write what others write"),
-        ("takes the other sign at chunk", "chunks may have any size that covers all rows"),
-        ("adds 1 to a constant at variance", "a single row has no deviation"),
-        ("moves a boundary at select", "an empty chunk has no rows either way"),
-        ("reads the first at deviations", "chunks of samples this small have a row for each lane, without a deviation"),
-    ],
-    differentiable: true,
-    gradcheck: 1e-5,
-};
-
-/// The gradient of batch normalisation as a family.
-pub static FAMILY_GRAD: Family = Family {
-    name: "batch_norm_grad",
-    about: "gradient of batch_norm to its input, gamma and beta",
-    sample: |rng| {
-        let (x, capacity, n, epsilon) = any_shape(rng);
-        gradient(x, capacity, epsilon).with_n(n)
-    },
-    benches: || vec![("bn_grad_n8_c64_56", gradient(Shape::from([Batch, 56, 56, 64]), 8, 1e-3))],
-    bad: &[Bad {
-        what: "a gradient of another shape than x",
-        build: |g| {
-            let x = g.input("x", [Batch, 4], DType::F32);
-            let c = g.input("c", [4], DType::F32);
-            g.apply1(BatchNormGrad { epsilon: 1e-3 }, &[x, c, c, c, c])
-        },
-    }],
-    equivalent: &[
-        ("moves a boundary at g", "lanes behind the last chunk find no row"),
-        ("takes for false at g", "lanes without a row of their own write what others write"),
-        ("takes the other sign at chunk", "chunks may have any size that covers all rows"),
-    ],
-    differentiable: false,
-    gradcheck: 1e-5,
-};

@@ -1,0 +1,30 @@
+// Batch statistics of parts of the rows joined (Chan et al. 1979) into mean and biased variance (both NaN in a channel that holds a
+// number that is not finite), and scale = gamma / sqrt(var + EPSILON).
+// partials[part * 2 + {0: mean, 1: sum of squared deviations}] of channels V each.
+// Grid: ceil(channels / SPAN) workgroups of LANES = SPAN * SHARERS.
+@group(0) @binding(1) var<storage, read> partials: array<V>;
+@group(0) @binding(2) var<storage, read> gamma: array<V>;
+@group(0) @binding(3) var<storage, read_write> mean_out: array<V>;
+@group(0) @binding(4) var<storage, read_write> variance_out: array<V>;
+@group(0) @binding(5) var<storage, read_write> scale_out: array<V>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let channels = extents.channels;
+    let c = (id.x + id.y * counts.x) * SPAN + lane % SPAN;
+    let rows = extents.rows + extents.rows_per_sample * step.n;
+    var all = Moments(V(0.0), V(0.0), 0.0);
+    if (c < channels) {
+        for (var p = lane / SPAN; p < n_parts(rows); p += SHARERS) {
+            let mean = partials[(p * 2u) * channels + c];
+            all = joined(all, Moments(mean, partials[(p * 2u + 1u) * channels + c], f32(rows_of(p, rows))));
+        }
+    }
+    all = join_lanes(lane, all);
+    if (lane < SPAN && c < channels) {
+        let variance = finite_or_nan(all.deviation, all.deviation / max(all.total, 1.0));
+        mean_out[c] = finite_or_nan(all.deviation, all.mean);
+        variance_out[c] = variance;
+        scale_out[c] = gamma[c] * inverseSqrt(variance + EPSILON);
+    }
+}

@@ -1,0 +1,82 @@
+//! How long a product takes on a graphics processor: an estimate, by which its core, tile and split-K are chosen.
+//!
+//! A multiprocessor issues the multiply-adds of its workgroups in turn. A workgroup waits in each step, a chunk of terms or an
+//! iteration of the innermost loop, for what it loads; those that reside on the multiprocessor beside it fill the wait.
+
+use super::product::{Product, of_workgroup};
+use crate::{
+    graph::DeviceProfile,
+    kernels::{Axis, Core, Schedule, cost::SHARED},
+    tensor::Count,
+};
+
+/// Multiply-adds, and bytes of memory, of a multiprocessor in a cycle.
+const MADDS: f64 = 128.0;
+const BYTES: f64 = 10.0;
+/// Cycles that a chunk waits for its loads and barriers, and an iteration in registers for its loads.
+const CHUNK_WAIT: f64 = 700.0;
+const LOAD_WAIT: f64 = 250.0;
+/// Cycles in which a workgroup starts and ends, and those between two launches.
+const GROUP: f64 = 1_500.0;
+const LAUNCH: f64 = 5_000.0;
+/// Lanes that reside on a multiprocessor, if each has the registers of a tile.
+const RESIDENT: usize = 768;
+/// Cycles of a load or a store of 64 lanes, of neighbours in memory or each elsewhere.
+const NEIGHBOURS: f64 = 2.0;
+const SCATTERED: f64 = 64.0;
+
+/// Cuts of a reduction, and terms of each part at least.
+pub(super) const SPLITS: [usize; 17] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512];
+const PART_TERMS: f64 = 128.0;
+
+/// Returns the cycles that a schedule takes, all launches together.
+pub(super) fn cycles(product: &Product, s: &Schedule, lanes: usize, profile: &DeviceProfile) -> f64 {
+    let main = first_launch(product, s, lanes, profile);
+    main + if s.split > 1 { merge(product.elements(), s.split, profile) } else { 0.0 }
+}
+
+/// Returns the cycles of a schedule's first launch.
+pub(super) fn first_launch(product: &Product, s: &Schedule, lanes: usize, profile: &DeviceProfile) -> f64 {
+    let terms = product.terms(profile.batch);
+    let tiles = product.tiles(if s.core == Core::Shared { [s.m, s.n] } else { of_workgroup(s, lanes) }, profile.batch);
+    let sums = (s.m * s.n) as f64;
+    let (issue, wait, once) = match s.core {
+        Core::Shared => {
+            let peak = SHARED.iter().find(|(tile, _)| *tile == [s.m, s.n, s.k]).map_or(0.5, |(_, peak)| *peak);
+            (sums * s.k as f64 / (MADDS * peak), CHUNK_WAIT, GROUP)
+        }
+        _ => {
+            let along = s.lanes == Some(Axis::M);
+            let (side, indices, others) = if along { (&product.rows, s.m, s.n) } else { (&product.columns, s.n, s.m) };
+            let load = if side.along_terms { SCATTERED } else { NEIGHBOURS };
+            let loads = indices as f64 * load + others as f64 * NEIGHBOURS;
+            let store = if along { SCATTERED } else { NEIGHBOURS };
+            (s.k as f64 * (sums * lanes as f64 / MADDS + loads), LOAD_WAIT, GROUP + sums * store)
+        }
+    };
+    let steps = (terms / (s.k * s.split) as f64).ceil() * product.share();
+    let groups = (tiles * s.split as u64) as f64;
+    let units = f64::from(profile.multiprocessors.max(1));
+    let each = (groups / units).ceil();
+    let rounds = (each / (RESIDENT / lanes).max(1) as f64).ceil();
+    rounds * once + steps * (each * issue).max(rounds * (wait + issue))
+}
+
+/// Returns the cycles in which the parts of a reduction are written, read and added.
+fn merge(elements: Count, splits: usize, profile: &DeviceProfile) -> f64 {
+    let bytes = elements.at(profile.batch) as f64 * (8 * splits) as f64;
+    LAUNCH + bytes / (BYTES * f64::from(profile.multiprocessors.max(1)))
+}
+
+/// Returns the schedule with the split-K, of at most `most` parts, that takes the least time, and its cycles.
+pub(super) fn with_splits(
+    product: &Product,
+    s: Schedule,
+    (lanes, most): (usize, f64),
+    profile: &DeviceProfile,
+) -> (f64, Schedule) {
+    let most = if product.whole { most.min(product.terms(profile.batch) / PART_TERMS) } else { 1.0 };
+    let ways = SPLITS.iter().filter(|&&split| split == 1 || split as f64 <= most);
+    let ways = ways.map(|&split| Schedule { split, ..s }).map(|s| (cycles(product, &s, lanes, profile), s));
+    ways.min_by(|(a, _), (b, _)| a.total_cmp(b)).unwrap_or((f64::INFINITY, s))
+}

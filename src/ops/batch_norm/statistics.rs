@@ -1,0 +1,235 @@
+//! The sums over rows that batch normalisation needs, alone: what is left of it is elementwise.
+
+use super::{
+    layout::Layout,
+    op::{channel_sums, check, n_rows},
+};
+use crate::{
+    graph::{
+        Candidate, ColumnParts, ColumnSums, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Io, Op, OpError,
+        Slot, Step, SumKind, TensorType,
+    },
+    kernels::shader,
+    tensor::{Accuracy, Array, UNIT},
+};
+
+/// Batch statistics: inputs x (…, c), gamma (c); outputs the mean (c) and the biased variance (c) over all axes but the last, and
+/// scale = gamma / √(variance + epsilon).
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchNormStatistics {
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// The sums of the gradient of batch normalisation: inputs x (…, c), gamma, mean, variance (c), dy like x; outputs dgamma, dbeta,
+/// scale = gamma · r, average = dbeta / rows and slope = r · dgamma / rows (c), where r = 1 / √(variance + epsilon). Then
+/// dx = scale · (dy − average − (x − mean) · slope).
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchNormSums {
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// Returns what bounds the errors of mean and variance.
+pub(super) fn moment_bounds(x: &Array, mean: &Array, var: &Array, accuracy: Accuracy) -> [Array; 2] {
+    let c = mean.data.len();
+    let largest = |f: &dyn Fn(usize, usize) -> f64| {
+        let mut most = vec![0.0f64; c];
+        (0..x.data.len()).for_each(|i| most[i % c] = most[i % c].max(f(i, i % c)));
+        most
+    };
+    let size = largest(&|i, _| x.data[i].abs());
+    let spread = largest(&|i, k| (x.data[i] - mean.data[k]).powi(2));
+    let of_mean = Array::from_fn([c], |k| accuracy.bound(&[], mean.data[k], size[k]));
+    // Deviations are taken from a mean that is rounded at the size of x.
+    let of_variance = Array::from_fn([c], |k| {
+        let rounded = 8.0 * UNIT * size[k];
+        accuracy.bound(&[], var.data[k], spread[k]) + rounded * (spread[k].sqrt() + rounded)
+    });
+    [of_mean, of_variance]
+}
+
+/// Returns what bounds the errors of dgamma and dbeta; r carries inverseSqrt's 2 units in the last place, each product one rounding.
+pub(super) fn sum_bounds(
+    [x, mean, var, dy]: [&Array; 4],
+    [dgamma, dbeta]: [&Array; 2],
+    epsilon: f32,
+    products: Accuracy,
+) -> [Array; 2] {
+    let c = mean.data.len();
+    let r = |k: usize| 1.0 / (var.data[k] + f64::from(epsilon)).sqrt();
+    let normal = |i: usize, k: usize| ((x.data[i] - mean.data[k]) * r(k)).abs();
+    let gammas = channel_sums(&x.shape, |i, k| dy.data[i].abs() * normal(i, k));
+    let betas = channel_sums(&x.shape, |i, _| dy.data[i].abs());
+    let gamma =
+        Array::from_fn([c], |k| products.bound(&[], dgamma.data[k], gammas[k]) + 8.0 * UNIT * dgamma.data[k].abs());
+    [gamma, Array::from_fn([c], |k| products.bound(&[], dbeta.data[k], betas[k]))]
+}
+
+/// Returns the launches of an operation alone: parts, and what makes the results of them.
+fn alone(op: &dyn ColumnSums, io: &Io, (kernel, source): (&str, &str), from: Vec<Slot>, l: &Layout) -> Vec<Candidate> {
+    let first = l.rows(kernel, source, from, None);
+    let merge = op.merge(io, None, l.profile(), &|slot| slot);
+    vec![l.candidate(0, vec![first, merge])]
+}
+
+impl Op for BatchNormStatistics {
+    fn name(&self) -> &'static str {
+        "batch_norm_statistics"
+    }
+
+    fn key(&self) -> String {
+        format!("epsilon={:?}", self.epsilon)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        check(self.name(), self.epsilon, inputs, "x gamma", &[0])?;
+        Ok(vec![inputs[1].clone(); 3])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let [x, gamma] = inputs else { return Vec::new() };
+        let (c, rows) = (gamma.data.len(), n_rows(&x.shape));
+        let mean: Vec<f64> = channel_sums(&x.shape, |i, _| x.data[i]).iter().map(|s| s / rows).collect();
+        let var = channel_sums(&x.shape, |i, k| (x.data[i] - mean[k]).powi(2));
+        let var: Vec<f64> = var.iter().map(|s| s / rows).collect();
+        let mean = mean.iter().zip(&var).map(|(m, v)| if v.is_nan() { *v } else { *m }).collect();
+        let scale = (0..c).map(|k| gamma.data[k] / (var[k] + f64::from(self.epsilon)).sqrt()).collect();
+        [mean, var, scale].map(|data| Array { shape: vec![c], data }).into()
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let layout = Layout::new(&io.inputs[0].shape, self.epsilon, DeviceClass::Gpu, profile);
+        let first = ("batch_norm_statistics", shader!("batch_norm_statistics.wgsl"));
+        alone(self, io, first, vec![Slot::input(0), Slot::Scratch(0)], &layout)
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.inputs[0].shape.elements().times(4), bytes: io.bytes() }
+    }
+
+    fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Normalization { terms: io.inputs[0].shape.rows().at(n) }; 3]
+    }
+
+    fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
+        let ([x, _], [mean, var, scale]) = (inputs, exact) else { return Vec::new() };
+        let [of_mean, of_variance] = moment_bounds(x, mean, var, self.accuracy(io, step.n)[0]);
+        let of_scale = Array::from_fn(scale.shape.clone(), |k| {
+            let relative = of_variance.data[k] / (var.data[k] + f64::from(self.epsilon)) + 8.0 * UNIT;
+            scale.data[k].abs() * relative
+        });
+        vec![of_mean, of_variance, of_scale]
+    }
+
+    fn column_sums(&self) -> Option<&dyn ColumnSums> {
+        Some(self)
+    }
+}
+
+impl ColumnSums for BatchNormStatistics {
+    fn summed(&self) -> usize {
+        0
+    }
+
+    fn kind(&self) -> SumKind {
+        SumKind::Moments
+    }
+
+    fn merge(
+        &self,
+        io: &Io,
+        parts: Option<&ColumnParts>,
+        profile: &DeviceProfile,
+        slots: &dyn Fn(Slot) -> Slot,
+    ) -> Dispatch {
+        let layout = Layout::new(&io.inputs[0].shape, self.epsilon, DeviceClass::Gpu, profile).of_parts(parts);
+        let from = [Slot::Scratch(0), Slot::input(1)].into_iter().chain((0..3).map(Slot::output));
+        let source = shader!("batch_norm_statistics_merge.wgsl");
+        layout.merge("batch_norm_statistics_merge", source, from.map(slots).collect())
+    }
+}
+
+impl Op for BatchNormSums {
+    fn name(&self) -> &'static str {
+        "batch_norm_sums"
+    }
+
+    fn key(&self) -> String {
+        format!("epsilon={:?}", self.epsilon)
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        check(self.name(), self.epsilon, inputs, "x gamma mean variance dy", &[0, 4])?;
+        Ok(vec![inputs[1].clone(); 5])
+    }
+
+    fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
+        let [x, gamma, mean, var, dy] = inputs else { return Vec::new() };
+        let (c, rows) = (gamma.data.len(), n_rows(&x.shape));
+        let r: Vec<f64> = var.data.iter().map(|v| 1.0 / (v + f64::from(self.epsilon)).sqrt()).collect();
+        let dgamma = channel_sums(&x.shape, |i, k| dy.data[i] * (x.data[i] - mean.data[k]) * r[k]);
+        let dbeta = channel_sums(&x.shape, |i, _| dy.data[i]);
+        let scale = (0..c).map(|k| gamma.data[k] * r[k]).collect();
+        let average = dbeta.iter().map(|d| d / rows).collect();
+        let slope = (0..c).map(|k| r[k] * dgamma[k] / rows).collect();
+        [dgamma, dbeta, scale, average, slope].map(|data| Array { shape: vec![c], data }).into()
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        let layout = Layout::new(&io.inputs[0].shape, self.epsilon, DeviceClass::Gpu, profile);
+        let first = ("batch_norm_grad_sums", shader!("batch_norm_grad_sums.wgsl"));
+        let from = vec![Slot::input(0), Slot::input(2), Slot::input(4), Slot::Scratch(0)];
+        alone(self, io, first, from, &layout)
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.inputs[0].shape.elements().times(4), bytes: io.bytes() }
+    }
+
+    fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
+        vec![Accuracy::Products { terms: io.inputs[0].shape.rows().at(n) }; 5]
+    }
+
+    fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
+        let ([x, _, mean, var, dy], [dgamma, dbeta, scale, average, slope]) = (inputs, exact) else {
+            return Vec::new();
+        };
+        let products = self.accuracy(io, step.n)[0];
+        let [of_gamma, of_beta] = sum_bounds([x, mean, var, dy], [dgamma, dbeta], self.epsilon, products);
+        let rows = n_rows(&x.shape);
+        let r = |k: usize| 1.0 / (var.data[k] + f64::from(self.epsilon)).sqrt();
+        let rounded = |a: &Array, k: usize| 16.0 * UNIT * a.data[k].abs() + f64::from(f32::MIN_POSITIVE);
+        let of = |f: &dyn Fn(usize) -> f64| Array::from_fn(scale.shape.clone(), f);
+        let of_scale = of(&|k| rounded(scale, k));
+        let of_average = of(&|k| of_beta.data[k] / rows + rounded(average, k));
+        let of_slope = of(&|k| r(k) * of_gamma.data[k] / rows + rounded(slope, k));
+        vec![of_gamma, of_beta, of_scale, of_average, of_slope]
+    }
+
+    fn column_sums(&self) -> Option<&dyn ColumnSums> {
+        Some(self)
+    }
+}
+
+impl ColumnSums for BatchNormSums {
+    fn summed(&self) -> usize {
+        4
+    }
+
+    fn kind(&self) -> SumKind {
+        SumKind::Products { x: 0, mean: 2 }
+    }
+
+    fn merge(
+        &self,
+        io: &Io,
+        parts: Option<&ColumnParts>,
+        profile: &DeviceProfile,
+        slots: &dyn Fn(Slot) -> Slot,
+    ) -> Dispatch {
+        let layout = Layout::new(&io.inputs[0].shape, self.epsilon, DeviceClass::Gpu, profile).of_parts(parts);
+        let from = [Slot::Scratch(0), Slot::input(1), Slot::input(3)].into_iter().chain((0..5).map(Slot::output));
+        layout.merge("batch_norm_sums_merge", shader!("batch_norm_sums_merge.wgsl"), from.map(slots).collect())
+    }
+}
