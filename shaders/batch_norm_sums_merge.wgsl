@@ -1,5 +1,6 @@
 // Sums for the gradient of batch normalisation, of parts of the rows added up: dbeta = sum dy, dgamma = r * sum dy * (x - mean) with
-// r = 1 / sqrt(var + EPSILON); scale = gamma * r, average = dbeta / rows, slope = r * dgamma / rows.
+// r = 1 / sqrt(var + EPSILON); scale = gamma * r, average = dbeta / rows, slope = r * dgamma / rows. Stacks
+// of parts may have rows that are none; there are `all_rows` that are.
 // partials[part * 2 + {0: sum dy, 1: sum dy * (x - mean)}] of channels V each.
 // Grid: ceil(channels / SPAN) workgroups of LANES = SPAN * SHARERS.
 @group(0) @binding(1) var<storage, read> partials: array<V>;
@@ -26,7 +27,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     all = add_lanes(lane, all);
     if (lane < SPAN && c < channels) {
         let r = inverseSqrt(variance[c] + EPSILON);
-        let inv_rows = 1.0 / f32(max(rows * extents.stacks, 1u));
+        let inv_rows = 1.0 / f32(max(extents.all_rows + extents.all_rows_per_sample * step.n, 1u));
         dgamma[c] = all.product * r;
         dbeta[c] = all.plain;
         scale[c] = gamma[c] * r;

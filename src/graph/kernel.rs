@@ -216,6 +216,8 @@ pub struct Candidate {
     pub cycles: Option<f64>,
     /// The parts of column sums that it leaves, where an epilogue asked for them.
     pub parts: Option<ColumnParts>,
+    /// Whether it applies the programs that an epilogue asks for to what it loads.
+    pub prologues: bool,
 }
 
 impl Candidate {
@@ -226,7 +228,15 @@ impl Candidate {
 
     /// Returns a candidate with so many bytes of each scratch buffer.
     pub fn new(variant: impl Into<String>, dispatches: Vec<Dispatch>, scratch_bytes: Vec<Count>) -> Self {
-        Candidate { variant: variant.into(), dispatches, scratch_bytes, counts: None, cycles: None, parts: None }
+        Candidate {
+            variant: variant.into(),
+            dispatches,
+            scratch_bytes,
+            counts: None,
+            cycles: None,
+            parts: None,
+            prologues: false,
+        }
     }
 
     /// Returns the candidate with what its launches do.
@@ -257,6 +267,25 @@ pub struct Epilogue {
     pub shape: Shape,
     /// What the kernel is to add up of its result, if it can: its candidates say so by [`Candidate::parts`].
     pub sums: Option<SumKind>,
+    /// What the kernel is to apply to what it loads, if it can: its candidates say so by [`Candidate::prologues`].
+    pub prologues: Vec<Prologue>,
+}
+
+/// An elementwise program applied to what a kernel loads of one of its inputs.
+///
+/// Input 0 of the program is what is loaded; the others are the `extras`, broadcast to `shape`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prologue {
+    /// The kernel's input.
+    pub input: usize,
+    /// The program.
+    pub program: Program,
+    /// Types of the program's inputs from 1 on.
+    pub extras: Vec<TensorType>,
+    /// Index of the first extra among the node's inputs.
+    pub first_input: usize,
+    /// Shape of the input.
+    pub shape: Shape,
 }
 
 /// What is added up over all rows, for each column.

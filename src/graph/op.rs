@@ -106,6 +106,11 @@ pub trait Op: Origin + Any + fmt::Debug + Send + Sync {
         false
     }
 
+    /// Returns whether some kernel can apply an elementwise program to an input as it is loaded.
+    fn prologue(&self, _input: usize) -> bool {
+        false
+    }
+
     /// Returns whether output 0 is input 0 with another shape.
     fn view(&self) -> bool {
         false

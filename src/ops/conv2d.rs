@@ -294,6 +294,10 @@ impl Op for Conv2d {
         vec![Accuracy::Products { terms: (w[0] * w[1] * w[2]) as u64 }]
     }
 
+    fn prologue(&self, input: usize) -> bool {
+        input == 0
+    }
+
     fn epilogue(&self) -> bool {
         true
     }

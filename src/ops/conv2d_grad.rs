@@ -192,6 +192,10 @@ impl Op for Conv2dGradInput {
         cx.patch(Conv2dGradInput { geometry }, &cx.node().inputs, &[cropped])
     }
 
+    fn prologue(&self, input: usize) -> bool {
+        input == 0
+    }
+
     fn macs(&self, io: &Io) -> Count {
         self.cost(io).flops.over(2)
     }
@@ -358,6 +362,10 @@ impl Op for Conv2dGradWeight {
             sums: self.column_sums,
         };
         gemm::lower_with(filter.lower(profile), &product, profile, epilogue)
+    }
+
+    fn prologue(&self, _input: usize) -> bool {
+        true
     }
 
     fn macs(&self, io: &Io) -> Count {

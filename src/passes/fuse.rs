@@ -5,7 +5,7 @@ use super::schedule::topological;
 use crate::{
     graph::{
         Candidate, ColumnSums, Cost, DeviceProfile, Epilogue, Gradients, Graph, Io, Kind, Node, Op, OpError, Program,
-        Slot, Step, SumKind, TensorType, Value,
+        Prologue, Slot, Step, SumKind, TensorType, Value,
     },
     ops::Elementwise,
     tensor::{Accuracy, Array, DType},
@@ -28,17 +28,38 @@ pub struct Fused {
     pub repeats: Vec<Option<usize>>,
     /// The program; its input 0 is the anchor's output 0.
     pub program: Program,
-    /// What adds up the columns of the program's result: its other inputs follow all others, its outputs the anchor's.
+    /// What adds up the columns of the program's result: its other inputs follow the program's, its outputs the anchor's.
     pub sums: Option<Arc<dyn Op>>,
+    /// Programs of the anchor's inputs as it loads them, by input: their inputs from 1 on follow all others.
+    pub prologues: Vec<(usize, Program)>,
 }
 
 impl Fused {
+    /// Returns an operation of no inputs with a program applied to its output 0.
+    fn new(anchor: Arc<dyn Op>, program: Program) -> Self {
+        Fused { anchor, n_inputs: 0, repeats: Vec::new(), program, sums: None, prologues: Vec::new() }
+    }
+
     fn anchor_io(&self, io: &Io) -> Io {
         let mut inner = Io { inputs: io.inputs[..self.n_inputs].to_vec(), outputs: io.outputs.clone() };
         if let Ok(outputs) = self.anchor.infer(&inner.inputs) {
             inner.outputs = outputs;
         }
         inner
+    }
+
+    /// Returns what the anchor applies to what it loads.
+    fn prologues(&self, io: &Io) -> Vec<Prologue> {
+        let first = self.first_of_prologues(io.inputs.len());
+        (self.prologues.iter().zip(first.windows(2)))
+            .map(|((input, program), range)| Prologue {
+                input: *input,
+                program: program.clone(),
+                extras: io.inputs[range[0]..range[1]].to_vec(),
+                first_input: range[0],
+                shape: io.inputs[*input].shape.clone(),
+            })
+            .collect()
     }
 
     /// Returns what adds up columns.
@@ -57,9 +78,47 @@ impl Fused {
         self.first_of_sums() + i - usize::from(i > summed)
     }
 
+    /// Returns where the inputs of each prologue begin, of so many in all, and the end of them all.
+    fn first_of_prologues(&self, n_inputs: usize) -> Vec<usize> {
+        let counts = self.prologues.iter().map(|(_, program)| program.n_inputs - 1);
+        let first = n_inputs - counts.clone().sum::<usize>();
+        let ends = counts.scan(first, |end, n| {
+            *end += n;
+            Some(*end)
+        });
+        [first].into_iter().chain(ends).collect()
+    }
+
+    /// Returns the anchor's inputs after their prologues.
+    fn anchor_inputs(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        let mut own: Vec<Array> = inputs[..self.n_inputs].iter().map(|&a| a.clone()).collect();
+        let first = self.first_of_prologues(inputs.len());
+        for ((input, program), range) in self.prologues.iter().zip(first.windows(2)) {
+            let operands: Vec<&Array> =
+                [inputs[*input]].into_iter().chain(inputs[range[0]..range[1]].iter().copied()).collect();
+            own[*input] = Elementwise::from(program.clone()).reference(&operands, step).swap_remove(0);
+        }
+        own
+    }
+
+    /// Returns the anchor's inputs after their prologues, each with what its error may be.
+    fn errors_of_inputs(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        let mut errors: Vec<Array> = inputs[..self.n_inputs].iter().map(|a| Array::zeros(a.shape.clone())).collect();
+        let first = self.first_of_prologues(inputs.len());
+        for ((input, program), range) in self.prologues.iter().zip(first.windows(2)) {
+            let operands: Vec<&Array> =
+                [inputs[*input]].into_iter().chain(inputs[range[0]..range[1]].iter().copied()).collect();
+            let program = Elementwise::from(program.clone());
+            let exact = program.reference(&operands, step);
+            let io = Io { inputs: Vec::new(), outputs: Vec::new() };
+            errors[*input] = program.bounds(&io, &operands, &exact, step).swap_remove(0);
+        }
+        errors
+    }
+
     /// Returns the inputs of the column sums, given all inputs and the one that is summed.
     fn inputs_of_sums<T: Clone>(&self, inputs: &[T], summed: T) -> Vec<T> {
-        let mut own = inputs[self.first_of_sums()..].to_vec();
+        let mut own = inputs[self.first_of_sums()..self.first_of_prologues(inputs.len())[0]].to_vec();
         own.insert(self.column_sums().map_or(0, ColumnSums::summed).min(own.len()), summed);
         own
     }
@@ -123,7 +182,9 @@ impl Op for Fused {
 
     fn key(&self) -> String {
         let sums = self.sums.as_ref().map(|op| format!(" | {} {}", op.name(), op.key())).unwrap_or_default();
-        format!("{} | {} {:?}{sums}", self.anchor.key(), self.program, self.repeats)
+        let prologues: String =
+            self.prologues.iter().map(|(input, program)| format!(" | {input}: {program}")).collect();
+        format!("{} | {} {:?}{sums}{prologues}", self.anchor.key(), self.program, self.repeats)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -135,7 +196,8 @@ impl Op for Fused {
     }
 
     fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
-        let mut outputs = self.anchor.reference(&inputs[..self.n_inputs], step);
+        let own = self.anchor_inputs(inputs, step);
+        let mut outputs = self.anchor.reference(&own.iter().collect::<Vec<_>>(), step);
         let mut operands = vec![&outputs[0]];
         operands.extend(&inputs[self.n_inputs..self.first_of_sums()]);
         outputs[0] = Elementwise::from(self.program.clone()).reference(&operands, step).swap_remove(0);
@@ -165,11 +227,13 @@ impl Op for Fused {
             repeats: self.repeats.clone(),
             shape: io.outputs[0].shape.clone(),
             sums: kind,
+            prologues: self.prologues(io),
         };
         let candidates = self.anchor.lower(&self.anchor_io(io), profile, Some(&epilogue));
+        let candidates = candidates.into_iter().filter(|c| c.prologues || self.prologues.is_empty());
         match &self.sums {
-            None => candidates,
-            Some(_) => candidates.into_iter().filter_map(|c| self.with_merge(c, io, profile)).collect(),
+            None => candidates.collect(),
+            Some(_) => candidates.filter_map(|c| self.with_merge(c, io, profile)).collect(),
         }
     }
 
@@ -187,9 +251,22 @@ impl Op for Fused {
     }
 
     fn bounds(&self, io: &Io, inputs: &[&Array], all_exact: &[Array], step: &Step) -> Vec<Array> {
-        let (own, extras) = inputs[..self.first_of_sums()].split_at(self.n_inputs);
-        let raw = self.anchor.reference(own, step);
-        let mut bounds = self.anchor.bounds(&self.anchor_io(io), own, &raw, step);
+        let extras = &inputs[self.n_inputs..self.first_of_sums()];
+        let own = self.anchor_inputs(inputs, step);
+        let own: Vec<&Array> = own.iter().collect();
+        let raw = self.anchor.reference(&own, step);
+        let mut bounds = self.anchor.bounds(&self.anchor_io(io), &own, &raw, step);
+        let errors = self.errors_of_inputs(inputs, step);
+        for (input, _) in &self.prologues {
+            let error = errors[*input].clone();
+            // What takes a prologue is linear in that input.
+            let mut magnitudes: Vec<Array> = own.iter().map(|a| a.map(f64::abs)).collect();
+            magnitudes[*input] = error;
+            let carried = self.anchor.reference(&magnitudes.iter().collect::<Vec<_>>(), step);
+            for (bound, carried) in bounds.iter_mut().zip(carried) {
+                *bound = Array::from_fn(bound.shape.clone(), |i| bound.data[i] + carried.data[i].abs());
+            }
+        }
         let program = Elementwise::from(self.program.clone());
         let run = |sign: f64| {
             let moved = Array::from_fn(raw[0].shape.clone(), |i| raw[0].data[i] + sign * bounds[0].data[i]);
@@ -213,6 +290,9 @@ impl Op for Fused {
         self.anchor.in_place(self.n_inputs)
     }
 }
+
+/// Most instructions of a program that readers compute anew.
+const MAX_PROLOGUE: usize = 8;
 
 /// A graph whose nodes can be replaced; values that no longer exist forward to their replacements.
 struct Draft<'p> {
@@ -239,6 +319,7 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
     draft.chains();
     draft.epilogues();
     draft.sums();
+    draft.prologues();
     draft.finish()
 }
 
@@ -379,7 +460,7 @@ impl Draft<'_> {
             let mut outputs = source.outputs.clone();
             outputs[0] = out;
             let (name, anchor) = (source.name.clone(), op.clone());
-            let fused = Fused { anchor, n_inputs, repeats, program, sums: None };
+            let fused = Fused { n_inputs, repeats, ..Fused::new(anchor, program) };
             let inputs: Vec<Value> = own.into_iter().chain(extras).collect();
             if !self.fits(&fused, &inputs, &outputs) {
                 continue;
@@ -416,7 +497,11 @@ impl Draft<'_> {
             let inputs = self.inputs(i);
             let v = inputs[summed];
             let Some(source) = self.nodes[v.node as usize].clone() else { continue };
-            let Some(heavy) = source.op().filter(|op| v.output == 0 && op.epilogue()).cloned() else { continue };
+            let Some(heavy) =
+                source.op().filter(|op| v.output == 0 && (op.epilogue() || op.downcast::<Fused>().is_some())).cloned()
+            else {
+                continue;
+            };
             let own = self.inputs(v.node as usize);
             let mut rest = inputs.clone();
             rest.remove(summed);
@@ -427,8 +512,8 @@ impl Draft<'_> {
                 Some(fused) if fused.sums.is_some() => continue,
                 Some(fused) => Fused { sums: Some(op), ..fused.clone() },
                 None => {
-                    let program = Program::identity();
-                    Fused { n_inputs: own.len(), anchor: heavy, repeats: Vec::new(), program, sums: Some(op) }
+                    let alone = Fused { n_inputs: own.len(), ..Fused::new(heavy, Program::identity()) };
+                    Fused { sums: Some(op), ..alone }
                 }
             };
             let all: Vec<Value> = own.into_iter().chain(rest).collect();
@@ -446,6 +531,97 @@ impl Draft<'_> {
             }
             self.arrange();
         }
+    }
+
+    /// Lets the readers of elementwise nodes compute them as they load their inputs, where that moves fewer bytes.
+    fn prologues(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some(program) = self.pointwise(i).filter(|p| p.instrs.len() <= MAX_PROLOGUE) else { continue };
+            let v = Value { node: i as u32, output: 0 };
+            let Some(shape) = self.ty(v).map(|ty| ty.shape.clone()) else { continue };
+            let inputs = self.inputs(i);
+            let full: Vec<usize> =
+                (0..inputs.len()).filter(|&k| self.ty(inputs[k]).is_some_and(|t| t.shape == shape)).collect();
+            let (Some(&base), Some(readers)) = (full.first(), self.readers(v)) else { continue };
+            let n = readers.len();
+            // Before: its inputs, itself and each reader's; afterwards its inputs for each reader.
+            if n == 0 || n * full.len() >= full.len() + 1 + n {
+                continue;
+            }
+            let absorbed: Option<Vec<(usize, Node)>> = readers
+                .into_iter()
+                .map(|reader| Some((reader, self.absorb(reader, v, (&program, &inputs, base))?)))
+                .collect();
+            let Some(absorbed) = absorbed else { continue };
+            for (reader, node) in absorbed {
+                self.nodes[reader] = Some(node);
+            }
+            self.nodes[i] = None;
+            self.arrange();
+        }
+    }
+
+    /// Returns the nodes that read a value, or `None` if it is an output or an update.
+    fn readers(&self, v: Value) -> Option<Vec<usize>> {
+        let mut results = self.outputs.iter().map(|o| o.1).chain(self.updates.iter().flat_map(|u| [u.0, u.1]));
+        if results.any(|r| self.resolve(r) == v) {
+            return None;
+        }
+        Some((0..self.nodes.len()).filter(|&i| self.inputs(i).contains(&v)).collect())
+    }
+
+    /// Returns a node that computes its input `v` itself, by a program of inputs of which `base` is like `v`, if it can.
+    fn absorb(&self, reader: usize, v: Value, (program, inputs, base): (&Program, &[Value], usize)) -> Option<Node> {
+        let node = self.nodes[reader].clone()?;
+        let own = self.inputs(reader);
+        if own.iter().filter(|u| **u == v).count() > 1 {
+            return None;
+        }
+        let at = own.iter().position(|u| *u == v)?;
+        let others = || inputs.iter().enumerate().filter(|(k, _)| *k != base).map(|(_, u)| *u);
+        let op = node.op()?.clone();
+        let op = op.as_ref();
+        let without = || own.iter().copied().filter(|u| *u != v);
+        if !op.in_place(own.len()).is_empty() {
+            return None;
+        }
+        if let Some(reading) = op.pointwise() {
+            let all = without().chain(inputs.iter().copied()).collect();
+            let (all, program) = unique_inputs(all, &reading.compose(at, program));
+            let shape = Some(node.outputs[0].shape.clone());
+            let kind = Kind::Op(Arc::new(Elementwise { program, shape, in_place: false }));
+            return (all.len() < self.max_slots()).then_some(Node { kind, inputs: all, ..node });
+        }
+        let mut fused = match op.downcast::<Fused>() {
+            Some(fused) => fused.clone(),
+            None => Fused { n_inputs: own.len(), ..Fused::new(node.op()?.clone(), Program::identity()) },
+        };
+        let mut all = own.clone();
+        if at < fused.n_inputs {
+            if !fused.anchor.prologue(at) || fused.prologues.iter().any(|(input, _)| *input == at) {
+                return None;
+            }
+            // Input 0 of the program is what is loaded.
+            let order: Vec<usize> =
+                (0..inputs.len()).map(|k| if k == base { 0 } else { 1 + k - usize::from(k > base) }).collect();
+            fused.prologues.push((at, program.remap(&order, inputs.len())));
+            all[at] = inputs[base];
+            all.extend(others());
+        } else if at < fused.first_of_sums() {
+            let end = fused.first_of_sums();
+            let extra = at - fused.n_inputs;
+            fused.program = fused.program.compose(1 + extra, program);
+            fused.repeats.remove(extra);
+            fused.repeats.extend(inputs.iter().map(|_| None));
+            let extras = own[fused.n_inputs..end].iter().copied().filter(|u| *u != v).chain(inputs.iter().copied());
+            all = own[..fused.n_inputs].iter().copied().chain(extras).chain(own[end..].iter().copied()).collect();
+        } else {
+            return None;
+        }
+        if all.contains(&v) || !self.fits_all(&fused, &all, &node.outputs) {
+            return None;
+        }
+        Some(Node { kind: Kind::Op(Arc::new(fused)), inputs: all, ..node })
     }
 
     /// Returns whether the first candidate of a fused operation exists, and each of its launches can bind what it reads and writes.

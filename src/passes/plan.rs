@@ -33,7 +33,8 @@ pub fn optimize(graph: &Graph, profile: &DeviceProfile) -> Graph {
     let graph = checked(rewrite(&once(&once(graph))), "rewrite");
     let graph = match profile.class {
         DeviceClass::Cpu => graph,
-        DeviceClass::Gpu => checked(simplify(&decompose(&graph)), "decompose"),
+        // Not simplified: a term that forward and backward share is cheaper to compute again than to keep.
+        DeviceClass::Gpu => checked(decompose(&graph), "decompose"),
     };
     checked(fuse(&graph, profile), "fuse")
 }

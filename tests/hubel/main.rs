@@ -1,6 +1,7 @@
 //! All integration tests in one binary.
 
 mod augmentation;
+mod column_sums;
 mod crashes;
 mod documents;
 mod errors;

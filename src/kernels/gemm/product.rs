@@ -4,7 +4,7 @@ use crate::{
     graph::{Candidate, ColumnParts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot, SumKind},
     kernels::{
         Axis, Core, Schedule,
-        language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Stored, Type, loop_end},
+        language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Loaded, Stored, Type, loop_end},
     },
     tensor::{Count, DType},
 };
@@ -207,6 +207,8 @@ pub(super) struct Bound {
     sums: Option<Buffer>,
     pub(super) finish: Finish,
     pub(super) parts: Option<PartSums>,
+    /// What is applied to rows and columns as they are loaded.
+    pub(super) loaded: [Option<Loaded>; 2],
 }
 
 /// Where a core leaves parts of the column sums of its result, and x and its mean, where products with these are summed.
@@ -270,19 +272,29 @@ pub(super) fn candidate(
     let finish = Finish::bind(&mut k, epilogue.filter(|_| !split), stored);
     let kind = parts_of(product, epilogue).filter(|_| schedule.core == Core::Shared && !split);
     let parts = kind.map(|kind| PartSums::bind(&mut k, kind, vectors(b)));
-    write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish, parts });
+    let width = |side: usize, width: usize| if of_terms[side] { 4 } else { width };
+    let prologues = epilogue.map_or(&[][..], |e| &e.prologues);
+    let mut load = |side: usize, width: usize| {
+        let prologue = prologues.iter().find(|p| p.input == side && schedule.core == Core::Shared);
+        prologue.map(|p| Loaded::bind(&mut k, p, width))
+    };
+    let loaded = [load(0, width(0, a)), load(1, width(1, b))];
+    let applied = loaded.iter().flatten().count() == prologues.len();
+    write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish, parts, loaded });
     let main = k.launch(grid(product, tile, splits));
+    let applies = |candidate: Candidate| Candidate { prologues: applied, ..candidate };
     if kind.is_some() {
         let (rows, stacks) = (*product.rows.extent, product.batch.fixed);
         let [fixed, per_sample] = [rows.fixed, rows.per_sample].map(|n| n.div_ceil(tile[0]));
         let bytes = Count { fixed, per_sample }.times(8 * columns * stacks);
         let parts = ColumnParts { rows, rows_per_part: tile[0], stacks };
-        return Candidate { parts: Some(parts), ..Candidate::new(schedule, vec![main], vec![bytes]) };
+        let candidate = Candidate { parts: Some(parts), ..Candidate::new(schedule, vec![main], vec![bytes]) };
+        return applies(candidate);
     }
     if !split {
-        return Candidate::single(schedule, main);
+        return applies(Candidate::single(schedule, main));
     }
-    split_sum(schedule, main, product.elements(), [columns, product.n_sums()], profile, epilogue)
+    applies(split_sum(schedule, main, product.elements(), [columns, product.n_sums()], profile, epilogue))
 }
 
 /// Returns the rows and columns of a workgroup, whose lanes have a tile each.

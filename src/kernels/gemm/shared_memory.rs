@@ -14,7 +14,7 @@ use crate::{
     kernels::{
         self, Schedule,
         cost::SHARED,
-        language::{Buffer, Expr, Kernel, Type, count, loop_end},
+        language::{Buffer, Expr, Kernel, Loaded, Type, count, loop_end},
     },
     tensor::Count,
 };
@@ -153,6 +153,7 @@ struct Core<'p, 'a> {
 struct Side<'p, 'a> {
     operand: &'p Operand<'a>,
     buffer: &'p Buffer,
+    loaded: Option<&'p Loaded>,
     name: &'static str,
     /// Whether vectors are of terms.
     of_terms: bool,
@@ -431,6 +432,7 @@ impl<'p, 'a> Side<'p, 'a> {
         let mut side = Side {
             operand,
             buffer,
+            loaded: io.loaded[i].as_ref(),
             name,
             of_terms,
             of_one_term: product.rows.width() == 4 && product.columns.width() == 4,
@@ -528,11 +530,16 @@ impl<'p, 'a> Side<'p, 'a> {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
-                self.buffer.guarded(
-                    &(index / if self.of_terms { 4 } else { self.operand.width() }),
-                    &inside.and(&there),
-                    false,
-                )
+                let (inside, width) = (inside.and(&there), if self.of_terms { 4 } else { self.operand.width() });
+                match self.loaded {
+                    None => self.buffer.guarded(&(index / width), &inside, false),
+                    Some(loaded) => {
+                        let index = k.let_(format!("{}_at{i}", cursor.name), index);
+                        let value = loaded.apply(self.buffer.at(&index / width), &index);
+                        let zero = if width == 1 { Expr::from(0.0) } else { VEC4.zero() };
+                        inside.select(value, zero)
+                    }
+                }
             });
             let mut values: Vec<Expr> = values.collect();
             let value = if values.len() == 1 { values.swap_remove(0) } else { Expr::vector(values) };

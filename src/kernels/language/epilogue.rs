@@ -6,7 +6,7 @@ use super::{
     kernel::{Buffer, Kernel, Layout},
 };
 use crate::{
-    graph::{Epilogue, Program, Slot},
+    graph::{Epilogue, Program, Prologue, Slot},
     tensor::DType,
 };
 
@@ -74,7 +74,7 @@ impl Finish {
             let buffer = k.bind(format!("extra{n}"), layout, Slot::input(epilogue.first_input + n));
             read.push(if by_column { Extra::Column(buffer) } else { Extra::Element(buffer, neighbours) });
         }
-        function(k, &epilogue.program, width, &read);
+        function(k, "epilogue", &epilogue.program, width, &read);
         let columns = read.into_iter().filter_map(|extra| match extra {
             Extra::Column(buffer) => Some(buffer),
             _ => None,
@@ -107,27 +107,61 @@ impl Finish {
     }
 }
 
+/// The prologue of an input of a kernel: a function of a value and the index of its first float.
+#[derive(Debug)]
+pub struct Loaded {
+    function: String,
+    width: usize,
+}
+
+impl Loaded {
+    /// Binds what a prologue reads and declares its function, for `width` floats that are loaded at once.
+    pub fn bind(k: &mut Kernel, prologue: &Prologue, width: usize) -> Loaded {
+        let name = format!("prologue{}", prologue.input);
+        let columns = prologue.shape.last();
+        let mut read = Vec::new();
+        for (n, extra) in prologue.extras.iter().enumerate() {
+            let is_row = !extra.shape.is_batched() && extra.shape.elements().fixed == columns as u64;
+            let row = is_row && extra.shape.last() == columns && columns.is_multiple_of(width);
+            let neighbours = Neighbours { from: extra, to: &prologue.shape, width };
+            let layout = if row { Layout::Vectors { width, words: false } } else { neighbours.layout(false) };
+            let buffer = k.bind(format!("{name}_extra{n}"), layout, Slot::input(prologue.first_input + n));
+            read.push(if row { Extra::Row(buffer, columns) } else { Extra::Element(buffer, neighbours) });
+        }
+        function(k, &name, &prologue.program, width, &read);
+        Loaded { function: name, width }
+    }
+
+    /// Returns the program of a value that has been loaded from `index` on.
+    pub fn apply(&self, value: Expr, index: &Expr) -> Expr {
+        Expr::call(&self.function, floats(self.width), [value, index.clone()])
+    }
+}
+
 enum Extra<'a> {
     /// An argument of the function.
     Column(Buffer),
+    /// Read by the function, of so many columns the one of an index.
+    Row(Buffer, usize),
     /// Read by the function.
     Element(Buffer, Neighbours<'a>),
     Kept(Expr),
 }
 
-/// Declares `epilogue`; for vectors by a function of one float.
-fn function(k: &mut Kernel, program: &Program, width: usize, extras: &[Extra]) {
+/// Declares the function of a program; for vectors by a function of one float.
+fn function(k: &mut Kernel, name: &str, program: &Program, width: usize, extras: &[Extra]) {
+    let of_one = format!("{name}_of");
     if width > 1 {
         let names: Vec<String> = (0..extras.len()).map(|n| format!("a{n}")).collect();
         let one: Vec<(&str, Type)> = names.iter().map(|name| (name.as_str(), Type::F32)).collect();
         let parameters = [&[("v", Type::F32)], &one[..]].concat();
-        k.function("epilogue_of", &parameters, Type::F32, |k, arguments| apply(k, program, arguments));
+        k.function(&of_one, &parameters, Type::F32, |k, arguments| apply(k, program, arguments));
     }
     let names: Vec<String> = (0..extras.len()).map(|n| format!("e{n}")).collect();
     let columns = extras.iter().zip(&names).filter(|(extra, _)| matches!(extra, Extra::Column(_)));
     let columns: Vec<(&str, Type)> = columns.map(|(_, name)| (name.as_str(), floats(width))).collect();
     let parameters = [&[("v", floats(width)), ("i", Type::U32)], &columns[..]].concat();
-    k.function("epilogue", &parameters, floats(width), |k, arguments| {
+    k.function(name, &parameters, floats(width), |k, arguments| {
         let [value, i, columns @ ..] = arguments else { return Expr::from(0.0) };
         let mut columns = columns.iter();
         let read: Vec<Vec<Expr>> = extras
@@ -136,6 +170,10 @@ fn function(k: &mut Kernel, program: &Program, width: usize, extras: &[Extra]) {
             .map(|(extra, name)| match extra {
                 Extra::Column(_) => {
                     let vector = columns.next().unwrap_or(value);
+                    (0..width).map(|lane| vector.component(lane)).collect()
+                }
+                Extra::Row(buffer, columns) => {
+                    let vector = k.let_(name, buffer.at(i % *columns / width));
                     (0..width).map(|lane| vector.component(lane)).collect()
                 }
                 Extra::Element(buffer, neighbours) => neighbours.read(k, buffer, name, [i, &(i / width)]),
@@ -148,7 +186,7 @@ fn function(k: &mut Kernel, program: &Program, width: usize, extras: &[Extra]) {
         };
         match width {
             1 => apply(k, program, &arguments(0)),
-            _ => Expr::vector((0..width).map(|l| Expr::call("epilogue_of", Type::F32, arguments(l))).collect()),
+            _ => Expr::vector((0..width).map(|l| Expr::call(&of_one, Type::F32, arguments(l))).collect()),
         }
     });
 }

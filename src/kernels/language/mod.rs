@@ -30,7 +30,7 @@ mod print;
 
 pub use broadcast::Neighbours;
 pub use divisor::Divisor;
-pub use epilogue::{Finish, Stored, apply};
+pub use epilogue::{Finish, Loaded, Stored, apply};
 pub use expr::{Expr, Scalar, Type};
 pub use kernel::{Buffer, Extent, Kernel, Layout, count, loop_end, scalar};
 pub use link::{declared, identifiers, link};

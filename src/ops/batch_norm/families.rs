@@ -50,6 +50,8 @@ fn gradient(x: Shape, capacity: usize, epsilon: f32) -> Sample {
     Sample::new(BatchNormGrad { epsilon }, inputs, capacity)
 }
 
+const OWN_PARTS: &str = "here an operation has parts of its own; those of other kernels have a test of their own";
+
 /// Batch normalisation in training as a family.
 pub static FAMILY: Family = Family {
     name: "batch_norm",
@@ -149,7 +151,14 @@ pub static FAMILY_STATISTICS: Family = Family {
             Ok(g.apply(BatchNormStatistics { epsilon: 1e-3 }, &[x, c])?[0])
         },
     }],
-    equivalent: &[],
+    equivalent: &[
+        ("adds 1 to a constant at variance", "a single row has no deviation"),
+        ("adds for a product at select", OWN_PARTS),
+        ("leaves a term out at per_stack", OWN_PARTS),
+        ("leaves a term out at start", "only rows from 0 on of a part are counted"),
+        ("moves a boundary at select", "an empty chunk has no rows either way"),
+        ("takes the other sign at per_stack", OWN_PARTS),
+    ],
     differentiable: false,
     gradcheck: 1e-5,
 };
@@ -171,7 +180,12 @@ pub static FAMILY_SUMS: Family = Family {
             Ok(g.apply(BatchNormSums { epsilon: 1e-3 }, &[x, c, c, c, c])?[0])
         },
     }],
-    equivalent: &[],
+    equivalent: &[
+        ("adds for a product at select", OWN_PARTS),
+        ("leaves a term out at per_stack", OWN_PARTS),
+        ("leaves a term out at rows", OWN_PARTS),
+        ("takes the other sign at per_stack", OWN_PARTS),
+    ],
     differentiable: false,
     gradcheck: 1e-5,
 };

@@ -104,6 +104,8 @@ impl<'a> Layout<'a> {
         let extents = [
             ("rows", rows.fixed),
             ("rows_per_sample", rows.per_sample),
+            ("all_rows", self.n_rows.fixed),
+            ("all_rows_per_sample", self.n_rows.per_sample),
             ("channels", self.c as u64),
             ("tiles", self.tiles as u64),
             ("chunks", if self.parts.is_some() { 0 } else { self.groups as u64 }),

@@ -1,0 +1,94 @@
+//! Kernels of GPUs that leave column sums of what they compute, and compute what they load, here on any adapter: convolutions under
+//! batch normalisation, forward and back.
+
+use crate::harness::{Run, engine, reference, with_gpu_kernels};
+use hubel::{
+    graph::{Fill, Graph, Step},
+    ops::{Conv2dOptions, Padding},
+    prelude::*,
+    tensor::{Array, Philox, Purpose},
+    testing::{plan_for, run_graph},
+};
+
+/// A convolution of images under batch normalisation, behind another one: their sizes.
+struct Case {
+    capacity: usize,
+    n: usize,
+    size: [usize; 2],
+    channels: [usize; 3],
+    kernel: usize,
+    strides: [usize; 2],
+}
+
+/// Returns a graph of both, with the gradients to all inputs, and its feeds.
+fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
+    let (mut g, mut feeds) = (Graph::new(), Vec::new());
+    let [c0, c1, c2] = case.channels;
+    let mut input = |g: &mut Graph, name: &str, shape: Shape, fill: Fill| {
+        feeds.push((name.to_owned(), fill.array(&shape.at(case.n), rng)));
+        g.input(name, shape, F32)
+    };
+    let [h, w] = case.size;
+    let any = Fill::Uniform(-1.0, 1.0);
+    let mut values = vec![input(&mut g, "x", Shape::from([Batch, h, w, c0]), any)];
+    let mut y = values[0];
+    for (layer, (from, to, kernel)) in [(c0, c1, 1), (c1, c2, case.kernel)].into_iter().enumerate() {
+        let weights = input(&mut g, &format!("w{layer}"), Shape::fixed([kernel, kernel, from, to]), any);
+        let gamma = input(&mut g, &format!("gamma{layer}"), Shape::fixed([to]), Fill::Away(0.5, 1.5));
+        let beta = input(&mut g, &format!("beta{layer}"), Shape::fixed([to]), any);
+        let strides = if layer == 0 { [1, 1] } else { case.strides };
+        let options = Conv2dOptions { padding: Padding::Same, ..Conv2dOptions::valid().strides(strides) };
+        y = g.conv2d(y, weights, options).expect("a convolution");
+        y = g.batch_norm(y, gamma, beta, 1e-3).expect("a normalisation")[0];
+        y = g.relu(y).expect("an activation");
+        values.extend([weights, gamma, beta]);
+    }
+    let shape = g.shape(y).clone();
+    let factor = input(&mut g, "factor", shape, any);
+    let product = g.mul(y, factor).expect("equal shapes");
+    let loss = g.mean(product).expect("a number");
+    let gradients = g.gradients(loss, &values).expect("gradients");
+    for (i, &value) in [y].iter().chain(&gradients).enumerate() {
+        g.output(&format!("y{i}"), value);
+    }
+    (g, feeds)
+}
+
+#[test]
+fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_reference() {
+    let case = |capacity, n, size, channels, kernel, strides| Case { capacity, n, size, channels, kernel, strides };
+    let cases = [
+        case(4, 4, [9, 11], [8, 32, 64], 3, [1, 1]),
+        case(5, 3, [7, 7], [16, 64, 36], 3, [2, 2]),
+        case(16, 16, [6, 5], [33, 35, 37], 1, [1, 1]),
+        case(9, 9, [12, 12], [32, 128, 128], 3, [1, 1]),
+        case(2, 2, [10, 9], [3, 16, 20], 2, [2, 1]),
+    ];
+    let mut rng = Philox::new(31, Purpose::Test, 0);
+    let (mut left, mut loaded) = ([0; 2], 0);
+    for (i, case) in cases.iter().enumerate() {
+        let (g, feeds) = training(case, &mut rng);
+        let step = Step::of(case.n);
+        let exact = reference(&g, &feeds, &step);
+        let feeds: Vec<_> = feeds.into_iter().map(|(name, a)| (name, a.to_host(F32))).collect();
+        for multiprocessors in [1, 200] {
+            let engine = with_gpu_kernels(engine(), multiprocessors);
+            let run = Run { optimize: true, guarded: true, ..Run::default() };
+            let plan = plan_for(&engine, &g, case.capacity, &run).expect("a plan");
+            let launches = |kernel: &str| plan.dispatches.iter().filter(|d| d.kernel == kernel).count();
+            loaded += plan.dispatches.iter().filter(|d| d.source.contains("fn prologue")).count();
+            left[0] += launches("batch_norm_statistics_merge") - launches("batch_norm_statistics");
+            left[1] += launches("batch_norm_sums_merge") - launches("batch_norm_grad_sums");
+            let got = run_graph(&engine, &g, &feeds, &step, case.capacity, &run).expect("the graph runs");
+            for (k, (got, exact)) in got.iter().zip(&exact).enumerate() {
+                let size = exact.data.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+                for (j, (got, exact)) in got.to_f32().iter().zip(&exact.data).enumerate() {
+                    let error = (f64::from(*got) - exact).abs();
+                    assert!(error <= 1e-5 * size, "case {i}, output {k} [{j}]: {got}, wanted {exact}\n{plan}");
+                }
+            }
+        }
+    }
+    assert!(left[0] >= 12 && left[1] >= 4, "only {left:?} column sums are left by other kernels");
+    assert!(loaded >= 20, "only {loaded} kernels compute what they load");
+}
