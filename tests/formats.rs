@@ -5,6 +5,8 @@
 
 #[path = "formats/hostile.rs"]
 mod hostile;
+#[path = "formats/keras.rs"]
+mod keras;
 #[path = "formats/saving.rs"]
 mod saving;
 #[path = "formats/weights.rs"]

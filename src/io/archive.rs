@@ -98,3 +98,15 @@ impl<'a> Archive<'a> {
         Ok(Some(bytes))
     }
 }
+
+/// Returns an archive of these entries, unpacked, as Keras writes it.
+pub fn write<'e>(entries: impl Iterator<Item = (&'e str, &'e [u8])>) -> Result<Vec<u8>, FormatError> {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let failed = |e: &dyn std::fmt::Display| FormatError::new(Flaw::Io, "the archive", "room for it", e);
+    for (name, bytes) in entries {
+        zip.start_file(name, options).map_err(|e| failed(&e))?;
+        std::io::Write::write_all(&mut zip, bytes).map_err(|e| failed(&e))?;
+    }
+    Ok(zip.finish().map_err(|e| failed(&e))?.into_inner())
+}

@@ -15,6 +15,7 @@ pub const SHARDS_CAP_BYTES: u64 = 8 << 30;
 
 #[derive(Deserialize)]
 struct Model {
+    format: Option<String>,
     #[serde(rename = "modelTopology")]
     topology: Option<serde_json::Value>,
     #[serde(rename = "weightsManifest", default)]
@@ -47,6 +48,8 @@ struct Quantization {
 pub struct Contents {
     /// The model as Keras's JSON.
     pub config: Option<String>,
+    /// The version of Keras, or of TensorFlow.js, that the model is of.
+    pub keras_version: Option<String>,
     /// Weights under Keras's names, in the order of the file.
     pub tensors: Vec<(String, HostTensor)>,
 }
@@ -99,12 +102,22 @@ pub fn read(
     budget.take_json("model.json", json)?;
     let model: Model = serde_json::from_slice(json)
         .map_err(|e| FormatError::new(Flaw::Syntax, "model.json", "a model in TensorFlow.js's layers format", e))?;
+    if model.format.as_deref() == Some("graph-model")
+        || model.topology.as_ref().is_some_and(|t| t.get("node").is_some())
+    {
+        let wanted = "a model in TensorFlow.js's layers format";
+        let error =
+            FormatError::new(Flaw::Type, "model.json", wanted, "a graph model, which has operations of TensorFlow");
+        return Err(error.advise("convert the Keras model again with --output_format=tfjs_layers_model"));
+    }
     let mut tensors: Vec<(String, HostTensor)> = Vec::new();
     let mut left = SHARDS_CAP_BYTES;
     let mut read: HashSet<&Path> = HashSet::new();
     for group in &model.manifest {
         let mut bytes = Vec::new();
         for path in &group.paths {
+            // TensorFlow.js's downloads are called `./weights.bin`.
+            let path = path.strip_prefix("./").unwrap_or(path);
             let plain = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
             if !plain || path.is_empty() || path.contains(['\\', ':']) {
                 let got = format!("`{path}`");
@@ -138,8 +151,11 @@ pub fn read(
     }
     // Files of converters have Keras's JSON under `model_config`.
     budget.take("model.json", 2 * json.len() as u64)?;
+    // Without a version it is one of TensorFlow.js, whose layers are those of Keras 2.
+    let version = model.topology.as_ref().and_then(|t| t["keras_version"].as_str()).unwrap_or("tfjs");
+    let keras_version = Some(version.to_owned());
     let config = model.topology.map(|t| t.get("model_config").unwrap_or(&t).to_string());
-    Ok(Contents { config, tensors })
+    Ok(Contents { config, keras_version, tensors })
 }
 
 /// Returns the contents of the model.json at `path` and the shards beside it.

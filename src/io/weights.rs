@@ -17,13 +17,51 @@ pub const FILE_CAP_BYTES: u64 = 16 << 30;
 pub struct Contents {
     /// The model's configuration as Keras's JSON, if the file has one.
     pub config: Option<String>,
+    /// The version of Keras that the configuration is of, if the file states it.
+    pub keras_version: Option<String>,
+    /// What the file says of the model besides: the metadata of a .keras file, JSON.
+    pub metadata: Option<String>,
     /// Tensors under the file's names, in its order.
     pub tensors: Vec<(String, HostTensor)>,
 }
 
 impl From<Vec<(String, HostTensor)>> for Contents {
     fn from(tensors: Vec<(String, HostTensor)>) -> Self {
-        Contents { config: None, tensors }
+        Contents { tensors, ..Contents::default() }
+    }
+}
+
+/// Returns what a file of another program is, by its first bytes or the names in an archive, and how to convert it.
+fn foreign(bytes: &[u8], names: &[String]) -> Option<(&'static str, &'static str)> {
+    let has = |part: &str| names.iter().any(|name| name.contains(part));
+    let to_keras =
+        "load it with the program that wrote it and save it by Keras as .keras, or its weights as safetensors";
+    Some(match bytes {
+        [_, _, _, _, b'T', b'F', b'L', b'3', ..] => {
+            ("a TensorFlow Lite model", "it holds no layers: save the Keras model that it was converted from as .keras")
+        }
+        [0x08, version, ..] if *version < 20 && bytes.windows(4).take(4096).any(|w| w == b"onnx" || w == b"pyto") => (
+            "an ONNX model",
+            "save the model that it was exported from: .keras from Keras, the state_dict from PyTorch",
+        ),
+        [0x80, 2..=5, ..] => ("a pickle of Python objects", "save only weights: torch.save(model.state_dict(), …)"),
+        _ if has("saved_model.pb") => ("a TensorFlow SavedModel", to_keras),
+        _ if has("Manifest.json") && has("model.mlmodel") => ("a CoreML package", to_keras),
+        _ if has("/code/") && has("constants.pkl") => {
+            ("a TorchScript module", "save its weights: torch.save(module.state_dict(), …)")
+        }
+        [0x08, 1..=9, b'\x12', ..] => ("a CoreML model", to_keras),
+        [0x0a | 0x08, ..] if bytes.windows(11).take(1 << 16).any(|w| w == b"Placeholder") => {
+            ("a TensorFlow graph", to_keras)
+        }
+        _ => return None,
+    })
+}
+
+fn unknown_of(bytes: &[u8], names: &[String]) -> FormatError {
+    match foreign(bytes, names) {
+        None => unknown(),
+        Some((what, advice)) => FormatError { got: what.to_owned(), advice: advice.to_owned(), ..unknown() },
     }
 }
 
@@ -48,14 +86,18 @@ pub fn open_within(path: impl AsRef<Path>, min_bytes: u64) -> Result<Contents, F
 /// [`open_within`], with the file's budget as it was left.
 pub(crate) fn open_drawn(path: &Path, min_bytes: u64) -> Result<(Contents, Budget), FormatError> {
     if path.is_dir() {
+        if path.join("saved_model.pb").is_file() {
+            let error = unknown_of(&[], &["saved_model.pb".to_owned()]);
+            return Err(FormatError { what: "the folder".into(), ..error }.of(path));
+        }
         return open_drawn(&path.join("model.json"), min_bytes);
     }
     let bytes = read_file(path, FILE_CAP_BYTES)?;
     let budget = Budget::new(bytes.len() as u64).at_least(min_bytes);
     if bytes.first() == Some(&b'{') {
         drop(bytes);
-        let tfjs::Contents { config, tensors } = tfjs::open(path, &budget)?;
-        return Ok((Contents { config, tensors }, budget));
+        let tfjs::Contents { config, keras_version, tensors } = tfjs::open(path, &budget)?;
+        return Ok((Contents { config, keras_version, tensors, ..Contents::default() }, budget));
     }
     Ok((read_within(&bytes, &budget).map_err(|e| e.of(path))?, budget))
 }
@@ -92,20 +134,28 @@ pub fn read_within(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatErro
     if bytes.get(8) == Some(&b'{') {
         return Ok(safetensors::read_within(bytes, budget)?.into());
     }
-    Err(unknown())
+    Err(unknown_of(bytes, &[]))
 }
 
 #[cfg(feature = "weights")]
 fn archive(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     let mut archive = Archive::new(bytes, budget)?;
     let names = archive.names();
+    if foreign(&[], &names).is_some() {
+        return Err(unknown_of(&[], &names));
+    }
     if let Some(pickle) = names.iter().find(|n| n.ends_with("data.pkl")) {
         return torch(&mut archive, pickle, budget);
     }
     if let Some(weights) = archive.read("model.weights.h5")? {
         let config = archive.read("config.json")?.map(String::from_utf8).transpose();
         let config = config.map_err(|e| FormatError::new(Flaw::Utf8, "config.json", "UTF-8", e))?;
-        return Ok(Contents { config, ..keras(&weights, budget)? });
+        let metadata = archive.read("metadata.json")?.unwrap_or_default();
+        budget.take_json("metadata.json", &metadata)?;
+        let parsed: serde_json::Value = serde_json::from_slice(&metadata).unwrap_or_default();
+        let keras_version = parsed["keras_version"].as_str().map(str::to_owned);
+        let metadata = String::from_utf8(metadata).ok();
+        return Ok(Contents { config, keras_version, metadata, ..keras(&weights, budget)? });
     }
     if !names.is_empty() && names.iter().all(|n| n.ends_with(".npy")) {
         let mut tensors = Vec::new();
@@ -118,7 +168,7 @@ fn archive(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
         }
         return Ok(tensors.into());
     }
-    Err(unknown())
+    Err(unknown_of(&[], &names))
 }
 
 /// Returns an attribute, which Keras splits into several with numbered names if it is long.
@@ -146,6 +196,7 @@ fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     let config = file.attributes("")?.texts("model_config")?.and_then(|t| t.into_iter().next());
     budget.take(what, config.map_or(0, str::len) as u64)?;
     let config = config.map(str::to_owned);
+    let version = file.attributes("")?.texts("keras_version")?.and_then(|t| t.into_iter().next());
     let base = if file.has("model_weights") { "model_weights" } else { "" };
     let mut tensors = Vec::new();
     let mut add = |name: String, path: &str| {
@@ -162,11 +213,12 @@ fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
             }
         }
     } else {
-        for path in file.datasets().filter(|p| !p.starts_with("optimizer")) {
+        // Keras 2 keeps the optimiser's state and metrics beside the layers.
+        for path in file.datasets().filter(|p| !["optimizer/", "metrics/"].iter().any(|other| p.starts_with(other))) {
             add(path.to_owned(), path)?;
         }
     }
-    Ok(Contents { config, tensors })
+    Ok(Contents { config, keras_version: version.map(str::to_owned), tensors, ..Contents::default() })
 }
 
 /// Returns the tensors of a state dictionary: described by a pickle, with their bytes in other entries.

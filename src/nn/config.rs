@@ -1,21 +1,19 @@
 //! Models as Keras's JSON, read by [`Model::from_json`] and written by [`Model::to_json`].
 
-use super::model::as_model;
-use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted, layers::REGISTRY};
+use super::layers::{REGISTRY, training_only::TrainingOnly};
+use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted, keras2};
+use super::{graph_config::model_from, operation::as_operation};
+use super::{model::as_model, names::refused as error};
 use crate::{
     graph::TensorType,
     io::{Budget, FormatError},
     tensor::DType,
 };
 use serde_json::{Value as Json, json};
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
-    sync::Arc,
-};
+use std::{fmt, sync::Arc};
 
 /// Keras options that have no effect here.
-const WITHOUT_EFFECT: [&str; 13] = [
+const WITHOUT_EFFECT: [&str; 14] = [
     "dtype",
     "seed",
     "batch_shape",
@@ -28,11 +26,12 @@ const WITHOUT_EFFECT: [&str; 13] = [
     "renorm_momentum",
     "implementation",
     "quantization_config",
-    "zero_output_for_mask",
+    "lora_rank",
+    "lora_alpha",
 ];
 
 /// Keras options that are not supported; they are accepted only when switched off.
-const OFF: [&str; 6] = ["stateful", "rms_scaling", "renorm", "recurrent_dropout", "mask_zero", "antialias"];
+const OFF: [&str; 6] = ["stateful", "rms_scaling", "renorm", "antialias", "use_gate", "flash_attention"];
 
 fn without_effect(key: &str, value: &Json) -> bool {
     let off = *value == false || value.as_f64() == Some(0.0);
@@ -53,6 +52,13 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
         return Err(error(name, layer.kind(), "a layer with a configuration", "none", advice));
     }
     tidy(&mut config);
+    // Keras's layer has no such option.
+    if layer.kind() == "Cropping1D"
+        && config["data_format"] == "channels_last"
+        && let Some(map) = config.as_object_mut()
+    {
+        map.remove("data_format");
+    }
     config["name"] = name.into();
     set_trainable(&mut config, trainable);
     Ok(json!({ "module": "keras.layers", "class_name": layer.kind(), "config": config, "registered_name": null }))
@@ -71,54 +77,127 @@ fn set_trainable(config: &mut Json, trainable: bool) {
 /// Keras classes of models.
 const MODELS: [&str; 3] = ["Functional", "Model", "Sequential"];
 
-/// Returns the layer that an object of Keras describes.
+pub(super) fn is_model(object: &Json) -> bool {
+    object["class_name"].as_str().is_some_and(|class| MODELS.contains(&class))
+}
+
+/// Builds a layer of the user's own class from its configuration, or says what is wrong with that.
+type BuildLayer = Arc<dyn Fn(&Json) -> Result<Arc<dyn Layer>, String> + Send + Sync>;
+
+/// What a file of Keras does not say: extents that it leaves open, and layers of the user's own classes.
 ///
-/// Without a budget, the enclosing layer's budget has already counted it.
-pub(super) fn layer_from_json(mut object: Json, budget: Option<&Budget>) -> Result<Arc<dyn Layer>, LayerError> {
+/// ```no_run
+/// use hubel::{layers::*, nn::{KerasOptions, Model}, prelude::*};
+/// let options = KerasOptions::new()
+///     .input_shape([224, 224, 3])
+///     .layer("Twice", |_config| Ok(Rescaling::new(2.0).into_layer()));
+/// let model = Model::from_keras_with("flowers.keras", &options)?;
+/// # Ok::<(), hubel::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct KerasOptions {
+    input_shape: Option<Vec<usize>>,
+    layers: Vec<(String, BuildLayer)>,
+}
+
+impl fmt::Debug for KerasOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layers: Vec<&str> = self.layers.iter().map(|(class, _)| class.as_str()).collect();
+        f.debug_struct("KerasOptions").field("input_shape", &self.input_shape).field("layers", &layers).finish()
+    }
+}
+
+impl KerasOptions {
+    /// Returns options that add nothing to the file.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the shape of a sample for inputs of as many axes, whose extents the file leaves open.
+    pub fn input_shape(mut self, shape: impl Into<Vec<usize>>) -> Self {
+        self.input_shape = Some(shape.into());
+        self
+    }
+
+    /// Sets what builds the layers of a class: a function of the layer's `config` in the file. It must give the layer
+    /// the name `config["name"]`.
+    pub fn layer(
+        mut self,
+        class: impl Into<String>,
+        build: impl Fn(&Json) -> Result<Arc<dyn Layer>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.layers.push((class.into(), Arc::new(build)));
+        self
+    }
+}
+
+/// What a configuration is read with. Without a budget, that of the enclosing layer has already counted it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Reading<'a> {
+    pub budget: Option<&'a Budget>,
+    pub options: Option<&'a KerasOptions>,
+}
+
+/// Returns the layer that an object of Keras describes.
+pub(super) fn layer_from_json(mut object: Json, reading: Reading) -> Result<Arc<dyn Layer>, LayerError> {
     let mut config = object.get_mut("config").map(Json::take).unwrap_or_default();
     let class = text(&object, "class_name")?;
-    let name = config["name"].as_str().unwrap_or(class).to_owned();
+    let name = config["name"].as_str().unwrap_or(class).replace('/', "_");
     if MODELS.contains(&class) {
         let frozen = config["trainable"] == false;
-        let mut model = model_from(class, config, budget)?;
+        let mut model = model_from(class, config, reading)?;
         if frozen {
             model.set_all_trainable(false)?;
         }
         return Ok(Arc::new(model));
     }
+    let own = reading.options.and_then(|o| o.layers.iter().find(|(known, _)| known == class));
+    if let Some((_, build)) = own {
+        let advice = "correct the function that builds it";
+        return build(&config).map_err(|got| error(&name, class, "the options of this layer", got, advice));
+    }
+    if let Some(layer) = TrainingOnly::new(class, config.as_object().cloned().unwrap_or_default()) {
+        return Ok(Arc::new(layer));
+    }
     let Some((_, build)) = REGISTRY.iter().find(|(kind, _)| *kind == class) else {
-        let known: Vec<&str> = REGISTRY.iter().map(|(kind, _)| *kind).collect();
-        let advice = "replace it by layers from this list";
-        return Err(error(&name, class, &format!("one of {}", known.join(", ")), class, advice));
+        return Err(unknown(&name, class));
     };
     let Json::Object(map) = &mut config else {
-        return Err(error(&name, class, "a `config` object", &config.to_string(), "give the layer's options by name"));
+        let advice = "give the layer's options by name";
+        return Err(error(&name, class, "a `config` object", config.to_string(), advice));
     };
     map.retain(|key, value| !without_effect(key, value));
+    if let Some(name) = map.get_mut("name") {
+        *name = name.as_str().unwrap_or_default().replace('/', "_").into();
+    }
     // Keras 2 writes a list of one axis.
     if let Some([one]) = map.get("axis").and_then(Json::as_array).map(Vec::as_slice) {
         let one = one.clone();
         map.insert("axis".into(), one);
     }
     build(config).map_err(|e| {
-        error(&name, class, "options of this layer", &e.to_string(), "correct the option, or leave it out")
+        let advice = "change the option in Keras and save the model again";
+        error(&name, class, "options that are supported", e.to_string(), advice)
     })
 }
 
-fn error(layer: &str, kind: &str, wanted: &str, got: &str, advice: &str) -> LayerError {
-    let [layer, kind, wanted, got, advice] = [layer, kind, wanted, got, advice].map(str::to_owned);
-    LayerError { layer, kind, wanted, got, advice }
+fn unknown(name: &str, class: &str) -> LayerError {
+    let advice = match class {
+        "Lambda" => "replace the function by layers: a file holds Python's code of it, which is not executed",
+        _ => "build the model from the layers of LAYERS.md, or give your own by `KerasOptions::layer`",
+    };
+    error(name, class, "a layer of Keras that Hubel has", format!("`{class}`"), advice)
 }
 
-fn broken(wanted: &str, got: impl ToString) -> LayerError {
-    error("model", "JSON", wanted, &got.to_string(), "use the output of Keras's `to_json` or of `Model::to_json`")
+pub(super) fn broken(wanted: &str, got: impl ToString) -> LayerError {
+    error("model", "JSON", wanted, got.to_string(), "use the output of Keras's `to_json` or of `Model::to_json`")
 }
 
-fn text<'j>(object: &'j Json, key: &str) -> Result<&'j str, LayerError> {
+pub(super) fn text<'j>(object: &'j Json, key: &str) -> Result<&'j str, LayerError> {
     object[key].as_str().ok_or_else(|| broken(&format!("a string `{key}`"), &object[key]))
 }
 
-fn take_list(object: &mut Json, key: &str) -> Result<Vec<Json>, LayerError> {
+pub(super) fn take_list(object: &mut Json, key: &str) -> Result<Vec<Json>, LayerError> {
     match object.get_mut(key) {
         Some(Json::Array(items)) => Ok(std::mem::take(items)),
         other => Err(broken(&format!("a list `{key}`"), other.map_or(Json::Null, Json::take))),
@@ -136,7 +215,7 @@ fn draw(object: &Json, path: usize, budget: &Budget) -> Result<u64, FormatError>
         let use_bytes = draw(layer, path, budget)?;
         let uses = layer["inbound_nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
         for inbound in uses {
-            bytes = bytes.saturating_add(use_bytes).saturating_add(node.saturating_mul(references(inbound)));
+            bytes = bytes.saturating_add(use_bytes).saturating_add(node.saturating_mul(count_references(inbound)));
         }
         bytes = bytes.saturating_add(if uses.is_empty() { use_bytes } else { 0 });
     }
@@ -154,7 +233,11 @@ fn node_bytes(path: usize) -> u64 {
 }
 
 /// Calls a layer of a file and takes from the budget what it adds beyond the two nodes that [`draw`] counts.
-fn call(layer: &Arc<dyn Layer>, inputs: &[Tensor], budget: Option<&Budget>) -> Result<Vec<Tensor>, LayerError> {
+pub(super) fn call(
+    layer: &Arc<dyn Layer>,
+    inputs: &[Tensor],
+    budget: Option<&Budget>,
+) -> Result<Vec<Tensor>, LayerError> {
     let (results, count) = call_counted(layer, inputs)?;
     if let (Some(budget), None) = (budget, as_model(&**layer)) {
         let path = layer.given_name().map_or(0, str::len);
@@ -164,7 +247,7 @@ fn call(layer: &Arc<dyn Layer>, inputs: &[Tensor], budget: Option<&Budget>) -> R
 }
 
 /// Returns how many tensors a use of a layer names, in the form of Keras 3 or Keras 2.
-fn references(inbound: &Json) -> u64 {
+fn count_references(inbound: &Json) -> u64 {
     let (mut count, mut stack) = (0, vec![inbound]);
     while let Some(value) = stack.pop() {
         match value {
@@ -177,8 +260,21 @@ fn references(inbound: &Json) -> u64 {
     count
 }
 
+/// Returns the names of the layers that a structure of references to tensors names: a list, or an object, whose entries
+/// Keras orders by name.
+fn references(value: &Json) -> Vec<String> {
+    match value {
+        Json::Array(items) => match items.first() {
+            Some(Json::String(name)) => vec![name.clone()],
+            _ => items.iter().flat_map(references).collect(),
+        },
+        Json::Object(map) => map.values().flat_map(references).collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn exceeded(e: FormatError) -> LayerError {
-    error("model", "JSON", &e.wanted, &format!("{} of {}", e.got, e.what), &e.advice)
+    error("model", "JSON", &e.wanted, format!("{} of {}", e.got, e.what), &e.advice)
 }
 
 /// Writes 32-bit floats with their shortest digits, not those of the 64-bit float they convert to.
@@ -216,27 +312,52 @@ fn input_to_json(name: &str, ty: &TensorType) -> Json {
     json!({ "module": "keras.layers", "class_name": "InputLayer", "config": config, "registered_name": null })
 }
 
-fn input_from_json(config: &Json) -> Result<Tensor, LayerError> {
-    let shape = ["batch_shape", "batch_input_shape"].iter().find_map(|key| config[*key].as_array());
+/// Returns the extents of a sample that an input's or a first layer's configuration states, `None` where it leaves them
+/// open.
+fn stated(config: &Json) -> Option<Vec<Option<usize>>> {
+    let shape = ["batch_shape", "batch_input_shape"].iter().find_map(|key| config[*key].as_array())?;
     let extent = |d: &Json| d.as_u64().filter(|d| (1..=1 << 24).contains(d)).map(|d| d as usize);
-    let dims = shape.and_then(|s| s.get(1..)?.iter().map(extent).collect::<Option<Vec<_>>>());
+    Some(shape.get(1..)?.iter().map(extent).collect())
+}
+
+/// Sets open extents of a model's inputs to those of the samples that it gets.
+pub(super) fn fill_extents(object: &mut Json, inputs: &[Vec<usize>]) {
+    if !is_model(object) {
+        return;
+    }
+    let names: Vec<String> = references(&object["config"]["input_layers"]);
+    let sequential = object["class_name"] == "Sequential";
+    let Some(layers) = object["config"]["layers"].as_array_mut() else { return };
+    for (i, dims) in inputs.iter().enumerate() {
+        let at = match sequential {
+            true => layers.first_mut().filter(|_| i == 0),
+            false => layers.iter_mut().find(|l| names.get(i).is_some_and(|name| l["config"]["name"] == *name)),
+        };
+        let Some(layer) = at else { continue };
+        if is_model(layer) {
+            fill_extents(layer, inputs);
+        } else if let Some(open) = stated(&layer["config"]).filter(|s| s.len() == dims.len() && s.contains(&None)) {
+            let extents = open.iter().zip(dims).map(|(stated, &given)| Json::from(stated.unwrap_or(given)));
+            layer["config"]["batch_shape"] = std::iter::once(Json::Null).chain(extents).collect();
+        }
+    }
+}
+
+pub(super) fn input_from_json(config: &Json, name: Option<&str>) -> Result<Tensor, LayerError> {
+    let dims = stated(config).and_then(|dims| dims.into_iter().collect::<Option<Vec<_>>>());
     let dims = dims.ok_or_else(|| {
-        let got = config["batch_shape"].to_string();
-        error(
-            config["name"].as_str().unwrap_or("input"),
-            "InputLayer",
-            "a shape of known extents",
-            &got,
-            "fix the extents, as in `Input((224, 224, 3))`",
-        )
+        let stated = ["batch_shape", "batch_input_shape"].iter().find_map(|key| config.get(*key));
+        let got = stated.unwrap_or(&Json::Null).to_string();
+        let advice = "give the shape of a sample: `KerasOptions::input_shape`, or --input-shape";
+        error(name.unwrap_or("input"), "InputLayer", "a shape of known extents", got, advice)
     })?;
     let dtype = match config["dtype"].as_str() {
-        Some("int32" | "int64") => DType::I32,
+        Some("int32" | "int64" | "int16" | "int8") => DType::I32,
         Some("uint32") => DType::U32,
         Some("uint8") => DType::U8,
         _ => DType::F32,
     };
-    Ok(Input::of(config["name"].as_str().map(str::to_owned), &dims, dtype))
+    Ok(Input::of(name.map(str::to_owned), &dims, dtype))
 }
 
 impl Model {
@@ -247,38 +368,55 @@ impl Model {
         Ok(format!("{:#}", self.config_object()?))
     }
 
-    fn config_object(&self) -> Result<Json, LayerError> {
-        let mut layers = Vec::new();
-        for (name, ty) in self.inputs() {
-            let mut object = input_to_json(name, ty);
-            object["name"] = name.as_str().into();
-            object["inbound_nodes"] = json!([]);
-            layers.push(object);
+    pub(super) fn config_object(&self) -> Result<Json, LayerError> {
+        let mut layers: Vec<Json> = self.inputs().iter().map(|(name, ty)| input_to_json(name, ty)).collect();
+        if self.is_sequential() {
+            for (name, layer, trainable, _) in self.uses() {
+                layers.push(layer_to_json(layer.as_ref(), name, trainable)?);
+            }
+            let config = json!({ "name": self.name(), "trainable": true, "layers": layers });
+            return Ok(
+                json!({ "module": "keras", "class_name": "Sequential", "config": config, "registered_name": null }),
+            );
+        }
+        for (input, (name, _)) in layers.iter_mut().zip(self.inputs()) {
+            input["name"] = name.as_str().into();
+            input["inbound_nodes"] = json!([]);
         }
         for (name, layer, trainable, uses) in self.uses() {
+            let tensors = |inputs: &[((String, usize, usize), &TensorType)]| -> Vec<Json> {
+                let tensor = |(history, ty): &((String, usize, usize), &TensorType)| {
+                    let (shape, dtype) = type_to_json(ty);
+                    let config = json!({ "shape": shape, "dtype": dtype, "keras_history": history });
+                    json!({ "class_name": "__keras_tensor__", "config": config })
+                };
+                inputs.iter().map(tensor).collect()
+            };
+            if let Some(operation) = as_operation(&**layer) {
+                layers.extend(uses.first().map(|inputs| operation.to_json(&tensors(inputs))));
+                continue;
+            }
             let mut object = layer_to_json(layer.as_ref(), name, trainable)?;
-            let nodes: Vec<Json> = (uses.iter())
-                .map(|inputs| {
-                    let tensors: Vec<Json> = inputs
-                        .iter()
-                        .map(|(history, ty)| {
-                            let (shape, dtype) = type_to_json(ty);
-                            let config = json!({ "shape": shape, "dtype": dtype, "keras_history": history });
-                            json!({ "class_name": "__keras_tensor__", "config": config })
-                        })
-                        .collect();
-                    let args = if tensors.len() == 1 { json!(tensors) } else { json!([tensors]) };
-                    json!({ "args": args, "kwargs": {} })
-                })
-                .collect();
+            let recurrent = ["LSTM", "GRU", "SimpleRNN", "Bidirectional"].contains(&layer.kind());
+            let node = |inputs: &Vec<_>| match &tensors(inputs)[..] {
+                [one] => json!({ "args": [one], "kwargs": {} }),
+                all if layer.kind() == "MultiHeadAttention" => json!({ "args": all, "kwargs": {} }),
+                [x, states @ ..] if recurrent => json!({ "args": [x], "kwargs": { "initial_state": states } }),
+                all => json!({ "args": [all], "kwargs": {} }),
+            };
+            object["inbound_nodes"] = uses.iter().map(node).collect();
             object["name"] = name.into();
-            object["inbound_nodes"] = nodes.into();
             layers.push(object);
         }
-        let inputs: Vec<Json> = self.inputs().iter().map(|(name, _)| json!([name, 0, 0])).collect();
+        // A list of one would be a list where the model is called.
+        let ends = |ends: Vec<(String, usize, usize)>| match &ends[..] {
+            [one] => json!(one),
+            all => json!(all),
+        };
+        let inputs = ends(self.inputs().iter().map(|(name, _)| (name.clone(), 0, 0)).collect());
         let config = json!({
             "name": self.name(), "trainable": true, "layers": layers,
-            "input_layers": inputs, "output_layers": self.output_sources(),
+            "input_layers": inputs, "output_layers": ends(self.output_sources()),
         });
         let module = "keras.src.models.functional";
         Ok(json!({ "module": module, "class_name": "Functional", "config": config, "registered_name": "Functional" }))
@@ -295,151 +433,28 @@ impl Model {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn from_json(json: &str) -> Result<Model, LayerError> {
-        Self::from_json_within(json, &Budget::new(json.len() as u64))
+        Self::from_json_within(json, None, &Budget::new(json.len() as u64), &KerasOptions::default())
     }
 
-    /// [`Model::from_json`] within a file's budget.
-    pub(super) fn from_json_within(json: &str, budget: &Budget) -> Result<Model, LayerError> {
+    /// [`Model::from_json`] within a file's budget, with the version of Keras that the file states and options.
+    pub(super) fn from_json_within(
+        json: &str,
+        version: Option<&str>,
+        budget: &Budget,
+        options: &KerasOptions,
+    ) -> Result<Model, LayerError> {
         budget.take_json("the model", json.as_bytes()).map_err(exceeded)?;
         let mut object: Json = serde_json::from_str(json).map_err(|e| broken("JSON", e))?;
+        if keras2::is_old(&object, version) {
+            keras2::modernize(&mut object);
+        }
+        if let Some(shape) = &options.input_shape {
+            let inputs = references(&object["config"]["input_layers"]).len().max(1);
+            fill_extents(&mut object, &vec![shape.clone(); inputs]);
+        }
         draw(&object, 0, budget).and_then(|bytes| budget.take("the model", bytes)).map_err(exceeded)?;
         let config = object.get_mut("config").map(Json::take).unwrap_or_default();
-        model_from(text(&object, "class_name")?, config, Some(budget))
+        let reading = Reading { budget: Some(budget), options: Some(options) };
+        model_from(text(&object, "class_name")?, config, reading)
     }
-}
-
-fn model_from(class: &str, config: Json, budget: Option<&Budget>) -> Result<Model, LayerError> {
-    let name = config["name"].as_str().unwrap_or("model").to_owned();
-    match class {
-        "Sequential" => sequential_from(&name, config, budget),
-        _ => functional_from(&name, config, budget),
-    }
-}
-
-fn sequential_from(name: &str, mut config: Json, budget: Option<&Budget>) -> Result<Model, LayerError> {
-    let layers = take_list(&mut config, "layers")?;
-    let first = layers.first().ok_or_else(|| broken("layers", "none"))?;
-    let mut x = input_from_json(&first["config"])?;
-    let input = x.clone();
-    for object in layers.into_iter().filter(|l| l["class_name"] != "InputLayer") {
-        x = call(&layer_from_json(object, budget)?, &[x], budget)?.swap_remove(0);
-    }
-    Model::named(name, &[input], &[x])
-}
-
-/// A tensor by the layer's name, its use and its output.
-type History = (String, usize, usize);
-
-/// Returns the tensors of a use of a layer: Keras 3's `args`, or Keras 2's list.
-fn histories(layer: &str, node: &Json) -> Result<Vec<History>, LayerError> {
-    let mut found = Vec::new();
-    let mut stack = vec![node.get("args").unwrap_or(node)];
-    while let Some(value) = stack.pop() {
-        if value["class_name"] == "__keras_tensor__" {
-            found.push(history(&value["config"]["keras_history"])?);
-        } else if let Some(items) = value.as_array() {
-            match history(value) {
-                Ok(history) => found.push(history),
-                Err(_) => stack.extend(items.iter().rev()),
-            }
-        }
-    }
-    // Keras records whether a model was built in training mode; its `fit` and `predict` override that.
-    let harmless = |(key, value): (&String, &Json)| value.is_null() || key == "training";
-    let states = node["kwargs"].get("initial_state").map(|states| histories(layer, states)).transpose()?;
-    found.extend(states.into_iter().flatten());
-    if let Some(kwargs) = node["kwargs"].as_object()
-        && !kwargs.iter().filter(|(key, _)| *key != "initial_state").all(harmless)
-    {
-        let advice = "call the layer without keywords; freeze it if it must stay in inference mode";
-        return Err(error(layer, "layer", "a call without keywords", &node["kwargs"].to_string(), advice));
-    }
-    Ok(found)
-}
-
-fn history(value: &Json) -> Result<History, LayerError> {
-    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    match items {
-        [Json::String(name), Json::Number(node), Json::Number(output), ..] => {
-            let [node, output] = [node, output].map(|n| n.as_u64().unwrap_or(u64::MAX) as usize);
-            Ok((name.clone(), node, output))
-        }
-        _ => Err(broken("[layer, use, output]", value)),
-    }
-}
-
-/// A use of a layer in a file: its inputs and its outputs.
-struct Use {
-    name: String,
-    layer: Option<Arc<dyn Layer>>,
-    from: Vec<History>,
-    results: Vec<Tensor>,
-}
-
-fn functional_from(name: &str, mut config: Json, budget: Option<&Budget>) -> Result<Model, LayerError> {
-    let mut uses: Vec<Use> = Vec::new();
-    let mut indices: HashMap<(String, usize), usize> = HashMap::new();
-    for mut object in take_list(&mut config, "layers")? {
-        let name = object["name"].as_str().map_or_else(|| text(&object["config"], "name"), Ok)?.to_owned();
-        let is_input = object["class_name"] == "InputLayer";
-        let nodes = if is_input { Vec::new() } else { take_list(&mut object, "inbound_nodes")? };
-        let input = if is_input { Some(input_from_json(&object["config"])?) } else { None };
-        let layer = if is_input { None } else { Some(layer_from_json(object, budget)?) };
-        if indices.contains_key(&(name.clone(), 0)) {
-            let kind = layer.map_or("InputLayer", |l| l.kind());
-            return Err(error(&name, kind, "a unique name", "one that another layer has", "rename it"));
-        }
-        if let Some(input) = input {
-            indices.insert((name.clone(), 0), uses.len());
-            uses.push(Use { name: name.clone(), layer: None, from: Vec::new(), results: vec![input] });
-        }
-        for (at, node) in nodes.iter().enumerate() {
-            indices.insert((name.clone(), at), uses.len());
-            let from = histories(&name, node)?;
-            uses.push(Use { name: name.clone(), layer: layer.clone(), from, results: Vec::new() });
-        }
-    }
-    // Each use is built once its inputs are; those that are ready, in the file's order.
-    let index = |(layer, node, _): &History| indices.get(&(layer.clone(), *node)).copied();
-    let mut open = vec![0usize; uses.len()];
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); uses.len()];
-    for (i, of) in uses.iter().enumerate() {
-        for history in &of.from {
-            open[i] += 1;
-            if let Some(before) = index(history) {
-                users[before].push(i);
-            }
-        }
-    }
-    let find = |uses: &[Use], history: &History| uses[index(history)?].results.get(history.2).cloned();
-    let mut ready: BinaryHeap<Reverse<usize>> = (0..uses.len()).filter(|&i| open[i] == 0).map(Reverse).collect();
-    while let Some(Reverse(i)) = ready.pop() {
-        if let Some(layer) = &uses[i].layer {
-            let inputs = uses[i].from.iter().map(|h| find(&uses, h)).collect::<Option<Vec<_>>>();
-            let Some(inputs) = inputs else { continue };
-            uses[i].results = call(layer, &inputs, budget)?;
-        }
-        for &user in &users[i] {
-            open[user] -= 1;
-            if open[user] == 0 {
-                ready.push(Reverse(user));
-            }
-        }
-    }
-    if let Some(of) = uses.iter().find(|of| of.results.is_empty()) {
-        let advice = "use a configuration that has all its layers";
-        let kind = of.layer.as_ref().map_or("InputLayer", |l| l.kind());
-        return Err(error(&of.name, kind, "inputs computed by earlier layers", &format!("{:?}", of.from), advice));
-    }
-    let ends = |config: &mut Json, key: &str| -> Result<Vec<Tensor>, LayerError> {
-        let histories = match history(&config[key]) {
-            Ok(one) => vec![one],
-            Err(_) => take_list(config, key)?.iter().map(history).collect::<Result<_, _>>()?,
-        };
-        let tensor =
-            |h: &History| find(&uses, h).ok_or_else(|| broken("the name of a layer", format!("{} in `{key}`", h.0)));
-        histories.iter().map(tensor).collect()
-    };
-    let inputs = ends(&mut config, "input_layers")?;
-    Model::named(name, &inputs, &ends(&mut config, "output_layers")?)
 }

@@ -74,6 +74,11 @@ pub enum Initializer {
         /// The factor.
         gain: f32,
     },
+    /// A matrix with `gain` on its diagonal and zeros elsewhere.
+    Identity {
+        /// The factor.
+        gain: f32,
+    },
     /// Your own; it cannot be written to a file.
     #[serde(skip)]
     Custom(Arc<dyn Initialize>),
@@ -119,6 +124,7 @@ impl<'de> Deserialize<'de> for Initializer {
             ("TruncatedNormal", r#"{"mean":0,"stddev":0.05}"#),
             ("VarianceScaling", r#"{"scale":1,"mode":"fan_in","distribution":"truncated_normal"}"#),
             ("Orthogonal", r#"{"gain":1}"#),
+            ("Identity", r#"{"gain":1}"#),
         ];
         from_object(d, &defaults, Initializer::deserialize)
     }
@@ -142,7 +148,9 @@ impl Initializer {
                 vec![number("mean", mean, Bounds::Finite), number("stddev", stddev, Bounds::AtLeastZero)]
             }
             Initializer::VarianceScaling { scale, .. } => vec![number("scale", scale, Bounds::Positive)],
-            Initializer::Orthogonal { gain } => vec![number("gain", gain, Bounds::Finite)],
+            Initializer::Orthogonal { gain } | Initializer::Identity { gain } => {
+                vec![number("gain", gain, Bounds::Finite)]
+            }
             _ => Vec::new(),
         }
     }
@@ -172,6 +180,10 @@ impl Initialize for Initializer {
             Initializer::Zeros => vec![0.0; n],
             Initializer::Ones => vec![1.0; n],
             Initializer::Constant { value } => vec![value; n],
+            Initializer::Identity { gain } => {
+                let columns = shape.last().copied().unwrap_or(1).max(1);
+                (0..n).map(|i| if i / columns == i % columns { gain } else { 0.0 }).collect()
+            }
             Initializer::RandomUniform { minval, maxval } => uniform(rng, minval.into(), maxval.into()),
             Initializer::RandomNormal { mean, stddev } => (0..n).map(|_| rng.normal() as f32 * stddev + mean).collect(),
             Initializer::TruncatedNormal { mean, stddev } => {

@@ -1,4 +1,4 @@
-use super::{Constraint, Initializer, Regularizer, check_numbers};
+use super::{Constraint, Initializer, Regularizer, check_numbers, masks::Masks};
 use crate::{
     graph::{Graph, OpError, TensorType, Value},
     tensor::Shape,
@@ -57,14 +57,28 @@ pub trait Layer: fmt::Debug + Send + Sync {
         serde_json::Value::Null
     }
 
-    /// Returns the layer if it is a [`Model`](super::Model).
+    /// Returns the layer if it is a [`Model`](super::Model) or an operation of a file.
     fn nested(&self) -> Option<&dyn Any> {
+        None
+    }
+
+    /// Returns name and layer of the one that this layer applies to parts of its input, as `TimeDistributed` does.
+    fn wrapped(&self) -> Option<(String, &Arc<dyn Layer>)> {
         None
     }
 
     /// Returns the layer's results on these inputs, appended to the scope's graph.
     fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError>;
 }
+
+/// What [`Layer::wrapped`] returns of the crate's layers, but for those that have a method of this name themselves.
+pub(super) trait Wraps {
+    fn wrapped_layer(&self) -> Option<(String, &Arc<dyn Layer>)> {
+        None
+    }
+}
+
+impl<L: Layer> Wraps for L {}
 
 /// What a model accepts as a layer: a layer, an activation, or a shared layer by `&Arc<dyn Layer>`, all of whose uses
 /// share its weights.
@@ -118,6 +132,7 @@ pub(super) struct Built {
     pub penalties: Vec<Value>,
     pub layers: Vec<(String, Value)>,
     logits: HashMap<Value, Value>,
+    masks: Masks,
 }
 
 impl Built {
@@ -211,9 +226,14 @@ impl<'a> Scope<'a> {
             return Err(OpError::new(layer.kind(), "an output with extents of at least 1", empty, advice));
         }
         if let Some(&first) = outputs.first() {
+            self.built.masks.pass(self.graph, layer.kind(), inputs, first)?;
             self.built.layers.push((path, first));
         }
         Ok(outputs)
+    }
+
+    pub(super) fn masks(&mut self) -> &mut Masks {
+        &mut self.built.masks
     }
 
     /// Returns a trainable weight of this layer.
@@ -447,6 +467,12 @@ macro_rules! layer {
 
             fn config(&self) -> serde_json::Value {
                 serde_json::to_value(self).unwrap_or_default()
+            }
+
+            fn wrapped(&self) -> Option<(String, &std::sync::Arc<dyn $crate::nn::Layer>)> {
+                #[allow(unused_imports, reason = "a layer's own method goes before the trait's")]
+                use $crate::nn::layer::Wraps as _;
+                self.wrapped_layer()
             }
 
             fn build(

@@ -16,22 +16,31 @@ pub mod blocks;
 mod config;
 mod constraints;
 mod functional;
+mod graph_config;
 mod initializers;
+mod keras2;
 mod keras_object;
+mod keras_save;
 mod layer;
 pub(crate) mod layers;
 mod losses;
+mod masks;
 mod metrics;
 mod model;
 pub mod models;
 mod names;
+mod operation;
 mod optimizers;
 mod regularizers;
 mod schedules;
+mod sequential;
 mod summary;
+mod torch;
+mod torch_order;
 mod weights;
 
 pub use args::{Bounds, Number, NumberError};
+pub use config::KerasOptions;
 pub use constraints::{Axes, Constraint};
 pub use functional::{Input, Tensor, call, call_all};
 pub use initializers::{Distribution, FanMode, Initializer};
@@ -45,13 +54,14 @@ pub use losses::{
 pub use metrics::{
     Accuracy, Auc, BinaryAccuracy, Curve, Metric, Precision, Recall, RootMeanSquaredError, TopKAccuracy,
 };
-pub use model::{Assembled, Model, Sequential};
+pub use model::{Assembled, Model};
 pub use optimizers::{Adagrad, Adam, AdamW, Nadam, Optimizer, RmsProp, Sgd};
 pub use regularizers::{L1, L1L2, L2, Regularizer};
 pub use schedules::{
     CosineDecay, CosineDecayRestarts, ExponentialDecay, InverseTimeDecay, LearningRate, OneCycle,
     PiecewiseConstantDecay, PolynomialDecay,
 };
+pub use sequential::Sequential;
 pub use summary::{Row, Summary};
 pub(crate) use {
     args::check_numbers,

@@ -1,7 +1,9 @@
 use super::names::{Names, refused};
 use super::{
-    Input, IntoLayer, Layer, LayerError, Mode, Scope, Tensor, Weight, functional,
+    Layer, LayerError, Mode, Scope, Tensor, Weight, functional,
+    keras_save::About,
     layer::Built,
+    models::Preprocessing,
     summary::{Row, Summary, rows},
 };
 use crate::{
@@ -13,72 +15,6 @@ use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
-
-/// A linear stack of layers (Keras `Sequential`).
-///
-/// ```
-/// use hubel::{layers::*, prelude::*};
-/// let model = Sequential::new([28, 28, 1])
-///     .add(Conv2D::new(8, 3).activation(Relu))
-///     .add(Flatten::new())
-///     .add(Dense::new(10).activation(Softmax))
-///     .build()?;
-/// println!("{}", model.summary());
-/// # Ok::<(), hubel::Error>(())
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct Sequential {
-    input: Option<Tensor>,
-    layers: Vec<Arc<dyn Layer>>,
-}
-
-impl Sequential {
-    /// Returns an empty model for samples of this shape, NHWC without the batch.
-    pub fn new(input: impl Into<Vec<usize>>) -> Self {
-        Self::from_input(Input::new(input))
-    }
-
-    /// Returns an empty model on an input made with [`Input`].
-    pub fn from_input(input: Tensor) -> Self {
-        Sequential { input: Some(input), layers: Vec::new() }
-    }
-
-    /// Appends a layer.
-    #[expect(clippy::should_implement_trait, reason = "Keras's name")]
-    pub fn add(mut self, layer: impl IntoLayer) -> Self {
-        self.layers.push(layer.into_layer());
-        self
-    }
-
-    /// Checks all shapes and returns the model, or an error that names the layer.
-    ///
-    /// The shape of a sample is the one given to [`Sequential::new`], else the first layer's `input_shape`.
-    pub fn build(self) -> Result<Model, LayerError> {
-        let first = self.layers.first().and_then(|l| l.input_shape()).map(Input::new);
-        let Some(input) = self.input.or(first) else {
-            return Err(LayerError {
-                layer: "sequential".into(),
-                kind: "Sequential".into(),
-                wanted: "the shape of a sample".into(),
-                got: "none".into(),
-                advice:
-                    "begin with `Sequential::new([height, width, channels])`, or give the first layer an `input_shape`"
-                        .into(),
-            });
-        };
-        let mut x = input.clone();
-        for (at, layer) in self.layers.iter().enumerate() {
-            // An error must name the layer as the model would, with its number.
-            x = x.apply(layer).map_err(|e| {
-                let earlier = |l: &&Arc<dyn Layer>| l.given_name().is_none() && l.kind() == layer.kind();
-                let n = self.layers[..at].iter().filter(earlier).count();
-                let name = if layer.given_name().is_none() && n > 0 { format!("{}_{n}", e.layer) } else { e.layer };
-                LayerError { layer: name, ..e }
-            })?;
-        }
-        Model::named("sequential", &[input], &[x])
-    }
-}
 
 /// A layer of a model under its name there.
 #[derive(Debug, Clone)]
@@ -121,6 +57,8 @@ pub struct Model {
     rows: Vec<Row>,
     weights: Vec<Weight>,
     values: HashMap<String, HostTensor>,
+    sequential: bool,
+    about: About,
 }
 
 /// A model in a graph.
@@ -236,6 +174,8 @@ impl Model {
             rows: Vec::new(),
             weights: Vec::new(),
             values: HashMap::new(),
+            sequential: false,
+            about: About::default(),
         };
         for NamedLayer { layer, name, .. } in &model.layers {
             let inner = as_model(&**layer).into_iter().flat_map(|m| &m.values);
@@ -243,6 +183,45 @@ impl Model {
         }
         model.refresh()?;
         Ok(model)
+    }
+
+    /// Sets the names of the classes that the first output's elements stand for; [`Model::save`] writes them.
+    pub fn set_class_names<S: Into<String>>(&mut self, names: impl IntoIterator<Item = S>) {
+        self.about.class_names = names.into_iter().map(Into::into).collect();
+    }
+
+    /// Sets how images are preprocessed for the model; [`Model::save`] writes it.
+    pub fn set_preprocessing(&mut self, preprocessing: Preprocessing) {
+        self.about.preprocessing = Some(preprocessing);
+    }
+
+    /// Returns the names of the classes, none unless they were set or the file has them.
+    pub fn class_names(&self) -> &[String] {
+        &self.about.class_names
+    }
+
+    /// Returns how images are preprocessed, if that was set or the file says so.
+    pub fn preprocessing(&self) -> Option<Preprocessing> {
+        self.about.preprocessing
+    }
+
+    pub(super) fn about(&self) -> &About {
+        &self.about
+    }
+
+    pub(super) fn set_about(&mut self, about: About) {
+        self.about = about;
+    }
+
+    /// Marks the model as a list of layers, which Keras numbers apart from functional models in files of weights.
+    pub(super) fn sequential(mut self) -> Self {
+        self.sequential = self.layers.len() == self.calls.len();
+        self
+    }
+
+    /// Returns whether the model is a list of layers.
+    pub(super) fn is_sequential(&self) -> bool {
+        self.sequential
     }
 
     /// Computes shapes, weights and rows of the summary from the layers.
@@ -341,7 +320,9 @@ impl Model {
             return Err(refused(&self.name, "Model", &wanted, got, "give one for each input of the model"));
         }
         for ((name, ty), &value) in self.inputs.iter().zip(inputs) {
-            if scope.graph.ty(value) != ty {
+            // A wrapper may make several samples of one.
+            let given = scope.graph.ty(value);
+            if given.dtype != ty.dtype || given.shape.dims().get(1..) != ty.shape.dims().get(1..) {
                 let got = scope.graph.ty(value).to_string();
                 let advice = "reshape the samples, or build the model for this shape";
                 return Err(refused(name, "InputLayer", &ty.to_string(), got, advice));
@@ -486,10 +467,6 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn rows(&self) -> &[Row] {
-        &self.rows
-    }
-
     /// Returns the content of Keras's `summary`, with costs, as text through `Display` and as rows.
     pub fn summary(&self) -> Summary {
         let trainable = self.weights.iter().filter(|w| w.trainable).map(Weight::count).sum();
@@ -528,6 +505,25 @@ impl Model {
         layers.map(|(p, inputs)| (p.name.as_str(), &p.layer, p.trainable, inputs)).collect()
     }
 
+    /// Returns the calls in order: name, layer, the numbers of its inputs, and the number of its first output. The
+    /// model's inputs come first, then the outputs of each call.
+    pub(super) fn steps(&self) -> impl Iterator<Item = (&str, &Arc<dyn Layer>, &[usize], usize)> {
+        self.calls.iter().map(|call| {
+            let NamedLayer { layer, name, .. } = &self.layers[call.layer];
+            (name.as_str(), layer, call.inputs.as_slice(), call.outputs)
+        })
+    }
+
+    /// Returns the types of the inputs and of all results of calls, by their numbers.
+    pub(super) fn types(&self) -> &[TensorType] {
+        &self.types
+    }
+
+    /// Returns the numbers of the outputs.
+    pub(super) fn output_numbers(&self) -> &[usize] {
+        &self.outputs
+    }
+
     /// Returns the layer, use and output that produce a value.
     fn source(&self, value: usize) -> (String, usize, usize) {
         match self.maker(value).map(|at| &self.calls[at]) {
@@ -536,14 +532,22 @@ impl Model {
         }
     }
 
+    /// Returns the layer, use and output of the model's outputs. Here Keras counts uses of functional models from 1.
     pub(super) fn output_sources(&self) -> Vec<(String, usize, usize)> {
-        self.outputs.iter().map(|&v| self.source(v)).collect()
+        let functional = |name: &str| {
+            self.by_name.get(name).and_then(|&at| as_model(&*self.layers[at].layer)).is_some_and(|m| !m.sequential)
+        };
+        let counted = |(name, node, output): (String, usize, usize)| {
+            let first = usize::from(functional(&name));
+            (name, node + first, output)
+        };
+        self.outputs.iter().map(|&v| counted(self.source(v))).collect()
     }
 }
 
 impl Layer for Model {
     fn kind(&self) -> &'static str {
-        "Functional"
+        if self.sequential { "Sequential" } else { "Functional" }
     }
 
     fn given_name(&self) -> Option<&str> {

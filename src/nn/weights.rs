@@ -1,16 +1,18 @@
 //! Weights from files whose names differ from the model's.
 
-use super::model::as_model;
-use super::{LayerError, Model, models::torchvision_name};
+use super::keras_save::About;
+use super::{KerasOptions, Layer, LayerError, Model};
+use super::{model::as_model, operation::as_operation};
 use crate::{
     Error,
     io::{Flaw, FormatError, weights},
-    tensor::HostTensor,
+    tensor::{DType, HostTensor},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
     path::Path,
+    sync::Arc,
 };
 
 /// Returns the keys at a path or below it.
@@ -33,18 +35,39 @@ pub(crate) fn below(name: &str, path: &str) -> bool {
 pub(crate) const CHECKPOINT_SUMS: &str = "metrics";
 
 /// The weights of one layer of a model: its path, and indices of its weights.
-struct LayerWeights<'m> {
-    path: &'m str,
-    weights: Vec<usize>,
+pub(super) struct LayerWeights<'m> {
+    pub path: &'m str,
+    pub weights: Vec<usize>,
 }
 
 /// The classifiers' names in torchvision's and timm's networks.
 const CLASSIFIERS: [&str; 3] = ["classifier", "fc", "head"];
 
+/// Returns a layer's weights with those of Keras's int8 quantisation as numbers: the first over its scales, the last.
+fn dequantized(mut tensors: Vec<HostTensor>) -> Vec<HostTensor> {
+    let (Some(first), Some(scales)) = (tensors.first(), tensors.last()) else { return tensors };
+    let (shape, n) = (first.shape().to_vec(), scales.to_f32().len());
+    if first.dtype() != DType::I32 || scales.dtype() != DType::F32 || tensors.len() < 2 || scales.shape().len() != 1 {
+        return tensors;
+    }
+    // A kernel has a scale for each column, a table of embeddings for each row.
+    let (columns, scales) = (shape.last().copied().unwrap_or(1), scales.to_f32());
+    let scale = |i: usize| if n == columns { scales[i % n] } else { scales[i / columns.max(1)] };
+    if shape.len() != 2 || (n != columns && n != shape[0]) {
+        return tensors;
+    }
+    let values = first.to_f32().iter().enumerate().map(|(i, q)| q / scale(i)).collect();
+    if let Ok(whole) = HostTensor::f32(shape, values) {
+        tensors.pop();
+        tensors[0] = whole;
+    }
+    tensors
+}
+
 /// Tensors by the layer that a file names, with their numbers; each layer with its position in the file.
 type Groups = BTreeMap<String, (usize, Vec<(usize, HostTensor)>)>;
 
-fn error(layer: &str, wanted: String, got: String, advice: &str) -> LayerError {
+pub(super) fn error(layer: &str, wanted: String, got: String, advice: &str) -> LayerError {
     LayerError { layer: layer.into(), kind: "weights".into(), wanted, got, advice: advice.into() }
 }
 
@@ -71,6 +94,11 @@ impl Model {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn from_keras(path: impl AsRef<Path>) -> Result<Model, Error> {
+        Self::from_keras_with(path, &KerasOptions::default())
+    }
+
+    /// [`Model::from_keras`] with what the file does not say: open extents, layers of the user's own classes.
+    pub fn from_keras_with(path: impl AsRef<Path>, options: &KerasOptions) -> Result<Model, Error> {
         let path = path.as_ref();
         let (file, budget) = weights::open_drawn(path, 0)?;
         let Some(config) = file.config else {
@@ -78,13 +106,15 @@ impl Model {
             let error = FormatError::new(Flaw::Missing, "the file", "a model's configuration", "weights alone");
             return Err(error.of(path).advise(advice).into());
         };
-        let mut model = Model::from_json_within(&config, &budget)?;
+        let mut model = Model::from_json_within(&config, file.keras_version.as_deref(), &budget, options)?;
         model.set_weights_from(file.tensors)?;
+        let metadata = file.metadata.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        model.set_about(About::from_metadata(&metadata));
         Ok(model)
     }
 
     /// Returns the layers that have weights, in order.
-    fn by_layer(&self) -> Vec<LayerWeights<'_>> {
+    pub(super) fn by_layer(&self) -> Vec<LayerWeights<'_>> {
         let mut layers: Vec<LayerWeights> = Vec::new();
         let mut indices: HashMap<&str, usize> = HashMap::new();
         for (i, weight) in self.weights().iter().enumerate() {
@@ -114,8 +144,12 @@ impl Model {
         }
         let torch = tensors.iter().any(|(name, _)| name.ends_with(".weight"));
         let names: HashSet<&str> = self.weight_names().into_iter().collect();
-        if !torch || tensors.iter().all(|(name, _)| names.contains(name.as_str())) {
+        if tensors.iter().all(|(name, _)| names.contains(name.as_str())) {
             return self.set_weights(tensors);
+        }
+        if !torch {
+            let renamed = self.named_by_ends(tensors);
+            return self.set_weights(renamed);
         }
         let renamed = self.named_by_torch(tensors)?;
         self.set_weights(renamed)
@@ -132,6 +166,33 @@ impl Model {
             }
         }
         Ok(self.set_weights_from(tensors)?)
+    }
+
+    /// Returns tensors under the names of the weights that they can only mean: names of Keras 2 and TensorFlow.js have
+    /// neither the models around a layer nor a recurrent layer's cell.
+    fn named_by_ends(&self, tensors: Vec<(String, HostTensor)>) -> Vec<(String, HostTensor)> {
+        let plain = |name: &str| -> Vec<String> {
+            let own = name.split('/').filter(|part| !part.contains("_cell"));
+            own.map(|part| if part == "depthwise_kernel" { "kernel" } else { part }.to_owned()).collect()
+        };
+        // Two weights that end alike leave none.
+        let mut ends: HashMap<String, Option<&str>> = HashMap::new();
+        for name in self.weight_names() {
+            let parts = plain(name);
+            for from in 0..parts.len() {
+                let end = ends.entry(parts[from..].join("/")).or_insert(Some(name));
+                *end = end.filter(|known| *known == name);
+            }
+            ends.insert(parts.join("_"), Some(name));
+        }
+        let whole: HashSet<&str> = self.weight_names().into_iter().collect();
+        let renamed = |name: String| {
+            let parts = plain(&name);
+            let mut found = (0..parts.len()).filter_map(|from| ends.get(&parts[from..].join("/")).copied().flatten());
+            let found = found.next().or_else(|| ends.get(&parts.join("_")).copied().flatten());
+            found.filter(|_| !whole.contains(name.as_str())).map_or(name, str::to_owned)
+        };
+        tensors.into_iter().map(|(name, tensor)| (renamed(name), tensor)).collect()
     }
 
     /// Returns tensors that a file numbers within layers, by name or by class, under the weights' names.
@@ -153,7 +214,9 @@ impl Model {
                 keys.sort_unstable();
                 let weights = self.weights_by_name();
                 for (_, key) in keys {
-                    self.fill(&key, &key, &weights, &mut groups, &mut out)?;
+                    // Keras 3 has no `/` in names, and models with them are renamed as they are read.
+                    let path = if self.layer(&key).is_ok() { key.clone() } else { key.replace('/', "_") };
+                    self.fill(&key, &path, &weights, &mut groups, &mut out)?;
                 }
             }
         }
@@ -174,39 +237,53 @@ impl Model {
     /// Assigns the weights below `root`: layers of each class are numbered in Keras's order.
     fn by_class(&self, root: &str, groups: &mut Groups, out: &mut Vec<(String, HostTensor)>) -> Result<(), LayerError> {
         let mut counts: HashMap<String, usize> = HashMap::new();
-        let ranks = self.ranks();
+        let (ranks, classes) = (self.ranks(), self.classes_of_models(root, groups));
         let weights = self.weights_by_name();
         let mut names = self.layer_names();
         names.sort_by_key(|name| ranks.get(name).copied());
         for name in names {
             let layer = self.layer(name)?;
-            let classes = match as_model(&**layer) {
-                // Both are functional models in Hubel.
-                Some(_) => vec!["functional".to_owned(), "sequential".into(), "model".into()],
-                None => vec![super::names::snake_case(layer.kind())],
+            let class = match as_model(&**layer) {
+                Some(model) => classes[usize::from(model.is_sequential())].to_owned(),
+                None if as_operation(&**layer).is_some() => continue,
+                None => super::names::snake_case(layer.kind()),
             };
-            let numbered = |class: &String| match counts.get(class) {
-                None | Some(0) => class.clone(),
-                Some(n) => format!("{class}_{n}"),
-            };
-            let there = |class: &&String| {
-                let key = format!("{root}{}/", numbered(class));
-                groups.range(key.clone()..).next().is_some_and(|(first, _)| first.starts_with(&key))
-            };
-            let class = classes.iter().find(there).unwrap_or(&classes[0]).clone();
-            let numbered = numbered(&class);
-            *counts.entry(class).or_insert(0) += 1;
+            let count = counts.entry(class.clone()).or_insert(0);
+            let numbered = if *count == 0 { class } else { format!("{class}_{count}") };
+            *count += 1;
             let key = format!("{root}{numbered}");
-            match as_model(&**layer) {
+            let (key, path, model) = match layer.wrapped() {
+                Some(inner) => (format!("{key}/layer"), format!("{name}/{}", inner.0), as_model(&**inner.1)),
+                None => (key, name.to_owned(), as_model(&**layer)),
+            };
+            match model {
                 Some(model) => {
                     let mut inner = Vec::new();
                     model.by_class(&format!("{key}/layers/"), groups, &mut inner)?;
-                    out.extend(inner.into_iter().map(|(weight, t)| (format!("{name}/{weight}"), t)));
+                    out.extend(inner.into_iter().map(|(weight, t)| (format!("{path}/{weight}"), t)));
                 }
-                None => self.fill(&key, name, &weights, groups, out)?,
+                None => self.fill(&key, &path, &weights, groups, out)?,
             }
         }
         Ok(())
+    }
+
+    /// Returns the class that a file gives to functional models and that it gives to Sequential ones, which it numbers
+    /// apart. Where all models are of one class, here and in the file, the classes may differ.
+    fn classes_of_models(&self, root: &str, groups: &Groups) -> [&'static str; 2] {
+        const CLASSES: [&str; 3] = ["functional", "sequential", "model"];
+        let models = || self.layer_names().into_iter().filter_map(|n| as_model(&**self.layer(n).ok()?));
+        let there = |class: &&&str| {
+            let key = format!("{root}{class}");
+            let numbered = |rest: &str| rest.starts_with('/') || rest.starts_with('_');
+            groups.range(key.clone()..).next().is_some_and(|(k, _)| k.strip_prefix(&key).is_some_and(numbered))
+        };
+        let found: Vec<&str> = CLASSES.iter().filter(there).copied().collect();
+        let alike = models().all(|m| m.is_sequential()) || models().all(|m| !m.is_sequential());
+        match found[..] {
+            [one] if alike => [one; 2],
+            _ => ["functional", "sequential"],
+        }
     }
 
     /// Assigns the groups of `key` and below to the weights of the layer at `path`, in order.
@@ -218,16 +295,22 @@ impl Model {
         groups: &mut Groups,
         out: &mut Vec<(String, HostTensor)>,
     ) -> Result<(), LayerError> {
-        // A file lists the directions of a bidirectional layer in alphabetical order.
-        let order = |(key, g): (&String, &(usize, _))| (key.contains("/backward_layer"), g.0, key.clone());
+        // A file lists the parts of a layer in alphabetical order.
+        const PARTS: [&str; 6] =
+            ["query_dense", "key_dense", "value_dense", "output_dense", "forward_layer", "backward_layer"];
+        let part = |key: &str| PARTS.iter().position(|part| key.contains(part));
+        let order = |(key, g): (&String, &(usize, _))| (part(key), g.0, key.clone());
         let mut own: Vec<_> = keys_below(groups, key).map(order).collect();
         own.sort_unstable();
         let tensors = own.iter().filter_map(|(.., key)| groups.remove(key)).flat_map(|g| g.1).map(|(_, t)| t);
-        let tensors: Vec<HostTensor> = tensors.collect();
+        let tensors: Vec<HostTensor> = dequantized(tensors.collect());
         let mut indices: Vec<usize> = keys_below(weights, path).map(|(_, &i)| i).collect();
         indices.sort_unstable();
         let mut weights: Vec<&super::Weight> = indices.into_iter().map(|i| &self.weights()[i]).collect();
-        if self.layer(path).is_ok_and(|l| as_model(&**l).is_some()) {
+        let is_model = |layer: &Arc<dyn Layer>| {
+            as_model(&**layer).is_some() || layer.wrapped().is_some_and(|(_, inner)| as_model(&**inner).is_some())
+        };
+        if self.layer(path).is_ok_and(is_model) {
             // A model's trainable weights come first in files of Keras 2.
             weights.sort_by_key(|w| !w.trainable);
         }
@@ -240,114 +323,5 @@ impl Model {
         }
         out.extend(weights.into_iter().map(|w| w.name.clone()).zip(tensors));
         Ok(())
-    }
-
-    fn named_by_torch(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
-        let mut modules: Vec<(String, HashMap<String, HostTensor>)> = Vec::new();
-        for (name, tensor) in tensors {
-            let (module, part) = name.rsplit_once('.').unwrap_or(("", &name));
-            if part == "num_batches_tracked" {
-                continue;
-            }
-            match modules.last_mut().filter(|m| m.0 == module) {
-                Some((_, parts)) => parts.insert(part.to_owned(), tensor),
-                None => {
-                    modules.push((module.to_owned(), HashMap::from([(part.to_owned(), tensor)])));
-                    None
-                }
-            };
-        }
-        let layers = self.by_layer();
-        if modules.len() != layers.len() {
-            let (wanted, got) =
-                (format!("weights of {} layers", layers.len()), format!("of {} modules", modules.len()));
-            let advice = "build the model with the same options as the file's: classes, top, stride_in_1x1(false)";
-            return Err(error("model", wanted, got, advice));
-        }
-        let mut out = Vec::new();
-        let indices: HashMap<&str, usize> = layers.iter().enumerate().map(|(i, s)| (s.path, i)).collect();
-        let rows: HashMap<&str, usize> = self.rows().iter().enumerate().map(|(i, r)| (r.name.as_str(), i)).collect();
-        for (k, (module, parts)) in modules.into_iter().enumerate() {
-            let named = torchvision_name(&module).and_then(|name| indices.get(&*name));
-            let layer = &layers[named.copied().unwrap_or(k)];
-            let flattened = rows.get(layer.path).and_then(|&row| self.flattened(row));
-            out.extend(self.module(layer, flattened, &module, parts)?);
-        }
-        Ok(out)
-    }
-
-    /// Returns height, width and channels of the map that is flattened before a row's layer, if any.
-    fn flattened(&self, row: usize) -> Option<[usize; 3]> {
-        let before = &self.rows()[..row];
-        let flatten = before.iter().rposition(|r| !["Dropout", "Activation", "ReLU"].contains(&r.kind))?;
-        if before[flatten].kind != "Flatten" {
-            return None;
-        }
-        before[..flatten].last()?.output.dims().get(1..)?.try_into().ok()
-    }
-
-    /// Returns one layer's weights from those of a module.
-    fn module(
-        &self,
-        layer: &LayerWeights,
-        flattened: Option<[usize; 3]>,
-        module: &str,
-        mut parts: HashMap<String, HostTensor>,
-    ) -> Result<Vec<(String, HostTensor)>, LayerError> {
-        let mut out = Vec::new();
-        for &i in &layer.weights {
-            let weight = &self.weights()[i];
-            let own = weight.name.rsplit('/').next().unwrap_or_default();
-            let part = match own {
-                "beta" => "bias",
-                "moving_mean" => "running_mean",
-                "moving_variance" => "running_var",
-                "bias" => "bias",
-                _ => "weight",
-            };
-            let missing = |got: String| {
-                let wanted = format!("`{}` {:?} as `{module}.{part}`", weight.name, weight.shape);
-                error(layer.path, wanted, got, "use weights of the same network, or rename them to the model's names")
-            };
-            let Some(tensor) = parts.remove(part) else {
-                let mut names: Vec<&String> = parts.keys().collect();
-                names.sort();
-                return Err(missing(format!("{names:?}")));
-            };
-            let tensor = match (own, tensor.shape().len()) {
-                (_, 4) => match (tensor.shape(), &weight.shape[..]) {
-                    // A depthwise convolution's (channels · multiplier, 1, kh, kw): the multiplier varies fastest.
-                    (&[all, 1, ..], &[kh, kw, c, m]) if c > 1 && all == c * m => {
-                        let got = format!("{:?}", tensor.shape());
-                        let grouped = tensor.reshape([c, m, kh, kw]).map_err(|_| missing(got))?;
-                        grouped.transposed(&[2, 3, 0, 1])
-                    }
-                    _ => tensor.transposed(&[2, 3, 1, 0]),
-                },
-                ("kernel", 3) => tensor.transposed(&[2, 1, 0]),
-                ("kernel", 2) => match flattened {
-                    // PyTorch flattens (c, h, w).
-                    Some([h, w, c]) if tensor.shape() == [weight.shape[1], c * h * w] => {
-                        let units = weight.shape[1];
-                        let got = format!("{:?}", tensor.shape());
-                        let map = tensor.reshape([units, c, h, w]).map_err(|_| missing(got.clone()))?;
-                        map.transposed(&[2, 3, 1, 0]).reshape([h * w * c, units]).map_err(|_| missing(got))?
-                    }
-                    _ => tensor.transposed(&[1, 0]),
-                },
-                _ => tensor,
-            };
-            if tensor.shape() != weight.shape {
-                return Err(missing(format!("{:?}", tensor.shape())));
-            }
-            out.push((weight.name.clone(), tensor));
-        }
-        match parts.keys().next() {
-            None => Ok(out),
-            Some(part) => {
-                let wanted = format!("only the weights of `{}`", layer.path);
-                Err(error(layer.path, wanted, format!("`{module}.{part}` too"), "build the same model as the file's"))
-            }
-        }
     }
 }

@@ -90,6 +90,87 @@ fn pytorchs_files_fit_the_same_network() {
     assert!(error.contains("`0.weight`") && error.contains("[3, 3, 3, 5]"), "{error}");
 }
 
+/// Returns what a model of one convolution and one dense layer makes of a map, and what PyTorch makes of it, which
+/// flattens channels first: the convolution passes the map on, and the dense layer has a number for each element.
+fn flattened(map: &[usize], after: impl FnOnce(Sequential) -> Sequential) -> Result<[f32; 2], hubel::nn::LayerError> {
+    let (&channels, positions) = map.split_last().expect("axes");
+    let (n, positions): (usize, usize) = (map.iter().product(), positions.iter().product());
+    let unit: Vec<f32> = (0..channels * channels).map(|i| f32::from(u8::from(i % (channels + 1) == 0))).collect();
+    let taps = vec![1; map.len() - 1];
+    let first = match map.len() {
+        3 => Conv2D::new(channels, 1).use_bias(false).into_layer(),
+        _ => Conv1D::new(channels, 1).use_bias(false).into_layer(),
+    };
+    let model = after(Sequential::new(map.to_vec()).add(first));
+    let mut model = model.add(Dense::new(1).use_bias(false)).build()?;
+    let values: Vec<f32> = (0..n).map(|i| ((i * 7) % 11) as f32).collect();
+    let mut file = vec![
+        ("0.weight".to_owned(), HostTensor::f32([&[channels; 2], &taps[..]].concat(), unit).unwrap()),
+        ("9.weight".to_owned(), HostTensor::f32([1, n], values.clone()).unwrap()),
+    ];
+    if model.weights().len() > 2 {
+        let vector = |name: &str, values: Vec<f32>| (format!("5.{name}"), HostTensor::f32([n], values).unwrap());
+        // The values themselves as a factor.
+        file.splice(
+            1..1,
+            [
+                vector("weight", values.clone()),
+                vector("bias", vec![0.0; n]),
+                vector("running_mean", vec![0.0; n]),
+                vector("running_var", vec![1.0; n]),
+            ],
+        );
+    }
+    let squared = file.len() > 2;
+    model.set_weights_from(file)?;
+    let x: Vec<f32> = (0..n).map(|i| ((i * 5) % 13) as f32).collect();
+    let input = HostTensor::f32([&[1], map].concat(), x.clone()).unwrap();
+    let mut net = model.inference(&Engine::reference(), Batch::up_to(1)).unwrap();
+    let of_torch = |i: usize| values[i % channels * positions + i / channels].powi(if squared { 2 } else { 1 });
+    Ok([net.predict(&input).unwrap().to_f32()[0], (0..n).map(|i| x[i] * of_torch(i)).sum()])
+}
+
+#[test]
+fn dense_layers_of_pytorch_follow_the_map_that_was_flattened() {
+    let equal =
+        |what: &str, [got, wanted]: [f32; 2]| assert!((got / wanted - 1.0).abs() < 1e-4, "{what}: {got}, {wanted}");
+    equal("a map", flattened(&[2, 3, 4], |m| m.add(Flatten::new())).unwrap());
+    equal("dropout", flattened(&[2, 3, 4], |m| m.add(Flatten::new()).add(Dropout::new(0.5)).add(Relu)).unwrap());
+    equal("a reshaped map", flattened(&[2, 3, 4], |m| m.add(Reshape::new([24]))).unwrap());
+    equal("in two steps", flattened(&[2, 3, 4], |m| m.add(Reshape::new([6, 4])).add(Flatten::new())).unwrap());
+    equal("as in PyTorch", flattened(&[2, 3, 4], |m| m.add(Permute::new([3, 1, 2])).add(Flatten::new())).unwrap());
+    equal("otherwise", flattened(&[2, 3, 4], |m| m.add(Permute::new([2, 3, 1])).add(Flatten::new())).unwrap());
+    equal("a sequence", flattened(&[5, 4], |m| m.add(Flatten::new())).unwrap());
+    let normalized = |m: Sequential| m.add(Flatten::new()).add(BatchNormalization::new().epsilon(1e-9));
+    equal("normalised", flattened(&[2, 3, 4], normalized).unwrap());
+    let joined = |m: Sequential| {
+        let inner = Input::new([2, 3, 4]);
+        let (flat, rest) = (inner.apply(Flatten::new()).unwrap(), inner.apply(Lost).unwrap());
+        let sum = hubel::nn::add(&[flat, rest]).unwrap();
+        m.add(Model::new(&[inner], &[sum]).unwrap())
+    };
+    let error = flattened(&[2, 3, 4], joined).unwrap_err().to_string();
+    assert!(error.contains("order of features") && error.contains("path through"), "{error}");
+}
+
+/// A layer whose order of elements nobody knows.
+#[derive(Debug)]
+struct Lost;
+
+impl hubel::nn::Layer for Lost {
+    fn kind(&self) -> &'static str {
+        "Lost"
+    }
+
+    fn build(
+        &self,
+        scope: &mut hubel::nn::Scope,
+        inputs: &[hubel::graph::Value],
+    ) -> Result<Vec<hubel::graph::Value>, hubel::graph::OpError> {
+        Ok(vec![scope.graph.flatten(inputs[0])?])
+    }
+}
+
 /// Returns a model.json with one weight in each of two shards, the second quantised, and a name for the second shard.
 fn tfjs_json(second: &str) -> String {
     let manifest = serde_json::json!([
@@ -246,8 +327,12 @@ fn mutated_weights_neither_panic_nor_take_memory() {
     let shared = hostile::shared_entry(&npz, (0..40).map(|i| format!("{i}.npy")));
     let config = weights::read(&golden("branching.keras")).expect("intact").config.expect("a configuration");
     let described: Read = |b| std::str::from_utf8(b).is_ok_and(|json| Model::from_json(json).is_ok());
+    let of = |name: &str| -> Vec<u8> {
+        let config = weights::read(&golden(&format!("keras/{name}"))).expect("intact").config;
+        config.expect("a configuration").into_bytes()
+    };
     let array = npy::write(&HostTensor::f32([3, 4], vec![0.5; 12]).expect("a tensor"));
-    let corpora: [Corpus; 11] = [
+    let corpora: [Corpus; 18] = [
         (".npy", array, all, 30_000),
         ("a pickle", pickled, |b| pickle::read(b, &Budget::new(b.len() as u64)).is_ok(), 60_000),
         (".pth", torch, all, 20_000),
@@ -259,6 +344,13 @@ fn mutated_weights_neither_panic_nor_take_memory() {
         ("model.json", tfjs_json("b.bin").into_bytes(), json, 10_000),
         (".keras", golden("branching.keras"), all, 20_000),
         ("a configuration", config.into_bytes(), described, 20_000),
+        ("of operations", of("op_getitem.keras"), described, 10_000),
+        ("of a reshape", of("op_reshape.keras"), described, 10_000),
+        ("of masks", of("embedding_mask_zero.keras"), described, 10_000),
+        ("of models in models", of("timedistributed_submodel.keras"), described, 10_000),
+        ("of Keras 2", of("keras2_tfoplambda_add.h5"), described, 10_000),
+        ("of Keras 2, nested", of("keras2_nested_functional_index.h5"), described, 10_000),
+        ("bfloat16", golden("keras/bfloat16_policy.keras"), all, 10_000),
     ];
     assert!(corpora.iter().all(|(name, good, read, _)| read(good) || *name == ".npz of one entry"));
     fuzz(2, corpora);

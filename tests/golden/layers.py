@@ -291,8 +291,9 @@ each("Dropout", plain(L.Dropout, (4, 3)), [{"rate": 0.3}, {"rate": 0.3, "noise_s
 each("SpatialDropout2D", plain(L.SpatialDropout2D, (4, 3, 2), (2, 4, 3)), [{"rate": 0.3}, {"rate": 0.3, **CF}])
 each("GaussianNoise", plain(L.GaussianNoise, (4, 3)), [{"stddev": 0.3}])
 for a in ["linear", "relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "hard_sigmoid", "hard_silu", "silu", "gelu", "softplus", "softsign", "mish",
-          "exponential", "tanh", "softmax", "log_softmax"]:
-    x = image()
+          "exponential", "tanh", "softmax", "log_softmax", "log_sigmoid", "hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink", "sparse_plus",
+          "sparse_sigmoid", "squareplus", "celu", "glu"]:
+    x = image(c=4) if a == "glu" else image()
     case("Activation", [a], x, L.Activation(a, name="l")(x), scale=4.0)
 for o in [{}, {"max_value": 1.0}, {"max_value": 6.0}, {"negative_slope": 0.1}, {"threshold": 0.5}, {"max_value": 1.5, "negative_slope": 0.2, "threshold": 0.3}]:
     x = image()
@@ -410,6 +411,95 @@ for scale in (0.17, 1.0):
     a, b = keras.Input((4, 5, 3), name="a"), keras.Input((4, 5, 3), name="b")
     case("CustomScaleLayer", ["scale"], [a, b], CustomScaleLayer(scale, name="l")([a, b]))
 
+for cls, shape in [(L.SpatialDropout1D, (4, 3)), (L.SpatialDropout3D, (2, 3, 2, 2)), (L.GaussianDropout, (4, 3)), (L.AlphaDropout, (4, 3))]:
+    each(cls.__name__, plain(cls, shape), [{"rate": 0.3}])
+each("Identity", plain(L.Identity, (4, 3)), [{}])
+for training in [False, True]:
+    each("ActivityRegularization", plain(L.ActivityRegularization, (4, 3)), [{"l1": 0.02}, {"l2": 0.03}, {"l1": 0.01, "l2": 0.02}], training=training)
+each("UnitNormalization", plain(L.UnitNormalization, (4, 3, 2)), [{}, {"axis": 1}, {"axis": (1, 3)}])
+each("RMSNormalization", plain(L.RMSNormalization, (4, 3, 2)), [{}, {"axis": -1}, {"epsilon": 0.1}])
+line = [{}, {"kernel_size": 2}, {"strides": 2}, {"padding": "same"}, {"padding": "same", "strides": 2}, {"dilation_rate": 2}, {"data_format": "channels_first"},
+    {"activation": "tanh"}, {"use_bias": False}, {"bias_initializer": "ones"}]
+
+
+def lined(cls, **base):
+    def make(data_format="channels_last", **o):
+        x = keras.Input((4, 9) if data_format == "channels_first" else (9, 4), name="x")
+        args = {**base, "kernel_size": 3, **o}
+        if data_format != "channels_last":
+            args["data_format"] = data_format
+        return x, cls(name="l", **args)(x)
+
+    return make
+
+
+each("DepthwiseConv1D", lined(L.DepthwiseConv1D), line + [{"depth_multiplier": 2}, {"depthwise_initializer": "lecun_uniform"}] + weights_options("depthwise", "bias"))
+each("SeparableConv1D", lined(L.SeparableConv1D, filters=5), line + [{"filters": 3}, {"depth_multiplier": 2},
+    {"depthwise_initializer": "he_uniform"}, {"pointwise_initializer": "orthogonal"}] + weights_options("depthwise", "pointwise", "bias"))
+each("Conv1DTranspose", lined(L.Conv1DTranspose, filters=3), line + [{"filters": 5}, {"output_padding": 1, "strides": 2}, {"kernel_initializer": "he_normal"}]
+    + weights_options("kernel", "bias"))
+each("AdaptiveAveragePooling2D", plain(L.AdaptiveAveragePooling2D, (6, 4, 3), (3, 6, 4)), [{"output_size": (3, 2)}, {"output_size": 1}, {"output_size": 2, **CF}])
+for o in [{"axes": 2}, {"axes": (1, 1)}, {"axes": (2, 2), "normalize": True}]:
+    a, b = keras.Input((4, 5), name="a"), keras.Input((4, 5), name="b")
+    case("Dot", list(o), [a, b], L.Dot(name="l", **o)([a, b]))
+for o in [{"axes": 1}, {"axes": -1, "normalize": True}]:
+    a, b = keras.Input((5,), name="a"), keras.Input((5,), name="b")
+    case("Dot", list(o), [a, b], L.Dot(name="l", **o)([a, b]))
+a, b = keras.Input((5,), name="a"), keras.Input((5, 3), name="b")
+case("Dot", ["axes"], [a, b], L.Dot(1, name="l")([a, b]))
+for cls, options in [(L.Attention, [{}, {"use_scale": True}, {"score_mode": "concat"}, {"score_mode": "concat", "use_scale": True}, {"dropout": 0.3}]),
+                     (L.AdditiveAttention, [{}, {"use_scale": False}, {"dropout": 0.3}])]:
+    for o in options:
+        a, b = keras.Input((3, 4), name="a"), keras.Input((5, 4), name="b")
+        case(cls.__name__, list(o), [a, b], cls(name="l", **o)([a, b]))
+    a, b, c = keras.Input((3, 4), name="a"), keras.Input((5, 2), name="b"), keras.Input((5, 4), name="c")
+    case(cls.__name__, ["key"], [a, b, c], cls(name="l")([a, b, c]))
+for o in [{}, {"use_bias": False}, {"value_dim": 3}, {"output_shape": 3}, {"dropout": 0.2}, {"kernel_initializer": "he_normal"}, {"kernel_regularizer": L2(0.02)},
+          {"bias_regularizer": L1(0.02)}, {"kernel_constraint": C.MaxNorm(0.7)}, {"bias_constraint": C.NonNeg()}, {"activity_regularizer": L2(0.02)}]:
+    a, b = keras.Input((3, 4), name="a"), keras.Input((5, 6), name="b")
+    # Keras 3.15 computes a value_dim beside another key_dim in no backend but torch.
+    dim = 3 if "value_dim" in o else 2
+    case("MultiHeadAttention", ["num_heads", "key_dim", *o], [a, b], L.MultiHeadAttention(2, dim, name="l", **o)(a, b))
+for equation, shape, o in [("abc,cd->abd", (None, 3), {"bias_axes": "d"}), ("abc,cde->abde", (None, 2, 3), {"bias_axes": "de"}),
+                           ("abcd,cde->abe", (None, 3), {"bias_axes": "e", "activation": "relu"}), ("abc,cd->abd", (None, 3), {"kernel_regularizer": L2(0.02)}),
+                           ("...x,xy->...y", (None, 3), {"bias_axes": "y"})]:
+    x = keras.Input((4, 3, 2) if equation.startswith("abcd,") else (4, 5), name="x")
+    case("EinsumDense", ["equation", "output_shape", *o], x, L.EinsumDense(equation, output_shape=shape, name="l", **o)(x))
+for o in [{}, {"output_mode": "one_hot"}, {"output_mode": "count"}]:
+    x = keras.Input((1,) if o.get("output_mode") == "one_hot" else (4,), dtype="int32", name="x")
+    case("CategoryEncoding", ["num_tokens", *o], x, L.CategoryEncoding(5, name="l", **o)(x), integers=5)
+for cell in [L.SimpleRNNCell, L.LSTMCell, L.GRUCell]:
+    for o in [{}, {"return_sequences": True}, {"go_backwards": True}]:
+        x = sequence()
+        case("RNN", ["cell", *o], x, L.RNN(cell(3, name="c"), name="l", **o)(x))
+for value, o in [(0.0, {}), (1.5, {"return_sequences": True}), (0.0, {"go_backwards": True, "return_sequences": True})]:
+    x = sequence()
+    # Steps without a number of at least 1 become zeros.
+    y = L.Masking(value, name="l")(L.ReLU(name="r", threshold=1.0)(x))
+    case("Masking", ["mask_value", *o], x, L.LSTM(3, name="m", **o)(y))
+for o, layers in [({}, [L.GRU(3, name="m")]), ({}, [L.Bidirectional(L.SimpleRNN(3, name="r", return_sequences=True), name="m"), L.LSTM(2, name="n")]),
+                  ({}, [L.Dense(3, name="m"), L.GlobalAveragePooling1D(name="n")])]:
+    x = keras.Input((7,), dtype="int32", name="x")
+    y = L.Embedding(4, 3, mask_zero=True, name="l")(x)
+    for layer in layers:
+        y = layer(y)
+    case("Embedding", ["mask_zero"], x, y, integers=4)
+x = sequence()
+y, h, c = L.LSTM(3, return_sequences=True, return_state=True, zero_output_for_mask=True, name="m")(L.Masking(name="l")(L.ReLU(name="r", threshold=1.0)(x)))
+case("LSTM", ["zero_output_for_mask"], x, [y, h, c])
+for name, function in {"x / 255": lambda x: x / 255.0, "1 - x": lambda x: 1.0 - x, "x ** 2": lambda x: x**2, "x * x + x": lambda x: x * x + x,
+                       "x[..., :2]": lambda x: x[..., :2], "x[:, 1, ::-1]": lambda x: x[:, 1, ::-1], "mean": lambda x: keras.ops.mean(x, axis=-1),
+                       "softmax": lambda x: keras.ops.softmax(x, axis=1), "transpose": lambda x: keras.ops.transpose(x, (0, 3, 1, 2)),
+                       "matmul": lambda x: keras.ops.matmul(x, keras.ops.swapaxes(x, -1, -2)), "std": lambda x: keras.ops.std(x, axis=[1, 2])}.items():
+    x = image()
+    case("models", [f"operation {name}"], x, function(x))
+x = vector()
+case("Dense", ["kernel_regularizer"], x, L.Dense(4, name="l", kernel_regularizer=keras.regularizers.OrthogonalRegularizer(0.1))(x))
+x = vector()
+case("Dense", ["kernel_regularizer"], x, L.Dense(4, name="l", kernel_regularizer=keras.regularizers.OrthogonalRegularizer(0.1, "columns"))(x))
+
+known = sorted({c.__name__ for c in vars(L).values() if isinstance(c, type) and issubclass(c, L.Layer) and not c.__name__.startswith("Base")})
+(HERE / "keras_layers.json").write_text(json.dumps(known))
 save_file(tensors, HERE / "layers.safetensors")
 (HERE / "layers.json").write_text(json.dumps(cases, separators=(",", ":")))
 print(len(cases), "cases,", sum(t.nbytes for t in tensors.values()), "bytes")

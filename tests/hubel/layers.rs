@@ -265,6 +265,18 @@ fn table(cases: &Cases, augmentation: &[Json]) -> String {
     for (layer, test) in NAMED_TESTS {
         let _ = writeln!(text, "| {layer} | `{test}` |");
     }
+    let only: Vec<&str> = hubel::nn::inference_only_classes().collect();
+    let has = |class: &str| hubel::nn::layer_classes().any(|own| own == class) || only.contains(&class);
+    let known = fs::read(format!("{ROOT}/tests/golden/keras_layers.json")).expect("a file");
+    let known: Vec<String> = serde_json::from_slice(&known).expect("a list");
+    let missing: Vec<&str> = known.iter().map(String::as_str).filter(|class| !has(class)).collect();
+    let _ = write!(
+        text,
+        "\n## Read for predictions alone\n\nTraining refuses these random changes of images: {}.\n\n## Layers of Keras 3.15 \
+         that are not there\n\n{}.\n",
+        only.join(", "),
+        missing.join(", "),
+    );
     text
 }
 

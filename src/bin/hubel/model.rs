@@ -4,7 +4,10 @@ use hubel::{
     data::DATASET_CAP_BYTES,
     io::{checked_bytes, fetch, weights},
     losses::*,
-    nn::models::{self, Application},
+    nn::{
+        KerasOptions,
+        models::{self, Application},
+    },
     optimizers::*,
     passes::GpuSpec,
     prelude::*,
@@ -25,9 +28,10 @@ pub struct ModelOptions {
     /// those of MNIST
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Height, width and channels of the images, instead of the network's own
+    /// Height, width and channels of the images, instead of the network's own; extents of a sample that a file leaves
+    /// open
     #[arg(long, value_name = "H,W,C", value_parser = shape)]
-    input_shape: Option<[usize; 3]>,
+    input_shape: Option<Shape>,
     /// Number of classes, instead of the network's own
     #[arg(long)]
     classes: Option<usize>,
@@ -36,9 +40,13 @@ pub struct ModelOptions {
     no_top: bool,
 }
 
-fn shape(text: &str) -> Result<[usize; 3], String> {
-    let dims: Option<Vec<usize>> = text.split(',').map(|d| d.trim().parse().ok()).collect();
-    dims.and_then(|d| d.try_into().ok()).ok_or_else(|| "wanted height, width and channels, as in 224,224,3".into())
+/// The extents of a sample.
+#[derive(Debug, Clone)]
+struct Shape(Vec<usize>);
+
+fn shape(text: &str) -> Result<Shape, String> {
+    let dims: Option<Vec<usize>> = text.split(',').map(|d| d.trim().parse().ok().filter(|d| *d > 0)).collect();
+    dims.map(Shape).ok_or_else(|| "wanted height, width and channels, as in 224,224,3".into())
 }
 
 /// The network, the batch and the device.
@@ -87,7 +95,10 @@ impl ModelOptions {
         let torch = |c: &weights::Contents| c.tensors.iter().any(|(name, _)| name.ends_with(".running_mean"));
         let torchvision = application.two_forms() && contents.as_ref().is_some_and(torch);
         let mut options = models::Options::default().include_top(!self.no_top);
-        options = self.input_shape.into_iter().fold(options, models::Options::input_shape);
+        if let Some(Shape(dims)) = &self.input_shape {
+            let dims: [usize; 3] = dims[..].try_into().context("--input-shape: wanted height, width and channels")?;
+            options = options.input_shape(dims);
+        }
         options = self.classes.into_iter().fold(options, models::Options::classes);
         options = options.torchvision(torchvision);
         let plain = !self.no_top && self.classes.is_none() && self.input_shape.is_none();
@@ -124,10 +135,11 @@ impl ModelOptions {
             let known: Vec<&str> = models::all().iter().map(|a| a.name).collect();
             bail!("no network and no file is called `{}`; known networks: {}", self.name, known.join(", "));
         }
-        if self.input_shape.is_some() || self.classes.is_some() || self.no_top {
-            bail!("{}: --input-shape, --classes and --no-top are only for known networks, not for files", self.name);
+        if self.classes.is_some() || self.no_top {
+            bail!("{}: --classes and --no-top are only for known networks, not for files", self.name);
         }
-        let mut model = Model::from_keras(path)?;
+        let options = self.input_shape.iter().fold(KerasOptions::new(), |o, Shape(dims)| o.input_shape(dims.clone()));
+        let mut model = Model::from_keras_with(path, &options)?;
         if let Some(file) = &self.weights {
             model.load_weights(file)?;
         }

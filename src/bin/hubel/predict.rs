@@ -27,7 +27,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
     /// The preprocessing of images, for a network from a file
-    #[arg(long, value_name = "identity|tf|torch|caffe|lite", value_parser = ["identity", "tf", "torch", "caffe", "lite"])]
+    #[arg(long, value_name = "identity|tf|torch|caffe|lite|unit", value_parser = ["identity", "tf", "torch", "caffe", "lite", "unit"])]
     preprocessing: Option<String>,
     /// Resize the whole image, instead of cropping its centre
     #[arg(long)]
@@ -47,13 +47,10 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
     let shape = model.input_shape();
     let [_, h, w, channels] = shape.dims()[..] else { bail!("the network takes {shape}, not images") };
     let preprocessing = match (arguments.preprocessing.as_deref(), loaded.application) {
-        (Some("identity"), _) => Preprocessing::Identity,
-        (Some("tf"), _) => Preprocessing::Tf,
-        (Some("torch"), _) => Preprocessing::Torch,
-        (Some("caffe"), _) => Preprocessing::Caffe,
-        (Some(_), _) => Preprocessing::Lite,
+        (Some(name), _) => Preprocessing::named(name).with_context(|| format!("no preprocessing `{name}`"))?,
         (None, Some(_)) if loaded.torchvision => Preprocessing::Torch,
         (None, Some(application)) => application.preprocessing,
+        (None, None) if model.preprocessing().is_some() => model.preprocessing().unwrap_or(Preprocessing::Identity),
         (None, None) => bail!("{}: give the preprocessing of images, for example --preprocessing tf", loaded.name),
     };
     let names: Vec<String> = match &arguments.labels {
@@ -61,6 +58,7 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
             let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
             text.lines().map(str::to_owned).collect()
         }
+        None if !model.class_names().is_empty() => model.class_names().to_vec(),
         None => loaded.application.map(|a| a.classes().iter().map(|c| (*c).to_owned()).collect()).unwrap_or_default(),
     };
     let filter = if preprocessing == Preprocessing::Lite { Filter::Bicubic } else { Filter::Bilinear };

@@ -105,7 +105,7 @@ impl<'a> File<'a> {
         self.budget.take(
             &what,
             match ty {
-                Type::Float(2) => 2 * count,
+                Type::Float(2) | Type::Brain => 2 * count,
                 Type::Int { bytes: 1, signed: false } => count,
                 // Those that are checked are collected in a growing list.
                 Type::Int { bytes: 8, .. } => 12 * count,
@@ -114,34 +114,26 @@ impl<'a> File<'a> {
         )?;
         let shape: Vec<usize> = dims.iter().map(|&d| d as usize).collect();
         let eight = || raw.chunks_exact(8).map(|c| <[u8; 8]>::try_from(c).unwrap_or_default());
-        let integer = |n: Option<i32>| n.ok_or_else(|| unsupported(&what, "integers of more than 32 bits"));
-        let i32s = |v: Vec<i32>| HostTensor::i32(shape.clone(), v);
         let tensor = match ty {
             Type::Float(4) => HostTensor::from_bytes(shape, DType::F32, &raw),
             Type::Float(2) => HostTensor::from_bytes(shape, DType::F16, &raw),
+            Type::Brain => self.brain(path, shape, &raw)?,
             Type::Float(_) => HostTensor::f32(shape, eight().map(|w| f64::from_le_bytes(w) as f32).collect()),
-            Type::Int { bytes: 1, signed: false } => HostTensor::u8(shape, raw.to_vec()),
-            Type::Int { bytes: 4, signed: true } => HostTensor::from_bytes(shape, DType::I32, &raw),
-            Type::Int { bytes: 4, signed: false } => HostTensor::from_bytes(shape, DType::U32, &raw),
-            Type::Int { bytes: 1, .. } => i32s(raw.iter().map(|&b| i32::from(b as i8)).collect()),
-            Type::Int { bytes: 2, signed } => {
-                let words = raw.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]]));
-                i32s(words.map(|w| if signed { i32::from(w as i16) } else { i32::from(w) }).collect())
-            }
-            Type::Int { signed: true, .. } => {
-                let fit = |w| integer(i32::try_from(i64::from_le_bytes(w)).ok());
-                i32s(eight().map(fit).collect::<Result<_, _>>()?)
-            }
-            Type::Int { .. } => {
-                let fit = |w| integer(i32::try_from(u64::from_le_bytes(w)).ok());
-                i32s(eight().map(fit).collect::<Result<_, _>>()?)
-            }
+            Type::Int { .. } => integers(&what, ty, shape, &raw)?,
             Type::Text(_) | Type::Texts => return Err(unsupported(&what, "strings instead of numbers")),
         };
         if let Cow::Owned(_) = raw {
             self.budget.give(size as u64);
         }
         tensor.map_err(|e| FormatError::new(Flaw::ByteCount, what, "elements that fit the extents", e))
+    }
+
+    /// Returns a dataset of two opaque bytes, if Keras says in an attribute that they are bfloat16.
+    fn brain(&self, path: &str, shape: Vec<usize>, raw: &[u8]) -> Result<Converted, FormatError> {
+        match self.attributes(path)?.texts("dtype")? {
+            Some(dtype) if dtype == ["bfloat16"] => Ok(HostTensor::from_bytes(shape, DType::BF16, raw)),
+            _ => Err(unsupported(&format!("`{path}`"), "opaque elements")),
+        }
     }
 
     /// Returns first element, address and stored bytes of each chunk of a tree.
@@ -216,6 +208,34 @@ impl<'a> File<'a> {
         }
         Ok(out)
     }
+}
+
+/// A tensor, or an error if its elements do not fit its extents.
+type Converted = Result<HostTensor, crate::tensor::TensorError>;
+
+/// Returns whole numbers: bytes as they are, others as i32 or u32, which must fit.
+fn integers(what: &str, ty: Type, shape: Vec<usize>, raw: &[u8]) -> Result<Converted, FormatError> {
+    let eight = || raw.chunks_exact(8).map(|c| <[u8; 8]>::try_from(c).unwrap_or_default());
+    let integer = |n: Option<i32>| n.ok_or_else(|| unsupported(what, "integers of more than 32 bits"));
+    let i32s = |v: Vec<i32>| HostTensor::i32(shape.clone(), v);
+    Ok(match ty {
+        Type::Int { bytes: 1, signed: false } => HostTensor::u8(shape.clone(), raw.to_vec()),
+        Type::Int { bytes: 4, signed: true } => HostTensor::from_bytes(shape.clone(), DType::I32, raw),
+        Type::Int { bytes: 4, signed: false } => HostTensor::from_bytes(shape.clone(), DType::U32, raw),
+        Type::Int { bytes: 1, .. } => i32s(raw.iter().map(|&b| i32::from(b as i8)).collect()),
+        Type::Int { bytes: 2, signed } => {
+            let words = raw.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]]));
+            i32s(words.map(|w| if signed { i32::from(w as i16) } else { i32::from(w) }).collect())
+        }
+        Type::Int { signed: true, .. } => {
+            let fit = |w| integer(i32::try_from(i64::from_le_bytes(w)).ok());
+            i32s(eight().map(fit).collect::<Result<_, _>>()?)
+        }
+        _ => {
+            let fit = |w| integer(i32::try_from(u64::from_le_bytes(w)).ok());
+            i32s(eight().map(fit).collect::<Result<_, _>>()?)
+        }
+    })
 }
 
 /// Undoes the filters of a chunk.

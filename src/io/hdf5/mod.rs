@@ -6,6 +6,9 @@
 //! string, a name, a block, a chunk) is drawn on the budget for each use. Strings and names stay in the file's bytes.
 
 mod dataset;
+mod write;
+
+pub use write::Writer;
 
 use super::{Budget, Flaw, FormatError, Reader};
 use crate::tensor::{DType, HostTensor};
@@ -70,6 +73,8 @@ enum Type {
         bytes: u64,
         signed: bool,
     },
+    /// Two bytes that HDF5 does not know, as which Keras writes bfloat16.
+    Brain,
     Text(u64),
     /// Strings in a heap.
     Texts,
@@ -90,6 +95,7 @@ impl Type {
             0 if [1, 2, 4, 8].contains(&size) => Ok(Type::Int { bytes: size, signed: bits & 8 != 0 }),
             1 if [2, 4, 8].contains(&size) => Ok(Type::Float(size)),
             3 => Ok(Type::Text(size)),
+            5 if size == 2 => Ok(Type::Brain),
             // h5py's booleans.
             8 if size == 1 => Ok(Type::Int { bytes: 1, signed: false }),
             9 if bits & 15 == 1 && size == 16 => Ok(Type::Texts),
@@ -100,6 +106,7 @@ impl Type {
     fn bytes(self) -> u64 {
         match self {
             Type::Float(n) | Type::Int { bytes: n, .. } | Type::Text(n) => n,
+            Type::Brain => 2,
             Type::Texts => 16,
         }
     }

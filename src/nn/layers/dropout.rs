@@ -1,7 +1,8 @@
-use super::{DataFormat, image, layer};
+use super::{DataFormat, layer};
 use crate::{
     graph::{OpError, Value},
-    nn::{Mode, Scope},
+    nn::{L1L2, Mode, Scope},
+    ops::Draw,
     tensor::Shape,
 };
 
@@ -86,7 +87,29 @@ fn drop(
     scope.graph.mul(x, factors)
 }
 
-layer! {
+/// Declares a layer that drops whole channels.
+macro_rules! spatial {
+    ($($(#[$meta:meta])* $Layer:ident $kind:literal { $($options:tt)* })*) => {$(
+        layer! {
+            $(#[$meta])*
+            pub struct $Layer as $kind {
+                new rate: f32 = 0.5,
+                $($options)*
+            }
+        }
+
+        impl $Layer {
+            /// Returns a layer that drops a share `rate` in [0, 1] of the channels.
+            pub fn new(rate: f32) -> Self {
+                $Layer { rate, ..Self::default() }
+            }
+        }
+    )*};
+}
+
+spatial! {
+    /// Drops whole channels of sequences in training (Keras `SpatialDropout1D`).
+    SpatialDropout1D "SpatialDropout1D" {}
     /// Drops whole channels of images in training (Tompson et al. 2015; Keras `SpatialDropout2D`).
     ///
     /// ```
@@ -95,25 +118,182 @@ layer! {
     /// assert_eq!(model.count_params(), 0);
     /// # Ok::<(), hubel::Error>(())
     /// ```
-    pub struct SpatialDropout2D as "SpatialDropout2D" {
-        new rate: f32 = 0.5,
+    SpatialDropout2D "SpatialDropout2D" {
+        /// Sets the order of axes.
+        into data_format: DataFormat = DataFormat::ChannelsLast,
+    }
+    /// Drops whole channels of volumes in training (Keras `SpatialDropout3D`).
+    SpatialDropout3D "SpatialDropout3D" {
         /// Sets the order of axes.
         into data_format: DataFormat = DataFormat::ChannelsLast,
     }
 }
 
+impl SpatialDropout1D {
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        channels(scope, inputs[0], self.rate, [3, 2])
+    }
+}
+
 impl SpatialDropout2D {
-    /// Returns a layer that drops a share `rate` in [0, 1] of the channels.
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        channels(scope, inputs[0], self.rate, [4, self.data_format.channels(4)])
+    }
+}
+
+impl SpatialDropout3D {
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        channels(scope, inputs[0], self.rate, [5, self.data_format.channels(5)])
+    }
+}
+
+/// Returns tensors of `rank` axes with a share of their channels, the axis `at`, set to zero in training.
+fn channels(scope: &mut Scope, x: Value, rate: f32, [rank, at]: [usize; 2]) -> Result<Vec<Value>, OpError> {
+    let shape = scope.graph.shape(x).clone();
+    if shape.rank() != rank {
+        let advice = "put the layer before Flatten, or give the input its channel axis";
+        return Err(OpError::new("spatial_dropout", format!("an input of {rank} axes"), shape, advice));
+    }
+    let row: Vec<usize> = (1..rank).map(|axis| if axis == at { shape.dims()[at] } else { 1 }).collect();
+    Ok(vec![drop(scope, x, rate, |shape| Ok(shape.with_row(&row)))?])
+}
+
+layer! {
+    /// Multiplies each input in training by a random number of mean 1 and standard deviation √(rate / (1 − rate))
+    /// (Srivastava et al. 2014; Keras `GaussianDropout`).
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([10]).add(GaussianDropout::new(0.2)).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct GaussianDropout as "GaussianDropout" {
+        new rate: f32 = 0.5,
+    }
+}
+
+impl GaussianDropout {
+    /// Returns a layer of this rate, in [0, 1).
     pub fn new(rate: f32) -> Self {
-        SpatialDropout2D { rate, ..Self::default() }
+        GaussianDropout { rate, ..Self::default() }
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let dims = image(scope.graph, "spatial_dropout2d", inputs[0])?;
-        let row = match self.data_format {
-            DataFormat::ChannelsLast => [1, 1, dims.dims()[3]],
-            DataFormat::ChannelsFirst => [dims.dims()[1], 1, 1],
-        };
-        Ok(vec![drop(scope, inputs[0], self.rate, |shape| Ok(shape.with_row(&row)))?])
+        below_one("gaussian_dropout", self.rate)?;
+        if scope.mode == Mode::Inference || self.rate == 0.0 {
+            return Ok(vec![inputs[0]]);
+        }
+        let deviation = (self.rate / (1.0 - self.rate)).sqrt();
+        let (shape, name) = (scope.graph.shape(inputs[0]).clone(), scope.layer().to_owned());
+        let factors = scope.graph.random(Draw::Normal { mean: 1.0, deviation }, &shape, &name)?;
+        Ok(vec![scope.graph.mul(inputs[0], factors)?])
+    }
+}
+
+layer! {
+    /// Sets a share `rate` of the inputs in training to the value that `Selu` tends to, and scales all so that mean and
+    /// variance stay (Klambauer et al. 2017; Keras `AlphaDropout`).
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([10]).add(AlphaDropout::new(0.2)).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct AlphaDropout as "AlphaDropout" {
+        new rate: f32 = 0.5,
+        /// Sets the shape of the random mask, batch first, as of [`Dropout`].
+        into noise_shape: Option<Vec<Option<usize>>> = None,
+    }
+}
+
+impl AlphaDropout {
+    /// Returns a layer of this rate, in [0, 1).
+    pub fn new(rate: f32) -> Self {
+        AlphaDropout { rate, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        // −alpha · scale of the self-normalising unit.
+        const LOWEST: f32 = -1.758_099_3;
+        below_one("alpha_dropout", self.rate)?;
+        let x = inputs[0];
+        if scope.mode == Mode::Inference || self.rate == 0.0 {
+            return Ok(vec![x]);
+        }
+        if self.noise_shape.is_some() {
+            let advice = "leave it out, or use Dropout";
+            return Err(OpError::new("alpha_dropout", "no noise_shape in training", "one", advice));
+        }
+        let kept = 1.0 - self.rate;
+        let factor = 1.0 / (kept * (1.0 + self.rate * LOWEST * LOWEST)).sqrt();
+        let (shape, name) = (scope.graph.shape(x).clone(), scope.layer().to_owned());
+        let g = &mut *scope.graph;
+        let one = g.constant(1.0)?;
+        let ones = g.expand(one, &shape)?;
+        let flags = g.dropout(ones, self.rate, &name)?;
+        let lowest = g.constant(LOWEST)?;
+        let dropped = g.where_(flags, x, lowest)?;
+        let (scaled, offset) = (g.scale(dropped, factor)?, g.constant(-factor * self.rate * LOWEST)?);
+        Ok(vec![g.add(scaled, offset)?])
+    }
+}
+
+/// Returns an error unless a rate is from 0 to below 1.
+fn below_one(op: &str, rate: f32) -> Result<(), OpError> {
+    match (0.0..1.0).contains(&rate) {
+        true => Ok(()),
+        false => Err(OpError::new(op, "a rate from 0 to below 1", rate, "give a smaller rate")),
+    }
+}
+
+layer! {
+    /// Passes its input on (Keras `Identity`).
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([10]).add(Identity::new()).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 10)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct Identity as "Identity" {}
+}
+
+impl Identity {
+    /// Returns the layer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn call(&self, _scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        Ok(vec![inputs[0]])
+    }
+}
+
+layer! {
+    /// Passes its input on and adds a penalty on it to the loss (Keras `ActivityRegularization`).
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([10]).add(ActivityRegularization::new(0.0, 0.01)).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct ActivityRegularization as "ActivityRegularization" {
+        new l1: f32 = 0.0,
+        new l2: f32 = 0.0,
+    }
+}
+
+impl ActivityRegularization {
+    /// Returns a layer that adds `l1` · Σ|x| + `l2` · Σx², as the mean over the batch.
+    pub fn new(l1: f32, l2: f32) -> Self {
+        ActivityRegularization { l1, l2, ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        scope.activity(&Some(L1L2(self.l1, self.l2)), inputs[0])?;
+        Ok(vec![inputs[0]])
     }
 }

@@ -18,6 +18,8 @@ layer! {
     pub struct Embedding as "Embedding" {
         new input_dim: usize = 1,
         new output_dim: usize = 1,
+        /// Sets whether 0 marks what does not count; see [`Masking`](super::Masking).
+        set mask_zero: bool = false,
         /// Adds a penalty on the outputs to the loss.
         into activity_regularizer: Option<Regularizer> = None,
     } weights { embeddings = Initializer::RandomUniform { minval: -0.05, maxval: 0.05 } }
@@ -32,6 +34,11 @@ impl Embedding {
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let table = scope.weight("embeddings", &[self.input_dim, self.output_dim], self.embeddings())?;
         let y = scope.graph.embedding(table, inputs[0])?;
+        if self.mask_zero {
+            let zero = scope.graph.constant(0.0)?;
+            let mask = scope.graph.binary("not_equal", inputs[0], zero)?;
+            scope.set_mask(y, mask);
+        }
         scope.activity(&self.activity_regularizer, y)?;
         Ok(vec![y])
     }

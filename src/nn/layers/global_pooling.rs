@@ -30,6 +30,9 @@ macro_rules! pooling {
                     return Err(OpError::new("global_pooling", wanted, shape, "put the layer before Flatten"));
                 }
                 let axes: Vec<usize> = (1..$rank - 1).collect();
+                if let (Some(mask), "mean_axes") = (scope.mask(inputs[0]), stringify!($reduce)) {
+                    return Ok(vec![counted_mean(scope.graph, inputs[0], mask, self.keepdims)?]);
+                }
                 let y = self.data_format.last(scope, inputs[0], |scope, x| {
                     Graph::$reduce(scope.graph, x, &axes, self.keepdims)
                 })?;
@@ -55,4 +58,14 @@ pooling! {
     GlobalAveragePooling1D "GlobalAveragePooling1D" mean_axes 3;
     /// Largest value of each channel of a sequence (Keras `GlobalMaxPooling1D`).
     GlobalMaxPooling1D "GlobalMaxPooling1D" max_axes 3;
+}
+
+/// Returns the mean of the timesteps that count.
+fn counted_mean(g: &mut Graph, x: Value, mask: Value, keepdims: bool) -> Result<Value, OpError> {
+    let shape = g.shape(x).clone();
+    let counts = g.reshape(mask, shape.with_row(&[shape.dims()[1], 1]))?;
+    let counted = g.mul(x, counts)?;
+    let (sum, n) = (g.sum(counted, &[1], true)?, g.sum(counts, &[1], true)?);
+    let mean = g.div(sum, n)?;
+    if keepdims { Ok(mean) } else { g.reshape(mean, shape.with_row(&[shape.last()])) }
 }

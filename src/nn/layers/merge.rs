@@ -136,7 +136,7 @@ impl Concatenate {
 }
 
 /// Returns an axis counted from the front, or `None` out of range.
-pub(super) fn axis(axis: isize, rank: usize) -> Option<usize> {
+pub(crate) fn axis(axis: isize, rank: usize) -> Option<usize> {
     let at = if axis < 0 { axis + rank as isize } else { axis };
     usize::try_from(at).ok().filter(|&a| a < rank)
 }

@@ -4,7 +4,9 @@
 //! `layers!` below lists the classes that files can name. Layers compose methods of [`Graph`](crate::graph::Graph) and have no kernels.
 
 mod sizes;
+pub(super) mod training_only;
 
+pub(crate) use merge::axis;
 pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
 pub(crate) use sizes::{groups, image};
 
@@ -27,6 +29,11 @@ pub fn layer_classes() -> impl Iterator<Item = &'static str> {
     REGISTRY.iter().map(|(class, _)| *class)
 }
 
+/// Returns the Keras classes of random changes that files may have and predictions pass over, but training refuses.
+pub fn inference_only_classes() -> impl Iterator<Item = &'static str> {
+    training_only::CLASSES.into_iter()
+}
+
 /// Declares the files of the layers and lists their classes for files.
 macro_rules! layers {
     ($($file:ident::{$($Layer:ident),*},)*) => {
@@ -40,16 +47,20 @@ macro_rules! layers {
 
 layers! {
     activation::{ActivationLayer},
+    attention::{AdditiveAttention, Attention, Dot, EinsumDense, MultiHeadAttention},
     augmentation::{
         CenterCrop, RandomBrightness, RandomContrast, RandomCrop, RandomFlip, RandomRotation, RandomTranslation, RandomZoom
     },
     batch_normalization::{BatchNormalization},
+    categories::{CategoryEncoding, Discretization},
     conv1d::{Conv1D},
     conv2d::{Conv2D},
     conv2d_transpose::{Conv2DTranspose},
     dense::{Dense},
     depthwise_conv2d::{DepthwiseConv2D},
-    dropout::{Dropout, SpatialDropout2D},
+    dropout::{
+        ActivityRegularization, AlphaDropout, Dropout, GaussianDropout, Identity, SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
+    },
     embedding::{Embedding},
     flatten::{Flatten},
     gaussian_noise::{GaussianNoise},
@@ -57,23 +68,29 @@ layers! {
     group_normalization::{GroupNormalization},
     layer_normalization::{LayerNormalization},
     local_response_normalization::{LocalResponseNormalization},
+    masking::{Masking},
     merge::{Add, Average, Concatenate, CustomScaleLayer, Maximum, Minimum, Multiply, Subtract},
+    normalize::{RMSNormalization, UnitNormalization},
     padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
-    pooling2d::{AveragePooling2D, LpPooling2D, MaxPooling2D},
+    pooling2d::{AdaptiveAveragePooling2D, AveragePooling2D, LpPooling2D, MaxPooling2D},
     preprocessing::{Normalization, Rescaling},
     recurrent::{GRU, LSTM, SimpleRNN},
     relu::{ELU, LeakyReLU, PReLU, ReLU},
     reshape::{Permute, RepeatVector, Reshape, SoftmaxLayer},
     resizing::{Resizing, UpSampling1D, UpSampling2D},
+    separable_conv1d::{Conv1DTranspose, DepthwiseConv1D, SeparableConv1D},
     separable_conv2d::{SeparableConv2D},
-    wrappers::{Bidirectional, TimeDistributed},
+    wrappers::{Bidirectional, RNN, TimeDistributed},
 }
 
 // Initialisers and regularisers are checked where they are used.
 finite!(
     Activation,
     Axis,
+    EncodingMode,
+    ScoreMode,
+    String,
     DataFormat,
     Ends,
     FillMode,
@@ -88,7 +105,8 @@ finite!(
     SingleStrides,
     Strides,
     wrappers::Inner,
-    wrappers::MergeMode
+    wrappers::MergeMode,
+    wrappers::OfCell
 );
 
 impl Finite for Factor {
@@ -111,11 +129,13 @@ impl Finite for Numbers {
 }
 
 pub use activation::Activation;
+pub use attention::ScoreMode;
 pub use augmentation::{Factor, FlipMode};
+pub use categories::EncodingMode;
 pub use merge::{add, average, concatenate, maximum, minimum, multiply, subtract};
 pub use padding::{Ends, Sides};
 pub use preprocessing::Numbers;
-pub use wrappers::{Inner, MergeMode};
+pub use wrappers::{Inner, MergeMode, OfCell};
 
 /// Keras's alias of [`MaxPooling2D`].
 pub type MaxPool2D = MaxPooling2D;

@@ -1,7 +1,7 @@
 use super::{dropout::share, layer};
 use crate::{
     graph::{Initialize, OpError, Value},
-    nn::{Activation, Initializer, Mode, Regularizer, Scope, WeightOptions},
+    nn::{Activation, Initializer, Mode, Regularizer, Scope, WeightOptions, masks::Kept},
     ops::{Cell, CellActivation, CellKind, Part, Recurrent},
     tensor::Philox,
 };
@@ -21,12 +21,16 @@ macro_rules! recurrent {
                 into activity_regularizer: Option<Regularizer> = None,
                 /// Sets the share of the input's features that training drops, the same at all timesteps.
                 set dropout: f32 = 0.0,
+                /// Sets the share of the state's features that training drops; only 0 is trained with.
+                set recurrent_dropout: f32 = 0.0,
                 /// Sets whether the output is the state at all timesteps (N, T, units), or only the last one.
                 set return_sequences: bool = false,
                 /// Sets whether the last states are further outputs.
                 set return_state: bool = false,
                 /// Sets whether the layer runs from the last timestep to the first.
                 set go_backwards: bool = false,
+                /// Sets whether the output is zeros where the input is masked, instead of the output before.
+                set zero_output_for_mask: bool = false,
                 $($own)*
             } weights {
                 kernel = Initializer::GlorotUniform,
@@ -53,10 +57,11 @@ macro_rules! recurrent {
                     recurrent: self.recurrent_kernel(),
                     bias: self.use_bias.then(|| self.bias()),
                     activity: &self.activity_regularizer,
-                    dropout: self.dropout,
+                    dropout: [self.dropout, self.recurrent_dropout],
                     sequences: self.return_sequences,
                     state: self.return_state,
                     backwards: self.go_backwards,
+                    zero_masked: self.zero_output_for_mask,
                 }
             }
         }
@@ -148,10 +153,11 @@ struct Run<'o> {
     recurrent: WeightOptions<'o>,
     bias: Option<WeightOptions<'o>>,
     activity: &'o Option<Regularizer>,
-    dropout: f32,
+    dropout: [f32; 2],
     sequences: bool,
     state: bool,
     backwards: bool,
+    zero_masked: bool,
 }
 
 /// Returns the cell's form of an activation, or an error if it has none.
@@ -160,7 +166,7 @@ fn function(cell: &str, activation: Activation) -> Result<CellActivation, OpErro
         Activation::Linear => CellActivation::Linear,
         Activation::Relu => CellActivation::Relu,
         Activation::Sigmoid => CellActivation::Sigmoid,
-        Activation::HardSigmoid => CellActivation::HardSigmoid,
+        Activation::HardSigmoid | Activation::HardSigmoidKeras2 => CellActivation::HardSigmoid,
         Activation::Tanh => CellActivation::Tanh,
         other => {
             let wanted = "linear, relu, sigmoid, hard_sigmoid or tanh";
@@ -170,13 +176,40 @@ fn function(cell: &str, activation: Activation) -> Result<CellActivation, OpErro
 }
 
 impl Run<'_> {
+    /// Returns the factors of the columns whose function is Keras 2's hard sigmoid: it is Keras 3's of 1.2·x.
+    fn factors(&self, scope: &mut Scope) -> Result<Option<Value>, OpError> {
+        let old = |activation| activation == Activation::HardSigmoidKeras2;
+        let (gate, state) = (old(self.gate), old(self.activation));
+        if self.kind == CellKind::Lstm && state {
+            let advice = "choose `hard_sigmoid` and train the model again";
+            return Err(OpError::new(self.cell, "another activation than Keras 2's hard sigmoid", "it", advice));
+        }
+        if !gate && !state {
+            return Ok(None);
+        }
+        let columns: &[bool] = match self.kind {
+            CellKind::Simple => &[state],
+            CellKind::Lstm => &[gate, gate, state, gate],
+            CellKind::GruAfter | CellKind::GruBefore => &[gate, gate, state],
+        };
+        let factor = |&old: &bool| std::iter::repeat_n(if old { 1.2 } else { 1.0 }, self.units);
+        let factors: Vec<f32> = columns.iter().flat_map(factor).collect();
+        scope.graph.literal([factors.len()], factors).map(Some)
+    }
+
     fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let shape = scope.graph.shape(inputs[0]).clone();
         let &[_, steps, features] = shape.dims() else {
             let advice = "give samples a time axis and a feature axis";
             return Err(OpError::new(self.cell, "an input of shape (N, timesteps, features)", shape, advice));
         };
-        share(self.cell, self.dropout)?;
+        let [dropout, of_state] = self.dropout;
+        share(self.cell, dropout)?;
+        share(self.cell, of_state)?;
+        if of_state > 0.0 && scope.mode == Mode::Training {
+            let advice = "the model predicts as it is; to train it, use `dropout`";
+            return Err(OpError::new(self.cell, "recurrent_dropout 0 in training", of_state, advice));
+        }
         let cell = Cell {
             kind: self.kind,
             activation: function(self.cell, self.activation)?,
@@ -189,15 +222,21 @@ impl Run<'_> {
         let bias_shape: &[usize] = if after { &[2, width] } else { &[width] };
         let bias = self.bias.map(|options| scope.weight(&format!("{}/bias", self.cell), bias_shape, options));
         let bias = bias.transpose()?;
-        let mut x = inputs[0];
+        let (mut x, mut mask) = (inputs[0], scope.mask(inputs[0]));
         if self.backwards {
-            x = scope.graph.slice_axis(x, 1, Part { start: steps - 1, size: steps, step: -1 })?;
+            let mirrored = Part { start: steps - 1, size: steps, step: -1 };
+            x = scope.graph.slice_axis(x, 1, mirrored)?;
+            mask = mask.map(|mask| scope.graph.slice_axis(mask, 1, mirrored)).transpose()?;
         }
-        if self.dropout > 0.0 && scope.mode == Mode::Training {
+        let kept = mask.map(|mask| Kept::new(scope.graph, mask)).transpose()?;
+        if let Some(kept) = &kept {
+            x = kept.to_front(scope.graph, x)?;
+        }
+        if dropout > 0.0 && scope.mode == Mode::Training {
             let name = scope.layer().to_owned();
             let one = scope.graph.constant(1.0)?;
             let ones = scope.graph.expand(one, &shape.with_row(&[1, features]))?;
-            let kept = scope.graph.dropout(ones, self.dropout, &name)?;
+            let kept = scope.graph.dropout(ones, dropout, &name)?;
             x = scope.graph.mul(x, kept)?;
         }
         let part = |scope: &mut Scope, bias: Value, row: usize| {
@@ -209,7 +248,13 @@ impl Run<'_> {
             (None, true) => (None, Some(scope.filled(&[width], 0.0)?)),
             (bias, false) => (bias, None),
         };
-        let projected = scope.graph.project(x, kernel, bias)?;
+        let mut projected = scope.graph.project(x, kernel, bias)?;
+        let (mut recurrent, mut of_state) = (recurrent, of_state);
+        if let Some(factors) = self.factors(scope)? {
+            projected = scope.graph.mul(projected, factors)?;
+            recurrent = scope.graph.mul(recurrent, factors)?;
+            of_state = of_state.map(|bias| scope.graph.mul(bias, factors)).transpose()?;
+        }
         let mut operands: Vec<Value> = [projected, recurrent].into_iter().chain(of_state).collect();
         match inputs.len() - 1 {
             0 => {}
@@ -219,18 +264,44 @@ impl Run<'_> {
                 return Err(OpError::new(self.cell, wanted, format!("{n} of them"), "pass all states (N, units)"));
             }
         }
-        let outputs = scope.graph.apply(Recurrent { cell }, &operands)?;
+        let mut outputs = scope.graph.apply(Recurrent { cell }, &operands)?;
+        if let Some(kept) = &kept {
+            for states in &mut outputs[..cell.states()] {
+                *states = kept.back(scope.graph, *states)?;
+            }
+        }
+        let states = &outputs[..cell.states()];
+        let results = self.results(scope, states, (&kept, mask), &inputs[1..])?;
+        scope.activity(self.activity, results[0])?;
+        Ok(results)
+    }
+
+    /// Returns the output and the last states, from those of all timesteps and the first ones.
+    fn results(
+        &self,
+        scope: &mut Scope,
+        all: &[Value],
+        (kept, mask): (&Option<Kept>, Option<Value>),
+        first: &[Value],
+    ) -> Result<Vec<Value>, OpError> {
+        let shape = scope.graph.shape(all[0]).clone();
+        let (steps, units) = (shape.dims()[1], self.units);
         let last = |scope: &mut Scope, states: Value| {
             let last = scope.graph.slice_axis(states, 1, Part::new(steps - 1, 1))?;
             scope.graph.reshape(last, shape.with_row(&[units]))
         };
-        let mut results = vec![if self.sequences { outputs[0] } else { last(scope, outputs[0])? }];
+        let mut sequence = all[0];
+        if let (Some(mask), true) = (mask, self.zero_masked) {
+            let counts = scope.graph.reshape(mask, shape.with_row(&[steps, 1]))?;
+            sequence = scope.graph.mul(sequence, counts)?;
+        }
+        let mut results = vec![if self.sequences { sequence } else { last(scope, all[0])? }];
         if self.state {
-            for &states in &outputs[..cell.states()] {
-                results.push(last(scope, states)?);
+            for (i, &states) in all.iter().enumerate() {
+                let (state, first) = (last(scope, states)?, first.get(i).copied());
+                results.push(kept.as_ref().map_or(Ok(state), |kept| kept.or_first(scope.graph, state, first))?);
             }
         }
-        scope.activity(self.activity, results[0])?;
         Ok(results)
     }
 }

@@ -130,6 +130,14 @@ pub enum DataFormat {
 }
 
 impl DataFormat {
+    /// Returns the channels' axis of a tensor of `rank` axes.
+    pub(crate) fn channels(self, rank: usize) -> usize {
+        match self {
+            DataFormat::ChannelsLast => rank - 1,
+            DataFormat::ChannelsFirst => 1,
+        }
+    }
+
     /// Returns the result of `build` on `x` with its channels last, in the original order of axes.
     pub(crate) fn last(
         self,

@@ -3,7 +3,7 @@ use crate::{
     graph::{OpError, Value},
     nn::{
         IntoLayer, Layer, Scope,
-        config::{layer_from_json, layer_to_json},
+        config::{Reading, layer_from_json, layer_to_json},
         names::snake_case,
     },
     ops::Part,
@@ -26,7 +26,7 @@ impl Inner {
         let error = |e: crate::nn::LayerError| OpError::new(&e.kind, e.wanted, e.got, e.advice);
         let mut object = layer_to_json(self.0.as_ref(), &self.name(), self.0.trainable()).map_err(error)?;
         change(&mut object["config"]);
-        Ok(Inner(layer_from_json(object, None).map_err(error)?))
+        Ok(Inner(layer_from_json(object, Reading::default()).map_err(error)?))
     }
 }
 
@@ -39,7 +39,7 @@ impl Serialize for Inner {
 impl<'de> Deserialize<'de> for Inner {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let object = serde_json::Value::deserialize(d)?;
-        Ok(Inner(layer_from_json(object, None).map_err(D::Error::custom)?))
+        Ok(Inner(layer_from_json(object, Reading::default()).map_err(D::Error::custom)?))
     }
 }
 
@@ -65,6 +65,10 @@ impl TimeDistributed {
     /// Returns a layer that applies another to each timestep.
     pub fn new(layer: impl IntoLayer) -> Self {
         TimeDistributed { layer: Inner(layer.into_layer()), ..Self::default() }
+    }
+
+    fn wrapped_layer(&self) -> Option<(String, &Arc<dyn Layer>)> {
+        Some((self.layer.name(), &self.layer.0))
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
@@ -170,6 +174,75 @@ impl Bidirectional {
             }
         };
         results.extend(there[1..].iter().chain(&back[1..]));
+        Ok(results)
+    }
+}
+
+/// A recurrent layer that a file describes by its cell: `LSTM` by `LSTMCell`.
+#[derive(Debug, Clone)]
+pub struct OfCell(Inner);
+
+impl Serialize for OfCell {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let mut object = serde_json::to_value(&self.0).map_err(S::Error::custom)?;
+        object["class_name"] = format!("{}Cell", self.0.0.kind()).into();
+        if let Some(config) = object["config"].as_object_mut() {
+            config
+                .retain(|key, _| !key.starts_with("return_") && key != "go_backwards" && key != "zero_output_for_mask");
+        }
+        object.serialize(s)
+    }
+}
+
+impl<'de> Deserialize<'de> for OfCell {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let mut object = serde_json::Value::deserialize(d)?;
+        let class = object["class_name"].as_str().unwrap_or_default();
+        let Some(layer) = ["LSTM", "GRU", "SimpleRNN"].iter().find(|layer| format!("{layer}Cell") == class) else {
+            let text = format!("the cell `{class}`, wanted LSTMCell, GRUCell or SimpleRNNCell; stack layers instead");
+            return Err(D::Error::custom(text));
+        };
+        object["class_name"] = (*layer).into();
+        Ok(OfCell(Inner(layer_from_json(object, Reading::default()).map_err(D::Error::custom)?)))
+    }
+}
+
+layer! {
+    /// A recurrent layer given by its cell (Keras `RNN`): the same as `LSTM`, `GRU` or `SimpleRNN`.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([20, 8]).add(RNN::new(LSTM::new(16))).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 16)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct RNN as "RNN" {
+        new cell: OfCell = OfCell(nothing()),
+        /// Sets whether the output is the state at all timesteps (N, T, units), or only the last one.
+        set return_sequences: bool = false,
+        /// Sets whether the last states are further outputs.
+        set return_state: bool = false,
+        /// Sets whether the layer runs from the last timestep to the first.
+        set go_backwards: bool = false,
+        /// Sets whether the output is zeros where the input is masked, instead of the output before.
+        set zero_output_for_mask: bool = false,
+    }
+}
+
+impl RNN {
+    /// Returns the layer of a recurrent layer's cell.
+    pub fn new(layer: impl IntoLayer) -> Self {
+        RNN { cell: OfCell(Inner(layer.into_layer())), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let layer = self.cell.0.changed(|config| {
+            config["return_sequences"] = self.return_sequences.into();
+            config["return_state"] = self.return_state.into();
+            config["go_backwards"] = self.go_backwards.into();
+            config["zero_output_for_mask"] = self.zero_output_for_mask.into();
+        })?;
+        let results = scope.child(&layer.name(), layer.0.as_ref(), inputs)?;
         Ok(results)
     }
 }

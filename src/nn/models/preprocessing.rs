@@ -29,6 +29,26 @@ pub enum Preprocessing {
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 impl Preprocessing {
+    const NAMES: [(Preprocessing, &'static str); 7] = [
+        (Preprocessing::Identity, "identity"),
+        (Preprocessing::Tf, "tf"),
+        (Preprocessing::Torch, "torch"),
+        (Preprocessing::Caffe, "caffe"),
+        (Preprocessing::Lite, "lite"),
+        (Preprocessing::Unit, "unit"),
+        (Preprocessing::Mnist, "mnist"),
+    ];
+
+    /// Returns the name for files and commands, in lower case.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(known, _)| *known == self).map_or("identity", |(_, name)| name)
+    }
+
+    /// Returns the preprocessing of a name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(preprocessing, _)| *preprocessing)
+    }
+
     /// Preprocesses images (…, channels) of numbers from 0 to 255, bytes or floats, to f32 of the same shape; channels
     /// are red, green and blue, or one for [`Preprocessing::Mnist`].
     ///

@@ -1,0 +1,200 @@
+//! Models written as Keras 3 reads them.
+
+use super::{LayerError, Model, model::as_model, models::Preprocessing, names::snake_case, operation::as_operation};
+use crate::{
+    Error,
+    io::{Flaw, FormatError, hdf5::Writer, safetensors, save},
+    tensor::HostTensor,
+};
+use serde_json::{Value as Json, json};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
+
+/// The version of Keras whose files are written.
+const KERAS_VERSION: &str = "3.15.1";
+
+/// What a file says of a model besides its layers and weights.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct About {
+    pub class_names: Vec<String>,
+    pub preprocessing: Option<Preprocessing>,
+}
+
+impl About {
+    /// Returns what the metadata of a .keras file say.
+    pub fn from_metadata(metadata: &Json) -> Self {
+        let about = &metadata["hubel"];
+        let names = about["class_names"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let class_names = names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        let preprocessing = about["preprocessing"].as_str().and_then(Preprocessing::named);
+        About { class_names, preprocessing }
+    }
+}
+
+impl Model {
+    /// Writes the model to a file that Keras 3 reads: `.keras` and the older `.h5` have layers and weights,
+    /// `.weights.h5` has weights, and so has `.safetensors`, under their names.
+    ///
+    /// Class names and preprocessing go to a `.keras` file too. Weights that have not been set are those that their
+    /// initialisers draw with seed 0. A crash leaves the old file or the new.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let folder = temp_dir::TempDir::new()?;
+    /// let model = Sequential::new([8, 8, 3]).add(Conv2D::new(4, 3)).add(Flatten::new()).add(Dense::new(2)).build()?;
+    /// model.save(folder.path().join("flowers.keras"))?;
+    /// let again = Model::from_keras(folder.path().join("flowers.keras"))?;
+    /// assert_eq!(again.weight_names(), model.weight_names());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let values: Vec<HostTensor> = self.weights().iter().map(|w| self.initial_value(w, 0)).collect();
+        let ends = |end: &str| name.ends_with(end);
+        let described = ends(".keras") || ends(".h5") && !ends(".weights.h5");
+        if described && self.config_object()?.to_string().contains("\"hard_sigmoid_keras2\"") {
+            let (wanted, got) = ("activations that Keras 3 has", "the hard sigmoid of Keras 2");
+            let advice = "write .weights.h5 or .safetensors, or build the model with `hard_sigmoid` and train it again";
+            return Err(super::names::refused(self.name(), "Activation", wanted, got, advice).into());
+        }
+        let bytes = if ends(".weights.h5") {
+            self.weights_h5(&values)?
+        } else if ends(".h5") || ends(".hdf5") {
+            self.legacy_h5(&values)?
+        } else if ends(".safetensors") {
+            let named = self.weights().iter().map(|w| w.name.as_str()).zip(&values);
+            safetensors::write(named, &BTreeMap::new())?
+        } else if ends(".keras") {
+            self.archive(&values)?
+        } else {
+            let wanted = "a name that ends in .keras, .h5, .weights.h5 or .safetensors";
+            return Err(FormatError::new(Flaw::Type, "the file", wanted, name).of(path).into());
+        };
+        Ok(save::save(path, &bytes, false)?)
+    }
+
+    #[cfg(feature = "weights")]
+    fn archive(&self, values: &[HostTensor]) -> Result<Vec<u8>, Error> {
+        let mut metadata = json!({ "keras_version": KERAS_VERSION, "date_saved": "" });
+        let About { class_names, preprocessing } = self.about();
+        if !class_names.is_empty() || preprocessing.is_some() {
+            let preprocessing = preprocessing.map(Preprocessing::name);
+            metadata["hubel"] = json!({ "class_names": class_names, "preprocessing": preprocessing });
+        }
+        let entries = [
+            ("metadata.json", metadata.to_string().into_bytes()),
+            ("config.json", self.config_object()?.to_string().into_bytes()),
+            ("model.weights.h5", self.weights_h5(values)?),
+        ];
+        Ok(crate::io::archive::write(entries.iter().map(|(name, bytes)| (*name, bytes.as_slice())))?)
+    }
+
+    #[cfg(not(feature = "weights"))]
+    fn archive(&self, _values: &[HostTensor]) -> Result<Vec<u8>, Error> {
+        let error = FormatError::new(Flaw::Type, "the file", "a crate built with the feature `weights`", "none");
+        Err(error.advise("build it with that, or write an .h5 file").into())
+    }
+
+    /// Returns Keras 3's file of weights: layers numbered within their class.
+    fn weights_h5(&self, values: &[HostTensor]) -> Result<Vec<u8>, Error> {
+        let mut file = Writer::new();
+        file.group("vars");
+        let named: Vec<(&str, &HostTensor)> = self.weights().iter().map(|w| w.name.as_str()).zip(values).collect();
+        self.write_layers("", &named, &mut file)?;
+        Ok(file.finish()?)
+    }
+
+    /// Writes the weights of this model, whose names are relative to it, below `root`.
+    fn write_layers<'t>(
+        &self,
+        root: &str,
+        named: &[(&str, &'t HostTensor)],
+        file: &mut Writer<'t>,
+    ) -> Result<(), LayerError> {
+        let ranks = self.ranks();
+        let mut names = self.layer_names();
+        names.sort_by_key(|name| ranks.get(name).copied());
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for name in names {
+            let layer = self.layer(name)?;
+            if as_operation(&**layer).is_some() {
+                continue;
+            }
+            let class = snake_case(layer.kind());
+            let count = counts.entry(class.clone()).or_insert(0);
+            let key = if *count == 0 { class } else { format!("{class}_{count}") };
+            *count += 1;
+            let key = format!("{root}layers/{key}");
+            let below = |path: &str| -> Vec<(&str, &'t HostTensor)> {
+                let own = named.iter().filter_map(|(n, t)| Some((n.strip_prefix(path)?.strip_prefix('/')?, *t)));
+                own.collect()
+            };
+            let (key, path, model) = match layer.wrapped() {
+                Some((inner, wrapped)) => (format!("{key}/layer"), format!("{name}/{inner}"), as_model(&**wrapped)),
+                None => (key, name.to_owned(), as_model(&**layer)),
+            };
+            file.group(&format!("{key}/vars"));
+            match model {
+                Some(model) => model.write_layers(&format!("{key}/"), &below(&path), file)?,
+                None => write_layer(&key, layer.kind(), &below(&path), file),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the file that Keras 2 wrote by default: layers by name, with the configuration.
+    fn legacy_h5(&self, values: &[HostTensor]) -> Result<Vec<u8>, Error> {
+        let mut file = Writer::new();
+        let ranks = self.ranks();
+        let mut layers: Vec<String> = self.layer_names().into_iter().map(str::to_owned).collect();
+        layers.sort_by_key(|name| ranks.get(name.as_str()).copied());
+        for path in ["", "model_weights"] {
+            file.text(path, "backend", "jax");
+            file.text(path, "keras_version", KERAS_VERSION);
+        }
+        file.text("", "model_config", &self.config_object()?.to_string());
+        for layer in &layers {
+            let inside = |name: &str| name.strip_prefix(layer.as_str()).is_some_and(|rest| rest.starts_with('/'));
+            let mut own: Vec<usize> = (0..values.len()).filter(|&i| inside(&self.weights()[i].name)).collect();
+            // Keras reads trainable weights first.
+            own.sort_by_key(|&i| !self.weights()[i].trainable);
+            let names: Vec<String> = own.iter().map(|&i| self.weights()[i].name.clone()).collect();
+            let group = format!("model_weights/{layer}");
+            own.iter().zip(&names).for_each(|(&i, name)| file.dataset(&format!("{group}/{name}"), &values[i]));
+            file.texts(&group, "weight_names", &names);
+        }
+        file.texts("model_weights", "layer_names", &layers);
+        Ok(file.finish()?)
+    }
+}
+
+/// Writes a layer's own weights in order, and those of its parts where Keras keeps them.
+fn write_layer<'t>(key: &str, kind: &str, own: &[(&str, &'t HostTensor)], file: &mut Writer<'t>) {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    let first = own.first().and_then(|(name, _)| name.split('/').next()).unwrap_or_default();
+    for (name, tensor) in own {
+        let parts: Vec<&str> = name.split('/').collect();
+        let mut place = Vec::new();
+        for part in &parts[..parts.len() - 1] {
+            place.push(match (kind, *part) {
+                ("Bidirectional", part) if part == first => "forward_layer",
+                ("MultiHeadAttention", "query") => "query_dense",
+                ("MultiHeadAttention", "key") => "key_dense",
+                ("MultiHeadAttention", "value") => "value_dense",
+                ("MultiHeadAttention", _) => "output_dense",
+                (_, "lstm_cell" | "gru_cell" | "simple_rnn_cell") => "cell",
+                ("Bidirectional", _) => "backward_layer",
+                // The layer that a cell was given by is the cell.
+                _ => continue,
+            });
+        }
+        place.dedup();
+        let group = [&[key], &place[..], &["vars"]].concat().join("/");
+        let number = counts.entry(group.clone()).or_insert(0);
+        file.dataset(&format!("{group}/{number}"), tensor);
+        *number += 1;
+    }
+}
