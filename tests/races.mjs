@@ -22,5 +22,6 @@ for (const { name, source, groups, bindings } of JSON.parse(readFileSync(file)))
   } catch (error) {
     found = [`not run: ${error.message}`]
   }
+  console.error(`${new Date().toISOString()} ${name}`)
   console.log(`${name}: ${found[0]?.split('\n')[0] ?? 'clean'}`)
 }
