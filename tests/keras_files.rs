@@ -54,7 +54,7 @@ fn write(model: &Model, path: &Path, folder: &Path, options: &KerasOptions) -> R
     for end in ["keras", "h5", "weights.h5"] {
         let to = folder.join(format!("{stem}.{end}"));
         match model.save(&to) {
-            Err(e) if e.to_string().contains("hard sigmoid of Keras 2") => return Ok(()),
+            Err(e) if e.to_string().contains("Keras 3 can read") => return Ok(()),
             saved => saved?,
         }
         let again = open(&to, options)?;

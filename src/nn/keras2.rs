@@ -26,11 +26,11 @@ pub(super) fn modernize(object: &mut Json) {
     let class = map.get("class_name").and_then(Json::as_str).unwrap_or_default().to_owned();
     let Some(config) = map.get_mut("config").and_then(Json::as_object_mut) else { return };
     for key in ["layer", "backward_layer", "cell", "activation"] {
-        config.get_mut(key).into_iter().for_each(|inner| modernize(inner));
+        config.get_mut(key).into_iter().for_each(modernize);
     }
     for key in ["layers", "cells"] {
         let inner = config.get_mut(key).and_then(Json::as_array_mut);
-        inner.into_iter().flatten().for_each(|inner| modernize(inner));
+        inner.into_iter().flatten().for_each(modernize);
     }
     options(&class, config);
     let class = match class.as_str() {
@@ -95,10 +95,10 @@ fn options(class: &str, config: &mut Map<String, Json>) {
         // Where the option does not exist, the reset gate acts before the product.
         "GRU" => drop(config.entry("reset_after").or_insert(false.into())),
         "DepthwiseConv2D" | "DepthwiseConv1D" | "Conv2DTranspose" | "Conv1DTranspose" | "Conv3DTranspose"
-        | "SeparableConv2D" | "SeparableConv1D" => {
-            if config.get_mut("groups").is_none_or(off) {
-                without_effect.push("groups");
-            }
+        | "SeparableConv2D" | "SeparableConv1D"
+            if config.get_mut("groups").is_none_or(off) =>
+        {
+            without_effect.push("groups")
         }
         _ => {}
     }

@@ -39,10 +39,8 @@ impl Model {
         let values: Vec<HostTensor> = self.weights().iter().map(|w| self.initial_value(w, 0)).collect();
         let ends = |end: &str| name.ends_with(end);
         let described = ends(".keras") || ends(".h5") && !ends(".weights.h5");
-        if described && self.config_object()?.to_string().contains("\"hard_sigmoid_keras2\"") {
-            let (wanted, got) = ("activations that Keras 3 has", "the hard sigmoid of Keras 2");
-            let advice = "write .weights.h5 or .safetensors, or build the model with `hard_sigmoid` and train it again";
-            return Err(super::names::refused(self.name(), "Activation", wanted, got, advice).into());
+        if described {
+            self.known_to_keras()?;
         }
         let bytes = if ends(".weights.h5") {
             self.weights_h5(&values)?
@@ -58,6 +56,23 @@ impl Model {
             return Err(FormatError::new(Flaw::Type, "the file", wanted, name).of(path).into());
         };
         Ok(save::save(path, &bytes, false)?)
+    }
+
+    /// Returns an error for what only Keras 2 has.
+    fn known_to_keras(&self) -> Result<(), LayerError> {
+        const OLD: [(&str, &str); 3] = [
+            ("\"hard_sigmoid_keras2\"", "the hard sigmoid of Keras 2"),
+            ("\"transpose_a\"", "a product of transposed tensors"),
+            ("\"transpose_b\"", "a product of transposed tensors"),
+        ];
+        let config = self.config_object()?.to_string();
+        match OLD.iter().find(|(written, _)| config.contains(written)) {
+            None => Ok(()),
+            Some((_, got)) => {
+                let advice = "write .weights.h5 or .safetensors, or build the model of what Keras 3 has";
+                Err(super::names::refused(self.name(), "Model", "a model that Keras 3 can read", *got, advice))
+            }
+        }
     }
 
     #[cfg(feature = "weights")]

@@ -212,7 +212,7 @@ impl Activation {
             Activation::Glu => {
                 let shape = g.shape(x).clone();
                 let (axis, half) = (shape.rank() - 1, shape.last() / 2);
-                if shape.last() % 2 != 0 {
+                if !shape.last().is_multiple_of(2) {
                     return Err(OpError::new("glu", "an even last axis", shape, "choose an even number of units"));
                 }
                 let first = g.slice_axis(x, axis, Part::new(0, half))?;
