@@ -1,8 +1,7 @@
 //! Models as Keras's JSON, read by [`Model::from_json`] and written by [`Model::to_json`].
 
-use super::layers::{REGISTRY, training_only::TrainingOnly};
-use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted, keras2};
-use super::{graph_config::model_from, operation::as_operation};
+use super::operation::as_operation;
+use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted};
 use super::{model::as_model, names::refused as error};
 use crate::{
     graph::TensorType,
@@ -33,7 +32,7 @@ const WITHOUT_EFFECT: [&str; 14] = [
 /// Keras options that are not supported; they are accepted only when switched off.
 const OFF: [&str; 6] = ["stateful", "rms_scaling", "renorm", "antialias", "use_gate", "flash_attention"];
 
-fn without_effect(key: &str, value: &Json) -> bool {
+pub(super) fn without_effect(key: &str, value: &Json) -> bool {
     let off = *value == false || value.as_f64() == Some(0.0);
     (value.is_null() && key != "axis") || WITHOUT_EFFECT.contains(&key) || (off && OFF.contains(&key))
 }
@@ -52,12 +51,13 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
         return Err(error(name, layer.kind(), "a layer with a configuration", "none", advice));
     }
     tidy(&mut config);
-    // Keras's layer has no such option.
-    if layer.kind() == "Cropping1D"
-        && config["data_format"] == "channels_last"
-        && let Some(map) = config.as_object_mut()
-    {
-        map.remove("data_format");
+    // Keras's layers have no such options.
+    if let Some(map) = config.as_object_mut() {
+        map.retain(|key, value| match key.as_str() {
+            "data_format" => layer.kind() != "Cropping1D" || *value != "channels_last",
+            "cell_name" => !value.is_null(),
+            _ => true,
+        });
     }
     config["name"] = name.into();
     set_trainable(&mut config, trainable);
@@ -75,14 +75,14 @@ fn set_trainable(config: &mut Json, trainable: bool) {
 }
 
 /// Keras classes of models.
-const MODELS: [&str; 3] = ["Functional", "Model", "Sequential"];
+pub(super) const MODELS: [&str; 3] = ["Functional", "Model", "Sequential"];
 
 pub(super) fn is_model(object: &Json) -> bool {
     object["class_name"].as_str().is_some_and(|class| MODELS.contains(&class))
 }
 
 /// Builds a layer of the user's own class from its configuration, or says what is wrong with that.
-type BuildLayer = Arc<dyn Fn(&Json) -> Result<Arc<dyn Layer>, String> + Send + Sync>;
+pub(super) type BuildLayer = Arc<dyn Fn(&Json) -> Result<Arc<dyn Layer>, String> + Send + Sync>;
 
 /// What a file of Keras does not say: extents that it leaves open, and layers of the user's own classes.
 ///
@@ -96,8 +96,8 @@ type BuildLayer = Arc<dyn Fn(&Json) -> Result<Arc<dyn Layer>, String> + Send + S
 /// ```
 #[derive(Clone, Default)]
 pub struct KerasOptions {
-    input_shape: Option<Vec<usize>>,
-    layers: Vec<(String, BuildLayer)>,
+    pub(super) input_shape: Option<Vec<usize>>,
+    pub(super) layers: Vec<(String, BuildLayer)>,
 }
 
 impl fmt::Debug for KerasOptions {
@@ -138,57 +138,6 @@ pub(super) struct Reading<'a> {
     pub options: Option<&'a KerasOptions>,
 }
 
-/// Returns the layer that an object of Keras describes.
-pub(super) fn layer_from_json(mut object: Json, reading: Reading) -> Result<Arc<dyn Layer>, LayerError> {
-    let mut config = object.get_mut("config").map(Json::take).unwrap_or_default();
-    let class = text(&object, "class_name")?;
-    let name = config["name"].as_str().unwrap_or(class).replace('/', "_");
-    if MODELS.contains(&class) {
-        let frozen = config["trainable"] == false;
-        let mut model = model_from(class, config, reading)?;
-        if frozen {
-            model.set_all_trainable(false)?;
-        }
-        return Ok(Arc::new(model));
-    }
-    let own = reading.options.and_then(|o| o.layers.iter().find(|(known, _)| known == class));
-    if let Some((_, build)) = own {
-        let advice = "correct the function that builds it";
-        return build(&config).map_err(|got| error(&name, class, "the options of this layer", got, advice));
-    }
-    if let Some(layer) = TrainingOnly::new(class, config.as_object().cloned().unwrap_or_default()) {
-        return Ok(Arc::new(layer));
-    }
-    let Some((_, build)) = REGISTRY.iter().find(|(kind, _)| *kind == class) else {
-        return Err(unknown(&name, class));
-    };
-    let Json::Object(map) = &mut config else {
-        let advice = "give the layer's options by name";
-        return Err(error(&name, class, "a `config` object", config.to_string(), advice));
-    };
-    map.retain(|key, value| !without_effect(key, value));
-    if let Some(name) = map.get_mut("name") {
-        *name = name.as_str().unwrap_or_default().replace('/', "_").into();
-    }
-    // Keras 2 writes a list of one axis.
-    if let Some([one]) = map.get("axis").and_then(Json::as_array).map(Vec::as_slice) {
-        let one = one.clone();
-        map.insert("axis".into(), one);
-    }
-    build(config).map_err(|e| {
-        let advice = "change the option in Keras and save the model again";
-        error(&name, class, "options that are supported", e.to_string(), advice)
-    })
-}
-
-fn unknown(name: &str, class: &str) -> LayerError {
-    let advice = match class {
-        "Lambda" => "replace the function by layers: a file holds Python's code of it, which is not executed",
-        _ => "build the model from the layers of LAYERS.md, or give your own by `KerasOptions::layer`",
-    };
-    error(name, class, "a layer of Keras that Hubel has", format!("`{class}`"), advice)
-}
-
 pub(super) fn broken(wanted: &str, got: impl ToString) -> LayerError {
     error("model", "JSON", wanted, got.to_string(), "use the output of Keras's `to_json` or of `Model::to_json`")
 }
@@ -206,7 +155,7 @@ pub(super) fn take_list(object: &mut Json, key: &str) -> Result<Vec<Json>, Layer
 
 /// Takes from the budget what a model in a file will need, counting each use of a model inside it, before any of it is
 /// built. Returns the bytes of one use of the object's layer; `path` is the length of its path's prefix.
-fn draw(object: &Json, path: usize, budget: &Budget) -> Result<u64, FormatError> {
+pub(super) fn draw(object: &Json, path: usize, budget: &Budget) -> Result<u64, FormatError> {
     let (what, config) = ("the model", &object["config"]);
     let path = path + 1 + config["name"].as_str().map_or(0, str::len);
     let node = node_bytes(path);
@@ -262,7 +211,7 @@ fn count_references(inbound: &Json) -> u64 {
 
 /// Returns the names of the layers that a structure of references to tensors names: a list, or an object, whose entries
 /// Keras orders by name.
-fn references(value: &Json) -> Vec<String> {
+pub(super) fn references(value: &Json) -> Vec<String> {
     match value {
         Json::Array(items) => match items.first() {
             Some(Json::String(name)) => vec![name.clone()],
@@ -273,7 +222,7 @@ fn references(value: &Json) -> Vec<String> {
     }
 }
 
-fn exceeded(e: FormatError) -> LayerError {
+pub(super) fn exceeded(e: FormatError) -> LayerError {
     error("model", "JSON", &e.wanted, format!("{} of {}", e.got, e.what), &e.advice)
 }
 
@@ -420,41 +369,5 @@ impl Model {
         });
         let module = "keras.src.models.functional";
         Ok(json!({ "module": module, "class_name": "Functional", "config": config, "registered_name": "Functional" }))
-    }
-
-    /// Returns the model described by the output of Keras's `to_json` or of [`Model::to_json`], or an error that names
-    /// an unknown layer.
-    ///
-    /// ```
-    /// use hubel::{layers::*, prelude::*};
-    /// let model = Sequential::new([8, 8, 3]).add(Conv2D::new(4, 3)).add(Relu).build()?;
-    /// let again = Model::from_json(&model.to_json()?)?;
-    /// assert_eq!(again.to_json()?, model.to_json()?);
-    /// # Ok::<(), hubel::Error>(())
-    /// ```
-    pub fn from_json(json: &str) -> Result<Model, LayerError> {
-        Self::from_json_within(json, None, &Budget::new(json.len() as u64), &KerasOptions::default())
-    }
-
-    /// [`Model::from_json`] within a file's budget, with the version of Keras that the file states and options.
-    pub(super) fn from_json_within(
-        json: &str,
-        version: Option<&str>,
-        budget: &Budget,
-        options: &KerasOptions,
-    ) -> Result<Model, LayerError> {
-        budget.take_json("the model", json.as_bytes()).map_err(exceeded)?;
-        let mut object: Json = serde_json::from_str(json).map_err(|e| broken("JSON", e))?;
-        if keras2::is_old(&object, version) {
-            keras2::modernize(&mut object);
-        }
-        if let Some(shape) = &options.input_shape {
-            let inputs = references(&object["config"]["input_layers"]).len().max(1);
-            fill_extents(&mut object, &vec![shape.clone(); inputs]);
-        }
-        draw(&object, 0, budget).and_then(|bytes| budget.take("the model", bytes)).map_err(exceeded)?;
-        let config = object.get_mut("config").map(Json::take).unwrap_or_default();
-        let reading = Reading { budget: Some(budget), options: Some(options) };
-        model_from(text(&object, "class_name")?, config, reading)
     }
 }

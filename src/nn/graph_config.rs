@@ -1,14 +1,109 @@
 //! Models of Keras's JSON: the calls of a Sequential and of a functional model.
 
-use super::config::{Reading, broken, call, fill_extents, input_from_json, is_model, layer_from_json, take_list, text};
+use super::config::{
+    KerasOptions, MODELS, Reading, broken, call, draw, exceeded, fill_extents, input_from_json, is_model, references,
+    take_list, text, without_effect,
+};
+use super::keras2;
+use super::layers::{REGISTRY, training_only::TrainingOnly};
 use super::operation::{self, INPUT, Operation, is_operation};
 use super::{Layer, LayerError, Model, Tensor, names::refused as error};
+use crate::io::Budget;
 use serde_json::{Map, Value as Json, json};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
     sync::Arc,
 };
+
+impl Model {
+    /// Returns the model described by the output of Keras's `to_json` or of [`Model::to_json`], or an error that names
+    /// an unknown layer.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([8, 8, 3]).add(Conv2D::new(4, 3)).add(Relu).build()?;
+    /// let again = Model::from_json(&model.to_json()?)?;
+    /// assert_eq!(again.to_json()?, model.to_json()?);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn from_json(json: &str) -> Result<Model, LayerError> {
+        Self::from_json_within(json, None, &Budget::new(json.len() as u64), &KerasOptions::default())
+    }
+
+    /// [`Model::from_json`] within a file's budget, with the version of Keras that the file states and options.
+    pub(super) fn from_json_within(
+        json: &str,
+        version: Option<&str>,
+        budget: &Budget,
+        options: &KerasOptions,
+    ) -> Result<Model, LayerError> {
+        budget.take_json("the model", json.as_bytes()).map_err(exceeded)?;
+        let mut object: Json = serde_json::from_str(json).map_err(|e| broken("JSON", e))?;
+        if keras2::is_old(&object, version) {
+            keras2::modernize(&mut object);
+        }
+        if let Some(shape) = &options.input_shape {
+            let inputs = references(&object["config"]["input_layers"]).len().max(1);
+            fill_extents(&mut object, &vec![shape.clone(); inputs]);
+        }
+        draw(&object, 0, budget).and_then(|bytes| budget.take("the model", bytes)).map_err(exceeded)?;
+        let config = object.get_mut("config").map(Json::take).unwrap_or_default();
+        let reading = Reading { budget: Some(budget), options: Some(options) };
+        model_from(text(&object, "class_name")?, config, reading)
+    }
+}
+
+/// Returns the layer that an object of Keras describes.
+pub(super) fn layer_from_json(mut object: Json, reading: Reading) -> Result<Arc<dyn Layer>, LayerError> {
+    let mut config = object.get_mut("config").map(Json::take).unwrap_or_default();
+    let class = text(&object, "class_name")?;
+    let name = config["name"].as_str().unwrap_or(class).replace('/', "_");
+    if MODELS.contains(&class) {
+        let frozen = config["trainable"] == false;
+        let mut model = model_from(class, config, reading)?;
+        if frozen {
+            model.set_all_trainable(false)?;
+        }
+        return Ok(Arc::new(model));
+    }
+    let own = reading.options.and_then(|o| o.layers.iter().find(|(known, _)| known == class));
+    if let Some((_, build)) = own {
+        let advice = "correct the function that builds it";
+        return build(&config).map_err(|got| error(&name, class, "the options of this layer", got, advice));
+    }
+    if let Some(layer) = TrainingOnly::new(class, config.as_object().cloned().unwrap_or_default()) {
+        return Ok(Arc::new(layer));
+    }
+    let Some((_, build)) = REGISTRY.iter().find(|(kind, _)| *kind == class) else {
+        return Err(unknown(&name, class));
+    };
+    let Json::Object(map) = &mut config else {
+        let advice = "give the layer's options by name";
+        return Err(error(&name, class, "a `config` object", config.to_string(), advice));
+    };
+    map.retain(|key, value| !without_effect(key, value));
+    if let Some(name) = map.get_mut("name") {
+        *name = name.as_str().unwrap_or_default().replace('/', "_").into();
+    }
+    // Keras 2 writes a list of one axis.
+    if let Some([one]) = map.get("axis").and_then(Json::as_array).map(Vec::as_slice) {
+        let one = one.clone();
+        map.insert("axis".into(), one);
+    }
+    build(config).map_err(|e| {
+        let advice = "change the option in Keras and save the model again";
+        error(&name, class, "options that are supported", e.to_string(), advice)
+    })
+}
+
+fn unknown(name: &str, class: &str) -> LayerError {
+    let advice = match class {
+        "Lambda" => "replace the function by layers: a file holds Python's code of it, which is not executed",
+        _ => "build the model from the layers of LAYERS.md, or give your own by `KerasOptions::layer`",
+    };
+    error(name, class, "a layer of Keras that Hubel has", format!("`{class}`"), advice)
+}
 
 pub(super) fn model_from(class: &str, config: Json, reading: Reading) -> Result<Model, LayerError> {
     let name = config["name"].as_str().unwrap_or("model").replace('/', "_");
@@ -211,6 +306,14 @@ impl Calls {
         self.index(history, shift)
     }
 
+    /// Returns which input of a use is the mask that Keras itself made, of an embedding or of `Masking`.
+    fn own_mask(&self, i: usize) -> Option<usize> {
+        let inbound = &self.uses[i].inbound;
+        let at = inbound.kwargs.get("mask")?[INPUT].as_u64()? as usize;
+        let source = &self.layers[self.uses[self.inner(inbound.from.get(at)?)?].layer];
+        ["NotEqual", "Any"].contains(&source.kind.as_str()).then_some(at)
+    }
+
     /// Returns the tensor of the model's inputs or outputs. Here Keras 3 counts uses of functional models from 1 too.
     fn end(&self, history: &History) -> Option<Tensor> {
         let shift = self.shifts.get(&history.0).copied().unwrap_or(0);
@@ -271,7 +374,12 @@ impl Calls {
             if self.uses[i].results.is_empty() {
                 let find = |h: &History| self.uses[self.inner(h)?].results.get(h.2).cloned();
                 let inputs = self.uses[i].inbound.from.iter().map(find).collect::<Option<Vec<_>>>();
-                let Some(inputs) = inputs else { continue };
+                let Some(mut inputs) = inputs else { continue };
+                if let Some(at) = self.own_mask(i) {
+                    // Hubel's layers pass masks on themselves.
+                    inputs.remove(at);
+                    self.uses[i].inbound.kwargs.remove("mask");
+                }
                 let of = &mut self.uses[i];
                 of.build(numbers[i], &mut self.layers[of.layer], &inputs, reading)?;
             }

@@ -1,12 +1,14 @@
 //! Models written as Keras 3 reads them.
 
-use super::{LayerError, Model, model::as_model, models::Preprocessing, names::snake_case, operation::as_operation};
+use super::{
+    LayerError, Model, about::About, model::as_model, models::Preprocessing, names::snake_case, operation::as_operation,
+};
 use crate::{
     Error,
     io::{Flaw, FormatError, hdf5::Writer, safetensors, save},
     tensor::HostTensor,
 };
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
@@ -14,24 +16,6 @@ use std::{
 
 /// The version of Keras whose files are written.
 const KERAS_VERSION: &str = "3.15.1";
-
-/// What a file says of a model besides its layers and weights.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct About {
-    pub class_names: Vec<String>,
-    pub preprocessing: Option<Preprocessing>,
-}
-
-impl About {
-    /// Returns what the metadata of a .keras file say.
-    pub fn from_metadata(metadata: &Json) -> Self {
-        let about = &metadata["hubel"];
-        let names = about["class_names"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let class_names = names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
-        let preprocessing = about["preprocessing"].as_str().and_then(Preprocessing::named);
-        About { class_names, preprocessing }
-    }
-}
 
 impl Model {
     /// Writes the model to a file that Keras 3 reads: `.keras` and the older `.h5` have layers and weights,
@@ -185,9 +169,8 @@ fn write_layer<'t>(key: &str, kind: &str, own: &[(&str, &'t HostTensor)], file: 
                 ("MultiHeadAttention", "key") => "key_dense",
                 ("MultiHeadAttention", "value") => "value_dense",
                 ("MultiHeadAttention", _) => "output_dense",
-                (_, "lstm_cell" | "gru_cell" | "simple_rnn_cell") => "cell",
+                ("RNN", _) | (_, "lstm_cell" | "gru_cell" | "simple_rnn_cell") => "cell",
                 ("Bidirectional", _) => "backward_layer",
-                // The layer that a cell was given by is the cell.
                 _ => continue,
             });
         }

@@ -232,8 +232,14 @@ impl<'a> Scope<'a> {
         Ok(outputs)
     }
 
-    pub(super) fn masks(&mut self) -> &mut Masks {
-        &mut self.built.masks
+    /// Returns the mask of a tensor (N, T, …), (N, T) of ones and zeros, if it has one.
+    pub fn mask(&self, x: Value) -> Option<Value> {
+        self.built.masks.0.get(&x).copied()
+    }
+
+    /// Sets the mask of a tensor (N, T, …), (N, T) of ones and zeros.
+    pub fn set_mask(&mut self, x: Value, mask: Value) {
+        self.built.masks.0.insert(x, mask);
     }
 
     /// Returns a trainable weight of this layer.

@@ -1,12 +1,11 @@
 //! Masks: which timesteps of a sequence count, (N, T) of ones and zeros, as Keras's layers pass them on.
 
-use super::Scope;
 use crate::graph::{Graph, OpError, Value};
 use std::collections::HashMap;
 
 /// The masks of tensors.
 #[derive(Debug, Default)]
-pub(super) struct Masks(HashMap<Value, Value>);
+pub(super) struct Masks(pub HashMap<Value, Value>);
 
 /// Keras's layers whose result has the mask of their input.
 const PASSING: [&str; 34] = [
@@ -71,18 +70,6 @@ impl Masks {
             self.0.insert(to, mask);
         }
         Ok(())
-    }
-}
-
-impl Scope<'_> {
-    /// Returns the mask of a tensor (N, T, …), (N, T) of ones and zeros, if it has one.
-    pub fn mask(&mut self, x: Value) -> Option<Value> {
-        self.masks().0.get(&x).copied()
-    }
-
-    /// Sets the mask of a tensor (N, T, …), (N, T) of ones and zeros.
-    pub fn set_mask(&mut self, x: Value, mask: Value) {
-        self.masks().0.insert(x, mask);
     }
 }
 

@@ -11,6 +11,7 @@
 //! Invariants: a layer is its options and holds neither weights nor shapes. Names of weights are Keras's, `layer/weight`. Shapes are
 //! checked when a layer is applied.
 
+mod about;
 mod args;
 pub mod blocks;
 mod config;

@@ -1,7 +1,8 @@
 use super::names::{Names, refused};
 use super::{
-    Layer, LayerError, Mode, Scope, Tensor, Weight, functional,
-    keras_save::About,
+    Layer, LayerError, Mode, Scope, Tensor, Weight,
+    about::About,
+    functional,
     layer::Built,
     models::Preprocessing,
     summary::{Row, Summary, rows},

@@ -1,6 +1,6 @@
 //! Weights from files whose names differ from the model's.
 
-use super::keras_save::About;
+use super::about::About;
 use super::{KerasOptions, Layer, LayerError, Model};
 use super::{model::as_model, operation::as_operation};
 use crate::{

@@ -80,7 +80,7 @@ impl Op for Accumulate {
             let part = k.workgroup("part", Type::F32, (sums.len() * group) as u64);
             let share = |j: usize| &lane + j * group;
             (0..sums.len()).for_each(|j| k.store(&part, share(j), &sums[j]));
-            k.tree(|k, width| {
+            k.tree(group as u32, |k, width| {
                 let both = |at: Expr| (part.at(&at) + part.at(&at + width), at);
                 (0..sums.len()).map(share).map(both).for_each(|(sum, at)| k.store(&part, at, sum));
             });

@@ -207,26 +207,21 @@ impl Op for Reduce {
             1
         };
         let outputs = Count { fixed: outputs.fixed / width, per_sample: outputs.per_sample / width };
-        // A plan's capacity is not known here: a batch of 32 stands for it in the choice of chunks.
-        let (lanes, n_terms) = (outputs.at(32).max(1), terms.at(32));
-        let long = terms.at(gemm::LONG_BATCH).div_ceil(profile.max_iterations);
-        let serial = match profile.class {
+        let loops = match profile.class {
             DeviceClass::Cpu => {
-                Loop { chunks: (128 / lanes).min(n_terms / 128).max(long).max(1), invocations: 16, tree: false }
+                // A batch of 32 stands for any in the choice of chunks.
+                let (lanes, n_terms) = (outputs.at(32).max(1), terms.at(32));
+                let long = terms.at(gemm::LONG_BATCH).div_ceil(profile.max_iterations);
+                let chunks = (128 / lanes).min(n_terms / 128).max(long).max(1);
+                vec![Loop { chunks, invocations: 16, sharers: 1 }]
             }
-            DeviceClass::Gpu => {
-                Loop { chunks: (8192 / lanes).min(n_terms / 32).clamp(1, 256), invocations: 64, tree: false }
-            }
+            DeviceClass::Gpu => gpu_loops(outputs, terms, inner_kept, profile),
         };
-        let tree = Loop { chunks: (256 / lanes).min(n_terms / 4096).max(1), invocations: 256, tree: true };
-        let mut loops = vec![serial];
-        if profile.class == DeviceClass::Gpu && !inner_kept && n_terms >= 64 {
-            loops.insert(0, tree);
-        }
         let problem = Problem { kind: self.kind, width: width as usize, outputs, terms };
+        let last = loops[loops.len() - 1];
         (loops.into_iter())
             .map(|l| {
-                let core = if l.tree { Core::Group } else { Core::Lane };
+                let core = if l.sharers > 1 { Core::Group } else { Core::Lane };
                 let variant = Schedule { split: l.chunks as usize, ..Schedule::of_width(core, width as usize) };
                 if l.chunks == 1 {
                     return Candidate::single(
@@ -242,13 +237,9 @@ impl Op for Reduce {
                     Run { extent: chunks, stride: 1, reduced: true },
                 ];
                 let merge_terms = Count { fixed: l.chunks, per_sample: 0 };
-                let merged = problem.dispatch(
-                    Slot::Scratch(0),
-                    &merge,
-                    merge_terms,
-                    Loop { chunks: 1, ..serial },
-                    Some(epilogue),
-                );
+                let sharers = if l.sharers > 1 && l.chunks >= 16 { 8 } else { 1 };
+                let once = Loop { chunks: 1, sharers, ..last };
+                let merged = problem.dispatch(Slot::Scratch(0), &merge, merge_terms, once, Some(epilogue));
                 Candidate::new(variant, vec![partial, merged], vec![outputs.times(4 * width * l.chunks)])
             })
             .collect()
@@ -298,8 +289,24 @@ struct Loop {
     chunks: u64,
     /// Size of a workgroup.
     invocations: u32,
-    /// Whether a workgroup shares one part instead of one invocation doing it.
-    tree: bool,
+    /// Invocations, a power of 2, that share a part.
+    sharers: u32,
+}
+
+/// Returns the ways for a GPU, the best first: lanes that share a result and, where that leaves long loops, chunks.
+fn gpu_loops(outputs: Count, terms: Count, inner_kept: bool, profile: &DeviceProfile) -> Vec<Loop> {
+    let (n_outputs, n_terms) = (outputs.at(profile.batch).max(1), terms.at(profile.batch));
+    let serial = Loop { chunks: (8192 / n_outputs).min(n_terms / 32).clamp(1, 256), invocations: 64, sharers: 1 };
+    // Neighbouring results are read by neighbouring lanes.
+    let sharers = if inner_kept { 32 } else { 256 };
+    if n_terms < 64 {
+        return vec![serial];
+    }
+    let groups = n_outputs.div_ceil(u64::from(256 / sharers));
+    let room = (2 * u64::from(profile.multiprocessors) / groups).max(1);
+    let iterations = n_terms / u64::from(sharers);
+    let chunks = if iterations > 32 { iterations.div_ceil(16).min(room) } else { 1 };
+    vec![Loop { chunks, invocations: 256, sharers }, serial]
 }
 
 /// What is the same for both launches of a reduction; counts are in units of `width` elements.
@@ -351,7 +358,8 @@ impl Problem {
     ///
     /// With `finish` the results go to output 0, scaled and through the epilogue; else to scratch.
     fn dispatch(&self, from: Slot, runs: &[Run], terms: Count, l: Loop, finish: Option<Option<&Epilogue>>) -> Dispatch {
-        let (Loop { chunks, invocations, tree }, width) = (l, self.width);
+        let (Loop { chunks, invocations, sharers }, width) = (l, self.width);
+        let span = invocations / sharers;
         // What lies in scratch is squared already.
         let squares = self.kind == ReduceKind::SumSquares && from == Slot::input(0);
         let mut k = Kernel::new("reduce", invocations as usize);
@@ -360,9 +368,15 @@ impl Problem {
         let y = k.bind_result("y", layout, if finish.is_some() { Slot::output(0) } else { Slot::Scratch(0) });
         let epilogue = Finish::bind(&mut k, finish.flatten(), Stored { width, words: false, columns: 0 });
         let items = self.outputs.times(chunks);
-        let (i, grid) = match tree {
-            true => (k.group(items), Grid::new(items, 1)),
-            false => (k.item(items), Grid::new(items, invocations)),
+        let grid = Grid::new(items, span);
+        let (i, outside) = match (sharers, span) {
+            (1, _) => (k.item(items), Expr::from(false)),
+            (_, 1) => (k.group(items), Expr::from(false)),
+            _ => {
+                let own = k.let_("own", k.workgroup_index() * span + k.lane() % span);
+                let outside = k.let_("outside", own.at_least(count(items)));
+                (k.let_("i", own.min(count(items) - 1u32)), outside)
+            }
         };
         let end = k.let_("terms", loop_end(count(terms)));
         let (o, s, first, last) = if chunks == 1 {
@@ -376,17 +390,17 @@ impl Problem {
         };
         let base = k.let_("base", index(runs, false, &o));
         let sum = k.var("sum", self.first());
-        let (begin, stride) = if tree { (first + k.lane(), invocations as usize) } else { (first, 1) };
-        k.for_("r", begin, last, stride, |k, r| {
+        let begin = if sharers > 1 { first + k.lane() / span } else { first };
+        k.for_("r", begin, last, sharers as usize, |k, r| {
             let v = k.let_("v", x.at(base + index(runs, true, r)));
             k.set(&sum, self.combine(&sum, &if squares { &v * &v } else { v }));
         });
-        if tree {
+        if sharers > 1 {
             let (part, lane) = (k.workgroup("part", self.ty(), invocations.into()), k.lane());
             k.store(&part, &lane, &sum);
-            k.tree(|k, width| k.store(&part, &lane, self.combine(&part.at(&lane), &part.at(&lane + width))));
-            k.return_if(lane.differs(0u32));
-            k.set(&sum, part.at(0u32));
+            k.tree(sharers, |k, width| k.store(&part, &lane, self.combine(&part.at(&lane), &part.at(&lane + width))));
+            k.return_if(lane.at_least(span).or(outside));
+            k.set(&sum, part.at(&lane));
         }
         match finish {
             Some(_) => k.store(&y, &o, epilogue.apply(self.result(&sum), &o * width, &[])),

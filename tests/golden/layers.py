@@ -103,7 +103,8 @@ def case(layer, options, inputs, outputs, training=False, scale=1.0, integers=No
 
     wrt = (0,) if integers else (0, 1)
     grads = jax.grad(loss, wrt)(tv, feeds)
-    put = lambda key, x: tensors.__setitem__(f"{name}/{key}", np.ascontiguousarray(np.asarray(x)))
+    # Of one number, `ascontiguousarray` makes a list.
+    put = lambda key, x: tensors.__setitem__(f"{name}/{key}", np.ascontiguousarray(x) if np.ndim(x) or key == "losses" else np.asarray(x))
     for t, x in zip(inputs, feeds):
         put(f"in/{t.name}", x)
     for v in model.variables:
@@ -455,14 +456,14 @@ for cls, options in [(L.Attention, [{}, {"use_scale": True}, {"score_mode": "con
     a, b, c = keras.Input((3, 4), name="a"), keras.Input((5, 2), name="b"), keras.Input((5, 4), name="c")
     case(cls.__name__, ["key"], [a, b, c], cls(name="l")([a, b, c]))
 for o in [{}, {"use_bias": False}, {"value_dim": 3}, {"output_shape": 3}, {"dropout": 0.2}, {"kernel_initializer": "he_normal"}, {"kernel_regularizer": L2(0.02)},
-          {"bias_regularizer": L1(0.02)}, {"kernel_constraint": C.MaxNorm(0.7)}, {"bias_constraint": C.NonNeg()}, {"activity_regularizer": L2(0.02)}]:
+          {"bias_regularizer": L1(0.02)}, {"kernel_constraint": C.MaxNorm(0.7)}, {"bias_constraint": C.NonNeg()}]:
     a, b = keras.Input((3, 4), name="a"), keras.Input((5, 6), name="b")
     # Keras 3.15 computes a value_dim beside another key_dim in no backend but torch.
     dim = 3 if "value_dim" in o else 2
-    case("MultiHeadAttention", ["num_heads", "key_dim", *o], [a, b], L.MultiHeadAttention(2, dim, name="l", **o)(a, b))
+    case("MultiHeadAttention", ["num_heads", "key_dim", *o], [a, b], L.MultiHeadAttention(2, dim, name="l", **o)(a, b), scale=0.25)
 for equation, shape, o in [("abc,cd->abd", (None, 3), {"bias_axes": "d"}), ("abc,cde->abde", (None, 2, 3), {"bias_axes": "de"}),
                            ("abcd,cde->abe", (None, 3), {"bias_axes": "e", "activation": "relu"}), ("abc,cd->abd", (None, 3), {"kernel_regularizer": L2(0.02)}),
-                           ("...x,xy->...y", (None, 3), {"bias_axes": "y"})]:
+                           ("...x,xy->...y", 3, {"bias_axes": "y"})]:
     x = keras.Input((4, 3, 2) if equation.startswith("abcd,") else (4, 5), name="x")
     case("EinsumDense", ["equation", "output_shape", *o], x, L.EinsumDense(equation, output_shape=shape, name="l", **o)(x))
 for o in [{}, {"output_mode": "one_hot"}, {"output_mode": "count"}]:

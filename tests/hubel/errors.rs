@@ -33,10 +33,17 @@ fn small() -> Model {
     model.add(Dense::new(2).name("head")).build().expect("a model")
 }
 
+/// The small model as a functional one, whose JSON has the calls of layers.
+fn functional() -> Result<Model, Error> {
+    let x = Input::new([8, 8, 3]);
+    let y = x.apply(Conv2D::new(4, 3).name("conv"))?.apply(Flatten::new())?.apply(Dense::new(2).name("head"))?;
+    Ok(Model::new(&[x], &[y])?)
+}
+
 /// The small model's JSON with a change.
 fn changed(change: impl FnOnce(&mut Json) + 'static) -> Box<dyn FnOnce() -> Result<(), Error>> {
     Box::new(move || {
-        let mut json: Json = serde_json::from_str(&small().to_json()?).expect("JSON");
+        let mut json: Json = serde_json::from_str(&functional()?.to_json()?).expect("JSON");
         change(&mut json);
         Ok(Model::from_json(&json.to_string()).map(drop)?)
     })

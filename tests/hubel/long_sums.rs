@@ -82,6 +82,12 @@ fn complete() -> Vec<Sample> {
             &[(&[Batch, 9], ANY), (&[9], ANY), (&[9], ANY), (&[9], BETWEEN), (&[Batch, 9], ANY)],
             LONG,
         ),
+        sample(BatchNormStatistics { epsilon: 1e-3 }, &[(&[Batch, 9], ANY), (&[9], ANY)], LONG),
+        sample(
+            BatchNormSums { epsilon: 1e-3 },
+            &[(&[Batch, 9], ANY), (&[9], ANY), (&[9], ANY), (&[9], BETWEEN), (&[Batch, 9], ANY)],
+            LONG,
+        ),
         sample(
             Conv2dGradInput { geometry: geometry(1, 1, 1, 0) },
             &[(&[Batch, 1, 1, LONG], ANY), (&[1, 1, 2, LONG], ANY)],

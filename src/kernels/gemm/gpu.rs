@@ -18,7 +18,7 @@ const CHUNK_WAIT: f64 = 700.0;
 const LOAD_WAIT: f64 = 250.0;
 /// Cycles in which a workgroup starts and ends, and those between two launches.
 const GROUP: f64 = 1_500.0;
-const LAUNCH: f64 = 5_000.0;
+const LAUNCH: f64 = 10_000.0;
 /// Lanes that reside on a multiprocessor, if each has the registers of a tile.
 const RESIDENT: usize = 768;
 /// Cycles of a load or a store of 64 lanes, of neighbours in memory or each elsewhere.

@@ -363,11 +363,11 @@ impl Kernel {
         self.body.push(Stmt::Barrier);
     }
 
-    /// Writes the joining of what the lanes, a power of 2, have in workgroup memory: with half of them, a quarter, … and at last
-    /// one, `join` gets how far behind a lane's own share the other lies.
-    pub fn tree(&mut self, join: impl FnOnce(&mut Kernel, &Expr)) {
+    /// Writes the joining of what `sharers` sets of lanes, all powers of 2, have in workgroup memory: with half of the lanes, a
+    /// quarter, … and at last one set, `join` gets how far behind a lane's own share the other lies.
+    pub fn tree(&mut self, sharers: u32, join: impl FnOnce(&mut Kernel, &Expr)) {
         let lanes = self.lanes;
-        self.for_("level", 1u32, lanes.ilog2() + 1, 1, |k, level| {
+        self.for_("level", 1u32, sharers.ilog2() + 1, 1, |k, level| {
             let width = k.let_("width", Expr::from(lanes) >> level);
             k.barrier();
             k.if_(k.lane().less(&width), |k| join(k, &width));

@@ -1,4 +1,4 @@
-use super::{Activation, layer, merge::axis};
+use super::{Activation, Single, layer, merge::axis};
 use crate::{
     graph::{Graph, OpError, Value},
     nn::{Initializer, Layer as _, Mode, Regularizer, Scope},
@@ -176,11 +176,9 @@ layer! {
         /// Sets whether projections have biases.
         set use_bias: bool = true,
         /// Sets the features of the result; by default those of the query.
-        into output_shape: Option<usize> = None,
+        into output_shape: Option<Single> = None,
         /// Sets the axes that attention is along; only the first of a sample is supported.
         into attention_axes: Option<Vec<usize>> = None,
-        /// Adds a penalty on the outputs to the loss.
-        into activity_regularizer: Option<Regularizer> = None,
     } weights { kernel = Initializer::GlorotUniform, bias = Initializer::Zeros }
 }
 
@@ -232,12 +230,11 @@ impl MultiHeadAttention {
         let y = scope.graph.reshape(y, shape.with_row(&[heads, steps, value_dim]))?;
         let y = scope.graph.transpose(y, &[0, 2, 1, 3])?;
         let y = scope.graph.reshape(y, shape.with_row(&[steps, heads * value_dim]))?;
-        let out = self.output_shape.unwrap_or(shape.last());
+        let out = self.output_shape.map_or(shape.last(), |n| n.0);
         let kernel = scope.weight("attention_output/kernel", &[heads, value_dim, out], self.kernel())?;
         let bias = self.use_bias.then(|| scope.weight("attention_output/bias", &[out], self.bias())).transpose()?;
         let kernel = scope.graph.reshape(kernel, [heads * value_dim, out])?;
         let y = scope.graph.project(y, kernel, bias)?;
-        scope.activity(&self.activity_regularizer, y)?;
         Ok(vec![y])
     }
 }
@@ -371,7 +368,7 @@ impl EinsumDense {
         if let Some(axes) = &self.bias_axes {
             let offset = row.len() + 1 - to.len();
             let extent = |(i, name): (usize, &char)| if axes.contains(*name) { row[i + offset - 1] } else { 1 };
-            let first = to.iter().position(|name| axes.contains(*name)).unwrap_or(0).max(1);
+            let first = to.iter().position(|name| axes.contains(*name)).unwrap_or(0).max(usize::from(offset == 0));
             let extents: Vec<usize> = to.iter().enumerate().skip(first).map(extent).collect();
             let bias = scope.weight("bias", &extents, self.bias())?;
             y = scope.graph.add(y, bias)?;

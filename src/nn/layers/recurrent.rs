@@ -29,6 +29,8 @@ macro_rules! recurrent {
                 set return_state: bool = false,
                 /// Sets whether the layer runs from the last timestep to the first.
                 set go_backwards: bool = false,
+                /// Sets the name of the cell, under which its weights are; by default that of its class.
+                into cell_name: Option<String> = None,
                 /// Sets whether the output is zeros where the input is masked, instead of the output before.
                 set zero_output_for_mask: bool = false,
                 $($own)*
@@ -48,7 +50,7 @@ macro_rules! recurrent {
             /// Returns the layer's options, with the cell of `SimpleRNN`.
             fn run(&self) -> Run<'_> {
                 Run {
-                    cell: "simple_rnn_cell",
+                    cell: self.cell_name.as_deref().unwrap_or("simple_rnn_cell"),
                     kind: CellKind::Simple,
                     units: self.units,
                     activation: self.activation,
@@ -110,7 +112,12 @@ recurrent! {
 impl LSTM {
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let forget = Initializer::custom(Forget(self.bias_initializer.clone()));
-        let mut run = Run { cell: "lstm_cell", kind: CellKind::Lstm, gate: self.recurrent_activation, ..self.run() };
+        let mut run = Run {
+            cell: self.cell_name.as_deref().unwrap_or("lstm_cell"),
+            kind: CellKind::Lstm,
+            gate: self.recurrent_activation,
+            ..self.run()
+        };
         if self.unit_forget_bias {
             run.bias = run.bias.map(|bias| WeightOptions { initializer: &forget, ..bias });
         }
@@ -138,13 +145,19 @@ recurrent! {
 impl GRU {
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let kind = if self.reset_after { CellKind::GruAfter } else { CellKind::GruBefore };
-        Run { cell: "gru_cell", kind, gate: self.recurrent_activation, ..self.run() }.build(scope, inputs)
+        Run {
+            cell: self.cell_name.as_deref().unwrap_or("gru_cell"),
+            kind,
+            gate: self.recurrent_activation,
+            ..self.run()
+        }
+        .build(scope, inputs)
     }
 }
 
 /// What the three layers have in common.
 struct Run<'o> {
-    cell: &'static str,
+    cell: &'o str,
     kind: CellKind,
     units: usize,
     activation: Activation,

@@ -3,7 +3,8 @@ use crate::{
     graph::{OpError, Value},
     nn::{
         IntoLayer, Layer, Scope,
-        config::{Reading, layer_from_json, layer_to_json},
+        config::{Reading, layer_to_json},
+        graph_config::layer_from_json,
         names::snake_case,
     },
     ops::Part,
@@ -237,12 +238,12 @@ impl RNN {
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let layer = self.cell.0.changed(|config| {
+            config["cell_name"] = config["name"].clone();
             config["return_sequences"] = self.return_sequences.into();
             config["return_state"] = self.return_state.into();
             config["go_backwards"] = self.go_backwards.into();
             config["zero_output_for_mask"] = self.zero_output_for_mask.into();
         })?;
-        let results = scope.child(&layer.name(), layer.0.as_ref(), inputs)?;
-        Ok(results)
+        layer.0.build(scope, inputs)
     }
 }

@@ -68,9 +68,8 @@ impl Call<'_, '_> {
                 }
                 self.graph().elu(x, alpha)
             }
-            "Mean" | "Average" | "Sum" | "Max" | "Amax" | "Min" | "Amin" | "Prod" | "Var" | "Std" | "Logsumexp" => {
-                self.reduced()
-            }
+            "Mean" | "Average" | "Sum" | "Any" | "Max" | "Amax" | "Min" | "Amin" | "Prod" | "Var" | "Std"
+            | "Logsumexp" => self.reduced(),
             "Normalize" => self.normalized(),
             "AveragePool" | "MaxPool" => self.pooled(),
             "Log2" | "Log10" | "Log1p" | "Expm1" | "Reciprocal" | "OnesLike" | "ZerosLike" | "LogicalNot" => {
@@ -240,7 +239,7 @@ impl Call<'_, '_> {
         match class {
             "Mean" | "Average" => g.mean_axes(x, &axes, keep),
             "Sum" => g.sum(x, &axes, keep),
-            "Max" | "Amax" => g.max_axes(x, &axes, keep),
+            "Any" | "Max" | "Amax" => g.max_axes(x, &axes, keep),
             "Min" | "Amin" => g.min_axes(x, &axes, keep),
             "Prod" => g.prod(x, &axes, keep),
             "Logsumexp" => {

@@ -34,6 +34,7 @@ const MODULES: [(&str, &[(&str, &[&str])]); 5] = [
             ("Add", &["x1", "x2"]),
             ("Amax", &["x"]),
             ("Amin", &["x"]),
+            ("Any", &["x"]),
             ("Argmax", &["x"]),
             ("Average", &["x"]),
             ("BroadcastTo", &["x"]),
