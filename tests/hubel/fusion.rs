@@ -132,8 +132,10 @@ fn a_recurrent_layer_is_one_product_and_one_launch_for_all_timesteps() {
             };
             let plan = launches(20, Mode::Inference);
             let products = plan.dispatches.iter().filter(|d| d.kernel.starts_with("matmul")).count();
-            let others =
-                plan.dispatches.iter().filter(|d| !["slice", "matmul", "split_sum"].iter().any(|k| d.kernel.starts_with(k)));
+            let others = plan
+                .dispatches
+                .iter()
+                .filter(|d| !["slice", "matmul", "split_sum"].iter().any(|k| d.kernel.starts_with(k)));
             assert_eq!((products, others.count()), (1, 1), "{name}\n{plan}");
             for mode in [Mode::Inference, Mode::Training] {
                 let (few, many) = (launches(20, mode), launches(40, mode));

@@ -580,7 +580,8 @@ mod tests {
             let tile = Schedule { k, ..Schedule::new(Core::Shared, [m, n]) };
             let (lanes, vectors) = (lanes(tile), [m / 4, n / 4]);
             assert!((64..=256).contains(&lanes), "{tile}");
-            assert!(k * (vectors[0] + vectors[1] + 2) * 16 + 4 * lanes <= 16_384, "{tile}");
+            let staged = |v: usize| (k * (v + 1)).max(4 * v * Side::pitch(tile));
+            assert!((staged(vectors[0]) + staged(vectors[1])) * 16 + 4 * lanes <= 16_384, "{tile}");
             for v in vectors {
                 let even = (v * k).is_multiple_of(lanes) && lanes.is_multiple_of(v);
                 assert!(even && lanes.is_multiple_of(k), "{tile}");
