@@ -106,8 +106,8 @@ pub trait Op: Origin + Any + fmt::Debug + Send + Sync {
         false
     }
 
-    /// Returns whether some kernel can apply an elementwise program to an input as it is loaded.
-    fn prologue(&self, _input: usize) -> bool {
+    /// Returns whether some kernel can apply an elementwise program to an input as it is loaded, and loads its elements seldom enough.
+    fn prologue(&self, _io: &Io, _input: usize) -> bool {
         false
     }
 

@@ -294,8 +294,9 @@ impl Op for Conv2d {
         vec![Accuracy::Products { terms: (w[0] * w[1] * w[2]) as u64 }]
     }
 
-    fn prologue(&self, input: usize) -> bool {
-        input == 0
+    /// Images that a larger kernel reads would be computed once for each of its taps.
+    fn prologue(&self, io: &Io, input: usize) -> bool {
+        input == 0 && io.inputs[1].shape.dims()[..2] == [1, 1]
     }
 
     fn epilogue(&self) -> bool {

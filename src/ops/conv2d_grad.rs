@@ -192,8 +192,8 @@ impl Op for Conv2dGradInput {
         cx.patch(Conv2dGradInput { geometry }, &cx.node().inputs, &[cropped])
     }
 
-    fn prologue(&self, input: usize) -> bool {
-        input == 0
+    fn prologue(&self, _io: &Io, input: usize) -> bool {
+        input == 0 && self.geometry.kernel == [1, 1]
     }
 
     fn macs(&self, io: &Io) -> Count {
@@ -364,8 +364,8 @@ impl Op for Conv2dGradWeight {
         gemm::lower_with(filter.lower(profile), &product, profile, epilogue)
     }
 
-    fn prologue(&self, _input: usize) -> bool {
-        true
+    fn prologue(&self, _io: &Io, _input: usize) -> bool {
+        self.geometry.kernel == [1, 1]
     }
 
     fn macs(&self, io: &Io) -> Count {

@@ -598,7 +598,9 @@ impl Draft<'_> {
         };
         let mut all = own.clone();
         if at < fused.n_inputs {
-            if !fused.anchor.prologue(at) || fused.prologues.iter().any(|(input, _)| *input == at) {
+            let types = own[..fused.n_inputs].iter().filter_map(|&u| self.ty(u).cloned());
+            let io = Io { inputs: types.collect(), outputs: node.outputs.clone() };
+            if !fused.anchor.prologue(&io, at) || fused.prologues.iter().any(|(input, _)| *input == at) {
                 return None;
             }
             // Input 0 of the program is what is loaded.
