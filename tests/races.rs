@@ -19,8 +19,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Random samples of each operation, and how many of them each kind of kernel runs.
-const SAMPLES: usize = 12;
+/// Random samples of each operation, and how many of them, the largest, each kind of kernel runs.
+const SAMPLES: usize = 24;
 const SAMPLES_RUN: usize = 2;
 /// The most elements of a sample's inputs: lanes are interpreted.
 const MAX_ELEMENTS: u64 = 3000;
@@ -108,14 +108,19 @@ fn kind(dispatch: &Dispatch, variant: &str) -> Option<String> {
 /// Returns what is run of each kind of kernel on some samples, as it is and without each of its barriers.
 fn cases() -> Vec<Value> {
     let mut kinds: BTreeMap<String, Vec<Vec<Value>>> = BTreeMap::new();
-    let random = FAMILIES.iter().flat_map(|family| {
-        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 41);
-        (0..SAMPLES).map(move |_| (family.sample)(&mut rng))
-    });
+    // Those that HUBEL_OPERATIONS names, or all.
+    let named = env::var("HUBEL_OPERATIONS").unwrap_or_default();
+    let asked = |name: &str| named.is_empty() || named.split_whitespace().any(|n| n == name);
     let elements = |s: &Sample| s.inputs.iter().map(|(ty, _)| ty.shape.elements().at(s.n)).sum::<u64>();
-    let random = random.filter(|sample| elements(sample) <= MAX_ELEMENTS);
+    let random = FAMILIES.iter().filter(|family| asked(family.name)).flat_map(|family| {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 41);
+        let mut samples: Vec<Sample> = (0..SAMPLES).map(|_| (family.sample)(&mut rng)).collect();
+        samples.retain(|sample| elements(sample) <= MAX_ELEMENTS);
+        samples.sort_by_key(|sample| std::cmp::Reverse(elements(sample)));
+        samples
+    });
     let profile = DeviceProfile::portable(DeviceClass::Gpu);
-    let products = products().into_iter().map(|sample| (sample, true));
+    let products = products().into_iter().filter(|sample| asked(sample.op.name())).map(|sample| (sample, true));
     for (sample, is_product) in products.chain(random.map(|sample| (sample, false))) {
         let (graph, _, outputs) = sample_graph(&sample).expect("samples are valid");
         let io = graph.io(graph.node(outputs[0]));

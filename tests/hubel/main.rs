@@ -5,6 +5,7 @@ mod column_sums;
 mod crashes;
 mod documents;
 mod errors;
+mod estimates;
 mod functional;
 mod fusion;
 mod golden;

@@ -19,6 +19,9 @@ impl Filter {
     }
 }
 
+/// Parts of a sum at most, on a GPU.
+const MOST_PARTS: usize = 1024;
+
 /// Returns the way to compute the gradient to the weights of a convolution of each channel alone: every lane adds up
 /// all taps of its channel over every `parts`-th strip, and a second launch adds the lanes' sums in order.
 fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
@@ -42,7 +45,8 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let wanted = if profile.class == DeviceClass::Cpu { 64 } else { 256 * profile.multiprocessors as usize };
     let iterations = f.images.times((strips * (rows.steps() + 1)) as u64);
     let long = iterations.at(LONG_BATCH).div_ceil(profile.max_iterations / 2) as usize;
-    let parts = wanted.div_ceil(channels).min(f.images.at(NOMINAL_BATCH) as usize * strips).max(long).max(1);
+    let most = if profile.class == DeviceClass::Cpu { usize::MAX } else { MOST_PARTS };
+    let parts = wanted.div_ceil(channels).min(most).min(f.images.at(NOMINAL_BATCH) as usize * strips).max(long).max(1);
     let [kh, kw] = f.kernel;
     let sums = kh * kw + usize::from(f.sums);
 

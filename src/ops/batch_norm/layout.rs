@@ -6,6 +6,9 @@ use crate::{
     tensor::{Count, Shape},
 };
 
+/// Parts of which a workgroup merges those of one vector of channels alone, so that no lane has many.
+const MANY_PARTS: u64 = 2048;
+
 /// How the launches share the work.
 #[derive(Clone, Copy)]
 pub(super) struct Layout<'a> {
@@ -64,7 +67,8 @@ impl<'a> Layout<'a> {
 
     /// Returns the layout of a launch that merges what another kernel has left.
     pub(super) fn of_parts(self, parts: Option<&ColumnParts>) -> Self {
-        Layout { parts: parts.copied(), ..self }
+        let many = parts.is_some_and(|p| p.rows.at(self.profile.batch) / p.rows_per_part * p.stacks > MANY_PARTS);
+        Layout { parts: parts.copied(), merge_span: if many { 1 } else { self.merge_span }, ..self }
     }
 
     fn partials(&self) -> usize {

@@ -1,0 +1,85 @@
+//! Plans for GPUs that are not here: launches, serial tails and estimated times.
+
+use crate::networks::build;
+use hubel::{
+    graph::Dispatch,
+    kernels::max_iterations,
+    losses::SparseCategoricalCrossentropy,
+    nn::models::{Options, find},
+    optimizers::Adam,
+    passes::{GpuSpec, Plan, PlannedDispatch},
+    prelude::*,
+};
+
+fn h100() -> GpuSpec {
+    GpuSpec::find("h100").expect("it is known")
+}
+
+fn model(name: &str) -> Model {
+    build(find(name).expect("a network"), &Options::default())
+}
+
+/// Returns the plan of a training step with Adam.
+fn training(name: &str, batch: usize) -> Plan {
+    let engine = Engine::without_device(h100().profile());
+    let model = model(name);
+    let compile = Compile::new(Adam::new(1e-3), SparseCategoricalCrossentropy::new());
+    let trainer = model.compile(&engine, compile).expect("it compiles");
+    let shape = model.input_shape().at(1);
+    let image = HostTensor::f32(shape.clone(), vec![0.0; shape.iter().product()]).expect("an image");
+    let data = Dataset::new(image, HostTensor::u32([1], vec![0]).expect("a label")).expect("a data set");
+    trainer.plan_for(&data, batch).expect("a plan")
+}
+
+fn inference(name: &str) -> Plan {
+    let engine = Engine::without_device(h100().profile());
+    model(name).inference(&engine, hubel::tensor::Batch::up_to(1)).expect("it is valid").plan().expect("a plan")
+}
+
+fn milliseconds(plan: &Plan) -> f64 {
+    plan.estimate(&h100()).iter().sum::<f64>() / 1e6
+}
+
+/// Returns the iterations of the longest invocation of a launch.
+fn iterations(d: &PlannedDispatch, capacity: usize) -> u64 {
+    let dispatch = Dispatch {
+        kernel: d.kernel.clone(),
+        source: d.source.clone(),
+        constants: d.constants.clone(),
+        extents: d.extents.clone(),
+        grid: d.grid,
+        slots: Vec::new(),
+    };
+    max_iterations(&dispatch, capacity, 65_535).expect("loops end")
+}
+
+#[test]
+fn plans_for_gpus_have_few_launches_and_no_more_time_than_estimated() {
+    let trained = [("LeNet5", 64, 25, 0.22), ("ResNet50", 32, 410, 22.0), ("MobileNetV2", 32, 420, 8.0)];
+    for (name, batch, launches, ms) in trained {
+        let plan = training(name, batch);
+        let (n, estimated) = (plan.dispatches.len(), milliseconds(&plan));
+        assert!(n <= launches && estimated <= ms, "{name}: {n} launches, {estimated:.3} ms");
+    }
+    for (name, launches, ms) in [("ResNet50", 95, 0.85), ("EfficientNetB0", 130, 1.2), ("MobileNetV2", 70, 0.5)] {
+        let plan = inference(name);
+        let (n, estimated) = (plan.dispatches.len(), milliseconds(&plan));
+        assert!(n <= launches && estimated <= ms, "{name}: {n} launches, {estimated:.3} ms");
+    }
+}
+
+#[test]
+fn no_invocation_of_a_training_step_on_a_gpu_goes_on_alone() {
+    let mut found = Vec::new();
+    for (name, batch) in [("LeNet5", 64), ("ResNet50", 32), ("MobileNetV2", 32)] {
+        let plan = training(name, batch);
+        for d in &plan.dispatches {
+            let [groups, _] = d.grid.at(batch, u32::MAX);
+            let iterations = iterations(d, batch);
+            if groups < 64 && iterations > 64 {
+                found.push(format!("{name} {} {}: {iterations} iterations of {groups} workgroups", d.node, d.kernel));
+            }
+        }
+    }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
