@@ -4,7 +4,7 @@ use super::{
     alias::roots,
     arenas::Memory,
     error::PlanError,
-    fuse::Fused,
+    fused::Fused,
     hash::hash,
     plan_types::{Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port, Trust},
     scheduled::{Scheduled, Selected},

@@ -14,7 +14,7 @@
 //! | `split.rs` | weights too large for one binding → several states ([`split_rows`]), before all others |
 //! | `rewrite.rs` | patches that operations offer ([`Op::rewrite`](crate::graph::Op::rewrite)) are applied |
 //! | `simplify.rs` | constants fold, repeated and idle nodes go ([`simplify`]) |
-//! | `fuse.rs` | elementwise chains → programs → epilogues ([`fuse`], [`Fused`]) |
+//! | `fuse.rs`, `absorb.rs` | elementwise chains → programs → epilogues and prologues, column sums ([`fuse`]); `fused.rs` is the result ([`Fused`]) |
 //! | `schedule.rs` | a graph → an order of its nodes |
 //! | `select.rs` | an operation's candidates → the kernels that run |
 //! | `alias.rs`, `fixed.rs`, `liveness.rs` | values → blocks of memory and how long each is needed |
@@ -30,6 +30,7 @@
 //!
 //! Where to start: [`plan`] in `plan.rs`, which calls the passes in order, and `plan_types.rs`.
 
+mod absorb;
 mod alias;
 mod arenas;
 mod emit;
@@ -37,6 +38,7 @@ mod error;
 mod estimate;
 mod fixed;
 mod fuse;
+mod fused;
 mod grad;
 mod hash;
 mod liveness;
@@ -54,7 +56,8 @@ mod verify;
 
 pub use error::PlanError;
 pub use estimate::GpuSpec;
-pub use fuse::{Fused, fuse};
+pub use fuse::fuse;
+pub use fused::Fused;
 pub use options::PlanOptions;
 pub use plan::{optimize, plan, traced_plan};
 pub use plan_types::{Binding, BufferRange, BufferRef, Entry, Layout, Plan, PlannedDispatch, Port, Trust};

@@ -1,7 +1,7 @@
 use super::{
     Result, RuntimeError,
     error::{Bytes, driver_advice},
-    gpu::Gpu,
+    gpu::{Gpu, GpuOptions},
     multiprocessors::multiprocessors,
     pipeline::Pipelines,
 };
@@ -253,9 +253,17 @@ impl EngineBuilder {
             .request_device(&descriptor)
             .await
             .map_err(|e| RuntimeError::Device { adapter: info.name.clone(), message: e.to_string() })?;
-        let gpu = Gpu::new(device, queue, &self, &info);
+        let gpu = Gpu::new(device, queue, self.gpu_options(&info));
         gpu.install_handlers();
         Ok(Engine::with(gpu, info, &adapter.get_info()))
+    }
+
+    fn gpu_options(&self, info: &AdapterInfo) -> GpuOptions {
+        GpuOptions {
+            budget: self.memory_budget.or_else(|| host_budget().filter(|_| info.software)),
+            timeout: self.timeout.unwrap_or(Duration::from_secs(60)),
+            checked: self.checked.or_else(checked_by_env).unwrap_or(info.software),
+        }
     }
 
     /// Returns an engine on the application's device with this budget and timeout, as [`Engine::from_wgpu`] does; the
@@ -276,7 +284,7 @@ impl EngineBuilder {
                            request it with Engine::required";
             return Err(RuntimeError::Device { adapter: info.name, message: message.into() });
         }
-        let gpu = Gpu::new(device.clone(), queue.clone(), &self, &info);
+        let gpu = Gpu::new(device.clone(), queue.clone(), self.gpu_options(&info));
         Ok(Engine::with(gpu, info, &adapter.get_info()))
     }
 }
@@ -304,6 +312,11 @@ async fn enumerate(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
 
 fn infos(adapters: &[wgpu::Adapter]) -> Vec<AdapterInfo> {
     adapters.iter().enumerate().map(|(i, a)| AdapterInfo::new(i, a)).collect()
+}
+
+/// Returns what `HUBEL_CHECKED` says.
+fn checked_by_env() -> Option<bool> {
+    std::env::var("HUBEL_CHECKED").ok().filter(|text| !text.is_empty()).map(|text| text != "0")
 }
 
 /// Returns three quarters of the memory that the system reports as available, if it does.

@@ -1,7 +1,4 @@
-use super::{
-    Result, RuntimeError,
-    engine::{AdapterInfo, EngineBuilder, host_budget},
-};
+use super::{Result, RuntimeError};
 use futures_intrusive::channel::shared::{OneshotReceiver, OneshotSender, oneshot_channel};
 use std::{
     future::Future,
@@ -91,21 +88,26 @@ fn translate(error: wgpu::Error, what: &str, bytes: u64) -> RuntimeError {
     }
 }
 
-/// Returns what `HUBEL_CHECKED` says.
-fn checked_by_env() -> Option<bool> {
-    std::env::var("HUBEL_CHECKED").ok().filter(|text| !text.is_empty()).map(|text| text != "0")
+/// How an engine uses its device.
+pub struct GpuOptions {
+    /// Bytes of buffers at most.
+    pub budget: Option<u64>,
+    /// The longest wait for a submission.
+    pub timeout: Duration,
+    /// Whether kernels are checked as they run.
+    pub checked: bool,
 }
 
 impl Gpu {
-    pub fn new(device: wgpu::Device, queue: wgpu::Queue, options: &EngineBuilder, info: &AdapterInfo) -> Self {
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue, options: GpuOptions) -> Self {
         Gpu {
             limits: device.limits(),
             device,
             queue,
             failure: Arc::default(),
-            budget: options.memory_budget.or_else(|| host_budget().filter(|_| info.software)),
-            timeout: options.timeout.unwrap_or(Duration::from_secs(60)),
-            checked: options.checked.or_else(checked_by_env).unwrap_or(info.software),
+            budget: options.budget,
+            timeout: options.timeout,
+            checked: options.checked,
             used: Arc::default(),
             #[cfg(feature = "testing")]
             refuses: Mutex::default(),

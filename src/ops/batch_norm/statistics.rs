@@ -2,7 +2,7 @@
 
 use super::{
     layout::Layout,
-    op::{channel_sums, check, n_rows},
+    rows::{channel_sums, check, n_rows},
 };
 use crate::{
     graph::{

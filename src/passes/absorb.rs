@@ -1,0 +1,164 @@
+//! Fusion on devices whose kernels can be large: kernels begin the column sums of what they compute, and compute what they load.
+
+use super::{
+    fuse::{Draft, unique_inputs},
+    fused::Fused,
+};
+use crate::{
+    graph::{ColumnSums, Io, Kind, Node, Op, Program, TensorType, Value},
+    ops::Elementwise,
+};
+use std::sync::Arc;
+
+/// Most instructions of a program that readers compute anew.
+const MAX_PROLOGUE: usize = 8;
+
+impl Draft<'_> {
+    /// Lets the kernels of compute-heavy nodes begin the column sums of their results.
+    pub(super) fn sums(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some((node, op)) = self.nodes[i].clone().and_then(|node| Some((node.clone(), node.op()?.clone())))
+            else {
+                continue;
+            };
+            let Some(summed) = op.column_sums().map(ColumnSums::summed) else { continue };
+            let inputs = self.inputs(i);
+            let v = inputs[summed];
+            let Some(source) = self.nodes[v.node as usize].clone() else { continue };
+            let Some(heavy) =
+                source.op().filter(|op| v.output == 0 && (op.epilogue() || op.downcast::<Fused>().is_some())).cloned()
+            else {
+                continue;
+            };
+            let own = self.inputs(v.node as usize);
+            let mut rest = inputs.clone();
+            rest.remove(summed);
+            if rest.contains(&v) || rest.iter().any(|u| self.reaches(u.node as usize, v.node as usize)) {
+                continue;
+            }
+            let fused = match heavy.downcast::<Fused>() {
+                Some(fused) if fused.sums.is_some() => continue,
+                Some(fused) => Fused { sums: Some(op), ..fused.clone() },
+                None => {
+                    let alone = Fused { n_inputs: own.len(), ..Fused::new(heavy, Program::identity()) };
+                    Fused { sums: Some(op), ..alone }
+                }
+            };
+            let all: Vec<Value> = own.into_iter().chain(rest).collect();
+            let outputs = [source.outputs.clone(), node.outputs.clone()].concat();
+            if !self.fits_all(&fused, &all, &outputs) {
+                continue;
+            }
+            let n_outputs = source.outputs.len() as u32;
+            self.nodes[v.node as usize] =
+                Some(Node { kind: Kind::Op(Arc::new(fused)), inputs: all, outputs, name: source.name });
+            self.nodes[i] = None;
+            for output in 0..node.outputs.len() as u32 {
+                let (old, new) = (Value { node: i as u32, output }, Value { node: v.node, output: n_outputs + output });
+                self.forward.insert(old, new);
+            }
+            self.arrange();
+        }
+    }
+
+    /// Lets the readers of elementwise nodes compute them as they load their inputs, where that moves fewer bytes.
+    pub(super) fn prologues(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some(program) = self.pointwise(i).filter(|p| p.instrs.len() <= MAX_PROLOGUE) else { continue };
+            let v = Value { node: i as u32, output: 0 };
+            let Some(shape) = self.ty(v).map(|ty| ty.shape.clone()) else { continue };
+            let inputs = self.inputs(i);
+            let full: Vec<usize> =
+                (0..inputs.len()).filter(|&k| self.ty(inputs[k]).is_some_and(|t| t.shape == shape)).collect();
+            let (Some(&base), Some(readers)) = (full.first(), self.readers(v)) else { continue };
+            let n = readers.len();
+            // Before: its inputs, itself and each reader's; afterwards its inputs for each reader.
+            if n == 0 || n * full.len() >= full.len() + 1 + n {
+                continue;
+            }
+            let absorbed: Option<Vec<(usize, Node)>> = readers
+                .into_iter()
+                .map(|reader| Some((reader, self.absorb(reader, v, (&program, &inputs, base))?)))
+                .collect();
+            let Some(absorbed) = absorbed else { continue };
+            for (reader, node) in absorbed {
+                self.nodes[reader] = Some(node);
+            }
+            self.nodes[i] = None;
+            self.arrange();
+        }
+    }
+
+    /// Returns the nodes that read a value, or `None` if it is an output or an update.
+    fn readers(&self, v: Value) -> Option<Vec<usize>> {
+        let mut results = self.outputs.iter().map(|o| o.1).chain(self.updates.iter().flat_map(|u| [u.0, u.1]));
+        if results.any(|r| self.resolve(r) == v) {
+            return None;
+        }
+        Some((0..self.nodes.len()).filter(|&i| self.inputs(i).contains(&v)).collect())
+    }
+
+    /// Returns a node that computes its input `v` itself, by a program of inputs of which `base` is like `v`, if it can.
+    fn absorb(&self, reader: usize, v: Value, (program, inputs, base): (&Program, &[Value], usize)) -> Option<Node> {
+        let node = self.nodes[reader].clone()?;
+        let own = self.inputs(reader);
+        if own.iter().filter(|u| **u == v).count() > 1 {
+            return None;
+        }
+        let at = own.iter().position(|u| *u == v)?;
+        let others = || inputs.iter().enumerate().filter(|(k, _)| *k != base).map(|(_, u)| *u);
+        let op = node.op()?.clone();
+        let op = op.as_ref();
+        let without = || own.iter().copied().filter(|u| *u != v);
+        if !op.in_place(own.len()).is_empty() {
+            return None;
+        }
+        if let Some(reading) = op.pointwise() {
+            let all = without().chain(inputs.iter().copied()).collect();
+            let (all, program) = unique_inputs(all, &reading.compose(at, program));
+            let shape = Some(node.outputs[0].shape.clone());
+            let kind = Kind::Op(Arc::new(Elementwise { program, shape, in_place: false }));
+            return (all.len() < self.max_slots()).then_some(Node { kind, inputs: all, ..node });
+        }
+        let mut fused = match op.downcast::<Fused>() {
+            Some(fused) => fused.clone(),
+            None => Fused { n_inputs: own.len(), ..Fused::new(node.op()?.clone(), Program::identity()) },
+        };
+        let mut all = own.clone();
+        if at < fused.n_inputs {
+            let types = own[..fused.n_inputs].iter().filter_map(|&u| self.ty(u).cloned());
+            let io = Io { inputs: types.collect(), outputs: node.outputs.clone() };
+            if !fused.anchor.prologue(&io, at) || fused.prologues.iter().any(|(input, _)| *input == at) {
+                return None;
+            }
+            // Input 0 of the program is what is loaded.
+            let order: Vec<usize> =
+                (0..inputs.len()).map(|k| if k == base { 0 } else { 1 + k - usize::from(k > base) }).collect();
+            fused.prologues.push((at, program.remap(&order, inputs.len())));
+            all[at] = inputs[base];
+            all.extend(others());
+        } else if at < fused.first_of_sums() {
+            let end = fused.first_of_sums();
+            let extra = at - fused.n_inputs;
+            fused.program = fused.program.compose(1 + extra, program);
+            fused.repeats.remove(extra);
+            fused.repeats.extend(inputs.iter().map(|_| None));
+            let extras = own[fused.n_inputs..end].iter().copied().filter(|u| *u != v).chain(inputs.iter().copied());
+            all = own[..fused.n_inputs].iter().copied().chain(extras).chain(own[end..].iter().copied()).collect();
+        } else {
+            return None;
+        }
+        if all.contains(&v) || !self.fits_all(&fused, &all, &node.outputs) {
+            return None;
+        }
+        Some(Node { kind: Kind::Op(Arc::new(fused)), inputs: all, ..node })
+    }
+
+    /// Returns whether the first candidate of a fused operation exists, and each of its launches can bind what it reads and writes.
+    fn fits_all(&self, fused: &Fused, inputs: &[Value], outputs: &[TensorType]) -> bool {
+        let types = inputs.iter().filter_map(|&v| self.ty(v).cloned());
+        let io = Io { inputs: types.collect(), outputs: outputs.to_vec() };
+        let candidates = fused.lower(&io, self.profile, None);
+        candidates.first().is_some_and(|c| c.dispatches.iter().all(|d| d.n_storage() <= self.max_slots()))
+    }
+}
