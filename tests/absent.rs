@@ -53,7 +53,9 @@ impl Launched {
     /// Returns the tile of a product in workgroup memory.
     fn product(&self) -> Option<Schedule> {
         let schedule: Option<Schedule> = self.0.variant.parse().ok();
-        schedule.filter(|s| s.core == Core::Shared && self.0.kernel != "split_sum")
+        // The second launches add up what products have left.
+        let second = self.0.kernel == "split_sum" || self.0.kernel.ends_with("_merge");
+        schedule.filter(|s| s.core == Core::Shared && !second)
     }
 
     /// Returns the least share that multiply-adds have of the vector instructions of its loop.

@@ -28,6 +28,8 @@ enum Promise {
     Composed(f64),
     /// To gamma and beta, sums of K products of which one factor carries inverseSqrt's error; to x, composed.
     NormalizationGradient,
+    /// Sums of the gradient of a normalisation, by their magnitudes.
+    NormalizationSums,
     /// Held row by row of the table of functions.
     Functions,
 }
@@ -51,8 +53,9 @@ fn promise(family: &str) -> Option<Promise> {
         "lp_pool2d" => Composed(32.0 * UNIT),
         // A quotient may be off by as much as two products.
         "lp_pool2d_grad" => Sums(|_, _| 3 * 72),
-        "batch_norm" | "group_norm" => Composed(1e-4),
+        "batch_norm" | "batch_norm_statistics" | "group_norm" => Composed(1e-4),
         "batch_norm_grad" | "group_norm_grad" => NormalizationGradient,
+        "batch_norm_sums" => NormalizationSums,
         "conv2d" => Sums(|io, _| fixed(io, 1, &[0, 1, 2])),
         "conv2d_grad_input" => Sums(|io, _| fixed(io, 1, &[0, 1, 3])),
         // Terms are images times output positions: what dy holds for each output channel.
@@ -71,7 +74,7 @@ fn promise(family: &str) -> Option<Promise> {
         // At most all results of an image and channel are read from one pixel.
         "pad2d_grad" | "resize2d_grad" => Sums(|io, _| fixed(io, 0, &[1, 2])),
         "nadam" => Composed(64.0 * UNIT),
-        "adagrad" | "adam" | "rmsprop" | "sgd" => Composed(32.0 * UNIT),
+        "adagrad" | "adam" | "moving_average" | "rmsprop" | "sgd" => Composed(32.0 * UNIT),
         "reduce_prod" => Factors(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
         "reduce" => Sums(|io, n| elements(io, 0, n) / io.outputs[0].shape.elements().at(n).max(1)),
         // Roundings pass from step to step.
@@ -128,7 +131,9 @@ fn allowed(
         Promise::NormalizationGradient if k == 0 => {
             allowed(&Promise::Composed(1e-4), (sample, io, step), inputs, exact, k)
         }
-        Promise::NormalizationGradient => {
+        Promise::NormalizationGradient | Promise::NormalizationSums => {
+            // The sums go through two more products each.
+            let more = if matches!(promise, Promise::NormalizationSums) { 24.0 } else { 8.0 };
             let (mean, c) = (&inputs[2], inputs[1].data.len());
             // Means are those of channels, or of samples and groups of channels.
             let (of_sample, groups) = match mean.shape[..] {
@@ -141,7 +146,7 @@ fn allowed(
             let magnitudes = [&away, inputs[1], inputs[2], inputs[3], &inputs[4].map(f64::abs)];
             let sums = sample.op.reference(&magnitudes, step).swap_remove(k);
             let rows = away.data.len() as f64 / c as f64;
-            sums.data.iter().map(|s| ((2.0 * rows.sqrt()).max(8.0) + 8.0) * UNIT * s.abs() + 2.0 * LEAST).collect()
+            sums.data.iter().map(|s| ((2.0 * rows.sqrt()).max(8.0) + more) * UNIT * s.abs() + 2.0 * LEAST).collect()
         }
         Promise::Functions => vec![f64::INFINITY; exact.data.len()],
     }
