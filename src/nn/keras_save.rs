@@ -1,14 +1,11 @@
 //! Models written as Keras 3 reads them.
 
-use super::{
-    LayerError, Model, about::About, model::as_model, models::Preprocessing, names::snake_case, operation::as_operation,
-};
+use super::{LayerError, Model, model::as_model, names::snake_case, operation::as_operation};
 use crate::{
     Error,
     io::{Flaw, FormatError, hdf5::Writer, safetensors, save},
     tensor::HostTensor,
 };
-use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
@@ -77,11 +74,11 @@ impl Model {
 
     #[cfg(feature = "weights")]
     fn archive(&self, values: &[HostTensor]) -> Result<Vec<u8>, Error> {
-        let mut metadata = json!({ "keras_version": KERAS_VERSION, "date_saved": "" });
-        let About { class_names, preprocessing } = self.about();
+        let mut metadata = serde_json::json!({ "keras_version": KERAS_VERSION, "date_saved": "" });
+        let (class_names, preprocessing) = (self.class_names(), self.preprocessing());
         if !class_names.is_empty() || preprocessing.is_some() {
-            let preprocessing = preprocessing.map(Preprocessing::name);
-            metadata["hubel"] = json!({ "class_names": class_names, "preprocessing": preprocessing });
+            let preprocessing = preprocessing.map(|p| p.name());
+            metadata["hubel"] = serde_json::json!({ "class_names": class_names, "preprocessing": preprocessing });
         }
         let entries = [
             ("metadata.json", metadata.to_string().into_bytes()),

@@ -206,10 +206,6 @@ impl Model {
         self.about.preprocessing
     }
 
-    pub(super) fn about(&self) -> &About {
-        &self.about
-    }
-
     pub(super) fn set_about(&mut self, about: About) {
         self.about = about;
     }

@@ -478,7 +478,7 @@ impl<'p, 'a> Side<'p, 'a> {
 
     /// Returns how many vectors apart two indices are whose vectors are of terms: an odd number, which spreads them over the banks.
     fn pitch(tile: Schedule) -> usize {
-        tile.k / 4 | 1
+        (tile.k / 4) | 1
     }
 
     /// Returns the term in the chunk and the vector that an invocation stages as its `i`th; of vectors of terms the vector and the index.
