@@ -155,7 +155,7 @@ impl Draft<'_> {
     }
 
     /// Returns whether the first candidate of a fused operation exists, and each of its launches can bind what it reads and writes.
-    fn fits_all(&self, fused: &Fused, inputs: &[Value], outputs: &[TensorType]) -> bool {
+    pub(super) fn fits_all(&self, fused: &Fused, inputs: &[Value], outputs: &[TensorType]) -> bool {
         let types = inputs.iter().filter_map(|&v| self.ty(v).cloned());
         let io = Io { inputs: types.collect(), outputs: outputs.to_vec() };
         let candidates = fused.lower(&io, self.profile, None);

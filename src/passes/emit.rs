@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     graph::{ALIGN_BYTES, Dispatch, Kind, Node, Slot, UNIFORM_BYTES, Value},
-    kernels::Access,
+    kernels::{Access, max_iterations},
 };
-use std::{any::Any, collections::HashMap};
+use std::collections::HashMap;
 
 /// Returns the plan, and the contents of its ranges.
 pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Result<(Plan, Trace), PlanError> {
@@ -39,7 +39,8 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
                 let traffic: Vec<Traffic> =
                     dispatch.slots.iter().zip(&modes).map(|(slot, &m)| emitter.traffic(i, slot, m)).collect();
                 let moved = traffic.iter().flat_map(|t| t.reads.iter().chain(&t.writes)).map(|held| held.bytes);
-                own.push(is_own(s.node(i)));
+                let bound = || max_iterations(dispatch, s.options.capacity, s.options.profile.max_groups);
+                own.push(is_own(s.node(i)) && bound().is_ok());
                 dispatches.push(PlannedDispatch {
                     node: s.node(i).name.clone(),
                     op: describe(s.node(i)),
@@ -82,8 +83,10 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
 /// Returns whether a node's kernels are the crate's own.
 fn is_own(node: &Node) -> bool {
     let Some(op) = node.op() else { return false };
-    let fused = (&**op as &dyn Any).downcast_ref::<Fused>();
-    fused.map_or(&**op, |fused| &*fused.anchor).is_own()
+    match op.downcast::<Fused>() {
+        None => op.is_own(),
+        Some(fused) => fused.anchor.is_own() && fused.sums.as_ref().is_none_or(|sums| sums.is_own()),
+    }
 }
 
 /// Where the extents of launches lie in the session's buffer of them: equal ones once.

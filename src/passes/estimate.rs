@@ -6,7 +6,7 @@
 
 use super::plan_types::{Plan, PlannedDispatch};
 use crate::{
-    graph::{DeviceClass, DeviceProfile, Dispatch},
+    graph::{DeviceClass, DeviceProfile},
     kernels::{max_iterations, workgroup_size},
 };
 
@@ -109,14 +109,7 @@ impl GpuSpec {
     }
 
     fn cycles(&self, d: &PlannedDispatch, n: usize) -> f64 {
-        let dispatch = Dispatch {
-            kernel: d.kernel.clone(),
-            source: d.source.clone(),
-            constants: d.constants.clone(),
-            extents: d.extents.clone(),
-            grid: d.grid,
-            slots: Vec::new(),
-        };
+        let dispatch = d.dispatch();
         let iterations = max_iterations(&dispatch, n, u32::MAX).unwrap_or(0) as f64;
         let lanes = f64::from(workgroup_size(&dispatch));
         let [x, y] = d.grid.at(n, u32::MAX);

@@ -3,7 +3,7 @@
 
 use super::{fused::Fused, schedule::topological};
 use crate::{
-    graph::{DeviceProfile, Graph, Io, Kind, Node, Op, Program, TensorType, Value},
+    graph::{DeviceProfile, Graph, Kind, Node, Program, TensorType, Value},
     ops::Elementwise,
     tensor::DType,
 };
@@ -214,10 +214,7 @@ impl Draft<'_> {
         if slots != self.max_slots() {
             return slots < self.max_slots();
         }
-        let types = inputs.iter().filter_map(|&v| self.ty(v).cloned());
-        let io = Io { inputs: types.collect(), outputs: outputs.to_vec() };
-        let candidates = fused.lower(&io, self.profile, None);
-        candidates.first().is_some_and(|c| c.dispatches.iter().all(|d| d.n_storage() <= slots))
+        self.fits_all(fused, inputs, outputs)
     }
 
     /// Returns an operand of an elementwise node, with its index, whose heavy node can run the elementwise node as its

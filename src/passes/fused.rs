@@ -84,31 +84,24 @@ impl Fused {
         [first].into_iter().chain(ends).collect()
     }
 
+    /// Returns for each prologue its input, its program and the program's operands.
+    fn loads<'a>(&self, inputs: &[&'a Array]) -> Vec<(usize, Elementwise, Vec<&'a Array>)> {
+        let first = self.first_of_prologues(inputs.len());
+        (self.prologues.iter().zip(first.windows(2)))
+            .map(|((input, program), range)| {
+                let extras = inputs[range[0]..range[1]].iter().copied();
+                (*input, Elementwise::from(program.clone()), [inputs[*input]].into_iter().chain(extras).collect())
+            })
+            .collect()
+    }
+
     /// Returns the anchor's inputs after their prologues.
     fn anchor_inputs(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
         let mut own: Vec<Array> = inputs[..self.n_inputs].iter().map(|&a| a.clone()).collect();
-        let first = self.first_of_prologues(inputs.len());
-        for ((input, program), range) in self.prologues.iter().zip(first.windows(2)) {
-            let operands: Vec<&Array> =
-                [inputs[*input]].into_iter().chain(inputs[range[0]..range[1]].iter().copied()).collect();
-            own[*input] = Elementwise::from(program.clone()).reference(&operands, step).swap_remove(0);
+        for (input, program, operands) in self.loads(inputs) {
+            own[input] = program.reference(&operands, step).swap_remove(0);
         }
         own
-    }
-
-    /// Returns the anchor's inputs after their prologues, each with what its error may be.
-    fn errors_of_inputs(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
-        let mut errors: Vec<Array> = inputs[..self.n_inputs].iter().map(|a| Array::zeros(a.shape.clone())).collect();
-        let first = self.first_of_prologues(inputs.len());
-        for ((input, program), range) in self.prologues.iter().zip(first.windows(2)) {
-            let operands: Vec<&Array> =
-                [inputs[*input]].into_iter().chain(inputs[range[0]..range[1]].iter().copied()).collect();
-            let program = Elementwise::from(program.clone());
-            let exact = program.reference(&operands, step);
-            let io = Io { inputs: Vec::new(), outputs: Vec::new() };
-            errors[*input] = program.bounds(&io, &operands, &exact, step).swap_remove(0);
-        }
-        errors
     }
 
     /// Returns the inputs of the column sums, given all inputs and the one that is summed.
@@ -251,12 +244,12 @@ impl Op for Fused {
         let own: Vec<&Array> = own.iter().collect();
         let raw = self.anchor.reference(&own, step);
         let mut bounds = self.anchor.bounds(&self.anchor_io(io), &own, &raw, step);
-        let errors = self.errors_of_inputs(inputs, step);
-        for (input, _) in &self.prologues {
-            let error = errors[*input].clone();
+        for (input, program, operands) in self.loads(inputs) {
+            let exact = program.reference(&operands, step);
+            let error = program.bounds(io, &operands, &exact, step).swap_remove(0);
             // What takes a prologue is linear in that input.
             let mut magnitudes: Vec<Array> = own.iter().map(|a| a.map(f64::abs)).collect();
-            magnitudes[*input] = error;
+            magnitudes[input] = error;
             let carried = self.anchor.reference(&magnitudes.iter().collect::<Vec<_>>(), step);
             for (bound, carried) in bounds.iter_mut().zip(carried) {
                 *bound = Array::from_fn(bound.shape.clone(), |i| bound.data[i] + carried.data[i].abs());

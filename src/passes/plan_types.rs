@@ -1,5 +1,5 @@
 use crate::{
-    graph::{ALIGN_BYTES, Grid, TensorType},
+    graph::{ALIGN_BYTES, Dispatch, Grid, TensorType},
     kernels::Access,
 };
 use std::{ops::Range, sync::Arc};
@@ -140,6 +140,12 @@ pub struct PlannedDispatch {
 }
 
 impl PlannedDispatch {
+    /// Returns the kernel and its launch without what it binds.
+    pub fn dispatch(&self) -> Dispatch {
+        let PlannedDispatch { kernel, source, constants, extents, grid, .. } = self.clone();
+        Dispatch { kernel, source, constants, extents, grid, slots: Vec::new() }
+    }
+
     /// Returns what its pipeline is made of, the text and the constants' names and bits: launches that agree in it share one.
     pub fn pipeline_key(&self) -> (Arc<str>, Vec<(&'static str, u64)>) {
         (self.source.clone(), self.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect())

@@ -91,6 +91,9 @@ pub(super) fn multiprocessors(adapter: &wgpu::AdapterInfo) -> u32 {
 }
 
 fn of(name: &str, kind: wgpu::DeviceType) -> u32 {
+    if kind == wgpu::DeviceType::Cpu {
+        return 1;
+    }
     let known = KNOWN.iter().filter(|(part, _)| name.contains(part)).max_by_key(|(part, _)| part.len());
     known.map_or(if kind == wgpu::DeviceType::IntegratedGpu { INTEGRATED } else { DISCRETE_MULTIPROCESSORS }, |k| k.1)
 }
@@ -106,6 +109,7 @@ mod tests {
         assert_eq!(of("AMD Radeon RX 7900 XTX (RADV NAVI31)", discrete), 96);
         assert_eq!(of("NVIDIA H100 80GB HBM3", discrete), 132);
         assert_eq!(of("A card of next year", discrete), DISCRETE_MULTIPROCESSORS);
+        assert_eq!(of("llvmpipe (LLVM 15.0.6, 256 bits)", wgpu::DeviceType::Cpu), 1);
         assert_eq!(of("Intel(R) UHD Graphics", wgpu::DeviceType::IntegratedGpu), INTEGRATED);
     }
 }

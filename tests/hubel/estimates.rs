@@ -2,7 +2,6 @@
 
 use crate::networks::build;
 use hubel::{
-    graph::Dispatch,
     kernels::max_iterations,
     losses::SparseCategoricalCrossentropy,
     nn::models::{Options, find},
@@ -42,15 +41,7 @@ fn milliseconds(plan: &Plan) -> f64 {
 
 /// Returns the iterations of the longest invocation of a launch.
 fn iterations(d: &PlannedDispatch, capacity: usize) -> u64 {
-    let dispatch = Dispatch {
-        kernel: d.kernel.clone(),
-        source: d.source.clone(),
-        constants: d.constants.clone(),
-        extents: d.extents.clone(),
-        grid: d.grid,
-        slots: Vec::new(),
-    };
-    max_iterations(&dispatch, capacity, 65_535).expect("loops end")
+    max_iterations(&d.dispatch(), capacity, 65_535).expect("loops end")
 }
 
 #[test]
