@@ -3,10 +3,10 @@
 
 use crate::harness::{Run, engine, reference, with_gpu_kernels};
 use hubel::{
-    graph::{Fill, Graph, Step},
-    ops::{Conv2dOptions, Padding},
+    graph::{Candidate, ColumnSums, DeviceProfile, Epilogue, Fill, Graph, Io, Op, OpError, Step, TensorType},
+    ops::{BatchNormStatistics, Conv2dOptions, Padding},
     prelude::*,
-    tensor::{Array, Philox, Purpose},
+    tensor::{Accuracy, Array, Philox, Purpose},
     testing::{plan_for, run_graph},
 };
 
@@ -91,4 +91,55 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
     }
     assert!(left[0] >= 12 && left[1] >= 4, "only {left:?} column sums are left by other kernels");
     assert!(loaded >= 20, "only {loaded} kernels compute what they load");
+}
+
+/// Column sums as an application would write them.
+#[derive(Debug)]
+struct Foreign(BatchNormStatistics);
+
+impl Op for Foreign {
+    fn name(&self) -> &'static str {
+        "foreign"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        self.0.infer(inputs)
+    }
+
+    fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        self.0.reference(inputs, step)
+    }
+
+    fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
+        self.0.lower(io, profile, epilogue)
+    }
+
+    fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
+        self.0.accuracy(io, n)
+    }
+
+    fn column_sums(&self) -> Option<&dyn ColumnSums> {
+        self.0.column_sums()
+    }
+}
+
+#[test]
+fn a_kernel_that_leaves_column_sums_to_another_crates_operation_is_checked() {
+    let trusted = |foreign: bool| {
+        let mut g = Graph::new();
+        let x = g.input("x", [Batch, 16, 16, 32], F32);
+        let w = g.input("w", [1, 1, 32, 64], F32);
+        let gamma = g.input("gamma", [64], F32);
+        let y = g.conv2d(x, w, Conv2dOptions::valid()).expect("a convolution");
+        let statistics = BatchNormStatistics { epsilon: 1e-3 };
+        let sums = if foreign { g.apply(Foreign(statistics), &[y, gamma]) } else { g.apply(statistics, &[y, gamma]) };
+        g.output("y", y);
+        g.output("mean", sums.expect("statistics")[0]);
+        let run = Run { optimize: true, ..Run::default() };
+        let plan = plan_for(&with_gpu_kernels(engine(), 4), &g, 8, &run).expect("a plan");
+        let kernels: Vec<&str> = plan.dispatches.iter().map(|d| d.kernel.as_str()).collect();
+        assert_eq!(kernels, ["conv2d", "batch_norm_statistics_merge"]);
+        plan.trusted()
+    };
+    assert_eq!([trusted(false), trusted(true)], [[true; 2], [false; 2]]);
 }
