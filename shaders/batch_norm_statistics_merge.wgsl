@@ -1,6 +1,7 @@
 // Batch statistics of parts of the rows joined (Chan et al. 1979) into mean and biased variance (both NaN in a channel that holds a
 // number that is not finite), and scale = gamma / sqrt(var + EPSILON).
-// partials[part * 2 + {0: mean, 1: sum of squared deviations}] of channels V each.
+// partials[part * values_per_part + {0: mean, 1: sum of squared deviations, 2: number of rows}] of channels V each; of two values the
+// parts are counted by their place.
 // Grid: ceil(channels / SPAN) workgroups of LANES = SPAN * SHARERS.
 @group(0) @binding(1) var<storage, read> partials: array<V>;
 @group(0) @binding(2) var<storage, read> gamma: array<V>;
@@ -16,8 +17,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     var all = Moments(V(0.0), V(0.0), 0.0);
     if (c < channels) {
         for (var p = lane / SPAN; p < n_parts(rows); p += SHARERS) {
-            let mean = partials[(p * 2u) * channels + c];
-            all = joined(all, Moments(mean, partials[(p * 2u + 1u) * channels + c], f32(rows_of(p, rows))));
+            let first = p * extents.values_per_part * channels + c;
+            var count = f32(rows_of(p, rows));
+            if (extents.values_per_part == 3u) { count = total(partials[first + 2u * channels]); }
+            all = joined(all, Moments(partials[first], partials[first + channels], count));
         }
     }
     all = join_lanes(lane, all);

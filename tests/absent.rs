@@ -37,7 +37,8 @@ const BATCHES: [usize; 2] = [1, 32];
 
 /// Kernels whose multiply-adds are fewer, with the share that they have: a product of 6 columns; one whose terms are the pixels of images
 /// of 7 by 7, each of which is divided into its row and column; and one whose loop is unrolled as a whole.
-const FEWER: [(&str, f64); 3] = [
+const FEWER: [(&str, f64); 4] = [
+    ("conv2d_grad_weight shared.m64n16.", 0.79),
     ("conv2d_grad_input shared.m64n16.", 0.75),
     ("conv2d_grad_weight shared.m32n32.", 0.79),
     ("conv2d shared.m32n32.", 0.78),
@@ -68,6 +69,12 @@ impl Launched {
         let fewer = FEWER.iter().find(|(kind, _)| self.kind().starts_with(kind)).map(|(_, share)| *share);
         match (self.product(), self.0.kernel.as_str()) {
             (None, _) => 0.0,
+            // Of few tiles: they wait for memory, whatever they multiply.
+            (Some(Schedule { slices: 2.., .. }), _) => match self.0.source.contains("fn prologue") {
+                true => 0.33,
+                false if !vectors(1) || !vectors(2) => 0.4,
+                false => 0.55,
+            },
             // They compute what they load too.
             _ if self.0.source.contains("fn prologue") => 0.45,
             _ if !vectors(1) || !vectors(2) => 0.55,

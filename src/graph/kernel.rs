@@ -302,7 +302,8 @@ pub enum SumKind {
     },
 }
 
-/// The parts of column sums that a candidate's launches leave in its last scratch buffer: `[part, 2, columns]` floats.
+/// The parts of column sums that a candidate's launches leave in its last scratch buffer: `[part, 2, columns]` floats, or where they are
+/// counted `[part, 3, columns]`: then the third of them, added up over a vector of columns, is the number of a part's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnParts {
     /// Rows of a stack.
@@ -311,4 +312,6 @@ pub struct ColumnParts {
     pub rows_per_part: u64,
     /// Stacks.
     pub stacks: u64,
+    /// Whether parts say how many rows they have, which then may be any number.
+    pub counted: bool,
 }

@@ -15,19 +15,25 @@ const MEASURED: Counts = Counts {
     launch: 7_000.0,
 };
 
-/// Rows, columns and terms of the tiles of workgroups through workgroup memory, with the share of the peak that each reaches where
-/// there is enough to do: what it multiplies for each element that it stages.
-pub(super) const SHARED: [([usize; 3], f64); 10] = [
-    ([128, 128, 8], 0.9),
-    ([128, 64, 16], 0.8),
-    ([64, 128, 16], 0.8),
-    ([128, 32, 16], 0.75),
-    ([32, 128, 16], 0.75),
-    ([64, 64, 16], 0.6),
-    ([64, 32, 16], 0.5),
-    ([32, 32, 16], 0.35),
-    ([64, 16, 16], 0.35),
-    ([16, 64, 16], 0.35),
+/// Rows, columns, terms and slices of the tiles of workgroups through workgroup memory, with the share of the peak that each reaches
+/// where there is enough to do: what it multiplies for each element that it stages.
+pub(super) const SHARED: [([usize; 4], f64); 16] = [
+    ([128, 128, 8, 1], 0.9),
+    ([128, 64, 16, 1], 0.8),
+    ([64, 128, 16, 1], 0.8),
+    ([128, 32, 16, 1], 0.75),
+    ([32, 128, 16, 1], 0.75),
+    ([64, 64, 16, 1], 0.6),
+    ([64, 32, 16, 1], 0.5),
+    ([32, 32, 16, 1], 0.35),
+    ([64, 16, 16, 1], 0.35),
+    ([16, 64, 16, 1], 0.35),
+    ([64, 32, 16, 2], 0.35),
+    ([32, 32, 8, 4], 0.35),
+    ([64, 16, 16, 2], 0.35),
+    ([16, 64, 16, 2], 0.35),
+    ([16, 32, 8, 8], 0.35),
+    ([16, 16, 4, 16], 0.35),
 ];
 
 /// Returns the nanoseconds of each thing that kernels count on a class of device.

@@ -28,6 +28,7 @@
 //!
 //! Start with [`dispatch`], then `shaders/avg_pool2d.wgsl` and the operation that launches it, `src/ops/pool2d/op.rs`.
 
+mod column_parts;
 mod cost;
 pub mod gemm;
 mod iterations;

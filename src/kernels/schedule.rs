@@ -65,6 +65,8 @@ pub struct Schedule {
     pub lanes: Option<Axis>,
     /// Terms of the reduction that are unrolled.
     pub k: usize,
+    /// Shares of each chunk of terms that the lanes of a workgroup multiply side by side.
+    pub slices: usize,
     /// Parts into which the reduction is cut.
     pub split: usize,
     /// Elements of a vector.
@@ -83,8 +85,22 @@ impl Schedule {
     /// Returns the schedule of a core whose lanes have `m` × `n` results.
     pub const fn new(core: Core, [m, n]: [usize; 2]) -> Self {
         let none = [false; 2];
-        let [tiles, k, split, width] = [1; 4];
-        Schedule { core, m, n, tiles, lanes: None, k, split, width, pairs: none, smem: none, uniform: none, images: 0 }
+        let [tiles, k, slices, split, width] = [1; 5];
+        Schedule {
+            core,
+            m,
+            n,
+            tiles,
+            lanes: None,
+            k,
+            slices,
+            split,
+            width,
+            pairs: none,
+            smem: none,
+            uniform: none,
+            images: 0,
+        }
     }
 
     /// Returns the schedule of a core that takes vectors of `width`.
@@ -110,6 +126,7 @@ impl Schedule {
             ("lanes", "M") => self.lanes = Some(Axis::M),
             ("lanes", "N") => self.lanes = Some(Axis::N),
             ("k", text) => self.k = number(text)?,
+            ("slices", text) => self.slices = number(text)?,
             ("split", text) => self.split = number(text)?,
             ("width", text) => self.width = number(text)?,
             ("pairs", text) => self.pairs = sides(text)?,
@@ -134,6 +151,7 @@ impl fmt::Display for Schedule {
         self.lanes.map_or(Ok(()), |axis| write!(f, ".lanes{axis:?}"))?;
         let mut number = |name, n| if n > 1 { write!(f, ".{name}{n}") } else { Ok(()) };
         number("k", self.k)?;
+        number("slices", self.slices)?;
         number("split", self.split)?;
         number("width", self.width)?;
         for (name, sides) in [("pairs", self.pairs), ("smem", self.smem), ("uniform", self.uniform)] {

@@ -100,7 +100,17 @@ pub struct Geometry {
     pub groups: usize,
 }
 
+/// The taps of a depthwise convolution up to which a lane has registers for what it computes of an input.
+const MAX_COMPUTED: usize = 9;
+
 impl Geometry {
+    /// Returns whether kernels compute elementwise inputs as they load them, of images and results of so many channels. What others read
+    /// they would compute once for each of their taps.
+    pub(super) fn computes_loads(&self, channels: [usize; 2]) -> bool {
+        let depthwise = self.groups > 1 && channels == [self.groups; 2];
+        self.kernel == [1, 1] || (depthwise && self.kernel[0] * self.kernel[1] <= MAX_COMPUTED)
+    }
+
     /// Returns the sizes of a convolution, or `None` where a stride is 0 or the kernel does not fit.
     pub fn new(input: [usize; 2], kernel: [usize; 2], options: Conv2dOptions) -> Option<Self> {
         let Conv2dOptions { strides, padding, dilation, groups } = options;
@@ -294,9 +304,10 @@ impl Op for Conv2d {
         vec![Accuracy::Products { terms: (w[0] * w[1] * w[2]) as u64 }]
     }
 
-    /// Images that a larger kernel reads would be computed once for each of its taps.
     fn prologue(&self, io: &Io, input: usize) -> bool {
-        input == 0 && io.inputs[1].shape.dims()[..2] == [1, 1]
+        let channels = [io.inputs[0].shape.last(), io.outputs[0].shape.last()];
+        let geometry = self.geometry(io.inputs[0].shape.dims(), io.inputs[1].shape.dims());
+        input == 0 && geometry.is_some_and(|geometry| geometry.computes_loads(channels))
     }
 
     fn epilogue(&self) -> bool {

@@ -192,8 +192,8 @@ impl Op for Conv2dGradInput {
         cx.patch(Conv2dGradInput { geometry }, &cx.node().inputs, &[cropped])
     }
 
-    fn prologue(&self, _io: &Io, input: usize) -> bool {
-        input == 0 && self.geometry.kernel == [1, 1]
+    fn prologue(&self, io: &Io, input: usize) -> bool {
+        input == 0 && self.geometry.computes_loads([io.inputs[0].shape.last(), io.outputs[0].shape.last()])
     }
 
     fn macs(&self, io: &Io) -> Count {
@@ -313,7 +313,7 @@ impl Op for Conv2dGradWeight {
             images: images(&io.inputs[0].shape),
             sums: self.column_sums,
         };
-        if let Some(candidate) = filter.depthwise(profile) {
+        if let Some(candidate) = filter.depthwise(profile, epilogue) {
             return vec![candidate];
         }
         if let Some(matrices) = filter.matrices() {
@@ -364,8 +364,8 @@ impl Op for Conv2dGradWeight {
         gemm::lower_with(filter.lower(profile), &product, profile, epilogue)
     }
 
-    fn prologue(&self, _io: &Io, _input: usize) -> bool {
-        self.geometry.kernel == [1, 1]
+    fn prologue(&self, io: &Io, _input: usize) -> bool {
+        self.geometry.computes_loads([io.inputs[0].shape.last(), io.inputs[1].shape.last()])
     }
 
     fn macs(&self, io: &Io) -> Count {

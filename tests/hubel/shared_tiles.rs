@@ -71,21 +71,50 @@ fn edges() -> Vec<Sample> {
         (13, 3, 3, 16, Conv2dOptions::valid().strides([3, 2])),
         (5, 17, 1, 63, Conv2dOptions::valid()),
     ];
-    for (size, c, kernel, k, options) in cases {
-        let geometry = Geometry::new([size; 2], [kernel; 2], options).expect("the kernel fits");
-        let [p, q] = geometry.output;
-        let (x, w, dy) =
-            (ty(&[Batch, size, size, c]), ty(&[kernel, kernel, c / options.groups, k]), ty(&[Batch, p, q, k]));
-        samples.push(Sample::new(Conv2d { options }, vec![x.clone(), w.clone()], 4).with_n(3));
-        samples.push(Sample::new(Conv2dGradInput { geometry }, vec![dy.clone(), w], 4).with_n(3));
-        samples.push(Sample::new(Conv2dGradWeight { geometry, column_sums: true }, vec![x, dy], 4).with_n(3));
-    }
+    samples.extend(cases.into_iter().flat_map(convolution));
     samples
+}
+
+/// Returns products with few results and long sums, which are cut into parts.
+fn long_sums() -> impl Iterator<Item = Sample> {
+    let same = Conv2dOptions::same;
+    let cases = [
+        (4, 512, 3, 40),
+        (3, 640, 3, 24),
+        (3, 700, 2, 33),
+        (2, 1500, 1, 70),
+        (4, 600, 3, 16),
+        (5, 900, 2, 20),
+        (48, 4, 3, 6),
+        (40, 3, 3, 5),
+        (64, 8, 1, 7),
+    ];
+    let both = cases.into_iter().flat_map(|(size, c, kernel, k)| [(size, c, kernel, k), (size, k, kernel, c)]);
+    let matmuls = [(20, 6000, 24), (3, 9000, 40), (70, 5000, 17), (33, 8000, 5)].map(|(m, k, n)| {
+        let inputs = vec![(TensorType::f32([m, k]), ANY), (TensorType::f32([k, n]), ANY)];
+        Sample::new(Matmul { options: MatmulOptions::default(), column_sums: false }, inputs, 1)
+    });
+    both.flat_map(move |(size, c, kernel, k)| convolution((size, c, kernel, k, same()))).chain(matmuls)
+}
+
+/// Returns a convolution and both of its gradients.
+fn convolution((size, c, kernel, k, options): (usize, usize, usize, usize, Conv2dOptions)) -> [Sample; 3] {
+    let ty = |dims: &[usize]| (TensorType::f32(dims), ANY);
+    let geometry = Geometry::new([size; 2], [kernel; 2], options).expect("the kernel fits");
+    let [p, q] = geometry.output;
+    let x = (TensorType::f32(Shape::from([Batch, size, size, c])), ANY);
+    let w = ty(&[kernel, kernel, c / options.groups, k]);
+    let dy = (TensorType::f32(Shape::from([Batch, p, q, k])), ANY);
+    [
+        Sample::new(Conv2d { options }, vec![x.clone(), w.clone()], 4).with_n(3),
+        Sample::new(Conv2dGradInput { geometry }, vec![dy.clone(), w], 4).with_n(3),
+        Sample::new(Conv2dGradWeight { geometry, column_sums: true }, vec![x, dy], 4).with_n(3),
+    ]
 }
 
 #[test]
 fn products_through_workgroup_memory_compute_what_their_references_say_between_guards() {
-    let mut tried = HashSet::new();
+    let (mut tried, mut tiles) = (HashSet::new(), HashSet::new());
     let mut failed = Vec::new();
     let mut rng = Philox::new(21, Purpose::Test, 0);
     let random = products().flat_map(|family| {
@@ -93,14 +122,19 @@ fn products_through_workgroup_memory_compute_what_their_references_say_between_g
         (0..15).map(move |_| (family.sample)(&mut rng))
     });
     let engines = gpu_sizes();
+    let any = random.chain(edges()).map(|sample| (sample, "shared."));
     // Each sample uses another tile.
-    for (i, sample) in random.chain(edges()).enumerate() {
-        let engine = &engines[i % 3];
+    for (i, (sample, kind)) in any.chain(long_sums().map(|sample| (sample, ".split"))).enumerate() {
+        let engine = &engines[(i + i / 3) % 3];
         let mut names = variants(&sample, &engine.profile().clone().for_batch(sample.capacity), "shared.");
+        names.retain(|name| name.contains(kind));
         names.sort();
-        let Some(variant) = names.get(i % names.len().max(1)) else { continue };
-        let schedule: Schedule = variant.parse().expect("variants are schedules");
-        tried.insert((sample.op.name().to_owned(), [schedule.m, schedule.n], schedule.split > 1));
+        let schedule = |name: &str| -> Schedule { name.parse().expect("variants are schedules") };
+        let tile = |name: &str| [schedule(name).m, schedule(name).n, schedule(name).slices];
+        let untried = names.iter().find(|name| !tiles.contains(&tile(name)));
+        let Some(variant) = untried.or(names.get(i % names.len().max(1))) else { continue };
+        tiles.insert(tile(variant));
+        tried.insert((sample.op.name().to_owned(), tile(variant), schedule(variant).split > 1));
         let run = forced_on(engine, &sample, variant);
         if let Err(e) = testing::check_sample(engine, &sample, &mut rng, &run) {
             failed.push(format!("{variant}: {e}"));
@@ -111,8 +145,7 @@ fn products_through_workgroup_memory_compute_what_their_references_say_between_g
         let of = |split| tried.iter().filter(|(op, _, s)| op == name && *s == split).count();
         assert!(of(false) > 0 && of(true) > 1, "{name}: {} in one launch, {} in two", of(false), of(true));
     }
-    let tiles: HashSet<[usize; 2]> = tried.iter().map(|(_, tile, _)| *tile).collect();
-    assert_eq!(tiles.len(), 10, "only {tiles:?}");
+    assert_eq!(tiles.len(), 16, "only {tiles:?}");
 }
 
 #[test]
@@ -192,37 +225,38 @@ fn nan_and_infinity_pass_through_tiles_and_rows() {
 #[test]
 fn planted_faults_of_products_through_workgroup_memory_are_noticed() {
     let faults = [
-        ("drops the last chunk", "chunk < ", "chunk + 16u < "),
+        ("drops the last chunk", "chunks < ", "chunks + 16u < "),
         ("swaps term and index", "lane % 16u * 17u + lane / 16u]", "lane / 16u * 17u + lane % 16u]"),
         ("reads the rows of a neighbour", "    let at_a = lane / 16u", "    let at_a = (lane / 16u + 1u) % 16u"),
         ("repeats the last term", "_t < ", "_t < 1u + "),
         ("skips the last tile", "<= tile) { return; }", "<= tile + 1u) { return; }"),
-        ("cuts parts a chunk short", "start_terms + size_terms", "start_terms + size_terms - 16u"),
+        ("cuts parts a chunk short", "start_terms + size_terms", "start_terms + size_terms - 1u"),
         ("writes a row past the end", "if (row0_i < ", "if (row0_i <= "),
         ("leaves a column out", "column0_in_bounds) {", "column1_in_bounds) {"),
         ("loses a part of the column sums", "var k = 0u; k < ", "var k = 1u; k < "),
     ];
     let mut rng = Philox::new(23, Purpose::Test, 0);
     let engines = gpu_sizes();
+    let long: Vec<Sample> = long_sums().collect();
     for (what, from, to) in faults {
         let fault = Fault { what, from, to };
         let mut met = 0;
-        let noticed = edges().iter().any(|sample| {
-            let found = engines.iter().find_map(|engine| {
+        let noticed = edges().iter().chain(&long).any(|sample| {
+            engines.iter().any(|engine| {
                 let names = variants(sample, &engine.profile().clone().for_batch(sample.capacity), "shared.");
-                Some((engine, names.into_iter().find(|v| v.starts_with("shared.m64n64."))?))
-            });
-            let Some((engine, variant)) = found else { return false };
-            let run = forced_on(engine, sample, &variant);
-            let plan = testing::plan_for(engine, &sample_graph(sample).0, sample.capacity, &run).expect("a plan");
-            if !plan.dispatches.iter().any(|d| d.source.contains(from)) {
-                return false;
-            }
-            met += 1;
-            let run = Run { fault: Some(&fault), ..run };
-            let Err(e) = testing::check_sample(engine, sample, &mut rng, &run) else { return false };
-            assert!(!e.0.contains("wgsl:"), "`{what}` is no kernel: {e}");
-            true
+                let square = names.iter().find(|v| v.starts_with("shared.m64n64."));
+                let Some(variant) = square.or(names.iter().find(|v| v.contains(".split"))) else { return false };
+                let run = forced_on(engine, sample, variant);
+                let plan = testing::plan_for(engine, &sample_graph(sample).0, sample.capacity, &run).expect("a plan");
+                if !plan.dispatches.iter().any(|d| d.source.contains(from)) {
+                    return false;
+                }
+                met += 1;
+                let run = Run { fault: Some(&fault), ..run };
+                let Err(e) = testing::check_sample(engine, sample, &mut rng, &run) else { return false };
+                assert!(!e.0.contains("wgsl:"), "`{what}` is no kernel: {e}");
+                true
+            })
         });
         assert!(noticed, "`{what}` passed {met} samples unnoticed");
     }
@@ -242,7 +276,7 @@ fn graphics_processors_take_large_products_through_workgroup_memory_first() {
     for (sample, tile) in [
         (matmul(4096, 1024, 4096), "shared.m128n128.k8.smemAB"),
         (matmul(512, 4096, 512), "shared.m128n128.k8.split8.smemAB"),
-        (matmul(33, 64, 33), "shared.m32n32.k16.smemAB"),
+        (matmul(33, 64, 33), "shared.m16n16.k4.slices16.smemAB"),
     ] {
         assert_eq!(first(&sample, DeviceClass::Gpu), tile);
         assert!(!first(&sample, DeviceClass::Cpu).starts_with("shared."));

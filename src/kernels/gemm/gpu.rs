@@ -1,9 +1,11 @@
 //! How long a product takes on a graphics processor: an estimate, by which its core, tile and split-K are chosen.
 //!
 //! A multiprocessor issues the multiply-adds of its workgroups in turn. A workgroup waits in each step, a chunk of terms or an
-//! iteration of the innermost loop, for what it loads; those that reside on the multiprocessor beside it fill the wait.
+//! iteration of the innermost loop, for what it loads; those that reside on the multiprocessor beside it fill the wait, and so do, in
+//! workgroup memory, the products of the chunk before.
 
 use super::product::{Product, of_workgroup};
+use super::tiles::ahead;
 use crate::{
     graph::DeviceProfile,
     kernels::{Axis, Core, Schedule, cost::SHARED},
@@ -13,12 +15,17 @@ use crate::{
 /// Multiply-adds, and bytes of memory, of a multiprocessor in a cycle.
 const MADDS: f64 = 128.0;
 const BYTES: f64 = 10.0;
-/// Cycles that a chunk waits for its loads and barriers, and an iteration in registers for its loads.
-const CHUNK_WAIT: f64 = 700.0;
+/// Cycles that a chunk waits for its loads, and for its barriers, and an iteration in registers for its loads.
+const CHUNK_WAIT: f64 = 650.0;
+const BARRIERS: f64 = 50.0;
 const LOAD_WAIT: f64 = 250.0;
-/// Cycles in which a workgroup starts and ends, and those between two launches.
+/// The share of its products that a workgroup takes longer, if no other fills the multiprocessor as it stages.
+const ALONE: f64 = 0.15;
+/// Cycles in which half of the slices of a workgroup leave their sums, and the others add them.
+const JOIN: f64 = 150.0;
+/// Cycles in which a workgroup starts and ends, and those that a second launch must save: its gap, and the time of the host.
 const GROUP: f64 = 1_500.0;
-const LAUNCH: f64 = 10_000.0;
+pub(super) const LAUNCH: f64 = 18_000.0;
 /// Lanes that reside on a multiprocessor, if each has the registers of a tile.
 const RESIDENT: usize = 768;
 /// Cycles of a load or a store of 64 lanes, of neighbours in memory or each elsewhere.
@@ -40,10 +47,17 @@ pub(super) fn first_launch(product: &Product, s: &Schedule, lanes: usize, profil
     let terms = product.terms(profile.batch);
     let tiles = product.tiles(if s.core == Core::Shared { [s.m, s.n] } else { of_workgroup(s, lanes) }, profile.batch);
     let sums = (s.m * s.n) as f64;
-    let (issue, wait, once) = match s.core {
+    let (issue, alone, once) = match s.core {
         Core::Shared => {
-            let peak = SHARED.iter().find(|(tile, _)| *tile == [s.m, s.n, s.k]).map_or(0.5, |(_, peak)| *peak);
-            (sums * s.k as f64 / (MADDS * peak), CHUNK_WAIT, GROUP)
+            let tile = [s.m, s.n, s.k, s.slices];
+            let peak = SHARED.iter().find(|(shared, _)| *shared == tile).map_or(0.5, |(_, peak)| *peak);
+            let issue = sums * (s.k * s.slices) as f64 / (MADDS * peak);
+            let alone = BARRIERS
+                + match ahead(*s) {
+                    0 => issue + CHUNK_WAIT,
+                    ahead => issue.max(CHUNK_WAIT / ahead as f64) + ALONE * issue,
+                };
+            (issue, alone, GROUP + JOIN * (s.slices as f64).log2())
         }
         _ => {
             let along = s.lanes == Some(Axis::M);
@@ -51,15 +65,16 @@ pub(super) fn first_launch(product: &Product, s: &Schedule, lanes: usize, profil
             let load = if side.along_terms { SCATTERED } else { NEIGHBOURS };
             let loads = indices as f64 * load + others as f64 * NEIGHBOURS;
             let store = if along { SCATTERED } else { NEIGHBOURS };
-            (s.k as f64 * (sums * lanes as f64 / MADDS + loads), LOAD_WAIT, GROUP + sums * store)
+            let issue = s.k as f64 * (sums * lanes as f64 / MADDS + loads);
+            (issue, issue + LOAD_WAIT, GROUP + sums * store)
         }
     };
-    let steps = (terms / (s.k * s.split) as f64).ceil() * product.share();
+    let steps = (terms / (s.k * s.slices * s.split) as f64).ceil() * product.share();
     let groups = (tiles * s.split as u64) as f64;
     let units = f64::from(profile.multiprocessors.max(1));
     let each = (groups / units).ceil();
     let rounds = (each / (RESIDENT / lanes).max(1) as f64).ceil();
-    rounds * once + steps * (each * issue).max(rounds * (wait + issue))
+    rounds * once + steps * (each * issue).max(rounds * alone)
 }
 
 /// Returns the cycles in which the parts of a reduction are written, read and added.

@@ -15,6 +15,7 @@ mod product;
 mod registers;
 mod select;
 mod shared_memory;
+mod tiles;
 mod wgrad;
 mod window;
 

@@ -3,16 +3,20 @@
 //! A lane adds up its own rows in registers; lanes that share columns are then joined in a tree, in the workgroup memory in which
 //! the operands have been staged.
 
-use super::product::{PartSums, Product};
-use crate::kernels::language::{Buffer, Expr, Kernel, Type};
+use super::product::Product;
+use crate::kernels::{
+    column_parts::PartSums,
+    language::{Buffer, Expr, Kernel, Type},
+};
 
 const VEC4: Type = Type { width: 4, ..Type::F32 };
 
 /// How the lanes of a workgroup lie on its tile.
 pub(super) struct Tile {
-    /// Rows of the tile, and lanes of the workgroup.
+    /// Rows of the tile.
     pub(super) m: usize,
-    pub(super) lanes: usize,
+    /// Lanes of the workgroup, and how many of them have sums.
+    pub(super) lanes: [usize; 2],
     /// Lanes side by side, which have other columns.
     pub(super) across: usize,
     /// Columns that are read and written as one vector.
@@ -53,7 +57,7 @@ impl<'p, 'a> Parts<'p, 'a> {
                 .map(|(j, column)| k.let_(format!("centre{j}"), centre.at(column / tile.width)))
                 .collect();
         }
-        let totals = to.centred.is_none().then(|| k.workgroup("totals", Type::F32, tile.lanes as u64));
+        let totals = to.centred.is_none().then(|| k.workgroup("totals", Type::F32, tile.lanes[0] as u64));
         Parts { product, to, tile, rows: Vec::new(), products, centres, totals }
     }
 
@@ -122,7 +126,7 @@ impl<'p, 'a> Parts<'p, 'a> {
         };
         k.barrier();
         share(k);
-        let mut half = lanes / 2;
+        let mut half = lanes[1] / 2;
         while half >= *across {
             k.barrier();
             k.if_(lane.less(half), |k| {

@@ -1,9 +1,11 @@
 //! What a product is, and what all tile cores share: its loops, its loads and stores, its second launch.
 
+use super::tiles::lanes_of_slice;
 use crate::{
     graph::{Candidate, ColumnParts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot, SumKind},
     kernels::{
         Axis, Core, Schedule,
+        column_parts::PartSums,
         language::{Buffer, Expr, Extent, Finish, Kernel, Layout, Loaded, Stored, Type, loop_end},
     },
     tensor::{Count, DType},
@@ -52,7 +54,7 @@ impl Cursor {
     }
 
     /// Returns the cursor under another name, for values that are computed once more.
-    pub(super) fn renamed(&self, suffix: u64) -> Self {
+    pub(super) fn renamed(&self, suffix: &str) -> Self {
         Cursor { name: format!("{}_{suffix}", self.name), ..self.clone() }
     }
 
@@ -127,9 +129,9 @@ pub struct Product<'a> {
 
 impl Product<'_> {
     /// Returns which sides lie in workgroup memory as vectors of four terms: of so many indices as a lane has registers for.
-    pub(super) fn of_terms(&self, s: Schedule, lanes: usize) -> [bool; 2] {
+    pub(super) fn of_terms(&self, s: Schedule) -> [bool; 2] {
         let can = |side: &Operand| s.smem[0] && side.along_terms && side.run == 4;
-        [can(&self.rows), can(&self.columns) && s.m * s.n <= MAX_SUMS_OF_TERMS * lanes]
+        [can(&self.rows), can(&self.columns) && s.m * s.n <= MAX_SUMS_OF_TERMS * lanes_of_slice(s)]
     }
 
     /// Returns the number of the product in the batch.
@@ -211,24 +213,6 @@ pub(super) struct Bound {
     pub(super) loaded: [Option<Loaded>; 2],
 }
 
-/// Where a core leaves parts of the column sums of its result, and x and its mean, where products with these are summed.
-pub(super) struct PartSums {
-    pub(super) to: Buffer,
-    pub(super) centred: Option<[Buffer; 2]>,
-}
-
-impl PartSums {
-    fn bind(k: &mut Kernel, kind: SumKind, layout: Layout) -> Self {
-        let centred = match kind {
-            SumKind::Moments => None,
-            SumKind::Products { x, mean } => {
-                Some([k.bind("centred", layout, Slot::input(x)), k.bind("centre", layout, Slot::input(mean))])
-            }
-        };
-        PartSums { to: k.bind_result("parts", layout, Slot::Scratch(0)), centred }
-    }
-}
-
 /// Returns the column sums that a core is to leave, if it can: of rows that lie in one stack, or for plain sums in several.
 pub(super) fn parts_of(product: &Product, epilogue: Option<&Epilogue>) -> Option<SumKind> {
     let Epilogue { sums, shape, .. } = epilogue?;
@@ -259,7 +243,7 @@ pub(super) fn candidate(
     let float = Layout::Scalars(DType::F32);
     let mut k = Kernel::new(product.name, lanes);
     let vectors = |width| if width > 1 { Layout::Vectors { width, words: false } } else { float };
-    let of_terms = product.of_terms(schedule, lanes);
+    let of_terms = product.of_terms(schedule);
     let b = if schedule.smem[0] { product.columns.width() } else { 1 };
     let a = if schedule.smem[0] { product.rows.width() } else { 1 };
     let layout = |pairs, width| if pairs { Layout::Pairs } else { vectors(width) };
@@ -276,7 +260,7 @@ pub(super) fn candidate(
     let prologues = epilogue.map_or(&[][..], |e| &e.prologues);
     let mut load = |side: usize, width: usize| {
         let prologue = prologues.iter().find(|p| p.input == side && schedule.core == Core::Shared);
-        prologue.map(|p| Loaded::bind(&mut k, p, width))
+        prologue.map(|p| Loaded::bind(&mut k, p, Stored { width, words: false, columns: 0 }))
     };
     let loaded = [load(0, width(0, a)), load(1, width(1, b))];
     let applied = loaded.iter().flatten().count() == prologues.len();
@@ -287,7 +271,7 @@ pub(super) fn candidate(
         let (rows, stacks) = (*product.rows.extent, product.batch.fixed);
         let [fixed, per_sample] = [rows.fixed, rows.per_sample].map(|n| n.div_ceil(tile[0]));
         let bytes = Count { fixed, per_sample }.times(8 * columns * stacks);
-        let parts = ColumnParts { rows, rows_per_part: tile[0], stacks };
+        let parts = ColumnParts { rows, rows_per_part: tile[0], stacks, counted: false };
         let candidate = Candidate { parts: Some(parts), ..Candidate::new(schedule, vec![main], vec![bytes]) };
         return applies(candidate);
     }

@@ -203,7 +203,7 @@ impl Read<'_, '_> {
         for u in (0..terms).step_by(if of_terms { 2 } else { 1 }) {
             let mut vars = vars.to_vec();
             vars.last_mut().into_iter().for_each(|last| *last = &*last + u);
-            let mut cursor = self.cursors[0].renamed(u as u64);
+            let mut cursor = self.cursors[0].renamed(&u.to_string());
             (self.side.enter)(k, &mut cursor, &vars);
             let (index, inside) = (self.side.at)(&cursor, &vars);
             let value = k.let_(format!("{}_v", cursor.name), self.buffer.guarded(&index, &inside, self.pair));

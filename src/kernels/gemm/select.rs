@@ -3,7 +3,7 @@
 use super::{
     dgrad_strided, direct_channels, direct_rows, gpu,
     product::{Cursor, Loop, Operand, Product, parts_of, run},
-    registers, shared_memory,
+    registers, shared_memory, tiles,
     window::Window,
 };
 use crate::{
@@ -16,9 +16,8 @@ use crate::{
     tensor::Count,
 };
 
-/// How much longer a product may take that leaves column sums, as a share and in cycles.
+/// How much longer a product may take that leaves column sums, beside the launch that it saves.
 const MOST_FOR_SUMS: f64 = 1.1;
-const SUMS: f64 = 8_000.0;
 
 /// Returns ways to compute a product, the one that needs no timing first.
 pub fn lower(product: &Product, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
@@ -34,16 +33,16 @@ pub fn lower_with(
 ) -> Vec<Candidate> {
     let (counts, in_registers) = registers::choose(product, profile);
     let own = registers::lower(product, in_registers, profile, epilogue);
-    let mut shared = shared_memory::schedules(product, true, profile);
+    let mut shared = tiles::schedules(product, true, profile);
     // Column sums are worth a little more time: they save a launch, and reading the result once more.
-    if let Some(whole) = parts_of(product, epilogue).map(|_| shared_memory::schedules(product, false, profile)) {
-        let worth = |whole: f64, best: f64| whole < best * MOST_FOR_SUMS + SUMS;
+    if let Some(whole) = parts_of(product, epilogue).map(|_| tiles::schedules(product, false, profile)) {
+        let worth = |whole: f64, best: f64| whole < best * MOST_FOR_SUMS + gpu::LAUNCH;
         if whole.first().zip(shared.first()).is_some_and(|((whole, _), (best, _))| worth(*whole, *best)) {
             shared = whole;
         }
     }
     let lower_shared = |&(_, s): &(f64, Schedule)| {
-        let cycles = gpu::first_launch(product, &s, shared_memory::lanes(s), profile);
+        let cycles = gpu::first_launch(product, &s, tiles::lanes(s), profile);
         shared_memory::lower(product, s, profile, epilogue).with_cycles(cycles)
     };
     if profile.class == DeviceClass::Gpu {

@@ -5,126 +5,22 @@
 //! component `j` is index `4 · v + j`, and lanes read and write vectors. Elsewhere it is index `v + j · vectors`, so that
 //! neighbouring lanes read and write neighbouring elements of the tensors, and whole vectors of workgroup memory. Where neighbouring
 //! terms are neighbours in memory, vectors are of four terms of an index.
+//!
+//! Where a lane has few sums, the next chunks are loaded into registers while one is multiplied. Where there are few tiles, the lanes of a workgroup are
+//! slices, each of which multiplies its share of a chunk's terms for the whole tile; they join their sums in the end.
 
-use super::gpu;
 use super::part_sums::{Parts, Tile};
-use super::product::{Bound, Cursor, LONG_BATCH, Loop, Operand, Product, candidate, count_product};
+use super::product::{Bound, Cursor, Loop, Operand, Product, candidate};
+use super::tiles::{
+    ahead, depth, fills_chunks, first_inner, is_single, lanes, lanes_of_slice, per, pitch, split_level,
+};
 use crate::{
-    graph::{Candidate, DeviceProfile, Epilogue, NOMINAL_BATCH},
+    graph::{Candidate, DeviceProfile, Epilogue},
     kernels::{
-        self, Schedule,
-        cost::SHARED,
+        Schedule,
         language::{Buffer, Expr, Kernel, Loaded, Type, count, loop_end},
     },
-    tensor::Count,
 };
-
-/// Chunks may be filled with zeros up to this much of their terms, before more loops become one.
-const MAX_FILLED: f64 = 1.2;
-/// Most schedules that are offered for a product.
-const MAX_OFFERED: usize = 5;
-/// The elements that a lane stages at most of a side whose elements have a place each.
-const MAX_SCATTERED: usize = 8;
-/// The sums of a lane that has few registers.
-const MAX_FEW: usize = 32;
-
-/// Returns the vectors of four rows and of four columns of each lane.
-fn per(tile: Schedule) -> [usize; 2] {
-    [tile.m, tile.n].map(|n| (n / 64).max(1))
-}
-
-pub(super) fn lanes(tile: Schedule) -> usize {
-    tile.m * tile.n / (16 * per(tile)[0] * per(tile)[1])
-}
-
-/// Returns a loop's number of iterations as a count, for any batch and any first value at most.
-fn extent(l: &Loop) -> Count {
-    l.to.div_ceil(l.step as u64)
-}
-
-fn is_single(l: &Loop) -> bool {
-    l.from.is_none() && extent(l) == Count { fixed: 1, per_sample: 0 }
-}
-
-/// Returns the first of the inner loops that are flattened into one range of K, which is cut into chunks; chosen so that chunks are nearly full.
-/// A reduction that is cut into more parts than its outermost loop has iterations is cut anywhere: there all loops are one.
-fn first_inner(product: &Product, tile: Schedule) -> usize {
-    let (mut terms, cut) = (1, split_level(product));
-    let most = if extent(&product.loops[cut]).at(NOMINAL_BATCH) < tile.split as u64 { cut } else { usize::MAX };
-    for (level, l) in product.loops.iter().enumerate().rev() {
-        terms *= extent(l).at(NOMINAL_BATCH);
-        if (terms.next_multiple_of(tile.k as u64) as f64) <= terms as f64 * MAX_FILLED {
-            return level.min(most);
-        }
-    }
-    0
-}
-
-/// Returns whether the inner loops fill their chunks, for any batch.
-fn fills_chunks(product: &Product, tile: Schedule) -> bool {
-    let loops = &product.loops[first_inner(product, tile)..];
-    let Count { fixed, per_sample } = all(loops.iter().map(extent));
-    let whole = |n: u64| n.is_multiple_of(tile.k as u64);
-    loops.iter().all(|l| l.from.is_none()) && whole(fixed) && whole(per_sample)
-}
-
-/// Returns the loop that is cut where the reduction is.
-fn split_level(product: &Product) -> usize {
-    product.loops.iter().position(|l| !is_single(l)).unwrap_or(product.loops.len() - 1)
-}
-
-fn all(counts: impl Iterator<Item = Count>) -> Count {
-    counts.fold(Count { fixed: 1, per_sample: 0 }, count_product)
-}
-
-/// Returns the iterations of the loops of one invocation, where nothing is cut.
-fn iterations(product: &Product, tile: Schedule) -> Count {
-    let inner = first_inner(product, tile);
-    let chunks = all(product.loops[inner..].iter().map(extent)).div_ceil(tile.k as u64);
-    let mut level = Count { fixed: 1, per_sample: 0 };
-    let levels = product.loops[..inner].iter().map(extent).chain([chunks]);
-    levels.fold(Count::default(), |sum, l| {
-        let outer = level;
-        level = count_product(outer, l);
-        // A loop costs an iteration more than it has, each time.
-        let fixed = sum.fixed + outer.fixed + level.fixed;
-        Count { fixed, per_sample: sum.per_sample + outer.per_sample + level.per_sample }
-    })
-}
-
-/// Returns the schedules that take the least time on a graphics processor, with their cycles, the fastest first; of those that split
-/// the reduction only with `split`.
-pub(super) fn schedules(product: &Product, split: bool, profile: &DeviceProfile) -> Vec<(f64, Schedule)> {
-    // Column sums are taken of columns that lie along the lanes.
-    if product.sums && product.columns.along_terms {
-        return Vec::new();
-    }
-    let tiles = SHARED.iter().map(|&([m, n, k], _)| Schedule {
-        k,
-        smem: [true; 2],
-        ..Schedule::new(kernels::Core::Shared, [m, n])
-    });
-    // Each of these elements has a place of its own.
-    let scattered = |tile: &Schedule, side: &Operand, size: usize| {
-        if side.along_terms && side.run < 4 { size * tile.k / lanes(*tile) } else { 0 }
-    };
-    let fits = |tile: &Schedule| {
-        let sums = tile.m * tile.n / lanes(*tile);
-        let scattered = [(&product.rows, tile.m), (&product.columns, tile.n)].map(|(s, n)| scattered(tile, s, n));
-        (!profile.few_registers || sums <= MAX_FEW) && scattered.into_iter().all(|n| n <= MAX_SCATTERED)
-    };
-    let most = if split { f64::INFINITY } else { 1.0 };
-    let mut ways: Vec<(f64, Schedule)> = (tiles.filter(fits))
-        .map(|tile| {
-            let (cycles, tile) = gpu::with_splits(product, tile, (lanes(tile), most), profile);
-            let long = iterations(product, tile).at(LONG_BATCH).div_ceil(profile.max_iterations) as usize;
-            (cycles, Schedule { split: if product.whole { tile.split.max(long) } else { 1 }, ..tile })
-        })
-        .collect();
-    ways.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-    ways.truncate(MAX_OFFERED);
-    ways
-}
 
 /// Returns the launches of a schedule.
 pub(super) fn lower(product: &Product, s: Schedule, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
@@ -142,6 +38,8 @@ struct Core<'p, 'a> {
     first_column: Expr,
     /// The part of the reduction and their number, where it is split.
     split: Option<(Expr, Expr)>,
+    /// The slice of a lane, where there are several.
+    slice: Option<Expr>,
     a: Side<'p, 'a>,
     b: Side<'p, 'a>,
     sums: Vec<Vec<Expr>>,
@@ -187,8 +85,10 @@ fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
         .collect();
     let n_sums = if product.sums { b.cursors.len() } else { 0 };
     let column_sums = (0..n_sums).map(|i| k.var(format!("sum{i}"), VEC4.zero())).collect();
-    let mut core = Core { product, tile, io, first_row, first_column, split, a, b, sums, column_sums };
+    let slice = (tile.slices > 1).then(|| k.let_("slice", k.lane() / lanes_of_slice(tile)));
+    let mut core = Core { product, tile, io, first_row, first_column, split, slice, a, b, sums, column_sums };
     core.reduce(k, &mut Vec::new());
+    core.join(k);
     core.store(k);
     core.store_column_sums(k);
 }
@@ -226,20 +126,43 @@ impl Core<'_, '_> {
         let all = counts.iter().fold(Expr::from(1u32), |all, count| all * count);
         let all = k.let_("all_terms", all);
         let [start, end] = match &self.split {
-            Some(split) if split_level(self.product) >= inner => part(k, "terms", &all, self.tile.k, split),
+            Some(split) if split_level(self.product) >= inner => part(k, "terms", &all, depth(self.tile), split),
             _ => [0u32.into(), k.let_("end_terms", loop_end(all))],
         };
-        k.for_("chunk", start, &end, self.tile.k, |k, chunk| {
-            let full = fills_chunks(self.product, self.tile);
-            let terms = Terms { chunk, end: &end, full, loops, counts: &counts, vars };
-            let [a, b] = [&self.a, &self.b].map(|side| side.load(k, self.tile, &terms));
-            let sums = self.column_sums.iter().cycle();
-            b.iter().zip(sums).for_each(|(value, sum)| k.add(sum, value));
-            k.barrier();
-            self.a.stage(k, self.tile, a);
-            self.b.stage(k, self.tile, b);
-            k.barrier();
-            self.multiply(k);
+        let (full, depth, ahead) = (fills_chunks(self.product, self.tile), depth(self.tile), ahead(self.tile));
+        let sides = [&self.a, &self.b];
+        let sets = ahead.max(1);
+        let next: Vec<[Vec<Expr>; 2]> = (0..sets).map(|n| sides.map(|side| side.registers(k, self.tile, n))).collect();
+        let load = |k: &mut Kernel, chunk: &Expr, n: usize| {
+            let terms = Terms { chunk, n, end: &end, full, loops, counts: &counts, vars };
+            sides.iter().zip(&next[n]).for_each(|(side, next)| side.load(k, self.tile, &terms, next));
+        };
+        let load_next = |k: &mut Kernel, chunk: &Expr, n: usize| k.if_(chunk.less(&end), |k| load(k, chunk, n));
+        let first = k.let_("first_chunk", start);
+        for n in 0..ahead {
+            let chunk = k.let_(format!("first_chunk{n}"), &first + n * depth);
+            load_next(k, &chunk, n);
+        }
+        k.for_("chunks", first, &end, sets * depth, |k, chunks| {
+            for (n, next) in next.iter().enumerate() {
+                let chunk = k.let_(format!("chunk{n}"), chunks + n * depth);
+                let multiply = |k: &mut Kernel| {
+                    if ahead == 0 {
+                        load(k, &chunk, n);
+                    }
+                    let sums = self.column_sums.iter().cycle();
+                    next[1].iter().zip(sums).for_each(|(value, sum)| k.add(sum, value));
+                    k.barrier();
+                    sides.iter().zip(next).for_each(|(side, next)| side.stage(k, self.tile, next));
+                    k.barrier();
+                    if ahead > 0 {
+                        let chunk = k.let_(format!("next_chunk{n}"), &chunk + ahead * depth);
+                        load_next(k, &chunk, n);
+                    }
+                    self.multiply(k);
+                };
+                if n == 0 { multiply(k) } else { k.if_(chunk.less(&end), multiply) }
+            }
         });
     }
 
@@ -247,10 +170,12 @@ impl Core<'_, '_> {
     fn multiply(&self, k: &mut Kernel) {
         let at = self.lane_vectors(k);
         let sides = [&self.a, &self.b];
+        let slice = self.slice.as_ref();
+        let firsts = [0, 1].map(|i| sides[i].first_of_slice(k, self.tile, &at[i], slice));
         let mut vectors = [Vec::new(), Vec::new()];
         for term in 0..self.tile.k {
-            for ((side, at), vectors) in sides.into_iter().zip(&at).zip(&mut vectors) {
-                side.read(k, self.tile, (at, term), vectors);
+            for ((side, first), vectors) in sides.into_iter().zip(&firsts).zip(&mut vectors) {
+                side.read(k, self.tile, (first, term), vectors);
             }
             let component = |side: usize, i: usize| match sides[side].of_terms {
                 true => vectors[side][i].component(term % 4),
@@ -270,8 +195,30 @@ impl Core<'_, '_> {
     /// Returns the first vectors of rows and of columns of an invocation.
     fn lane_vectors(&self, k: &mut Kernel) -> [Expr; 2] {
         let across = self.b.vectors / self.b.per;
-        let lane = k.lane();
+        let lane = self.slice.as_ref().map_or(k.lane(), |_| k.lane() % lanes_of_slice(self.tile));
         [k.let_("at_a", &lane / across), k.let_("at_b", lane % across)]
+    }
+
+    /// Joins the sums of slices in the first of them: half of those that are left leave theirs in workgroup memory.
+    fn join(&self, k: &mut Kernel) {
+        let Some(slice) = &self.slice else { return };
+        let sums: Vec<&Expr> = self.sums.iter().flatten().collect();
+        let (lanes, each) = (lanes_of_slice(self.tile), sums.len() / 2);
+        let of_slice = k.let_("of_slice", k.lane() % lanes);
+        let staged = |i: usize| if i < each { &self.a.staged } else { &self.b.staged };
+        let place = |slice: Expr, i: usize| (slice * each + i % each) * lanes + &of_slice;
+        let mut half = self.tile.slices / 2;
+        while half > 0 {
+            k.barrier();
+            k.if_(slice.at_least(half).and(slice.less(2 * half)), |k| {
+                (sums.iter().enumerate()).for_each(|(i, sum)| k.store(staged(i), place(slice - half, i), *sum));
+            });
+            k.barrier();
+            k.if_(slice.less(half), |k| {
+                (sums.iter().enumerate()).for_each(|(i, sum)| k.add(sum, staged(i).at(place(slice.clone(), i))));
+            });
+            half /= 2;
+        }
     }
 
     fn store(&self, k: &mut Kernel) {
@@ -297,6 +244,7 @@ impl Core<'_, '_> {
             let (start, inside) = product.row(&row, self.split.as_ref().map(|s| &s.0));
             let start = k.let_(format!("row{i}"), start);
             let inside = row.less(product.rows.extent.expr()).and(inside);
+            let inside = self.slice.iter().fold(inside, |inside, slice| inside.and(slice.equals(0u32)));
             let inside = if parts.is_some() { k.let_(format!("row{i}_in_bounds"), inside) } else { inside };
             k.if_(&inside, |k| {
                 for (j, (column, inside, extras)) in columns.iter().enumerate() {
@@ -323,7 +271,7 @@ impl Core<'_, '_> {
     fn tile_of_sums(&self) -> Tile {
         Tile {
             m: self.tile.m,
-            lanes: lanes(self.tile),
+            lanes: [lanes(self.tile), lanes_of_slice(self.tile)],
             across: self.b.vectors / self.b.per,
             width: self.b.operand.width(),
             first_row: self.first_row.clone(),
@@ -348,8 +296,8 @@ impl Core<'_, '_> {
         k.if_(self.first_row.equals(0u32).and(lane.less(b.vectors)), |k| {
             let total = k.var("total", VEC4.zero());
             let n_terms = self.column_sums.len() * lanes(self.tile) / b.vectors;
-            k.for_("k", 0u32, n_terms, 1, |k, term| {
-                k.add(&total, b.staged.at(term * (b.vectors + 1) + &lane));
+            k.for_("k", 0u32, n_terms, 4, |k, term| {
+                (0..4u32).for_each(|i| k.add(&total, b.staged.at((term + i) * (b.vectors + 1) + &lane)));
             });
             let width = b.operand.width();
             for j in 0..4 / width {
@@ -384,6 +332,8 @@ fn iterations_of(k: &mut Kernel, l: &Loop) -> Expr {
 /// The terms of a chunk: loops that are one run, with their iterations and the variables of the loops around them.
 struct Terms<'t> {
     chunk: &'t Expr,
+    /// Its number among those on their way into registers.
+    n: usize,
     end: &'t Expr,
     /// Whether no chunk goes past the end.
     full: bool,
@@ -396,7 +346,7 @@ impl Terms<'_> {
     /// Returns whether each chunk is one run of the innermost loop: then the other loops' variables are the same for all lanes.
     fn is_one_run(&self, tile: Schedule) -> bool {
         let innermost = self.counts.last().and_then(Expr::known);
-        self.full && innermost.is_some_and(|n| (n as usize).is_multiple_of(tile.k))
+        self.full && innermost.is_some_and(|n| (n as usize).is_multiple_of(depth(tile)))
     }
 
     /// Returns the variables of all loops at a term, and those of the innermost one so much further.
@@ -427,8 +377,8 @@ impl<'p, 'a> Side<'p, 'a> {
     ) -> Self {
         let (operand, buffer) = ([&product.rows, &product.columns][i], [&io.rows, &io.columns][i]);
         let (name, vectors) = (["a", "b"][i], [tile.m, tile.n][i] / 4);
-        let of_terms = product.of_terms(tile, lanes(tile))[i];
-        let size = if of_terms { 4 * vectors * Self::pitch(tile) } else { tile.k * (vectors + 1) };
+        let of_terms = product.of_terms(tile)[i];
+        let size = if of_terms { 4 * vectors * pitch(tile) } else { depth(tile) * (vectors + 1) };
         let mut side = Side {
             operand,
             buffer,
@@ -473,22 +423,17 @@ impl<'p, 'a> Side<'p, 'a> {
 
     /// Returns how many vectors an invocation stages.
     fn loads(&self, tile: Schedule) -> usize {
-        self.vectors * tile.k / lanes(tile)
-    }
-
-    /// Returns how many vectors apart two indices are whose vectors are of terms: an odd number, which spreads them over the banks.
-    fn pitch(tile: Schedule) -> usize {
-        (tile.k / 4) | 1
+        self.vectors * depth(tile) / lanes(tile)
     }
 
     /// Returns the term in the chunk and the vector that an invocation stages as its `i`th; of vectors of terms the vector and the index.
     fn place(&self, k: &Kernel, tile: Schedule, i: usize) -> (Expr, Expr) {
         let (lane, lanes) = (k.lane(), lanes(tile));
         if self.operand.along_terms {
-            let fast = tile.k / if self.of_terms { 4 } else { 1 };
+            let fast = depth(tile) / if self.of_terms { 4 } else { 1 };
             return (&lane % fast, lane / fast + i * (lanes / fast));
         }
-        let fast = if self.of_one_term { lanes / tile.k } else { self.vectors };
+        let fast = if self.of_one_term { lanes / depth(tile) } else { self.vectors };
         let [term, vector] = [&lane / fast, lane % fast];
         match self.of_one_term {
             true => (term, vector + i * fast),
@@ -499,7 +444,7 @@ impl<'p, 'a> Side<'p, 'a> {
     /// Returns where the vector of a [place](Self::place) lies in workgroup memory.
     fn at(&self, tile: Schedule, (slow, fast): (Expr, Expr)) -> Expr {
         match self.of_terms {
-            true => fast * Self::pitch(tile) + slow,
+            true => fast * pitch(tile) + slow,
             // The vector more spreads the terms of an index over the banks.
             false => slow * (self.vectors + 1) + fast,
         }
@@ -509,23 +454,28 @@ impl<'p, 'a> Side<'p, 'a> {
         self.cursors.iter_mut().flatten().for_each(|cursor| (self.operand.enter)(k, cursor, vars));
     }
 
-    /// Returns what an invocation stages of a chunk; past the last term it is 0.
-    fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms) -> Vec<Expr> {
-        let load = |i: usize| {
+    /// Declares the registers of what an invocation stages of one of the next chunks.
+    fn registers(&self, k: &mut Kernel, tile: Schedule, chunk: usize) -> Vec<Expr> {
+        (0..self.loads(tile)).map(|i| k.unset(format!("{}{i}_next{chunk}", self.name), VEC4)).collect()
+    }
+
+    /// Loads what an invocation stages of a chunk into registers; past the last term it is 0.
+    fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms, next: &[Expr]) {
+        for (i, next) in next.iter().enumerate() {
+            let name = format!("{}{i}_{}", self.name, terms.n);
             let offset = self.place(k, tile, i).0 * if self.of_terms { 4u32 } else { 1 };
-            let term = k.let_(format!("{}{i}_t", self.name), terms.chunk + &offset);
+            let term = k.let_(format!("{name}_t"), terms.chunk + &offset);
             let (here, there) = match terms.full {
                 true => (term, true.into()),
-                false => (term.min(terms.end - 1u32), k.let_(format!("{}{i}_there", self.name), term.less(terms.end))),
+                false => (term.min(terms.end - 1u32), k.let_(format!("{name}_there"), term.less(terms.end))),
             };
             let values =
                 if terms.is_one_run(tile) { terms.at(terms.chunk, &offset) } else { terms.at(&here, &0u32.into()) };
-            let vars: Vec<Expr> = (values.into_iter().zip(0..))
-                .map(|(value, n)| k.let_(format!("{}{i}_var{n}", self.name), value))
-                .collect();
+            let vars: Vec<Expr> =
+                (values.into_iter().zip(0..)).map(|(value, n)| k.let_(format!("{name}_var{n}"), value)).collect();
             let cursors = &self.cursors[if self.differ() { i } else { 0 }];
             let values = cursors.iter().map(|cursor| {
-                let mut cursor = cursor.renamed(i as u64);
+                let mut cursor = cursor.renamed(&format!("{i}_{}", terms.n));
                 for level in terms.vars.len() + 1..=vars.len() {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
@@ -534,8 +484,8 @@ impl<'p, 'a> Side<'p, 'a> {
                 match self.loaded {
                     None => self.buffer.guarded(&(index / width), &inside, false),
                     Some(loaded) => {
-                        let index = k.let_(format!("{}_at{i}", cursor.name), index);
-                        let value = loaded.apply(self.buffer.at(&index / width), &index);
+                        let index = k.let_(format!("{}_at", cursor.name), index);
+                        let value = loaded.apply(self.buffer.at(&index / width), &index, &[]);
                         let zero = if width == 1 { Expr::from(0.0) } else { VEC4.zero() };
                         inside.select(value, zero)
                     }
@@ -543,15 +493,25 @@ impl<'p, 'a> Side<'p, 'a> {
             });
             let mut values: Vec<Expr> = values.collect();
             let value = if values.len() == 1 { values.swap_remove(0) } else { Expr::vector(values) };
-            k.let_(format!("{}{i}_v", self.name), value)
-        };
-        (0..self.loads(tile)).map(load).collect()
+            k.set(next, value);
+        }
+    }
+
+    /// Returns where a lane finds the first of its vectors, of the first term of its slice: the vector's place, or of vectors of terms the
+    /// index and the first vector.
+    fn first_of_slice(&self, k: &mut Kernel, tile: Schedule, at: &Expr, slice: Option<&Expr>) -> [Expr; 2] {
+        let terms = slice.map_or(0u32.into(), |slice| slice * tile.k);
+        let name = format!("first_{}", self.name);
+        match self.of_terms {
+            true => [at.clone(), k.let_(name, terms / 4u32)],
+            false => [k.let_(name, at + terms * (self.vectors + 1)), 0u32.into()],
+        }
     }
 
     /// Reads what a lane multiplies of a term; of vectors of terms every four terms anew.
-    fn read(&self, k: &mut Kernel, tile: Schedule, (at, term): (&Expr, usize), vectors: &mut Vec<Expr>) {
+    fn read(&self, k: &mut Kernel, tile: Schedule, ([at, first], term): (&[Expr; 2], usize), vectors: &mut Vec<Expr>) {
         let place = |i: usize| match self.of_terms {
-            true => self.at(tile, ((term / 4).into(), self.index(at, i))),
+            true => self.at(tile, (first + term / 4, self.index(at, i))),
             false => at + (term * (self.vectors + 1) + i * (self.vectors / self.per)),
         };
         if !self.of_terms || term.is_multiple_of(4) {
@@ -561,32 +521,10 @@ impl<'p, 'a> Side<'p, 'a> {
         }
     }
 
-    fn stage(&self, k: &mut Kernel, tile: Schedule, values: Vec<Expr>) {
-        for (i, value) in values.into_iter().enumerate() {
+    fn stage(&self, k: &mut Kernel, tile: Schedule, values: &[Expr]) {
+        for (i, value) in values.iter().enumerate() {
             let place = self.place(k, tile, i);
             k.store(&self.staged, self.at(tile, place), value);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::Core;
-
-    #[test]
-    fn tiles_fit_into_portable_limits_and_share_their_staging_evenly() {
-        for ([m, n, k], _) in SHARED {
-            let tile = Schedule { k, ..Schedule::new(Core::Shared, [m, n]) };
-            let (lanes, vectors) = (lanes(tile), [m / 4, n / 4]);
-            assert!((64..=256).contains(&lanes), "{tile}");
-            let staged = |v: usize| (k * (v + 1)).max(4 * v * Side::pitch(tile));
-            assert!((staged(vectors[0]) + staged(vectors[1])) * 16 + 4 * lanes <= 16_384, "{tile}");
-            for v in vectors {
-                let even = (v * k).is_multiple_of(lanes) && lanes.is_multiple_of(v);
-                assert!(even && lanes.is_multiple_of(k), "{tile}");
-                assert!(k * (v + 1) >= lanes, "{tile}: column sums need a vector of each lane");
-            }
         }
     }
 }

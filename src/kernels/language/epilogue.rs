@@ -112,11 +112,15 @@ impl Finish {
 pub struct Loaded {
     function: String,
     width: usize,
+    /// Extras that depend on the column alone, where the kernel reads them.
+    columns: Vec<Buffer>,
 }
 
 impl Loaded {
-    /// Binds what a prologue reads and declares its function, for `width` floats that are loaded at once.
-    pub fn bind(k: &mut Kernel, prologue: &Prologue, width: usize) -> Loaded {
+    /// Binds what a prologue reads and declares its function, for the floats that are loaded at once. Where `loaded` says how many
+    /// columns there are, the kernel reads what depends on the column alone.
+    pub fn bind(k: &mut Kernel, prologue: &Prologue, loaded: Stored) -> Loaded {
+        let Stored { width, words, columns: by_kernel } = loaded;
         let name = format!("prologue{}", prologue.input);
         let columns = prologue.shape.last();
         let mut read = Vec::new();
@@ -124,17 +128,35 @@ impl Loaded {
             let is_row = !extra.shape.is_batched() && extra.shape.elements().fixed == columns as u64;
             let row = is_row && extra.shape.last() == columns && columns.is_multiple_of(width);
             let neighbours = Neighbours { from: extra, to: &prologue.shape, width };
-            let layout = if row { Layout::Vectors { width, words: false } } else { neighbours.layout(false) };
+            let layout = if row { Layout::Vectors { width, words } } else { neighbours.layout(words) };
             let buffer = k.bind(format!("{name}_extra{n}"), layout, Slot::input(prologue.first_input + n));
-            read.push(if row { Extra::Row(buffer, columns) } else { Extra::Element(buffer, neighbours) });
+            read.push(match row {
+                true if by_kernel > 0 => Extra::Column(buffer),
+                true => Extra::Row(buffer, columns),
+                false => Extra::Element(buffer, neighbours),
+            });
         }
         function(k, &name, &prologue.program, width, &read);
-        Loaded { function: name, width }
+        let columns = read.into_iter().filter_map(|extra| match extra {
+            Extra::Column(buffer) => Some(buffer),
+            _ => None,
+        });
+        Loaded { function: name, width, columns: columns.collect() }
+    }
+
+    /// Reads what depends on a column alone, of a vector of columns by its number.
+    pub fn columns(&self, k: &mut Kernel, column: &Expr) -> Vec<Expr> {
+        let read = |(n, buffer): (usize, &Buffer)| k.let_(format!("{}_column{n}", self.function), buffer.at(column));
+        self.columns.iter().enumerate().map(read).collect()
     }
 
     /// Returns the program of a value that has been loaded from `index` on.
-    pub fn apply(&self, value: Expr, index: &Expr) -> Expr {
-        Expr::call(&self.function, floats(self.width), [value, index.clone()])
+    pub fn apply(&self, value: Expr, index: &Expr, columns: &[Expr]) -> Expr {
+        Expr::call(
+            &self.function,
+            floats(self.width),
+            [value, index.clone()].into_iter().chain(columns.iter().cloned()),
+        )
     }
 }
 

@@ -11,6 +11,7 @@ mod axis;
 mod max_grad;
 mod plan;
 mod reduce;
+mod strip_sums;
 mod wgrad;
 
 pub use max_grad::max_pool_grad;

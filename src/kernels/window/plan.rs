@@ -1,13 +1,13 @@
 //! How images are cut into strips, and what the kernels over strips share.
 
-use super::axis::Axis;
+use super::{axis::Axis, strip_sums::StripSums};
 use crate::{
     graph::{Counts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
     kernels::{
         Core, Schedule,
         cost::fastest,
         gemm::Window,
-        language::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
+        language::{Buffer, Expr, Finish, Kernel, Layout, Loaded, Stored, Type},
         wgsl::width,
     },
     tensor::{Count, DType},
@@ -25,6 +25,9 @@ pub(in crate::kernels) const MAX_TAPS: usize = 256;
 pub(super) const MAX_MADDS: usize = 384;
 const MAX_UNDER_WAY: usize = 128;
 const MAX_READS: usize = 20;
+
+/// The vectors that a lane keeps at most for what it applies to an input: what depends on the channel alone.
+pub(super) const KEPT_OF_INPUT: usize = 5;
 
 /// The numbers that a lane of a GPU keeps at most: with the rest of what it needs they fill half of its registers, so that other
 /// subgroups work while it waits.
@@ -71,12 +74,36 @@ pub(super) struct ReadRow {
     pub(super) pixels: Vec<(Expr, Expr)>,
 }
 
+/// An input of a kernel, and what is applied to it as it is loaded, with what that needs of the channel.
+pub(super) struct Input {
+    pub(super) buffer: Buffer,
+    loaded: Option<(Loaded, Vec<Expr>)>,
+    width: usize,
+}
+
+impl Input {
+    /// Returns the vector of number `index`.
+    pub(super) fn at(&self, index: &Expr) -> Expr {
+        let value = self.buffer.at(index);
+        match &self.loaded {
+            None => value,
+            Some((loaded, columns)) => loaded.apply(value, &(index * self.width), columns),
+        }
+    }
+
+    /// Reads what is needed of a vector of channels.
+    pub(super) fn enter(&mut self, k: &mut Kernel, channel: &Expr) {
+        self.loaded.iter_mut().for_each(|(loaded, columns)| *columns = loaded.columns(k, channel));
+    }
+}
+
 /// The result of a kernel: its buffer, and the rows under way, each of which starts as `start`.
 pub(super) struct Output {
     y: Buffer,
     finish: Finish,
     start: Expr,
     pub(super) rows: Vec<Vec<Expr>>,
+    pub(super) sums: Option<StripSums>,
 }
 
 impl<'a> Plan<'a> {
@@ -187,6 +214,15 @@ impl<'a> Plan<'a> {
         (k, x)
     }
 
+    /// Declares what an epilogue asks to apply to input `i` as it is loaded, behind what the kernel binds else.
+    pub(super) fn input(&self, k: &mut Kernel, (i, buffer): (usize, Buffer), epilogue: Option<&Epilogue>) -> Input {
+        let prologue = epilogue.and_then(|e| e.prologues.iter().find(|p| p.input == i));
+        let columns = self.w.to_channels as u64;
+        let loaded = Stored { width: self.width, words: self.profile.u64_loads, columns };
+        let loaded = prologue.map(|p| (Loaded::bind(k, p, loaded), Vec::new()));
+        Input { buffer, loaded, width: self.width }
+    }
+
     /// Returns the launch of a kernel whose lanes do one item each.
     pub(super) fn launch(&self, k: Kernel, items: Count) -> Dispatch {
         k.launch(Grid::new(items, self.lanes as u32))
@@ -227,7 +263,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Returns row `i` of those that a step reads; `j` is the channel among several that are read for one of the result.
-    pub(super) fn read(&self, k: &mut Kernel, x: &Buffer, strip: &Strip, i: usize, j: &Expr) -> ReadRow {
+    pub(super) fn read(&self, k: &mut Kernel, x: &Input, strip: &Strip, i: usize, j: &Expr) -> ReadRow {
         let (rows, columns, m) = (&self.rows, &self.columns, self.multiplier);
         let per_step = rows.reads_per_step() * rows.phases;
         let row = k.let_(format!("h{i}"), &strip.read[0] + (Self::step() * per_step).i32() + i * rows.phases);
@@ -244,7 +280,7 @@ impl<'a> Plan<'a> {
             let inside = row_inside.and(columns.reads().inside(&column, p..p + 1));
             let inside = k.let_(format!("in_bounds{i}_{p}"), inside);
             let index = (&line + p * columns.phases * channels).u32();
-            let value = x.at(inside.select(index, 0u32));
+            let value = x.at(&inside.select(index, 0u32));
             (inside, self.vectors()[0].splat(value))
         };
         let pixels = (0..columns.n_reads()).map(pixel).collect();
@@ -258,7 +294,7 @@ impl<'a> Plan<'a> {
         let finish = Finish::bind(k, epilogue, stored);
         let start = k.let_("start", start);
         let rows = self.variables(k, "a", self.rows.under_way(), &start);
-        Output { y, finish, start, rows }
+        Output { y, finish, start, rows, sums: None }
     }
 
     /// Declares variables for so many rows of the results of a strip.
@@ -288,7 +324,16 @@ impl<'a> Plan<'a> {
                     let column = &strip.result[1] + o * columns.phases;
                     k.if_(columns.results().inside(&column, o..o + 1), |k| {
                         let at = k.let_(format!("at{e}_{o}"), (&line + o * columns.phases * channels).u32());
-                        k.store(&output.y, &at, output.finish.apply(result, &at * self.width, &extras));
+                        let value = output.finish.apply(result, &at * self.width, &extras);
+                        let value = match &output.sums {
+                            None => value,
+                            Some(sums) => {
+                                let value = k.let_(format!("y{e}_{o}"), value);
+                                sums.add(k, &value, &at);
+                                value
+                            }
+                        };
+                        k.store(&output.y, &at, value);
                     });
                 }
             });

@@ -1,9 +1,13 @@
 //! The kernel that slides a window over each channel alone, forward or transposed.
 
-use super::plan::{Output, Plan, ReadRow, Strip, lowest, rank};
+use super::{
+    plan::{Input, KEPT_OF_INPUT, Output, Plan, ReadRow, Strip, lowest, rank},
+    strip_sums::{self, StripSums},
+};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
     kernels::{
+        column_parts::PartSums,
         gemm::Window,
         language::{Buffer, Expr, Kernel, Type},
     },
@@ -32,7 +36,10 @@ pub fn reduce_window(
     profile: &DeviceProfile,
     epilogue: Option<&Epilogue>,
 ) -> Candidate {
+    let kind = epilogue.and_then(|e| e.sums).filter(|_| reduction == Reduction::Weighted);
     let kept = if reduction == Reduction::Weighted { w.kernel[0] * w.kernel[1] } else { 0 };
+    let prologues = epilogue.map_or(0, |e| e.prologues.len());
+    let kept = kept + if kind.is_some() { strip_sums::KEPT } else { 0 } + KEPT_OF_INPUT * prologues;
     let plan = Plan::new(w, profile, kept);
     let (rows, m) = (plan.rows, plan.multiplier);
     let (mut k, x) = plan.kernel();
@@ -41,8 +48,13 @@ pub fn reduce_window(
     // A zero that no compiler knows, since the epilogue may multiply by it.
     let zero = floats.splat(Expr::name("step.zero", Type::F32));
     let start = if reduction == Reduction::Max { ranks.splat(lowest()) } else { zero };
-    let output = plan.output(&mut k, start, epilogue);
+    let mut output = plan.output(&mut k, start, epilogue);
+    let bound = kind.map(|kind| PartSums::bind(&mut k, kind, plan.layout()));
+    let mut x = plan.input(&mut k, (0, x), epilogue);
     let [channel, number] = plan.item(&mut k, plan.items());
+    x.enter(&mut k, &channel);
+    let number = k.let_("strip", number);
+    output.sums = bound.map(|to| StripSums::new(&mut k, to, (floats, &channel)));
     let strip = plan.strip(&mut k, [&channel, &number]);
     let core = Core { w, plan, reduction, x, weights, output, strip };
     // Several channels for each result: their weights do not fit into registers.
@@ -68,7 +80,19 @@ pub fn reduce_window(
             core.output.rows[e].iter().enumerate().map(result).collect()
         });
     });
-    Candidate::single(core.plan.schedule(), core.plan.launch(k, core.plan.items())).with_counts(core.plan.counts)
+    let strips = w.images.times(core.plan.strips() as u64);
+    let sums = core.output.sums.as_ref().map(|sums| {
+        sums.write(&mut k, &number, core.plan.channels(), &channel);
+        sums.parts(strips, w.to_channels)
+    });
+    let launch = core.plan.launch(k, core.plan.items());
+    let candidate = match sums {
+        None => Candidate::single(core.plan.schedule(), launch),
+        Some((parts, bytes)) => {
+            Candidate { parts: Some(parts), ..Candidate::new(core.plan.schedule(), vec![launch], vec![bytes]) }
+        }
+    };
+    Candidate { prologues: prologues > 0, ..candidate }.with_counts(core.plan.counts)
 }
 
 /// Returns how many pixels of the window at position `at` of an axis lie inside the image.
@@ -83,7 +107,7 @@ struct Core<'a> {
     w: &'a Window,
     plan: Plan<'a>,
     reduction: Reduction,
-    x: Buffer,
+    x: Input,
     weights: Option<Buffer>,
     output: Output,
     strip: Strip,

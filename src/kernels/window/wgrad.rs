@@ -1,8 +1,8 @@
 //! The gradient to the weights of a convolution of each channel alone.
 
-use super::plan::{MAX_TAPS, NOMINAL_BATCH, Plan};
+use super::plan::{KEPT_OF_INPUT, MAX_TAPS, NOMINAL_BATCH, Plan};
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Slot},
+    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue, Slot},
     kernels::{
         Schedule,
         gemm::{Filter, LONG_BATCH, Window, split_sum},
@@ -13,9 +13,9 @@ use crate::{
 
 impl Filter {
     /// Returns the launches for a convolution of each channel alone, where its taps fit into one loop body.
-    pub fn depthwise(&self, profile: &DeviceProfile) -> Option<Candidate> {
+    pub fn depthwise(&self, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Option<Candidate> {
         let few = self.kernel[0] * self.kernel[1] <= MAX_TAPS;
-        (few && self.groups > 1 && self.groups == self.from_channels).then(|| weight_gradient(self, profile))
+        (few && self.groups > 1 && self.groups == self.from_channels).then(|| weight_gradient(self, profile, epilogue))
     }
 }
 
@@ -24,7 +24,7 @@ const MOST_PARTS: usize = 1024;
 
 /// Returns the way to compute the gradient to the weights of a convolution of each channel alone: every lane adds up
 /// all taps of its channel over every `parts`-th strip, and a second launch adds the lanes' sums in order.
-fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
+fn weight_gradient(f: &Filter, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
     let w = Window {
         name: "conv2d_grad_weight",
         transposed: false,
@@ -39,7 +39,8 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
         groups: f.from_channels,
         images: f.images,
     };
-    let plan = Plan::new(&w, profile, f.kernel[0] * f.kernel[1]);
+    let prologues = epilogue.map_or(0, |e| e.prologues.len());
+    let plan = Plan::new(&w, profile, f.kernel[0] * f.kernel[1] + KEPT_OF_INPUT * prologues);
     let (rows, columns) = (plan.rows, plan.columns);
     let (channels, strips) = (plan.channels(), plan.strips());
     let wanted = if profile.class == DeviceClass::Cpu { 64 } else { 256 * profile.multiprocessors as usize };
@@ -54,7 +55,9 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let dy = k.bind("dy", plan.layout(), Slot::input(1));
     let y = k.bind_result("y", plan.layout(), Slot::Scratch(0));
     let items = Count { fixed: (parts * channels) as u64, per_sample: 0 };
+    let (mut x, mut dy) = (plan.input(&mut k, (0, x), epilogue), plan.input(&mut k, (1, dy), epilogue));
     let [channel, part] = plan.item(&mut k, items);
+    [&mut x, &mut dy].into_iter().for_each(|input| input.enter(&mut k, &channel));
     let zero = plan.vectors()[0].splat(0.0);
     // Those of the weights, by tap, and that of the gradient itself behind them.
     let sums: Vec<Expr> = (0..sums).map(|tap| k.var(format!("w{tap}"), &zero)).collect();
@@ -72,7 +75,7 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
                     let inside = inside.and(columns.results().inside(&column, o..o + 1));
                     let inside = k.let_(format!("inside{o}"), inside);
                     let at = inside.select((&line + o * columns.phases * channels).u32(), 0u32);
-                    let d = k.let_(format!("d{}_{o}", rows.halo()), inside.select(dy.at(at), &zero));
+                    let d = k.let_(format!("d{}_{o}", rows.halo()), inside.select(dy.at(&at), &zero));
                     sums.get(kh * kw).into_iter().for_each(|sum| k.add(sum, &d));
                     d
                 })
@@ -103,5 +106,6 @@ fn weight_gradient(f: &Filter, profile: &DeviceProfile) -> Candidate {
     let n_sums = if f.sums { f.to_channels } else { 0 };
     let elements = Count { fixed: (kh * kw * f.to_channels + n_sums) as u64, per_sample: 0 };
     let schedule = Schedule { split: parts, ..plan.schedule() };
-    split_sum(schedule, main, elements, [f.to_channels, n_sums].map(|n| n as u64), profile, None)
+    let columns = [f.to_channels, n_sums].map(|n| n as u64);
+    Candidate { prologues: prologues > 0, ..split_sum(schedule, main, elements, columns, profile, None) }
 }

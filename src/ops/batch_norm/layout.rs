@@ -116,6 +116,7 @@ impl<'a> Layout<'a> {
             ("partials", self.partials() as u64),
             ("rows_per_part", self.parts.map_or(1, |parts| parts.rows_per_part)),
             ("stacks", self.parts.map_or(1, |parts| parts.stacks)),
+            ("values_per_part", if self.parts.is_some_and(|parts| parts.counted) { 3 } else { 2 }),
         ];
         let source = kernels::Source::over_vectors(source, self.width, self.profile);
         let source = source.with(shader!("shared/batch_norm.wgsl")).extents(&extents);
