@@ -4,7 +4,7 @@ use crate::{
     Error,
     graph::{Graph, Kind, Step, Value, evaluate},
     passes::{Plan, PlanError, PlanOptions, plan},
-    runtime::{Arena, Engine, RuntimeError, Session, Store, Timing},
+    runtime::{Arena, Engine, Profile, RuntimeError, Session, Store},
     tensor::{Array, HostTensor},
 };
 use std::{collections::HashMap, sync::Arc};
@@ -118,11 +118,15 @@ impl Runner {
         }
     }
 
-    /// Runs one step and returns the time of each launch in milliseconds; none without a device.
-    pub fn profile(&mut self, step: &Step, feeds: &[(String, HostTensor)]) -> Result<Vec<Timing>, Error> {
+    /// Runs one step and returns the time of each launch; an error without a device.
+    pub fn profile(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Profile, Error> {
         match self {
-            Runner::Device(session) => Ok(session.profile(step, &as_bytes(feeds))?),
-            Runner::Reference(_) => Ok(Vec::new()),
+            Runner::Device(session) => Ok(session.profile(step, feeds)?),
+            Runner::Reference(_) => Err(RuntimeError::Unsupported {
+                what: "a profile on the reference engine",
+                advice: "create an engine on an adapter",
+            }
+            .into()),
         }
     }
 
@@ -147,7 +151,7 @@ impl Runner {
     }
 }
 
-fn as_bytes(feeds: &[(String, HostTensor)]) -> Vec<(&str, &[u8])> {
+pub(super) fn as_bytes(feeds: &[(String, HostTensor)]) -> Vec<(&str, &[u8])> {
     feeds.iter().map(|(name, tensor)| (name.as_str(), tensor.bytes())).collect()
 }
 
