@@ -10,7 +10,7 @@ use crate::{
     data::Dataset,
     graph::{Graph, Step, TensorType, Value},
     nn::{self, Mode, Model},
-    passes::{Plan, PlanOptions, plan},
+    passes::{Choice, Plan, PlanOptions, choices, plan},
     runtime::{Engine, External, Profile, RuntimeError, Session, Store},
     tensor::{Batch, HostTensor},
 };
@@ -325,5 +325,11 @@ impl Inference {
     /// Returns the plan of one run on host samples.
     pub fn plan(&self) -> Result<Plan, Error> {
         Ok(Compiled::plan_of(&self.engine, &self.graph, self.batch, std::slice::from_ref(&self.params))?)
+    }
+
+    /// Returns what was considered for each convolution and product of that plan.
+    pub fn choices(&self) -> Result<Vec<Choice>, Error> {
+        let options = Compiled::options(&self.engine, self.batch, std::slice::from_ref(&self.params));
+        Ok(choices(&self.graph, &options)?)
     }
 }

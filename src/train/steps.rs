@@ -14,7 +14,7 @@ use crate::{
     graph::{Graph, Step},
     nn::Mode,
     ops::Accumulate,
-    passes::Plan,
+    passes::{Choice, Plan, choices},
     runtime::{Profile, Store},
     tensor::HostTensor,
 };
@@ -131,6 +131,14 @@ impl Trainer {
         self.check(data)?;
         let graph = self.step_graph(data, &Source::Host, Mode::Training)?.graph;
         Ok(Compiled::plan_of(&self.engine, &graph, batch.max(1), &self.stores(&Source::Host))?)
+    }
+
+    /// Returns what was considered for each convolution and product of the plan that [`Trainer::plan_for`] returns.
+    pub fn choices_for(&self, data: &Dataset, batch: usize) -> Result<Vec<Choice>, Error> {
+        self.check(data)?;
+        let graph = self.step_graph(data, &Source::Host, Mode::Training)?.graph;
+        let stores = self.stores(&Source::Host);
+        Ok(choices(&graph, &Compiled::options(&self.engine, batch.max(1), &stores))?)
     }
 
     /// Takes this many training steps on these samples, at least one, and returns the time of each launch in the step of median time.

@@ -317,6 +317,11 @@ fn grid(product: &Product, tile: [u64; 2], splits: u64) -> Grid {
     Grid::new(all, (a * b) as u32)
 }
 
+/// Why cores decline a product or a window.
+pub(super) const EIGHT_LANES: &str = "it needs subgroups of eight lanes, which software adapters have";
+pub(super) const LONG_TEXT: &str = "its text would be too long for the driver's compiler";
+pub(super) const FEW_CHANNELS: &str = "the result has fewer than eight channels, one for each lane";
+
 /// Returns whether a workgroup of 8 is one subgroup on a processor: there a broadcast costs less than a load.
 pub(super) fn has_eight_lanes(profile: &DeviceProfile) -> bool {
     profile.class == DeviceClass::Cpu && profile.subgroup_lanes == 8
