@@ -194,9 +194,9 @@ impl Inference {
                     let row = t.bytes().len() / n;
                     start * row..(start + count) * row
                 };
-                let feeds: Vec<(&str, &[u8])> =
-                    self.inputs.iter().zip(&all).map(|((name, _), t)| (name.as_str(), &t.bytes()[part(t)])).collect();
-                runner.run_bytes(&Step::of(count), &feeds)?;
+                let inputs = self.inputs.iter().zip(&all);
+                let feeds: Vec<_> = inputs.map(|((name, _), t)| (name.as_str(), vec![&t.bytes()[part(t)]])).collect();
+                runner.run(&Step::of(count), &feeds)?;
                 for (name, (shape, data)) in self.names.iter().zip(&mut results) {
                     let part = runner.read(name, count)?;
                     *shape = part.shape().to_vec();
@@ -228,11 +228,11 @@ impl Inference {
     pub fn profile(&mut self, samples: &[HostTensor], runs: usize) -> Result<Profile, Error> {
         let all = self.typed(samples)?;
         self.make_runner()?;
-        let feeds: Vec<(&str, &[u8])> =
-            self.inputs.iter().zip(&all).map(|((name, _), t)| (name.as_str(), t.bytes())).collect();
+        let inputs = self.inputs.iter().zip(&all);
+        let feeds: Vec<_> = inputs.map(|((name, _), t)| (name.as_str(), vec![t.bytes()])).collect();
         let Some(runner) = &mut self.runner else { return Err(TrainError::NoData.into()) };
         let step = Step::of(all[0].shape()[0]);
-        runner.run_bytes(&step, &feeds)?;
+        runner.run(&step, &feeds)?;
         let profiles = (0..runs.max(1)).map(|_| runner.profile(&step, &feeds)).collect::<Result<_, _>>()?;
         Profile::median(profiles).ok_or_else(|| TrainError::NoData.into())
     }

@@ -3,8 +3,8 @@
 use super::{
     data_check::check_data,
     error::TrainError,
-    prepared_step::{CompiledStep, DataKind, PreparedStep},
-    runner::{Compiled, as_bytes, largest_batch},
+    prepared_step::{CompiledStep, DataKind, PreparedStep, in_parts},
+    runner::{Compiled, largest_batch},
     step_graph::{self, StepGraph, StepSpec, feeds::Source, metrics, update::StateLayouts},
     trainer::Trainer,
 };
@@ -152,10 +152,10 @@ impl Trainer {
         for _ in 0..steps.max(1) {
             let step = self.next_step(data.len(), true)?;
             let start = Instant::now();
-            let feeds = step_graph::feed_tensors(&self.config, Mode::Training, &Source::Host, &step, data, &rows)?;
+            let feeds = step_graph::feeds(&self.config, Mode::Training, &Source::Host, &step, data, &rows)?;
             let ms = start.elapsed().as_secs_f64() * 1e3;
             self.position.step += 1;
-            profiles.push(prepared.runner.profile(&step, &as_bytes(&feeds))?.after("gather samples", ms));
+            profiles.push(prepared.runner.profile(&step, &in_parts(&feeds))?.after("gather samples", ms));
         }
         self.cache.training = Some(prepared);
         Profile::median(profiles).ok_or_else(|| TrainError::NoData.into())

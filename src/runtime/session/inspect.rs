@@ -37,17 +37,36 @@ impl Session {
     /// The launches are timed by timestamps inside one pass where the device has them, else with a pass or a submit for each launch, as
     /// [`Profile::clock`] says. Steps that are not profiled pay nothing.
     pub fn profile(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Profile> {
-        let features = self.gpu.device.features();
-        let clock = match features.contains(wgpu::Features::TIMESTAMP_QUERY) {
-            true if features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES) => Clock::Launches,
-            true => Clock::Passes,
-            false => Clock::Host,
-        };
-        self.profile_by(clock, step, feeds)
+        self.profile_parts(None, step, &feeds.iter().map(|&(name, bytes)| (name, vec![bytes])).collect::<Vec<_>>())
     }
 
     /// Runs one step and returns the time of each launch by this clock, which is an error where the device does not have it.
     pub fn profile_by(&mut self, clock: Clock, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Profile> {
+        self.profile_parts(
+            Some(clock),
+            step,
+            &feeds.iter().map(|&(name, bytes)| (name, vec![bytes])).collect::<Vec<_>>(),
+        )
+    }
+
+    /// Returns the best clock that the device has.
+    fn clock(&self) -> Clock {
+        let features = self.gpu.device.features();
+        match features.contains(wgpu::Features::TIMESTAMP_QUERY) {
+            true if features.contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES) => Clock::Launches,
+            true => Clock::Passes,
+            false => Clock::Host,
+        }
+    }
+
+    /// Profiles as [`Session::profile_by`] does, with each input in parts, by the best clock if none is given.
+    pub(crate) fn profile_parts(
+        &mut self,
+        clock: Option<Clock>,
+        step: &Step,
+        feeds: &[(&str, Vec<&[u8]>)],
+    ) -> Result<Profile> {
+        let clock = clock.unwrap_or_else(|| self.clock());
         let needed = match clock {
             Clock::Launches => wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES,
             Clock::Passes => wgpu::Features::TIMESTAMP_QUERY,

@@ -485,13 +485,13 @@ fn plan_error(dispatch: &PlannedDispatch, message: String) -> RuntimeError {
     RuntimeError::Plan { node: dispatch.node.clone(), kernel: dispatch.kernel.clone(), message }
 }
 
-fn check_bytes(port: &Port, n: usize, bytes: &[u8]) -> Result<()> {
+fn check_bytes(port: &Port, n: usize, bytes: u64) -> Result<()> {
     let wanted = readback::exact_bytes(&port.ty, n);
-    if bytes.len() as u64 == wanted {
+    if bytes == wanted {
         return Ok(());
     }
     let wanted = format!("{wanted} bytes, {} for {n} samples", port.ty);
-    Err(RuntimeError::Mismatch { name: port.name.clone(), wanted, got: format!("{} bytes", bytes.len()) })
+    Err(RuntimeError::Mismatch { name: port.name.clone(), wanted, got: format!("{bytes} bytes") })
 }
 
 /// Checks everything about a plan that needs no pipeline, before anything is created.

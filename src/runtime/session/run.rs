@@ -9,20 +9,25 @@ use std::{ops::Range, time::Instant};
 
 impl Session {
     /// Checks a step's feeds and writes them into a staging buffer; returns (input, bytes) of each feed.
-    pub(super) fn stage(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Vec<(usize, u64)>> {
+    pub(super) fn stage(&mut self, step: &Step, feeds: &[(&str, Vec<&[u8]>)]) -> Result<Vec<(usize, u64)>> {
         self.gpu.failure.check()?;
         self.check_n(step.n)?;
         let words = step.words();
         let mut pieces: Vec<(u64, &[u8])> = vec![(0, bytemuck::cast_slice(&words))];
         let mut fed = Vec::with_capacity(feeds.len());
-        for &(name, bytes) in feeds {
+        for (name, parts) in feeds {
             let (i, port) = Self::port(&self.plan.inputs, "input", name)?;
             if is_external(port) {
                 return Err(EXTERNAL_IN_RUN);
             }
+            let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
             check_bytes(port, step.n, bytes)?;
-            pieces.push((self.staging_offsets[i], bytes));
-            fed.push((i, (bytes.len() as u64).next_multiple_of(4)));
+            let mut offset = self.staging_offsets[i];
+            for part in parts {
+                pieces.push((offset, part));
+                offset += part.len() as u64;
+            }
+            fed.push((i, bytes.next_multiple_of(4)));
         }
         self.check_fed(|i| fed.iter().any(|f| f.0 == i))?;
         self.ring.write(&self.gpu, self.timeout, &pieces)?;
@@ -60,6 +65,11 @@ impl Session {
     ///
     /// `feeds` gives each input that is not the caller's buffer its row-major elements for `n` samples.
     pub fn run(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<()> {
+        self.run_parts(step, &feeds.iter().map(|&(name, bytes)| (name, vec![bytes])).collect::<Vec<_>>())
+    }
+
+    /// Submits one step as [`Session::run`] does, with each input in parts, which are staged one behind the other.
+    pub(crate) fn run_parts(&mut self, step: &Step, feeds: &[(&str, Vec<&[u8]>)]) -> Result<()> {
         if self.n_externals() > 0 {
             return Err(EXTERNAL_IN_RUN);
         }
