@@ -15,9 +15,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use hubel::{
-    graph::{
-        Candidate, DeviceClass, DeviceProfile, Epilogue, Fill, Grid, Io, Op, OpError, Sample, Slot, Step, TensorType,
-    },
+    graph::{Candidate, DeviceProfile, Fill, Io, Sample, Step, TensorType},
     kernels,
     ops::{
         Conv2d, Conv2dGradInput, Conv2dGradWeight, Elementwise, FAMILIES, Geometry, Matmul, Pool2d, Pool2dOptions,

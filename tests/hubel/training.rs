@@ -245,11 +245,8 @@ fn samples_fed_as_bytes_train_as_their_numbers_do_also_where_rows_end_within_a_w
         let numbers = bytes.iter().map(|&x| f32::from(x) / 256.0 - 0.5).collect();
         let labels = HostTensor::u8([7], vec![0, 1, 2, 0, 1, 2, 0]).expect("labels");
         let data = |images: HostTensor| Dataset::new(images, labels.clone()).expect("a data set");
-        let as_bytes = Dataset {
-            scale: 1.0 / 256.0,
-            offset: -0.5,
-            ..data(HostTensor::u8([7, 5, 7, 1], bytes).expect("bytes"))
-        };
+        let as_bytes =
+            Dataset { scale: 1.0 / 256.0, offset: -0.5, ..data(HostTensor::u8([7, 5, 7, 1], bytes).expect("bytes")) };
         let as_numbers = data(HostTensor::f32([7, 5, 7, 1], numbers).expect("numbers"));
         let model = Sequential::new([5, 7, 1]).add(Flatten::new()).add(Dense::new(3).activation(Softmax));
         let model = model.build().expect("a model");

@@ -8,7 +8,7 @@ use crate::{
         profile::{Clock, HostSpan, Profile, Timing},
     },
 };
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 /// What the host did since a step began.
 struct Host {
@@ -91,7 +91,7 @@ impl Session {
         };
         let wall_ms = host.spans.last().map_or(0.0, |span| span.start_ms + span.ms) - begun;
         self.held.fill(false);
-        let share = |samples: &std::ops::Range<usize>| {
+        let share = |samples: &Range<usize>| {
             let of = |n: usize| n.min(samples.end).saturating_sub(samples.start) as f64;
             of(step.n) / of(self.plan.capacity).max(1.0)
         };
@@ -149,6 +149,44 @@ impl Session {
         let first = times.first().map_or(0, |t| t[0]);
         let ms = |from: u64, to: u64| to.saturating_sub(from) as f64 * period / 1e6;
         Ok(times.iter().map(|&[start, end]| [ms(first, start), ms(start, end)]).collect())
+    }
+
+    /// Records launches of a submit, whose timestamps go to the queries from 0 on.
+    pub(super) fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        n: usize,
+        range: Range<usize>,
+        queries: &Queries,
+        offset: u64,
+    ) {
+        let set = &queries.set;
+        match queries.clock {
+            Clock::Launches => {
+                let descriptor = wgpu::ComputePassDescriptor { label: Some("hubel"), timestamp_writes: None };
+                let mut pass = encoder.begin_compute_pass(&descriptor);
+                pass.write_timestamp(set, 0);
+                self.encode_launches(&mut pass, n, range.clone(), None, |pass, i| {
+                    pass.write_timestamp(set, (i - range.start) as u32 + 1);
+                });
+            }
+            _ => range.clone().for_each(|i| {
+                let first = 2 * (i - range.start) as u32;
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                    label: Some(&self.plan.dispatches[i].node),
+                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                        query_set: set,
+                        beginning_of_pass_write_index: Some(first),
+                        end_of_pass_write_index: Some(first + 1),
+                    }),
+                });
+                self.encode_launches(&mut pass, n, i..i + 1, None, |_, _| {});
+            }),
+        }
+        let count = Queries::n(queries.clock, range.len());
+        if count > 0 {
+            encoder.resolve_query_set(set, 0..count, &queries.resolved.raw, offset);
+        }
     }
 
     /// Returns start and duration of each launch of a step, in milliseconds, each submitted and waited for alone.

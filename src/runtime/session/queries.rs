@@ -1,6 +1,5 @@
 //! Timestamps of launches, recorded between them or around them.
 
-use super::Session;
 use crate::runtime::{
     Result,
     gpu::{DeviceBuffer, Gpu},
@@ -52,46 +51,6 @@ impl Queries {
         match self.clock {
             Clock::Launches => ticks.windows(2).map(|t| [t[0], t[1]]).collect(),
             _ => ticks.chunks_exact(2).map(|t| [t[0], t[1]]).collect(),
-        }
-    }
-}
-
-impl Session {
-    /// Records launches of a submit, whose timestamps go to the queries from 0 on.
-    pub(super) fn encode_timed(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        n: usize,
-        range: Range<usize>,
-        queries: &Queries,
-        offset: u64,
-    ) {
-        let set = &queries.set;
-        match queries.clock {
-            Clock::Launches => {
-                let descriptor = wgpu::ComputePassDescriptor { label: Some("hubel"), timestamp_writes: None };
-                let mut pass = encoder.begin_compute_pass(&descriptor);
-                pass.write_timestamp(set, 0);
-                self.encode_launches(&mut pass, n, range.clone(), None, |pass, i| {
-                    pass.write_timestamp(set, (i - range.start) as u32 + 1);
-                });
-            }
-            _ => range.clone().for_each(|i| {
-                let first = 2 * (i - range.start) as u32;
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                    label: Some(&self.plan.dispatches[i].node),
-                    timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
-                        query_set: set,
-                        beginning_of_pass_write_index: Some(first),
-                        end_of_pass_write_index: Some(first + 1),
-                    }),
-                });
-                self.encode_launches(&mut pass, n, i..i + 1, None, |_, _| {});
-            }),
-        }
-        let count = Queries::n(queries.clock, range.len());
-        if count > 0 {
-            encoder.resolve_query_set(set, 0..count, &queries.resolved.raw, offset);
         }
     }
 }

@@ -75,7 +75,8 @@ impl Session {
         }
         let fed = self.stage(step, feeds)?;
         let measures = self.submits.measures();
-        for range in self.submits.ranges().to_vec() {
+        for i in 0..self.submits.ranges().len() {
+            let range = self.submits.ranges()[i].clone();
             let start = Instant::now();
             let index = self.gpu.submit("a step", |encoder| {
                 if range.start == 0 {
