@@ -108,7 +108,7 @@ mod tests {
             let n = nanoseconds.len();
             let submits = Submits::new(nanoseconds);
             assert!(!submits.measures());
-            assert_eq!(submits.ranges(), [0..n]);
+            assert!(submits.ranges().len() == 1 && submits.ranges()[0] == (0..n));
         }
     }
 }
