@@ -15,9 +15,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use hubel::{
-    graph::{
-        Candidate, DeviceClass, DeviceProfile, Epilogue, Fill, Grid, Io, Op, OpError, Sample, Slot, Step, TensorType,
-    },
+    graph::{Candidate, DeviceProfile, Fill, Io, Sample, Step, TensorType},
     kernels,
     ops::{
         Conv2d, Conv2dGradInput, Conv2dGradWeight, Elementwise, FAMILIES, Geometry, Matmul, Pool2d, Pool2dOptions,
@@ -131,81 +129,13 @@ impl Bench {
             session.wait()?;
             wall = f64::min(wall, began.elapsed().as_secs_f64() * 1e3);
             if let Ok(times) = session.profile(&step, &feeds) {
-                let ms = times.iter().map(|t| t.ms).sum();
+                let ms = times.device_ms();
                 gpu = Some(gpu.map_or(ms, |best: f64| best.min(ms)));
             }
         }
         let (flops, bytes) = (cost.flops.at(sample.n) as f64, cost.bytes.at(sample.n) as f64);
         Ok(Measured { gpu, wall, plan, flops, bytes })
     }
-}
-
-/// Multiply-adds on registers only: the adapter's peak.
-#[derive(Debug)]
-struct Peak {
-    iterations: usize,
-}
-
-const CHAINS: usize = 16;
-
-impl Op for Peak {
-    fn name(&self) -> &'static str {
-        "peak"
-    }
-
-    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        Ok(inputs.to_vec())
-    }
-
-    fn reference(&self, inputs: &[&Array], _: &Step) -> Vec<Array> {
-        vec![inputs[0].clone()]
-    }
-
-    fn lower(&self, io: &Io, profile: &DeviceProfile, _: Option<&Epilogue>) -> Vec<Candidate> {
-        let lanes = if profile.class == DeviceClass::Cpu { 8 } else { 256 };
-        let each = |text: &dyn Fn(usize) -> String| (0..CHAINS).map(text).collect::<String>();
-        let body = format!(
-            "@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
-@compute @workgroup_size({lanes})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {{
-    let i = (id.x + id.y * counts.x) * {lanes}u + lane;
-    if (i >= step.n) {{ return; }}
-    let a = x[i];
-    let b = 1.0 - a;
-{}    for (var k = 0u; k < {}u; k++) {{
-{}    }}
-    y[i] = {};
-}}
-",
-            each(&|c| format!("    var c{c} = a + {c}.0;\n")),
-            self.iterations,
-            each(&|c| format!("        c{c} = c{c} * a + b;\n").repeat(4)),
-            (0..CHAINS).map(|c| format!("c{c}")).collect::<Vec<_>>().join(" + "),
-        );
-        let grid = Grid::new(io.outputs[0].shape.elements(), lanes);
-        let dispatch = kernels::dispatch("peak", &body, &[], grid, vec![Slot::input(0), Slot::output(0)], None);
-        vec![Candidate::single("peak", dispatch)]
-    }
-
-    fn accuracy(&self, _: &Io, _: usize) -> Vec<hubel::tensor::Accuracy> {
-        vec![hubel::tensor::Accuracy::Exact]
-    }
-}
-
-/// Returns GFLOP/s of registers and GB/s of a copy.
-fn limits(bench: &Bench) -> Result<[f64; 2]> {
-    let software = bench.engine.profile().class == DeviceClass::Cpu;
-    let (lanes, iterations, floats) = if software { (256, 2_000, 2 << 20) } else { (1 << 20, 1_000, 16 << 20) };
-    let input = |n: usize| vec![(TensorType::f32([Batch]), Fill::Uniform(0.1, 0.9), n)];
-    let typed = |n: usize| input(n).into_iter().map(|(ty, fill, _)| (ty, fill)).collect();
-    let time = |name: &str, sample: Sample| -> Result<f64> {
-        let m = bench.measure(name, &sample)?;
-        Ok(m.gpu.unwrap_or(m.wall) / 1e3)
-    };
-    let peak = time("peak/multiply_add", Sample::new(Peak { iterations }, typed(lanes), lanes))?;
-    let copy = time("peak/copy", Sample::new(Elementwise::named("neg")?, typed(floats), floats))?;
-    Ok([(lanes * iterations * CHAINS * 4 * 2) as f64 / peak / 1e9, (floats * 8) as f64 / copy / 1e9])
 }
 
 fn extents(text: &str) -> Result<Vec<usize>> {
@@ -359,9 +289,9 @@ fn main() -> Result<()> {
     if flags.iter().any(|f| f == "--assert-picks") {
         return fit::assert_picks(&mut bench, &cases);
     }
-    let [peak, copy] = limits(&bench)?;
+    let limits = bench.engine.limits()?;
+    let [peak, copy] = [limits.gflops, limits.gb_per_s];
     print_device(bench.engine.info(), [peak, copy], json);
-    // The limits' own kernels are neither dumped nor replaced.
     bench.dump = variable("HUBEL_DUMP").map(PathBuf::from);
     bench.shaders = variable("HUBEL_SHADERS").map(PathBuf::from);
     let mut failed = 0;

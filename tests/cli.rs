@@ -37,7 +37,8 @@ fn refusal(arguments: &[&str]) -> (i32, String) {
 
 #[test]
 fn help_is_what_the_snapshot_says() {
-    let commands = ["", "devices", "summary", "run", "predict", "verify", "plan", "bench", "convert", "fetch"];
+    let commands =
+        ["", "devices", "summary", "run", "predict", "verify", "plan", "bench", "profile", "convert", "fetch"];
     let mut all = String::new();
     for command in commands {
         let out = hubel(&[&[command][usize::from(command.is_empty())..], &["--help"]].concat());
@@ -87,6 +88,57 @@ fn lenet5_reads_a_digit_without_any_file_and_every_node_is_verified() {
     }
     assert!(bench.get("cpu_ms").is_some());
     assert!(json(&["devices"])["adapters"].as_array().is_some_and(|a| !a.is_empty()));
+}
+
+#[test]
+fn a_profile_sums_to_the_step_and_its_trace_is_in_the_trace_event_format() {
+    let folder = temp_dir::TempDir::new().expect("a folder");
+    let [trace, plot] = ["trace.json", "plot.png"].map(|name| folder.path().join(name).to_string_lossy().into_owned());
+    // Other programs may interrupt the host between the launches' end and its look at the clock.
+    let gap = |found: &Json| {
+        let [device, wall] = [&found["device_ms"], &found["profile"]["wall_ms"]].map(|v| v.as_f64().expect("a number"));
+        (wall - device) / wall
+    };
+    let arguments = ["profile", "lenet5", "--train", "--batch", "256", "--trace", &trace, "--plot", &plot];
+    let found =
+        (0..5).map(|_| json(&arguments)).find(|found| (0.0..0.1).contains(&gap(found))).expect("a quiet moment");
+    let launches = found["profile"]["launches"].as_array().expect("launches");
+    let sum = |rows: &Json, keys: &[&str]| -> f64 {
+        let rows = rows.as_array().expect("rows");
+        rows.iter().flat_map(|row| keys.iter().map(|key| row[key].as_f64().expect("a number"))).sum()
+    };
+    let device_ms = found["device_ms"].as_f64().expect("a number");
+    assert!((sum(&found["profile"]["launches"], &["ms"]) - device_ms).abs() < 1e-6 * device_ms);
+    assert!((sum(&found["layers"], &["forward_ms", "backward_ms", "step_ms"]) - device_ms).abs() < 1e-6 * device_ms);
+    let layers: Vec<&str> =
+        found["layers"].as_array().expect("layers").iter().filter_map(|l| l["layer"].as_str()).collect();
+    assert!(["conv1", "pool1", "fc1", "adam"].iter().all(|name| layers.contains(name)), "{layers:?}");
+
+    // The fields that the format's description demands of each kind of event.
+    let written = fs::read_to_string(&trace).expect("a trace");
+    let trace: Json = serde_json::from_str(&written).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("events");
+    let mut rows = std::collections::BTreeMap::<u64, Vec<[f64; 2]>>::new();
+    for event in events {
+        assert!(event["name"].is_string() && event["pid"].is_u64(), "{event}");
+        let row = event["tid"].as_u64().expect("a thread");
+        match event["ph"].as_str() {
+            Some("M") => assert!(event["args"]["name"].is_string(), "{event}"),
+            Some("X") => {
+                assert!(event["cat"].is_string() && event["args"].is_object(), "{event}");
+                let [from, ms] = ["ts", "dur"].map(|key| event[key].as_f64().filter(|t| *t >= 0.0).expect("a time"));
+                rows.entry(row).or_default().push([from, from + ms]);
+            }
+            other => panic!("{other:?} is no event of ours: {event}"),
+        }
+    }
+    assert_eq!(rows.keys().copied().collect::<Vec<_>>(), [1, 2], "host and device");
+    assert_eq!(rows[&2].len(), launches.len());
+    assert!(rows.values().all(|row| row.windows(2).all(|e| e[0][1] <= e[1][0] + 1e-3)), "events of a row overlap");
+    assert!(rows[&2].last().expect("launches")[1] <= rows[&1].last().expect("spans")[1] + 1e-3);
+    assert!(hubel::io::image::open(&plot).expect("an image").shape()[0] > 200);
+    let shown = text(&hubel(&["profile", "lenet5", "--steps", "1"]).stdout);
+    assert!(shown.contains("GFLOP/s") && shown.contains("█") && shown.contains("conv1/conv2d"), "{shown}");
 }
 
 #[test]

@@ -327,10 +327,7 @@ impl Dataset {
                 }
             }
         } else {
-            #[cfg(feature = "images")]
-            if let Some(files) = &self.files {
-                out.extend(files.read(indices)?.into_iter().map(|x| used(x.into())));
-            }
+            out.extend(self.decoded_rows(indices)?.bytes().iter().map(|&x| used(x.into())));
         }
         let shape: Vec<usize> = [indices.len()].into_iter().chain(self.sample_shape().iter().copied()).collect();
         HostTensor::f32(shape, out)
@@ -378,6 +375,21 @@ impl Dataset {
     pub(crate) fn weights_of(&self, indices: &[u32]) -> Option<Vec<f32>> {
         let Data::F32(all) = self.weights.as_ref()?.data() else { return None };
         Some(indices.iter().map(|&i| all.get(i as usize).copied().unwrap_or(1.0)).collect())
+    }
+
+    /// Returns an error unless these are numbers of samples.
+    pub(crate) fn check_rows(&self, indices: &[u32]) -> Result<(), FormatError> {
+        indices.iter().try_for_each(|&i| self.checked(i).map(drop))
+    }
+
+    /// Returns samples that are decoded on demand, as stored.
+    pub(crate) fn decoded_rows(&self, indices: &[u32]) -> Result<HostTensor, FormatError> {
+        let shape: Vec<usize> = [indices.len()].into_iter().chain(self.sample_shape().iter().copied()).collect();
+        let bytes = Vec::new();
+        #[cfg(feature = "images")]
+        let bytes = self.files.as_ref().map_or(Ok(bytes), |files| files.read(indices))?;
+        HostTensor::u8(shape, bytes)
+            .map_err(|e| FormatError::new(Flaw::Contradiction, "the samples", "as many values as their shape has", e))
     }
 
     fn checked(&self, index: u32) -> Result<usize, FormatError> {

@@ -214,6 +214,9 @@ pub struct Candidate {
     pub counts: Option<Counts>,
     /// The estimated cycles of a GPU's multiprocessors for its first launch, at the profile's batch.
     pub cycles: Option<f64>,
+    /// What it is chosen by, where that is an estimate, the least first: nanoseconds at a batch of 64 on a processor, cycles of all launches
+    /// at the profile's batch on a GPU.
+    pub score: Option<f64>,
     /// The parts of column sums that it leaves, where an epilogue asked for them.
     pub parts: Option<ColumnParts>,
     /// Whether it applies the programs that an epilogue asks for to what it loads.
@@ -234,6 +237,7 @@ impl Candidate {
             scratch_bytes,
             counts: None,
             cycles: None,
+            score: None,
             parts: None,
             prologues: false,
         }
@@ -244,10 +248,24 @@ impl Candidate {
         Candidate { counts: Some(counts), ..self }
     }
 
+    /// Returns the candidate with what it is chosen by.
+    pub fn with_score(self, score: f64) -> Self {
+        Candidate { score: Some(score), ..self }
+    }
+
     /// Returns the candidate with the estimated cycles of its first launch.
     pub fn with_cycles(self, cycles: f64) -> Self {
         Candidate { cycles: Some(cycles), ..self }
     }
+}
+
+/// A way to run an operation that has no candidate on its operands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declined {
+    /// What would compute.
+    pub core: String,
+    /// Why it does not.
+    pub why: String,
 }
 
 /// An elementwise program applied to a kernel's result as it is stored.

@@ -1,7 +1,9 @@
 //! The [`Op`] trait and what goes with it: samples, planted faults, local rewrites.
 
 use super::types::{Fill, Gradients, OpError, Step, TensorType};
-use super::{Candidate, ColumnParts, DeviceProfile, Dispatch, Epilogue, Graph, Node, Program, Slot, SumKind, Value};
+use super::{
+    Candidate, ColumnParts, Declined, DeviceProfile, Dispatch, Epilogue, Graph, Node, Program, Slot, SumKind, Value,
+};
 use crate::tensor::{Accuracy, Array, Count, Philox};
 use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
@@ -76,6 +78,11 @@ pub trait Op: Origin + Any + fmt::Debug + Send + Sync {
     /// `epilogue` is applied to output 0 on store; only operations whose [`Op::epilogue`] is true get one.
     /// An operation that is a [`Op::view`] has none.
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate>;
+
+    /// Returns the ways to run the operation that [`Op::lower`] does not offer on these operands, and why. Only people ask.
+    fn declines(&self, _io: &Io, _profile: &DeviceProfile) -> Vec<Declined> {
+        Vec::new()
+    }
 
     /// Returns the arithmetic and the minimum memory traffic.
     fn cost(&self, io: &Io) -> Cost {

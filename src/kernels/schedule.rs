@@ -33,7 +33,7 @@ cores! {
 }
 
 impl Core {
-    fn word(self) -> String {
+    pub(crate) fn word(self) -> String {
         format!("{self:?}").to_lowercase()
     }
 }

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Field, Fill, Gradients, Graph, Io, Op, OpError, Patch,
-        RewriteCx, Sample, Step, TensorType, Value,
+        Bad, Candidate, Cost, Declined, DeviceProfile, Epilogue, Family, Field, Fill, Gradients, Graph, Io, Op,
+        OpError, Patch, RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::gemm::{self, Window},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -184,6 +184,28 @@ impl Conv2d {
     }
 }
 
+impl Conv2d {
+    /// Returns the window that slides over the images, where it fits.
+    fn window(&self, io: &Io) -> Option<Window> {
+        let (x, w) = (&io.inputs[0].shape, io.inputs[1].shape.dims());
+        let geometry = self.geometry(x.dims(), w)?;
+        Some(Window {
+            name: "conv2d",
+            transposed: false,
+            from: geometry.input,
+            to: geometry.output,
+            from_channels: x.last(),
+            to_channels: w[3],
+            kernel: geometry.kernel,
+            strides: geometry.strides,
+            pads: [geometry.pads[0][0], geometry.pads[1][0]],
+            dilation: geometry.dilation,
+            groups: geometry.groups,
+            images: images(x),
+        })
+    }
+}
+
 impl Op for Conv2d {
     fn name(&self) -> &'static str {
         "conv2d"
@@ -255,23 +277,11 @@ impl Op for Conv2d {
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-        let (x, w) = (&io.inputs[0].shape, io.inputs[1].shape.dims());
-        let Some(geometry) = self.geometry(x.dims(), w) else { return Vec::new() };
-        let window = Window {
-            name: "conv2d",
-            transposed: false,
-            from: geometry.input,
-            to: geometry.output,
-            from_channels: x.last(),
-            to_channels: w[3],
-            kernel: geometry.kernel,
-            strides: geometry.strides,
-            pads: [geometry.pads[0][0], geometry.pads[1][0]],
-            dilation: geometry.dilation,
-            groups: geometry.groups,
-            images: images(x),
-        };
-        gemm::window(&window, profile, epilogue)
+        self.window(io).map(|window| gemm::window(&window, profile, epilogue)).unwrap_or_default()
+    }
+
+    fn declines(&self, io: &Io, profile: &DeviceProfile) -> Vec<Declined> {
+        self.window(io).map(|window| gemm::window_declines(&window, profile)).unwrap_or_default()
     }
 
     fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {

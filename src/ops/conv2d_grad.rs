@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Field, Gradients, Graph, Io, Op, OpError, Patch,
-        RewriteCx, Sample, Step, TensorType, Value,
+        Bad, Candidate, Cost, Declined, DeviceProfile, Epilogue, Family, Field, Gradients, Graph, Io, Op, OpError,
+        Patch, RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::{
         Expr, Extent, Kernel,
@@ -103,6 +103,27 @@ impl Graph {
     }
 }
 
+impl Conv2dGradInput {
+    /// Returns the window that gathers the gradient.
+    fn window(&self, io: &Io) -> Window {
+        let (g, w) = (&self.geometry, io.inputs[1].shape.dims());
+        Window {
+            name: "conv2d_grad_input",
+            transposed: true,
+            from: g.output,
+            to: g.input,
+            from_channels: w[3],
+            to_channels: w[2] * g.groups,
+            kernel: g.kernel,
+            strides: g.strides,
+            pads: [g.pads[0][0], g.pads[1][0]],
+            dilation: g.dilation,
+            groups: g.groups,
+            images: images(&io.inputs[0].shape),
+        }
+    }
+}
+
 impl Op for Conv2dGradInput {
     fn name(&self) -> &'static str {
         "conv2d_grad_input"
@@ -166,22 +187,11 @@ impl Op for Conv2dGradInput {
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-        let (g, w) = (&self.geometry, io.inputs[1].shape.dims());
-        let window = Window {
-            name: "conv2d_grad_input",
-            transposed: true,
-            from: g.output,
-            to: g.input,
-            from_channels: w[3],
-            to_channels: w[2] * g.groups,
-            kernel: g.kernel,
-            strides: g.strides,
-            pads: [g.pads[0][0], g.pads[1][0]],
-            dilation: g.dilation,
-            groups: g.groups,
-            images: images(&io.inputs[0].shape),
-        };
-        gemm::window(&window, profile, epilogue)
+        gemm::window(&self.window(io), profile, epilogue)
+    }
+
+    fn declines(&self, io: &Io, profile: &DeviceProfile) -> Vec<Declined> {
+        gemm::window_declines(&self.window(io), profile)
     }
 
     /// Where only a crop reads the gradient, it is the gradient to images without these edges.
@@ -222,6 +232,27 @@ impl Op for Conv2dGradInput {
 
     fn epilogue(&self) -> bool {
         true
+    }
+}
+
+impl Conv2dGradWeight {
+    /// Returns the gradient as its own core takes it.
+    fn filter(&self, io: &Io) -> Filter {
+        let g = &self.geometry;
+        let (c, k) = (io.inputs[0].shape.last(), io.inputs[1].shape.last());
+        Filter {
+            input: g.input,
+            output: g.output,
+            kernel: g.kernel,
+            strides: g.strides,
+            pads: [g.pads[0][0], g.pads[1][0]],
+            dilation: g.dilation,
+            groups: g.groups,
+            from_channels: c,
+            to_channels: k,
+            images: images(&io.inputs[0].shape),
+            sums: self.column_sums,
+        }
     }
 }
 
@@ -296,23 +327,15 @@ impl Op for Conv2dGradWeight {
         Ok(vec![Some(to_x), Some(to_dy)])
     }
 
+    fn declines(&self, io: &Io, profile: &DeviceProfile) -> Vec<Declined> {
+        self.filter(io).declines(profile)
+    }
+
     fn lower(&self, io: &Io, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
         let g = &self.geometry;
         let ([p, q], [r, s]) = (g.output, g.kernel);
         let (c, k) = (io.inputs[0].shape.last(), io.inputs[1].shape.last());
-        let filter = Filter {
-            input: g.input,
-            output: g.output,
-            kernel: g.kernel,
-            strides: g.strides,
-            pads: [g.pads[0][0], g.pads[1][0]],
-            dilation: g.dilation,
-            groups: g.groups,
-            from_channels: c,
-            to_channels: k,
-            images: images(&io.inputs[0].shape),
-            sums: self.column_sums,
-        };
+        let filter = self.filter(io);
         if let Some(candidate) = filter.depthwise(profile, epilogue) {
             return vec![candidate];
         }

@@ -49,6 +49,7 @@ families! {
     affine2d::{Affine2d, FillMode} [FAMILY],
     argmax::{Argmax} [FAMILY],
     batch_norm::{BatchNorm, BatchNormGrad, BatchNormStatistics, BatchNormSums} [FAMILY, FAMILY_GRAD, FAMILY_STATISTICS, FAMILY_SUMS],
+    cast::{Cast} [FAMILY],
     concat::{Concat} [FAMILY],
     conv2d::{Conv2d, Conv2dOptions, Geometry} [FAMILY],
     conv2d_grad::{Conv2dGradInput, Conv2dGradWeight} [INPUT_FAMILY, WEIGHT_FAMILY],

@@ -15,7 +15,7 @@ use crate::{
     graph::{ALIGN_BYTES, Dispatch, Kind, Node, Slot, UNIFORM_BYTES, Value},
     kernels::{Access, max_iterations},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 /// Returns the plan, and the contents of its ranges.
 pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Result<(Plan, Trace), PlanError> {
@@ -26,7 +26,9 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
         let Some(candidate) = selected.get(&i) else { continue };
         for (k, dispatch) in candidate.dispatches.iter().enumerate() {
             let modes: Vec<Access> = dispatch.slots.iter().map(|slot| access(candidate, k, slot)).collect();
-            for (chunk, samples) in chunks(dispatch, s.options.capacity).into_iter().enumerate() {
+            let all = chunks(dispatch, s.options.capacity);
+            let n_chunks = all.len().max(1) as u64;
+            for (chunk, samples) in all.into_iter().enumerate() {
                 let extents = dispatch.extents_at(chunk);
                 let place = places.of(&extents);
                 let bindings = emitter.bindings(i, dispatch, &modes, chunk, place)?;
@@ -50,9 +52,10 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
                     constants: dispatch.constants.clone(),
                     extents,
                     grid: dispatch.grid,
-                    samples,
                     bindings,
-                    bytes_moved: moved.sum(),
+                    bytes_moved: moved.sum::<u64>() / n_chunks,
+                    flops: if k == 0 { flops(s, i, &samples) } else { 0 },
+                    samples,
                     cycles: candidate.cycles.filter(|_| k == 0),
                 });
                 launches.push(traffic);
@@ -78,6 +81,13 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
     let stores = s.options.layouts.iter().map(|l| l.chunks.clone()).collect();
     let states = emitter.states();
     Ok((plan, Trace { launches, inputs: input_contents, outputs: output_contents, states, stores }))
+}
+
+/// Returns the floating-point operations of a node on these samples.
+fn flops(s: &Scheduled, i: usize, samples: &Range<usize>) -> u64 {
+    let Some(op) = s.node(i).op() else { return 0 };
+    let n = samples.end.min(s.options.capacity).saturating_sub(samples.start);
+    op.cost(&s.graph.io(s.node(i))).flops.at(n)
 }
 
 /// Returns whether a node's kernels are the crate's own.

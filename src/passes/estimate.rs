@@ -73,6 +73,11 @@ const ISSUE: f64 = 16.0;
 /// Lanes that reside on a multiprocessor.
 const RESIDENT: f64 = 1_536.0;
 
+/// A multiprocessor of a GPU that is not known: billions of bytes and of cycles a second.
+const MULTIPROCESSOR: [f64; 2] = [5.0, 1.5];
+/// A processor: billions of operations and of bytes a second.
+const CPU: [f64; 2] = [20.0, 4.0];
+
 impl GpuSpec {
     /// Returns the GPU of this name.
     pub fn find(name: &str) -> Option<GpuSpec> {
@@ -124,6 +129,24 @@ impl Plan {
     /// Returns the bytes that all launches read and write, if each value crosses memory once in each launch that it takes part in.
     pub fn bytes_moved(&self) -> u64 {
         self.dispatches.iter().map(|d| d.bytes_moved).sum()
+    }
+
+    /// Returns the estimated nanoseconds of each launch at the plan's capacity on a device of which only the profile is known: right to a
+    /// factor of ten.
+    pub fn estimate_on(&self, profile: &DeviceProfile) -> Vec<f64> {
+        let nanoseconds = |d: &PlannedDispatch| {
+            let (flops, bytes) = (d.flops as f64, d.bytes_moved as f64);
+            match profile.class {
+                DeviceClass::Cpu => flops / CPU[0] + bytes / CPU[1],
+                DeviceClass::Gpu => {
+                    let n = f64::from(profile.multiprocessors.max(1));
+                    // Without an estimate of its cycles a kernel is taken to compute at a quarter of the peak.
+                    let cycles = d.cycles.unwrap_or(flops / (256.0 * n) * 4.0);
+                    GAP + (bytes / (MULTIPROCESSOR[0] * n)).max(cycles / MULTIPROCESSOR[1])
+                }
+            }
+        };
+        self.dispatches.iter().map(nanoseconds).collect()
     }
 
     /// Returns the estimated nanoseconds of each launch on a GPU, for which the plan has been made.

@@ -2,8 +2,8 @@
 
 use crate::{
     graph::{
-        Candidate, ColumnSums, Cost, DeviceProfile, Epilogue, Gradients, Graph, Io, Op, OpError, Program, Prologue,
-        Slot, Step, SumKind, TensorType, Value,
+        Candidate, ColumnSums, Cost, Declined, DeviceProfile, Epilogue, Gradients, Graph, Io, Op, OpError, Program,
+        Prologue, Slot, Step, SumKind, TensorType, Value,
     },
     ops::Elementwise,
     tensor::{Accuracy, Array},
@@ -55,6 +55,24 @@ impl Fused {
                 shape: io.inputs[*input].shape.clone(),
             })
             .collect()
+    }
+
+    /// Returns the anchor's candidates, also those that cannot do all that is fused into it.
+    fn anchor_candidates(&self, io: &Io, profile: &DeviceProfile) -> Vec<Candidate> {
+        let kind = self.column_sums().map(|sums| match sums.kind() {
+            SumKind::Products { x, mean } => SumKind::Products { x: self.sums_input(x), mean: self.sums_input(mean) },
+            kind => kind,
+        });
+        let epilogue = Epilogue {
+            program: self.program.clone(),
+            extras: io.inputs[self.n_inputs..self.first_of_sums()].to_vec(),
+            first_input: self.n_inputs,
+            repeats: self.repeats.clone(),
+            shape: io.outputs[0].shape.clone(),
+            sums: kind,
+            prologues: self.prologues(io),
+        };
+        self.anchor.lower(&self.anchor_io(io), profile, Some(&epilogue))
     }
 
     /// Returns what adds up columns.
@@ -204,25 +222,22 @@ impl Op for Fused {
         if epilogue.is_some() {
             return Vec::new();
         }
-        let kind = self.column_sums().map(|sums| match sums.kind() {
-            SumKind::Products { x, mean } => SumKind::Products { x: self.sums_input(x), mean: self.sums_input(mean) },
-            kind => kind,
-        });
-        let epilogue = Epilogue {
-            program: self.program.clone(),
-            extras: io.inputs[self.n_inputs..self.first_of_sums()].to_vec(),
-            first_input: self.n_inputs,
-            repeats: self.repeats.clone(),
-            shape: io.outputs[0].shape.clone(),
-            sums: kind,
-            prologues: self.prologues(io),
-        };
-        let candidates = self.anchor.lower(&self.anchor_io(io), profile, Some(&epilogue));
+        let candidates = self.anchor_candidates(io, profile);
         let candidates = candidates.into_iter().filter(|c| c.prologues || self.prologues.is_empty());
         match &self.sums {
             None => candidates.collect(),
             Some(_) => candidates.filter_map(|c| self.with_merge(c, io, profile)).collect(),
         }
+    }
+
+    fn declines(&self, io: &Io, profile: &DeviceProfile) -> Vec<Declined> {
+        let offered = self.lower(io, profile, None);
+        let dropped = self.anchor_candidates(io, profile).into_iter();
+        let dropped = dropped.filter(|c| offered.iter().all(|o| o.variant != c.variant)).map(|c| Declined {
+            core: c.variant,
+            why: "it cannot do what is fused into it: column sums of its result, or programs of what it loads".into(),
+        });
+        dropped.chain(self.anchor.declines(&self.anchor_io(io), profile)).collect()
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -33,6 +33,7 @@
 mod absorb;
 mod alias;
 mod arenas;
+mod choices;
 mod emit;
 mod error;
 mod estimate;
@@ -54,6 +55,7 @@ mod split;
 mod text;
 mod verify;
 
+pub use choices::{Choice, Considered, choices};
 pub use error::PlanError;
 pub use estimate::GpuSpec;
 pub use fuse::fuse;

@@ -61,6 +61,16 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
 
 /// Returns the plan of a graph, and what [`verify`] needs to check it.
 pub fn traced_plan(graph: &Graph, options: &PlanOptions) -> Result<(Plan, Trace), PlanError> {
+    let scheduled = scheduled(graph, options)?;
+    let selected = select(&scheduled)?;
+    let fixed = fixed_ranges(&scheduled)?;
+    let blocks = blocks(&scheduled, &selected, &fixed)?;
+    let memory = arrange(&scheduled, &selected, blocks, fixed);
+    emit(&scheduled, &selected, &memory)
+}
+
+/// Returns a graph as it is planned, with the order of its nodes.
+pub(super) fn scheduled<'a>(graph: &Graph, options: &'a PlanOptions<'a>) -> Result<Scheduled<'a>, PlanError> {
     let graph = if options.optimize {
         optimize(graph, &options.profile)
     } else {
@@ -69,11 +79,7 @@ pub fn traced_plan(graph: &Graph, options: &PlanOptions) -> Result<(Plan, Trace)
     let graph = copy_for_callers(&graph, options);
     let scheduled = Scheduled { order: schedule(&graph)?, roots: roots(&graph, true), graph, options };
     scheduled.check_sizes()?;
-    let selected = select(&scheduled)?;
-    let fixed = fixed_ranges(&scheduled)?;
-    let blocks = blocks(&scheduled, &selected, &fixed)?;
-    let memory = arrange(&scheduled, &selected, blocks, fixed);
-    emit(&scheduled, &selected, &memory)
+    Ok(scheduled)
 }
 
 /// An output bound by the caller must be a node's own result: views, inputs and states are copied.

@@ -135,6 +135,9 @@ pub struct PlannedDispatch {
     pub bindings: Vec<Binding>,
     /// Bytes that it reads and writes at the plan's capacity, if each value crosses memory once.
     pub bytes_moved: u64,
+    /// Floating-point operations at the plan's capacity, two for a multiply and add. Of a node's launches, the first of each chunk of the
+    /// batch counts them all.
+    pub flops: u64,
     /// The estimated cycles of a GPU's multiprocessors, where the kernel's author knows them.
     pub cycles: Option<f64>,
 }

@@ -74,7 +74,7 @@ fn short<'a>(
 }
 
 /// Returns whether the plan can bind what a candidate reads as uniform buffers.
-fn can_bind_uniforms(s: &Scheduled, i: usize, candidate: &Candidate) -> bool {
+pub(super) fn can_bind_uniforms(s: &Scheduled, i: usize, candidate: &Candidate) -> bool {
     candidate.dispatches.iter().flat_map(|d| &d.slots).all(|slot| {
         let Slot::Uniform { input, samples } = *slot else { return true };
         let root = s.root(s.node(i).inputs[input]);

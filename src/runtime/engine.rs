@@ -380,7 +380,8 @@ impl Engine {
 
     /// Returns what an application should request its device with.
     pub fn required(adapter: &wgpu::Adapter) -> Required {
-        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
+        let times = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let wanted = times | wgpu::Features::SUBGROUP | wgpu::Features::SHADER_INT64;
         let features = adapter.features() & wanted;
         Required { features, limits: adapter.limits() }
     }

@@ -9,6 +9,7 @@
 //! - `gpu.rs`: the device with its memory budget; every call to wgpu that can fail goes through an error scope there.
 //! - `pipeline.rs`: compiled kernels, shared by all sessions of an engine.
 //! - `store.rs`: named tensors that are kept from step to step. `session/arena.rs`: memory that is reused within a step.
+//! - `profile/`: the times of a step's launches, as a table and as a trace.
 //! - `session/`: a plan with its memory, pipelines and bind groups; `ring.rs` stages inputs, `readback.rs` reads outputs.
 //!
 //! Invariants:
@@ -16,13 +17,14 @@
 //! - every wait has a timeout, and every error names its buffer, kernel or step;
 //! - a lost device is [`RuntimeError::DeviceLost`] from every call that follows, never a panic.
 //!
-//! Where to start: [`Engine::session`], then `run` in `session/mod.rs`.
+//! Where to start: [`Engine::session`], then `run` in `session/run.rs`.
 
 mod engine;
 mod error;
 mod gpu;
 mod multiprocessors;
 mod pipeline;
+mod profile;
 mod readback;
 mod ring;
 mod session;
@@ -30,7 +32,8 @@ mod store;
 
 pub use engine::{AdapterInfo, Backend, Engine, EngineBuilder, Required};
 pub use error::RuntimeError;
-pub use session::{Arena, External, Session, Timing};
+pub use profile::{Clock, HostSpan, LayerTime, Limits, Profile, Purpose, Timing};
+pub use session::{Arena, External, Session};
 pub use store::Store;
 
 type Result<T> = std::result::Result<T, RuntimeError>;

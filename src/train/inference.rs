@@ -10,8 +10,8 @@ use crate::{
     data::Dataset,
     graph::{Graph, Step, TensorType, Value},
     nn::{self, Mode, Model},
-    passes::{Plan, PlanOptions, plan},
-    runtime::{Engine, External, RuntimeError, Session, Store},
+    passes::{Choice, Plan, PlanOptions, choices, plan},
+    runtime::{Engine, External, Profile, RuntimeError, Session, Store},
     tensor::{Batch, HostTensor},
 };
 use std::sync::Arc;
@@ -185,11 +185,7 @@ impl Inference {
     pub fn predict_many(&mut self, samples: &[HostTensor]) -> Result<Vec<(String, HostTensor)>, Error> {
         let all = self.typed(samples)?;
         let n = all[0].shape()[0];
-        if self.runner.is_none() {
-            let stores = vec![self.params.clone()];
-            let compiled = Compiled::new(&self.engine, self.graph.clone(), self.batch, stores)?;
-            self.runner = Some(compiled.runner(&self.engine, None)?);
-        }
+        self.make_runner()?;
         let mut results: Vec<(Vec<usize>, Vec<f32>)> = vec![Default::default(); self.names.len()];
         if let Some(runner) = &mut self.runner {
             for start in (0..n).step_by(self.batch) {
@@ -198,9 +194,9 @@ impl Inference {
                     let row = t.bytes().len() / n;
                     start * row..(start + count) * row
                 };
-                let feeds: Vec<(&str, &[u8])> =
-                    self.inputs.iter().zip(&all).map(|((name, _), t)| (name.as_str(), &t.bytes()[part(t)])).collect();
-                runner.run_bytes(&Step::of(count), &feeds)?;
+                let inputs = self.inputs.iter().zip(&all);
+                let feeds: Vec<_> = inputs.map(|((name, _), t)| (name.as_str(), vec![&t.bytes()[part(t)]])).collect();
+                runner.run(&Step::of(count), &feeds)?;
                 for (name, (shape, data)) in self.names.iter().zip(&mut results) {
                     let part = runner.read(name, count)?;
                     *shape = part.shape().to_vec();
@@ -213,6 +209,32 @@ impl Inference {
             Ok((name.clone(), HostTensor::f32(shape, data)?))
         };
         self.names.iter().zip(results).map(whole).collect()
+    }
+
+    fn make_runner(&mut self) -> Result<(), Error> {
+        if self.runner.is_none() {
+            let stores = vec![self.params.clone()];
+            let compiled = Compiled::new(&self.engine, self.graph.clone(), self.batch, stores)?;
+            self.runner = Some(compiled.runner(&self.engine, None)?);
+        }
+        Ok(())
+    }
+
+    /// Runs one batch of samples of all the model's inputs, each (n, …), this many times, at least once, and returns the time of each
+    /// launch in the run of median time.
+    ///
+    /// One run before is not timed. An error on the reference engine, or if the samples are more than a batch. See [`Profile`] for an
+    /// example.
+    pub fn profile(&mut self, samples: &[HostTensor], runs: usize) -> Result<Profile, Error> {
+        let all = self.typed(samples)?;
+        self.make_runner()?;
+        let inputs = self.inputs.iter().zip(&all);
+        let feeds: Vec<_> = inputs.map(|((name, _), t)| (name.as_str(), vec![t.bytes()])).collect();
+        let Some(runner) = &mut self.runner else { return Err(TrainError::NoData.into()) };
+        let step = Step::of(all[0].shape()[0]);
+        runner.run(&step, &feeds)?;
+        let profiles = (0..runs.max(1)).map(|_| runner.profile(&step, &feeds)).collect::<Result<_, _>>()?;
+        Profile::median(profiles).ok_or_else(|| TrainError::NoData.into())
     }
 
     /// Returns samples of all inputs in their types, at least one of each, or an error that says what is wrong.
@@ -303,5 +325,11 @@ impl Inference {
     /// Returns the plan of one run on host samples.
     pub fn plan(&self) -> Result<Plan, Error> {
         Ok(Compiled::plan_of(&self.engine, &self.graph, self.batch, std::slice::from_ref(&self.params))?)
+    }
+
+    /// Returns what was considered for each convolution and product of that plan.
+    pub fn choices(&self) -> Result<Vec<Choice>, Error> {
+        let options = Compiled::options(&self.engine, self.batch, std::slice::from_ref(&self.params));
+        Ok(choices(&self.graph, &options)?)
     }
 }

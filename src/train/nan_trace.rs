@@ -3,7 +3,7 @@
 use super::{
     epoch_order::EpochOrder,
     not_finite::NotFinite,
-    prepared_step::PreparedStep,
+    prepared_step::{PreparedStep, in_parts},
     runner::Compiled,
     state::Snapshot,
     step_graph::{self, feeds::Source, metrics},
@@ -96,9 +96,10 @@ impl Trainer {
         let find = |node: &str, op: &str, tensor: &HostTensor| NotFinite::find(self.position.step, node, op, tensor);
         let rows = all_rows(data);
         let step = self.next_step(data.len(), true)?;
-        let feeds = step_graph::feed_tensors(&self.config, Mode::Training, &Source::Host, &step, data, &rows)?;
+        let feeds = step_graph::feeds(&self.config, Mode::Training, &Source::Host, &step, data, &rows)?;
+        let tensors = feeds.iter().map(|(name, feed)| Ok((name, feed.tensor()?))).collect::<Result<Vec<_>, Error>>()?;
         let weights = self.weights()?;
-        let inputs = feeds.iter().map(|(name, t)| (name.as_str(), "input", t));
+        let inputs = tensors.iter().map(|(name, t)| (name.as_str(), "input", t));
         let weights = weights.iter().map(|(name, t)| (name.as_str(), "weight", t));
         if let Some(found) = inputs.chain(weights).find_map(|(name, kind, t)| find(name, kind, t)) {
             return Ok(Some(found));
@@ -120,7 +121,7 @@ impl Trainer {
         graph.set_updates(Vec::new());
         let compiled = Compiled::unfused(&self.engine, graph, data.len(), self.stores(&Source::Host))?;
         let mut runner = compiled.runner(&self.engine, None)?;
-        runner.run(&step, &feeds)?;
+        runner.run(&step, &in_parts(&feeds))?;
         for ((name, _), (node, op)) in kept.iter().zip(&ops) {
             let found = find(node, op, &runner.read(name, data.len())?);
             if found.is_some() {

@@ -4,7 +4,10 @@ use super::{
     config::Compile,
     inference::Inference,
     runner::{Compiled, Runner},
-    step_graph::{self, feeds::Source},
+    step_graph::{
+        self,
+        feeds::{Feed, Source},
+    },
 };
 use crate::{
     Error,
@@ -53,17 +56,24 @@ impl PreparedStep {
 
     /// Runs the step on these rows.
     pub fn run(&mut self, config: &Compile, step: &Step, data: &Dataset, rows: &[u32]) -> Result<(), Error> {
-        let feeds = step_graph::feed_tensors(config, self.mode, &self.source, step, data, rows)?;
-        self.runner.run(step, &feeds)
+        let feeds = step_graph::feeds(config, self.mode, &self.source, step, data, rows)?;
+        self.runner.run(step, &in_parts(&feeds))
     }
 }
 
+/// Returns what a step is fed as the bytes of each input.
+pub(super) fn in_parts<'a>(feeds: &'a [(String, Feed<'_>)]) -> Vec<(&'a str, Vec<&'a [u8]>)> {
+    feeds.iter().map(|(name, feed)| (name.as_str(), feed.parts())).collect()
+}
+
 /// The properties of a data set that a step's plan depends on. If steps are fed from the host, these include neither
-/// the number of samples nor how their values are stored.
+/// the number of samples nor how labels are stored.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DataKind {
     tensors: Vec<(Vec<usize>, Option<DType>)>,
-    stored: Option<(usize, [u32; 2])>,
+    bytes: bool,
+    values: [u32; 2],
+    stored: Option<usize>,
 }
 
 impl DataKind {
@@ -72,7 +82,8 @@ impl DataKind {
         let tensors = [&data.images].into_iter().chain(data.targets()).chain(&data.weights);
         let tensors = tensors.map(|t| (t.shape()[1..].to_vec(), (!fed).then_some(t.dtype()))).collect();
         let values = [data.scale, data.offset].map(f32::to_bits);
-        DataKind { tensors, stored: (!fed).then_some((data.len(), values)) }
+        let bytes = data.images.dtype() == DType::U8;
+        DataKind { tensors, bytes, values, stored: (!fed).then_some(data.len()) }
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     Error,
     graph::{Graph, Kind, Step, Value, evaluate},
     passes::{Plan, PlanError, PlanOptions, plan},
-    runtime::{Arena, Engine, RuntimeError, Session, Store, Timing},
+    runtime::{Arena, Engine, Profile, RuntimeError, Session, Store},
     tensor::{Array, HostTensor},
 };
 use std::{collections::HashMap, sync::Arc};
@@ -105,24 +105,27 @@ pub(super) fn reserve(engine: &Engine, arena: &Arena, graphs: &[&Compiled]) -> R
 }
 
 impl Runner {
-    /// Runs one step; `feeds` are tensors by input name.
-    pub fn run(&mut self, step: &Step, feeds: &[(String, HostTensor)]) -> Result<(), Error> {
-        self.run_bytes(step, &as_bytes(feeds))
-    }
-
-    /// Runs one step; `feeds` are raw elements by input name.
-    pub fn run_bytes(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<(), Error> {
+    /// Runs one step; `feeds` are raw elements by input name, in parts.
+    pub fn run(&mut self, step: &Step, feeds: &[(&str, Vec<&[u8]>)]) -> Result<(), Error> {
         match self {
-            Runner::Device(session) => Ok(session.run(step, feeds)?),
-            Runner::Reference(reference) => reference.run(step, feeds),
+            Runner::Device(session) => Ok(session.run_parts(step, feeds)?),
+            Runner::Reference(reference) => {
+                let whole: Vec<(&str, Vec<u8>)> = feeds.iter().map(|(name, parts)| (*name, parts.concat())).collect();
+                let whole: Vec<(&str, &[u8])> = whole.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+                reference.run(step, &whole)
+            }
         }
     }
 
-    /// Runs one step and returns the time of each launch in milliseconds; none without a device.
-    pub fn profile(&mut self, step: &Step, feeds: &[(String, HostTensor)]) -> Result<Vec<Timing>, Error> {
+    /// Runs one step and returns the time of each launch; an error without a device.
+    pub fn profile(&mut self, step: &Step, feeds: &[(&str, Vec<&[u8]>)]) -> Result<Profile, Error> {
         match self {
-            Runner::Device(session) => Ok(session.profile(step, &as_bytes(feeds))?),
-            Runner::Reference(_) => Ok(Vec::new()),
+            Runner::Device(session) => Ok(session.profile_parts(None, step, feeds)?),
+            Runner::Reference(_) => Err(RuntimeError::Unsupported {
+                what: "a profile on the reference engine",
+                advice: "create an engine on an adapter",
+            }
+            .into()),
         }
     }
 
@@ -145,10 +148,6 @@ impl Runner {
             }
         }
     }
-}
-
-fn as_bytes(feeds: &[(String, HostTensor)]) -> Vec<(&str, &[u8])> {
-    feeds.iter().map(|(name, tensor)| (name.as_str(), tensor.bytes())).collect()
 }
 
 impl Reference {

@@ -2,7 +2,8 @@
 
 use super::{
     data_check::check_data,
-    prepared_step::{CompiledStep, DataKind, PreparedStep},
+    error::TrainError,
+    prepared_step::{CompiledStep, DataKind, PreparedStep, in_parts},
     runner::{Compiled, largest_batch},
     step_graph::{self, StepGraph, StepSpec, feeds::Source, metrics, update::StateLayouts},
     trainer::Trainer,
@@ -13,10 +14,11 @@ use crate::{
     graph::{Graph, Step},
     nn::Mode,
     ops::Accumulate,
-    passes::Plan,
-    runtime::{Store, Timing},
+    passes::{Choice, Plan, choices},
+    runtime::{Profile, Store},
     tensor::HostTensor,
 };
+use std::time::Instant;
 
 /// Returns the rows of a whole data set, in its order.
 pub(super) fn all_rows(data: &Dataset) -> Vec<u32> {
@@ -131,19 +133,32 @@ impl Trainer {
         Ok(Compiled::plan_of(&self.engine, &graph, batch.max(1), &self.stores(&Source::Host))?)
     }
 
-    /// Returns the time of each launch of a training step on these samples, in milliseconds on the device.
-    ///
-    /// The step is taken like any other. Empty on the reference engine.
-    pub fn profile(&mut self, data: &Dataset) -> Result<Vec<Timing>, Error> {
+    /// Returns what was considered for each convolution and product of the plan that [`Trainer::plan_for`] returns.
+    pub fn choices_for(&self, data: &Dataset, batch: usize) -> Result<Vec<Choice>, Error> {
         self.check(data)?;
+        let graph = self.step_graph(data, &Source::Host, Mode::Training)?.graph;
+        let stores = self.stores(&Source::Host);
+        Ok(choices(&graph, &Compiled::options(&self.engine, batch.max(1), &stores))?)
+    }
+
+    /// Takes this many training steps on these samples, at least one, and returns the time of each launch in the step of median time.
+    ///
+    /// The steps are taken like any other, after one that is not timed. An error on the reference engine. See [`Profile`] for an example.
+    pub fn profile(&mut self, data: &Dataset, steps: usize) -> Result<Profile, Error> {
+        self.train_on_batch(data)?;
         let mut prepared = self.take_training_step(data)?;
-        let step = self.next_step(data.len(), true)?;
         let rows = all_rows(data);
-        let feeds = step_graph::feed_tensors(&self.config, Mode::Training, &Source::Host, &step, data, &rows)?;
-        self.position.step += 1;
-        let times = prepared.runner.profile(&step, &feeds)?;
+        let mut profiles = Vec::new();
+        for _ in 0..steps.max(1) {
+            let step = self.next_step(data.len(), true)?;
+            let start = Instant::now();
+            let feeds = step_graph::feeds(&self.config, Mode::Training, &Source::Host, &step, data, &rows)?;
+            let ms = start.elapsed().as_secs_f64() * 1e3;
+            self.position.step += 1;
+            profiles.push(prepared.runner.profile(&step, &in_parts(&feeds))?.after("gather samples", ms));
+        }
         self.cache.training = Some(prepared);
-        Ok(times)
+        Profile::median(profiles).ok_or_else(|| TrainError::NoData.into())
     }
 
     /// Returns the outputs of all layers, `activation/layer`, and the gradients of all trainable weights,

@@ -46,8 +46,8 @@ fn promise(family: &str) -> Option<Promise> {
     use Promise::*;
     Some(match family {
         "accumulate" => Sums(|_, n| n as u64 + 1),
-        "accuracy" | "argmax" | "concat" | "literal" | "slice" | "slice_grad" | "top_k" | "gather" | "max_pool2d"
-        | "pad2d" | "reshape" | "transpose" => Exact,
+        "accuracy" | "argmax" | "cast" | "concat" | "literal" | "slice" | "slice_grad" | "top_k" | "gather"
+        | "max_pool2d" | "pad2d" | "reshape" | "transpose" => Exact,
         // A window has at most 72 pixels.
         "avg_pool2d" | "avg_pool2d_grad" => Sums(|_, _| 72),
         "lp_pool2d" => Composed(32.0 * UNIT),
@@ -237,6 +237,8 @@ fn nan_in(op: &str, input: usize, inputs: usize) -> Nan {
         ("prelu" | "elu", 1) | ("where", 1 | 2) | ("where_positive", 0) => Nan::Nowhere,
         // Numbers of rows.
         ("gather" | "gather_grad", _) => Nan::Nowhere,
+        // Bytes.
+        ("cast", _) => Nan::Nowhere,
         ("affine2d", i) if i + 1 < inputs => Nan::Nowhere,
         // The places of maxima.
         ("max_pool2d_grad", 0 | 1) => Nan::Nowhere,

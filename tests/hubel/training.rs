@@ -238,6 +238,33 @@ fn fed_from_host(data: &Dataset) -> (temp_dir::TempDir, Dataset) {
     (folder, Dataset { scale: 1.0 / 255.0, ..streamed })
 }
 
+#[test]
+fn samples_fed_as_bytes_train_as_their_numbers_do_also_where_rows_end_within_a_word() {
+    for engine in [engine().clone(), Engine::reference()] {
+        let bytes: Vec<u8> = (0..7 * 35u32).map(|i| (i * 37 % 256) as u8).collect();
+        let numbers = bytes.iter().map(|&x| f32::from(x) / 256.0 - 0.5).collect();
+        let labels = HostTensor::u8([7], vec![0, 1, 2, 0, 1, 2, 0]).expect("labels");
+        let data = |images: HostTensor| Dataset::new(images, labels.clone()).expect("a data set");
+        let as_bytes =
+            Dataset { scale: 1.0 / 256.0, offset: -0.5, ..data(HostTensor::u8([7, 5, 7, 1], bytes).expect("bytes")) };
+        let as_numbers = data(HostTensor::f32([7, 5, 7, 1], numbers).expect("numbers"));
+        let model = Sequential::new([5, 7, 1]).add(Flatten::new()).add(Dense::new(3).activation(Softmax));
+        let model = model.build().expect("a model");
+        let trainer = || model.compile(&engine, Compile::new(Sgd::new(0.1), SparseCategoricalCrossentropy::new()));
+        let [mut a, mut b] = [trainer(), trainer()].map(|t| t.expect("a trainer"));
+        for n in [7, 5, 1] {
+            let part = |data: &Dataset| data.take(n);
+            let losses = [
+                a.train_on_batch(&part(&as_bytes)).expect("a step"),
+                b.train_on_batch(&part(&as_numbers)).expect("a step"),
+            ];
+            // Scale and offset are powers of two: no rounding differs.
+            assert_eq!(losses[0], losses[1], "{n} samples");
+        }
+        assert_eq!(bits(&a), bits(&b));
+    }
+}
+
 /// Images sorted by class, so that folders number them alike.
 fn mixed(n: usize) -> Dataset {
     let all = stripes(n + 200);

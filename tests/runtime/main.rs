@@ -12,7 +12,7 @@ use hubel::{
     ops::Elementwise,
     passes::{Binding, BufferRange, BufferRef, Layout, Plan, PlannedDispatch, Port, Trust},
     prelude::Sequential,
-    runtime::{Backend, Engine, External, RuntimeError, Session, Store},
+    runtime::{Backend, Clock, Engine, External, Profile, RuntimeError, Session, Store},
     tensor::{Batch, DType, HostTensor},
     wgpu,
 };
@@ -65,6 +65,7 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange
         samples: 0..usize::MAX,
         bindings: dispatch.slots.iter().map(binding).collect(),
         bytes_moved: 0,
+        flops: 0,
         cycles: None,
     }
 }

@@ -170,18 +170,34 @@ fn launches_are_timed_and_arenas_can_be_filled_with_guards() -> Result<()> {
     let engine = engine();
     let mut session = engine.session(scaled(&engine, false), &[weights(&engine)?], None)?;
     let x = input(3, 1);
-    if engine.wgpu().is_some_and(|(d, _)| d.features().contains(wgpu::Features::TIMESTAMP_QUERY)) {
-        for _ in 0..2 {
-            let times = session.profile(&Step::of(3), &[("x", bytemuck::cast_slice(&x))])?;
-            ensure!(times.len() == 2 && times[1].node == "node/tanh" && times.iter().all(|t| t.ms >= 0.0));
+    let has = |feature| engine.wgpu().is_some_and(|(d, _)| d.features().contains(feature));
+    for (clock, feature) in [
+        (Clock::Launches, wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+        (Clock::Passes, wgpu::Features::TIMESTAMP_QUERY),
+        (Clock::Host, wgpu::Features::empty()),
+    ] {
+        for per_submit in [usize::MAX, 1] {
+            session.set_dispatches_per_submit(per_submit);
+            let profile = session.profile_by(clock, &Step::of(3), &[("x", bytemuck::cast_slice(&x))]);
+            if !has(feature) {
+                ensure!(matches!(profile, Err(RuntimeError::Unsupported { .. })), "{profile:?}");
+                continue;
+            }
+            let Profile { launches, host, wall_ms, .. } = profile?;
+            ensure!(launches.len() == 2 && launches[1].node == "node/tanh", "{launches:?}");
+            ensure!(launches[0].start_ms == 0.0 || clock == Clock::Host, "{launches:?}");
+            ensure!(launches.iter().all(|t| t.ms >= 0.0) && launches[1].start_ms >= launches[0].ms, "{launches:?}");
+            ensure!(wall_ms > 0.0 && host.windows(2).all(|s| s[1].start_ms >= s[0].start_ms + s[0].ms), "{host:?}");
+            check(&x, &session.read("y", 3)?.to_f32())?;
         }
-        check(&x, &session.read("y", 3)?.to_f32())?;
-        // A profiled step consumes the uploaded input, like any other step.
-        session.write_input("x", bytemuck::cast_slice(&x))?;
-        session.profile(&Step::of(3), &[])?;
-        let again = session.run(&Step::of(3), &[]);
-        ensure!(matches!(again, Err(RuntimeError::MissingInput { .. })), "{again:?}");
     }
+    let best = session.profile(&Step::of(3), &[("x", bytemuck::cast_slice(&x))])?.clock;
+    ensure!((best == Clock::Launches) == has(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES), "{best:?}");
+    // A profiled step consumes the uploaded input, like any other step.
+    session.write_input("x", bytemuck::cast_slice(&x))?;
+    session.profile(&Step::of(3), &[])?;
+    let again = session.run(&Step::of(3), &[]);
+    ensure!(matches!(again, Err(RuntimeError::MissingInput { .. })), "{again:?}");
     session.fill_arenas(0x7fc0_1234)?;
     session.run(&Step::of(3), &[("x", bytemuck::cast_slice(&x))])?;
     for (i, last) in [(0, 15), (1, 15), (2, 15)] {
@@ -199,9 +215,7 @@ fn profiles_and_reads_that_do_not_block_make_nothing_after_the_first() -> Result
     let x = input(3, 1);
     let mut first = None;
     for _ in 0..3 {
-        if engine.wgpu().is_some_and(|(d, _)| d.features().contains(wgpu::Features::TIMESTAMP_QUERY)) {
-            session.profile(&Step::of(3), &[("x", bytemuck::cast_slice(&x))])?;
-        }
+        session.profile(&Step::of(3), &[("x", bytemuck::cast_slice(&x))])?;
         session.run(&Step::of(3), &[("x", bytemuck::cast_slice(&x))])?;
         let made = objects(&engine);
         pollster::block_on(session.read_async("y", 3))?;

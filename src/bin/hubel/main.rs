@@ -7,6 +7,7 @@ mod fetch;
 mod model;
 mod plan;
 mod predict;
+mod profile;
 mod run;
 mod summary;
 mod verify;
@@ -43,6 +44,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Time a network on this device
     Bench(bench::Arguments),
+    /// Time each launch and each layer of a network's step on this device
+    Profile(profile::Arguments),
     /// Convert a file of weights to safetensors
     Convert(convert::Arguments),
     /// Download a network's published weights
@@ -92,6 +95,7 @@ fn find(options: Options) -> Result<Found> {
         Command::Verify(a) => verify::find(&a),
         Command::Plan(a) => plan::find(&a),
         Command::Bench(a) => bench::find(&a),
+        Command::Profile(a) => profile::find(&a),
         Command::Convert(a) => convert::find(&a),
         Command::Fetch(a) => fetch::find(&a),
         Command::Completions { shell } => {

@@ -4,7 +4,7 @@ use crate::{
 };
 use anyhow::Result;
 use hubel::{
-    passes::{GpuSpec, Plan},
+    passes::{Choice, GpuSpec, Plan},
     tensor::Batch,
 };
 use serde_json::{Value, json};
@@ -16,6 +16,9 @@ pub struct Arguments {
     /// Plan a training step, with Adam, instead of a prediction
     #[arg(long)]
     train: bool,
+    /// Show instead, for each convolution and product, the kernels that were considered, their scores, and why others declined
+    #[arg(long)]
+    why: bool,
     /// Plan for this GPU, which need not be here, and estimate the time of each launch: h100, rtx4060 or rx7900
     #[arg(long, value_name = "GPU", value_parser = gpu)]
     estimate: Option<GpuSpec>,
@@ -29,12 +32,14 @@ fn gpu(name: &str) -> Result<GpuSpec, String> {
 /// Returns the plan of a step.
 pub fn find(arguments: &Arguments) -> Result<Found> {
     let (Loaded { model, .. }, engine, batch) = arguments.step.load_for(arguments.estimate)?;
-    let plan = match arguments.train {
-        true => {
-            let (trainer, data) = crate::model::training(&model, &engine, 1)?;
-            trainer.plan_for(&data, batch)?
-        }
-        false => model.inference(&engine, Batch::up_to(batch))?.plan()?,
+    let (plan, choices) = if arguments.train {
+        let (trainer, data) = crate::model::training(&model, &engine, 1)?;
+        let choices = if arguments.why { trainer.choices_for(&data, batch)? } else { Vec::new() };
+        (trainer.plan_for(&data, batch)?, choices)
+    } else {
+        let net = model.inference(&engine, Batch::up_to(batch))?;
+        let choices = if arguments.why { net.choices()? } else { Vec::new() };
+        (net.plan()?, choices)
     };
     let mut json = json!({
         "batch": batch,
@@ -57,7 +62,19 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         }
     }
     json["kernels"] = kernels.into();
-    Ok(Found::new(json, text))
+    if arguments.why {
+        text = choices.iter().map(ToString::to_string).collect();
+        json["choices"] = choices.iter().map(choice).collect();
+    }
+    Ok(Found::new(json, text.trim_end()))
+}
+
+/// Returns what was considered for a node.
+fn choice(choice: &Choice) -> Value {
+    let considered = choice.considered.iter();
+    let considered: Vec<Value> =
+        considered.map(|c| json!({ "variant": c.variant, "score": c.score, "taken": c.taken, "why": c.why })).collect();
+    json!({ "node": choice.node, "op": choice.op, "unit": choice.unit, "considered": considered })
 }
 
 /// Returns a line for each launch of a plan with its estimated milliseconds, and the same of all together.

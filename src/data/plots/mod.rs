@@ -1,8 +1,11 @@
 //! Images of results: learning curves, confusion matrix, mistakes, feature maps, filters, a
-//! prediction, heat maps.
+//! prediction, heat maps, times of layers.
 
 mod canvas;
 pub(crate) mod diagram;
+mod layer_times;
+
+pub use layer_times::layer_times;
 
 use crate::io::{Flaw, FormatError};
 use crate::tensor::HostTensor;

@@ -5,7 +5,7 @@
 //! there is such a tap.
 
 use super::{
-    product::{broadcast, has_eight_lanes, shared_columns, store_sums},
+    product::{EIGHT_LANES, LONG_TEXT, broadcast, has_eight_lanes, shared_columns, store_sums},
     window::Window,
 };
 use crate::{
@@ -86,11 +86,31 @@ fn counts(s: &Schedule, w: &Window) -> Counts {
     rows(w).iter().map(of_rows).fold(once, |all, rows| all + rows) * tiles as f64
 }
 
+/// Returns why strips cannot do the window, but for texts that would be too long.
+fn reason(w: &Window, profile: &DeviceProfile) -> Option<&'static str> {
+    match () {
+        () if !has_eight_lanes(profile) => Some(EIGHT_LANES),
+        () if !w.transposed || w.strides == [1, 1] => Some("it is for gradients of strided convolutions alone"),
+        () if w.dilation != [1, 1] => Some("it knows no dilation"),
+        () if w.groups > 1 => Some("it knows no groups"),
+        () => None,
+    }
+}
+
+/// Returns why strips cannot do the window.
+pub(super) fn declines(w: &Window, profile: &DeviceProfile) -> Option<&'static str> {
+    reason(w, profile).or_else(|| best(w, profile).is_none().then_some(LONG_TEXT))
+}
+
 /// Returns the window in the best strips, where they can do it: `m` blocks of a row, `n` channels and `k` source channels in a turn.
 pub(super) fn candidate(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Option<Candidate> {
-    if !has_eight_lanes(profile) || !w.transposed || w.strides == [1, 1] || w.dilation != [1, 1] || w.groups > 1 {
+    if reason(w, profile).is_some() {
         return None;
     }
+    best(w, profile).map(|(counts, s)| lower(s, w, epilogue).with_counts(counts))
+}
+
+fn best(w: &Window, profile: &DeviceProfile) -> Option<(Counts, Schedule)> {
     let k = if profile.u64_loads && w.from_channels.is_multiple_of(2) { 2 } else { 1 };
     let width = w.to[1].div_ceil(w.strides[1]);
     let schedule = |channels: usize, strips: usize| {
@@ -100,8 +120,7 @@ pub(super) fn candidate(w: &Window, profile: &DeviceProfile, epilogue: Option<&E
     let strips = (1..=w.to_channels.min(16)).flat_map(|c| (1..=width.min(64)).map(move |strips| schedule(c, strips)));
     let madds = |s: &Schedule| w.strides[0] * w.kernel[1] * s.n * s.m * k;
     let strips = strips.filter(|s| sums(s, w) <= MAX_SUMS && madds(s) <= MAX_MADDS);
-    let (counts, s) = fastest(strips, profile.class, |s| counts(s, w))?;
-    Some(lower(s, w, epilogue).with_counts(counts))
+    fastest(strips, profile.class, |s| counts(s, w))
 }
 
 fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {

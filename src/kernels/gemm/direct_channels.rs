@@ -2,7 +2,7 @@
 //! pixels of one row, of which a load brings eight source columns that all lanes get from one another.
 
 use super::{
-    product::{broadcast, has_eight_lanes, store_sums},
+    product::{EIGHT_LANES, FEW_CHANNELS, LONG_TEXT, broadcast, has_eight_lanes, store_sums},
     window::Window,
 };
 use crate::{
@@ -37,20 +37,39 @@ fn counts(s: &Schedule, w: &Window) -> Counts {
     (turn * (w.kernel[0] * w.from_channels) as f64 + once) * tiles as f64
 }
 
+/// Returns why tiles cannot do the window, but for texts that would be too long.
+fn reason(w: &Window, profile: &DeviceProfile) -> Option<&'static str> {
+    match () {
+        () if !has_eight_lanes(profile) => Some(EIGHT_LANES),
+        () if w.transposed && w.strides != [1, 1] => Some("the gradient of a strided convolution is cut by phases"),
+        () if w.groups > 1 => Some("it knows no groups"),
+        () if !w.weights_are_uniform() => Some("the weights do not fit a uniform buffer"),
+        () if w.to_channels < LANES => Some(FEW_CHANNELS),
+        () => None,
+    }
+}
+
+/// Returns why tiles cannot do the window.
+pub(super) fn declines(w: &Window, profile: &DeviceProfile) -> Option<&'static str> {
+    reason(w, profile).or_else(|| best(w, profile).is_none().then_some(LONG_TEXT))
+}
+
 /// Returns the window in the best tiles, where they can do it: `m` pixels of a row and `n` vectors of channels.
 pub(super) fn candidate(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Option<Candidate> {
-    let strided = w.transposed && w.strides != [1, 1];
-    if !has_eight_lanes(profile) || strided || w.groups > 1 || !w.weights_are_uniform() {
+    if reason(w, profile).is_some() {
         return None;
     }
+    best(w, profile).map(|(counts, s)| lower(s, w, epilogue).with_counts(counts))
+}
+
+fn best(w: &Window, profile: &DeviceProfile) -> Option<(Counts, Schedule)> {
     let schedule = |vectors: usize, tiles: usize| {
         let tile = Schedule::new(Core::Channels, [w.to[1].div_ceil(tiles), vectors]);
         Schedule { lanes: Some(Axis::N), uniform: [false, true], ..tile }
     };
     let rows = (1..=w.to_channels / LANES).flat_map(|v| (1..=w.to[1]).map(move |tiles| schedule(v, tiles)));
     let rows = rows.filter(|s| s.m * s.n <= MAX_SUMS && s.m * s.n * w.kernel[1] <= MAX_MADDS);
-    let (counts, s) = fastest(rows, profile.class, |s| counts(s, w))?;
-    Some(lower(s, w, epilogue).with_counts(counts))
+    fastest(rows, profile.class, |s| counts(s, w))
 }
 
 fn lower(s: Schedule, w: &Window, epilogue: Option<&Epilogue>) -> Candidate {

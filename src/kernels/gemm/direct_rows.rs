@@ -2,7 +2,7 @@
 //! taps of a row of the kernel.
 
 use super::{
-    product::{MIN_ITERATIONS, broadcast, has_eight_lanes, shared_columns, store_sums},
+    product::{EIGHT_LANES, LONG_TEXT, MIN_ITERATIONS, broadcast, has_eight_lanes, shared_columns, store_sums},
     window::Window,
 };
 use crate::{
@@ -62,9 +62,24 @@ fn reads(w: &Window) -> Vec<([bool; 2], usize)> {
     all
 }
 
+/// Returns why strips cannot do the window, but for texts that would be too long.
+fn reason(w: &Window, profile: &DeviceProfile) -> Option<&'static str> {
+    match () {
+        () if !has_eight_lanes(profile) => Some(EIGHT_LANES),
+        () if w.transposed && w.strides != [1, 1] => Some("the gradient of a strided convolution is cut by phases"),
+        () if w.groups > 1 => Some("it knows no groups"),
+        () => None,
+    }
+}
+
+/// Returns why strips cannot do the window.
+pub(super) fn declines(w: &Window, profile: &DeviceProfile) -> Option<&'static str> {
+    reason(w, profile).or_else(|| reads(w).into_iter().all(|reads| best(w, reads).is_none()).then_some(LONG_TEXT))
+}
+
 /// Returns the window in the best strips of each way to read, where strips can do it: `m` pixels of a row and `n` channels.
 pub(super) fn candidates(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-    if !has_eight_lanes(profile) || (w.transposed && w.strides != [1, 1]) || w.groups > 1 {
+    if reason(w, profile).is_some() {
         return Vec::new();
     }
     let best = reads(w).into_iter().filter_map(|reads| best(w, reads));

@@ -4,8 +4,8 @@
 //! iteration of the innermost loop, for what it loads; those that reside on the multiprocessor beside it fill the wait, and so do, in
 //! workgroup memory, the products of the chunk before.
 
+use super::layout::ahead;
 use super::product::{Product, of_workgroup};
-use super::tiles::ahead;
 use crate::{
     graph::DeviceProfile,
     kernels::{Axis, Core, Schedule, cost::SHARED},

@@ -1,6 +1,6 @@
 //! What a product is, and what all tile cores share: its loops, its loads and stores, its second launch.
 
-use super::tiles::lanes_of_slice;
+use super::layout::lanes_of_slice;
 use crate::{
     graph::{Candidate, ColumnParts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot, SumKind},
     kernels::{
@@ -300,6 +300,11 @@ fn grid(product: &Product, tile: [u64; 2], splits: u64) -> Grid {
     let all = count_product(count_product(rows, columns), product.batch).times(splits);
     Grid::new(all, (a * b) as u32)
 }
+
+/// Why cores decline a product or a window.
+pub(super) const EIGHT_LANES: &str = "it needs subgroups of eight lanes, which software adapters have";
+pub(super) const LONG_TEXT: &str = "its text would be too long for the driver's compiler";
+pub(super) const FEW_CHANNELS: &str = "the result has fewer than eight channels, one for each lane";
 
 /// Returns whether a workgroup of 8 is one subgroup on a processor: there a broadcast costs less than a load.
 pub(super) fn has_eight_lanes(profile: &DeviceProfile) -> bool {

@@ -1,15 +1,15 @@
 //! Which tile cores compute a product or slide a window, the fastest by their estimates first.
 
 use super::{
-    dgrad_strided, direct_channels, direct_rows, gpu,
+    dgrad_strided, direct_channels, direct_rows, gpu, layout,
     product::{Cursor, Loop, Operand, Product, parts_of, run},
     registers, shared_memory, tiles,
     window::Window,
 };
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Epilogue},
+    graph::{Candidate, Declined, DeviceClass, DeviceProfile, Epilogue},
     kernels::{
-        Schedule, coefficients,
+        Core, Schedule, coefficients,
         language::{Divisor, Expr, Extent, Kernel},
         window::{MAX_TAPS, Reduction, reduce_window},
     },
@@ -41,14 +41,16 @@ pub fn lower_with(
             shared = whole;
         }
     }
-    let lower_shared = |&(_, s): &(f64, Schedule)| {
-        let cycles = gpu::first_launch(product, &s, tiles::lanes(s), profile);
-        shared_memory::lower(product, s, profile, epilogue).with_cycles(cycles)
+    let lower_shared = |&(score, s): &(f64, Schedule)| {
+        let cycles = gpu::first_launch(product, &s, layout::lanes(s), profile);
+        let candidate = shared_memory::lower(product, s, profile, epilogue).with_cycles(cycles);
+        if profile.class == DeviceClass::Gpu { candidate.with_score(score) } else { candidate }
     };
     if profile.class == DeviceClass::Gpu {
         let lanes = registers::lanes(profile);
         let own = own.with_cycles(gpu::first_launch(product, &in_registers, lanes, profile));
         let cycles = gpu::cycles(product, &in_registers, lanes, profile);
+        let own = own.with_score(cycles);
         let slower = shared.partition_point(|&(shared, _)| shared < cycles);
         let (before, after) = shared.split_at(slower);
         return before.iter().map(lower_shared).chain([own]).chain(after.iter().map(lower_shared)).collect();
@@ -56,14 +58,14 @@ pub fn lower_with(
     let mut candidates: Vec<Candidate> = [own.with_counts(counts)].into_iter().chain(rivals).collect();
     let time = |c: &Candidate| c.counts.unwrap_or_default().time(coefficients(profile.class));
     candidates.sort_by(|a, b| time(a).total_cmp(&time(b)));
+    candidates.iter_mut().for_each(|c| c.score = Some(time(c)));
     candidates.extend(shared.iter().map(lower_shared));
     candidates
 }
 
 /// Returns ways to slide a window, the one that needs no timing first.
 pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Vec<Candidate> {
-    let depthwise = w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels };
-    if depthwise && w.kernel[0] * w.kernel[1] <= MAX_TAPS {
+    if is_depthwise(w) {
         return vec![reduce_window(w, Reduction::Weighted, profile, epilogue)];
     }
     let rivals = direct_rows::candidates(w, profile, epilogue).into_iter();
@@ -73,6 +75,29 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
         return matrices.product(|product| lower_with(rivals, product, profile, epilogue));
     }
     sliding(w, profile, |product| lower_with(rivals, product, profile, epilogue))
+}
+
+/// Returns the cores that do not offer to slide a window, and why.
+pub fn window_declines(w: &Window, profile: &DeviceProfile) -> Vec<Declined> {
+    if is_depthwise(w) {
+        let why = "each channel has a filter of its own: a window over each channel alone needs no product";
+        return [Core::Registers, Core::Shared].map(|core| declined(core, why)).into();
+    }
+    let of = [
+        (Core::Rows, direct_rows::declines(w, profile)),
+        (Core::Strided, dgrad_strided::declines(w, profile)),
+        (Core::Channels, direct_channels::declines(w, profile)),
+    ];
+    of.into_iter().filter_map(|(core, why)| why.map(|why| declined(core, why))).collect()
+}
+
+pub(super) fn declined(core: Core, why: &str) -> Declined {
+    Declined { core: core.word(), why: why.into() }
+}
+
+fn is_depthwise(w: &Window) -> bool {
+    let alone = w.groups > 1 && w.groups == if w.transposed { w.to_channels } else { w.from_channels };
+    alone && w.kernel[0] * w.kernel[1] <= MAX_TAPS
 }
 
 /// Calls `f` with the product that a window is, whose rows are the pixels of the result and whose terms the channels under its taps.

@@ -9,11 +9,10 @@
 //! Where a lane has few sums, the next chunks are loaded into registers while one is multiplied. Where there are few tiles, the lanes of a workgroup are
 //! slices, each of which multiplies its share of a chunk's terms for the whole tile; they join their sums in the end.
 
+use super::layout::{ahead, depth, lanes, lanes_of_slice, per, pitch};
 use super::part_sums::{Parts, Tile};
 use super::product::{Bound, Cursor, Loop, Operand, Product, candidate};
-use super::tiles::{
-    ahead, depth, fills_chunks, first_inner, is_single, lanes, lanes_of_slice, per, pitch, split_level,
-};
+use super::tiles::{fills_chunks, first_inner, is_single, split_level};
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue},
     kernels::{

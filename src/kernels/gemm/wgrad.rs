@@ -2,9 +2,10 @@
 //! images with a window of rows in registers, so that one load serves all rows of taps.
 
 use super::matrix::Matrices;
-use super::product::{LONG_BATCH, broadcast, has_eight_lanes, split_sum, store_sums};
+use super::product::{EIGHT_LANES, LONG_BATCH, LONG_TEXT, broadcast, has_eight_lanes, split_sum, store_sums};
+use super::select::declined;
 use crate::{
-    graph::{Candidate, Counts, DeviceProfile, Grid, NOMINAL_BATCH, Slot},
+    graph::{Candidate, Counts, Declined, DeviceProfile, Grid, NOMINAL_BATCH, Slot},
     kernels::{
         self, Axis, Schedule,
         cost::fastest,
@@ -84,10 +85,31 @@ impl Filter {
         b.tiles * self.kernel[1] * b.m * b.n
     }
 
+    /// Returns why the core cannot do the gradient, but for texts that would be too long.
+    fn reason(&self, profile: &DeviceProfile) -> Option<&'static str> {
+        match () {
+            () if !has_eight_lanes(profile) => Some(EIGHT_LANES),
+            () if self.strides != [1, 1] => Some("it slides by one pixel"),
+            () if self.dilation != [1, 1] => Some("it knows no dilation"),
+            () if self.groups > 1 => Some("it knows no groups"),
+            () => None,
+        }
+    }
+
+    /// Returns the cores that do not offer to compute the gradient, and why.
+    pub fn declines(&self, profile: &DeviceProfile) -> Vec<Declined> {
+        if self.depthwise(profile, None).is_some() {
+            let why = "each channel has a filter of its own: a window over each channel alone needs no product";
+            return [kernels::Core::Registers, kernels::Core::Shared].map(|core| declined(core, why)).into();
+        }
+        let reason = self.reason(profile).or_else(|| self.choose(profile).is_none().then_some(LONG_TEXT));
+        reason.map(|why| declined(kernels::Core::Filter, why)).into_iter().collect()
+    }
+
     /// Returns what one workgroup does at a time: `tiles` rows of taps, `m` input channels, `n` vectors of output channels, and `k`
     /// pixels along the row, which divide it.
     fn choose(&self, profile: &DeviceProfile) -> Option<(Counts, Schedule)> {
-        if !has_eight_lanes(profile) || self.strides != [1, 1] || self.dilation != [1, 1] || self.groups > 1 {
+        if self.reason(profile).is_some() {
             return None;
         }
         let vectors = self.to_channels.div_ceil(LANES).min(4);

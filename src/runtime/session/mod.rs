@@ -1,5 +1,5 @@
-//! A plan bound to memory and pipelines. `run` stages inputs and submits a step; `record.rs` records one into the caller's encoder
-//! with the buffers of `external.rs`; `inspect.rs` times launches and reads memory for tests and tuners.
+//! A plan bound to memory and pipelines. `run.rs` stages inputs and submits a step, cut by `submits.rs`; `record.rs` records one into
+//! the caller's encoder with the buffers of `external.rs`; `inspect.rs` times launches and reads memory for tests and tuners.
 
 mod arena;
 mod extents;
@@ -7,13 +7,15 @@ mod external;
 mod inspect;
 mod queries;
 mod record;
+mod run;
+mod submits;
 
 pub use arena::Arena;
 pub use external::External;
-pub use inspect::Timing;
 
 use external::{ExternalSet, is_external, n_externals, touches_external};
 use queries::Queries;
+use submits::Submits;
 
 use super::{
     Engine, Result, RuntimeError, Store,
@@ -23,7 +25,7 @@ use super::{
     ring::Ring,
 };
 use crate::{
-    graph::{ALIGN_BYTES, DeviceClass, Step},
+    graph::{ALIGN_BYTES, DeviceClass},
     kernels::Access,
     passes::{Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port},
     tensor::HostTensor,
@@ -65,7 +67,7 @@ pub struct Session {
     queries: Option<Queries>,
     last: Option<wgpu::SubmissionIndex>,
     timeout: Duration,
-    dispatches_per_submit: usize,
+    submits: Submits,
 }
 
 #[derive(Default)]
@@ -160,6 +162,7 @@ impl Session {
             check_bindings(dispatch, pipeline)?;
         }
         let n_inputs = plan.inputs.len();
+        let submits = Submits::new(plan.estimate_on(engine.profile()));
         let mut session = Session {
             changed: written_stores(&plan),
             engine: engine.clone(),
@@ -181,7 +184,7 @@ impl Session {
             progress: HashMap::new(),
             queries: None,
             last: None,
-            dispatches_per_submit: usize::MAX,
+            submits,
         };
         session.groups = session.bind(&[], false)?;
         session.check_ports()?;
@@ -225,10 +228,13 @@ impl Session {
         self.timeout = timeout;
     }
 
-    /// Cuts a step into submits of at most this many launches, for devices that the system resets when a submit takes
-    /// too long. By default a step is one submit.
+    /// Cuts a step into submits of at most this many launches.
+    ///
+    /// Without it a step is cut where its launches are estimated to take 100 ms together, as systems reset a device that works on one
+    /// submit too long, Windows after 2 s. The first two steps of a session whose step is not short wait for each of their submits and
+    /// correct the estimates by the times that these took.
     pub fn set_dispatches_per_submit(&mut self, n: usize) {
-        self.dispatches_per_submit = n.max(1);
+        self.submits.set_max_launches(n);
     }
 
     fn n_externals(&self) -> usize {
@@ -327,13 +333,26 @@ impl Session {
         }
         let mut pass =
             encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("hubel"), timestamp_writes: None });
+        self.encode_launches(&mut pass, n, range, externals, |_, _| {});
+    }
+
+    /// Records launches into a pass, with `after` behind each.
+    fn encode_launches<'p>(
+        &self,
+        pass: &mut wgpu::ComputePass<'p>,
+        n: usize,
+        range: Range<usize>,
+        externals: Option<&ExternalSet>,
+        mut after: impl FnMut(&mut wgpu::ComputePass<'p>, usize),
+    ) {
         let mut current: Option<&Arc<Pipeline>> = None;
         for i in range {
             if current.is_none_or(|p| !Arc::ptr_eq(p, &self.pipelines[i])) {
                 pass.set_pipeline(&self.pipelines[i].raw);
                 current = Some(&self.pipelines[i]);
             }
-            self.dispatch(&mut pass, n, i, externals);
+            self.dispatch(pass, n, i, externals);
+            after(pass, i);
         }
     }
 
@@ -360,78 +379,6 @@ impl Session {
             name: name.into(),
             known: ports.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", "),
         })
-    }
-
-    /// Checks a step's feeds and writes them into a staging buffer; returns (input, bytes) of each feed.
-    fn stage(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<Vec<(usize, u64)>> {
-        self.gpu.failure.check()?;
-        self.check_n(step.n)?;
-        let words = step.words();
-        let mut pieces: Vec<(u64, &[u8])> = vec![(0, bytemuck::cast_slice(&words))];
-        let mut fed = Vec::with_capacity(feeds.len());
-        for &(name, bytes) in feeds {
-            let (i, port) = Self::port(&self.plan.inputs, "input", name)?;
-            if is_external(port) {
-                return Err(EXTERNAL_IN_RUN);
-            }
-            check_bytes(port, step.n, bytes)?;
-            pieces.push((self.staging_offsets[i], bytes));
-            fed.push((i, (bytes.len() as u64).next_multiple_of(4)));
-        }
-        self.check_fed(|i| fed.iter().any(|f| f.0 == i))?;
-        self.ring.write(&self.gpu, self.timeout, &pieces)?;
-        self.changes_stores();
-        Ok(fed)
-    }
-
-    fn check_fed(&self, fed: impl Fn(usize) -> bool) -> Result<()> {
-        let inputs = self.plan.inputs.iter().enumerate();
-        match inputs.filter(|(_, p)| !is_external(p)).find(|&(i, _)| !fed(i) && !self.held[i]) {
-            Some((_, port)) => Err(RuntimeError::MissingInput { name: port.name.clone(), wanted: port.ty.to_string() }),
-            None => Ok(()),
-        }
-    }
-
-    /// Copies the step record and the feeds from the staging buffer to their buffers.
-    fn copy_feeds(&self, encoder: &mut wgpu::CommandEncoder, fed: &[(usize, u64)]) {
-        let staging = self.ring.buffer();
-        encoder.copy_buffer_to_buffer(staging, 0, &self.step.raw, 0, STEP_BYTES);
-        for &(i, bytes) in fed {
-            if let Some((buffer, offset)) = self.resolve(&self.plan.inputs[i].range, &[]).filter(|_| bytes > 0) {
-                encoder.copy_buffer_to_buffer(staging, self.staging_offsets[i], buffer, offset, bytes);
-            }
-        }
-    }
-
-    /// Submits one step for `step.n` samples; waits only while three earlier steps are still in flight.
-    ///
-    /// `feeds` gives each input that is not the caller's buffer its row-major elements for `n` samples.
-    pub fn run(&mut self, step: &Step, feeds: &[(&str, &[u8])]) -> Result<()> {
-        if self.n_externals() > 0 {
-            return Err(EXTERNAL_IN_RUN);
-        }
-        let fed = self.stage(step, feeds)?;
-        let total = self.plan.dispatches.len();
-        let mut from = 0usize;
-        loop {
-            let to = from.saturating_add(self.dispatches_per_submit).min(total);
-            let index = self.gpu.submit("a step", |encoder| {
-                if from == 0 {
-                    self.copy_feeds(encoder, &fed);
-                }
-                self.encode(encoder, step.n, from..to, None);
-            })?;
-            self.last = Some(index.clone());
-            if from == 0 {
-                self.ring.recycle(&self.gpu, index)?;
-            }
-            if to == total {
-                break;
-            }
-            from = to;
-        }
-        self.held.fill(false);
-        Ok(())
     }
 
     /// Uploads an input's bytes for the next run, which then need not feed it.
@@ -538,13 +485,13 @@ fn plan_error(dispatch: &PlannedDispatch, message: String) -> RuntimeError {
     RuntimeError::Plan { node: dispatch.node.clone(), kernel: dispatch.kernel.clone(), message }
 }
 
-fn check_bytes(port: &Port, n: usize, bytes: &[u8]) -> Result<()> {
+fn check_bytes(port: &Port, n: usize, bytes: u64) -> Result<()> {
     let wanted = readback::exact_bytes(&port.ty, n);
-    if bytes.len() as u64 == wanted {
+    if bytes == wanted {
         return Ok(());
     }
     let wanted = format!("{wanted} bytes, {} for {n} samples", port.ty);
-    Err(RuntimeError::Mismatch { name: port.name.clone(), wanted, got: format!("{} bytes", bytes.len()) })
+    Err(RuntimeError::Mismatch { name: port.name.clone(), wanted, got: format!("{bytes} bytes") })
 }
 
 /// Checks everything about a plan that needs no pipeline, before anything is created.

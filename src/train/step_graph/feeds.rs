@@ -111,13 +111,16 @@ pub(super) fn labelled(
 ) -> Result<(Value, Vec<Value>), OpError> {
     let Source::Device(store) = source else {
         let batched = |shape: &[usize]| [Batch].into_iter().chain(shape[1..].iter().copied()).collect::<Vec<usize>>();
-        let x = g.input(&format!("{prefix}{SAMPLES}"), batched(data.images.shape()), DType::F32);
+        let bytes = is_fed_as_bytes(data);
+        let dtype = if bytes { DType::U8 } else { DType::F32 };
+        let x = g.input(&format!("{prefix}{SAMPLES}"), batched(data.images.shape()), dtype);
+        let x = if bytes { g.cast(x)? } else { x };
         let labels = data.targets().zip(classes).enumerate().map(|(k, (labels, &classes))| {
             let dtype = if classes { DType::U32 } else { DType::F32 };
             g.input(&format!("{prefix}{}", labels_name(k)), batched(labels.shape()), dtype)
         });
         let labels = labels.collect();
-        return Ok((x, labels));
+        return Ok((rescale(g, x, data.scale, data.offset)?, labels));
     };
     let rows = rows_input(g, prefix);
     let images = table(g, store, IMAGES);
@@ -169,35 +172,87 @@ fn rescale(g: &mut Graph, x: Value, scale: f32, offset: f32) -> Result<Value, Op
     g.apply1(Elementwise::from(Program { n_inputs: 1, instrs, result: Arg::Instr(1) }), &[x])
 }
 
+/// Returns whether steps that are fed from the host get samples as bytes, which the device makes floats of.
+fn is_fed_as_bytes(data: &Dataset) -> bool {
+    data.images.dtype() == DType::U8
+}
+
+/// What an input of a step is fed.
+pub(crate) enum Feed<'d> {
+    /// A tensor.
+    Tensor(HostTensor),
+    /// Rows of a data set's tensor, which need not be gathered before they are staged.
+    Rows(&'d HostTensor, Vec<u32>),
+}
+
+impl Feed<'_> {
+    /// Returns the bytes, in parts.
+    pub fn parts(&self) -> Vec<&[u8]> {
+        match self {
+            Feed::Tensor(tensor) => vec![tensor.bytes()],
+            Feed::Rows(tensor, rows) => {
+                let size = tensor.bytes().len() / tensor.shape()[0].max(1);
+                rows.iter().map(|&row| &tensor.bytes()[row as usize * size..][..size]).collect()
+            }
+        }
+    }
+
+    /// Returns the tensor.
+    pub fn tensor(&self) -> Result<HostTensor, Error> {
+        Ok(match self {
+            Feed::Tensor(tensor) => tensor.clone(),
+            Feed::Rows(tensor, rows) => {
+                let shape = [&[rows.len()], &tensor.shape()[1..]].concat();
+                HostTensor::from_bytes(shape, tensor.dtype(), &self.parts().concat())?
+            }
+        })
+    }
+}
+
 /// Returns the samples, labels and weights of these rows, by input name.
-pub(super) fn tensors(
-    data: &Dataset,
+pub(super) fn tensors<'d>(
+    data: &'d Dataset,
     source: &Source,
     classes: &[bool],
     rows: &[u32],
-) -> Result<Vec<(String, HostTensor)>, Error> {
+) -> Result<Vec<(String, Feed<'d>)>, Error> {
     let mut tensors = labelled_tensors(data, source, classes, rows)?;
     if let (Source::Host, Some(weights)) = (source, data.weights_of(rows)) {
-        tensors.push((WEIGHTS.into(), HostTensor::f32([rows.len()], weights)?));
+        tensors.push((WEIGHTS.into(), Feed::Tensor(HostTensor::f32([rows.len()], weights)?)));
     }
     Ok(tensors)
 }
 
 /// Returns the samples and labels of these rows, or the rows' numbers if the data set is on the device, by input name.
-pub(super) fn labelled_tensors(
-    data: &Dataset,
+pub(super) fn labelled_tensors<'d>(
+    data: &'d Dataset,
     source: &Source,
     classes: &[bool],
     rows: &[u32],
-) -> Result<Vec<(String, HostTensor)>, Error> {
+) -> Result<Vec<(String, Feed<'d>)>, Error> {
     if let Source::Device(_) = source {
-        return Ok(vec![(ROWS.to_owned(), HostTensor::u32([rows.len()], rows.to_vec())?)]);
+        return Ok(vec![(ROWS.to_owned(), Feed::Tensor(HostTensor::u32([rows.len()], rows.to_vec())?))]);
     }
-    let mut tensors = vec![(SAMPLES.to_owned(), data.rows(rows)?)];
+    let mut tensors = vec![(SAMPLES.to_owned(), samples(data, rows)?)];
     for (k, (labels, &classes)) in data.targets().zip(classes).enumerate() {
         let labels = data.part_of(labels, rows)?;
         let labels = if classes { labels } else { HostTensor::f32(labels.shape(), labels.to_f32())? };
-        tensors.push((labels_name(k), labels));
+        tensors.push((labels_name(k), Feed::Tensor(labels)));
     }
     Ok(tensors)
+}
+
+/// Returns the samples of these rows as they are stored.
+fn samples<'d>(data: &'d Dataset, rows: &[u32]) -> Result<Feed<'d>, Error> {
+    data.check_rows(rows)?;
+    if !data.in_memory() {
+        return Ok(Feed::Tensor(data.decoded_rows(rows)?));
+    }
+    Ok(match data.images.dtype() {
+        DType::U8 | DType::F32 => Feed::Rows(&data.images, rows.to_vec()),
+        _ => {
+            let stored = data.part_of(&data.images, rows)?;
+            Feed::Tensor(HostTensor::f32(stored.shape(), stored.to_f32())?)
+        }
+    })
 }

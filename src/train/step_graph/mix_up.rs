@@ -1,6 +1,6 @@
 //! Mixtures of samples and of their labels, to train on (Zhang et al. 2018).
 
-use super::feeds::{Samples, Source, labelled, labelled_tensors};
+use super::feeds::{Feed, Samples, Source, labelled, labelled_tensors};
 use crate::{
     Error,
     data::Dataset,
@@ -30,13 +30,13 @@ pub(super) fn build(g: &mut Graph, data: &Dataset, source: &Source, samples: Sam
 }
 
 /// Returns the further inputs of a training step: the neighbour of each sample, and each sample's share.
-pub(super) fn tensors(
+pub(super) fn tensors<'d>(
     alpha: f32,
     step: &Step,
-    data: &Dataset,
+    data: &'d Dataset,
     source: &Source,
     rows: &[u32],
-) -> Result<Vec<(String, HostTensor)>, Error> {
+) -> Result<Vec<(String, Feed<'d>)>, Error> {
     let mut others = rows.to_vec();
     others.rotate_left(1.min(rows.len()));
     let classes = vec![false; data.targets().count()];
@@ -44,7 +44,7 @@ pub(super) fn tensors(
     feeds.iter_mut().for_each(|feed| feed.0.insert_str(0, PREFIX));
     let mut rng = Philox::new(step.seed, Purpose::Noise, stream_id(PREFIX).wrapping_add(step.step));
     let shares = rows.iter().map(|_| beta(&mut rng, f64::from(alpha)) as f32).collect();
-    feeds.push((SHARE.to_owned(), HostTensor::f32([rows.len()], shares)?));
+    feeds.push((SHARE.to_owned(), Feed::Tensor(HostTensor::f32([rows.len()], shares)?)));
     Ok(feeds)
 }
 

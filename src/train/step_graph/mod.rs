@@ -5,7 +5,7 @@
 //! device, and in training [`update`] turns gradients into new weights, while [`activation_stats`] sums their norms.
 //!
 //! It takes a model, its `Compile` options, the kind of data (shapes, types, in device memory or fed from the host) and
-//! the layouts of the weights and moments, and returns a `Graph` whose inputs [`feed_tensors`] fills, whose states are the
+//! the layouts of the weights and moments, and returns a `Graph` whose inputs [`feeds()`] fills, whose states are the
 //! trainer's stores, whose outputs are sums, and whose updates overwrite those states. Only `Source` and the
 //! functions called `read` touch a device.
 
@@ -16,14 +16,17 @@ pub(crate) mod metrics;
 mod mix_up;
 pub(crate) mod update;
 
-use self::{feeds::Source, metrics::MetricSums, update::StateLayouts};
+use self::{
+    feeds::{Feed, Source},
+    metrics::MetricSums,
+    update::StateLayouts,
+};
 use super::config::Compile;
 use crate::{
     Error,
     data::Dataset,
     graph::{Graph, Step, Value},
     nn::{Mode, Model, Weight},
-    tensor::HostTensor,
 };
 
 /// The inputs to building the graph of a step.
@@ -70,15 +73,15 @@ pub(crate) fn build(spec: &StepSpec, data: &Dataset, source: &Source, mode: Mode
     Ok(StepGraph { graph: g, watched })
 }
 
-/// Returns the tensors that a step on these rows is fed, by input name.
-pub(crate) fn feed_tensors(
+/// Returns what a step on these rows is fed, by input name.
+pub(crate) fn feeds<'d>(
     config: &Compile,
     mode: Mode,
     source: &Source,
     step: &Step,
-    data: &Dataset,
+    data: &'d Dataset,
     rows: &[u32],
-) -> Result<Vec<(String, HostTensor)>, Error> {
+) -> Result<Vec<(String, Feed<'d>)>, Error> {
     let classes = config.takes_classes();
     let mut feeds = feeds::tensors(data, source, &classes, rows)?;
     if let Some(alpha) = config.mix_up.filter(|_| mode == Mode::Training) {
