@@ -183,8 +183,7 @@ impl Inference {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn predict_many(&mut self, samples: &[HostTensor]) -> Result<Vec<(String, HostTensor)>, Error> {
-        let all = self.typed(samples)?;
-        let n = all[0].shape()[0];
+        let (all, n) = self.typed(samples)?;
         if self.runner.is_none() {
             let stores = vec![self.params.clone()];
             let compiled = Compiled::new(&self.engine, self.graph.clone(), self.batch, stores)?;
@@ -194,30 +193,41 @@ impl Inference {
         if let Some(runner) = &mut self.runner {
             for start in (0..n).step_by(self.batch) {
                 let count = self.batch.min(n - start);
-                let part = |t: &HostTensor| {
-                    let row = t.bytes().len() / n;
-                    start * row..(start + count) * row
+                // What has no batch axis is fed whole.
+                let part = |ty: &TensorType, t: &HostTensor| match ty.shape.is_batched() {
+                    true => {
+                        let row = t.bytes().len() / n;
+                        start * row..(start + count) * row
+                    }
+                    false => 0..t.bytes().len(),
                 };
+                let fed = self.inputs.iter().zip(&all);
                 let feeds: Vec<(&str, &[u8])> =
-                    self.inputs.iter().zip(&all).map(|((name, _), t)| (name.as_str(), &t.bytes()[part(t)])).collect();
+                    fed.map(|((name, ty), t)| (name.as_str(), &t.bytes()[part(ty, t)])).collect();
                 runner.run_bytes(&Step::of(count), &feeds)?;
                 for (name, (shape, data)) in self.names.iter().zip(&mut results) {
                     let part = runner.read(name, count)?;
-                    *shape = part.shape().to_vec();
+                    let named = self.graph.outputs().iter().find(|o| o.0 == *name);
+                    let batched = named.is_some_and(|o| self.graph.shape(o.1).is_batched());
+                    match shape.first_mut().filter(|_| start > 0 && batched) {
+                        Some(rows) => *rows += part.shape()[0],
+                        None => (*shape, *data) = (part.shape().to_vec(), Vec::new()),
+                    }
                     data.extend(part.to_f32());
                 }
             }
         }
-        let whole = |(name, (mut shape, data)): (&String, (Vec<usize>, Vec<f32>))| -> Result<_, Error> {
-            shape[0] = n;
+        let whole = |(name, (shape, data)): (&String, (Vec<usize>, Vec<f32>))| -> Result<_, Error> {
             Ok((name.clone(), HostTensor::f32(shape, data)?))
         };
         self.names.iter().zip(results).map(whole).collect()
     }
 
-    /// Returns samples of all inputs in their types, at least one of each, or an error that says what is wrong.
-    pub(super) fn typed(&self, samples: &[HostTensor]) -> Result<Vec<HostTensor>, Error> {
-        let n = samples.first().and_then(|t| t.shape().first().copied()).unwrap_or(0);
+    /// Returns samples of all inputs in their types, at least one of each, and their number, or an error that says what is
+    /// wrong.
+    pub(super) fn typed(&self, samples: &[HostTensor]) -> Result<(Vec<HostTensor>, usize), Error> {
+        let batched = self.inputs.iter().position(|(_, ty)| ty.shape.is_batched());
+        let n = batched.map_or(1, |at| samples.get(at).and_then(|t| t.shape().first().copied()).unwrap_or(0));
         if n == 0 {
             return Err(TrainError::NoData.into());
         }
@@ -228,7 +238,7 @@ impl Inference {
         let mut all = Vec::new();
         for ((_, ty), tensor) in self.inputs.iter().zip(samples) {
             let (wanted, got) = (ty.shape.at(n), tensor.shape().to_vec());
-            if got == wanted[1..] {
+            if ty.shape.is_batched() && got == wanted[1..] {
                 return Err(TrainError::NoBatchAxis { wanted: ty.shape.at(1), got }.into());
             }
             if wanted != got {
@@ -236,7 +246,7 @@ impl Inference {
             }
             all.push(if tensor.dtype() == ty.dtype { tensor.clone() } else { tensor.to_array().to_host(ty.dtype) });
         }
-        Ok(all)
+        Ok((all, n))
     }
 
     /// Records one run into the caller's encoder: reads samples from `inputs`, and writes the outputs and those of the

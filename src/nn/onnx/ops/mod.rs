@@ -1,0 +1,49 @@
+//! The operators, a file for each family: what they are in terms of the graph's operations.
+
+mod activation;
+mod conv;
+mod elementwise;
+pub mod known;
+mod matmul;
+mod norm;
+mod pool;
+mod quantize;
+mod recurrent;
+mod reduce;
+mod resize;
+mod select;
+mod shape;
+mod window;
+
+use super::call::{Call, T};
+use crate::graph::OpError;
+
+/// Builds an operator and returns its results.
+pub type Build = fn(&mut Call) -> Result<Vec<T>, OpError>;
+
+/// The operators by family.
+const FAMILIES: [&[(&str, Build)]; 12] = [
+    activation::OPERATORS,
+    conv::OPERATORS,
+    elementwise::OPERATORS,
+    matmul::OPERATORS,
+    norm::OPERATORS,
+    pool::OPERATORS,
+    quantize::OPERATORS,
+    recurrent::OPERATORS,
+    reduce::OPERATORS,
+    resize::OPERATORS,
+    select::OPERATORS,
+    shape::OPERATORS,
+];
+
+/// Returns an operator's name and how it is built.
+pub fn find(op: &str) -> Option<(&'static str, Build)> {
+    FAMILIES.iter().flat_map(|family| family.iter()).find(|(name, _)| *name == op).copied()
+}
+
+/// Returns the names of all operators.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let known = known::OPERATORS.iter().map(|(name, _)| *name);
+    FAMILIES.iter().flat_map(|family| family.iter().map(|(name, _)| *name)).chain(known)
+}
