@@ -87,7 +87,10 @@ impl Constant {
 
     /// Returns the tensor without its elements.
     pub fn moved(&self) -> Self {
-        Constant { data: Data::Moved, ..self.clone() }
+        match self.data {
+            Data::Fill(_) => self.clone(),
+            _ => Constant { data: Data::Moved, ..self.clone() },
+        }
     }
 
     /// Returns the tensor with elements of its own, so that the file's bytes can go.

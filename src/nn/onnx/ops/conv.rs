@@ -47,6 +47,9 @@ fn with_bias(c: &mut Call, y: Value) -> Result<Value, OpError> {
 }
 
 fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
+    if c.rank(0) == 5 {
+        return super::volume::conv(c);
+    }
     let (x, size, rank) = images(c)?;
     let (kernel, taps) = kernel(c, 1)?;
     let (window, groups) = (Window::of(c, &size, Some(&taps))?, groups(c)?);

@@ -3,6 +3,7 @@
 mod activation;
 mod conv;
 mod elementwise;
+mod grid_sample;
 pub mod known;
 mod matmul;
 mod norm;
@@ -13,6 +14,7 @@ mod reduce;
 mod resize;
 mod select;
 mod shape;
+mod volume;
 mod window;
 
 use super::call::{Call, T};
@@ -22,10 +24,11 @@ use crate::graph::OpError;
 pub type Build = fn(&mut Call) -> Result<Vec<T>, OpError>;
 
 /// The operators by family.
-const FAMILIES: [&[(&str, Build)]; 12] = [
+const FAMILIES: [&[(&str, Build)]; 13] = [
     activation::OPERATORS,
     conv::OPERATORS,
     elementwise::OPERATORS,
+    grid_sample::OPERATORS,
     matmul::OPERATORS,
     norm::OPERATORS,
     pool::OPERATORS,

@@ -195,12 +195,7 @@ fn lp(c: &mut Call) -> Result<Vec<T>, OpError> {
     let axis = c.axis(c.node.int("axis", -1), x.rank())?;
     let (places, p) = (places(c, &x, &[axis])?, c.node.int("p", 2));
     let length = norm_of(c.g(), x.value, &places, p)?;
-    let g = c.g();
-    // A row of zeros stays zeros.
-    let (zero, one) = (g.constant(0.0)?, g.constant(1.0)?);
-    let is_zero = g.binary("equal", length, zero)?;
-    let length = g.where_(is_zero, one, length)?;
-    let y = g.div(x.value, length)?;
+    let y = c.g().div(x.value, length)?;
     Ok(vec![x.with(y)])
 }
 

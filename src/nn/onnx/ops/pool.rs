@@ -37,6 +37,9 @@ fn maximum(c: &mut Call) -> Result<Vec<T>, OpError> {
     if c.node.outputs.get(1) == Some(&true) {
         return Err(c.wrong("the maxima alone", "their indices too", "export the model without MaxUnpool"));
     }
+    if c.rank(0) == 5 {
+        return super::volume::pool(c);
+    }
     let (x, window, rank) = pooled(c)?;
     let y = match whole_pads(&window) {
         Some(pads) => pool(c.g(), x.value, Pooling::Max, &window, pads)?,
@@ -49,7 +52,7 @@ fn maximum(c: &mut Call) -> Result<Vec<T>, OpError> {
 }
 
 /// Returns the paddings where the pooling kernels take them: less than a window, which has no gaps.
-fn whole_pads(window: &Window) -> Option<[[usize; 2]; 2]> {
+pub fn whole_pads(window: &Window) -> Option<[[usize; 2]; 2]> {
     let pads = [0, 1].map(|a| [window.pads[a][0], window.pads[a][1] + window.more[a]]);
     let fits = (0..2).all(|a| pads[a].iter().all(|&p| p < window.kernel[a]));
     (fits && window.dilation == [1, 1]).then_some(pads)
@@ -67,7 +70,7 @@ fn bordered(g: &mut Graph, x: Value, window: &Window, number: f32) -> Result<Val
 }
 
 /// Returns padded images combined over the taps of windows.
-fn over_taps(g: &mut Graph, x: Value, window: &Window, function: &str) -> Result<Value, OpError> {
+pub fn over_taps(g: &mut Graph, x: Value, window: &Window, function: &str) -> Result<Value, OpError> {
     let [h, w] = window.windows().unwrap_or([1, 1]);
     let mut all: Option<Value> = None;
     for i in 0..window.kernel[0] {
@@ -89,6 +92,9 @@ fn over_taps(g: &mut Graph, x: Value, window: &Window, function: &str) -> Result
 }
 
 fn average(c: &mut Call) -> Result<Vec<T>, OpError> {
+    if c.rank(0) == 5 {
+        return super::volume::pool(c);
+    }
     let (x, window, rank) = pooled(c)?;
     let counts = c.node.int("count_include_pad", 0) == 1;
     let y = average_of(c.g(), x.value, &window, counts)?;
@@ -96,7 +102,7 @@ fn average(c: &mut Call) -> Result<Vec<T>, OpError> {
 }
 
 /// Returns the mean of windows; what `ceil_mode` adds never counts.
-fn average_of(g: &mut Graph, x: Value, window: &Window, counts_padding: bool) -> Result<Value, OpError> {
+pub fn average_of(g: &mut Graph, x: Value, window: &Window, counts_padding: bool) -> Result<Value, OpError> {
     let pooling = Pooling::Average { count_padding: counts_padding };
     if let Some(pads) = whole_pads(window).filter(|_| !counts_padding || window.more == [0, 0]) {
         return pool(g, x, pooling, window, pads);

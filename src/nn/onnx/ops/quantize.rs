@@ -111,7 +111,8 @@ fn dynamic(c: &mut Call) -> Result<Vec<T>, OpError> {
     let (top, bottom) = (g.max_axes(x.value, &axes, false)?, g.min_axes(x.value, &axes, false)?);
     let (top, bottom) = (g.max(top, zero)?, g.binary("min", bottom, zero)?);
     let width = g.sub(top, bottom)?;
-    let scale = g.scale(width, 1.0 / 255.0)?;
+    let levels = g.constant(255.0)?;
+    let scale = g.div(width, levels)?;
     let start = g.div(bottom, scale)?;
     let start = g.neg(start)?;
     let start = g.unary("round", start)?;

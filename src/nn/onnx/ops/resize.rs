@@ -36,11 +36,9 @@ impl Rule {
         match self.transformation.as_str() {
             "asymmetric" => x / axis.scale,
             "align_corners" => {
-                if axis.m == 1 {
-                    0.0
-                } else {
-                    x * (n - 1.0) / (m - 1.0)
-                }
+                // The extent before it is rounded down.
+                let whole = axis.scale * n;
+                if whole == 1.0 { 0.0 } else { x * (n - 1.0) / (whole - 1.0) }
             }
             "pytorch_half_pixel" if axis.m == 1 => 0.0,
             "tf_half_pixel_for_nn" => (x + 0.5) / axis.scale,

@@ -18,58 +18,93 @@ pub struct Window {
     pub more: [usize; 2],
 }
 
+/// What the attributes say of one spatial axis.
+#[derive(Debug, Clone, Copy)]
+pub struct Along {
+    size: usize,
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+    pads: [usize; 2],
+}
+
+impl Along {
+    /// An axis of extent 1, on which nothing moves.
+    const NONE: Along = Along { size: 1, kernel: 1, stride: 1, dilation: 1, pads: [0; 2] };
+
+    fn extent(&self) -> usize {
+        (self.kernel - 1) * self.dilation + 1
+    }
+}
+
+/// Returns what the attributes say of each axis of images of `size`, with this kernel or that of the attribute.
+pub fn attributes(c: &Call, size: &[usize], kernel: Option<&[usize]>) -> Result<Vec<Along>, OpError> {
+    let axes = size.len();
+    let kernel = match (kernel, c.node.ints("kernel_shape")) {
+        (Some(kernel), _) => kernel.iter().map(|&k| k as i64).collect(),
+        (None, Some(kernel)) => kernel.to_vec(),
+        (None, None) => return Err(c.wrong("kernel_shape", "none", "export the model again")),
+    };
+    let listed = |name: &str| c.node.ints(name).map_or(vec![1; axes], <[i64]>::to_vec);
+    let (strides, dilation) = (listed("strides"), listed("dilations"));
+    let in_range = |all: &[i64]| all.len() == axes && all.iter().all(|v| (1..1 << 16).contains(v));
+    if ![&kernel, &strides, &dilation].iter().all(|all| in_range(all)) {
+        let got = format!("kernel {kernel:?}, strides {strides:?}, dilations {dilation:?}");
+        let wanted = format!("{axes} numbers from 1 to 65535 each");
+        return Err(c.wrong(wanted, got, "export the model again"));
+    }
+    let mode = c.node.text("auto_pad", "NOTSET");
+    let pads = c.node.ints("pads").map_or(vec![0; 2 * axes], <[i64]>::to_vec);
+    if pads.len() != 2 * axes || pads.iter().any(|p| !(0..1 << 24).contains(p)) {
+        let wanted = format!("{} paddings from 0 up", 2 * axes);
+        return Err(c.wrong(wanted, format!("{pads:?}"), "use a Pad node for negative ones"));
+    }
+    let along = |a: usize| {
+        let (kernel, stride, dilation) = (kernel[a] as usize, strides[a] as usize, dilation[a] as usize);
+        let mut along = Along { size: size[a], kernel, stride, dilation, pads: [0; 2] };
+        along.pads = match mode.as_str() {
+            "VALID" => [0, 0],
+            "SAME_UPPER" | "SAME_LOWER" => {
+                let total = ((size[a].div_ceil(stride).max(1) - 1) * stride + along.extent()).saturating_sub(size[a]);
+                let less = total / 2;
+                if mode == "SAME_UPPER" { [less, total - less] } else { [total - less, less] }
+            }
+            "NOTSET" | "" => [pads[a] as usize, pads[a + axes] as usize],
+            other => return Err(c.wrong("auto_pad NOTSET, VALID, SAME_UPPER or SAME_LOWER", other, "export again")),
+        };
+        Ok(along)
+    };
+    (0..axes).map(along).collect()
+}
+
 impl Window {
     /// Returns the window of a node on images of `size`, with this kernel or that of the attribute.
     pub fn of(c: &Call, size: &[usize], kernel: Option<&[usize]>) -> Result<Self, OpError> {
-        let axes = size.len();
-        if !(1..=2).contains(&axes) {
-            return Err(c.wrong("one or two spatial axes", axes, "Hubel has no volumes"));
+        match attributes(c, size, kernel)?[..] {
+            [across] => Ok(Self::along(Along::NONE, across)),
+            [down, across] => Ok(Self::along(down, across)),
+            _ => Err(c.wrong("one or two spatial axes", size.len(), "split the volumes")),
         }
-        let kernel = match (kernel, c.node.ints("kernel_shape")) {
-            (Some(kernel), _) => kernel.iter().map(|&k| k as i64).collect(),
-            (None, Some(kernel)) => kernel.to_vec(),
-            (None, None) => return Err(c.wrong("kernel_shape", "none", "export the model again")),
-        };
-        let listed = |name: &str| c.node.ints(name).map_or(vec![1; axes], <[i64]>::to_vec);
-        let (strides, dilation) = (listed("strides"), listed("dilations"));
-        let in_range = |all: &[i64]| all.len() == axes && all.iter().all(|v| (1..1 << 24).contains(v));
-        if ![&kernel, &strides, &dilation].iter().all(|all| in_range(all)) {
-            let got = format!("kernel {kernel:?}, strides {strides:?}, dilations {dilation:?}");
-            return Err(c.wrong(format!("{axes} numbers of at least 1 each"), got, "export the model again"));
-        }
-        let pair = |all: &[i64]| if axes == 1 { [1, all[0] as usize] } else { [all[0] as usize, all[1] as usize] };
-        let (kernel, strides, dilation) = (pair(&kernel), pair(&strides), pair(&dilation));
-        let size = if axes == 1 { [1, size[0]] } else { [size[0], size[1]] };
-        let mut window = Window { size, kernel, strides, dilation, pads: [[0; 2]; 2], more: [0; 2] };
-        window.pads = window.paddings(c, axes)?;
-        Ok(window)
+    }
+
+    /// Returns the window along two axes.
+    pub fn along(down: Along, across: Along) -> Self {
+        let [size, kernel, strides, dilation] = [
+            [down.size, across.size],
+            [down.kernel, across.kernel],
+            [down.stride, across.stride],
+            [down.dilation, across.dilation],
+        ];
+        Window { size, kernel, strides, dilation, pads: [down.pads, across.pads], more: [0; 2] }
+    }
+
+    /// Returns the window along one axis, as that of rows.
+    pub fn of_rows(across: Along) -> Self {
+        Self::along(Along::NONE, across)
     }
 
     pub fn extent(&self, axis: usize) -> usize {
         (self.kernel[axis] - 1) * self.dilation[axis] + 1
-    }
-
-    fn paddings(&self, c: &Call, axes: usize) -> Result<[[usize; 2]; 2], OpError> {
-        let mode = c.node.text("auto_pad", "NOTSET");
-        match mode.as_str() {
-            "VALID" => Ok([[0; 2]; 2]),
-            "SAME_UPPER" | "SAME_LOWER" => Ok([0, 1].map(|axis| {
-                let (n, s) = (self.size[axis], self.strides[axis]);
-                let total = ((n.div_ceil(s).max(1) - 1) * s + self.extent(axis)).saturating_sub(n);
-                let less = total / 2;
-                if mode == "SAME_UPPER" { [less, total - less] } else { [total - less, less] }
-            })),
-            "NOTSET" | "" => {
-                let pads = c.node.ints("pads").map_or(vec![0; 2 * axes], <[i64]>::to_vec);
-                if pads.len() != 2 * axes || pads.iter().any(|p| !(0..1 << 24).contains(p)) {
-                    let wanted = format!("{} paddings from 0 up", 2 * axes);
-                    return Err(c.wrong(wanted, format!("{pads:?}"), "use a Pad node for negative ones"));
-                }
-                let of = |axis: usize| [pads[axis] as usize, pads[axis + axes] as usize];
-                Ok(if axes == 1 { [[0, 0], of(0)] } else { [of(0), of(1)] })
-            }
-            other => Err(c.wrong("auto_pad NOTSET, VALID, SAME_UPPER or SAME_LOWER", other, "export the model again")),
-        }
     }
 
     /// Extends the windows so that the last one may begin before the end, as `ceil_mode` has it.
@@ -107,7 +142,7 @@ pub fn images(c: &mut Call) -> Result<(T, Vec<usize>, usize), OpError> {
         return Err(c.wrong(
             "maps of one or two spatial axes, (N, C, length) or (N, C, H, W)",
             got,
-            "Hubel has no volumes",
+            "split the volumes",
         ));
     }
     let x = c.arranged(x, &channels_last(rank))?;
