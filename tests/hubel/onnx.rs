@@ -96,7 +96,7 @@ fn a_cut_network_is_trained_with_a_new_head_and_its_frozen_weights_stay() {
     let data = Dataset::new(noise(&[12, 16, 16, 3]), HostTensor::u8([12], (0..12).map(|i| i % 3).collect()).unwrap());
     let mut trainer =
         model.compile(engine(), Compile::new(Sgd::new(0.05), SparseCategoricalCrossentropy::new())).unwrap();
-    let history = trainer.fit(&data.unwrap(), Fit::new().epochs(4).batch_size(6)).unwrap();
+    let history = trainer.fit(&data.unwrap(), Fit::epochs(4).batch(6)).unwrap();
     let losses = history.get("loss").unwrap();
     assert!(losses[3] < losses[0], "{losses:?}");
     let trained = trainer.trained().unwrap();
@@ -119,7 +119,7 @@ fn batch_normalisation_of_an_imported_network_learns_its_statistics() {
     let data = Dataset::new(noise(&[8, 16, 16, 3]), HostTensor::u8([8], (0..8).map(|i| i % 4).collect()).unwrap());
     let mut trainer =
         model.compile(engine(), Compile::new(Sgd::new(0.01), SparseCategoricalCrossentropy::new())).unwrap();
-    trainer.fit(&data.unwrap(), Fit::new().epochs(1).batch_size(8)).unwrap();
+    trainer.fit(&data.unwrap(), Fit::epochs(1).batch(8)).unwrap();
     let trained = trainer.trained().unwrap();
     let value = |m: &Model| m.initial_value(m.weights().iter().find(|w| w.name == state).unwrap(), 0);
     assert_ne!(value(&trained), value(&model));

@@ -2,7 +2,7 @@
 
 use super::{
     constant::{Constant, is_whole},
-    node::Spec,
+    spec::Spec,
 };
 use crate::{
     graph::{Graph, OpError, Value},
@@ -119,6 +119,9 @@ pub struct Call<'c> {
     pub slots: &'c [Slot],
     pub place: &'c mut dyn Place,
 }
+
+/// Builds an operator and returns its results.
+pub type Build = fn(&mut Call) -> Result<Vec<T>, OpError>;
 
 /// The largest literal.
 pub const MAX_LITERAL: usize = 4096;

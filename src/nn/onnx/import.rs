@@ -1,12 +1,13 @@
 //! From a file's graph to a model: node by node, with what is known computed at once.
 
 use super::{
-    call::{Slot, channels_last},
+    call::{Build, Slot, channels_last},
     constant::Constant,
     inputs::{self, Described},
-    node::{self, Node, Spec},
+    node::{self, Node},
     ops::{self, known},
     options::OnnxOptions,
+    spec::Spec,
 };
 use crate::{
     Error,
@@ -224,17 +225,15 @@ impl<'o> Importer<'o> {
             Entry::Tensor { tensor, .. } => vec![tensor.clone()],
             Entry::Known(_) => inputs.iter().take(1).cloned().collect(),
         };
-        let build: ops::Build =
-            if matches!(entry, Entry::Tensor { axes, .. } if keeps(axes)) { stored } else { natural };
+        let build: Build = if matches!(entry, Entry::Tensor { axes, .. } if keeps(axes)) { stored } else { natural };
         let spec = Spec {
             op: "Identity",
             name: self.unique(&format!("output.{name}"), "output"),
             attributes: Vec::new(),
             opset: self.opset,
             outputs: vec![true],
-            build,
         };
-        Ok(self.layer(spec, slots, &from)?.0.swap_remove(0))
+        Ok(self.layer((spec, build), slots, &from)?.0.swap_remove(0))
     }
 
     fn walk(&mut self, nodes: &[NodeProto], env: &mut Env) -> Result<(), Error> {
@@ -271,7 +270,7 @@ impl<'o> Importer<'o> {
         node.input.iter().map(find).collect()
     }
 
-    fn spec(&mut self, node: &NodeProto, op: &'static str, build: ops::Build, used: &HashSet<&str>) -> Spec {
+    fn spec(&self, node: &NodeProto, op: &'static str, used: &HashSet<&str>) -> Spec {
         let plain = |a: &AttributeProto| {
             let copy = |s: &prost::bytes::Bytes| prost::bytes::Bytes::copy_from_slice(s);
             let strings = a.strings.iter().map(copy).collect();
@@ -280,7 +279,7 @@ impl<'o> Importer<'o> {
         let outputs =
             node.output.iter().map(|o| !o.is_empty() && (used.contains(o.as_str()) || self.asks(o))).collect();
         let attributes = node.attribute.iter().map(plain).collect();
-        Spec { op, name: node.name.clone(), attributes, opset: self.opset, outputs, build }
+        Spec { op, name: node.name.clone(), attributes, opset: self.opset, outputs }
     }
 
     /// Returns whether the model may end at this value.
@@ -307,14 +306,14 @@ impl<'o> Importer<'o> {
                 })?)]);
             }
             let op = known::OPERATORS.iter().find(|(name, _)| *name == node.op_type).map_or("Constant", |o| o.0);
-            let spec = self.spec(node, op, natural, used);
+            let spec = self.spec(node, op, used);
             let found = know(&spec, &self.known_operands(node, &operands)?).map_err(error)?;
             return Ok(found.into_iter().map(Entry::Known).collect());
         }
         let Some((op, build)) = ops::find(&node.op_type) else {
             return Err(refused(&node.name, &node.op_type, "a known operator", "another", "export it again").into());
         };
-        let mut spec = self.spec(node, op, build, used);
+        let mut spec = self.spec(node, op, used);
         let operands: Vec<Option<Entry>> = operands.into_iter().enumerate().map(|(i, e)| early(&spec, i, e)).collect();
         let known: Option<Vec<Constant>> = (operands.iter().flatten())
             .map(|e| match e {
@@ -322,19 +321,27 @@ impl<'o> Importer<'o> {
                 Entry::Tensor { .. } => None,
             })
             .collect();
-        let (slots, from) = slots(&operands);
+        let (mut slots, from) = slots(&operands);
+        let empty = empty_parts(&spec, &mut slots);
         if let Some(known) = known.filter(|k| !k.is_empty()) {
+            let all: Vec<Option<Constant>> = slots.iter().map(constant_of).collect();
+            if let Some(list) = known::of_list(&spec, &all) {
+                return Ok(vec![Entry::Known(list)]);
+            }
             self.draw(&spec, &known)?;
-            let found = node::computed(&spec, &slots).map_err(error)?;
+            let found = node::computed(&spec, build, &slots).map_err(error)?;
             for constant in &found {
                 self.budget.take("a constant", 8 * constant.count() as u64)?;
             }
             return Ok(found.into_iter().map(Entry::Known).collect());
         }
         spec.name = self.unique(&node.name, op);
-        let (tensors, layer) = self.layer(spec, slots, &from)?;
+        let (tensors, layer) = self.layer((spec, build), slots, &from)?;
         let entry = |(tensor, (axes, elem, flat))| Entry::Tensor { tensor, axes, elem, flat };
-        Ok(tensors.into_iter().zip(layer.results()).map(entry).collect())
+        let mut entries: Vec<Entry> = tensors.into_iter().zip(layer.results()).map(entry).collect();
+        // Nothing but a Concat can take a part without elements.
+        empty.into_iter().for_each(|at| entries.insert(at.min(entries.len()), Entry::Known(Constant::ints([]))));
+        Ok(entries)
     }
 
     /// Refuses work at reading time that belongs to the device.
@@ -374,9 +381,14 @@ impl<'o> Importer<'o> {
         Ok(all)
     }
 
-    fn layer(&mut self, spec: Spec, slots: Vec<Slot>, from: &[Tensor]) -> Result<(Vec<Tensor>, Arc<Node>), Error> {
+    fn layer(
+        &mut self,
+        (spec, build): (Spec, Build),
+        slots: Vec<Slot>,
+        from: &[Tensor],
+    ) -> Result<(Vec<Tensor>, Arc<Node>), Error> {
         let name = spec.name.clone();
-        let node = Arc::new(Node::new(spec, slots));
+        let node = Arc::new(Node::new(spec, build, slots));
         let layer: Arc<dyn Layer> = node.clone();
         let tensors = call_all((&layer).into_layer(), from)?;
         let weights = node.take_weights();
@@ -539,6 +551,25 @@ fn slots(operands: &[Option<Entry>]) -> (Vec<Slot>, Vec<Tensor>) {
         slots.pop();
     }
     (slots, from)
+}
+
+fn constant_of(slot: &Slot) -> Option<Constant> {
+    match slot {
+        Slot::Const(constant) => Some(constant.clone()),
+        _ => None,
+    }
+}
+
+/// Takes the parts without elements from the sizes of a `Split`, and returns where they are.
+fn empty_parts(spec: &Spec, slots: &mut [Slot]) -> Vec<usize> {
+    let Some(Slot::Const(sizes)) = slots.get_mut(1).filter(|_| spec.op == "Split") else { return Vec::new() };
+    let all = sizes.to_ints().unwrap_or_default();
+    let empty: Vec<usize> = (0..all.len()).filter(|&i| all[i] == 0).collect();
+    if !empty.is_empty() && empty.len() < all.len() {
+        *sizes = Constant::ints(all.into_iter().filter(|&s| s != 0));
+        return empty;
+    }
+    Vec::new()
 }
 
 /// Returns an operand with the axes that broadcasting up to opset 6 gives it: those from `axis` on.

@@ -12,6 +12,7 @@ mod inputs;
 mod node;
 mod ops;
 mod options;
+mod spec;
 
 pub use export::OnnxExport;
 pub use options::OnnxOptions;

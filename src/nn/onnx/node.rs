@@ -1,76 +1,20 @@
 //! A node of a file as a layer.
 
 use super::{
-    call::{Call, Kind, MAX_LITERAL, Make, Place, Slot, T},
+    call::{Build, Call, Kind, MAX_LITERAL, Make, Place, Slot, T},
     constant::{Constant, is_whole},
-    ops::Build,
+    spec::Spec,
 };
 use crate::{
     graph::{Graph, OpError, Value},
-    io::onnx::messages::AttributeProto,
     nn::{Initializer, Layer, Mode, Scope},
     tensor::{Array, HostTensor, Shape},
 };
 use std::{
     any::Any,
     collections::{BTreeMap, HashMap},
-    fmt,
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
 };
-
-/// What a node is besides its operands.
-#[derive(Clone)]
-pub struct Spec {
-    pub op: &'static str,
-    pub name: String,
-    pub attributes: Vec<AttributeProto>,
-    /// The version of the operators.
-    pub opset: i64,
-    /// Which results are used.
-    pub outputs: Vec<bool>,
-    pub build: Build,
-}
-
-impl Spec {
-    fn attribute(&self, name: &str) -> Option<&AttributeProto> {
-        self.attributes.iter().find(|a| a.name == name)
-    }
-
-    pub fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name).map_or(default, |a| a.i)
-    }
-
-    pub fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name).map_or(default, |a| a.f)
-    }
-
-    pub fn text(&self, name: &str, default: &str) -> String {
-        self.attribute(name).map_or(default.to_owned(), |a| String::from_utf8_lossy(&a.s).into_owned())
-    }
-
-    pub fn ints(&self, name: &str) -> Option<&[i64]> {
-        self.attribute(name).map(|a| &a.ints[..])
-    }
-
-    pub fn floats(&self, name: &str) -> Option<&[f32]> {
-        self.attribute(name).map(|a| &a.floats[..])
-    }
-
-    pub fn texts(&self, name: &str) -> Vec<String> {
-        let texts = self.attribute(name).map(|a| &a.strings[..]).unwrap_or_default();
-        texts.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect()
-    }
-
-    pub fn has(&self, name: &str) -> bool {
-        self.attribute(name).is_some()
-    }
-}
-
-impl fmt::Debug for Spec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} `{}`", self.op, self.name)
-    }
-}
 
 /// What the first construction of a layer finds out.
 #[derive(Debug, Default)]
@@ -83,14 +27,15 @@ struct Found {
 /// A node of a file as a layer; its weights are named `kernel`, `bias`, … below the node's name.
 #[derive(Debug)]
 pub struct Node {
-    pub spec: Spec,
+    spec: Spec,
+    build: Build,
     slots: RwLock<Vec<Slot>>,
     found: Mutex<Found>,
 }
 
 impl Node {
-    pub fn new(spec: Spec, slots: Vec<Slot>) -> Self {
-        Node { spec, slots: RwLock::new(slots), found: Mutex::default() }
+    pub fn new(spec: Spec, build: Build, slots: Vec<Slot>) -> Self {
+        Node { spec, build, slots: RwLock::new(slots), found: Mutex::default() }
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
@@ -133,7 +78,7 @@ impl Layer for Node {
     fn build(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let slots = self.slots.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut place = InLayer { scope, inputs, node: self };
-        let results = (self.spec.build)(&mut Call { node: &self.spec, slots: &slots, place: &mut place })?;
+        let results = (self.build)(&mut Call { node: &self.spec, slots: &slots, place: &mut place })?;
         let mut found = self.found();
         if found.results.is_empty() {
             found.results = results.iter().map(|t| (t.axes.clone(), t.elem, t.flat.clone())).collect();
@@ -226,9 +171,9 @@ impl Place for Known {
 }
 
 /// Returns the results of a node whose operands are all known, by the definitions of the operations.
-pub fn computed(spec: &Spec, slots: &[Slot]) -> Result<Vec<Constant>, OpError> {
+pub fn computed(spec: &Spec, build: Build, slots: &[Slot]) -> Result<Vec<Constant>, OpError> {
     let mut known = Known::default();
-    let results = (spec.build)(&mut Call { node: spec, slots, place: &mut known })?;
+    let results = build(&mut Call { node: spec, slots, place: &mut known })?;
     let results = {
         let mut call = Call { node: spec, slots, place: &mut known };
         results.into_iter().map(|t| call.to_natural(t)).collect::<Result<Vec<T>, _>>()?

@@ -196,6 +196,15 @@ fn function(w: &mut Writer, name: &str, args: &[String], raw: &[Arg]) -> Result<
             let (low, high) = (number(w, 0.0), number(w, 6.0));
             w.node("Clip", &[x, &low, &high], &[])
         }
+        "elu" | "hard_sigmoid" | "silu" | "mish" | "gelu" | "gelu_tanh" => activation(w, name, &operands, raw),
+        other => return Err(OpError::new(other, "a function that ONNX has", other, "use another")),
+    })
+}
+
+fn activation(w: &mut Writer, name: &str, operands: &[&str], raw: &[Arg]) -> String {
+    let number = |w: &mut Writer, v: f32| w.floats(&[], vec![v]);
+    let x = operands[0];
+    match name {
         "elu" => match raw.get(1) {
             Some(Arg::Const(alpha)) => w.node("Elu", &[x], &[("alpha", Attr::Float(*alpha))]),
             _ => {
@@ -229,7 +238,7 @@ fn function(w: &mut Writer, name: &str, args: &[String], raw: &[Arg]) -> Result<
             let share = w.node("Mul", &[&sum, &half], &[]);
             w.node("Mul", &[x, &share], &[])
         }
-        "gelu_tanh" => {
+        _ => {
             let [cubic, width, one, half] = [0.044_715, 0.797_884_56, 1.0, 0.5].map(|v| number(w, v));
             let square = w.node("Mul", &[x, x], &[]);
             let cube = w.node("Mul", &[&square, x], &[]);
@@ -241,6 +250,5 @@ fn function(w: &mut Writer, name: &str, args: &[String], raw: &[Arg]) -> Result<
             let share = w.node("Mul", &[&sum, &half], &[]);
             w.node("Mul", &[x, &share], &[])
         }
-        other => return Err(OpError::new(other, "a function that ONNX has", other, "use another")),
-    })
+    }
 }

@@ -1,10 +1,10 @@
 //! Activations, softmax and dropout.
 
-use super::{Build, elementwise::mapped};
+use super::elementwise::mapped;
 use crate::{
     graph::{Graph, OpError, Value},
     nn::onnx::{
-        call::{Call, T},
+        call::{Build, Call, T},
         constant::BOOL,
     },
     tensor::Shape,

@@ -1,16 +1,13 @@
 //! Convolutions.
 
-use super::{
-    Build,
-    window::{Window, images, maps},
-};
+use super::window::{Window, images, maps};
 use crate::{
     graph::{OpError, Value},
-    nn::onnx::call::{Arrangement, Call, Kind, T},
+    nn::onnx::call::{Arrangement, Build, Call, Kind, T},
     ops::{Conv2dOptions, Padding},
 };
 
-pub const OPERATORS: &[(&str, Build)] = &[("Conv", conv), ("ConvTranspose", conv_transpose)];
+pub const OPERATORS: &[(&str, Build)] = &[("ConvTranspose", conv_transpose)];
 
 /// Returns weights (out, in / groups, …) as a kernel (height, width, in / groups, out), and its taps along the spatial axes.
 pub fn kernel(c: &mut Call, i: usize) -> Result<(Value, Vec<usize>), OpError> {
@@ -46,10 +43,8 @@ fn with_bias(c: &mut Call, y: Value) -> Result<Value, OpError> {
     c.g().add(y, bias)
 }
 
-fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
-    if c.rank(0) == 5 {
-        return super::volume::conv(c);
-    }
+/// Returns a convolution of maps with one or two spatial axes.
+pub fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
     let (x, size, rank) = images(c)?;
     let (kernel, taps) = kernel(c, 1)?;
     let (window, groups) = (Window::of(c, &size, Some(&taps))?, groups(c)?);

@@ -1,10 +1,9 @@
 //! Functions of single elements with NumPy's broadcasting.
 
-use super::Build;
 use crate::{
     graph::{Graph, OpError, Value},
     nn::onnx::{
-        call::{Call, T},
+        call::{Build, Call, T},
         constant::{BOOL, FLOAT, is_whole},
     },
 };

@@ -1,9 +1,8 @@
 //! Maps sampled at places that a grid gives.
 
-use super::Build;
 use crate::{
     graph::{Graph, OpError, Value},
-    nn::onnx::call::{Call, T, channels_last},
+    nn::onnx::call::{Build, Call, T, channels_last},
     ops::Part,
     tensor::Shape,
 };

@@ -4,7 +4,7 @@ use crate::{
     graph::OpError,
     nn::onnx::{
         constant::{Constant, FLOAT, INT64},
-        node::Spec,
+        spec::Spec,
     },
 };
 
@@ -118,6 +118,37 @@ fn non_zero(spec: &Spec, operands: &[Option<Constant>]) -> Result<Vec<Constant>,
         numbers.extend(places.iter().map(|&i| (i / stride % x.dims[axis]) as f64));
     }
     Ok(vec![Constant::numbers(vec![x.dims.len(), places.len()], INT64, numbers)])
+}
+
+/// Returns what becomes of a list, which may be empty, as no tensor of the graph is: parts, products, sums.
+pub fn of_list(spec: &Spec, operands: &[Option<Constant>]) -> Option<Constant> {
+    let list = operands.first()?.as_ref().filter(|k| k.dims.len() == 1 && k.count() <= 64)?;
+    let numbers = list.values().ok()?;
+    let whole = |result: Vec<f64>, dims: Vec<usize>| Some(Constant::numbers(dims, list.elem, result));
+    match spec.op {
+        "Slice" => {
+            let number = |i: usize, name: &str| match operands.get(i).and_then(Option::as_ref) {
+                Some(constant) => constant.to_ints().ok()?.first().copied(),
+                None => spec.ints(name).and_then(|all| all.first().copied()),
+            };
+            let (start, end) = (number(1, "starts")?, number(2, "ends")?);
+            if number(4, "steps").unwrap_or(1) != 1 {
+                return None;
+            }
+            let n = numbers.len() as i64;
+            let held = |v: i64| (if v < 0 { v.saturating_add(n) } else { v }).clamp(0, n) as usize;
+            let part = numbers.get(held(start)..held(end)).unwrap_or_default().to_vec();
+            let dims = vec![part.len()];
+            whole(part, dims)
+        }
+        "ReduceProd" | "ReduceSum" => {
+            let dims = if spec.int("keepdims", 1) == 1 { vec![1] } else { Vec::new() };
+            let result = if spec.op == "ReduceProd" { numbers.iter().product() } else { numbers.iter().sum() };
+            whole(vec![result], dims)
+        }
+        "Identity" if numbers.is_empty() => Some(list.clone()),
+        _ => None,
+    }
 }
 
 /// Returns whether results are worth computing at once: moves of elements and arithmetic on few of them.

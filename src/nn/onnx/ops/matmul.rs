@@ -1,9 +1,8 @@
 //! Products.
 
-use super::Build;
 use crate::{
     graph::{OpError, Value},
-    nn::onnx::call::{Arrangement, Call, Kind, T},
+    nn::onnx::call::{Arrangement, Build, Call, Kind, T},
     ops::MatmulOptions,
     tensor::Shape,
 };

@@ -17,14 +17,10 @@ mod shape;
 mod volume;
 mod window;
 
-use super::call::{Call, T};
-use crate::graph::OpError;
-
-/// Builds an operator and returns its results.
-pub type Build = fn(&mut Call) -> Result<Vec<T>, OpError>;
+use super::call::Build;
 
 /// The operators by family.
-const FAMILIES: [&[(&str, Build)]; 13] = [
+const FAMILIES: [&[(&str, Build)]; 14] = [
     activation::OPERATORS,
     conv::OPERATORS,
     elementwise::OPERATORS,
@@ -38,6 +34,7 @@ const FAMILIES: [&[(&str, Build)]; 13] = [
     resize::OPERATORS,
     select::OPERATORS,
     shape::OPERATORS,
+    volume::OPERATORS,
 ];
 
 /// Returns an operator's name and how it is built.

@@ -1,12 +1,9 @@
 //! Normalisations.
 
-use super::{
-    Build,
-    pool::{magnitude, root},
-};
+use super::pool::{magnitude, root};
 use crate::{
     graph::{Graph, OpError, Value},
-    nn::onnx::call::{Call, Kind, T, channels_last},
+    nn::onnx::call::{Build, Call, Kind, T, channels_last},
     ops::{LocalResponseNorm, Rule},
     tensor::Shape,
 };

@@ -1,23 +1,14 @@
 //! Pooling.
 
-use super::{
-    Build,
-    window::{Window, images, maps},
-};
+use super::window::{Window, images, maps};
 use crate::{
     graph::{Graph, OpError, Value},
-    nn::onnx::call::{Call, T},
+    nn::onnx::call::{Build, Call, T},
     ops::{PadMode, Padding, Part, Pool2d, Pool2dOptions, Pooling},
 };
 
-pub const OPERATORS: &[(&str, Build)] = &[
-    ("AveragePool", average),
-    ("GlobalAveragePool", global),
-    ("GlobalLpPool", global),
-    ("GlobalMaxPool", global),
-    ("LpPool", lp),
-    ("MaxPool", maximum),
-];
+pub const OPERATORS: &[(&str, Build)] =
+    &[("GlobalAveragePool", global), ("GlobalLpPool", global), ("GlobalMaxPool", global)];
 
 /// Returns the windows of a pooling, and the images.
 fn pooled(c: &mut Call) -> Result<(T, Window, usize), OpError> {
@@ -33,12 +24,9 @@ fn pooled(c: &mut Call) -> Result<(T, Window, usize), OpError> {
     Ok((x, window, rank))
 }
 
-fn maximum(c: &mut Call) -> Result<Vec<T>, OpError> {
+pub fn maximum(c: &mut Call) -> Result<Vec<T>, OpError> {
     if c.node.outputs.get(1) == Some(&true) {
         return Err(c.wrong("the maxima alone", "their indices too", "export the model without MaxUnpool"));
-    }
-    if c.rank(0) == 5 {
-        return super::volume::pool(c);
     }
     let (x, window, rank) = pooled(c)?;
     let y = match whole_pads(&window) {
@@ -91,10 +79,7 @@ pub fn over_taps(g: &mut Graph, x: Value, window: &Window, function: &str) -> Re
     all.ok_or_else(|| OpError::new("pool", "a window", "none", "choose another"))
 }
 
-fn average(c: &mut Call) -> Result<Vec<T>, OpError> {
-    if c.rank(0) == 5 {
-        return super::volume::pool(c);
-    }
+pub fn average(c: &mut Call) -> Result<Vec<T>, OpError> {
     let (x, window, rank) = pooled(c)?;
     let counts = c.node.int("count_include_pad", 0) == 1;
     let y = average_of(c.g(), x.value, &window, counts)?;
@@ -125,7 +110,7 @@ pub fn average_of(g: &mut Graph, x: Value, window: &Window, counts_padding: bool
     g.mul(sum, shares)
 }
 
-fn lp(c: &mut Call) -> Result<Vec<T>, OpError> {
+pub fn lp(c: &mut Call) -> Result<Vec<T>, OpError> {
     let (x, window, rank) = pooled(c)?;
     let p = c.node.int("p", 2);
     let y = match whole_pads(&window).filter(|_| p == 2) {

@@ -1,7 +1,6 @@
 //! Quantised operators, computed in 32-bit floats: whole numbers of 8 bits and their products are exact in them.
 
 use super::{
-    Build,
     conv::{groups, kernel, options},
     matmul::product,
     window::{Window, images, maps},
@@ -9,7 +8,7 @@ use super::{
 use crate::{
     graph::{OpError, Value},
     nn::onnx::{
-        call::{Call, T},
+        call::{Build, Call, T},
         constant::FLOAT,
     },
     tensor::Shape,

@@ -1,10 +1,9 @@
 //! Recurrent layers.
 
-use super::Build;
 use crate::{
     graph::{OpError, Value},
     nn::onnx::{
-        call::{Call, Kind, Make, T},
+        call::{Build, Call, Kind, Make, T},
         constant::FLOAT,
     },
     ops::{Cell, CellActivation, CellKind, Part, Recurrent},

@@ -1,13 +1,10 @@
 //! Reductions along axes, places of extremes, running sums.
 
-use super::{
-    Build,
-    pool::{magnitude, root},
-};
+use super::pool::{magnitude, root};
 use crate::{
     graph::{Graph, OpError, Value},
     nn::onnx::{
-        call::{Arrangement, Call, Kind, MAX_LITERAL, Make, T},
+        call::{Arrangement, Build, Call, Kind, MAX_LITERAL, Make, T},
         constant::INT64,
     },
     ops::Part,

@@ -1,9 +1,9 @@
 //! Resizing of maps.
 
-use super::{Build, reduce::matrix};
+use super::reduce::matrix;
 use crate::{
     graph::{OpError, Value},
-    nn::onnx::call::{Call, T, channels_last},
+    nn::onnx::call::{Build, Call, T, channels_last},
     ops::Interpolation,
 };
 

@@ -1,10 +1,10 @@
 //! Operators that choose elements by numbers: gathers, scatters, one-hot rows.
 
-use super::{Build, reduce::matrix};
+use super::reduce::matrix;
 use crate::{
     graph::{OpError, Value},
     nn::onnx::{
-        call::{Arrangement, Call, Kind, MAX_LITERAL, Make, T},
+        call::{Arrangement, Build, Call, Kind, MAX_LITERAL, Make, T},
         constant::FLOAT,
     },
     ops::Part,

@@ -1,10 +1,10 @@
 //! Operators that move elements.
 
-use super::{Build, reduce::without};
+use super::reduce::without;
 use crate::{
     graph::{OpError, Value},
     nn::onnx::{
-        call::{Call, T},
+        call::{Build, Call, T},
         constant::BOOL,
     },
     ops::{PadMode, Part},

@@ -2,15 +2,31 @@
 
 use super::{
     conv::{groups, options},
-    pool::{average_of, over_taps, whole_pads},
+    pool::{average_of, magnitude, over_taps, root, whole_pads},
     window::{Window, attributes},
 };
 use crate::{
     graph::{Graph, OpError, Value},
-    nn::onnx::call::{Arrangement, Call, Kind, T, channels_last},
+    nn::onnx::call::{Arrangement, Build, Call, Kind, T, channels_last},
     ops::{PadMode, Padding, Part, Pool2d, Pool2dOptions, Pooling},
     tensor::Shape,
 };
+
+pub const OPERATORS: &[(&str, Build)] =
+    &[("AveragePool", pool_of), ("Conv", conv_of), ("LpPool", pool_of), ("MaxPool", pool_of)];
+
+fn conv_of(c: &mut Call) -> Result<Vec<T>, OpError> {
+    if c.rank(0) == 5 { conv(c) } else { super::conv::conv(c) }
+}
+
+fn pool_of(c: &mut Call) -> Result<Vec<T>, OpError> {
+    match (c.rank(0), c.node.op) {
+        (5, _) => pool(c),
+        (_, "AveragePool") => super::pool::average(c),
+        (_, "LpPool") => super::pool::lp(c),
+        _ => super::pool::maximum(c),
+    }
+}
 
 /// Returns volumes (N, depth, h, w, c) of operand 0.
 fn volumes(c: &mut Call) -> Result<(T, [usize; 3]), OpError> {
@@ -56,7 +72,7 @@ fn stacked(c: &mut Call, like: &T, value: Value, n: usize) -> Result<T, OpError>
     Ok(like.with(value))
 }
 
-pub fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
+fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
     let (x, size) = volumes(c)?;
     let dims = c.dims(1)?;
     let &[_, _, taps, h, w] = &dims[..] else { return Err(c.wrong("weights of five axes", format!("{dims:?}"), "")) };
@@ -87,7 +103,7 @@ pub fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
 }
 
 /// Returns the largest values or the means of volumes.
-pub fn pool(c: &mut Call) -> Result<Vec<T>, OpError> {
+fn pool(c: &mut Call) -> Result<Vec<T>, OpError> {
     let (x, size) = volumes(c)?;
     let along = attributes(c, &size, None)?;
     let (mut depth, mut window) = (Window::of_rows(along[0]), Window::along(along[1], along[2]));
@@ -98,10 +114,12 @@ pub fn pool(c: &mut Call) -> Result<Vec<T>, OpError> {
     let (Some([_, n]), Some(_)) = (depth.windows(), window.windows()) else {
         return Err(c.wrong("windows that fit in the volume", format!("{size:?}"), "use larger volumes"));
     };
-    let is_max = c.node.op == "MaxPool";
+    let (is_max, p) = (c.node.op == "MaxPool", c.node.int("p", 2));
+    let is_lp = c.node.op == "LpPool";
     let counts = c.node.int("count_include_pad", 0) == 1;
     let g = c.g();
-    let padded = deepened(g, x.value, &depth, if is_max { f32::MIN } else { 0.0 })?;
+    let whole = if is_lp { magnitude(g, x.value, p)? } else { x.value };
+    let padded = deepened(g, whole, &depth, if is_max { f32::MIN } else { 0.0 })?;
     let mut all: Option<Value> = None;
     for tap in 0..depth.kernel[1] {
         let image = slices(g, padded, &depth, tap, n)?;
@@ -111,6 +129,13 @@ pub fn pool(c: &mut Call) -> Result<Vec<T>, OpError> {
         });
     }
     let Some(all) = all else { return Err(c.wrong("at least one tap", "none", "export the model again")) };
+    if is_lp {
+        let edges = [0, 1].map(|a| [window.pads[a][0] as isize, (window.pads[a][1] + window.more[a]) as isize]);
+        let bordered = g.pad2d_with(all, edges, PadMode::Constant(0.0))?;
+        let sum = over_taps(g, bordered, &window, "add")?;
+        let y = root(g, sum, p)?;
+        return Ok(vec![stacked(c, &x, y, n)?]);
+    }
     if !is_max {
         let mean = average_of(g, all, &window, counts)?;
         let y = stacked(c, &x, mean, n)?;
@@ -127,7 +152,7 @@ pub fn pool(c: &mut Call) -> Result<Vec<T>, OpError> {
             g.apply1(Pool2d { pooling: Pooling::Max, options }, &[all])?
         }
         None => {
-            let edges = [0, 1].map(|a| window.pads[a].map(|p| p as isize));
+            let edges = [0, 1].map(|a| [window.pads[a][0] as isize, (window.pads[a][1] + window.more[a]) as isize]);
             let bordered = g.pad2d_with(all, edges, PadMode::Constant(f32::MIN))?;
             over_taps(g, bordered, &window, "max")?
         }

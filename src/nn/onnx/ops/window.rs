@@ -41,6 +41,10 @@ impl Along {
 pub fn attributes(c: &Call, size: &[usize], kernel: Option<&[usize]>) -> Result<Vec<Along>, OpError> {
     let axes = size.len();
     let kernel = match (kernel, c.node.ints("kernel_shape")) {
+        (Some(kernel), Some(stated)) if !stated.iter().copied().eq(kernel.iter().map(|&k| k as i64)) => {
+            let wanted = format!("the kernel_shape {kernel:?} of the weights");
+            return Err(c.wrong(wanted, format!("{stated:?}"), "export the model again"));
+        }
         (Some(kernel), _) => kernel.iter().map(|&k| k as i64).collect(),
         (None, Some(kernel)) => kernel.to_vec(),
         (None, None) => return Err(c.wrong("kernel_shape", "none", "export the model again")),
