@@ -1,12 +1,12 @@
-"""Writes onnx_cases.safetensors: small models of our own making with inputs, and outputs by ONNX's reference evaluator.
+"""Writes onnx_cases.safetensors: small models of our own making with inputs, and outputs by ONNX Runtime.
 
-Usage: onnx_cases.py. Needs pip install onnx==1.19.1 numpy safetensors.
+Usage: onnx_cases.py. Needs pip install onnx==1.19.1 onnxruntime==1.32.0 numpy safetensors.
 """
 import pathlib
 
 import numpy as np
+import onnxruntime
 from onnx import TensorProto, checker, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import save_file
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -37,7 +37,9 @@ def case(name, op, x, constants=(), opset=17, outputs=1, **attributes):
         names.append(f"c{i}")
     results = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names, results, name=f"node/{name}", **attributes)
-    infos = [helper.make_tensor_value_info(r, TensorProto.UNDEFINED, None) for r in results]
+    whole = [op in ("ArgMax", "ArgMin") or (op == "TopK" and i == 1) for i in range(outputs)]
+    types = [TensorProto.INT64 if w else TensorProto.FLOAT for w in whole]
+    infos = [helper.make_tensor_value_info(r, t, None) for r, t in zip(results, types)]
     model(name, [node], inputs, infos, initializers, xs, opset)
 
 
@@ -45,7 +47,8 @@ def model(name, nodes, inputs, outputs, initializers, xs, opset):
     graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     feeds = {i.name: x for i, x in zip(inputs, xs)}
-    results = ReferenceEvaluator(proto).run(None, feeds)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    results = session.run(None, feeds)
     for info, result in zip(proto.graph.output, results):
         info.CopyFrom(helper.make_tensor_value_info(info.name, helper.np_dtype_to_tensor_dtype(result.dtype), result.shape))
     checker.check_model(proto)
@@ -54,7 +57,7 @@ def model(name, nodes, inputs, outputs, initializers, xs, opset):
     for i, x in enumerate(xs):
         TENSORS[f"{name}/x{i}"] = x
     for i, y in enumerate(results):
-        TENSORS[f"{name}/y{i}"] = np.ascontiguousarray(np.asarray(y), dtype=np.float32)
+        TENSORS[f"{name}/y{i}"] = np.array(y, dtype=np.float32, order="C")
 
 
 def elementwise():
