@@ -77,6 +77,12 @@ fn close(got: &[f32], wanted: &[f32], relative: f32, absolute: f32) -> Option<St
     Some(format!("{} of {} wrong, first {} instead of {}", wrong.len(), wanted.len(), got[*first], wanted[*first]))
 }
 
+/// Returns what ONNX's runner feeds to known networks.
+fn rising(shape: &[usize]) -> HostTensor {
+    let n: usize = shape.iter().product();
+    HostTensor::f32(shape, (0..n).map(|i| (i as f64 / n as f64) as f32).collect()).unwrap()
+}
+
 fn different(name: &str) -> Option<&'static str> {
     DIFFERENT.iter().find(|(part, _)| name.contains(part)).map(|(_, why)| *why)
 }
@@ -111,9 +117,16 @@ fn run(case: &Case, engine: &Engine) -> Outcome {
         Ok(model) => model,
         Err(e) => return refused(&e),
     };
-    if case.group == "light" && wanted.is_empty() {
-        return Outcome::Passed;
-    }
+    let wanted = match case.group.as_str() {
+        // Known networks with equal weights, which the reference is too slow for.
+        "light" if engine.is_reference() => return Outcome::Passed,
+        "light" => {
+            samples = model.inputs().iter().map(|(_, ty)| rising(&ty.shape.at(1))).collect();
+            let file = fs::read(path.with_file_name(format!("{}_output_0.pb", case.name))).unwrap_or_default();
+            vec![hubel::io::onnx::tensor(&file).unwrap()]
+        }
+        _ => wanted,
+    };
     let n = samples.first().and_then(|t| t.shape().first().copied()).unwrap_or(1);
     let results = model.inference(engine, Batch::up_to(n)).and_then(|mut net| net.predict_many(&samples));
     let results = match results {
@@ -355,6 +368,7 @@ fn exported() -> Vec<(&'static str, Model)> {
         ("lstm", lstm.build().unwrap()),
         ("gru_rnn", gru.build().unwrap()),
         ("two_in_two_out", two),
+        ("unet", zoo("UNet")),
     ]
 }
 
@@ -362,7 +376,9 @@ fn exported() -> Vec<(&'static str, Model)> {
 fn models_are_exported() {
     let folder = folder("HUBEL_ONNX_EXPORTS");
     let engine = Engine::new().unwrap();
-    for (name, model) in exported() {
+    let only = std::env::var("HUBEL_ONNX_ONLY").unwrap_or_default();
+    let chosen = |name: &str| only.is_empty() || only.split(',').any(|part| name == part);
+    for (name, model) in exported().into_iter().filter(|(name, _)| chosen(name)) {
         let samples: Vec<HostTensor> =
             model.inputs().iter().enumerate().map(|(i, (_, ty))| noise(&ty.shape.at(2), i as u64)).collect();
         let path = folder.join(format!("{name}.onnx"));

@@ -195,10 +195,10 @@ impl Call<'_> {
     /// Returns an operand stored in ONNX's order.
     pub fn natural(&mut self, i: usize) -> Result<T, OpError> {
         let t = self.t(i)?;
-        self.to_natural(t)
+        self.natural_of(t)
     }
 
-    pub fn to_natural(&mut self, t: T) -> Result<T, OpError> {
+    pub fn natural_of(&mut self, t: T) -> Result<T, OpError> {
         let order: Vec<usize> = (0..t.rank()).collect();
         self.arranged(t, &order)
     }
@@ -235,7 +235,7 @@ impl Call<'_> {
         let x = self.g().reshape(t.value, shape.with_row(&stored))?;
         let rank = stored.len() + 1;
         let x = T { value: x, axes: channels_last(rank), elem: t.elem, flat: None };
-        let x = self.to_natural(x)?;
+        let x = self.natural_of(x)?;
         Ok(T { value: self.g().reshape(x.value, shape)?, flat: None, ..t })
     }
 
@@ -313,7 +313,7 @@ impl Call<'_> {
         if self.g().shape(t.value).is_batched() && t.axes[0] != 0 {
             return self.reshape_behind(t, dims);
         }
-        let t = self.to_natural(t)?;
+        let t = self.natural_of(t)?;
         let batched = self.g().shape(t.value).is_batched();
         let shape = match (batched, dims) {
             (true, [first, rest @ ..]) => Shape::batched(*first, rest),
@@ -413,7 +413,7 @@ impl Call<'_> {
         if batched {
             return Err(self.batch("a batch of fewer axes than its partner"));
         }
-        let t = self.to_natural(t)?;
+        let t = self.natural_of(t)?;
         if leader.is_natural() || own == 0 {
             return Ok(t.value);
         }

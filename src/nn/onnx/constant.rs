@@ -41,7 +41,7 @@ impl Constant {
     }
 
     /// Returns the tensor as an initialiser.
-    pub fn as_parameter(mut self) -> Self {
+    pub fn into_parameter(mut self) -> Self {
         self.is_parameter = true;
         self
     }

@@ -100,7 +100,7 @@ fn supported(graph: &GraphProto, functions: &HashMap<(String, String), FunctionP
             let own = functions.contains_key(&(node.domain.clone(), node.op_type.clone()));
             let op = node.op_type.as_str();
             let read = ops::find(op).is_some() || known::find(op).is_some() || CONTROL.contains(&op);
-            if !own && !(is_onnx(&node.domain) && read) {
+            if !(own || is_onnx(&node.domain) && read) {
                 let domain = if is_onnx(&node.domain) { String::new() } else { format!("{}.", node.domain) };
                 let name = node.output.first().filter(|_| node.name.is_empty()).unwrap_or(&node.name);
                 missing.entry(format!("{domain}{op}")).or_default().push(name.clone());
@@ -176,7 +176,7 @@ impl<'o> Importer<'o> {
     fn initialize(&mut self, graph: &GraphProto, env: &mut Env) -> Result<(), Error> {
         for tensor in &graph.initializer {
             let name = tensor.name.clone();
-            let constant = Constant::of(tensor.clone())?.as_parameter();
+            let constant = Constant::of(tensor.clone())?.into_parameter();
             define(env, &name, Entry::Known(constant))?;
         }
         Ok(())

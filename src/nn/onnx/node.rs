@@ -176,7 +176,7 @@ pub fn computed(spec: &Spec, build: Build, slots: &[Slot]) -> Result<Vec<Constan
     let results = build(&mut Call { node: spec, slots, place: &mut known })?;
     let results = {
         let mut call = Call { node: spec, slots, place: &mut known };
-        results.into_iter().map(|t| call.to_natural(t)).collect::<Result<Vec<T>, _>>()?
+        results.into_iter().map(|t| call.natural_of(t)).collect::<Result<Vec<T>, _>>()?
     };
     for (i, t) in results.iter().enumerate() {
         known.graph.output(&i.to_string(), t.value);

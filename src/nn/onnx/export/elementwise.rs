@@ -239,7 +239,7 @@ fn activation(w: &mut Writer, name: &str, operands: &[&str], raw: &[Arg]) -> Str
             w.node("Mul", &[x, &share], &[])
         }
         _ => {
-            let [cubic, width, one, half] = [0.044_715, 0.797_884_56, 1.0, 0.5].map(|v| number(w, v));
+            let [cubic, width, one, half] = [0.044_715, 0.797_884_6, 1.0, 0.5].map(|v| number(w, v));
             let square = w.node("Mul", &[x, x], &[]);
             let cube = w.node("Mul", &[&square, x], &[]);
             let term = w.node("Mul", &[&cube, &cubic], &[]);

@@ -37,12 +37,12 @@ fn gemm(c: &mut Call) -> Result<Vec<T>, OpError> {
         a = c.reshape(a, &[rows, dims.iter().skip(1).product()])?;
     }
     if turn_a {
-        a = c.to_natural(a)?;
+        a = c.natural_of(a)?;
         a.axes = vec![1, 0];
     }
     let kept = a.flat.is_some() && a.axes == [0, 1] && c.constant(1).is_some();
     let maps = a.flat.clone().filter(|_| kept);
-    let a = if kept { a } else { c.to_natural(a)? };
+    let a = if kept { a } else { c.natural_of(a)? };
     let b = c.weight(1, "kernel", Kind::Trainable, &kernel([r, s], turn_b, maps.as_deref()))?;
     let mut y = c.g().matmul(a.value, b)?;
     if alpha != 1.0 {
@@ -100,7 +100,7 @@ pub fn product(c: &mut Call, a: T, b: T) -> Result<T, OpError> {
     let outer = broadcast(c, &a_dims[..a_dims.len() - 2], &b_dims[..b_dims.len() - 2])?;
     let y = match b_dims.len() == 2 && !c.g().shape(b.value).is_batched() {
         true => {
-            let (a, b) = (c.to_natural(a)?, c.to_natural(b)?);
+            let (a, b) = (c.natural_of(a)?, c.natural_of(b)?);
             c.g().project(a.value, b.value, None)?
         }
         false => stacked(c, a, b, &outer)?,
@@ -126,8 +126,8 @@ fn stacked(c: &mut Call, a: T, b: T, outer: &[usize]) -> Result<Value, OpError> 
     let rank = b.rank();
     let turned: Vec<usize> = (0..rank - 2).chain([rank - 1, rank - 2]).collect();
     let transpose_b = b.axes == turned;
-    let a = c.to_natural(a)?;
-    let mut b = if transpose_b { T { axes: (0..rank).collect(), ..b } } else { c.to_natural(b)? };
+    let a = c.natural_of(a)?;
+    let mut b = if transpose_b { T { axes: (0..rank).collect(), ..b } } else { c.natural_of(b)? };
     let mut stack = |t: &mut T| -> Result<(), OpError> {
         let dims = c.dims_of(t);
         let (own, inner) = dims.split_at(dims.len() - 2);

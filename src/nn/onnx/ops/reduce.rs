@@ -36,7 +36,7 @@ fn reduce(c: &mut Call) -> Result<Vec<T>, OpError> {
     };
     let mut t = c.t(0)?;
     if t.flat.is_some() {
-        t = c.to_natural(t)?;
+        t = c.natural_of(t)?;
     }
     let rank = t.rank();
     let mut axes = match listed {
@@ -110,7 +110,7 @@ fn place(c: &mut Call) -> Result<Vec<T>, OpError> {
     let last = node.int("select_last_index", 0) == 1;
     let mut t = c.t(0)?;
     if t.flat.is_some() {
-        t = c.to_natural(t)?;
+        t = c.natural_of(t)?;
     }
     let axis = c.axis(node.int("axis", 0), t.rank())?;
     let at = t.place(axis);

@@ -161,7 +161,7 @@ fn resize(c: &mut Call) -> Result<Vec<T>, OpError> {
     let rule = rule(c)?;
     let mut x = c.t(0)?;
     if x.flat.is_some() {
-        x = c.to_natural(x)?;
+        x = c.natural_of(x)?;
     }
     let dims = c.dims_of(&x);
     let axes = match c.node.ints("axes") {
@@ -183,12 +183,11 @@ fn resize(c: &mut Call) -> Result<Vec<T>, OpError> {
     }
     let is_whole = |a: usize| of(a).n == of(a).m && rule.transformation != "tf_crop_and_resize";
     let changed: Vec<usize> = (0..dims.len()).filter(|&a| !is_whole(a)).collect();
-    if changed.iter().all(|&a| a > 1) && dims.len() == 4 {
-        if let Some(kind) = plain(&rule, &[of(2), of(3)]) {
-            let x = c.arranged(x, &channels_last(4))?;
-            let value = c.g().resize2d(x.value, [new[2].0, new[3].0], kind)?;
-            return Ok(vec![x.with(value)]);
-        }
+    let of_maps = dims.len() == 4 && changed.iter().all(|&a| a > 1);
+    if let Some(kind) = of_maps.then(|| plain(&rule, &[of(2), of(3)])).flatten() {
+        let x = c.arranged(x, &channels_last(4))?;
+        let value = c.g().resize2d(x.value, [new[2].0, new[3].0], kind)?;
+        return Ok(vec![x.with(value)]);
     }
     for axis in changed {
         x.value = resized(c, &x, axis, &rule, &of(axis))?;

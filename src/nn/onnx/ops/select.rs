@@ -41,7 +41,7 @@ fn gather(c: &mut Call) -> Result<Vec<T>, OpError> {
     }
     let mut x = c.t(0)?;
     if x.flat.is_some() {
-        x = c.to_natural(x)?;
+        x = c.natural_of(x)?;
     }
     let dims = c.dims_of(&x);
     let (at, n) = (x.place(axis), dims[axis]);
@@ -149,7 +149,7 @@ fn by_computed(c: &mut Call, axis: usize) -> Result<Vec<T>, OpError> {
 
 /// Returns elements of a tensor by their numbers in a sample, as a tensor of these extents.
 fn picked(c: &mut Call, x: T, from: &[usize], dims: &[usize]) -> Result<T, OpError> {
-    let x = c.to_natural(x)?;
+    let x = c.natural_of(x)?;
     let shape = c.g().shape(x.value).clone();
     let count: usize = shape.dims().iter().product();
     if from.is_empty() {

@@ -103,7 +103,7 @@ fn flatten(c: &mut Call) -> Result<Vec<T>, OpError> {
 fn transpose(c: &mut Call) -> Result<Vec<T>, OpError> {
     let mut x = c.t(0)?;
     if x.flat.is_some() {
-        x = c.to_natural(x)?;
+        x = c.natural_of(x)?;
     }
     let rank = x.rank();
     let order = match c.node.ints("perm") {
@@ -123,7 +123,7 @@ fn transpose(c: &mut Call) -> Result<Vec<T>, OpError> {
 fn squeeze(c: &mut Call) -> Result<Vec<T>, OpError> {
     let mut x = c.t(0)?;
     if x.flat.is_some() {
-        x = c.to_natural(x)?;
+        x = c.natural_of(x)?;
     }
     let dims = c.dims_of(&x);
     let batched = c.g().shape(x.value).is_batched();
@@ -140,7 +140,7 @@ fn squeeze(c: &mut Call) -> Result<Vec<T>, OpError> {
 fn unsqueeze(c: &mut Call) -> Result<Vec<T>, OpError> {
     let mut x = c.t(0)?;
     if x.flat.is_some() {
-        x = c.to_natural(x)?;
+        x = c.natural_of(x)?;
     }
     let axes = listed(c, 1, "axes")?.unwrap_or_default();
     let rank = x.rank() + axes.len();
@@ -184,7 +184,7 @@ fn tile(c: &mut Call) -> Result<Vec<T>, OpError> {
     let times = c.ints(1, "repeats")?;
     let mut x = c.t(0)?;
     if x.flat.is_some() {
-        x = c.to_natural(x)?;
+        x = c.natural_of(x)?;
     }
     if times.len() != x.rank() || times.iter().any(|t| !(1..1 << 12).contains(t)) {
         let wanted = format!("{} numbers of repeats from 1 up", x.rank());
@@ -237,7 +237,7 @@ fn concat(c: &mut Call) -> Result<Vec<T>, OpError> {
 fn split(c: &mut Call) -> Result<Vec<T>, OpError> {
     let mut x = c.t(0)?;
     if x.flat.is_some() {
-        x = c.to_natural(x)?;
+        x = c.natural_of(x)?;
     }
     let axis = c.axis(c.node.int("axis", 0), x.rank())?;
     let (at, n) = (x.place(axis), c.dims_of(&x)[axis]);
@@ -275,7 +275,7 @@ fn part(n: usize, start: i64, end: i64, step: i64) -> Option<Part> {
 fn slice(c: &mut Call) -> Result<Vec<T>, OpError> {
     let mut x = c.t(0)?;
     if x.flat.is_some() {
-        x = c.to_natural(x)?;
+        x = c.natural_of(x)?;
     }
     let starts = listed(c, 1, "starts")?.unwrap_or_default();
     let ends = listed(c, 2, "ends")?.unwrap_or_default();
@@ -302,7 +302,7 @@ fn slice(c: &mut Call) -> Result<Vec<T>, OpError> {
 fn pad(c: &mut Call) -> Result<Vec<T>, OpError> {
     let mut x = c.t(0)?;
     if x.flat.is_some() {
-        x = c.to_natural(x)?;
+        x = c.natural_of(x)?;
     }
     let rank = x.rank();
     let pads = listed(c, 1, "pads")?.unwrap_or_default();
