@@ -132,7 +132,7 @@ fn elementwise(w: &mut Writer, node: &Node, value: Value, op: &Elementwise) -> R
         y = w.node("Expand", &[&y, &whole], &[]);
     }
     let order = if order.len() == w.rank(value) { order } else { super::writer::natural(w.rank(value)) };
-    let name = w.node_of(value, "Identity", &[&y], &[]);
+    let name = w.named(value, &y);
     w.set(value, name, order);
     Ok(())
 }

@@ -208,6 +208,25 @@ impl<'g> Writer<'g> {
         });
     }
 
+    /// Gives the result of the node written last the name of the graph's node.
+    pub fn named(&mut self, value: Value, result: &str) -> String {
+        let own = self.result_name(value);
+        match self.proto.node.last_mut().filter(|n| n.output.len() == 1 && n.output[0] == result) {
+            Some(node) => (node.name, node.output) = (own.clone(), vec![own.clone()]),
+            None => self.node_named("Identity", &[result], &own, &[]),
+        }
+        own
+    }
+
+    /// Returns a weight with other extents as a weight, if it is one.
+    pub fn reshaped_weight(&mut self, x: Value, value: Value) -> bool {
+        let dims = self.shape(value).dims().to_vec();
+        let Some((name, tensor)) = self.weights.get(&x).cloned() else { return false };
+        let Ok(tensor) = tensor.reshape(dims) else { return false };
+        self.weights.insert(value, (name, tensor));
+        true
+    }
+
     pub fn result_name(&mut self, value: Value) -> String {
         let name = match value.output {
             0 => self.graph.node(value).name.clone(),
