@@ -67,6 +67,7 @@
 //! |---|---|---|
 //! | `images` | PNG and JPEG images to and from tensors | yes |
 //! | `weights` | weights in archives: `.keras`, `.npz` and PyTorch's `.pth` | yes |
+//! | `onnx` | models from ONNX files, and models as ONNX files | no |
 //! | `plots` | curves, confusion matrices and feature maps as PNG, plots of models | no |
 //! | `fetch` | published weights over HTTPS | no |
 //! | `cli` | the command `hubel`, the progress bar, options that command lines share | no |
@@ -75,8 +76,7 @@
 //!
 //! # Limits
 //!
-//! Numbers are `f32`. `fit`, `evaluate` and `predict` block, so browsers are not supported. Training takes one input. ONNX files
-//! are not read. No GPU has been measured yet: all tests run on software Vulkan drivers, and the kernels for GPUs are
+//! Numbers are `f32`. `fit`, `evaluate` and `predict` block, so browsers are not supported. Training takes one input. No GPU has been measured yet: all tests run on software Vulkan drivers, and the kernels for GPUs are
 //! checked for their results and their validity, not for speed.
 //!
 //! # Errors and panics

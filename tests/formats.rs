@@ -7,6 +7,8 @@
 mod hostile;
 #[path = "formats/keras.rs"]
 mod keras;
+#[path = "formats/onnx.rs"]
+mod onnx;
 #[path = "formats/saving.rs"]
 mod saving;
 #[path = "formats/weights.rs"]

@@ -21,6 +21,8 @@ pub mod idx;
 #[cfg(feature = "images")]
 pub mod image;
 pub mod npy;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod pickle;
 pub mod safetensors;
 pub mod save;

@@ -40,10 +40,9 @@ fn foreign(bytes: &[u8], names: &[String]) -> Option<(&'static str, &'static str
         [_, _, _, _, b'T', b'F', b'L', b'3', ..] => {
             ("a TensorFlow Lite model", "it holds no layers: save the Keras model that it was converted from as .keras")
         }
-        [0x08, version, ..] if *version < 20 && bytes.windows(4).take(4096).any(|w| w == b"onnx" || w == b"pyto") => (
-            "an ONNX model",
-            "save the model that it was exported from: .keras from Keras, the state_dict from PyTorch",
-        ),
+        [0x08, version, ..] if *version < 20 && bytes.windows(4).take(4096).any(|w| w == b"onnx" || w == b"pyto") => {
+            ("an ONNX model", "read it with `Model::from_onnx`; of the command, name it as MODEL")
+        }
         [0x80, 2..=5, ..] => ("a pickle of Python objects", "save only weights: torch.save(model.state_dict(), …)"),
         _ if has("saved_model.pb") => ("a TensorFlow SavedModel", to_keras),
         _ if has("Manifest.json") && has("model.mlmodel") => ("a CoreML package", to_keras),

@@ -88,6 +88,16 @@ impl Input {
         Self::of(Some(name.to_owned()), &shape.into(), dtype)
     }
 
+    /// Returns an input of f32 with a name, of this shape with or without a batch.
+    #[cfg(feature = "onnx")]
+    pub(super) fn with_shape(name: String, shape: Shape) -> Tensor {
+        let outputs = vec![TensorType::f32(shape)];
+        Tensor {
+            node: Arc::new(Node { id: id(), layer: None, name: Some(name), inputs: Vec::new(), outputs }),
+            output: 0,
+        }
+    }
+
     pub(super) fn of(name: Option<String>, shape: &[usize], dtype: DType) -> Tensor {
         let outputs = vec![TensorType::new(Shape::batched(1, shape), dtype)];
         let node = Arc::new(Node { id: id(), layer: None, name, inputs: Vec::new(), outputs });

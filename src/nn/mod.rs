@@ -30,6 +30,8 @@ mod metrics;
 mod model;
 pub mod models;
 mod names;
+#[cfg(feature = "onnx")]
+mod onnx;
 mod operation;
 mod optimizers;
 mod regularizers;
@@ -56,6 +58,8 @@ pub use metrics::{
     Accuracy, Auc, BinaryAccuracy, Curve, Metric, Precision, Recall, RootMeanSquaredError, TopKAccuracy,
 };
 pub use model::{Assembled, Model};
+#[cfg(feature = "onnx")]
+pub use onnx::{OnnxExport, OnnxOptions, onnx_operators};
 pub use optimizers::{Adagrad, Adam, AdamW, Nadam, Optimizer, RmsProp, Sgd};
 pub use regularizers::{L1, L1L2, L2, Regularizer};
 pub use schedules::{

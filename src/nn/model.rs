@@ -1,3 +1,5 @@
+mod cut;
+
 use super::names::{Names, refused};
 use super::{
     Layer, LayerError, Mode, Scope, Tensor, Weight,
@@ -204,6 +206,12 @@ impl Model {
     /// Returns how images are preprocessed, if that was set or the file says so.
     pub fn preprocessing(&self) -> Option<Preprocessing> {
         self.about.preprocessing
+    }
+
+    /// Gives weights their elements, which are known to fit.
+    #[cfg(feature = "onnx")]
+    pub(super) fn set_values(&mut self, values: Vec<(String, HostTensor)>) {
+        self.values.extend(values);
     }
 
     pub(super) fn set_about(&mut self, about: About) {

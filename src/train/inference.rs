@@ -183,29 +183,37 @@ impl Inference {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub fn predict_many(&mut self, samples: &[HostTensor]) -> Result<Vec<(String, HostTensor)>, Error> {
-        let all = self.typed(samples)?;
-        let n = all[0].shape()[0];
+        let (all, n) = self.typed(samples)?;
         self.make_runner()?;
         let mut results: Vec<(Vec<usize>, Vec<f32>)> = vec![Default::default(); self.names.len()];
         if let Some(runner) = &mut self.runner {
             for start in (0..n).step_by(self.batch) {
                 let count = self.batch.min(n - start);
-                let part = |t: &HostTensor| {
-                    let row = t.bytes().len() / n;
-                    start * row..(start + count) * row
+                // What has no batch axis is fed whole.
+                let part = |ty: &TensorType, t: &HostTensor| match ty.shape.is_batched() {
+                    true => {
+                        let row = t.bytes().len() / n;
+                        start * row..(start + count) * row
+                    }
+                    false => 0..t.bytes().len(),
                 };
                 let inputs = self.inputs.iter().zip(&all);
-                let feeds: Vec<_> = inputs.map(|((name, _), t)| (name.as_str(), vec![&t.bytes()[part(t)]])).collect();
+                let feeds: Vec<_> =
+                    inputs.map(|((name, ty), t)| (name.as_str(), vec![&t.bytes()[part(ty, t)]])).collect();
                 runner.run(&Step::of(count), &feeds)?;
                 for (name, (shape, data)) in self.names.iter().zip(&mut results) {
                     let part = runner.read(name, count)?;
-                    *shape = part.shape().to_vec();
+                    let named = self.graph.outputs().iter().find(|o| o.0 == *name);
+                    let batched = named.is_some_and(|o| self.graph.shape(o.1).is_batched());
+                    match shape.first_mut().filter(|_| start > 0 && batched) {
+                        Some(rows) => *rows += part.shape()[0],
+                        None => (*shape, *data) = (part.shape().to_vec(), Vec::new()),
+                    }
                     data.extend(part.to_f32());
                 }
             }
         }
-        let whole = |(name, (mut shape, data)): (&String, (Vec<usize>, Vec<f32>))| -> Result<_, Error> {
-            shape[0] = n;
+        let whole = |(name, (shape, data)): (&String, (Vec<usize>, Vec<f32>))| -> Result<_, Error> {
             Ok((name.clone(), HostTensor::f32(shape, data)?))
         };
         self.names.iter().zip(results).map(whole).collect()
@@ -226,20 +234,22 @@ impl Inference {
     /// One run before is not timed. An error on the reference engine, or if the samples are more than a batch. See [`Profile`] for an
     /// example.
     pub fn profile(&mut self, samples: &[HostTensor], runs: usize) -> Result<Profile, Error> {
-        let all = self.typed(samples)?;
+        let (all, n) = self.typed(samples)?;
         self.make_runner()?;
         let inputs = self.inputs.iter().zip(&all);
         let feeds: Vec<_> = inputs.map(|((name, _), t)| (name.as_str(), vec![t.bytes()])).collect();
         let Some(runner) = &mut self.runner else { return Err(TrainError::NoData.into()) };
-        let step = Step::of(all[0].shape()[0]);
+        let step = Step::of(n);
         runner.run(&step, &feeds)?;
         let profiles = (0..runs.max(1)).map(|_| runner.profile(&step, &feeds)).collect::<Result<_, _>>()?;
         Profile::median(profiles).ok_or_else(|| TrainError::NoData.into())
     }
 
-    /// Returns samples of all inputs in their types, at least one of each, or an error that says what is wrong.
-    pub(super) fn typed(&self, samples: &[HostTensor]) -> Result<Vec<HostTensor>, Error> {
-        let n = samples.first().and_then(|t| t.shape().first().copied()).unwrap_or(0);
+    /// Returns samples of all inputs in their types, at least one of each, and their number, or an error that says what is
+    /// wrong.
+    pub(super) fn typed(&self, samples: &[HostTensor]) -> Result<(Vec<HostTensor>, usize), Error> {
+        let batched = self.inputs.iter().position(|(_, ty)| ty.shape.is_batched());
+        let n = batched.map_or(1, |at| samples.get(at).and_then(|t| t.shape().first().copied()).unwrap_or(0));
         if n == 0 {
             return Err(TrainError::NoData.into());
         }
@@ -250,7 +260,7 @@ impl Inference {
         let mut all = Vec::new();
         for ((_, ty), tensor) in self.inputs.iter().zip(samples) {
             let (wanted, got) = (ty.shape.at(n), tensor.shape().to_vec());
-            if got == wanted[1..] {
+            if ty.shape.is_batched() && got == wanted[1..] {
                 return Err(TrainError::NoBatchAxis { wanted: ty.shape.at(1), got }.into());
             }
             if wanted != got {
@@ -258,7 +268,7 @@ impl Inference {
             }
             all.push(if tensor.dtype() == ty.dtype { tensor.clone() } else { tensor.to_array().to_host(ty.dtype) });
         }
-        Ok(all)
+        Ok((all, n))
     }
 
     /// Records one run into the caller's encoder: reads samples from `inputs`, and writes the outputs and those of the

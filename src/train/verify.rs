@@ -107,8 +107,7 @@ impl Inference {
             let (what, advice) = ("verification without a device", "install a driver, or choose an adapter");
             return Err(RuntimeError::Unsupported { what, advice }.into());
         }
-        let samples = self.typed(samples)?;
-        let n = samples[0].shape()[0];
+        let (samples, n) = self.typed(samples)?;
         if n > self.batch {
             return Err(TrainError::SampleShape { wanted: vec![self.batch], got: vec![n] }.into());
         }

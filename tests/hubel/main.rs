@@ -17,6 +17,7 @@ mod layers;
 mod long_sums;
 mod models;
 mod networks;
+mod onnx;
 mod operations;
 mod optimizers;
 mod passes;

@@ -205,8 +205,7 @@ fn every_demand_of_reliability_is_held_by_tests_that_exist() {
     assert!(unknown.is_empty(), "no such tests: {unknown:?}");
     let wanted = [('N', 11), ('F', 13), ('S', 7)];
     let wanted = wanted.iter().flat_map(|&(kind, n)| (1..=n).map(move |k| format!("{kind}{k}")));
-    // S2 is about ONNX files, which are not read.
-    let missing: Vec<String> = wanted.filter(|row| row != "S2" && held.get(row).is_none_or(Vec::is_empty)).collect();
+    let missing: Vec<String> = wanted.filter(|row| held.get(row).is_none_or(Vec::is_empty)).collect();
     assert!(missing.is_empty(), "held by no test: {missing:?}");
 }
 

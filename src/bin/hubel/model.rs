@@ -5,7 +5,7 @@ use hubel::{
     io::{checked_bytes, fetch, weights},
     losses::*,
     nn::{
-        KerasOptions,
+        KerasOptions, OnnxOptions,
         models::{self, Application},
     },
     optimizers::*,
@@ -21,7 +21,7 @@ pub const LENET5: &[u8] = include_bytes!("../../../examples/data/lenet5.safetens
 /// The network and its weights.
 #[derive(Debug, clap::Args)]
 pub struct ModelOptions {
-    /// Name of a known network, or a .keras, .h5 or model.json file that describes one
+    /// Name of a known network, or a .keras, .h5, .onnx or model.json file that describes one
     #[arg(value_name = "MODEL")]
     name: String,
     /// Weights: .safetensors, .h5, .weights.h5, .keras, .pth, .npz or model.json; by default random ones, or for LeNet5
@@ -38,6 +38,17 @@ pub struct ModelOptions {
     /// Without the classifier
     #[arg(long)]
     no_top: bool,
+    /// An extent that an .onnx file leaves open, as height=640; `images.2` is axis 2 of the input `images`
+    #[arg(long, value_name = "NAME=EXTENT", value_parser = dim)]
+    dim: Vec<(String, usize)>,
+    /// Read weights of an .onnx file from other files in its folder
+    #[arg(long)]
+    external_data: bool,
+}
+
+fn dim(text: &str) -> Result<(String, usize), String> {
+    let pair = text.split_once('=').and_then(|(name, n)| Some((name.to_owned(), n.parse().ok().filter(|n| *n > 0)?)));
+    pair.ok_or_else(|| "wanted a name and an extent, as in height=640".into())
 }
 
 /// The extents of a sample.
@@ -138,8 +149,18 @@ impl ModelOptions {
         if self.classes.is_some() || self.no_top {
             bail!("{}: --classes and --no-top are only for known networks, not for files", self.name);
         }
-        let options = self.input_shape.iter().fold(KerasOptions::new(), |o, Shape(dims)| o.input_shape(dims.clone()));
-        let mut model = Model::from_keras_with(path, &options)?;
+        let mut model = match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
+            true => {
+                let options = OnnxOptions::new().external_data(self.external_data);
+                let options = self.dim.iter().fold(options, |o, (name, extent)| o.dim(name, *extent));
+                Model::from_onnx_with(path, &options)?
+            }
+            false => {
+                let dims = self.input_shape.iter();
+                let options = dims.fold(KerasOptions::new(), |o, Shape(dims)| o.input_shape(dims.clone()));
+                Model::from_keras_with(path, &options)?
+            }
+        };
         if let Some(file) = &self.weights {
             model.load_weights(file)?;
         }
