@@ -198,8 +198,10 @@ impl Inference {
                     let row = t.bytes().len() / n;
                     start * row..(start + count) * row
                 };
-                let feeds: Vec<(&str, &[u8])> =
-                    self.inputs.iter().zip(&all).map(|((name, _), t)| (name.as_str(), &t.bytes()[part(t)])).collect();
+                let feeds: Vec<(&str, &[u8])> = (self.inputs.iter().zip(&all))
+                    .filter(|((name, _), _)| runner.reads(name))
+                    .map(|((name, _), t)| (name.as_str(), &t.bytes()[part(t)]))
+                    .collect();
                 runner.run_bytes(&Step::of(count), &feeds)?;
                 for (name, (shape, data)) in self.names.iter().zip(&mut results) {
                     let part = runner.read(name, count)?;
