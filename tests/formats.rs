@@ -9,6 +9,8 @@ mod hostile;
 mod keras;
 #[path = "formats/saving.rs"]
 mod saving;
+#[path = "formats/trained.rs"]
+mod trained;
 #[path = "formats/weights.rs"]
 mod weights;
 
