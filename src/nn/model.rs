@@ -542,7 +542,7 @@ impl Model {
     }
 
     /// Returns the names of the layers that compute the outputs.
-    pub(crate) fn output_names(&self) -> Vec<String> {
+    pub fn output_names(&self) -> Vec<String> {
         self.outputs.iter().map(|&v| self.name_of_value(v)).collect()
     }
 
