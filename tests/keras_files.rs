@@ -18,11 +18,9 @@ use std::{
 };
 
 /// What is refused, and why: the model's name, or its beginning with `*`, and a part of the message.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 7] = [
     ("lambda.", "Python's code"),
-    ("conv3d.", "`Conv3D`"),
     ("conv_lstm2d.", "`ConvLSTM2D`"),
-    ("max_pooling3d.", "`MaxPooling3D`"),
     ("spectral_normalization.", "`SpectralNormalization`"),
     ("autocontrast.", "`AutoContrast`"),
     ("rnn_of_stacked_cells.", "StackedRNNCells"),

@@ -70,7 +70,8 @@ impl BatchNormalization {
         for (moving, batch) in [(mean, batch_mean), (variance, batch_variance)] {
             let rule = Rule::MovingAverage { momentum: self.momentum };
             // A layer that is used again goes on from where its last use left the average.
-            let before = scope.graph.updates().iter().find(|update| update.0 == moving).map_or(moving, |update| update.1);
+            let before =
+                scope.graph.updates().iter().find(|update| update.0 == moving).map_or(moving, |update| update.1);
             let new = scope.graph.optimize(rule, &[before], &[batch], &[])?;
             scope.graph.update(moving, new[0]);
         }
