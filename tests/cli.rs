@@ -142,6 +142,60 @@ fn a_profile_sums_to_the_step_and_its_trace_is_in_the_trace_event_format() {
 }
 
 #[test]
+fn predictions_are_told_as_what_they_are() {
+    use hubel::{layers::*, nn::models::Preprocessing, prelude::*};
+    let folder = temp_dir::TempDir::new().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let save = |name: &str, outputs: &dyn Fn(&hubel::nn::Tensor) -> Vec<hubel::nn::Tensor>, classes: &[&str]| {
+        let x = Input::new([8, 8, 1]);
+        let mut model = Model::new(&[x.clone()], &outputs(&x)).expect("a model");
+        model.set_preprocessing(Preprocessing::Unit);
+        model.set_class_names(classes.iter().copied());
+        model.save(path(name)).expect("a file");
+    };
+    let of = |name: &str, more: &[&str]| {
+        let found = json(&[&["predict", &path(name), DIGIT, "--device", "cpu", "--output", &path("")], more].concat());
+        found["images"][0].clone()
+    };
+    let mask = |x: &hubel::nn::Tensor| x.apply(Conv2D::new(1, 1).activation(Sigmoid).name("mask")).expect("a layer");
+    let dense = |x: &hubel::nn::Tensor, n, name: &str| {
+        x.apply(Flatten::new()).and_then(|x| x.apply(Dense::new(n).name(name))).expect("a layer")
+    };
+    save("mask.keras", &|x| vec![mask(x)], &[]);
+    let found = of("mask.keras", &[]);
+    assert_eq!(found["shape"], serde_json::json!([8, 8, 1]));
+    assert!(hubel::io::image::open(path("seven.mask.png")).expect("a picture").shape()[..2] == [8, 8]);
+
+    let pixels = |x: &hubel::nn::Tensor| x.apply(Conv2D::new(3, 1).activation(Softmax).name("kinds")).expect("a layer");
+    save("kinds.keras", &|x| vec![pixels(x)], &["sky", "sea", "land"]);
+    let found = of("kinds.keras", &[]);
+    let shares: f64 = found["classes"].as_array().expect("classes").iter().filter_map(|c| c["share"].as_f64()).sum();
+    assert!(
+        (shares - 1.0).abs() < 1e-6 && ["sky", "sea", "land"].contains(&found["classes"][0]["name"].as_str().unwrap())
+    );
+
+    save("size.keras", &|x| vec![dense(x, 4, "size")], &[]);
+    assert_eq!(of("size.keras", &[])["numbers"].as_array().map(Vec::len), Some(4));
+    save("named.keras", &|x| vec![dense(x, 2, "scores")], &["cat", "dog"]);
+    assert!(of("named.keras", &[])["top"][0]["value"].is_number());
+
+    let head = |x: &hubel::nn::Tensor, n| dense(x, n, "logits").apply(Softmax).expect("a layer");
+    save("photo.keras", &|x| vec![head(x, 1000)], &[]);
+    let name = of("photo.keras", &[])["top"][0]["name"].as_str().map(str::to_owned).expect("a name");
+    assert!(hubel::nn::models::imagenet_classes().contains(&&*name), "{name}");
+    save("two.keras", &|x| vec![head(x, 2), mask(x)], &["cat", "dog"]);
+    let found = of("two.keras", &[]);
+    assert!(
+        found["outputs"]["activation"]["top"][0]["name"].is_string() && found["outputs"]["mask"]["picture"].is_string()
+    );
+
+    fs::write(path("labels.txt"), "one\ntwo\n").expect("a file");
+    assert_eq!(of("named.keras", &["--labels", &path("labels.txt")])["top"].as_array().map(Vec::len), Some(2));
+    let (status, message) = refusal(&["predict", &path("size.keras"), DIGIT, "--labels", &path("labels.txt")]);
+    assert!(status != 0 && message.contains("2 names for 4 classes"), "{message}");
+}
+
+#[test]
 fn arrays_go_through_a_network_and_weights_change_their_type() {
     let folder = temp_dir::TempDir::new().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();

@@ -11,6 +11,8 @@ mod keras;
 mod onnx;
 #[path = "formats/saving.rs"]
 mod saving;
+#[path = "formats/trained.rs"]
+mod trained;
 #[path = "formats/weights.rs"]
 mod weights;
 

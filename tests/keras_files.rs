@@ -2,11 +2,13 @@
 //! `tests/keras-files` runs, in minutes.
 //!
 //! `HUBEL_KERAS_FILES` names the folder, `HUBEL_KERAS_MODELS` some models of it. `HUBEL_KERAS_DEVICE=1` runs them on the
-//! device too.
+//! device instead of the evaluator. `HUBEL_KERAS_RESUMED` names the folder of `tests/golden/keras_resume.py`.
 
 use hubel::{
     io::safetensors,
+    losses::MeanSquaredError,
     nn::{KerasOptions, Model},
+    optimizers::Sgd,
     prelude::*,
 };
 use std::{
@@ -16,11 +18,9 @@ use std::{
 };
 
 /// What is refused, and why: the model's name, or its beginning with `*`, and a part of the message.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 7] = [
     ("lambda.", "Python's code"),
-    ("conv3d.", "`Conv3D`"),
     ("conv_lstm2d.", "`ConvLSTM2D`"),
-    ("max_pooling3d.", "`MaxPooling3D`"),
     ("spectral_normalization.", "`SpectralNormalization`"),
     ("autocontrast.", "`AutoContrast`"),
     ("rnn_of_stacked_cells.", "StackedRNNCells"),
@@ -115,19 +115,35 @@ fn files(root: &Path) -> BTreeMap<String, (PathBuf, PathBuf)> {
     found
 }
 
-#[test]
-fn saved_models_are_right_or_refused_with_a_listed_reason() {
+/// Returns the files and folders of the models that are asked for.
+fn asked() -> BTreeMap<String, (PathBuf, PathBuf)> {
     let root = std::env::var("HUBEL_KERAS_FILES").expect("HUBEL_KERAS_FILES names the folder: run tests/keras-files");
     let asked = std::env::var("HUBEL_KERAS_MODELS").unwrap_or_default();
-    let engine = match std::env::var_os("HUBEL_KERAS_DEVICE") {
+    let mut all = files(Path::new(&root));
+    all.retain(|name, _| asked.is_empty() || asked.split_whitespace().any(|part| name.contains(part)));
+    all
+}
+
+fn engine() -> Engine {
+    match std::env::var_os("HUBEL_KERAS_DEVICE") {
         Some(_) => Engine::new().expect("an adapter"),
         None => Engine::reference(),
-    };
+    }
+}
+
+/// Returns whether a model's refusal is listed.
+fn is_listed(name: &str, error: &str) -> bool {
+    REFUSED.iter().any(|(model, reason)| {
+        let model = model.strip_suffix('*').unwrap_or(model);
+        name.split('/').nth(1).is_some_and(|n| n.starts_with(model)) && error.contains(reason)
+    })
+}
+
+#[test]
+fn saved_models_are_right_or_refused_with_a_listed_reason() {
+    let engine = engine();
     let (mut right, mut refused, mut wrong) = (0, Vec::new(), Vec::new());
-    for (name, (path, io)) in files(Path::new(&root)) {
-        if !asked.is_empty() && !asked.split_whitespace().any(|part| name.contains(part)) {
-            continue;
-        }
+    for (name, (path, io)) in asked() {
         // Keras 2's own f32 is that far from its f64.
         let bound = if name.contains("mobilenet_v2_small") {
             5e-4
@@ -141,15 +157,112 @@ fn saved_models_are_right_or_refused_with_a_listed_reason() {
         match deviation(&path, &io, &engine) {
             Ok(off) if off <= bound => right += 1,
             Ok(off) => wrong.push(format!("{name}: WRONG by {off:.1e} of the largest value")),
-            Err(e) => {
-                let known = REFUSED.iter().any(|(model, reason)| {
-                    let model = model.strip_suffix('*').unwrap_or(model);
-                    name.split('/').nth(1).is_some_and(|n| n.starts_with(model)) && e.contains(reason)
-                });
-                if known { refused.push(name) } else { wrong.push(format!("{name}: {e}")) }
-            }
+            Err(e) if is_listed(&name, &e) => refused.push(name),
+            Err(e) => wrong.push(format!("{name}: {e}")),
         }
     }
     println!("{right} right, {} refused as listed, {} otherwise", refused.len(), wrong.len());
+    assert!(wrong.is_empty() && right > 0, "\n{}", wrong.join("\n"));
+}
+
+/// Returns by how much a step of SGD changes a weight otherwise than Keras's did, as a share of the change, and the weight
+/// of which that is the most.
+fn step_deviation(path: &Path, io: &Path, stepped: &Path, engine: &Engine) -> Result<(f32, String), String> {
+    let text = |e: hubel::Error| e.to_string();
+    let (inputs, targets) = (tensors(io, 'x'), tensors(io, 't'));
+    let options = KerasOptions::new().input_shape(&inputs[0].shape()[1..]);
+    let [before, after] = [path, stepped].map(|path| open(path, &options));
+    let (before, after) = (before.map_err(text)?, after.map_err(text)?);
+    let data = || -> Result<Dataset, hubel::Error> {
+        let samples = HostTensor::f32(inputs[0].shape().to_vec(), inputs[0].to_f32())?;
+        let first = Dataset::new(samples, targets[0].clone())?;
+        Ok(targets[1..].iter().try_fold(first, |data, labels| data.and_labels(labels.clone()))?)
+    };
+    let config = Compile::new(Sgd::new(0.05), MeanSquaredError);
+    let config = targets[1..].iter().fold(config, |config, _| config.output(MeanSquaredError));
+    let run = || -> Result<Model, hubel::Error> {
+        let mut trainer = before.compile(engine, config)?;
+        trainer.train_on_batch(&data()?)?;
+        trainer.trained()
+    };
+    let trained = run().map_err(text)?;
+    let values = |model: &Model| -> Vec<Vec<f32>> {
+        model.weights().iter().map(|w| model.initial_value(w, 0).to_f32()).collect()
+    };
+    let all: Vec<_> = (values(&before).into_iter()).zip(values(&after)).zip(values(&trained)).collect();
+    let largest = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    let change = all.iter().map(|((before, after), _)| largest(before, after)).fold(0f32, f32::max);
+    let mut worst = (0f32, String::new());
+    for (weight, ((before, after), mine)) in trained.weights().iter().zip(&all) {
+        // TensorFlow's kernel keeps the variance of a sample, Keras that of the batch itself.
+        if weight.name.ends_with("moving_variance") && path.parent().is_some_and(|p| p.ends_with("keras2")) {
+            continue;
+        }
+        let size = before.iter().fold(0f32, |m, w| m.max(w.abs()));
+        // Sums that cancel are as exact as their terms, and weights as 32 bits.
+        let off = largest(after, mine) / largest(before, after).max(0.01 * change).max(1e-3 * size).max(1e-9);
+        if off.is_nan() || off > worst.0 {
+            worst = (if off.is_nan() { f32::INFINITY } else { off }, weight.name.clone());
+        }
+    }
+    Ok(worst)
+}
+
+#[test]
+fn a_step_of_training_changes_weights_as_in_keras() {
+    let engine = engine();
+    let (mut right, mut refused, mut wrong) = (0, Vec::new(), Vec::new());
+    for (name, (path, io)) in asked() {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let stepped = folder.join("steps").join(path.file_name().unwrap_or_default());
+        // Of two samples of one pixel, batch statistics leave signs alone, and gradients are what rounding leaves.
+        // Keras 2 takes the statistics of all timesteps at once, and moves their averages twice.
+        if !stepped.exists() || name.contains("mobilenet_v2_small") || name.starts_with("keras2/video") {
+            continue;
+        }
+        match step_deviation(&path, &io, &stepped, &engine) {
+            Ok((off, _)) if off <= 1e-3 => right += 1,
+            Ok((off, weight)) => wrong.push(format!("{name}: WRONG by {off:.1e} of the change of `{weight}`")),
+            Err(e) if is_listed(&name, &e) => refused.push(name),
+            Err(e) => wrong.push(format!("{name}: {e}")),
+        }
+    }
+    println!("{right} steps of training right, {} refused as listed, {} otherwise", refused.len(), wrong.len());
+    assert!(wrong.is_empty() && right > 0, "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn trainings_that_keras_began_go_on_and_their_losses_are_kept_for_the_reverse() {
+    let root =
+        std::env::var("HUBEL_KERAS_RESUMED").expect("HUBEL_KERAS_RESUMED names the folder: run tests/keras-files");
+    let (engine, mut right, mut wrong) = (engine(), 0, Vec::new());
+    for entry in fs::read_dir(root).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let Some(stem) = name.strip_suffix(".begun.keras") else { continue };
+        let beside = |end: &str| path.with_file_name(format!("{stem}.{end}"));
+        let goes_on = || -> Result<f32, hubel::Error> {
+            let io = safetensors::open(beside("safetensors"))?;
+            let find = |key: &str| io.iter().find(|t| t.0 == key).expect("what the script writes").1.clone();
+            let (data, wanted) = (Dataset::new(find("x"), find("y"))?, find("losses").to_f32());
+            let mut trainer = Trainer::load(&path, &engine)?;
+            let n = wanted.len();
+            let steps = |trainer: &mut Trainer| -> Result<Vec<f32>, hubel::Error> {
+                (0..n).map(|_| Ok(trainer.train_on_batch(&data)? as f32)).collect()
+            };
+            let got = steps(&mut trainer)?;
+            trainer.save(beside("mine.keras"))?;
+            let mine = HostTensor::f32([n], steps(&mut trainer)?)?;
+            let bytes = safetensors::write([("losses", &mine)].into_iter(), &BTreeMap::new())?;
+            fs::write(beside("mine.safetensors"), bytes).expect("a file");
+            Ok(got.iter().zip(&wanted).fold(0f32, |m, (a, b)| m.max((a - b).abs())))
+        };
+        match goes_on() {
+            Ok(off) if off <= 1e-3 => right += 1,
+            Ok(off) => wrong.push(format!("{stem}: losses are off by {off:.1e}")),
+            Err(e) => wrong.push(format!("{stem}: {e}")),
+        }
+    }
+    println!("{right} trainings of Keras go on, {} do not", wrong.len());
     assert!(wrong.is_empty() && right > 0, "\n{}", wrong.join("\n"));
 }

@@ -101,6 +101,37 @@ pub(crate) fn open_drawn(path: &Path, min_bytes: u64) -> Result<(Contents, Budge
     Ok((read_within(&bytes, &budget).map_err(|e| e.of(path))?, budget))
 }
 
+/// Returns the tensors of the optimiser in a .keras or a .weights.h5 file of Keras 3, in their order; none if it has none.
+pub(crate) fn optimizer_state(path: &Path) -> Result<Vec<HostTensor>, FormatError> {
+    let bytes = read_file(path, FILE_CAP_BYTES)?;
+    let budget = Budget::new(bytes.len() as u64);
+    #[cfg(feature = "weights")]
+    if Archive::is(&bytes) {
+        let weights = Archive::new(&bytes, &budget).and_then(|mut archive| archive.read("model.weights.h5"));
+        let state = weights.and_then(|weights| weights.map_or(Ok(Vec::new()), |bytes| optimizer(&bytes, &budget)));
+        return state.map_err(|e| e.of(path));
+    }
+    match bytes.starts_with(hdf5::MAGIC) {
+        true => optimizer(&bytes, &budget).map_err(|e| e.of(path)),
+        false => Ok(Vec::new()),
+    }
+}
+
+fn optimizer(bytes: &[u8], budget: &Budget) -> Result<Vec<HostTensor>, FormatError> {
+    let what = "the optimiser";
+    let file = hdf5::File::new(bytes, budget)?;
+    let mut tensors = Vec::new();
+    for i in 0.. {
+        let path = format!("optimizer/vars/{i}");
+        if !file.has(&path) {
+            break;
+        }
+        budget.take(what, 256)?;
+        budget.push(what, &mut tensors, file.dataset(&path)?)?;
+    }
+    Ok(tensors)
+}
+
 /// Returns the contents of a file of weights in memory; a model.json, whose shards are other files, needs [`open`].
 pub fn read(bytes: &[u8]) -> Result<Contents, FormatError> {
     read_within(bytes, &Budget::new(bytes.len() as u64))

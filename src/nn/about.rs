@@ -1,6 +1,7 @@
 //! What a file says of a model besides its layers and weights.
 
 use super::models::Preprocessing;
+use crate::tensor::HostTensor;
 use serde_json::Value as Json;
 
 /// What a file says of a model besides its layers and weights.
@@ -19,4 +20,12 @@ impl About {
         let preprocessing = about["preprocessing"].as_str().and_then(Preprocessing::named);
         About { class_names, preprocessing }
     }
+}
+
+/// How a model is trained: Keras's `compile_config`, what Keras does not have, and the optimiser's tensors in Keras's order.
+#[derive(Debug, Default)]
+pub(crate) struct Training {
+    pub compiled: Json,
+    pub own: Json,
+    pub state: Vec<HostTensor>,
 }

@@ -14,6 +14,11 @@ pub(super) fn object<E>(module: &str, named: Result<Json, E>) -> Json {
     object
 }
 
+/// Returns an object of this class in Keras's form.
+pub(super) fn described(module: &str, class: &str, config: Json) -> Json {
+    json!({ "module": module, "class_name": class, "config": config, "registered_name": null })
+}
+
 /// Returns what `build` makes of a Keras object or of its bare name; `defaults` by class fill in missing options.
 pub(super) fn from_object<'de, D: Deserializer<'de>, T>(
     d: D,

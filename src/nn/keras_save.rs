@@ -1,13 +1,14 @@
 //! Models written as Keras 3 reads them.
 
-use super::{LayerError, Model, model::as_model, names::snake_case, operation::as_operation};
+use super::{LayerError, Model, about::Training, below, model::as_model, names::snake_case, operation::as_operation};
 use crate::{
     Error,
     io::{Flaw, FormatError, hdf5::Writer, safetensors, save},
     tensor::HostTensor,
 };
+use serde_json::json;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
 };
 
@@ -18,8 +19,9 @@ impl Model {
     /// Writes the model to a file that Keras 3 reads: `.keras` and the older `.h5` have layers and weights,
     /// `.weights.h5` has weights, and so has `.safetensors`, under their names.
     ///
-    /// Class names and preprocessing go to a `.keras` file too. Weights that have not been set are those that their
-    /// initialisers draw with seed 0. A crash leaves the old file or the new.
+    /// Class names and preprocessing go to a `.keras` file too;
+    /// [`Trainer::save`](crate::train::Trainer::save) adds how the model is trained. Weights that have not been set are
+    /// those that their initialisers draw with seed 0. A crash leaves the old file or the new.
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -31,7 +33,11 @@ impl Model {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = path.as_ref();
+        self.save_with(path.as_ref(), None)
+    }
+
+    /// [`Model::save`], to a `.keras` file with how the model is trained.
+    pub(crate) fn save_with(&self, path: &Path, training: Option<&Training>) -> Result<(), Error> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let values: Vec<HostTensor> = self.weights().iter().map(|w| self.initial_value(w, 0)).collect();
         let ends = |end: &str| name.ends_with(end);
@@ -39,15 +45,19 @@ impl Model {
         if described {
             self.known_to_keras()?;
         }
+        if training.is_some() && !ends(".keras") {
+            let error = FormatError::new(Flaw::Type, "the file", "a name that ends in .keras", name).of(path);
+            return Err(error.advise("or save the model alone: trainer.trained()?.save(path)?").into());
+        }
         let bytes = if ends(".weights.h5") {
-            self.weights_h5(&values)?
+            self.weights_h5(&values, &[])?
         } else if ends(".h5") || ends(".hdf5") {
             self.legacy_h5(&values)?
         } else if ends(".safetensors") {
             let named = self.weights().iter().map(|w| w.name.as_str()).zip(&values);
             safetensors::write(named, &BTreeMap::new())?
         } else if ends(".keras") {
-            self.archive(&values)?
+            self.archive(&values, training.unwrap_or(&Training::default()))?
         } else {
             let wanted = "a name that ends in .keras, .h5, .weights.h5 or .safetensors";
             return Err(FormatError::new(Flaw::Type, "the file", wanted, name).of(path).into());
@@ -73,34 +83,72 @@ impl Model {
     }
 
     #[cfg(feature = "weights")]
-    fn archive(&self, values: &[HostTensor]) -> Result<Vec<u8>, Error> {
-        let mut metadata = serde_json::json!({ "keras_version": KERAS_VERSION, "date_saved": "" });
-        let (class_names, preprocessing) = (self.class_names(), self.preprocessing());
-        if !class_names.is_empty() || preprocessing.is_some() {
-            let preprocessing = preprocessing.map(|p| p.name());
-            metadata["hubel"] = serde_json::json!({ "class_names": class_names, "preprocessing": preprocessing });
+    fn archive(&self, values: &[HostTensor], training: &Training) -> Result<Vec<u8>, Error> {
+        let mut metadata = json!({ "keras_version": KERAS_VERSION, "date_saved": "" });
+        let (class_names, preprocessing) = (self.class_names(), self.preprocessing().map(|p| p.name()));
+        let Training { compiled, own, state } = training;
+        if !class_names.is_empty() || preprocessing.is_some() || !own.is_null() {
+            metadata["hubel"] = json!({ "class_names": class_names, "preprocessing": preprocessing, "training": own });
+        }
+        let mut config = self.config_object()?;
+        if !compiled.is_null() {
+            config["compile_config"] = compiled.clone();
         }
         let entries = [
             ("metadata.json", metadata.to_string().into_bytes()),
-            ("config.json", self.config_object()?.to_string().into_bytes()),
-            ("model.weights.h5", self.weights_h5(values)?),
+            ("config.json", config.to_string().into_bytes()),
+            ("model.weights.h5", self.weights_h5(values, state)?),
         ];
         Ok(crate::io::archive::write(entries.iter().map(|(name, bytes)| (*name, bytes.as_slice())))?)
     }
 
     #[cfg(not(feature = "weights"))]
-    fn archive(&self, _values: &[HostTensor]) -> Result<Vec<u8>, Error> {
+    fn archive(&self, _values: &[HostTensor], _training: &Training) -> Result<Vec<u8>, Error> {
         let error = FormatError::new(Flaw::Type, "the file", "a crate built with the feature `weights`", "none");
         Err(error.advise("build it with that, or write an .h5 file").into())
     }
 
-    /// Returns Keras 3's file of weights: layers numbered within their class.
-    fn weights_h5(&self, values: &[HostTensor]) -> Result<Vec<u8>, Error> {
+    /// Returns Keras 3's file of weights: layers numbered within their class, and the optimiser's tensors.
+    fn weights_h5(&self, values: &[HostTensor], state: &[HostTensor]) -> Result<Vec<u8>, Error> {
         let mut file = Writer::new();
         file.group("vars");
+        for (i, tensor) in state.iter().enumerate() {
+            file.dataset(&format!("optimizer/vars/{i}"), tensor);
+        }
         let named: Vec<(&str, &HostTensor)> = self.weights().iter().map(|w| w.name.as_str()).zip(values).collect();
         self.write_layers("", &named, &mut file)?;
         Ok(file.finish()?)
+    }
+
+    /// Returns the names of the trainable weights in the order of Keras's `trainable_variables`.
+    pub(crate) fn trained_names(&self) -> Result<Vec<String>, LayerError> {
+        let mut names = Vec::new();
+        self.add_names("", &mut names)?;
+        let trained: HashSet<&str> = self.weights().iter().filter(|w| w.trainable).map(|w| w.name.as_str()).collect();
+        names.retain(|name| trained.contains(name.as_str()));
+        Ok(names)
+    }
+
+    /// Appends the names of all weights below `root`, layer by layer in Keras's order.
+    fn add_names(&self, root: &str, names: &mut Vec<String>) -> Result<(), LayerError> {
+        let ranks = self.ranks();
+        let mut layers = self.layer_names();
+        layers.sort_by_key(|name| ranks.get(name).copied());
+        for name in layers {
+            let layer = self.layer(name)?;
+            let (path, model) = match layer.wrapped() {
+                Some((inner, wrapped)) => (format!("{root}{name}/{inner}/"), as_model(&**wrapped)),
+                None => (format!("{root}{name}/"), as_model(&**layer)),
+            };
+            match model {
+                Some(model) => model.add_names(&path, names)?,
+                None => {
+                    let own = self.weights().iter().filter(|w| below(&w.name, name));
+                    names.extend(own.map(|w| format!("{root}{}", w.name)));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes the weights of this model, whose names are relative to it, below `root`.

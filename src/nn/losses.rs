@@ -1,10 +1,11 @@
 //! Losses: what training minimises.
 
-use super::{Bounds, Metric, Number, layer::setter, metrics::mean_of_sample};
+use super::{Bounds, Metric, Number, keras_object::described, layer::setter, metrics::mean_of_sample};
 use crate::{
     graph::{Graph, OpError, Value},
     ops::Elementwise,
 };
+use serde_json::{Value as Json, json};
 use std::fmt;
 
 /// A loss, computed for each sample.
@@ -26,7 +27,14 @@ pub trait Loss: fmt::Debug + Send + Sync {
     ///
     /// `logits` is given if the output is known to be their softmax.
     fn build(&self, g: &mut Graph, output: Value, logits: Option<Value>, labels: Value) -> Result<Value, OpError>;
+
+    /// Returns it as Keras writes it to a file, or `Null` for one that Keras does not have.
+    fn config(&self) -> Json {
+        Json::Null
+    }
 }
+
+const MODULE: &str = "keras.losses";
 
 /// Cross-entropy of class probabilities (N, …, C) and class indices (N), the mean over each sample's positions (Keras
 /// `SparseCategoricalCrossentropy`); computed from logits in one stable kernel if they are known.
@@ -71,6 +79,10 @@ impl Loss for SparseCategoricalCrossentropy {
         let each = g.softmax_cross_entropy(logits, labels)?;
         mean_of_sample(g, each)
     }
+
+    fn config(&self) -> Json {
+        described(MODULE, "SparseCategoricalCrossentropy", json!({ "from_logits": self.from_logits }))
+    }
 }
 
 /// Declares losses of predictions p and labels t of one shape, which are metrics too: their mean over a sample is its
@@ -101,6 +113,10 @@ macro_rules! losses {
             fn numbers(&self) -> Vec<Number> {
                 vec![$(Number::new(stringify!($Loss), stringify!($option), self.$option, Bounds::$bounds))?]
             }
+
+            fn config(&self) -> Json {
+                described(MODULE, stringify!($Loss), json!({ $(stringify!($option): self.$option)? }))
+            }
         }
 
         impl Metric for $Loss {
@@ -114,6 +130,14 @@ macro_rules! losses {
 
             fn numbers(&self) -> Vec<Number> {
                 Loss::numbers(self)
+            }
+
+            fn config(&self, _classes: bool) -> Json {
+                // Keras has no such metric, or one of the other sign.
+                match stringify!($Loss) {
+                    "Huber" | "CosineSimilarity" => Json::Null,
+                    class => described("keras.metrics", class, json!({ "name": $name })),
+                }
             }
         }
     )*};
@@ -338,6 +362,11 @@ impl Loss for BinaryCrossentropy {
         };
         mean_of_sample(g, each)
     }
+
+    fn config(&self) -> Json {
+        let config = json!({ "from_logits": self.from_logits, "label_smoothing": self.label_smoothing });
+        described(MODULE, "BinaryCrossentropy", config)
+    }
 }
 
 /// Cross-entropy of class probabilities (N, …, C) and labels of that shape, one-hot or probabilities, the mean over
@@ -390,5 +419,10 @@ impl Loss for CategoricalCrossentropy {
         };
         let each = g.softmax_cross_entropy(logits, labels)?;
         mean_of_sample(g, each)
+    }
+
+    fn config(&self) -> Json {
+        let config = json!({ "from_logits": self.from_logits, "label_smoothing": self.label_smoothing });
+        described(MODULE, "CategoricalCrossentropy", config)
     }
 }

@@ -1,11 +1,12 @@
 //! Metrics: what a history shows besides the loss.
 
-use super::{Bounds, Number, layer::setter};
+use super::{Bounds, Number, keras_object::described, layer::setter};
 use crate::{
     graph::{Graph, OpError, Value},
     ops::Part,
     tensor::DType,
 };
+use serde_json::{Value as Json, json};
 use std::fmt;
 
 /// A number for an epoch, computed from sums over its samples.
@@ -30,6 +31,16 @@ pub trait Metric: fmt::Debug + Send + Sync {
     fn result(&self, sums: &[f64], samples: f64) -> f64 {
         sums[0] / samples
     }
+
+    /// Returns it as Keras writes it to a file, for labels that are class indices or not; `Null` if Keras does not have
+    /// it.
+    fn config(&self, _classes: bool) -> Json {
+        Json::Null
+    }
+}
+
+fn metric(class: &str, config: Json) -> Json {
+    described("keras.metrics", class, config)
 }
 
 /// Share of samples whose most probable class is the label's (Keras `accuracy`): for class indices, one-hot labels, or
@@ -57,6 +68,10 @@ impl Metric for Accuracy {
         }
         let hits = g.top_k_accuracy(output, labels, 1)?;
         mean_of_sample(g, hits)
+    }
+
+    fn config(&self, _classes: bool) -> Json {
+        json!("accuracy")
     }
 }
 
@@ -91,6 +106,11 @@ impl Metric for TopKAccuracy {
     fn build(&self, g: &mut Graph, output: Value, labels: Value) -> Result<Value, OpError> {
         let hits = g.top_k_accuracy(output, labels, self.k)?;
         mean_of_sample(g, hits)
+    }
+
+    fn config(&self, classes: bool) -> Json {
+        let class = if classes { "SparseTopKCategoricalAccuracy" } else { "TopKCategoricalAccuracy" };
+        metric(class, json!({ "name": self.name(), "k": self.k }))
     }
 }
 
@@ -136,6 +156,10 @@ impl Metric for BinaryAccuracy {
         let seen = above(g, output, self.threshold)?;
         let same = g.binary("equal", seen, labels)?;
         mean_of_sample(g, same)
+    }
+
+    fn config(&self, _classes: bool) -> Json {
+        metric("BinaryAccuracy", json!({ "name": self.name(), "threshold": self.threshold }))
     }
 }
 
@@ -190,6 +214,12 @@ macro_rules! ratio {
 
             fn result(&self, sums: &[f64], _samples: f64) -> f64 {
                 if sums[1] > 0.0 { sums[0] / sums[1] } else { 0.0 }
+            }
+
+            fn config(&self, _classes: bool) -> Json {
+                let (thresholds, class_id) = (self.threshold, self.class_id);
+                let config = json!({ "name": self.name(), "thresholds": thresholds, "class_id": class_id });
+                metric(stringify!($Name), config)
             }
         }
     };
@@ -252,6 +282,10 @@ impl Metric for RootMeanSquaredError {
 
     fn result(&self, sums: &[f64], samples: f64) -> f64 {
         (sums[0] / samples).sqrt()
+    }
+
+    fn config(&self, _classes: bool) -> Json {
+        metric("RootMeanSquaredError", json!({ "name": self.name() }))
     }
 }
 
@@ -342,6 +376,11 @@ impl Metric for Auc {
             }
         });
         steps.sum()
+    }
+
+    fn config(&self, _classes: bool) -> Json {
+        let curve = if self.curve == Curve::Roc { "ROC" } else { "PR" };
+        metric("AUC", json!({ "name": self.name(), "curve": curve, "num_thresholds": self.thresholds }))
     }
 }
 

@@ -14,6 +14,7 @@
 mod about;
 mod args;
 pub mod blocks;
+pub(crate) mod compiled;
 mod config;
 mod constraints;
 mod functional;
@@ -69,6 +70,7 @@ pub use schedules::{
 pub use sequential::Sequential;
 pub use summary::{Row, Summary};
 pub(crate) use {
+    about::Training,
     args::check_numbers,
     layer::setter,
     weights::{CHECKPOINT_SUMS, below},

@@ -327,7 +327,9 @@ impl Model {
         for ((name, ty), &value) in self.inputs.iter().zip(inputs) {
             // A wrapper may make several samples of one.
             let given = scope.graph.ty(value);
-            if given.dtype != ty.dtype || given.shape.dims().get(1..) != ty.shape.dims().get(1..) {
+            // Training feeds integers as floats.
+            let fits = given.dtype == ty.dtype || (given.dtype, ty.dtype) == (DType::F32, DType::I32);
+            if !fits || given.shape.dims().get(1..) != ty.shape.dims().get(1..) {
                 let got = scope.graph.ty(value).to_string();
                 let advice = "reshape the samples, or build the model for this shape";
                 return Err(refused(name, "InputLayer", &ty.to_string(), got, advice));
@@ -472,6 +474,16 @@ impl Model {
         Ok(())
     }
 
+    /// Sets those of the tensors that the model has by name and shape, and returns their names.
+    pub(super) fn set_some(&mut self, tensors: Vec<(String, HostTensor)>) -> Vec<String> {
+        let known: HashMap<&str, &Weight> = self.weights.iter().map(|w| (w.name.as_str(), w)).collect();
+        let fits = |(name, t): &(String, HostTensor)| known.get(name.as_str()).is_some_and(|w| w.shape == t.shape());
+        let fitting: Vec<(String, HostTensor)> = tensors.into_iter().filter(fits).collect();
+        let names = fitting.iter().map(|(name, _)| name.clone()).collect();
+        self.values.extend(fitting.into_iter().map(|(name, t)| (name, t.to_array().to_host(DType::F32))));
+        names
+    }
+
     /// Returns the content of Keras's `summary`, with costs, as text through `Display` and as rows.
     pub fn summary(&self) -> Summary {
         let trainable = self.weights.iter().filter(|w| w.trainable).map(Weight::count).sum();
@@ -535,6 +547,11 @@ impl Model {
             None => (self.inputs[value].0.clone(), 0, 0),
             Some(call) => (self.layers[call.layer].name.clone(), call.at, value - call.outputs),
         }
+    }
+
+    /// Returns the names of the layers that compute the outputs.
+    pub fn output_names(&self) -> Vec<String> {
+        self.outputs.iter().map(|&v| self.name_of_value(v)).collect()
     }
 
     /// Returns the layer, use and output of the model's outputs. Here Keras counts uses of functional models from 1.

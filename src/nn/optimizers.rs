@@ -1,10 +1,11 @@
 //! Optimisers: how gradients change weights, as in Keras.
 
-use super::{Bounds, LearningRate, Number, layer::setter};
+use super::{Bounds, LearningRate, Number, keras_object::described, layer::setter};
 use crate::{
     graph::{Graph, OpError, Step, Value},
     ops::{self, Rule},
 };
+use serde_json::{Map, Value as Json, json};
 use std::{fmt, sync::Arc};
 
 /// A rule that changes weights by their gradients.
@@ -50,6 +51,11 @@ pub trait Optimizer: fmt::Debug + Send + Sync {
     fn numbers(&self) -> Vec<Number> {
         Vec::new()
     }
+
+    /// Returns it as Keras writes it to a file, or `Null` for one that Keras does not have.
+    fn config(&self) -> Json {
+        Json::Null
+    }
 }
 
 /// Clipping of gradients.
@@ -76,6 +82,15 @@ impl Clip {
         Some(Number::new(of, option, limit, Bounds::Positive))
     }
 
+    fn of(config: &Map<String, Json>) -> Clip {
+        let limit = |option: &str| config.get(option).and_then(Json::as_f64).map(|limit| limit as f32);
+        let value = limit("clipvalue").map(Clip::Value);
+        value
+            .or(limit("clipnorm").map(Clip::Norm))
+            .or(limit("global_clipnorm").map(Clip::GlobalNorm))
+            .unwrap_or_default()
+    }
+
     fn build(self, g: &mut Graph, gradients: &[Value]) -> Result<Vec<Value>, OpError> {
         match self {
             Clip::None => Ok(gradients.to_vec()),
@@ -89,11 +104,11 @@ impl Clip {
 /// Declares optimisers of one rule: their names with the default weight decay of each; the options with their defaults
 /// and the bounds of numbers; the initial value of the moments; the rule; the names of the moments.
 macro_rules! optimizer {
-    ($($(#[$meta:meta])* $Name:ident decay $decay:literal,)+ =
+    ($($(#[$meta:meta])* $Name:ident $class:literal decay $decay:literal,)+ =
      $options:tt initial $initial:expr, |$this:ident| $rule:expr, $moments:expr) => {
-        $(optimizer! { @one $(#[$meta])* $Name $decay, $options $initial, $this $rule, $moments })+
+        $(optimizer! { @one $(#[$meta])* $Name $class $decay, $options $initial, $this $rule, $moments })+
     };
-    (@one $(#[$meta:meta])* $Name:ident $decay:literal,
+    (@one $(#[$meta:meta])* $Name:ident $class:literal $decay:literal,
      { $($(#[$doc:meta])* $option:ident: $ty:ty = $default:expr $(, $bounds:ident)?;)* }
      $initial:expr, $this:ident $rule:expr, $moments:expr) => {
         $(#[$meta])*
@@ -137,6 +152,20 @@ macro_rules! optimizer {
             fn rule(&self) -> Rule {
                 let $this = self;
                 $rule
+            }
+
+            /// Returns the optimiser with the options of a file.
+            pub(super) fn from_config(
+                rate: Arc<dyn LearningRate>,
+                config: &Map<String, Json>,
+            ) -> serde_json::Result<Arc<dyn Optimizer>> {
+                let mut new = $Name { rate, clip: Clip::of(config), ..$Name::new(0.0) };
+                let given = |option: &str| config.get(option).filter(|value| !value.is_null()).cloned();
+                $(if let Some(value) = given(stringify!($option)) {
+                    new.$option = serde_json::from_value(value)?;
+                })*
+                new.weight_decay = given("weight_decay").map_or(Ok(0.0), serde_json::from_value)?;
+                Ok(Arc::new(new))
             }
         }
 
@@ -191,6 +220,19 @@ macro_rules! optimizer {
                 $($(numbers.push(Number::new(of, stringify!($option), self.$option, Bounds::$bounds));)?)*
                 numbers
             }
+
+            fn config(&self) -> Json {
+                let rate = self.rate.config();
+                if rate.is_null() {
+                    return rate;
+                }
+                let mut config = json!({ "learning_rate": rate, "weight_decay": self.weight_decay });
+                $(config[stringify!($option)] = json!(self.$option);)*
+                if let Some(clip) = self.clip.number($class) {
+                    config[clip.option] = json!(clip.value);
+                }
+                described("keras.optimizers", $class, config)
+            }
         }
     };
 }
@@ -203,7 +245,7 @@ optimizer! {
     /// let optimizer = Sgd::new(0.01).momentum(0.9).nesterov(true);
     /// assert_eq!(optimizer.moments(), ["velocity"]);
     /// ```
-    Sgd decay 0.0,
+    Sgd "SGD" decay 0.0,
     = {
         /// Sets the momentum.
         momentum: f32 = 0.0, Share;
@@ -222,7 +264,7 @@ optimizer! {
     /// assert_eq!(Adam::new(1e-3).moments(), ["m", "v"]);
     /// assert_eq!(Adam::new(1e-3).amsgrad(true).global_clipnorm(1.0).moments(), ["m", "v", "largest_v"]);
     /// ```
-    Adam decay 0.0,
+    Adam "Adam" decay 0.0,
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019; Keras `AdamW`), 0.004 by default.
     ///
     /// ```
@@ -230,7 +272,7 @@ optimizer! {
     /// let optimizer = AdamW::new(CosineDecay::new(1e-3, 1000)).weight_decay(0.05);
     /// assert!(optimizer.rate(999) < 1e-5);
     /// ```
-    AdamW decay 0.004,
+    AdamW "AdamW" decay 0.004,
     = {
         /// Sets the decay rate of the first moment.
         beta_1: f32 = 0.9, BelowOne;
@@ -253,7 +295,7 @@ optimizer! {
     /// use hubel::optimizers::*;
     /// assert_eq!(Nadam::new(1e-3).moments(), ["m", "v"]);
     /// ```
-    Nadam decay 0.0,
+    Nadam "Nadam" decay 0.0,
     = {
         /// Sets the decay rate of the first moment.
         beta_1: f32 = 0.9, BelowOne;
@@ -274,7 +316,7 @@ optimizer! {
     /// use hubel::optimizers::*;
     /// assert_eq!(RmsProp::new(1e-3).momentum(0.9).moments(), ["velocity", "momentum"]);
     /// ```
-    RmsProp decay 0.0,
+    RmsProp "RMSprop" decay 0.0,
     = {
         /// Sets the decay rate of the second moment.
         rho: f32 = 0.9, BelowOne;
@@ -298,7 +340,7 @@ optimizer! {
     /// use hubel::optimizers::*;
     /// assert_eq!(Adagrad::new(1e-2).initial_accumulator_value(0.5).initial(), 0.5);
     /// ```
-    Adagrad decay 0.0,
+    Adagrad "Adagrad" decay 0.0,
     = {
         /// Sets the initial value of the sums.
         initial_accumulator_value: f32 = 0.1, AtLeastZero;

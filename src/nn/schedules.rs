@@ -1,6 +1,7 @@
 //! Learning rates that change from step to step.
 
-use super::{Bounds, Number, layer::setter};
+use super::{Bounds, Number, keras_object::described, layer::setter};
+use serde_json::{Value as Json, json};
 use std::fmt;
 
 /// A learning rate for each step.
@@ -17,6 +18,11 @@ pub trait LearningRate: fmt::Debug + Send + Sync {
     fn numbers(&self) -> Vec<Number> {
         Vec::new()
     }
+
+    /// Returns it as Keras writes it to a file, or `Null` for one that Keras does not have.
+    fn config(&self) -> Json {
+        Json::Null
+    }
 }
 
 impl LearningRate for f64 {
@@ -31,6 +37,10 @@ impl LearningRate for f64 {
     fn numbers(&self) -> Vec<Number> {
         vec![Number::new("optimizer", "learning_rate", *self, Bounds::AtLeastZero)]
     }
+
+    fn config(&self) -> Json {
+        json!(self)
+    }
 }
 
 /// Lists the numbers of a schedule, each with its bounds.
@@ -40,6 +50,10 @@ macro_rules! numbers {
             vec![$(Number::new(stringify!($Name), stringify!($option), self.$option, Bounds::$bounds)),*]
         }
     };
+}
+
+fn schedule(class: &str, config: Json) -> Json {
+    described("keras.optimizers.schedules", class, config)
 }
 
 /// Returns the value of a half cosine that falls from 1 to 0, at `t` from 0 to 1.
@@ -78,6 +92,14 @@ macro_rules! decay {
             }
 
             numbers!($Name: rate AtLeastZero, decay AtLeastZero);
+
+            fn config(&self) -> Json {
+                let (rate, steps, decay) = (self.rate, self.steps, self.decay);
+                let config = json!({
+                    "initial_learning_rate": rate, "decay_steps": steps, "decay_rate": decay, "staircase": self.staircase
+                });
+                schedule(stringify!($Name), config)
+            }
         }
     };
 }
@@ -152,6 +174,15 @@ impl LearningRate for CosineDecay {
         let warmup = self.warmup.map(|(target, _)| of("warmup_target", target));
         [of("rate", self.rate), of("alpha", self.alpha)].into_iter().chain(warmup).collect()
     }
+
+    fn config(&self) -> Json {
+        let (target, first) = self.warmup.unzip();
+        let config = json!({
+            "initial_learning_rate": self.rate, "decay_steps": self.steps, "alpha": self.alpha,
+            "warmup_target": target, "warmup_steps": first.unwrap_or(0)
+        });
+        schedule("CosineDecay", config)
+    }
 }
 
 /// Cosine decay with restarts, each period `t_mul` times as long and `m_mul` times as high as the one before (Keras
@@ -197,6 +228,14 @@ impl LearningRate for CosineDecayRestarts {
     }
 
     numbers!(CosineDecayRestarts: rate AtLeastZero, t_mul Positive, m_mul AtLeastZero, alpha AtLeastZero);
+
+    fn config(&self) -> Json {
+        let config = json!({
+            "initial_learning_rate": self.rate, "first_decay_steps": self.steps, "t_mul": self.t_mul,
+            "m_mul": self.m_mul, "alpha": self.alpha
+        });
+        schedule("CosineDecayRestarts", config)
+    }
 }
 
 /// Falls from `rate` to `end` along a polynomial (Keras `PolynomialDecay`), linearly by default.
@@ -235,6 +274,14 @@ impl LearningRate for PolynomialDecay {
     }
 
     numbers!(PolynomialDecay: rate AtLeastZero, end AtLeastZero, power AtLeastZero);
+
+    fn config(&self) -> Json {
+        let config = json!({
+            "initial_learning_rate": self.rate, "decay_steps": self.steps, "end_learning_rate": self.end,
+            "power": self.power, "cycle": self.cycle
+        });
+        schedule("PolynomialDecay", config)
+    }
 }
 
 /// A constant rate for each interval of steps (Keras `PiecewiseConstantDecay`).
@@ -266,6 +313,12 @@ impl LearningRate for PiecewiseConstantDecay {
     fn numbers(&self) -> Vec<Number> {
         let rates = [self.rate].into_iter().chain(self.changes.iter().map(|change| change.1));
         rates.map(|rate| Number::new("PiecewiseConstantDecay", "rate", rate, Bounds::AtLeastZero)).collect()
+    }
+
+    fn config(&self) -> Json {
+        let (boundaries, rates): (Vec<u64>, Vec<f64>) = self.changes.iter().copied().unzip();
+        let values = [&[self.rate], &rates[..]].concat();
+        schedule("PiecewiseConstantDecay", json!({ "boundaries": boundaries, "values": values }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Weights from files whose names differ from the model's.
 
-use super::about::About;
+use super::about::{About, Training};
 use super::{KerasOptions, Layer, LayerError, Model};
 use super::{model::as_model, operation::as_operation};
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     io::{Flaw, FormatError, weights},
     tensor::{DType, HostTensor},
 };
+use serde_json::Value as Json;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::Bound,
@@ -81,6 +82,53 @@ impl Model {
         Ok(self.set_weights_from(weights::open(path)?.tensors)?)
     }
 
+    /// Loads those weights of a file that this model has too, and returns their names; the others keep their values
+    /// (Keras `load_weights` with `skip_mismatch`).
+    ///
+    /// Layers are found by name, in a `.weights.h5` file by class and order. A layer of other shapes is left out; an error
+    /// if none is left.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let folder = temp_dir::TempDir::new()?;
+    /// let network = |classes| {
+    ///     Sequential::new([4]).add(Dense::new(8).name("base")).add(Dense::new(classes).name("head")).build()
+    /// };
+    /// network(10)?.save(folder.path().join("ten.keras"))?;
+    /// let loaded = network(3)?.load_weights_by_name(folder.path().join("ten.keras"))?;
+    /// assert_eq!(loaded, ["base/kernel", "base/bias"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load_weights_by_name(&mut self, path: impl AsRef<Path>) -> Result<Vec<String>, Error> {
+        let path = path.as_ref();
+        let weights::Contents { config, mut tensors, .. } = weights::open(path)?;
+        let got: Vec<String> = tensors.iter().take(3).map(|(name, t)| format!("`{name}` {:?}", t.shape())).collect();
+        let any = |is: &dyn Fn(&str) -> bool| tensors.iter().any(|(name, _)| is(name));
+        if config.is_some() && any(&|name| name.starts_with("layers/")) {
+            // Such a file numbers the layers, and its configuration names them.
+            let file = Self::from_keras(path)?;
+            tensors = file.weights().iter().map(|w| (w.name.clone(), file.initial_value(w, 0))).collect();
+        } else if any(&|name| name.contains("/vars/")) {
+            tensors = self.named_by_numbers(tensors, true)?;
+        } else if any(&|name| name.ends_with(".weight")) {
+            tensors = self.named_by_torch(tensors)?;
+        } else if !any(&|name| name == CHECKPOINT_SUMS) {
+            let layer = |name: &str| name.rsplit('/').nth(1).map(str::to_owned);
+            let layers: Vec<Option<String>> = tensors.iter().map(|(name, _)| layer(name)).collect();
+            let renamed = self.named_by_ends(tensors).into_iter().zip(layers);
+            // A layer of another name may end alike.
+            tensors = renamed.filter(|((name, _), own)| layer(name) == *own).map(|(tensor, _)| tensor).collect();
+        }
+        let loaded = self.set_some(tensors);
+        if loaded.is_empty() {
+            let wanted: Vec<String> =
+                self.weights().iter().take(3).map(|w| format!("`{}` {:?}", w.name, w.shape)).collect();
+            let (wanted, got) = (format!("{}, …", wanted.join(", ")), format!("{}, …", got.join(", ")));
+            return Err(error(self.name(), wanted, got, "name the layers as in the file").into());
+        }
+        Ok(loaded)
+    }
+
     /// Loads weights from a file in memory; see [`Model::load_weights`].
     pub fn load_weights_from_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         Ok(self.set_weights_from(weights::read(bytes)?.tensors)?)
@@ -99,7 +147,17 @@ impl Model {
 
     /// [`Model::from_keras`] with what the file does not say: open extents, layers of the user's own classes.
     pub fn from_keras_with(path: impl AsRef<Path>, options: &KerasOptions) -> Result<Model, Error> {
-        let path = path.as_ref();
+        Ok(Self::from_file(path.as_ref(), options)?.0)
+    }
+
+    /// Returns everything that [`Model::save`] wrote: layers, weights, class names, preprocessing. The counterpart of
+    /// [`Trainer::save`](crate::train::Trainer::save) is [`Trainer::load`](crate::train::Trainer::load).
+    pub fn load(path: impl AsRef<Path>) -> Result<Model, Error> {
+        Self::from_keras(path)
+    }
+
+    /// Returns the model of a file, with how it is trained but for the optimiser's tensors.
+    pub(crate) fn from_file(path: &Path, options: &KerasOptions) -> Result<(Model, Training), Error> {
         let (file, budget) = weights::open_drawn(path, 0)?;
         let Some(config) = file.config else {
             let advice = "build the model, then load these weights into it; in Keras, `model.save` writes both";
@@ -108,9 +166,13 @@ impl Model {
         };
         let mut model = Model::from_json_within(&config, file.keras_version.as_deref(), &budget, options)?;
         model.set_weights_from(file.tensors)?;
-        let metadata = file.metadata.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let mut metadata: Json = file.metadata.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         model.set_about(About::from_metadata(&metadata));
-        Ok(model)
+        let mut config: Json = serde_json::from_str(&config).unwrap_or_default();
+        let take = |value: Option<&mut Json>| value.map(Json::take).unwrap_or_default();
+        let compiled = take(config.get_mut("compile_config"));
+        let own = take(metadata.get_mut("hubel").and_then(|own| own.get_mut("training")));
+        Ok((model, Training { compiled, own, state: Vec::new() }))
     }
 
     /// Returns the layers that have weights, in order.
@@ -139,7 +201,7 @@ impl Model {
             tensors.retain(|(name, _)| own.contains(name.as_str()));
         }
         if tensors.iter().any(|(name, _)| name.contains("/vars/")) {
-            let named = self.named_by_numbers(tensors)?;
+            let named = self.named_by_numbers(tensors, false)?;
             return self.set_weights(named);
         }
         let torch = tensors.iter().any(|(name, _)| name.ends_with(".weight"));
@@ -195,8 +257,13 @@ impl Model {
         tensors.into_iter().map(|(name, tensor)| (renamed(name), tensor)).collect()
     }
 
-    /// Returns tensors that a file numbers within layers, by name or by class, under the weights' names.
-    fn named_by_numbers(&self, tensors: Vec<(String, HostTensor)>) -> Result<Vec<(String, HostTensor)>, LayerError> {
+    /// Returns tensors that a file numbers within layers, by name or by class, under the weights' names; with `partly` without
+    /// layers that differ.
+    fn named_by_numbers(
+        &self,
+        tensors: Vec<(String, HostTensor)>,
+        partly: bool,
+    ) -> Result<Vec<(String, HostTensor)>, LayerError> {
         const ROOTS: [&str; 2] = ["layers/", "_layer_checkpoint_dependencies/"];
         let mut groups = Groups::new();
         for (name, tensor) in tensors {
@@ -208,7 +275,7 @@ impl Model {
         groups.values_mut().for_each(|g| g.1.sort_by_key(|(number, _)| *number));
         let mut out = Vec::new();
         match ROOTS.iter().find(|root| groups.keys().any(|key| key.starts_with(*root))) {
-            Some(root) => self.by_class(root, &mut groups, &mut out)?,
+            Some(root) => self.by_class(root, &mut groups, &mut out, partly)?,
             None => {
                 let mut keys: Vec<(usize, String)> = groups.iter().map(|(key, g)| (g.0, key.clone())).collect();
                 keys.sort_unstable();
@@ -216,16 +283,16 @@ impl Model {
                 for (_, key) in keys {
                     // Keras 3 has no `/` in names, and models with them are renamed as they are read.
                     let path = if self.layer(&key).is_ok() { key.clone() } else { key.replace('/', "_") };
-                    self.fill(&key, &path, &weights, &mut groups, &mut out)?;
+                    self.fill((&key, &path), &weights, &mut groups, &mut out, partly)?;
                 }
             }
         }
         match groups.iter().min_by_key(|(_, g)| g.0) {
-            None => Ok(out),
-            Some((key, _)) => {
+            Some((key, _)) if !partly => {
                 let advice = "use weights of the same network";
                 Err(error(key, "layers of this model".into(), format!("`{key}`, which it does not have"), advice))
             }
+            _ => Ok(out),
         }
     }
 
@@ -235,7 +302,13 @@ impl Model {
     }
 
     /// Assigns the weights below `root`: layers of each class are numbered in Keras's order.
-    fn by_class(&self, root: &str, groups: &mut Groups, out: &mut Vec<(String, HostTensor)>) -> Result<(), LayerError> {
+    fn by_class(
+        &self,
+        root: &str,
+        groups: &mut Groups,
+        out: &mut Vec<(String, HostTensor)>,
+        partly: bool,
+    ) -> Result<(), LayerError> {
         let mut counts: HashMap<String, usize> = HashMap::new();
         let (ranks, classes) = (self.ranks(), self.classes_of_models(root, groups));
         let weights = self.weights_by_name();
@@ -259,10 +332,10 @@ impl Model {
             match model {
                 Some(model) => {
                     let mut inner = Vec::new();
-                    model.by_class(&format!("{key}/layers/"), groups, &mut inner)?;
+                    model.by_class(&format!("{key}/layers/"), groups, &mut inner, partly)?;
                     out.extend(inner.into_iter().map(|(weight, t)| (format!("{path}/{weight}"), t)));
                 }
-                None => self.fill(&key, &path, &weights, groups, out)?,
+                None => self.fill((&key, &path), &weights, groups, out, partly)?,
             }
         }
         Ok(())
@@ -286,14 +359,15 @@ impl Model {
         }
     }
 
-    /// Assigns the groups of `key` and below to the weights of the layer at `path`, in order.
+    /// Assigns the groups of `key` and below to the weights of the layer at `path`, in order; with `partly` nothing if they
+    /// differ.
     fn fill(
         &self,
-        key: &str,
-        path: &str,
+        (key, path): (&str, &str),
         weights: &BTreeMap<&str, usize>,
         groups: &mut Groups,
         out: &mut Vec<(String, HostTensor)>,
+        partly: bool,
     ) -> Result<(), LayerError> {
         // A file lists the parts of a layer in alphabetical order.
         const PARTS: [&str; 6] =
@@ -315,6 +389,9 @@ impl Model {
             weights.sort_by_key(|w| !w.trainable);
         }
         let whole = weights.len() == tensors.len() && weights.iter().zip(&tensors).all(|(w, t)| w.shape == t.shape());
+        if !whole && partly {
+            return Ok(());
+        }
         if !whole {
             let wanted: Vec<String> = weights.iter().map(|w| format!("{:?}", w.shape)).collect();
             let got: Vec<String> = tensors.iter().map(|t| format!("{:?}", t.shape())).collect();

@@ -181,7 +181,7 @@ impl Compile {
 pub(super) struct Target {
     pub loss: Arc<dyn Loss>,
     pub weight: f32,
-    metrics: Vec<(Option<String>, Arc<dyn Metric>)>,
+    pub metrics: Vec<(Option<String>, Arc<dyn Metric>)>,
 }
 
 /// Returns the names, with `_1`, `_2` and so on appended if an earlier name or one of `given` is the same.

@@ -173,6 +173,16 @@ pub enum TrainError {
         /// Number of classes given.
         got: usize,
     },
+    /// A file of a trainer cannot be written or read.
+    #[error("training as a file: {what}: wanted {wanted}, got {got}; save and load the model alone, and compile it")]
+    Saved {
+        /// What cannot be kept.
+        what: String,
+        /// What can.
+        wanted: String,
+        /// What there is.
+        got: String,
+    },
     /// A checkpoint belongs to another run.
     #[error("the checkpoint does not fit this run: {what}: wanted {wanted}, got {got}")]
     Checkpoint {

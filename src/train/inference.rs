@@ -197,7 +197,7 @@ impl Inference {
                     }
                     false => 0..t.bytes().len(),
                 };
-                let inputs = self.inputs.iter().zip(&all);
+                let inputs = self.inputs.iter().zip(&all).filter(|((name, _), _)| runner.reads(name));
                 let feeds: Vec<_> =
                     inputs.map(|((name, ty), t)| (name.as_str(), vec![&t.bytes()[part(ty, t)]])).collect();
                 runner.run(&Step::of(count), &feeds)?;
@@ -236,9 +236,9 @@ impl Inference {
     pub fn profile(&mut self, samples: &[HostTensor], runs: usize) -> Result<Profile, Error> {
         let (all, n) = self.typed(samples)?;
         self.make_runner()?;
-        let inputs = self.inputs.iter().zip(&all);
-        let feeds: Vec<_> = inputs.map(|((name, _), t)| (name.as_str(), vec![t.bytes()])).collect();
         let Some(runner) = &mut self.runner else { return Err(TrainError::NoData.into()) };
+        let inputs = self.inputs.iter().zip(&all).filter(|((name, _), _)| runner.reads(name));
+        let feeds: Vec<_> = inputs.map(|((name, _), t)| (name.as_str(), vec![t.bytes()])).collect();
         let step = Step::of(n);
         runner.run(&step, &feeds)?;
         let profiles = (0..runs.max(1)).map(|_| runner.profile(&step, &feeds)).collect::<Result<_, _>>()?;

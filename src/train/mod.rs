@@ -45,6 +45,7 @@ mod prepared_step;
 #[cfg(feature = "cli")]
 mod progress_bar;
 mod runner;
+mod saved;
 mod state;
 mod step_graph;
 mod steps;

@@ -117,6 +117,14 @@ impl Runner {
         }
     }
 
+    /// Returns whether a step reads an input: one that no output needs is not.
+    pub fn reads(&self, input: &str) -> bool {
+        match self {
+            Runner::Device(session) => session.plan().inputs.iter().any(|port| port.name == input),
+            Runner::Reference(_) => true,
+        }
+    }
+
     /// Runs one step and returns the time of each launch; an error without a device.
     pub fn profile(&mut self, step: &Step, feeds: &[(&str, Vec<&[u8]>)]) -> Result<Profile, Error> {
         match self {

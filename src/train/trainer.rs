@@ -171,6 +171,11 @@ impl Trainer {
         &self.model
     }
 
+    /// Returns optimiser, losses and metrics.
+    pub fn config(&self) -> &Compile {
+        &self.config
+    }
+
     /// Returns the number of steps taken so far.
     pub fn steps(&self) -> u64 {
         self.position.step

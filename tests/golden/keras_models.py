@@ -4,7 +4,8 @@
     python tests/golden/keras_models.py FOLDER     # with keras==3.15.1 and jax, or with tensorflow-cpu==2.15.1
 
 Each model goes to FOLDER as NAME.keras, NAME.h5 and NAME.weights.h5, with its inputs x0, … and outputs y0, … in
-NAME.safetensors. What Keras itself cannot write is left out and printed.
+NAME.safetensors. A model of one input that trains without chance goes to FOLDER/steps as NAME.keras too, after a step
+of SGD at the rate 0.05 on the mean squared differences from t0, … What Keras itself cannot write is left out and printed.
 """
 import os
 import pathlib
@@ -577,8 +578,29 @@ def flat(tensors):
     return list(tensors.values()) if isinstance(tensors, dict) else list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]
 
 
-FOLDER.mkdir(parents=True, exist_ok=True)
-made = 0
+CHANCE = ("Dropout", "Random", "Noise", "MixUp", "CutMix", "AugMix", "RandAugment", "Solarization", "AutoContrast", "Equalization")
+
+
+def trains(m):
+    """Whether a step of training is one function of the weights and the samples, in 32-bit numbers."""
+    layers = m._flatten_layers()
+    random = any(c in type(l).__name__ or getattr(l, "dropout", 0) or getattr(l, "recurrent_dropout", 0) for l in layers for c in CHANCE)
+    return len(flat(m.inputs)) == 1 and m.trainable_weights and not random and not isinstance(getattr(m, "output", None), dict)
+
+
+def step(m, name, x, ys, rng):
+    """Saves the model after a step of training, and returns what the outputs were compared with."""
+    ts = [rng.normal(0, 1, y.shape).astype("float32") for y in ys]
+    copy = m.__class__.from_config(m.get_config())
+    copy.set_weights(m.get_weights())
+    copy.compile(keras.optimizers.SGD(0.05), ["mse"] * len(ts))
+    copy.train_on_batch(x, ts[0] if len(ts) == 1 else ts)
+    copy.save(str(FOLDER / "steps" / f"{name}.keras"))
+    return ts
+
+
+(FOLDER / "steps").mkdir(parents=True, exist_ok=True)
+made, stepped = 0, 0
 for name, build in MODELS.items():
     if ONLY and name not in ONLY:
         continue
@@ -615,7 +637,6 @@ for name, build in MODELS.items():
         xs = [xs[keys.index(k)] for k in sorted(keys)]
         ys = [y for _, y in sorted(zip(list(m.output), ys))] if isinstance(m.output, dict) else ys
     tensors = {f"x{i}": x for i, x in enumerate(xs)} | {f"y{i}": np.ascontiguousarray(np.asarray(y, "float32")) for i, y in enumerate(ys)}
-    save_file(tensors, FOLDER / f"{name}.safetensors")
     for suffix, save in [(".keras", m.save), (".h5", m.save), (".weights.h5", m.save_weights)]:
         path = FOLDER / f"{name}{suffix}"
         try:
@@ -623,5 +644,12 @@ for name, build in MODELS.items():
         except Exception as e:
             path.unlink(missing_ok=True)
             print(f"{name}{suffix}: Keras {VERSION} does not write it: {str(e)[:150]!r}", file=sys.stderr)
+    if trains(m) and not name.startswith("policy"):
+        try:
+            tensors |= {f"t{i}": t for i, t in enumerate(step(m, name, xs[0], ys, rng))}
+            stepped += 1
+        except Exception as e:
+            print(f"{name}: Keras {VERSION} does not train it: {str(e)[:150]!r}", file=sys.stderr)
+    save_file(tensors, FOLDER / f"{name}.safetensors")
     made += 1
-print(f"{made} models of Keras {VERSION} in {FOLDER}", file=sys.stderr)
+print(f"{made} models of Keras {VERSION} in {FOLDER}, {stepped} of them after a step of training", file=sys.stderr)

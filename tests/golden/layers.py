@@ -263,8 +263,22 @@ for cls in [L.GlobalAveragePooling2D, L.GlobalMaxPooling2D]:
     each(cls.__name__, plain(cls, (6, 5, 3), (3, 6, 5)), [{}, {"keepdims": True}, CF, {**CF, "keepdims": True}])
 for cls in [L.GlobalAveragePooling1D, L.GlobalMaxPooling1D]:
     each(cls.__name__, plain(cls, (7, 3), (3, 7)), [{}, {"keepdims": True}, CF])
+for cls in [L.GlobalAveragePooling3D, L.GlobalMaxPooling3D]:
+    each(cls.__name__, plain(cls, (4, 3, 5, 3), (3, 4, 3, 5)), [{}, {"keepdims": True}, CF])
 each("ZeroPadding2D", plain(L.ZeroPadding2D, (6, 5, 3), (3, 6, 5)), [{}, {"padding": 2}, {"padding": (1, 3)}, {"padding": ((0, 1), (2, 3))}, CF])
 each("Cropping2D", plain(L.Cropping2D, (6, 5, 3), (3, 6, 5)), [{"cropping": 1}, {"cropping": (2, 1)}, {"cropping": ((0, 1), (2, 1))}, {"cropping": 1, **CF}])
+each("ZeroPadding3D", plain(L.ZeroPadding3D, (4, 3, 5, 3), (3, 4, 3, 5)), [{}, {"padding": 2}, {"padding": (1, 0, 2)}, {"padding": ((0, 1), (2, 3), (1, 0))}, CF])
+each("Cropping3D", plain(L.Cropping3D, (4, 3, 5, 3), (3, 4, 3, 5)), [{}, {"cropping": (1, 0, 2)}, {"cropping": ((0, 1), (1, 0), (1, 2))}, CF])
+each("UpSampling3D", plain(L.UpSampling3D, (3, 2, 4, 3), (3, 3, 2, 4)), [{}, {"size": (1, 3, 2)}, CF])
+V = {"padding": "same"}
+for cls in [L.MaxPooling3D, L.AveragePooling3D]:
+    windows = lambda cls=cls, **o: cls(**{"pool_size": 2, **o})
+    each(cls.__name__, plain(windows, (5, 4, 6, 2), (2, 5, 4, 6)), [{}, {"pool_size": 3}, {"pool_size": (1, 2, 3)}, {"strides": 1}, {"strides": (1, 2, 3)},
+        V, {**V, "pool_size": 3, "strides": 2}, CF])
+each("Conv3D", plain(L.Conv3D, (5, 4, 6, 4), (4, 5, 4, 6), (4, 3)), [{}, {"strides": (2, 1, 2)}, V, {**V, "strides": 2}, CF, {**CF, **V, "strides": 2},
+    {"dilation_rate": (2, 1, 1)}, {**V, "dilation_rate": 2}, {"activation": "relu"}, {"activation": "softmax"}, {"use_bias": False}, {"groups": 2},
+    {**V, "groups": 4, "strides": 2}, {"kernel_initializer": "he_normal"}, {"bias_initializer": "ones"}] + weights_options("kernel", "bias"))
+each("Conv3D", plain(L.Conv3D, (5, 4, 6, 2), None), [{"filters": 3, "kernel_size": (1, 2, 3)}, {"filters": 2, "kernel_size": 2, **V, "strides": 2}])
 each("ZeroPadding1D", plain(L.ZeroPadding1D, (7, 3), (3, 7)), [{}, {"padding": 2}, {"padding": (0, 3)}, CF])
 each("Cropping1D", plain(L.Cropping1D, (7, 3)), [{}, {"cropping": 2}, {"cropping": (0, 3)}])
 each("UpSampling2D", plain(L.UpSampling2D, (3, 4, 2), (2, 3, 4)), [{}, {"size": 3}, {"size": (2, 3)}, {"interpolation": "nearest"}, {"interpolation": "bilinear"},

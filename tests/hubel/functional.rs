@@ -50,6 +50,51 @@ fn a_model_of_two_inputs_and_two_outputs_computes_what_its_layers_say() {
     assert!(error.to_string().contains("2 inputs, but 1"), "{error}");
 }
 
+#[test]
+fn an_input_that_no_output_needs_is_given_and_has_no_effect() {
+    let (a, b) = (Input::new([4]), Input::new([3]));
+    let model = Model::new(&[a.clone(), b], &[a.apply(Dense::new(2)).expect("a fits")]).expect("a model");
+    let predict = |engine: &Engine, b: &str| {
+        let mut net = model.inference(engine, Batch::up_to(2)).expect("a net");
+        net.predict_many(&[uniform("a", &[3, 4]), uniform(b, &[3, 3])]).expect("a prediction")[0].1.to_f32()
+    };
+    assert_eq!(predict(engine(), "b"), predict(engine(), "other"));
+    let (got, wanted) = (predict(engine(), "b"), predict(&Engine::reference(), "b"));
+    assert!(got.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?} {wanted:?}");
+}
+
+#[test]
+fn batch_statistics_of_each_use_and_of_each_timestep_follow_one_another() {
+    let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
+    let moving = |model: &Model, samples: &HostTensor, labels: &HostTensor| {
+        let config = Compile::new(Sgd::new(0.0), MeanSquaredError);
+        let mut trainer = model.compile(engine(), config).expect("a trainer");
+        let data = Dataset::new(samples.clone(), labels.clone()).expect("a data set");
+        trainer.train_on_batch(&data).expect("a step");
+        let weights = trainer.weights().expect("weights");
+        weights.iter().find(|w| w.0.ends_with("moving_mean")).expect("an average").1.to_f32()[0]
+    };
+    // The average of 0 and of the means of two batches, one after the other.
+    let follow = |first: f32, second: f32| 0.75 * (0.25 * first) + 0.25 * second;
+    let samples = uniform("samples", &[6, 2, 1]);
+    let rows = samples.to_f32();
+    let step = |t: usize| -> Vec<f32> { rows.iter().skip(t).step_by(2).copied().collect() };
+
+    let norm = BatchNormalization::new().momentum(0.75);
+    let model = Sequential::new([2, 1]).add(TimeDistributed::new(norm.clone())).build().expect("a model");
+    let got = moving(&model, &samples, &samples);
+    let wanted = follow(mean(&step(0)), mean(&step(1)));
+    assert!((got - wanted).abs() < 1e-6, "{got} {wanted}");
+
+    let (x, shared) = (Input::new([2, 1]), norm.into_layer());
+    let first = x.apply(&shared).expect("it fits");
+    let shifted = x.apply(Rescaling::new(2.0).offset(1.0)).expect("it fits").apply(&shared).expect("it fits");
+    let sum = add(&[first, shifted]).expect("equal shapes");
+    let got = moving(&Model::new(&[x], &[sum]).expect("a model"), &samples, &samples);
+    let wanted = follow(mean(&rows), 2.0 * mean(&rows) + 1.0);
+    assert!((got - wanted).abs() < 1e-6, "{got} {wanted}");
+}
+
 fn data() -> Dataset {
     let images = uniform("images", &[32, 4, 4, 1]);
     let labels = HostTensor::u8([32], (0..32).map(|i| i % 3).collect()).expect("labels");

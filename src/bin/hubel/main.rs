@@ -5,6 +5,7 @@ mod convert;
 mod devices;
 mod fetch;
 mod model;
+mod output;
 mod plan;
 mod predict;
 mod profile;
@@ -36,7 +37,7 @@ enum Command {
     Summary(summary::Arguments),
     /// Run a network on arrays (.npy) and write its outputs as arrays
     Run(run::Arguments),
-    /// Classify images
+    /// Say what a network sees in images: classes, masks as pictures, or numbers
     Predict(predict::Arguments),
     /// Compare each kernel of a network with its definition on this device
     Verify(verify::Arguments),

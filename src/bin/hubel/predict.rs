@@ -1,4 +1,4 @@
-use crate::{Found, engine, model::ModelOptions, utf8};
+use crate::{Found, engine, model::ModelOptions, output::Output, utf8};
 use anyhow::{Context, Result, bail};
 use hubel::{
     cli::DeviceOptions,
@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Class names, one per line, instead of the network's own
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// Folder for the pictures of maps, such as masks
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    output: PathBuf,
     /// The preprocessing of images, for a network from a file
     #[arg(long, value_name = "identity|tf|torch|caffe|lite|unit", value_parser = ["identity", "tf", "torch", "caffe", "lite", "unit"])]
     preprocessing: Option<String>,
@@ -36,7 +39,7 @@ pub struct Arguments {
     device: DeviceOptions,
 }
 
-/// Returns the classes of images with their probabilities.
+/// Returns what a network says of images: classes with their probabilities, pictures of maps, or numbers.
 pub fn find(arguments: &Arguments) -> Result<Found> {
     let loaded = arguments.model.load()?;
     if !loaded.trained {
@@ -61,6 +64,11 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
         None if !model.class_names().is_empty() => model.class_names().to_vec(),
         None => loaded.application.map(|a| a.classes().iter().map(|c| (*c).to_owned()).collect()).unwrap_or_default(),
     };
+    let outputs = model.output_names();
+    let classes = model.output_shape().last();
+    if arguments.labels.is_some() && names.len() != classes {
+        bail!("--labels: {} names for {classes} classes; give one name per line for each", names.len());
+    }
     let filter = if preprocessing == Preprocessing::Lite { Filter::Bicubic } else { Filter::Bilinear };
     let engine = engine(&arguments.device)?;
     let mut net = model.inference(&engine, Batch::up_to(1))?;
@@ -73,20 +81,26 @@ pub fn find(arguments: &Arguments) -> Result<Found> {
             _ if arguments.whole => preprocess::squeeze(&image, [h, w, channels], filter)?,
             _ => preprocess::crop(&image, [h, w, channels], filter)?,
         };
-        let probabilities = net.predict(&preprocessing.apply(&sample)?)?.to_f32();
-        let mut order: Vec<usize> = (0..probabilities.len()).collect();
-        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-        order.truncate(arguments.top.max(1));
-        let name = |i: usize| names.get(i).cloned().unwrap_or_else(|| format!("class {i}"));
-        let width = order.iter().map(|&i| name(i).chars().count()).max().unwrap_or(0);
         lines.push(shown.to_owned());
-        for &i in &order {
-            let p = probabilities[i];
-            let bar = "█".repeat((p.clamp(0.0, 1.0) * 40.0).round() as usize);
-            lines.push(format!("  {:width$} {:5.1}% {bar}", name(i), 100.0 * p));
+        let results = net.predict_all(&preprocessing.apply(&sample)?)?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let mut object = json!({ "image": shown });
+        for (k, ((_, values), name)) in results.iter().zip(&outputs).enumerate() {
+            let names = if k == 0 { &names[..] } else { &[] };
+            let picture = arguments.output.join(format!("{stem}.{name}.png"));
+            let (own, found) = Output { values, names, top: arguments.top, picture: &picture }.show()?;
+            if outputs.len() > 1 {
+                lines.push(format!(" {name}"));
+                object["outputs"][name] = found;
+            } else {
+                object
+                    .as_object_mut()
+                    .into_iter()
+                    .for_each(|o| o.extend(found.as_object().cloned().unwrap_or_default()));
+            }
+            lines.extend(own);
         }
-        let top = order.iter().map(|&i| json!({ "class": i, "name": name(i), "probability": probabilities[i] }));
-        objects.push(json!({ "image": shown, "top": top.collect::<Vec<_>>() }));
+        objects.push(object);
     }
     Ok(Found::new(json!({ "model": loaded.name, "images": objects }), lines.join("\n")))
 }

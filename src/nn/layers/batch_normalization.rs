@@ -69,7 +69,10 @@ impl BatchNormalization {
         let [y, batch_mean, batch_variance] = scope.graph.batch_norm(x, gamma, beta, self.epsilon)?;
         for (moving, batch) in [(mean, batch_mean), (variance, batch_variance)] {
             let rule = Rule::MovingAverage { momentum: self.momentum };
-            let new = scope.graph.optimize(rule, &[moving], &[batch], &[])?;
+            // A layer that is used again goes on from where its last use left the average.
+            let before =
+                scope.graph.updates().iter().find(|update| update.0 == moving).map_or(moving, |update| update.1);
+            let new = scope.graph.optimize(rule, &[before], &[batch], &[])?;
             scope.graph.update(moving, new[0]);
         }
         Ok(y)

@@ -58,6 +58,10 @@ pooling! {
     GlobalAveragePooling1D "GlobalAveragePooling1D" mean_axes 3;
     /// Largest value of each channel of a sequence (Keras `GlobalMaxPooling1D`).
     GlobalMaxPooling1D "GlobalMaxPooling1D" max_axes 3;
+    /// Mean of each channel of a volume (Keras `GlobalAveragePooling3D`).
+    GlobalAveragePooling3D "GlobalAveragePooling3D" mean_axes 5;
+    /// Largest value of each channel of a volume (Keras `GlobalMaxPooling3D`).
+    GlobalMaxPooling3D "GlobalMaxPooling3D" max_axes 5;
 }
 
 /// Returns the mean of the timesteps that count.

@@ -7,7 +7,7 @@ mod sizes;
 pub(super) mod training_only;
 
 pub(crate) use merge::axis;
-pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides};
+pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides, Triple, TripleStrides};
 pub(crate) use sizes::{groups, image};
 
 use super::{
@@ -64,14 +64,17 @@ layers! {
     embedding::{Embedding},
     flatten::{Flatten},
     gaussian_noise::{GaussianNoise},
-    global_pooling::{GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalMaxPooling1D, GlobalMaxPooling2D},
+    global_pooling::{
+        GlobalAveragePooling1D, GlobalAveragePooling2D, GlobalAveragePooling3D, GlobalMaxPooling1D, GlobalMaxPooling2D,
+        GlobalMaxPooling3D
+    },
     group_normalization::{GroupNormalization},
     layer_normalization::{LayerNormalization},
     local_response_normalization::{LocalResponseNormalization},
     masking::{Masking},
     merge::{Add, Average, Concatenate, CustomScaleLayer, Maximum, Minimum, Multiply, Subtract},
     normalize::{RMSNormalization, UnitNormalization},
-    padding::{Cropping1D, Cropping2D, ZeroPadding1D, ZeroPadding2D},
+    padding::{Cropping1D, Cropping2D, Cropping3D, ZeroPadding1D, ZeroPadding2D, ZeroPadding3D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
     pooling2d::{AdaptiveAveragePooling2D, AveragePooling2D, LpPooling2D, MaxPooling2D},
     preprocessing::{Normalization, Rescaling},
@@ -81,6 +84,7 @@ layers! {
     resizing::{Resizing, UpSampling1D, UpSampling2D},
     separable_conv1d::{Conv1DTranspose, DepthwiseConv1D, SeparableConv1D},
     separable_conv2d::{SeparableConv2D},
+    volumes::{AveragePooling3D, Conv3D, MaxPooling3D, UpSampling3D},
     wrappers::{Bidirectional, RNN, TimeDistributed},
 }
 
@@ -93,6 +97,7 @@ finite!(
     String,
     DataFormat,
     Ends,
+    Faces,
     FillMode,
     FlipMode,
     Initializer,
@@ -104,6 +109,8 @@ finite!(
     Single,
     SingleStrides,
     Strides,
+    Triple,
+    TripleStrides,
     wrappers::Inner,
     wrappers::MergeMode,
     wrappers::OfCell
@@ -133,7 +140,7 @@ pub use attention::ScoreMode;
 pub use augmentation::{Factor, FlipMode};
 pub use categories::EncodingMode;
 pub use merge::{add, average, concatenate, maximum, minimum, multiply, subtract};
-pub use padding::{Ends, Sides};
+pub use padding::{Ends, Faces, Sides};
 pub use preprocessing::Numbers;
 pub use wrappers::{Inner, MergeMode, OfCell};
 

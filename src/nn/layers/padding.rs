@@ -1,4 +1,4 @@
-use super::{DataFormat, layer};
+use super::{DataFormat, layer, volumes::padded};
 use crate::{
     graph::{OpError, Value},
     nn::Scope,
@@ -25,6 +25,45 @@ impl From<[usize; 2]> for Sides {
 impl From<[[usize; 2]; 2]> for Sides {
     fn from(sides: [[usize; 2]; 2]) -> Self {
         Sides(sides)
+    }
+}
+
+/// Numbers of voxels at the six faces of a volume: from one number, from (depth, height, width), or from two for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Faces(pub [[usize; 2]; 3]);
+
+impl From<usize> for Faces {
+    fn from(n: usize) -> Self {
+        Faces([[n; 2]; 3])
+    }
+}
+
+impl From<[usize; 3]> for Faces {
+    fn from(each: [usize; 3]) -> Self {
+        Faces(each.map(|n| [n; 2]))
+    }
+}
+
+impl From<[[usize; 2]; 3]> for Faces {
+    fn from(faces: [[usize; 2]; 3]) -> Self {
+        Faces(faces)
+    }
+}
+
+impl<'de> Deserialize<'de> for Faces {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "neither one number, nor three, nor two for each axis")]
+        enum Form {
+            One(usize),
+            Three([usize; 3]),
+            Six([[usize; 2]; 3]),
+        }
+        Ok(match Form::deserialize(d)? {
+            Form::One(n) => n.into(),
+            Form::Three(three) => three.into(),
+            Form::Six(six) => six.into(),
+        })
     }
 }
 
@@ -136,4 +175,23 @@ padding! {
     /// Crops sequences (Keras `Cropping1D`).
     Cropping1D "Cropping1D" cropping: Ends = Ends([1; 2]),
     |scope, x, ends| scope.graph.pad1d(x, signed(ends.0, -1), PadMode::Constant(0.0))
+}
+
+padding! {
+    /// Pads volumes with zeros (Keras `ZeroPadding3D`).
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([4, 5, 5, 3]).add(ZeroPadding3D::new([1, 0, 2])).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 6, 5, 9, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    ZeroPadding3D "ZeroPadding3D" padding: Faces = Faces([[1; 2]; 3]),
+    |scope, x, faces| padded(scope.graph, x, faces.0.map(|ends| signed(ends, 1)))
+}
+
+padding! {
+    /// Crops volumes (Keras `Cropping3D`).
+    Cropping3D "Cropping3D" cropping: Faces = Faces([[1; 2]; 3]),
+    |scope, x, faces| padded(scope.graph, x, faces.0.map(|ends| signed(ends, -1)))
 }

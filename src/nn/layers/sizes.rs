@@ -42,6 +42,47 @@ impl<'de> Deserialize<'de> for Pair {
     }
 }
 
+/// A size along depth, height and width, from one number for all or from three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Triple(pub [usize; 3]);
+
+impl From<usize> for Triple {
+    fn from(n: usize) -> Self {
+        Triple([n; 3])
+    }
+}
+
+impl From<[usize; 3]> for Triple {
+    fn from(triple: [usize; 3]) -> Self {
+        Triple(triple)
+    }
+}
+
+impl<'de> Deserialize<'de> for Triple {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "neither one size nor three")]
+        enum Form {
+            One(usize),
+            Three([usize; 3]),
+        }
+        Ok(match Form::deserialize(d)? {
+            Form::One(n) => n.into(),
+            Form::Three(triple) => Triple(triple),
+        })
+    }
+}
+
+/// The strides of windows of volumes; `None` is the window's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TripleStrides(pub Option<Triple>);
+
+impl<T: Into<Triple>> From<T> for TripleStrides {
+    fn from(triple: T) -> Self {
+        TripleStrides(Some(triple.into()))
+    }
+}
+
 /// A size along a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Single(pub usize);

@@ -2,9 +2,10 @@ use super::layer;
 use crate::{
     graph::{OpError, Value},
     nn::{
-        IntoLayer, Layer, Scope,
+        IntoLayer, Layer, Mode, Scope,
         config::{Reading, layer_to_json},
         graph_config::layer_from_json,
+        model::as_model,
         names::snake_case,
     },
     ops::Part,
@@ -79,6 +80,9 @@ impl TimeDistributed {
             return Err(OpError::new("time_distributed", "an input of shape (N, timesteps, …)", shape, advice));
         }
         let steps = shape.dims()[1];
+        if scope.mode == Mode::Training && takes_batch_statistics(&*self.layer.0) {
+            return self.each_step(scope, inputs[0]);
+        }
         let x = scope.graph.reshape(inputs[0], Shape::batched(steps, &shape.dims()[2..]))?;
         let outputs = scope.child(&self.layer.name(), self.layer.0.as_ref(), &[x])?;
         (outputs.into_iter())
@@ -88,6 +92,31 @@ impl TimeDistributed {
             })
             .collect()
     }
+
+    /// Applies the layer to one timestep after another, whose batches have statistics of their own.
+    fn each_step(&self, scope: &mut Scope, x: Value) -> Result<Vec<Value>, OpError> {
+        let dims = scope.graph.shape(x).dims().to_vec();
+        let mut outputs: Vec<Vec<Value>> = Vec::new();
+        for t in 0..dims[1] {
+            let step = scope.graph.slice_axis(x, 1, Part::new(t, 1))?;
+            let step = scope.graph.reshape(step, Shape::batched(1, &dims[2..]))?;
+            let results = scope.child(&self.layer.name(), self.layer.0.as_ref(), &[step])?;
+            outputs.resize(results.len(), Vec::new());
+            for (all, y) in outputs.iter_mut().zip(results) {
+                let row: Vec<usize> = [1].into_iter().chain(scope.graph.shape(y).dims()[1..].to_vec()).collect();
+                let shape = scope.graph.shape(y).with_row(&row);
+                all.push(scope.graph.reshape(y, shape)?);
+            }
+        }
+        outputs.into_iter().map(|steps| scope.graph.concat(&steps, 1)).collect()
+    }
+}
+
+/// Returns whether a layer computes with statistics of its batch in training.
+fn takes_batch_statistics(layer: &dyn Layer) -> bool {
+    let inner = as_model(layer).map(|model| model.steps().any(|(_, layer, ..)| takes_batch_statistics(&**layer)));
+    let wrapped = layer.wrapped().map(|(_, layer)| takes_batch_statistics(&**layer));
+    layer.kind() == super::BatchNormalization::KIND || inner == Some(true) || wrapped == Some(true)
 }
 
 /// How the outputs of the two directions are merged.

@@ -57,7 +57,9 @@ pub(super) fn merge_averages(g: &mut Graph, layouts: &StateLayouts) -> Result<()
     let average = |(state, new): &(Value, Value)| {
         let op = *g.node(*new).op()?.downcast::<ops::Optimizer>()?;
         let entry = layouts.params.find(&g.node(*state).name)?;
-        matches!(op.rule, Rule::MovingAverage { .. }).then(|| (entry, op, *state, g.node(*new).inputs[1]))
+        // One that follows an earlier average of the same step stays on its own.
+        let only = g.node(*new).inputs[0] == *state;
+        (only && matches!(op.rule, Rule::MovingAverage { .. })).then(|| (entry, op, *state, g.node(*new).inputs[1]))
     };
     let mut found: Vec<_> = g.updates().iter().filter_map(average).collect();
     found.sort_by_key(|(entry, ..)| (entry.chunk, entry.offset));

@@ -1,0 +1,256 @@
+//! Layers of volumes (N, depth, height, width, channels), composed of those of planes.
+
+use super::{DataFormat, Triple, TripleStrides, groups, layer};
+use crate::{
+    graph::{Graph, OpError, Value},
+    nn::{Activation, Initializer, Regularizer, Scope},
+    ops::{Conv2dOptions, Interpolation, Padding, Part, Pool2dOptions},
+    tensor::Shape,
+};
+
+/// Returns a volume's shape, or an error if the tensor is not one.
+fn volume(g: &Graph, layer: &str, x: Value) -> Result<Shape, OpError> {
+    let shape = g.shape(x).clone();
+    if shape.rank() == 5 {
+        return Ok(shape);
+    }
+    let wanted = "an input of shape (N, depth, height, width, channels)";
+    Err(OpError::new(layer, wanted, shape, "put the layer before Flatten, or give the input its channel axis"))
+}
+
+/// Returns an error for a padding that volumes do not have.
+fn check_padding(layer: &str, padding: Padding) -> Result<(), OpError> {
+    match padding {
+        Padding::Valid | Padding::Same => Ok(()),
+        other => Err(OpError::new(layer, "`Valid` or `Same`", format!("{other:?}"), "pad by ZeroPadding3D before")),
+    }
+}
+
+/// Applies an operation on images to all planes of a volume.
+fn on_planes(
+    g: &mut Graph,
+    x: Value,
+    build: impl FnOnce(&mut Graph, Value) -> Result<Value, OpError>,
+) -> Result<Value, OpError> {
+    let shape = volume(g, "volume", x)?;
+    let &[_, d, h, w, c] = shape.dims() else { return Ok(x) };
+    let planes = g.reshape(x, Shape::batched(d, &[h, w, c]))?;
+    let y = build(g, planes)?;
+    let row = [&[d], &g.shape(y).dims()[1..]].concat();
+    g.reshape(y, shape.with_row(&row))
+}
+
+/// Applies an operation on images to a volume's depth, as their height.
+fn on_depth(
+    g: &mut Graph,
+    x: Value,
+    build: impl FnOnce(&mut Graph, Value) -> Result<Value, OpError>,
+) -> Result<Value, OpError> {
+    let shape = volume(g, "volume", x)?;
+    let &[_, d, h, w, c] = shape.dims() else { return Ok(x) };
+    let columns = g.reshape(x, shape.with_row(&[d, h * w, c]))?;
+    let y = build(g, columns)?;
+    let depth = g.shape(y).dims()[1];
+    g.reshape(y, shape.with_row(&[depth, h, w, c]))
+}
+
+/// Returns a volume with so many zeros before and after it along each axis, or without so many voxels.
+pub(super) fn padded(g: &mut Graph, x: Value, [depth, height, width]: [[isize; 2]; 3]) -> Result<Value, OpError> {
+    let y = on_planes(g, x, |g, x| g.pad2d(x, [height, width]))?;
+    on_depth(g, y, |g, x| g.pad2d(x, [depth, [0, 0]]))
+}
+
+layer! {
+    /// Three-dimensional convolution (Keras `Conv3D`): kernel (kd, kh, kw, in / groups, out), stride 1, `Valid`, with bias;
+    /// the sum of a two-dimensional one for each plane of the kernel.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([16, 28, 28, 1]).add(Conv3D::new(8, 3).padding(Same).activation(Relu)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 16, 28, 28, 8)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct Conv3D as "Conv3D" {
+        new filters: usize = 1,
+        new kernel_size: Triple = Triple([1; 3]),
+        /// Sets the strides.
+        into strides: Triple = Triple([1; 3]),
+        /// Sets the padding.
+        set padding: Padding = Padding::Valid,
+        /// Sets the order of axes.
+        into data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Sets the distance between the kernel's taps.
+        into dilation_rate: Triple = Triple([1; 3]),
+        /// Sets the number of groups of channels, each convolved on its own.
+        set groups: usize = 1,
+        /// Sets the activation, applied after the bias.
+        set activation: Activation = Activation::Linear,
+        /// Sets whether a bias is added.
+        set use_bias: bool = true,
+        /// Adds a penalty on the outputs to the loss.
+        into activity_regularizer: Option<Regularizer> = None,
+    } weights { kernel = Initializer::GlorotUniform, bias = Initializer::Zeros }
+}
+
+impl Conv3D {
+    /// Returns a layer of `filters` filters of `kernel_size` taps along each axis, or of (depth, height, width) taps.
+    pub fn new(filters: usize, kernel_size: impl Into<Triple>) -> Self {
+        Conv3D { filters, kernel_size: kernel_size.into(), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let y = self.data_format.last(&mut *scope, inputs[0], |scope, x| self.convolve(scope, x))?;
+        scope.activity(&self.activity_regularizer, y)?;
+        Ok(vec![y])
+    }
+
+    /// Returns the first plane of the kernel's first tap, and the number of planes of the result.
+    fn depths(&self, depth: usize) -> Result<([isize; 2], usize), OpError> {
+        let ([kd, ..], [stride, ..], [dilation, ..]) = (self.kernel_size.0, self.strides.0, self.dilation_rate.0);
+        let span = kd.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
+        let error = |wanted: &str| {
+            let got = format!("depth {depth}, kernel {kd}, stride {stride}, dilation {dilation}");
+            OpError::new("conv3d", wanted, got, "choose a smaller kernel, or the padding `Same`")
+        };
+        if kd == 0 || stride == 0 || dilation == 0 {
+            return Err(error("sizes of at least 1"));
+        }
+        if self.padding == Padding::Same {
+            let planes = depth.div_ceil(stride);
+            let missing = ((planes - 1) * stride).saturating_add(span).saturating_sub(depth);
+            let before = (missing / 2) as isize;
+            return Ok(([before, missing as isize - before], planes));
+        }
+        let rest = depth.checked_sub(span).ok_or_else(|| error("a depth that the kernel fits into"))?;
+        Ok(([0, 0], rest / stride + 1))
+    }
+
+    fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
+        let shape = volume(scope.graph, "conv3d", x)?;
+        check_padding("conv3d", self.padding)?;
+        let ([kd, kh, kw], channels) = (self.kernel_size.0, shape.last());
+        groups("conv3d", self.groups, channels, self.filters)?;
+        let own = [kh, kw, channels / self.groups, self.filters];
+        let kernel = scope.weight("kernel", &[&[kd], &own[..]].concat(), self.kernel())?;
+        let (ends, planes) = self.depths(shape.dims()[1])?;
+        let x = if ends == [0, 0] { x } else { padded(scope.graph, x, [ends, [0, 0], [0, 0]])? };
+        let options = Conv2dOptions {
+            padding: self.padding,
+            strides: [self.strides.0[1], self.strides.0[2]],
+            dilation: [self.dilation_rate.0[1], self.dilation_rate.0[2]],
+            groups: self.groups,
+        };
+        let g = &mut *scope.graph;
+        let mut sum: Option<Value> = None;
+        for k in 0..kd {
+            let part = Part { start: k * self.dilation_rate.0[0], size: planes, step: self.strides.0[0] as isize };
+            let under = g.slice_axis(x, 1, part)?;
+            let under = g.reshape(under, Shape::batched(planes, &shape.dims()[2..]))?;
+            let taps = g.slice_axis(kernel, 0, Part::new(k, 1))?;
+            let taps = g.reshape(taps, Shape::fixed(own))?;
+            let y = g.conv2d(under, taps, options)?;
+            sum = Some(sum.map_or(Ok(y), |sum| g.add(sum, y))?);
+        }
+        let y = sum.unwrap_or(x);
+        let y = scope.bias(y, self.use_bias.then(|| self.bias()))?;
+        let y = self.activation.apply(scope, y)?;
+        let row = [&[planes], &scope.graph.shape(y).dims()[1..]].concat();
+        scope.graph.reshape(y, shape.with_row(&row))
+    }
+}
+
+/// Declares a layer that pools windows of volumes: of planes, then along the depth.
+macro_rules! pooling {
+    ($(#[$meta:meta])* $Layer:ident $kind:literal $pool:ident) => {
+        layer! {
+            $(#[$meta])*
+            pub struct $Layer as $kind {
+                new pool_size: Triple = Triple([2; 3]),
+                /// Sets the strides; `None` is the size of the window.
+                into strides: TripleStrides = TripleStrides(None),
+                /// Sets the padding.
+                set padding: Padding = Padding::Valid,
+                /// Sets the order of axes.
+                into data_format: DataFormat = DataFormat::ChannelsLast,
+            }
+        }
+
+        impl $Layer {
+            /// Returns a layer with windows of `pool_size` along each axis, or of (depth, height, width).
+            pub fn new(pool_size: impl Into<Triple>) -> Self {
+                $Layer { pool_size: pool_size.into(), ..Self::default() }
+            }
+
+            fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+                check_padding("pooling3d", self.padding)?;
+                let ([d, h, w], strides) = (self.pool_size.0, self.strides.0.unwrap_or(self.pool_size).0);
+                let options = |pool, strides| Pool2dOptions { pool, strides, padding: self.padding };
+                let y = self.data_format.last(scope, inputs[0], |scope, x| {
+                    let g = &mut *scope.graph;
+                    let y = on_planes(g, x, |g, x| g.$pool(x, options([h, w], [strides[1], strides[2]])))?;
+                    on_depth(g, y, |g, y| g.$pool(y, options([d, 1], [strides[0], 1])))
+                })?;
+                Ok(vec![y])
+            }
+        }
+    };
+}
+
+pooling! {
+    /// Largest value of each window of a volume (Keras `MaxPooling3D`): the strides are the window's size unless given.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([16, 28, 28, 6]).add(MaxPooling3D::new([1, 2, 2])).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 16, 14, 14, 6)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    MaxPooling3D "MaxPooling3D" max_pool2d
+}
+
+pooling! {
+    /// Mean of each window of a volume (Keras `AveragePooling3D`), padding not counted: the strides are the window's size
+    /// unless given.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([16, 28, 28, 6]).add(AveragePooling3D::new(2)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 8, 14, 14, 6)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    AveragePooling3D "AveragePooling3D" avg_pool2d
+}
+
+layer! {
+    /// Repeats each voxel of a volume along depth, height and width (Keras `UpSampling3D`).
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([2, 4, 4, 3]).add(UpSampling3D::new([1, 2, 3])).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 2, 8, 12, 3)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct UpSampling3D as "UpSampling3D" {
+        new size: Triple = Triple([2; 3]),
+        /// Sets the order of axes.
+        into data_format: DataFormat = DataFormat::ChannelsLast,
+    }
+}
+
+impl UpSampling3D {
+    /// Returns a layer with this factor, or with (depth, height, width) factors.
+    pub fn new(size: impl Into<Triple>) -> Self {
+        UpSampling3D { size: size.into(), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let y = self.data_format.last(scope, inputs[0], |scope, x| {
+            let (shape, [d, h, w]) = (volume(scope.graph, "up_sampling3d", x)?, self.size.0);
+            let to = |axis: usize, times: usize| shape.dims()[axis].saturating_mul(times);
+            let (plane, columns) = ([to(2, h), to(3, w)], to(2, h).saturating_mul(to(3, w)));
+            let y = on_planes(scope.graph, x, |g, x| g.resize2d(x, plane, Interpolation::Nearest))?;
+            on_depth(scope.graph, y, |g, y| g.resize2d(y, [to(1, d), columns], Interpolation::Nearest))
+        })?;
+        Ok(vec![y])
+    }
+}
