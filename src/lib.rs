@@ -58,8 +58,8 @@
 //!
 //! A training step (forward, loss, gradients, metrics, optimizer) is one graph. It becomes a [`passes::Plan`] once: operations
 //! are fused, each gets a kernel, each tensor a range of memory. A step then records one command encoder with one
-//! compute pass, or several of at most 100 ms; nothing is created on the device after the first. The same binary, adapter, driver, plan and seed give the
-//! same bits.
+//! compute pass, or several of at most 100 ms; nothing is created on the device after the first. The same binary, adapter,
+//! driver, plan and seed give the same bits.
 //!
 //! # Features
 //!
