@@ -12,13 +12,12 @@
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let c = (id.x + id.y * counts.x) * SPAN + lane % SPAN;
-    let rows = extents.rows + extents.rows_per_sample * step.n;
     var all = Moments(V(0.0), V(0.0), 0.0);
     if (c < extents.channels) {
         for (var p = lane / SPAN; p < select(extents.chunks * T, extents.chunks, GATHER); p += SHARERS) {
-            let more = f32(select(count(p / T, p % T, T, rows), count(p, 0u, 1u, rows), GATHER));
-            let mean = partials[(p * 2u) * extents.channels + c];
-            all = joined(all, Moments(mean, partials[(p * 2u + 1u) * extents.channels + c], more));
+            let part = p * 3u * extents.channels + c;
+            let n_rows = total(partials[part + 2u * extents.channels]) / f32(WIDTH);
+            all = joined(all, Moments(partials[part], partials[part + extents.channels], n_rows));
         }
     }
     if (SHARERS > 1u) { all = join_lanes(lane, all); }

@@ -1,7 +1,7 @@
 // Batch statistics, first launch: mean and sum of squared deviations of chunks of rows, for each channel.
 // x is (rows, channels) with V a vector of WIDTH channels, stored as S. Rows are shifted by the lane's first value so that a large
 // mean cancels nothing. GATHER: the T lanes are joined into one partial, else each writes its own.
-// partials[(chunk * P + t) * 2 + {0: mean, 1: deviations}] of channels V each, P = 1 with GATHER, else T.
+// partials[(chunk * P + t) * 3 + {0: mean, 1: deviations, 2: number of rows}] of channels V each, P = 1 with GATHER, else T.
 // Grid: chunks * tiles workgroups, tiles = ceil(channels / SPAN), SPAN = min(channels, LANES), T = LANES / SPAN.
 @group(0) @binding(1) var<storage, read> x: array<S>;
 @group(0) @binding(2) var<storage, read_write> partials: array<S>;
@@ -35,14 +35,18 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     }
     if (!GATHER) {
         if (inside) {
-            partials[((g * T + t) * 2u) * channels + c] = pack(mean);
-            partials[((g * T + t) * 2u + 1u) * channels + c] = pack(deviation);
+            let partial = (g * T + t) * 3u * channels + c;
+            partials[partial] = pack(mean);
+            partials[partial + channels] = pack(deviation);
+            partials[partial + 2u * channels] = pack(V(f32(n_rows)));
         }
         return;
     }
     let all = join_lanes(lane, Moments(mean, deviation, f32(n_rows)));
     if (t == 0u && c < channels) {
-        partials[(g * 2u) * channels + c] = pack(all.mean);
-        partials[(g * 2u + 1u) * channels + c] = pack(all.deviation);
+        let partial = g * 3u * channels + c;
+        partials[partial] = pack(all.mean);
+        partials[partial + channels] = pack(all.deviation);
+        partials[partial + 2u * channels] = pack(V(all.total));
     }
 }

@@ -1,7 +1,6 @@
 // Batch statistics of parts of the rows joined (Chan et al. 1979) into mean and biased variance (both NaN in a channel that holds a
 // number that is not finite), and scale = gamma / sqrt(var + EPSILON).
-// partials[part * values_per_part + {0: mean, 1: sum of squared deviations, 2: number of rows}] of channels V each; of two values the
-// parts are counted by their place.
+// partials[part * 3 + {0: mean, 1: sum of squared deviations, 2: number of rows}] of channels V each.
 // Grid: ceil(channels / SPAN) workgroups of LANES = SPAN * SHARERS.
 @group(0) @binding(1) var<storage, read> partials: array<V>;
 @group(0) @binding(2) var<storage, read> gamma: array<V>;
@@ -17,10 +16,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
     var all = Moments(V(0.0), V(0.0), 0.0);
     if (c < channels) {
         for (var p = lane / SPAN; p < n_parts(rows); p += SHARERS) {
-            let first = p * extents.values_per_part * channels + c;
-            var count = f32(rows_of(p, rows));
-            if (extents.values_per_part == 3u) { count = total(partials[first + 2u * channels]); }
-            all = joined(all, Moments(partials[first], partials[first + channels], count));
+            let part = p * 3u * channels + c;
+            let n_rows = total(partials[part + 2u * channels]) / f32(WIDTH);
+            all = joined(all, Moments(partials[part], partials[part + channels], n_rows));
         }
     }
     all = join_lanes(lane, all);

@@ -84,9 +84,3 @@ fn n_parts(rows: u32) -> u32 {
     let per_stack = (rows + extents.rows_per_part - 1u) / extents.rows_per_part;
     return select(extents.chunks, per_stack * extents.stacks, extents.chunks == 0u);
 }
-
-// Number of rows of a part, where there is one stack.
-fn rows_of(part: u32, rows: u32) -> u32 {
-    let start = min(part * extents.rows_per_part, rows);
-    return select(count(part, 0u, 1u, rows), min(extents.rows_per_part, rows - start), extents.chunks == 0u);
-}

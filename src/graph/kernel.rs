@@ -309,7 +309,7 @@ pub struct Prologue {
 /// What is added up over all rows, for each column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SumKind {
-    /// Mean and sum of squared deviations.
+    /// Mean, sum of squared deviations, and number of rows.
     Moments,
     /// Sum, and sum of the products with `x − mean`, two inputs: one like the summed value, one of a row.
     Products {
@@ -320,8 +320,18 @@ pub enum SumKind {
     },
 }
 
-/// The parts of column sums that a candidate's launches leave in its last scratch buffer: `[part, 2, columns]` floats, or where they are
-/// counted `[part, 3, columns]`: then the third of them, added up over a vector of columns, is the number of a part's rows.
+impl SumKind {
+    /// Returns how many values a part has of each column.
+    pub fn n_values(&self) -> usize {
+        match self {
+            SumKind::Moments => 3,
+            SumKind::Products { .. } => 2,
+        }
+    }
+}
+
+/// The parts of column sums that a candidate's launches leave in its last scratch buffer: `[part, values, columns]` floats, with as many
+/// values as [`SumKind::n_values`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnParts {
     /// Rows of a stack.
@@ -330,6 +340,4 @@ pub struct ColumnParts {
     pub rows_per_part: u64,
     /// Stacks.
     pub stacks: u64,
-    /// Whether parts say how many rows they have, which then may be any number.
-    pub counted: bool,
 }

@@ -106,17 +106,17 @@ fn a_saved_model_keeps_its_class_names_and_preprocessing() {
 fn files_of_other_programs_are_named_with_the_way_to_convert_them() {
     let zip = |names: &[&str]| hubel::io::archive::write(names.iter().map(|&name| (name, &b"x"[..]))).unwrap();
     let onnx = b"\x08\x07\x12\x07pytorch\x1a\x03onnx";
-    let cases: [(&[u8], &str); 6] = [
-        (b"\x1c\0\0\0TFL3\0\0", "TensorFlow Lite"),
-        (onnx, "ONNX"),
-        (b"\x80\x04\x95\x00", "pickle"),
-        (&zip(&["model/saved_model.pb"]), "SavedModel"),
-        (&zip(&["net/data.pkl", "net/code/net.py", "net/constants.pkl"]), "TorchScript"),
-        (&zip(&["Manifest.json", "Data/model.mlmodel"]), "CoreML"),
+    let cases: [(&[u8], &str, &str); 6] = [
+        (b"\x1c\0\0\0TFL3\0\0", "TensorFlow Lite", "save"),
+        (onnx, "ONNX", "from_onnx"),
+        (b"\x80\x04\x95\x00", "pickle", "save"),
+        (&zip(&["model/saved_model.pb"]), "SavedModel", "save"),
+        (&zip(&["net/data.pkl", "net/code/net.py", "net/constants.pkl"]), "TorchScript", "save"),
+        (&zip(&["Manifest.json", "Data/model.mlmodel"]), "CoreML", "save"),
     ];
-    for (bytes, name) in cases {
+    for (bytes, name, way) in cases {
         let error = weights::read(bytes).unwrap_err().to_string();
-        assert!(error.contains(name) && error.contains("save"), "{error}");
+        assert!(error.contains(name) && error.contains(way), "{error}");
     }
     let folder = temp_dir::TempDir::new().unwrap();
     fs::write(folder.path().join("model.json"), r#"{"format":"graph-model","modelTopology":{"node":[]}}"#).unwrap();

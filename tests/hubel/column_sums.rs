@@ -18,6 +18,7 @@ struct Case {
     channels: [usize; 3],
     kernel: usize,
     strides: [usize; 2],
+    groups: usize,
 }
 
 /// Returns a graph of both, with the gradients to all inputs, and its feeds.
@@ -32,12 +33,14 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
     let any = Fill::Uniform(-1.0, 1.0);
     let mut values = vec![input(&mut g, "x", Shape::from([Batch, h, w, c0]), any)];
     let mut y = values[0];
-    for (layer, (from, to, kernel)) in [(c0, c1, 1), (c1, c2, case.kernel)].into_iter().enumerate() {
-        let weights = input(&mut g, &format!("w{layer}"), Shape::fixed([kernel, kernel, from, to]), any);
+    let layers = [(c0, c1, 1, 1), (c1, c2, case.kernel, case.groups)];
+    for (layer, (from, to, kernel, groups)) in layers.into_iter().enumerate() {
+        let weights = input(&mut g, &format!("w{layer}"), Shape::fixed([kernel, kernel, from / groups, to]), any);
         let gamma = input(&mut g, &format!("gamma{layer}"), Shape::fixed([to]), Fill::Away(0.5, 1.5));
         let beta = input(&mut g, &format!("beta{layer}"), Shape::fixed([to]), any);
         let strides = if layer == 0 { [1, 1] } else { case.strides };
-        let options = Conv2dOptions { padding: Padding::Same, ..Conv2dOptions::valid().strides(strides) };
+        let options =
+            Conv2dOptions { padding: Padding::Same, ..Conv2dOptions::valid().strides(strides).groups(groups) };
         y = g.conv2d(y, weights, options).expect("a convolution");
         y = g.batch_norm(y, gamma, beta, 1e-3).expect("a normalisation")[0];
         y = g.relu(y).expect("an activation");
@@ -56,13 +59,24 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
 
 #[test]
 fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_reference() {
-    let case = |capacity, n, size, channels, kernel, strides| Case { capacity, n, size, channels, kernel, strides };
+    let case =
+        |capacity, n, size, channels, kernel, strides| Case { capacity, n, size, channels, kernel, strides, groups: 1 };
+    let depthwise = |n, size, [from, channels]: [usize; 2], kernel, strides| Case {
+        groups: channels,
+        ..case(n + 1, n, size, [from, channels, channels], kernel, strides)
+    };
     let cases = [
         case(4, 4, [9, 11], [8, 32, 64], 3, [1, 1]),
         case(5, 3, [7, 7], [16, 64, 36], 3, [2, 2]),
         case(16, 16, [6, 5], [33, 35, 37], 1, [1, 1]),
         case(9, 9, [12, 12], [32, 128, 128], 3, [1, 1]),
         case(2, 2, [10, 9], [3, 16, 20], 2, [2, 1]),
+        depthwise(4, [9, 11], [8, 32], 3, [1, 1]),
+        depthwise(3, [15, 8], [4, 24], 3, [2, 2]),
+        depthwise(3, [13, 9], [5, 36], 5, [1, 1]),
+        depthwise(2, [7, 7], [8, 20], 7, [2, 1]),
+        depthwise(5, [6, 9], [3, 6], 3, [1, 2]),
+        depthwise(2, [12, 5], [4, 7], 5, [1, 1]),
     ];
     let mut rng = Philox::new(31, Purpose::Test, 0);
     let (mut left, mut loaded) = ([0; 2], 0);
@@ -89,7 +103,7 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
             }
         }
     }
-    assert!(left[0] >= 12 && left[1] >= 4, "only {left:?} column sums are left by other kernels");
+    assert!(left[0] >= 24 && left[1] >= 10, "only {left:?} column sums are left by other kernels");
     assert!(loaded >= 20, "only {loaded} kernels compute what they load");
 }
 

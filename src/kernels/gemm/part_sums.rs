@@ -106,9 +106,15 @@ impl<'p, 'a> Parts<'p, 'a> {
                 for j in 0..per_vector {
                     let (column, inside) = &columns[per_vector * v + j];
                     k.if_(inside, |k| {
-                        for (n, value) in own.iter().enumerate() {
+                        // Of moments there are the rows too.
+                        let values: Vec<Expr> = match &self.totals {
+                            None => own.to_vec(),
+                            Some(_) => own.iter().cloned().chain([VEC4.splat(&total)]).collect(),
+                        };
+                        let n_values = values.len();
+                        for (n, value) in values.iter().enumerate() {
                             let value = if self.tile.width == 4 { value.clone() } else { value.component(j) };
-                            k.store(&self.to.to, ((&part * 2u32 + n) * &all + column) / self.tile.width, value);
+                            k.store(&self.to.to, ((&part * n_values + n) * &all + column) / self.tile.width, value);
                         }
                     });
                 }

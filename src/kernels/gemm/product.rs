@@ -267,11 +267,11 @@ pub(super) fn candidate(
     write(&mut k, &Bound { rows, columns: columns_read, y, sums, finish, parts, loaded });
     let main = k.launch(grid(product, tile, splits));
     let applies = |candidate: Candidate| Candidate { prologues: applied, ..candidate };
-    if kind.is_some() {
+    if let Some(kind) = kind {
         let (rows, stacks) = (*product.rows.extent, product.batch.fixed);
         let [fixed, per_sample] = [rows.fixed, rows.per_sample].map(|n| n.div_ceil(tile[0]));
-        let bytes = Count { fixed, per_sample }.times(8 * columns * stacks);
-        let parts = ColumnParts { rows, rows_per_part: tile[0], stacks, counted: false };
+        let bytes = Count { fixed, per_sample }.times(4 * kind.n_values() as u64 * columns * stacks);
+        let parts = ColumnParts { rows, rows_per_part: tile[0], stacks };
         let candidate = Candidate { parts: Some(parts), ..Candidate::new(schedule, vec![main], vec![bytes]) };
         return applies(candidate);
     }

@@ -49,7 +49,7 @@ pub fn reduce_window(
     let zero = floats.splat(Expr::name("step.zero", Type::F32));
     let start = if reduction == Reduction::Max { ranks.splat(lowest()) } else { zero };
     let mut output = plan.output(&mut k, start, epilogue);
-    let bound = kind.map(|kind| PartSums::bind(&mut k, kind, plan.layout()));
+    let bound = kind.map(|kind| (kind, PartSums::bind(&mut k, kind, plan.layout())));
     let mut x = plan.input(&mut k, (0, x), epilogue);
     let [channel, number] = plan.item(&mut k, plan.items());
     x.enter(&mut k, &channel);

@@ -1,7 +1,7 @@
 //! Column sums of a strip, which a lane leaves beside its results.
 
 use crate::{
-    graph::ColumnParts,
+    graph::{ColumnParts, SumKind},
     kernels::{
         column_parts::PartSums,
         language::{Expr, Kernel, Type},
@@ -20,19 +20,20 @@ pub(super) struct StripSums {
     /// The first result and the number of results, where moments are summed; else the mean of x.
     first: Expr,
     count: Option<Expr>,
+    kind: SumKind,
     width: usize,
 }
 
 impl StripSums {
     /// Declares the sums of a vector of channels, the one of number `channel`.
-    pub(super) fn new(k: &mut Kernel, to: PartSums, (ty, channel): (Type, &Expr)) -> Self {
+    pub(super) fn new(k: &mut Kernel, (kind, to): (SumKind, PartSums), (ty, channel): (Type, &Expr)) -> Self {
         let zero = ty.splat(0.0);
         let sums = [k.var("sum0", zero.clone()), k.var("sum1", zero.clone())];
         let (first, count) = match &to.centred {
             None => (k.var("first", zero), Some(k.var("n_results", 0.0))),
             Some([_, centre]) => (k.let_("centre_of_x", centre.at(channel)), None),
         };
-        StripSums { to, sums, first, count, width: ty.width }
+        StripSums { to, sums, first, count, kind, width: ty.width }
     }
 
     /// Adds a result, which is stored as vector `at`.
@@ -62,8 +63,7 @@ impl StripSums {
                 // Not max, which may lose NaN.
                 let component = |i: usize| deviation.component(i).less(0.0).select(0.0, deviation.component(i));
                 let deviation = Expr::vector((0..self.width).map(component).collect());
-                let count = |i: usize| if i == 0 { count.clone() } else { 0.0.into() };
-                vec![&self.first + mean, deviation, Expr::vector((0..self.width).map(count).collect())]
+                vec![&self.first + mean, deviation, plain.ty().splat(count)]
             }
         };
         let n = values.len();
@@ -74,8 +74,7 @@ impl StripSums {
 
     /// Returns what is left of so many strips, and its bytes, of so many channels.
     pub(super) fn parts(&self, strips: Count, channels: usize) -> (ColumnParts, Count) {
-        let counted = self.count.is_some();
-        let bytes = strips.times((4 * channels * if counted { 3 } else { 2 }) as u64);
-        (ColumnParts { rows: strips, rows_per_part: 1, stacks: 1, counted }, bytes)
+        let bytes = strips.times((4 * channels * self.kind.n_values()) as u64);
+        (ColumnParts { rows: strips, rows_per_part: 1, stacks: 1 }, bytes)
     }
 }

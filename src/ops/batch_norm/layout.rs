@@ -116,18 +116,18 @@ impl<'a> Layout<'a> {
             ("partials", self.partials() as u64),
             ("rows_per_part", self.parts.map_or(1, |parts| parts.rows_per_part)),
             ("stacks", self.parts.map_or(1, |parts| parts.stacks)),
-            ("values_per_part", if self.parts.is_some_and(|parts| parts.counted) { 3 } else { 2 }),
         ];
         let source = kernels::Source::over_vectors(source, self.width, self.profile);
         let source = source.with(shader!("shared/batch_norm.wgsl")).extents(&extents);
         kernels::dispatch(kernel, source, &constants, grid, slots, epilogue)
     }
 
-    pub(super) fn candidate(&self, n_coefficients: usize, dispatches: Vec<Dispatch>) -> Candidate {
+    /// Returns the candidate whose partials have so many values, and channels so many coefficients.
+    pub(super) fn candidate(&self, [n_values, n_coefficients]: [usize; 2], dispatches: Vec<Dispatch>) -> Candidate {
         let floats = |n: usize| Count { fixed: (n * self.c * self.width * 4) as u64, per_sample: 0 };
         let core = if self.gather { Core::Group } else { Core::Lane };
         let variant = Schedule::of_width(core, self.width);
-        Candidate::new(variant, dispatches, vec![floats(2 * self.partials()), floats(n_coefficients)])
+        Candidate::new(variant, dispatches, vec![floats(n_values * self.partials()), floats(n_coefficients)])
     }
 }
 

@@ -114,7 +114,7 @@ impl Op for BatchNorm {
             let slots = vec![Slot::Scratch(0), Slot::input(1), Slot::input(2)];
             let slots = [slots, vec![Slot::output(1), Slot::output(2), Slot::Scratch(1)]].concat();
             l.candidate(
-                3,
+                [3, 3],
                 vec![
                     l.rows("batch_norm_statistics", statistics, vec![Slot::input(0), Slot::Scratch(0)], None),
                     l.merge("batch_norm_merge", merge, slots),
@@ -218,7 +218,7 @@ impl Op for BatchNormGrad {
             let from = vec![Slot::Scratch(0), Slot::input(1), Slot::input(2), Slot::input(3)];
             let inputs = [Slot::input(0), Slot::input(2), Slot::input(4), Slot::Scratch(0)];
             l.candidate(
-                4,
+                [2, 4],
                 vec![
                     l.rows("batch_norm_grad_sums", sums, inputs.to_vec(), None),
                     l.merge(

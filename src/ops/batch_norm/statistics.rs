@@ -70,7 +70,7 @@ pub(super) fn sum_bounds(
 fn alone(op: &dyn ColumnSums, io: &Io, (kernel, source): (&str, &str), from: Vec<Slot>, l: &Layout) -> Vec<Candidate> {
     let first = l.rows(kernel, source, from, None);
     let merge = op.merge(io, None, l.profile(), &|slot| slot);
-    vec![l.candidate(0, vec![first, merge])]
+    vec![l.candidate([op.kind().n_values(), 0], vec![first, merge])]
 }
 
 impl Op for BatchNormStatistics {
