@@ -148,7 +148,7 @@ fn predictions_are_told_as_what_they_are() {
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let save = |name: &str, outputs: &dyn Fn(&hubel::nn::Tensor) -> Vec<hubel::nn::Tensor>, classes: &[&str]| {
         let x = Input::new([8, 8, 1]);
-        let mut model = Model::new(&[x.clone()], &outputs(&x)).expect("a model");
+        let mut model = Model::new(std::slice::from_ref(&x), &outputs(&x)).expect("a model");
         model.set_preprocessing(Preprocessing::Unit);
         model.set_class_names(classes.iter().copied());
         model.save(path(name)).expect("a file");

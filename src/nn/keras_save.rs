@@ -6,6 +6,7 @@ use crate::{
     io::{Flaw, FormatError, hdf5::Writer, safetensors, save},
     tensor::HostTensor,
 };
+#[cfg(feature = "weights")]
 use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

@@ -84,7 +84,7 @@ fn losses_and_metrics_come_back_with_their_options() {
     let kept = |config: Compile, wanted: &[&dyn Debug]| {
         let x = Input::new([2]);
         let y = x.apply(Dense::new(1)).unwrap();
-        let model = Model::new(&[x.clone()], &[y.clone(), y.apply(Sigmoid).unwrap()]).unwrap();
+        let model = Model::new(std::slice::from_ref(&x), &[y.clone(), y.apply(Sigmoid).unwrap()]).unwrap();
         model.compile(&Engine::reference(), config).unwrap().save(&path).unwrap();
         let text = format!("{:?}", Trainer::load(&path, &Engine::reference()).unwrap().config());
         for part in wanted.iter().map(|part| format!("{part:?}")) {
