@@ -21,7 +21,7 @@ const MAX_SCATTERED: usize = 8;
 const MAX_FEW: usize = 32;
 
 /// Returns a loop's number of iterations as a count, for any batch and any first value at most.
-pub(super) fn extent(l: &Loop) -> Count {
+fn extent(l: &Loop) -> Count {
     l.to.div_ceil(l.step as u64)
 }
 

@@ -75,11 +75,7 @@ impl Finish {
             read.push(if by_column { Extra::Column(buffer) } else { Extra::Element(buffer, neighbours) });
         }
         function(k, "epilogue", &epilogue.program, width, &read);
-        let columns = read.into_iter().filter_map(|extra| match extra {
-            Extra::Column(buffer) => Some(buffer),
-            _ => None,
-        });
-        Finish { exists: true, width, columns: columns.collect() }
+        Finish { exists: true, width, columns: columns_of(read) }
     }
 
     /// Returns the number of extras that depend on the column alone.
@@ -137,11 +133,7 @@ impl Loaded {
             });
         }
         function(k, &name, &prologue.program, width, &read);
-        let columns = read.into_iter().filter_map(|extra| match extra {
-            Extra::Column(buffer) => Some(buffer),
-            _ => None,
-        });
-        Loaded { function: name, width, columns: columns.collect() }
+        Loaded { function: name, width, columns: columns_of(read) }
     }
 
     /// Reads what depends on a column alone, of a vector of columns by its number.
@@ -168,6 +160,15 @@ enum Extra<'a> {
     /// Read by the function.
     Element(Buffer, Neighbours<'a>),
     Kept(Expr),
+}
+
+/// Returns the buffers of what depends on the column alone.
+fn columns_of(read: Vec<Extra>) -> Vec<Buffer> {
+    let column = |extra| match extra {
+        Extra::Column(buffer) => Some(buffer),
+        _ => None,
+    };
+    read.into_iter().filter_map(column).collect()
 }
 
 /// Declares the function of a program; for vectors by a function of one float.

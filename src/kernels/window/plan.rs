@@ -76,7 +76,7 @@ pub(super) struct ReadRow {
 
 /// An input of a kernel, and what is applied to it as it is loaded, with what that needs of the channel.
 pub(super) struct Input {
-    pub(super) buffer: Buffer,
+    buffer: Buffer,
     loaded: Option<(Loaded, Vec<Expr>)>,
     width: usize,
 }

@@ -9,6 +9,8 @@ pub(super) mod training_only;
 pub(crate) use merge::axis;
 pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides, Triple, TripleStrides};
 pub(crate) use sizes::{groups, image};
+#[cfg(feature = "onnx")]
+pub(super) use volumes::{Depth, convolution, planes_of_tap};
 
 use super::{
     Initializer, Layer, Regularizer,

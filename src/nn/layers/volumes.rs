@@ -60,6 +60,45 @@ pub(super) fn padded(g: &mut Graph, x: Value, [depth, height, width]: [[isize; 2
     on_depth(g, y, |g, x| g.pad2d(x, [depth, [0, 0]]))
 }
 
+/// The windows of an operation along the depth of volumes.
+#[derive(Clone, Copy)]
+pub(in crate::nn) struct Depth {
+    /// Number of windows.
+    pub(in crate::nn) planes: usize,
+    pub(in crate::nn) stride: usize,
+    pub(in crate::nn) dilation: usize,
+}
+
+/// Returns the planes of a padded volume that one tap of the windows reads, as images.
+pub(in crate::nn) fn planes_of_tap(g: &mut Graph, x: Value, depth: Depth, tap: usize) -> Result<Value, OpError> {
+    let part = Part { start: tap * depth.dilation, size: depth.planes, step: depth.stride as isize };
+    let planes = g.slice_axis(x, 1, part)?;
+    let shape = g.shape(planes).clone();
+    let (rows, rest) = (shape.dims()[0] * depth.planes, &shape.dims()[2..]);
+    let images = if shape.is_batched() { Shape::batched(rows, rest) } else { Shape::fixed([&[rows], rest].concat()) };
+    g.reshape(planes, images)
+}
+
+/// Returns the convolution of a padded volume with a kernel (depth, height, width, in / groups, out), as images: the sum of a
+/// two-dimensional one for each plane of the kernel.
+pub(in crate::nn) fn convolution(
+    g: &mut Graph,
+    [x, kernel]: [Value; 2],
+    depth: Depth,
+    options: Conv2dOptions,
+) -> Result<Value, OpError> {
+    let taps = g.shape(kernel).dims().to_vec();
+    let mut sum: Option<Value> = None;
+    for tap in 0..taps[0] {
+        let planes = planes_of_tap(g, x, depth, tap)?;
+        let own = g.slice_axis(kernel, 0, Part::new(tap, 1))?;
+        let own = g.reshape(own, Shape::fixed(&taps[1..]))?;
+        let y = g.conv2d(planes, own, options)?;
+        sum = Some(sum.map_or(Ok(y), |sum| g.add(sum, y))?);
+    }
+    sum.ok_or_else(|| OpError::new("conv3d", "a kernel of at least one plane", "none", "choose a larger kernel"))
+}
+
 layer! {
     /// Three-dimensional convolution (Keras `Conv3D`): kernel (kd, kh, kw, in / groups, out), stride 1, `Valid`, with bias;
     /// the sum of a two-dimensional one for each plane of the kernel.
@@ -140,18 +179,8 @@ impl Conv3D {
             dilation: [self.dilation_rate.0[1], self.dilation_rate.0[2]],
             groups: self.groups,
         };
-        let g = &mut *scope.graph;
-        let mut sum: Option<Value> = None;
-        for k in 0..kd {
-            let part = Part { start: k * self.dilation_rate.0[0], size: planes, step: self.strides.0[0] as isize };
-            let under = g.slice_axis(x, 1, part)?;
-            let under = g.reshape(under, Shape::batched(planes, &shape.dims()[2..]))?;
-            let taps = g.slice_axis(kernel, 0, Part::new(k, 1))?;
-            let taps = g.reshape(taps, Shape::fixed(own))?;
-            let y = g.conv2d(under, taps, options)?;
-            sum = Some(sum.map_or(Ok(y), |sum| g.add(sum, y))?);
-        }
-        let y = sum.unwrap_or(x);
+        let depth = Depth { planes, stride: self.strides.0[0], dilation: self.dilation_rate.0[0] };
+        let y = convolution(scope.graph, [x, kernel], depth, options)?;
         let y = scope.bias(y, self.use_bias.then(|| self.bias()))?;
         let y = self.activation.apply(scope, y)?;
         let row = [&[planes], &scope.graph.shape(y).dims()[1..]].concat();

@@ -7,9 +7,11 @@ use super::{
 };
 use crate::{
     graph::{Graph, OpError, Value},
-    nn::onnx::call::{Arrangement, Build, Call, Kind, T, channels_last},
-    ops::{PadMode, Padding, Part, Pool2d, Pool2dOptions, Pooling},
-    tensor::Shape,
+    nn::{
+        layers::{Depth, convolution, planes_of_tap},
+        onnx::call::{Arrangement, Build, Call, Kind, T, channels_last},
+    },
+    ops::{PadMode, Padding, Pool2d, Pool2dOptions, Pooling},
 };
 
 pub const OPERATORS: &[(&str, Build)] =
@@ -38,17 +40,8 @@ fn volumes(c: &mut Call) -> Result<(T, [usize; 3]), OpError> {
     }
 }
 
-fn joined(shape: &Shape, rows: usize, rest: &[usize]) -> Shape {
-    let rows = shape.dims()[0] * rows;
-    if shape.is_batched() { Shape::batched(rows, rest) } else { Shape::fixed([&[rows], rest].concat()) }
-}
-
-/// Returns the slices of padded volumes that one tap along the depth reads, as images.
-fn slices(g: &mut Graph, x: Value, depth: &Window, tap: usize, n: usize) -> Result<Value, OpError> {
-    let part = Part { start: tap * depth.dilation[1], size: n, step: depth.strides[1] as isize };
-    let cut = g.slice_axis(x, 1, part)?;
-    let shape = g.shape(cut).clone();
-    g.reshape(cut, joined(&shape, n, &shape.dims()[2..]))
+fn along_depth(depth: &Window, planes: usize) -> Depth {
+    Depth { planes, stride: depth.strides[1], dilation: depth.dilation[1] }
 }
 
 /// Returns volumes with a number before and behind along the depth.
@@ -82,19 +75,7 @@ fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
     let Some([_, n]) = depth.windows() else { return Err(c.wrong("a kernel that fits", format!("{size:?}"), "")) };
     let g = c.g();
     let padded = deepened(g, x.value, &depth, 0.0)?;
-    let shape = g.shape(kernel).clone();
-    let mut sum: Option<Value> = None;
-    for tap in 0..taps {
-        let image = slices(g, padded, &depth, tap, n)?;
-        let own = g.slice_axis(kernel, 0, Part::new(tap, 1))?;
-        let own = g.reshape(own, Shape::fixed(&shape.dims()[1..]))?;
-        let y = g.conv2d(image, own, options(&window, groups))?;
-        sum = Some(match sum {
-            None => y,
-            Some(sum) => g.add(sum, y)?,
-        });
-    }
-    let Some(mut y) = sum else { return Err(c.wrong("at least one tap", "none", "export the model again")) };
+    let mut y = convolution(g, [padded, kernel], along_depth(&depth, n), options(&window, groups))?;
     if c.has(2) {
         let bias = c.vector(2, "bias", Kind::Trainable)?;
         y = c.g().add(y, bias)?;
@@ -122,7 +103,7 @@ fn pool(c: &mut Call) -> Result<Vec<T>, OpError> {
     let padded = deepened(g, whole, &depth, if is_max { f32::MIN } else { 0.0 })?;
     let mut all: Option<Value> = None;
     for tap in 0..depth.kernel[1] {
-        let image = slices(g, padded, &depth, tap, n)?;
+        let image = planes_of_tap(g, padded, along_depth(&depth, n), tap)?;
         all = Some(match all {
             None => image,
             Some(all) => g.binary(if is_max { "max" } else { "add" }, all, image)?,
