@@ -1,6 +1,8 @@
 //! Claims about every operation, derived from the list of operations.
 
-use crate::harness::{Run, bits_printed_by, check_sample, each_family, engine, families, reference, run_graph};
+use crate::harness::{
+    Failure, Run, bits_printed_by, check_sample, each_family, engine, families, reference, run_graph, with_gpu_kernels,
+};
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Fault, Fill, Graph, Step},
     ops::{FAMILIES, TABLE, sample_of},
@@ -15,6 +17,19 @@ mod custom_op;
 #[test]
 fn every_kernel_computes_what_its_reference_says_between_guards() {
     each_family(testing::kernels_agree);
+}
+
+#[test]
+fn kernels_for_gpus_of_two_sizes_compute_what_their_references_say_between_guards() {
+    each_family(|engine, family| {
+        let mut rng = Philox::new(u64::from(stream_id(family.name)), Purpose::Test, 51);
+        let run = Run { guarded: true, ..Run::default() };
+        [16, 132, 16, 132, 16, 132].into_iter().try_for_each(|multiprocessors| {
+            let engine = with_gpu_kernels(engine, multiprocessors);
+            testing::check_sample(&engine, &(family.sample)(&mut rng), &mut rng, &run)
+                .map_err(|e| Failure(format!("{}, {multiprocessors} multiprocessors: {e}", family.name)))
+        })
+    });
 }
 
 #[test]

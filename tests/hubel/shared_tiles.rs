@@ -149,6 +149,29 @@ fn products_through_workgroup_memory_compute_what_their_references_say_between_g
 }
 
 #[test]
+fn sums_of_50_176_terms_of_one_sign_are_as_exact_as_promised_on_gpus_of_any_size() {
+    let mut rng = Philox::new(25, Purpose::Test, 0);
+    // Sums of equal numbers are rounded the same way each time.
+    for fill in [Fill::Uniform(0.5, 1.0), Fill::Uniform(0.1, 0.1)] {
+        let ty = |dims: &[usize]| (TensorType::f32(dims), fill);
+        let geometry = Geometry::new([112; 2], [3; 2], Conv2dOptions::same()).expect("the kernel fits");
+        let image = |c| (TensorType::f32(Shape::from([Batch, 112, 112, c])), fill);
+        let options = MatmulOptions::default();
+        let samples = [
+            Sample::new(Matmul { options, column_sums: false }, vec![ty(&[8, 50_176]), ty(&[50_176, 12])], 1),
+            Sample::new(Conv2dGradWeight { geometry, column_sums: true }, vec![image(4), image(6)], 4),
+        ];
+        for sample in samples {
+            for (n, engine) in [1, 16, 512].into_iter().zip(gpu_sizes()) {
+                let run = Run { guarded: true, ..Run::default() };
+                let result = testing::check_sample(&engine, &sample, &mut rng, &run);
+                assert!(result.is_ok(), "{} on {n} multiprocessors, {fill:?}: {result:?}", sample.op.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn rows_of_convolutions_compute_what_their_references_say_between_guards() {
     let profile = engine().profile();
     let mut rng = Philox::new(23, Purpose::Test, 0);

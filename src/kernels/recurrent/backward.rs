@@ -8,7 +8,7 @@ use crate::{
     graph::{DeviceProfile, Dispatch},
     kernels::{
         Schedule,
-        language::{Expr, Kernel},
+        language::{Expr, Kernel, loop_end},
     },
 };
 
@@ -170,8 +170,9 @@ impl Back<'_> {
 fn write(k: &mut Kernel, core: &mut Core, (cell, extents): (&Cell, &Extents), of_cells: bool) {
     let (u, states, base) = (extents.units, cell.states(), core.base.clone());
     let (h, c) = (core.zeros(k, "h"), core.zeros(k, "c"));
-    k.for_("s", 0u32, extents.steps, 1, |k, s| {
-        let t = k.let_("t", Expr::from(extents.steps - 1) - s);
+    let end = k.let_("end", loop_end(extents.steps()));
+    k.for_("s", 0u32, end, 1, |k, s| {
+        let t = k.let_("t", extents.steps() - 1u32 - s);
         let d = core.load(k, ("d", "dy"), (u, 0), Some(&t));
         let step = Back { t: &t, u, row: cell.gates() * u, base, d, h: &h, c: &c };
         match cell.kind {

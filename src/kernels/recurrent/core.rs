@@ -26,6 +26,13 @@ pub struct Extents {
     pub units: usize,
 }
 
+impl Extents {
+    /// Returns the timesteps, one kernel for any number of them.
+    pub(super) fn steps(&self) -> Expr {
+        Expr::extent("steps", self.steps as u64)
+    }
+}
+
 /// How a workgroup is cut up: `tiles` blocks of lanes, which have `m` samples in vectors of `width`, and `n` units, each.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tile {
@@ -197,7 +204,7 @@ impl Core {
     /// (samples, row) without.
     fn index(&self, sample: usize, unit: usize, (row, first): (usize, usize), t: Option<&Expr>) -> Expr {
         let sample = &self.samples[sample].0;
-        let at = t.map_or(sample.clone(), |t| sample * self.extents.steps + t);
+        let at = t.map_or(sample.clone(), |t| sample * self.extents.steps() + t);
         at * row + &self.units[unit].0 + first
     }
 

@@ -8,7 +8,7 @@ use crate::{
     graph::{DeviceProfile, Dispatch},
     kernels::{
         Schedule,
-        language::{Expr, Kernel},
+        language::{Expr, Kernel, loop_end},
     },
 };
 
@@ -51,7 +51,8 @@ fn write(k: &mut Kernel, core: &mut Core, (cell, extents, state): (&Cell, &Exten
     let base = core.base.clone();
     core.hold(k, &h, &base, u);
     k.barrier();
-    k.for_("t", 0u32, extents.steps, 1, |k, t| {
+    let end = k.let_("end", loop_end(extents.steps()));
+    k.for_("t", 0u32, end, 1, |k, t| {
         let buffer = core.vectors() * u;
         let odd = k.let_("odd", t & 1u32);
         let now = k.let_("now", &base + &odd * buffer);
