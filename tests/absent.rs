@@ -158,11 +158,17 @@ fn each<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R>
     done.into_inner().expect("no panic")
 }
 
+/// Returns a launch, and, if it is several, each of them.
+fn alone_and_as_one(launch: PlannedDispatch) -> Vec<PlannedDispatch> {
+    launch.members.iter().cloned().chain([launch.clone()]).collect()
+}
+
 /// Returns the different kernels of all plans. Of schedules that share one, the first by name is listed.
 fn kernels() -> Vec<Launched> {
     let networks = each(NETWORKS.to_vec(), |name| plans_of(name).unwrap_or_else(|e| panic!("{name}: {e}")));
     let plans = networks.into_iter().chain(FAMILIES.iter().map(|family| plans_of_benches(family))).flatten();
-    let mut launches: Vec<PlannedDispatch> = plans.flat_map(|plan| plan.dispatches).collect();
+    let mut launches: Vec<PlannedDispatch> =
+        plans.flat_map(|plan| plan.dispatches).flat_map(alone_and_as_one).collect();
     launches.sort_by(|a, b| (&a.kernel, &a.variant).cmp(&(&b.kernel, &b.variant)));
     let mut known = HashSet::new();
     launches.into_iter().filter(|launch| known.insert(launch.pipeline_key())).map(Launched).collect()

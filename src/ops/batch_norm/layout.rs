@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Parts of which a workgroup merges those of one vector of channels alone, so that no lane has many.
-const MANY_PARTS: u64 = 2048;
+const MANY_PARTS: u64 = 128;
 
 /// How the launches share the work.
 #[derive(Clone, Copy)]
