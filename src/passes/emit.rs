@@ -160,7 +160,7 @@ impl Emitter<'_> {
         let is_own = is_own(s.node(i)) && bound().is_ok();
         let traffic: Vec<Traffic> =
             dispatch.slots.iter().zip(&modes).map(|(slot, &m)| self.traffic(i, slot, m)).collect();
-        let moved = traffic.iter().flat_map(|t| t.reads.iter().chain(&t.writes)).map(|held| held.bytes).sum::<u64>();
+        let moved: u64 = dispatch.slots.iter().zip(&traffic).map(|(slot, traffic)| self.moved(i, slot, traffic)).sum();
         let launch = |(chunk, samples): (usize, Range<usize>)| {
             let extents = dispatch.extents_at(chunk);
             let place = places.of(&extents);
@@ -254,6 +254,18 @@ impl Emitter<'_> {
             range.bytes = range.bytes.next_multiple_of(ALIGN_BYTES) + guard;
         }
         Some(range)
+    }
+
+    /// Returns the bytes that a launch of node `i` reads and writes of what a slot binds.
+    fn moved(&self, i: usize, slot: &Slot, traffic: &Traffic) -> u64 {
+        let node = self.s.node(i);
+        let (Slot::In(inputs), Some(op)) = (slot, node.op()) else {
+            return traffic.reads.iter().chain(&traffic.writes).map(|held| held.bytes).sum();
+        };
+        let io = self.s.graph.io(node);
+        let read =
+            |input: usize| op.read(&io, input).at(self.s.options.capacity) * io.inputs[input].dtype.bytes() as u64;
+        inputs.clone().map(read).sum()
     }
 
     /// Returns the contents of a slot of node `i`, before and after the launch.
