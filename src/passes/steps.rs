@@ -5,6 +5,7 @@
 //! they fit: most results of long sums are needed at the end of a step.
 
 use super::{
+    alias::roots,
     schedule::needs,
     scheduled::{Scheduled, Selected},
     select::{access, chunks},
@@ -50,6 +51,7 @@ pub(super) fn steps(s: &Scheduled, selected: &Selected, fixed: &HashMap<Value, B
         selected,
         fixed,
         needs,
+        views: roots(&s.graph, false),
         joins,
         steps: Vec::new(),
         at: HashMap::new(),
@@ -88,7 +90,9 @@ struct Placing<'a> {
     s: &'a Scheduled<'a>,
     selected: &'a Selected,
     fixed: &'a HashMap<Value, BufferRange>,
+    /// For each node those that run before it, and for each value the one that it is a view of.
     needs: Vec<Vec<usize>>,
+    views: HashMap<Value, Value>,
     joins: bool,
     steps: Vec<Vec<Launch>>,
     at: HashMap<Launch, usize>,
@@ -133,29 +137,37 @@ impl<'a> Placing<'a> {
         last && (launch.1 > 0 || unread()) && self.facts(launch).is_some_and(|facts| facts.core.is_none())
     }
 
-    /// Places the launches that wait and that a launch needs.
-    fn need(&mut self, (i, k): Launch) {
-        let mut open = self.needs[i].clone();
-        let mut seen = HashSet::new();
-        while let Some(j) = open.pop() {
-            if !seen.insert(j) {
-                continue;
-            }
-            match self.selected.contains_key(&j) {
-                true => self.place_waiting(j),
-                false => open.extend(&self.needs[j]),
-            }
+    /// Returns the nodes of which a launch needs launches, with their number: those that write what it reads, and all launches of nodes that
+    /// read what it overwrites.
+    fn needed(&self, (i, k): Launch) -> Vec<(usize, usize)> {
+        let node = self.s.node(i);
+        let mut needed = if k > 0 { vec![(i, k)] } else { Vec::new() };
+        for v in &node.inputs {
+            let source = self.views[v];
+            let j = source.node as usize;
+            let Some(candidate) = self.selected.get(&j) else { continue };
+            let writes = |slot: &Slot| match slot {
+                Slot::Out(outputs) | Slot::InOut { outputs, .. } => outputs.contains(&(source.output as usize)),
+                _ => false,
+            };
+            let last = candidate.dispatches.iter().rposition(|d| d.slots.iter().any(writes));
+            needed.push((j, last.map_or(candidate.dispatches.len(), |last| last + 1)));
         }
-        if k > 0 {
-            self.place_waiting(i);
+        if node.op().is_some_and(|op| !op.in_place(node.inputs.len()).is_empty()) {
+            let all = |&j: &usize| Some((j, self.selected.get(&j)?.dispatches.len()));
+            needed.extend(self.needs[i].iter().filter_map(all));
         }
+        needed
     }
 
-    fn place_waiting(&mut self, node: usize) {
-        while let Some(n) = self.waiting.iter().position(|l| l.0 == node) {
-            let launch = self.waiting.remove(n);
-            self.need(launch);
-            self.place(launch);
+    /// Places the launches that wait and that a launch needs.
+    fn need(&mut self, launch: Launch) {
+        for (node, n) in self.needed(launch) {
+            while let Some(at) = self.waiting.iter().position(|l| l.0 == node && l.1 < n) {
+                let launch = self.waiting.remove(at);
+                self.need(launch);
+                self.place(launch);
+            }
         }
     }
 
@@ -168,24 +180,9 @@ impl<'a> Placing<'a> {
     }
 
     /// Returns the first step that a launch may be in, once all that it needs have theirs.
-    fn earliest(&self, (i, k): Launch) -> Option<usize> {
-        let mut earliest = if k > 0 { self.at.get(&(i, k - 1))? + 1 } else { 0 };
-        let mut open = self.needs[i].clone();
-        let mut seen = HashSet::new();
-        while let Some(j) = open.pop() {
-            if !seen.insert(j) {
-                continue;
-            }
-            match self.selected.get(&j) {
-                Some(candidate) => {
-                    for k in 0..candidate.dispatches.len() {
-                        earliest = earliest.max(self.at.get(&(j, k))? + 1);
-                    }
-                }
-                None => open.extend(&self.needs[j]),
-            }
-        }
-        Some(earliest)
+    fn earliest(&self, launch: Launch) -> Option<usize> {
+        let needed = self.needed(launch).into_iter().flat_map(|(node, n)| (0..n).map(move |k| (node, k)));
+        needed.map(|launch| self.at.get(&launch).map(|at| at + 1)).try_fold(0, |first, at| Some(first.max(at?)))
     }
 
     fn place(&mut self, launch: Launch) {

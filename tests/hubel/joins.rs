@@ -1,12 +1,12 @@
 //! Launches that run as one, on plans for GPUs that any adapter runs.
 
-use crate::harness::{Run, engine, with_gpu_kernels};
+use crate::harness::{Run, engine, reference, with_gpu_kernels};
 use hubel::{
-    graph::{Fault, Fill, Graph, Step, Value},
-    ops::Conv2dOptions,
+    graph::{Fault, Fill, Graph, Op, Sample, Step, TensorType, Value},
+    ops::{Conv2dOptions, Elementwise},
     passes::PlannedDispatch,
     prelude::*,
-    tensor::{Philox, Purpose},
+    tensor::{Array, Philox, Purpose},
     testing::{plan_for, run_graph},
 };
 
@@ -84,5 +84,98 @@ fn launches_that_run_as_one_are_independent_and_bind_no_buffer_twice_but_to_read
             let own: u32 = d.launches().iter().map(|member| groups(member, n)).sum();
             assert!(groups(d, n) >= own, "{}", d.kernel);
         }
+    }
+}
+
+/// Returns a block whose layers each read what all before them have left, with the gradients to all inputs, and its feeds.
+fn dense_block(n: usize, first: usize, growth: usize, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
+    let (mut g, mut feeds) = (Graph::new(), Vec::new());
+    let mut input = |g: &mut Graph, name: String, shape: Shape| {
+        feeds.push((name.clone(), Fill::Uniform(-1.0, 1.0).array(&shape.at(n), rng)));
+        g.input(&name, shape, F32)
+    };
+    let mut x = input(&mut g, "x".into(), Shape::from([Batch, 6, 5, first]));
+    let mut values = vec![x];
+    let normal = |g: &mut Graph, x: Value, gamma: Value, beta: Value| {
+        let y = g.batch_norm(x, gamma, beta, 1e-3).expect("a normalisation")[0];
+        g.relu(y).expect("an activation")
+    };
+    for layer in 0..3 {
+        let mut y = x;
+        for (half, [from, to, kernel]) in
+            [[first + layer * growth, 2 * growth, 1], [2 * growth, growth, 3]].into_iter().enumerate()
+        {
+            let gamma = input(&mut g, format!("gamma{layer}_{half}"), Shape::fixed([from]));
+            let beta = input(&mut g, format!("beta{layer}_{half}"), Shape::fixed([from]));
+            let w = input(&mut g, format!("w{layer}_{half}"), Shape::fixed([kernel, kernel, from, to]));
+            values.extend([gamma, beta, w]);
+            let normalised = normal(&mut g, y, gamma, beta);
+            y = g.conv2d(normalised, w, Conv2dOptions::same()).expect("a convolution");
+        }
+        x = g.concat(&[x, y], 3).expect("equal sizes");
+    }
+    let shape = g.shape(x).clone();
+    let factor = input(&mut g, "factor".into(), shape);
+    let product = g.mul(x, factor).expect("equal shapes");
+    let loss = g.mean(product).expect("a number");
+    for (i, d) in g.gradients(loss, &values).expect("gradients").into_iter().enumerate() {
+        g.output(&format!("d{i}"), d);
+    }
+    (g, feeds)
+}
+
+#[test]
+fn a_dense_block_copies_no_columns_of_gradients_and_takes_statistics_once() {
+    let mut rng = Philox::new(79, Purpose::Test, 0);
+    for (n, first, growth) in [(3, 16, 8), (2, 7, 6), (4, 8, 5)] {
+        let (g, feeds) = dense_block(n, first, growth, &mut rng);
+        let exact = reference(&g, &feeds, &Step::of(n));
+        let feeds: Vec<_> = feeds.into_iter().map(|(name, a)| (name, a.to_host(F32))).collect();
+        for multiprocessors in [1, 132] {
+            let engine = with_gpu_kernels(engine(), multiprocessors);
+            let run = Run { optimize: true, guarded: true, ..Run::default() };
+            let plan = plan_for(&engine, &g, n + 1, &run).expect("a plan");
+            let count = |kernel: &str| {
+                plan.dispatches.iter().flat_map(PlannedDispatch::launches).filter(|d| d.kernel == kernel).count()
+            };
+            // The gradient to the whole concatenation is what the caller gives; its parts are columns of a product.
+            assert_eq!([count("slice"), count("batch_norm_statistics_join")], [0, 2], "{plan}");
+            let got = run_graph(&engine, &g, &feeds, &Step::of(n), n + 1, &run).expect("the graph runs");
+            for (k, (got, exact)) in got.iter().zip(&exact).enumerate() {
+                let size = exact.data.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+                let error =
+                    got.to_f32().iter().zip(&exact.data).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+                assert!(error <= 2e-5 * size, "output {k}: off by {error} of {size}\n{plan}");
+            }
+        }
+    }
+}
+
+#[test]
+fn columns_of_wider_rows_are_read_where_they_are() {
+    let mut rng = Philox::new(80, Purpose::Test, 0);
+    for case in 0..24 {
+        let quads = if case % 2 == 0 { 4 } else { 1 };
+        let [n, start, more] = [1 + rng.below(5), rng.below(4), rng.below(4)].map(|n| n * quads);
+        let [wide, full] = [Shape::from([Batch, 3, start + n + more]), Shape::from([Batch, 3, n])];
+        let operands = [wide.clone(), Shape::fixed([start + n + more]), full.clone()].map(TensorType::f32);
+        let inputs = operands.map(|ty| (ty, Fill::Uniform(-1.0, 1.0)));
+        let starts = vec![Some(start), Some(start), None];
+        let op = Elementwise { shape: Some(full), starts, ..Elementwise::named("where").expect("a function") };
+        let sample = Sample::new(op.clone(), inputs.to_vec(), 5).with_n(4);
+        for engine in [engine().clone(), with_gpu_kernels(engine(), 8)] {
+            let run = Run { guarded: true, asserted: false, ..Run::default() };
+            hubel::testing::check_sample(&engine, &sample, &mut rng, &run).expect("what the definition says");
+        }
+        let arrays = sample.arrays(&mut rng);
+        let got = op.reference(&arrays.iter().collect::<Vec<_>>(), &Step::of(4)).swap_remove(0);
+        let all = start + n + more;
+        for (i, got) in got.data.iter().enumerate() {
+            let [a, b] = [arrays[0].data[i / n * all + start + i % n], arrays[1].data[start + i % n]];
+            assert_eq!(*got, if a > 0.0 { b } else { arrays[2].data[i] });
+        }
+        let short = Elementwise { starts: vec![Some(more + start + 1), None, None], ..op };
+        let types: Vec<TensorType> = sample.inputs.iter().map(|i| i.0.clone()).collect();
+        assert!(short.infer(&types).is_err(), "rows end before the columns do");
     }
 }

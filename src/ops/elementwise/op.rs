@@ -129,6 +129,9 @@ impl Op for Elementwise {
 
     fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let Some(dy) = dy[0] else { return Ok(vec![None; inputs.len()]) };
+        if !self.starts.is_empty() {
+            return Err(OpError::new("elementwise", "whole rows", "columns", "take gradients before fusion"));
+        }
         let mut grads: Vec<Option<Value>> = vec![None; inputs.len()];
         let mut add = |g: &mut Graph, i: usize, d: Value| -> Result<(), OpError> {
             let d = g.sum_to(d, &g.shape(inputs[i]).clone())?;

@@ -359,7 +359,8 @@ impl Op for Pool2dGrad {
         };
         let [_, h, w, _] = *cx.graph().shape(x).dims() else { return None };
         let (inputs, op) = (&cx.node().inputs, Pool2dGrad { pool, input: [h, w] });
-        if !cx.readers(cropped).all(|(_, node)| masks(node)) {
+        let is_result = cx.graph().outputs().iter().any(|(_, v)| *v == cropped);
+        if is_result || !cx.readers(cropped).all(|(_, node)| masks(node)) {
             return None;
         }
         cx.patch(op, &[x, inputs[1], inputs[2]], &[cropped])
