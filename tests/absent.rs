@@ -55,8 +55,9 @@ impl Launched {
     fn product(&self) -> Option<Schedule> {
         let schedule: Option<Schedule> = self.0.variant.parse().ok();
         // The second launches add up what products have left.
-        let second = self.0.kernel == "split_sum" || self.0.kernel.ends_with("_merge");
-        schedule.filter(|s| s.core == Core::Shared && !second)
+        let second = ["split_sum", "_merge", "_join"].iter().any(|name| self.0.kernel.ends_with(name));
+        // Of several launches in one, each is looked at alone too.
+        schedule.filter(|s| s.core == Core::Shared && !second && self.0.members.is_empty())
     }
 
     /// Returns the least share that multiply-adds have of the vector instructions of its loop.
@@ -90,6 +91,7 @@ impl Launched {
         let cut = |s: Schedule| Schedule { split: 1, ..s }.to_string();
         match kernel.as_str() {
             "split_sum" => kernel.clone(),
+            _ if !self.0.members.is_empty() => format!("{kernel}, as one"),
             _ => format!("{kernel} {}", variant.parse().map_or_else(|_| variant.clone(), cut)),
         }
     }

@@ -28,52 +28,59 @@ pub struct Part<'a> {
     pub lanes: u32,
 }
 
-/// Returns one text for launches whose workgroups have equally many lanes, with their constants, and its grid; `None` where they cannot be
-/// one. It binds what the first binds, then what the second binds, and so on.
-pub fn join(parts: &[Part]) -> Option<(String, Grid)> {
+/// Launches as one.
+#[derive(Debug, Clone)]
+pub struct Whole {
+    /// Its WGSL. It binds what the first launch binds, then what the second binds, and so on, and its extents last.
+    pub source: String,
+    /// Its workgroups.
+    pub grid: Grid,
+    /// How many workgroups each launch has.
+    pub extents: Vec<(String, u32)>,
+}
+
+/// Returns launches whose workgroups have equally many lanes as one, with their constants in its text; `None` where they cannot be one.
+pub fn join(parts: &[Part]) -> Option<Whole> {
     let lanes = parts.first()?.lanes;
-    if parts.iter().any(|part| part.source.contains("enable ")) {
+    if parts.iter().any(|part| part.lanes != lanes || part.source.contains("enable ")) {
         return None;
     }
     let texts: Option<Vec<String>> = parts.iter().map(|part| with_constants(part.source, part.constants)).collect();
-    let texts = texts?;
     let mut joined = Joined::default();
-    let (mut ends, mut calls) = (String::new(), String::new());
-    for (i, (part, text)) in parts.iter().zip(&texts).enumerate() {
+    let [mut members, mut ends, mut calls] = [const { String::new() }; 3];
+    let mut extents = Vec::new();
+    for (i, (part, text)) in parts.iter().zip(&texts?).enumerate() {
         let arguments = joined.add(i, text)?;
-        let (before, groups) =
-            if i > 0 { (format!("end{} + ", i - 1), groups(part.grid)) } else { (String::new(), groups(part.grid)) };
-        let first = if i > 0 { format!("group - end{}", i - 1) } else { "group".into() };
+        let [first, before] = match i {
+            0 => ["group".into(), String::new()],
+            _ => [format!("group - end{}", i - 1), format!("end{} + ", i - 1)],
+        };
         let place = |name: &String| match name.as_str() {
             "workgroup_id" => format!("vec3<u32>({first}, 0u, 0u)"),
             "num_workgroups" => "counts".into(),
             _ => "lane".into(),
         };
         let arguments: Vec<String> = arguments.iter().map(place).collect();
+        let Grid { items, per_group } = part.grid;
+        let fixed = items.fixed + u64::from(per_group - 1);
+        for (name, value) in [("fixed", fixed), ("per_sample", items.per_sample), ("per_group", per_group.into())] {
+            let _ = writeln!(members, "  {name}{i}: u32,");
+            extents.push((format!("{name}{i}"), u32::try_from(value).ok()?));
+        }
+        let groups = format!("max((step.n * ends.per_sample{i} + ends.fixed{i}) / ends.per_group{i}, 1u)");
         let _ = writeln!(ends, "  let end{i} = {before}{groups};");
         let _ = writeln!(calls, "  if (group < end{i}) {{ launch{i}({}); return; }}", arguments.join(", "));
-        if part.lanes != lanes {
-            return None;
-        }
     }
-    let mut text: String = joined.texts.concat();
+    let memory: u64 = joined.memory.values().map(|(_, _, bytes)| bytes).sum();
+    let binding = joined.bindings + 1;
+    let mut source: String = joined.texts.concat();
     let _ = write!(
-        text,
-        "@compute @workgroup_size({lanes})\nfn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, \
+        source,
+        "struct Ends {{\n{members}}}\n@group(0) @binding({binding}) var<uniform> ends: Ends;\n\
+         @compute @workgroup_size({lanes})\nfn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, \
          @builtin(local_invocation_index) lane: u32) {{\n  let group = id.x + id.y * counts.x;\n{ends}{calls}}}\n"
     );
-    let memory: u64 = joined.memory.values().map(|(_, _, bytes)| bytes).sum();
-    (memory <= MEMORY).then_some((text, grid(parts)?))
-}
-
-/// Returns the workgroups of a launch in WGSL.
-fn groups(grid: Grid) -> String {
-    let Grid { items: Count { fixed, per_sample }, per_group } = grid;
-    let fixed = fixed + u64::from(per_group - 1);
-    match per_sample {
-        0 => format!("{}u", (fixed / u64::from(per_group)).max(1)),
-        _ => format!("max((step.n * {per_sample}u + {fixed}u) / {per_group}u, 1u)"),
-    }
+    (memory <= MEMORY).then_some(Whole { source, grid: grid(parts)?, extents })
 }
 
 /// Returns a grid of at least as many workgroups as all launches have together.
@@ -283,11 +290,12 @@ mod tests {
         let constants = [[("FACTOR", 0.5)], [("FACTOR", 0.25)]];
         let count = |fixed, per_sample| Count { fixed, per_sample };
         let parts = [part(&a, &constants[0], count(0, 100)), part(&b, &constants[1], count(130, 0))];
-        let (text, grid) = join(&parts).expect("they can be one");
+        let Whole { source: text, grid, extents } = join(&parts).expect("they can be one");
+        assert_eq!(extents.len(), 6);
         let module =
             naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{}\n{text}", e.emit_to_string(&text)));
         let names: Vec<&str> = module.global_variables.iter().filter_map(|(_, v)| v.name.as_deref()).collect();
-        assert_eq!(names, ["step", "y", "held", "y_of1"], "{text}");
+        assert_eq!(names, ["step", "y", "held", "y_of1", "ends"], "{text}");
         assert!(text.contains("array<f32, 128>") && !text.contains("array<f32, 64>"), "{text}");
         assert_eq!(["fn half", "fn one", "const FACTOR"].map(|what| text.matches(what).count()), [2, 1, 2], "{text}");
         // ceil(100 n / 64) and 3 workgroups.

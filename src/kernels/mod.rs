@@ -43,7 +43,7 @@ mod window;
 
 pub use cost::coefficients;
 pub use iterations::{UnboundedLoop, max_iterations, workgroup_size};
-pub use join::{Part, join};
+pub use join::{Part, Whole, join};
 pub use language::{
     Buffer, Divisor, Expr, Extent, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link,
     loop_end, scalar,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     graph::{ALIGN_BYTES, Candidate, Dispatch, Grid, Kind, Node, Slot, UNIFORM_BYTES, Value},
-    kernels::{Access, max_iterations, workgroup_size},
+    kernels::{Access, Whole, max_iterations, workgroup_size},
 };
 use std::{collections::HashMap, ops::Range};
 
@@ -39,7 +39,7 @@ pub(super) fn emit(
                 arenas[a] = arenas[a].max(range.offset + range.bytes);
             }
         }
-        for (dispatch, traffic, is_own) in if step.len() > 1 { vec![as_one(members)] } else { members } {
+        for (dispatch, traffic, is_own) in if step.len() > 1 { vec![as_one(members, &mut places)] } else { members } {
             dispatches.push(dispatch);
             launches.push(traffic);
             own.push(is_own);
@@ -70,10 +70,12 @@ pub(super) fn emit(
 type Launched = (PlannedDispatch, Vec<Traffic>, bool);
 
 /// Returns launches as one.
-fn as_one(members: Vec<Launched>) -> Launched {
+fn as_one(members: Vec<Launched>, places: &mut Places) -> Launched {
     let parts: Vec<Dispatch> = members.iter().map(|member| member.0.dispatch()).collect();
-    let text = joined(&parts.iter().collect::<Vec<_>>(), parts.first().map_or(1, workgroup_size));
-    let (source, grid) = text.unwrap_or_else(|| (String::new(), Grid::fixed(0)));
+    let whole = joined(&parts.iter().collect::<Vec<_>>(), parts.first().map_or(1, workgroup_size));
+    // Launches were put together since they can be.
+    let Whole { source, grid, extents: ends } =
+        whole.unwrap_or(Whole { source: String::new(), grid: Grid::fixed(0), extents: Vec::new() });
     let words = |word: fn(&PlannedDispatch) -> &str| {
         let mut words: Vec<&str> = members.iter().map(|member| word(&member.0)).collect();
         words.dedup();
@@ -84,6 +86,7 @@ fn as_one(members: Vec<Launched>) -> Launched {
         let padding = d.extents.len().next_multiple_of(4) - d.extents.len();
         d.extents.iter().cloned().chain(std::iter::repeat_n((String::new(), 0), padding))
     });
+    let of_ends = Binding { range: places.of(&ends), access: Access::Uniform };
     let sum = |of: fn(&PlannedDispatch) -> u64| members.iter().map(|member| of(&member.0)).sum();
     let dispatch = PlannedDispatch {
         node: members.first().map(|member| member.0.node.clone()).unwrap_or_default(),
@@ -92,17 +95,17 @@ fn as_one(members: Vec<Launched>) -> Launched {
         variant: words(|d| &d.variant),
         source: source.into(),
         constants: Vec::new(),
-        extents: extents.collect(),
+        extents: extents.chain(ends).collect(),
         grid,
         samples: 0..usize::MAX,
-        bindings: members.iter().flat_map(|member| member.0.bindings.clone()).collect(),
+        bindings: members.iter().flat_map(|member| member.0.bindings.clone()).chain([of_ends]).collect(),
         bytes_moved: sum(|d| d.bytes_moved),
         flops: sum(|d| d.flops),
         cycles: members.iter().map(|member| member.0.cycles).sum(),
         members: members.iter().map(|member| member.0.clone()).collect(),
     };
     let is_own = members.iter().all(|member| member.2);
-    (dispatch, members.into_iter().flat_map(|member| member.1).collect(), is_own)
+    (dispatch, members.into_iter().flat_map(|member| member.1).chain([Traffic::default()]).collect(), is_own)
 }
 
 /// Returns the floating-point operations of a node on these samples.

@@ -11,8 +11,8 @@ use super::{
     select::{access, chunks},
 };
 use crate::{
-    graph::{Candidate, DeviceClass, Dispatch, Grid, Slot, Value},
-    kernels::{Access, Core, Part, Schedule, join, workgroup_size},
+    graph::{Candidate, DeviceClass, Dispatch, Slot, Value},
+    kernels::{Access, Core, Part, Schedule, Whole, join, workgroup_size},
     passes::plan_types::{BufferRange, BufferRef},
 };
 use std::collections::{HashMap, HashSet};
@@ -269,8 +269,8 @@ impl<'a> Placing<'a> {
     }
 }
 
-/// Returns the text and the grid of launches in one, whose workgroups have so many lanes.
-pub(super) fn joined(dispatches: &[&Dispatch], lanes: u32) -> Option<(String, Grid)> {
+/// Returns launches as one, whose workgroups have so many lanes.
+pub(super) fn joined(dispatches: &[&Dispatch], lanes: u32) -> Option<Whole> {
     let parts = dispatches.iter().map(|d| Part { source: &d.source, constants: &d.constants, grid: d.grid, lanes });
     join(&parts.collect::<Vec<_>>())
 }

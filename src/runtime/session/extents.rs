@@ -13,7 +13,7 @@ use crate::{
 pub(super) fn upload(gpu: &Gpu, plan: &Plan) -> Result<DeviceBuffer> {
     let padded = |words: usize| (4 * words as u64).next_multiple_of(ALIGN_BYTES);
     // Of several launches in one, each starts anew.
-    let room = |d: &PlannedDispatch| padded(d.extents.len()) + ALIGN_BYTES * d.members.len() as u64;
+    let room = |d: &PlannedDispatch| padded(d.extents.len()) + ALIGN_BYTES * (d.members.len() as u64 + 1);
     let most = plan.dispatches.iter().map(room).sum::<u64>().max(ALIGN_BYTES);
     let mut words = vec![0u32; ALIGN_BYTES as usize / 4];
     for dispatch in &plan.dispatches {
