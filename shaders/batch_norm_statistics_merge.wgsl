@@ -12,16 +12,7 @@
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let channels = extents.channels;
     let c = (id.x + id.y * counts.x) * SPAN + lane % SPAN;
-    let rows = extents.rows + extents.rows_per_sample * step.n;
-    var all = Moments(V(0.0), V(0.0), 0.0);
-    if (c < channels) {
-        for (var p = lane / SPAN; p < n_parts(rows); p += SHARERS) {
-            let part = p * 3u * channels + c;
-            let n_rows = total(partials[part + 2u * channels]) / f32(WIDTH);
-            all = joined(all, Moments(partials[part], partials[part + channels], n_rows));
-        }
-    }
-    all = join_lanes(lane, all);
+    let all = of_parts(lane, c);
     if (lane < SPAN && c < channels) {
         let variance = finite_or_nan(all.deviation, all.deviation / max(all.total, 1.0));
         mean_out[c] = finite_or_nan(all.deviation, all.mean);

@@ -55,8 +55,9 @@ impl Launched {
     fn product(&self) -> Option<Schedule> {
         let schedule: Option<Schedule> = self.0.variant.parse().ok();
         // The second launches add up what products have left.
-        let second = self.0.kernel == "split_sum" || self.0.kernel.ends_with("_merge");
-        schedule.filter(|s| s.core == Core::Shared && !second)
+        let second = ["split_sum", "_merge", "_join"].iter().any(|name| self.0.kernel.ends_with(name));
+        // Of several launches in one, each is looked at alone too.
+        schedule.filter(|s| s.core == Core::Shared && !second && self.0.members.is_empty())
     }
 
     /// Returns the least share that multiply-adds have of the vector instructions of its loop.
@@ -90,6 +91,7 @@ impl Launched {
         let cut = |s: Schedule| Schedule { split: 1, ..s }.to_string();
         match kernel.as_str() {
             "split_sum" => kernel.clone(),
+            _ if !self.0.members.is_empty() => format!("{kernel}, as one"),
             _ => format!("{kernel} {}", variant.parse().map_or_else(|_| variant.clone(), cut)),
         }
     }
@@ -158,11 +160,17 @@ fn each<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R>
     done.into_inner().expect("no panic")
 }
 
+/// Returns a launch, and, if it is several, each of them.
+fn alone_and_as_one(launch: PlannedDispatch) -> Vec<PlannedDispatch> {
+    launch.members.iter().cloned().chain([launch.clone()]).collect()
+}
+
 /// Returns the different kernels of all plans. Of schedules that share one, the first by name is listed.
 fn kernels() -> Vec<Launched> {
     let networks = each(NETWORKS.to_vec(), |name| plans_of(name).unwrap_or_else(|e| panic!("{name}: {e}")));
     let plans = networks.into_iter().chain(FAMILIES.iter().map(|family| plans_of_benches(family))).flatten();
-    let mut launches: Vec<PlannedDispatch> = plans.flat_map(|plan| plan.dispatches).collect();
+    let mut launches: Vec<PlannedDispatch> =
+        plans.flat_map(|plan| plan.dispatches).flat_map(alone_and_as_one).collect();
     launches.sort_by(|a, b| (&a.kernel, &a.variant).cmp(&(&b.kernel, &b.variant)));
     let mut known = HashSet::new();
     launches.into_iter().filter(|launch| known.insert(launch.pipeline_key())).map(Launched).collect()

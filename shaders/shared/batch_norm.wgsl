@@ -84,3 +84,18 @@ fn n_parts(rows: u32) -> u32 {
     let per_stack = (rows + extents.rows_per_part - 1u) / extents.rows_per_part;
     return select(extents.chunks, per_stack * extents.stacks, extents.chunks == 0u);
 }
+
+// Moments of channel c, of all parts in `partials`; the first of the SHARERS lanes gets them.
+fn of_parts(lane: u32, c: u32) -> Moments {
+    let channels = extents.channels;
+    let rows = extents.rows + extents.rows_per_sample * step.n;
+    var all = Moments(V(0.0), V(0.0), 0.0);
+    if (c < channels) {
+        for (var p = lane / SPAN; p < n_parts(rows); p += SHARERS) {
+            let part = p * 3u * channels + c;
+            let n_rows = total(partials[part + 2u * channels]) / f32(WIDTH);
+            all = joined(all, Moments(partials[part], partials[part + channels], n_rows));
+        }
+    }
+    return join_lanes(lane, all);
+}

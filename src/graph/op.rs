@@ -118,6 +118,16 @@ pub trait Op: Origin + Any + fmt::Debug + Send + Sync {
         false
     }
 
+    /// Returns the first of the columns of input 0 that output 0 consists of, neighbours in each row, if it is a copy of them.
+    fn columns(&self, _io: &Io) -> Option<usize> {
+        None
+    }
+
+    /// Returns the elements of an input that are read.
+    fn read(&self, io: &Io, input: usize) -> Count {
+        io.inputs[input].shape.elements()
+    }
+
     /// Returns whether output 0 is input 0 with another shape.
     fn view(&self) -> bool {
         false

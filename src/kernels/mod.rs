@@ -12,6 +12,7 @@
 //! | `wgsl.rs` | a launch of a file of `shaders`: what it shares with others, vectors, the epilogue |
 //! | `language/` | the language that other kernels are written in |
 //! | `reflect.rs` | what a text binds, read by naga |
+//! | `join.rs` | several launches as one |
 //! | `iterations/` | how many iterations a text's loops take |
 //! | `cost.rs` | the cost model: what each thing that kernels do takes |
 //! | `gemm/` | products and convolutions: operands as loaders, several tile cores, the fastest first |
@@ -32,6 +33,7 @@ mod column_parts;
 mod cost;
 pub mod gemm;
 mod iterations;
+mod join;
 mod language;
 pub mod recurrent;
 mod reflect;
@@ -41,6 +43,7 @@ mod window;
 
 pub use cost::coefficients;
 pub use iterations::{UnboundedLoop, max_iterations, workgroup_size};
+pub use join::{Part, Whole, join};
 pub use language::{
     Buffer, Divisor, Expr, Extent, Finish, Kernel, Layout, Neighbours, Scalar, Stored, Type, apply, count, link,
     loop_end, scalar,

@@ -64,7 +64,7 @@ impl Op for Accumulate {
         let values = io.inputs.len() - 1;
         let group = match profile.class {
             DeviceClass::Cpu => 1,
-            DeviceClass::Gpu => 64,
+            DeviceClass::Gpu => 256,
         };
         let mut k = Kernel::new("accumulate", group);
         let floats = Layout::Scalars(DType::F32);

@@ -3,8 +3,8 @@
 use super::slice::Part;
 use crate::{
     graph::{
-        Bad, Candidate, Cost, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op, OpError, Sample,
-        Slot, Step, TensorType, Value,
+        Bad, Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Family, Fill, Gradients, Graph, Grid, Io, Op,
+        OpError, Sample, Slot, Step, TensorType, Value,
     },
     kernels::{self, Core, Expr, Finish, Kernel, Layout, Schedule, Stored, Type},
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
@@ -86,12 +86,14 @@ impl Op for Concat {
         let extras = epilogue.map_or(0, |e| e.extras.len());
         let at_once = (profile.max_storage_buffers as usize).saturating_sub(1 + extras).max(1);
         let words = profile.u64_loads;
+        // As many as in launches that merge parts, of which some may run beside this one.
+        let lanes: u32 = if profile.class == DeviceClass::Gpu { 256 } else { 64 };
         let layout = Layout::Vectors { width, words };
         let mut dispatches = Vec::new();
         let mut before = 0;
         for first in (0..io.inputs.len()).step_by(at_once) {
             let members = first..(first + at_once).min(io.inputs.len());
-            let mut k = Kernel::new("concat", 64);
+            let mut k = Kernel::new("concat", lanes as usize);
             let mut end = 0;
             let mut parts = Vec::new();
             for (n, input) in members.enumerate() {
@@ -111,7 +113,7 @@ impl Op for Concat {
             }
             let at = k.let_("at", o * all + before + j);
             k.store(&y, &at, finish.apply(value, &at * width, &[]));
-            dispatches.push(k.launch(Grid::new(items, 64)));
+            dispatches.push(k.launch(Grid::new(items, lanes)));
             before += end;
         }
         vec![Candidate::new(Schedule::of_width(Core::Elements, width), dispatches, Vec::new())]

@@ -149,6 +149,17 @@ impl Op for Slice {
         vec![strided_copy("slice", &runs, base, io.outputs[0].shape.elements(), profile)]
     }
 
+    fn columns(&self, io: &Io) -> Option<usize> {
+        let dims = io.inputs[0].shape.dims();
+        let (last, others) = self.parts.split_last()?;
+        let whole = others.iter().zip(&dims[dims.len() - self.parts.len()..]).all(|(p, &n)| *p == Part::all(n));
+        (whole && last.step == 1 && io.inputs[0].dtype == DType::F32).then_some(last.start)
+    }
+
+    fn read(&self, io: &Io, _input: usize) -> Count {
+        io.outputs[0].shape.elements()
+    }
+
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: Count::default(), bytes: io.outputs[0].shape.elements().times(8) }
     }

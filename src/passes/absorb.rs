@@ -89,6 +89,46 @@ impl Draft<'_> {
         }
     }
 
+    /// Where columns are all that is read of an elementwise node, or elementwise nodes are all that reads columns, no copies of these
+    /// are made: each reader computes, or finds, its own.
+    pub(super) fn columns(&mut self) {
+        for i in (0..self.nodes.len()).rev() {
+            let v = Value { node: i as u32, output: 0 };
+            let Some((program, readers)) = self.pointwise(i).zip(self.readers(v)) else { continue };
+            let starts: Option<Vec<usize>> = readers.iter().map(|&reader| self.copied(reader)).collect();
+            let (Some(starts), Some(ty)) = (starts.filter(|all| !all.is_empty()), self.ty(v).cloned()) else {
+                continue;
+            };
+            let inputs = self.inputs(i);
+            let all = ty.shape.last();
+            // Whether all columns of an input are read, `None` where their number is another one.
+            let whole = |u: &Value| {
+                let shape = &self.ty(*u)?.shape;
+                let columns = shape.rank() > usize::from(shape.is_batched());
+                let n = if columns { shape.last() } else { 1 };
+                (n == all || n == 1).then_some(n == all)
+            };
+            let whole: Option<Vec<bool>> = inputs.iter().map(whole).collect();
+            let Some(whole) = whole.filter(|_| all > 1) else { continue };
+            for (reader, start) in readers.into_iter().zip(starts) {
+                let starts = whole.iter().map(|&whole| whole.then_some(start)).collect();
+                let Some(node) = self.nodes[reader].clone() else { continue };
+                let shape = Some(node.outputs[0].shape.clone());
+                let kind = Kind::Op(Arc::new(Elementwise { shape, starts, ..program.clone().into() }));
+                self.nodes[reader] = Some(Node { kind, inputs: inputs.clone(), ..node });
+            }
+            self.nodes[i] = None;
+            self.arrange();
+        }
+    }
+
+    /// Returns the first of the columns that a node copies of its input, if it does nothing else.
+    fn copied(&self, i: usize) -> Option<usize> {
+        let node = self.nodes[i].as_ref()?;
+        let inputs: Option<Vec<TensorType>> = self.inputs(i).iter().map(|&v| self.ty(v).cloned()).collect();
+        node.op()?.columns(&Io { inputs: inputs?, outputs: node.outputs.clone() })
+    }
+
     /// Returns the nodes that read a value, or `None` if it is an output or an update.
     fn readers(&self, v: Value) -> Option<Vec<usize>> {
         let mut results = self.outputs.iter().map(|o| o.1).chain(self.updates.iter().flat_map(|u| [u.0, u.1]));
@@ -117,7 +157,7 @@ impl Draft<'_> {
             let all = without().chain(inputs.iter().copied()).collect();
             let (all, program) = unique_inputs(all, &reading.compose(at, program));
             let shape = Some(node.outputs[0].shape.clone());
-            let kind = Kind::Op(Arc::new(Elementwise { program, shape, in_place: false }));
+            let kind = Kind::Op(Arc::new(Elementwise { shape, ..program.into() }));
             return (all.len() < self.max_slots()).then_some(Node { kind, inputs: all, ..node });
         }
         let mut fused = match op.downcast::<Fused>() {

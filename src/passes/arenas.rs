@@ -5,6 +5,7 @@ use super::{
     plan_types::{BufferRange, BufferRef},
     scheduled::{Scheduled, Selected},
     select::access,
+    steps::Steps,
 };
 use crate::{
     graph::{Slot, Value},
@@ -49,10 +50,11 @@ impl Memory {
 pub(super) fn arrange(
     s: &Scheduled,
     selected: &Selected,
+    steps: &Steps,
     blocks: Blocks,
     fixed: HashMap<Value, BufferRange>,
 ) -> Memory {
-    let conflicts = conflicts(s, selected, &blocks);
+    let conflicts = conflicts(s, selected, steps, &blocks);
     let all = &blocks.blocks;
     // Guards around tensors are checked after the step, so nothing may be reused.
     let reuse = s.options.guard_bytes == 0;
@@ -85,7 +87,7 @@ pub(super) fn arrange(
         placed[arena].push(b);
         offsets[b] = Some((arena, offset));
     }
-    let peak_live_bytes = peak_live_bytes(&blocks, s.order.len());
+    let peak_live_bytes = peak_live_bytes(&blocks, steps.steps.len().max(1));
     Memory { arenas, peak_live_bytes, blocks, offsets: offsets.into_iter().flatten().collect(), fixed }
 }
 
@@ -104,30 +106,33 @@ fn first_fit(mut busy: Vec<(u64, u64)>, bytes: u64) -> u64 {
 
 /// Returns for each block those that must not share its arena, because a launch reads one and writes the other: wgpu
 /// tracks whole buffers.
-fn conflicts(s: &Scheduled, selected: &Selected, blocks: &Blocks) -> Vec<Vec<usize>> {
+fn conflicts(s: &Scheduled, selected: &Selected, steps: &Steps, blocks: &Blocks) -> Vec<Vec<usize>> {
     let mut conflicts = vec![Vec::new(); blocks.blocks.len()];
-    for (&i, candidate) in selected {
-        for (k, dispatch) in candidate.dispatches.iter().enumerate() {
-            let side = |write: bool| -> Vec<usize> {
-                let is_write = |s: &&Slot| (access(candidate, k, s) == Access::ReadWrite) == write;
-                dispatch.slots.iter().filter(is_write).filter_map(|slot| blocks.of_slot(s, i, slot)).collect()
+    for step in &steps.steps {
+        let side = |write: bool| -> Vec<usize> {
+            let of_launch = |&(i, k): &(usize, usize)| {
+                let candidate = &selected[&i];
+                let is_write = move |s: &&Slot| (access(candidate, k, s) == Access::ReadWrite) == write;
+                let slots = candidate.dispatches[k].slots.iter().filter(is_write);
+                slots.filter_map(|slot| blocks.of_slot(s, i, slot)).collect::<Vec<_>>()
             };
-            let (reads, writes) = (side(false), side(true));
-            for (&r, &w) in reads.iter().flat_map(|r| writes.iter().map(move |w| (r, w))).filter(|(r, w)| r != w) {
-                conflicts[r].push(w);
-                conflicts[w].push(r);
-            }
+            step.iter().flat_map(of_launch).collect()
+        };
+        let (reads, writes) = (side(false), side(true));
+        for (&r, &w) in reads.iter().flat_map(|r| writes.iter().map(move |w| (r, w))).filter(|(r, w)| r != w) {
+            conflicts[r].push(w);
+            conflicts[w].push(r);
         }
     }
     conflicts
 }
 
 /// Returns the peak bytes of blocks that are alive together.
-fn peak_live_bytes(blocks: &Blocks, n_nodes: usize) -> u64 {
-    let mut changes = vec![[0u64; 2]; n_nodes + 1];
-    for block in blocks.blocks.iter().filter(|b| b.first < n_nodes) {
+fn peak_live_bytes(blocks: &Blocks, n_steps: usize) -> u64 {
+    let mut changes = vec![[0u64; 2]; n_steps + 1];
+    for block in blocks.blocks.iter().filter(|b| b.first < n_steps) {
         changes[block.first][0] += block.bytes;
-        changes[block.last.min(n_nodes - 1) + 1][1] += block.bytes;
+        changes[block.last.min(n_steps - 1) + 1][1] += block.bytes;
     }
     let mut alive = 0;
     let at = |[more, less]: &[u64; 2]| {

@@ -9,57 +9,40 @@ use super::{
     plan_types::{Binding, BufferRange, BufferRef, Plan, PlannedDispatch, Port, Trust},
     scheduled::{Scheduled, Selected},
     select::{access, chunks},
+    steps::{Steps, joined},
     verify::{Content, Held, Trace, Traffic},
 };
 use crate::{
-    graph::{ALIGN_BYTES, Dispatch, Kind, Node, Slot, UNIFORM_BYTES, Value},
-    kernels::{Access, max_iterations},
+    graph::{ALIGN_BYTES, Candidate, Dispatch, Grid, Kind, Node, Slot, UNIFORM_BYTES, Value},
+    kernels::{Access, Whole, max_iterations, workgroup_size},
 };
 use std::{collections::HashMap, ops::Range};
 
 /// Returns the plan, and the contents of its ranges.
-pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Result<(Plan, Trace), PlanError> {
+pub(super) fn emit(
+    s: &Scheduled,
+    selected: &Selected,
+    steps: &Steps,
+    memory: &Memory,
+) -> Result<(Plan, Trace), PlanError> {
     let emitter = Emitter { s, memory, views: roots(&s.graph, false) };
     let mut arenas = memory.arenas.clone();
     let (mut dispatches, mut own, mut launches, mut places) = (Vec::new(), Vec::new(), Vec::new(), Places::default());
-    for &i in &s.order {
-        let Some(candidate) = selected.get(&i) else { continue };
-        for (k, dispatch) in candidate.dispatches.iter().enumerate() {
-            let modes: Vec<Access> = dispatch.slots.iter().map(|slot| access(candidate, k, slot)).collect();
-            let all = chunks(dispatch, s.options.capacity);
-            let n_chunks = all.len().max(1) as u64;
-            for (chunk, samples) in all.into_iter().enumerate() {
-                let extents = dispatch.extents_at(chunk);
-                let place = places.of(&extents);
-                let bindings = emitter.bindings(i, dispatch, &modes, chunk, place)?;
-                for Binding { range, .. } in &bindings {
-                    // The last chunk of a uniform buffer may be longer than the tensor.
-                    if let BufferRef::Arena(a) = range.buffer {
-                        arenas[a] = arenas[a].max(range.offset + range.bytes);
-                    }
-                }
-                let traffic: Vec<Traffic> =
-                    dispatch.slots.iter().zip(&modes).map(|(slot, &m)| emitter.traffic(i, slot, m)).collect();
-                let moved = traffic.iter().flat_map(|t| t.reads.iter().chain(&t.writes)).map(|held| held.bytes);
-                let bound = || max_iterations(dispatch, s.options.capacity, s.options.profile.max_groups);
-                own.push(is_own(s.node(i)) && bound().is_ok());
-                dispatches.push(PlannedDispatch {
-                    node: s.node(i).name.clone(),
-                    op: describe(s.node(i)),
-                    kernel: dispatch.kernel.clone(),
-                    variant: candidate.variant.clone(),
-                    source: dispatch.source.clone(),
-                    constants: dispatch.constants.clone(),
-                    extents,
-                    grid: dispatch.grid,
-                    bindings,
-                    bytes_moved: moved.sum::<u64>() / n_chunks,
-                    flops: if k == 0 { flops(s, i, &samples) } else { 0 },
-                    samples,
-                    cycles: candidate.cycles.filter(|_| k == 0),
-                });
-                launches.push(traffic);
+    for step in &steps.steps {
+        let mut members: Vec<Launched> = Vec::new();
+        for &(i, k) in step {
+            members.extend(emitter.launch(i, (&selected[&i], k), &mut places)?);
+        }
+        for Binding { range, .. } in members.iter().flat_map(|member| &member.0.bindings) {
+            // The last chunk of a uniform buffer may be longer than the tensor.
+            if let BufferRef::Arena(a) = range.buffer {
+                arenas[a] = arenas[a].max(range.offset + range.bytes);
             }
+        }
+        for (dispatch, traffic, is_own) in if step.len() > 1 { vec![as_one(members, &mut places)] } else { members } {
+            dispatches.push(dispatch);
+            launches.push(traffic);
+            own.push(is_own);
         }
     }
     let (inputs, input_contents) = emitter.inputs();
@@ -81,6 +64,48 @@ pub(super) fn emit(s: &Scheduled, selected: &Selected, memory: &Memory) -> Resul
     let stores = s.options.layouts.iter().map(|l| l.chunks.clone()).collect();
     let states = emitter.states();
     Ok((plan, Trace { launches, inputs: input_contents, outputs: output_contents, states, stores }))
+}
+
+/// A launch, what its ranges hold, and whether its kernel is the crate's own and ends.
+type Launched = (PlannedDispatch, Vec<Traffic>, bool);
+
+/// Returns launches as one.
+fn as_one(members: Vec<Launched>, places: &mut Places) -> Launched {
+    let parts: Vec<Dispatch> = members.iter().map(|member| member.0.dispatch()).collect();
+    let whole = joined(&parts.iter().collect::<Vec<_>>(), parts.first().map_or(1, workgroup_size));
+    // Launches were put together since they can be.
+    let Whole { source, grid, extents: ends } =
+        whole.unwrap_or(Whole { source: String::new(), grid: Grid::fixed(0), extents: Vec::new() });
+    let words = |word: fn(&PlannedDispatch) -> &str| {
+        let mut words: Vec<&str> = members.iter().map(|member| word(&member.0)).collect();
+        words.dedup();
+        words.join(" + ")
+    };
+    // Each has its extents in a binding of whole vectors.
+    let extents = members.iter().flat_map(|(d, ..)| {
+        let padding = d.extents.len().next_multiple_of(4) - d.extents.len();
+        d.extents.iter().cloned().chain(std::iter::repeat_n((String::new(), 0), padding))
+    });
+    let of_ends = Binding { range: places.of(&ends), access: Access::Uniform };
+    let sum = |of: fn(&PlannedDispatch) -> u64| members.iter().map(|member| of(&member.0)).sum();
+    let dispatch = PlannedDispatch {
+        node: members.first().map(|member| member.0.node.clone()).unwrap_or_default(),
+        op: words(|d| &d.op),
+        kernel: words(|d| &d.kernel),
+        variant: words(|d| &d.variant),
+        source: source.into(),
+        constants: Vec::new(),
+        extents: extents.chain(ends).collect(),
+        grid,
+        samples: 0..usize::MAX,
+        bindings: members.iter().flat_map(|member| member.0.bindings.clone()).chain([of_ends]).collect(),
+        bytes_moved: sum(|d| d.bytes_moved),
+        flops: sum(|d| d.flops),
+        cycles: members.iter().map(|member| member.0.cycles).sum(),
+        members: members.iter().map(|member| member.0.clone()).collect(),
+    };
+    let is_own = members.iter().all(|member| member.2);
+    (dispatch, members.into_iter().flat_map(|member| member.1).chain([Traffic::default()]).collect(), is_own)
 }
 
 /// Returns the floating-point operations of a node on these samples.
@@ -123,6 +148,46 @@ struct Emitter<'a> {
 }
 
 impl Emitter<'_> {
+    /// Returns launch `k` of node `i`, one for each chunk of the batch.
+    fn launch(
+        &self,
+        i: usize,
+        (candidate, k): (&Candidate, usize),
+        places: &mut Places,
+    ) -> Result<Vec<Launched>, PlanError> {
+        let (s, dispatch) = (self.s, &candidate.dispatches[k]);
+        let modes: Vec<Access> = dispatch.slots.iter().map(|slot| access(candidate, k, slot)).collect();
+        let all = chunks(dispatch, s.options.capacity);
+        let n_chunks = all.len().max(1) as u64;
+        let bound = || max_iterations(dispatch, s.options.capacity, s.options.profile.max_groups);
+        let is_own = is_own(s.node(i)) && bound().is_ok();
+        let traffic: Vec<Traffic> =
+            dispatch.slots.iter().zip(&modes).map(|(slot, &m)| self.traffic(i, slot, m)).collect();
+        let moved: u64 = dispatch.slots.iter().zip(&traffic).map(|(slot, traffic)| self.moved(i, slot, traffic)).sum();
+        let launch = |(chunk, samples): (usize, Range<usize>)| {
+            let extents = dispatch.extents_at(chunk);
+            let place = places.of(&extents);
+            let planned = PlannedDispatch {
+                node: s.node(i).name.clone(),
+                op: describe(s.node(i)),
+                kernel: dispatch.kernel.clone(),
+                variant: candidate.variant.clone(),
+                source: dispatch.source.clone(),
+                constants: dispatch.constants.clone(),
+                extents,
+                grid: dispatch.grid,
+                bindings: self.bindings(i, dispatch, &modes, chunk, place)?,
+                bytes_moved: moved / n_chunks,
+                flops: if k == 0 { flops(s, i, &samples) } else { 0 },
+                samples,
+                cycles: candidate.cycles.filter(|_| k == 0),
+                members: Vec::new(),
+            };
+            Ok((planned, traffic.clone(), is_own))
+        };
+        all.into_iter().enumerate().map(launch).collect()
+    }
+
     /// Returns the bindings of a launch of node `i`, or an error if the adapter does not allow them.
     fn bindings(
         &self,
@@ -192,6 +257,18 @@ impl Emitter<'_> {
             range.bytes = range.bytes.next_multiple_of(ALIGN_BYTES) + guard;
         }
         Some(range)
+    }
+
+    /// Returns the bytes that a launch of node `i` reads and writes of what a slot binds.
+    fn moved(&self, i: usize, slot: &Slot, traffic: &Traffic) -> u64 {
+        let node = self.s.node(i);
+        let (Slot::In(inputs), Some(op)) = (slot, node.op()) else {
+            return traffic.reads.iter().chain(&traffic.writes).map(|held| held.bytes).sum();
+        };
+        let io = self.s.graph.io(node);
+        let read =
+            |input: usize| op.read(&io, input).at(self.s.options.capacity) * io.inputs[input].dtype.bytes() as u64;
+        inputs.clone().map(read).sum()
     }
 
     /// Returns the contents of a slot of node `i`, before and after the launch.

@@ -106,22 +106,32 @@ impl GpuSpec {
     fn nanoseconds(&self, d: &PlannedDispatch, capacity: usize) -> f64 {
         let n = d.samples.len().min(capacity);
         let bytes = d.bytes_moved as f64 / (BANDWIDTH * self.gigabytes_per_second);
-        let cycles = match d.cycles {
-            Some(cycles) => cycles / self.issue,
-            None => self.cycles(d, n),
+        // Workgroups of one fill what those of another leave.
+        let [longest, all] = match d.launches() {
+            [one] => [self.cycles(one, n)[0]; 2],
+            many => many
+                .iter()
+                .map(|d| self.cycles(d, n))
+                .fold([0.0, 0.0], |[longest, all], [alone, share]| [f64::max(longest, alone), all + share]),
         };
-        GAP + bytes.max(cycles / self.gigahertz)
+        GAP + bytes.max(longest.max(all) / self.gigahertz)
     }
 
-    fn cycles(&self, d: &PlannedDispatch, n: usize) -> f64 {
+    /// Returns the cycles of a launch, and those that it takes of the multiprocessors' where another one has the rest.
+    fn cycles(&self, d: &PlannedDispatch, n: usize) -> [f64; 2] {
+        if let Some(cycles) = d.cycles {
+            return [cycles / self.issue; 2];
+        }
         let dispatch = d.dispatch();
         let iterations = max_iterations(&dispatch, n, u32::MAX).unwrap_or(0) as f64;
         let lanes = f64::from(workgroup_size(&dispatch));
         let [x, y] = d.grid.at(n, u32::MAX);
-        let each = (f64::from(x) * f64::from(y) / f64::from(self.multiprocessors)).ceil();
-        let rounds = (each * lanes / RESIDENT).ceil();
-        let issue = each * lanes / 128.0 * ISSUE / self.issue;
-        rounds * GROUP + (iterations + 1.0) * issue.max(rounds * WAIT)
+        let time = |each: f64, rounds: f64| {
+            let issue = each * lanes / 128.0 * ISSUE / self.issue;
+            rounds * GROUP + (iterations + 1.0) * issue.max(rounds * WAIT)
+        };
+        let each = f64::from(x) * f64::from(y) / f64::from(self.multiprocessors);
+        [time(each.ceil(), (each.ceil() * lanes / RESIDENT).ceil()), time(each, each * lanes / RESIDENT)]
     }
 }
 

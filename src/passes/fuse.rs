@@ -3,7 +3,7 @@
 
 use super::{fused::Fused, schedule::topological};
 use crate::{
-    graph::{DeviceProfile, Graph, Kind, Node, Program, TensorType, Value},
+    graph::{DeviceClass, DeviceProfile, Graph, Kind, Node, Program, TensorType, Value},
     ops::Elementwise,
     tensor::DType,
 };
@@ -38,6 +38,9 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
     draft.epilogues();
     draft.sums();
     draft.prologues();
+    if profile.class == DeviceClass::Gpu {
+        draft.columns();
+    }
     draft.finish()
 }
 
@@ -106,7 +109,7 @@ impl Draft<'_> {
                 }
                 if let Some(node) = &mut self.nodes[i] {
                     let shape = Some(node.outputs[0].shape.clone());
-                    node.kind = Kind::Op(Arc::new(Elementwise { program, shape, in_place: false }));
+                    node.kind = Kind::Op(Arc::new(Elementwise { shape, ..program.into() }));
                     node.inputs = inputs;
                 }
                 self.nodes[from] = None;

@@ -4,14 +4,15 @@ use super::{
     error::PlanError,
     plan_types::BufferRange,
     scheduled::{Scheduled, Selected},
+    steps::Steps,
 };
-use crate::graph::{ALIGN_BYTES, Kind, Slot, Value};
+use crate::graph::{ALIGN_BYTES, Slot, Value};
 use std::collections::{BTreeMap, HashMap};
 
-/// A block of memory with its lifetime in the schedule, both ends included.
+/// A block of memory with its lifetime, both ends included.
 pub(super) struct Block {
     pub bytes: u64,
-    /// Positions in the schedule.
+    /// Steps.
     pub first: usize,
     pub last: usize,
 }
@@ -47,8 +48,9 @@ pub(super) fn blocks(
     s: &Scheduled,
     selected: &Selected,
     fixed: &HashMap<Value, BufferRange>,
+    steps: &Steps,
 ) -> Result<Blocks, PlanError> {
-    let spans = spans(s);
+    let spans = spans(s, steps);
     let guard = s.options.guard_bytes.next_multiple_of(ALIGN_BYTES);
     let mut blocks = Blocks::default();
     for (i, members) in groups(s, selected, fixed) {
@@ -75,32 +77,33 @@ pub(super) fn blocks(
             blocks.of_value.insert(v, (block, guard));
         }
     }
-    for (at, &i) in s.order.iter().enumerate() {
+    for &i in &s.order {
         let scratch = selected.get(&i).map_or(&[][..], |c| &c.scratch_bytes);
+        let span = steps.span(i).unwrap_or_default();
         for (k, bytes) in scratch.iter().enumerate() {
             let bytes = bytes.at(s.options.capacity);
             s.check_binding(&s.node(i).name, bytes)?;
-            let block = blocks.push(bytes.next_multiple_of(ALIGN_BYTES) + 2 * guard, [at, at]);
+            let block = blocks.push(bytes.next_multiple_of(ALIGN_BYTES) + 2 * guard, span);
             blocks.of_scratch.insert((i, k), block);
         }
     }
     Ok(blocks)
 }
 
-/// Returns for each alias root the positions in the schedule of the first node that writes it and the last that needs
-/// it.
+/// Returns for each alias root the steps of the first launch that writes it and the last that needs it.
 ///
 /// Inputs and states are alive from the start, outputs of the graph to the end.
-fn spans(s: &Scheduled) -> BTreeMap<Value, [usize; 2]> {
+fn spans(s: &Scheduled, steps: &Steps) -> BTreeMap<Value, [usize; 2]> {
     let mut spans: BTreeMap<Value, [usize; 2]> = BTreeMap::new();
-    for (at, &i) in s.order.iter().enumerate() {
+    for &i in &s.order {
         let node = s.node(i);
-        let first = if matches!(node.kind, Kind::Op(_)) { at } else { 0 };
+        // A view has no launch, and its memory is that of what it shows.
+        let span = steps.span(i).unwrap_or_default();
         for output in 0..node.outputs.len() as u32 {
-            spans.entry(s.root(Value { node: i as u32, output })).or_insert([first, at]);
+            spans.entry(s.root(Value { node: i as u32, output })).or_insert(span);
         }
         for &v in &node.inputs {
-            spans.entry(s.root(v)).and_modify(|span| span[1] = at);
+            spans.entry(s.root(v)).and_modify(|of| of[1] = of[1].max(span[1]));
         }
     }
     for (_, v) in s.graph.outputs() {

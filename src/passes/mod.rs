@@ -17,6 +17,7 @@
 //! | `fuse.rs`, `absorb.rs` | elementwise chains → programs → epilogues and prologues, column sums ([`fuse`]); `fused.rs` is the result ([`Fused`]) |
 //! | `schedule.rs` | a graph → an order of its nodes |
 //! | `select.rs` | an operation's candidates → the kernels that run |
+//! | `steps.rs` | launches → those that run as one |
 //! | `alias.rs`, `fixed.rs`, `liveness.rs` | values → blocks of memory and how long each is needed |
 //! | `arenas.rs` | blocks → offsets in arenas |
 //! | `emit.rs` | all of it → the plan; `hash.rs` and `text.rs` say what it is, `estimate.rs` how long it may take |
@@ -52,6 +53,7 @@ mod scheduled;
 mod select;
 mod simplify;
 mod split;
+mod steps;
 mod text;
 mod verify;
 

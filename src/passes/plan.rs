@@ -15,6 +15,7 @@ use super::{
     scheduled::Scheduled,
     select::select,
     simplify::simplify,
+    steps::steps,
     verify::{Trace, verify, verify_graph},
 };
 use crate::{
@@ -64,9 +65,10 @@ pub fn traced_plan(graph: &Graph, options: &PlanOptions) -> Result<(Plan, Trace)
     let scheduled = scheduled(graph, options)?;
     let selected = select(&scheduled)?;
     let fixed = fixed_ranges(&scheduled)?;
-    let blocks = blocks(&scheduled, &selected, &fixed)?;
-    let memory = arrange(&scheduled, &selected, blocks, fixed);
-    emit(&scheduled, &selected, &memory)
+    let steps = steps(&scheduled, &selected, &fixed);
+    let blocks = blocks(&scheduled, &selected, &fixed, &steps)?;
+    let memory = arrange(&scheduled, &selected, &steps, blocks, fixed);
+    emit(&scheduled, &selected, &steps, &memory)
 }
 
 /// Returns a graph as it is planned, with the order of its nodes.

@@ -140,6 +140,8 @@ pub struct PlannedDispatch {
     pub flops: u64,
     /// The estimated cycles of a GPU's multiprocessors, where the kernel's author knows them.
     pub cycles: Option<f64>,
+    /// The launches that it is, one beside the other, if it is several: each with its own text, workgroups and bindings.
+    pub members: Vec<PlannedDispatch>,
 }
 
 impl PlannedDispatch {
@@ -147,6 +149,11 @@ impl PlannedDispatch {
     pub fn dispatch(&self) -> Dispatch {
         let PlannedDispatch { kernel, source, constants, extents, grid, .. } = self.clone();
         Dispatch { kernel, source, constants, extents, grid, slots: Vec::new() }
+    }
+
+    /// Returns the launches that it is: one, unless several run as one.
+    pub fn launches(&self) -> &[PlannedDispatch] {
+        if self.members.is_empty() { std::slice::from_ref(self) } else { &self.members }
     }
 
     /// Returns what its pipeline is made of, the text and the constants' names and bits: launches that agree in it share one.

@@ -6,6 +6,16 @@ use std::collections::{BinaryHeap, HashMap};
 
 /// Returns the indices of the live nodes in the order in which they run.
 pub(super) fn schedule(graph: &Graph) -> Result<Vec<usize>, PlanError> {
+    let (live, needs) = (graph.live(), needs(graph));
+    let result = topological(&needs, |i| live[i]);
+    match live.iter().filter(|&&l| l).count() == result.len() {
+        true => Ok(result),
+        false => Err(PlanError::Overwritten),
+    }
+}
+
+/// Returns for each node those that run before it.
+pub(super) fn needs(graph: &Graph) -> Vec<Vec<usize>> {
     let live = graph.live();
     let mut needs: Vec<Vec<usize>> =
         graph.nodes().iter().map(|node| node.inputs.iter().map(|v| v.node as usize).collect()).collect();
@@ -25,11 +35,7 @@ pub(super) fn schedule(graph: &Graph) -> Result<Vec<usize>, PlanError> {
             needs[i].extend(readers[&roots[&node.inputs[input]]].iter().filter(|&&k| k != i));
         }
     }
-    let result = topological(&needs, |i| live[i]);
-    match live.iter().filter(|&&l| l).count() == result.len() {
-        true => Ok(result),
-        false => Err(PlanError::Overwritten),
-    }
+    needs
 }
 
 /// Returns a topological order of the nodes, smallest index first; nodes in a cycle are left out.

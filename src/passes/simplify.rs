@@ -29,7 +29,7 @@ pub fn simplify(graph: &Graph) -> Graph {
                 return vec![inputs[i]];
             }
             let shape = Some(node.outputs[0].shape.clone());
-            node = Node { inputs, kind: Kind::Op(Arc::new(Elementwise { program, shape, in_place: false })), ..node };
+            node = Node { inputs, kind: Kind::Op(Arc::new(Elementwise { shape, ..program.into() })), ..node };
         } else if op.view() {
             // A view of a view is a view of the first.
             let source = out.node(node.inputs[0]);

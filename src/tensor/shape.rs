@@ -145,6 +145,13 @@ impl Shape {
         Shape { batched: self.batched, dims }
     }
 
+    /// Returns the same shape with so many elements along the last axis, which is not the batch.
+    pub fn with_last(&self, n: usize) -> Shape {
+        let mut dims = self.dims().to_vec();
+        dims.last_mut().into_iter().for_each(|last| *last = n);
+        if self.is_batched() { self.with_row(&dims[1..]) } else { Shape::fixed(dims) }
+    }
+
     /// Returns the last extent (1 for a scalar).
     pub fn last(&self) -> usize {
         self.dims.last().copied().unwrap_or(1)

@@ -5,7 +5,7 @@ use crate::{
     graph::{Fault, Graph, Sample, Step, Value, evaluate},
     kernels::Access,
     ops::Accumulate,
-    passes::{BufferRef, Plan, PlanOptions, optimize, traced_plan, verify, verify_graph},
+    passes::{BufferRef, Plan, PlanOptions, PlannedDispatch, optimize, traced_plan, verify, verify_graph},
     runtime::{Engine, Session},
     tensor::{Array, HostTensor, Philox, compare},
 };
@@ -24,6 +24,8 @@ pub struct Run<'a> {
     pub guarded: bool,
     /// Whether an index outside its array is an error, instead of guards, which would make arrays longer.
     pub asserted: bool,
+    /// Whether launches that are one in the plan run one after another.
+    pub apart: bool,
     /// A change to make to all kernels.
     pub fault: Option<&'a Fault>,
     /// Operation and variant to run instead of the first.
@@ -69,6 +71,9 @@ pub(super) struct Prepared {
 impl Prepared {
     pub(super) fn new(engine: &Engine, graph: &Graph, capacity: usize, run: &Run) -> Result<Self, Failure> {
         let mut plan = plan_for(engine, graph, capacity, run)?;
+        if run.apart {
+            plan.dispatches = plan.dispatches.iter().flat_map(PlannedDispatch::launches).cloned().collect();
+        }
         if let Some(fault) = run.fault {
             for dispatch in &mut plan.dispatches {
                 dispatch.source = Arc::from(dispatch.source.replace(fault.from, fault.to));

@@ -5,6 +5,7 @@ use crate::harness::{Run, engine, reference, with_gpu_kernels};
 use hubel::{
     graph::{Candidate, ColumnSums, DeviceProfile, Epilogue, Fill, Graph, Io, Op, OpError, Step, TensorType},
     ops::{BatchNormStatistics, Conv2dOptions, Padding},
+    passes::PlannedDispatch,
     prelude::*,
     tensor::{Accuracy, Array, Philox, Purpose},
     testing::{plan_for, run_graph},
@@ -89,8 +90,9 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
             let engine = with_gpu_kernels(engine(), multiprocessors);
             let run = Run { optimize: true, guarded: true, ..Run::default() };
             let plan = plan_for(&engine, &g, case.capacity, &run).expect("a plan");
-            let launches = |kernel: &str| plan.dispatches.iter().filter(|d| d.kernel == kernel).count();
-            loaded += plan.dispatches.iter().filter(|d| d.source.contains("fn prologue")).count();
+            let all: Vec<&PlannedDispatch> = plan.dispatches.iter().flat_map(PlannedDispatch::launches).collect();
+            let launches = |kernel: &str| all.iter().filter(|d| d.kernel == kernel).count();
+            loaded += all.iter().filter(|d| d.source.contains("fn prologue")).count();
             left[0] += launches("batch_norm_statistics_merge") - launches("batch_norm_statistics");
             left[1] += launches("batch_norm_sums_merge") - launches("batch_norm_grad_sums");
             let got = run_graph(&engine, &g, &feeds, &step, case.capacity, &run).expect("the graph runs");

@@ -52,7 +52,7 @@ fn iterations(d: &PlannedDispatch, capacity: usize) -> u64 {
 
 #[test]
 fn plans_for_gpus_have_few_launches_and_no_more_time_than_estimated() {
-    let trained = [("LeNet5", 64, 23, 0.17), ("ResNet50", 32, 390, 21.5), ("MobileNetV2", 32, 330, 6.0)];
+    let trained = [("LeNet5", 64, 18, 0.14), ("ResNet50", 32, 310, 20.2), ("MobileNetV2", 32, 245, 5.4)];
     for (name, batch, launches, ms) in trained {
         let plan = training(name, batch);
         let (n, estimated) = (plan.dispatches.len(), milliseconds(&plan));
@@ -70,7 +70,7 @@ fn no_invocation_of_a_training_step_on_a_gpu_goes_on_alone() {
     let mut found = Vec::new();
     for (name, batch) in [("LeNet5", 64), ("ResNet50", 32), ("MobileNetV2", 32)] {
         let plan = training(name, batch);
-        for d in &plan.dispatches {
+        for d in plan.dispatches.iter().flat_map(PlannedDispatch::launches) {
             let [groups, _] = d.grid.at(batch, u32::MAX);
             let iterations = iterations(d, batch);
             if groups < 64 && iterations > 64 {

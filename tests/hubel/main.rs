@@ -12,6 +12,7 @@ mod golden;
 mod gradients;
 mod harness;
 mod inspect;
+mod joins;
 mod kernels;
 mod layers;
 mod long_sums;

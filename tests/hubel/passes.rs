@@ -310,6 +310,38 @@ fn zeros_around_images_become_part_of_what_reads_them() {
     assert!(plain.iter().zip(&folded).all(|(a, b)| (a - b).abs() <= 1e-6), "{plain:?} {folded:?}");
 }
 
+#[test]
+fn zeros_around_what_is_pooled_become_padding_of_the_gradient_too() {
+    let mut g = Graph::new();
+    let x = g.input("x", [Batch, 9, 7, 4], DType::F32);
+    let factor = g.input("factor", [Batch, 5, 4, 4], DType::F32);
+    let y = g.relu(x).expect("numbers");
+    let pads = Pad2d { pads: [[1, 1], [1, 1]], mode: PadMode::Constant(0.0) };
+    let padded = g.apply1(pads, &[y]).expect("images");
+    let pooled = g.max_pool2d(padded, Pool2dOptions::new(3).strides(2)).expect("windows");
+    let product = g.mul(pooled, factor).expect("equal shapes");
+    let loss = g.sum(product, &[0, 1, 2, 3], false).expect("a sum");
+    let dx = g.gradients(loss, &[x]).expect("gradients")[0];
+    g.output("dx", dx);
+    let pads = |graph: &Graph| graph.nodes().iter().filter(|n| n.op().is_some_and(|op| op.name() == "pad2d")).count();
+    assert_eq!((pads(&g), pads(&optimize(&g, engine().profile()))), (2, 0));
+    let mut rng = Philox::new(8, Purpose::Test, 0);
+    // Few numbers: many windows have several largest pixels, among them zeros.
+    let mut feed = |name: &str, shape: [usize; 4]| {
+        let data = (0..shape.iter().product()).map(|_| rng.below(4) as f32 - 2.0).collect();
+        (name.to_owned(), HostTensor::f32(shape, data).expect("a tensor"))
+    };
+    let feeds = [feed("x", [3, 9, 7, 4]), feed("factor", [3, 5, 4, 4])];
+    let run = |optimize| run_graph(&g, &feeds, &Step::of(3), 3, &Run { optimize, ..Run::default() }).expect("it runs");
+    assert_eq!(run(false)[0].to_f32(), run(true)[0].to_f32());
+
+    // Where the gradient to the pooled images themselves is asked for, it goes where it went.
+    let dy = g.gradients(loss, &[y]).expect("gradients")[0];
+    g.set_outputs(Vec::new());
+    g.output("dy", dy);
+    assert_eq!(pads(&optimize(&g, engine().profile())), 2);
+}
+
 /// Returns the plan of four products with a state, each followed by a softmax, with its trace.
 fn traced() -> (Plan, Trace) {
     let mut g = Graph::new();

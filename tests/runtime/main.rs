@@ -67,6 +67,7 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange
         bytes_moved: 0,
         flops: 0,
         cycles: None,
+        members: Vec::new(),
     }
 }
 

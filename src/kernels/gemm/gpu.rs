@@ -33,7 +33,10 @@ const NEIGHBOURS: f64 = 2.0;
 const SCATTERED: f64 = 64.0;
 
 /// Cuts of a reduction, and terms of each part at least.
-pub(super) const SPLITS: [usize; 17] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512];
+pub(super) const SPLITS: [usize; 36] = [
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 20, 22, 24, 26, 28, 30, 32, 40, 48, 56, 64, 80, 96, 112,
+    128, 160, 192, 256, 512,
+];
 const PART_TERMS: f64 = 128.0;
 
 /// Returns the cycles that a schedule takes, all launches together.

@@ -408,7 +408,7 @@ pub(in crate::kernels) fn split_sum(
         DeviceClass::Gpu if splits > 16 => 8,
         _ => 1,
     };
-    let lanes = if sharers > 1 { 256 } else { 64 };
+    let lanes = if sharers > 1 || profile.class == DeviceClass::Gpu { 256 } else { 64 };
     let per_group = (lanes / sharers) as u64;
     let mut k = Kernel::new("split_sum", lanes);
     let parts = k.bind("parts", float, Slot::Scratch(0));

@@ -57,12 +57,29 @@ pub struct Neighbours<'a> {
     pub to: &'a Shape,
     /// How many elements are read.
     pub width: usize,
+    /// The first column that is read of each of its rows, where these are longer than those of `to`.
+    pub start: Option<usize>,
 }
 
 impl Neighbours<'_> {
+    /// Returns the shape of what is read of the tensor.
+    fn shape(&self) -> Shape {
+        let shape = &self.from.shape;
+        self.start.map_or(shape.clone(), |_| shape.with_last(self.to.last()))
+    }
+
     /// Returns whether the elements are read as one vector.
     fn is_vector(&self) -> bool {
-        self.width > 1 && self.from.shape == *self.to && self.from.dtype == DType::F32
+        let sizes = [self.to.last(), self.from.shape.last(), self.start.unwrap_or(0)];
+        let even = self.start.is_none() || sizes.iter().all(|n| n.is_multiple_of(self.width));
+        self.width > 1 && self.shape() == *self.to && self.from.dtype == DType::F32 && even
+    }
+
+    /// Returns where an element of what is read lies in the tensor, both counted in vectors of `width`.
+    fn place(&self, at: Expr, width: usize) -> Expr {
+        let Some(start) = self.start else { return at };
+        let [own, all] = [self.to.last() / width, self.from.shape.last() / width];
+        &at / own * all + at % own + start / width
     }
 
     /// Returns how the tensor is bound, where vectors are read as `words`.
@@ -76,12 +93,13 @@ impl Neighbours<'_> {
     /// Returns the elements for the flat indices of `to` from `at` on, a multiple of the width, of which `vector` is the quotient.
     /// What they share is read once, under the name `local`.
     pub fn read(&self, k: &mut Kernel, buffer: &Buffer, local: &str, [at, vector]: [&Expr; 2]) -> Vec<Expr> {
-        let element = |at: &Expr| buffer.at(broadcast_index(self.to, &self.from.shape, at));
+        let shape = self.shape();
+        let element = |at: &Expr| buffer.at(self.place(broadcast_index(self.to, &shape, at), 1));
         if self.is_vector() {
-            let value = k.let_(local, buffer.at(vector));
+            let value = k.let_(local, buffer.at(self.place(vector.clone(), self.width)));
             return (0..self.width).map(|lane| value.component(lane)).collect();
         }
-        if self.width > 1 && repeats(self.to, &self.from.shape).is_multiple_of(self.width) {
+        if self.width > 1 && repeats(self.to, &shape).is_multiple_of(self.width) {
             let value = k.let_(local, element(at));
             return vec![value; self.width];
         }

@@ -10,7 +10,7 @@ pub fn identifiers(text: &str) -> impl Iterator<Item = &str> {
 
 /// Returns the declarations of a WGSL text, each with its name: a declaration starts at the margin and ends with `;` on that line or
 /// with a `}` at the margin.
-fn declarations(text: &str) -> Vec<(&str, &str)> {
+pub(in crate::kernels) fn declarations(text: &str) -> Vec<(&str, &str)> {
     let mut all = Vec::new();
     let (mut start, mut at) = (None, 0);
     for line in text.split_inclusive('\n') {

@@ -33,4 +33,5 @@ pub use divisor::Divisor;
 pub use epilogue::{Finish, Loaded, Stored, apply};
 pub use expr::{Expr, Scalar, Type};
 pub use kernel::{Buffer, Extent, Kernel, Layout, count, loop_end, scalar};
+pub(super) use link::declarations;
 pub use link::{declared, identifiers, link};

@@ -137,8 +137,15 @@ pub static FAMILY_STATISTICS: Family = Family {
     about: "mean, biased variance and scale of batch_norm alone, which leaves the rest to elementwise functions",
     sample: |rng| {
         let (x, capacity, n, epsilon) = any_shape(rng);
+        let c = x.last();
         let mut sample = training(x, capacity, epsilon).with_n(n);
         sample.inputs.pop();
+        if rng.below(3) == 0 {
+            let before = rng.pick(&[1, 4, 63, 64, 300, 1100]);
+            let known = |fill| (TensorType::f32([before]), fill);
+            sample.inputs[1].0 = TensorType::f32([before + c]);
+            sample.inputs.extend([known(Fill::Uniform(-1.0, 1.0)), known(Fill::Uniform(0.5, 2.0))]);
+        }
         Sample { op: Arc::new(BatchNormStatistics { epsilon }), ..sample }
     },
     benches: Vec::new,

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Parts of which a workgroup merges those of one vector of channels alone, so that no lane has many.
-const MANY_PARTS: u64 = 2048;
+const MANY_PARTS: u64 = 128;
 
 /// How the launches share the work.
 #[derive(Clone, Copy)]
@@ -22,6 +22,8 @@ pub(super) struct Layout<'a> {
     gather: bool,
     merge_span: usize,
     merge_lanes: usize,
+    /// Vectors of channels of which the statistics are known, in front of those of x.
+    before: usize,
     n_rows: Count,
     epsilon: f32,
     /// What takes the place of chunks, if another kernel has left parts.
@@ -54,6 +56,7 @@ impl<'a> Layout<'a> {
             gather,
             merge_span,
             merge_lanes,
+            before: 0,
             n_rows: rows,
             epsilon,
             parts: None,
@@ -71,6 +74,12 @@ impl<'a> Layout<'a> {
         Layout { parts: parts.copied(), merge_span: if many { 1 } else { self.merge_span }, ..self }
     }
 
+    /// Returns the layout of a launch that merges, of whose channels so many are known.
+    pub(super) fn behind(self, channels: usize) -> Self {
+        let width = if channels.is_multiple_of(self.width) { self.width } else { 1 };
+        Layout { width, c: self.c * self.width / width, before: channels / width, ..self }
+    }
+
     fn partials(&self) -> usize {
         if self.gather { self.groups } else { self.groups * self.t }
     }
@@ -82,7 +91,7 @@ impl<'a> Layout<'a> {
     }
 
     pub(super) fn merge(&self, kernel: &str, source: &str, slots: Vec<Slot>) -> Dispatch {
-        let grid = Grid::fixed(self.c.div_ceil(self.merge_span) as u64);
+        let grid = Grid::fixed((self.c.div_ceil(self.merge_span) + self.before.div_ceil(self.merge_lanes)) as u64);
         let merged = Layout { lanes: self.merge_lanes, span: self.merge_span, ..*self };
         merged.dispatch(kernel, source, grid, slots, None)
     }
@@ -116,6 +125,7 @@ impl<'a> Layout<'a> {
             ("partials", self.partials() as u64),
             ("rows_per_part", self.parts.map_or(1, |parts| parts.rows_per_part)),
             ("stacks", self.parts.map_or(1, |parts| parts.stacks)),
+            ("before", self.before as u64),
         ];
         let source = kernels::Source::over_vectors(source, self.width, self.profile);
         let source = source.with(shader!("shared/batch_norm.wgsl")).extents(&extents);

@@ -98,7 +98,7 @@ impl Op for BatchNorm {
     fn decompose(&self, g: &mut Graph, inputs: &[Value]) -> Option<Result<Vec<Value>, OpError>> {
         let [x, gamma, beta] = *inputs else { return None };
         let build = |g: &mut Graph| {
-            let sums = g.apply(BatchNormStatistics { epsilon: self.epsilon }, &[x, gamma])?;
+            let sums = BatchNormStatistics { epsilon: self.epsilon }.build(g, x, gamma)?;
             let offset = g.sub(x, sums[0])?;
             let scaled = g.mul(offset, sums[2])?;
             Ok(vec![g.add(scaled, beta)?, sums[0], sums[1]])

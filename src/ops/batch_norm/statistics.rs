@@ -6,15 +6,17 @@ use super::{
 };
 use crate::{
     graph::{
-        Candidate, ColumnParts, ColumnSums, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Io, Op, OpError,
-        Slot, Step, SumKind, TensorType,
+        Candidate, ColumnParts, ColumnSums, Cost, DeviceClass, DeviceProfile, Dispatch, Epilogue, Graph, Io, Op,
+        OpError, Slot, Step, SumKind, TensorType, Value,
     },
     kernels::shader,
+    ops::Concat,
     tensor::{Accuracy, Array, UNIT},
 };
 
 /// Batch statistics: inputs x (…, c), gamma (c); outputs the mean (c) and the biased variance (c) over all axes but the last, and
-/// scale = gamma / √(variance + epsilon).
+/// scale = gamma / √(variance + epsilon). Two more inputs are mean and variance of channels in front of those of x, for which gamma and the
+/// outputs have values too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchNormStatistics {
     /// Added to the variance.
@@ -73,6 +75,36 @@ fn alone(op: &dyn ColumnSums, io: &Io, (kernel, source): (&str, &str), from: Vec
     vec![l.candidate([op.kind().n_values(), 0], vec![first, merge])]
 }
 
+/// Returns mean and variance of a value's channels, where the graph has them.
+fn known(g: &Graph, v: Value) -> Option<[Value; 2]> {
+    let (before, own) = halves(g, v).map_or((None, v), |[before, own]| (Some(known(g, before)), own));
+    g.nodes().iter().enumerate().find_map(|(i, node)| {
+        node.op()?.downcast::<BatchNormStatistics>()?;
+        let [mean, variance] = [0, 1].map(|output| Value { node: i as u32, output });
+        let of_all = node.inputs[0] == v && node.inputs.len() == 2;
+        let of_own = node.inputs[0] == own && before.flatten().is_some_and(|known| node.inputs[2..] == known);
+        (of_all || of_own).then_some([mean, variance])
+    })
+}
+
+/// Returns the two values whose channels, one after the other, are those of a value.
+fn halves(g: &Graph, v: Value) -> Option<[Value; 2]> {
+    let node = g.node(v);
+    let axis = node.op()?.downcast::<Concat>()?.axis;
+    node.inputs[..].try_into().ok().filter(|_| axis + 1 == g.shape(v).rank())
+}
+
+impl BatchNormStatistics {
+    /// Adds the statistics of x to a graph: of channels of which it has them already only the scale.
+    pub(super) fn build(self, g: &mut Graph, x: Value, gamma: Value) -> Result<Vec<Value>, OpError> {
+        let known = halves(g, x).and_then(|[before, own]| Some((own, known(g, before)?)));
+        match known {
+            Some((own, [mean, variance])) => g.apply(self, &[own, gamma, mean, variance]),
+            None => g.apply(self, &[x, gamma]),
+        }
+    }
+}
+
 impl Op for BatchNormStatistics {
     fn name(&self) -> &'static str {
         "batch_norm_statistics"
@@ -83,19 +115,36 @@ impl Op for BatchNormStatistics {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        check(self.name(), self.epsilon, inputs, "x gamma", &[0])?;
-        Ok(vec![inputs[1].clone(); 3])
+        let [x, gamma, before @ ..] = inputs else {
+            return Err(OpError::new(self.name(), "2 or 4 inputs", inputs.len(), "pass x and gamma first"));
+        };
+        let all = x.shape.last() + before.first().map_or(0, |mean| mean.shape.last());
+        let of_x = if gamma.shape.last() == all { TensorType::f32([x.shape.last()]) } else { gamma.clone() };
+        check(self.name(), self.epsilon, &[x.clone(), of_x], "x gamma", &[0])?;
+        let wanted = |t: &TensorType| *t == TensorType::f32([all - x.shape.last()]) && t.shape.last() > 0;
+        match before.iter().all(wanted) && [0, 2].contains(&before.len()) {
+            true => Ok(vec![TensorType::f32([all]); 3]),
+            false => {
+                let got: Vec<String> = before.iter().map(ToString::to_string).collect();
+                let advice = "pass one value of each for every channel in front of x";
+                Err(OpError::new(self.name(), "mean and variance of equal size", got.join(" and "), advice))
+            }
+        }
     }
 
     fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
-        let [x, gamma] = inputs else { return Vec::new() };
-        let (c, rows) = (gamma.data.len(), n_rows(&x.shape));
+        let [x, gamma, before @ ..] = inputs else { return Vec::new() };
+        let rows = n_rows(&x.shape);
         let mean: Vec<f64> = channel_sums(&x.shape, |i, _| x.data[i]).iter().map(|s| s / rows).collect();
         let var = channel_sums(&x.shape, |i, k| (x.data[i] - mean[k]).powi(2));
         let var: Vec<f64> = var.iter().map(|s| s / rows).collect();
-        let mean = mean.iter().zip(&var).map(|(m, v)| if v.is_nan() { *v } else { *m }).collect();
-        let scale = (0..c).map(|k| gamma.data[k] / (var[k] + f64::from(self.epsilon)).sqrt()).collect();
-        [mean, var, scale].map(|data| Array { shape: vec![c], data }).into()
+        let mean = mean.iter().zip(&var).map(|(m, v)| if v.is_nan() { *v } else { *m });
+        let known = |i: usize| before.get(i).map_or(&[][..], |a| &a.data).iter().copied();
+        let mean: Vec<f64> = known(0).chain(mean).collect();
+        let var: Vec<f64> = known(1).chain(var.iter().copied()).collect();
+        let scale =
+            var.iter().zip(&gamma.data).map(|(v, gamma)| gamma / (v + f64::from(self.epsilon)).sqrt()).collect();
+        [mean, var, scale].map(|data| Array { shape: vec![gamma.data.len()], data }).into()
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
@@ -113,8 +162,12 @@ impl Op for BatchNormStatistics {
     }
 
     fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
-        let ([x, _], [mean, var, scale]) = (inputs, exact) else { return Vec::new() };
-        let [of_mean, of_variance] = moment_bounds(x, mean, var, self.accuracy(io, step.n)[0]);
+        let ([x, _, before @ ..], [mean, var, scale]) = (inputs, exact) else { return Vec::new() };
+        let known = before.first().map_or(0, |mean| mean.data.len());
+        let own = |a: &Array| Array { shape: vec![a.data.len() - known], data: a.data[known..].to_vec() };
+        let of_own = moment_bounds(x, &own(mean), &own(var), self.accuracy(io, step.n)[0]);
+        let [of_mean, of_variance] =
+            of_own.map(|a| Array::from_fn([known + a.data.len()], |k| if k < known { 0.0 } else { a.data[k - known] }));
         let of_scale = Array::from_fn(scale.shape.clone(), |k| {
             let relative = of_variance.data[k] / (var.data[k] + f64::from(self.epsilon)) + 8.0 * UNIT;
             scale.data[k].abs() * relative
@@ -144,9 +197,15 @@ impl ColumnSums for BatchNormStatistics {
         slots: &dyn Fn(Slot) -> Slot,
     ) -> Dispatch {
         let layout = Layout::new(&io.inputs[0].shape, self.epsilon, DeviceClass::Gpu, profile).of_parts(parts);
-        let from = [Slot::Scratch(0), Slot::input(1)].into_iter().chain((0..3).map(Slot::output));
-        let source = shader!("batch_norm_statistics_merge.wgsl");
-        layout.merge("batch_norm_statistics_merge", source, from.map(slots).collect())
+        let inputs = (1..io.inputs.len()).map(Slot::input);
+        let slots = [Slot::Scratch(0)].into_iter().chain(inputs).chain((0..3).map(Slot::output)).map(slots).collect();
+        match io.inputs.get(2) {
+            None => layout.merge("batch_norm_statistics_merge", shader!("batch_norm_statistics_merge.wgsl"), slots),
+            Some(known) => {
+                let source = shader!("batch_norm_statistics_join.wgsl");
+                layout.behind(known.shape.last()).merge("batch_norm_statistics_join", source, slots)
+            }
+        }
     }
 }
 

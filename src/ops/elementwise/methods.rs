@@ -136,7 +136,7 @@ impl Graph {
         if self.shape(x) == shape {
             return Ok(x);
         }
-        let op = Elementwise { program: Program::identity(), shape: Some(shape.clone()), in_place: false };
+        let op = Elementwise { shape: Some(shape.clone()), ..Program::identity().into() };
         self.apply1(op, &[x])
     }
 

@@ -19,9 +19,36 @@ pub struct Elementwise {
     pub shape: Option<Shape>,
     /// Whether the result overwrites input 0.
     pub in_place: bool,
+    /// For each input the first column that is read of its rows, where these are longer than those of `shape`; empty where none are.
+    pub starts: Vec<Option<usize>>,
 }
 
 impl Elementwise {
+    /// Returns the first column that is read of the rows of an input, and how many, if not all are.
+    fn window(&self, input: usize) -> Option<[usize; 2]> {
+        let start = *self.starts.get(input)?;
+        Some([start?, self.shape.as_ref()?.last()])
+    }
+
+    /// Returns the shape of what is read of an input.
+    fn read_of(&self, input: usize, shape: &Shape) -> Shape {
+        self.window(input).map_or(shape.clone(), |[_, n]| shape.with_last(n))
+    }
+
+    /// Returns what is read of all inputs.
+    fn operands(&self, inputs: &[&Array]) -> Vec<Array> {
+        let narrow = |(i, a): (usize, &&Array)| match (self.window(i), a.shape.last()) {
+            (Some([start, n]), Some(&all)) => {
+                let mut shape = a.shape.clone();
+                shape.pop();
+                shape.push(n);
+                Array::from_fn(shape, |i| a.data[i / n * all + start + i % n])
+            }
+            _ => (*a).clone(),
+        };
+        inputs.iter().enumerate().map(narrow).collect()
+    }
+
     /// Returns the operation of one row of the table, by its name.
     pub fn named(name: &str) -> Result<Self, OpError> {
         Ok(Program::of(elementary(name)?).into())
@@ -38,7 +65,7 @@ pub fn elementary(name: &str) -> Result<&'static Elementary, OpError> {
 
 impl From<Program> for Elementwise {
     fn from(program: Program) -> Self {
-        Elementwise { program, shape: None, in_place: false }
+        Elementwise { program, shape: None, in_place: false, starts: Vec::new() }
     }
 }
 
@@ -52,7 +79,8 @@ impl Op for Elementwise {
 
     fn key(&self) -> String {
         let shape = self.shape.as_ref().map(|s| format!(" to={s}")).unwrap_or_default();
-        format!("{}{shape}{}", self.program, if self.in_place { " in_place" } else { "" })
+        let starts = if self.starts.is_empty() { String::new() } else { format!(" from={:?}", self.starts) };
+        format!("{}{shape}{}{starts}", self.program, if self.in_place { " in_place" } else { "" })
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -61,8 +89,14 @@ impl Op for Elementwise {
             return Err(OpError::new(self.name(), format!("{} inputs", self.program.n_inputs), inputs.len(), advice));
         }
         let mut shape = self.shape.clone().unwrap_or_else(Shape::scalar);
-        for input in inputs {
-            shape = shape.broadcast(&input.shape).ok_or_else(|| {
+        for (i, input) in inputs.iter().enumerate() {
+            if let Some(&[start, n]) = self.window(i).as_ref()
+                && (input.shape.rank() == usize::from(input.shape.is_batched()) || start + n > input.shape.last())
+            {
+                let wanted = format!("rows of {n} columns from {start} on");
+                return Err(OpError::new(self.name(), wanted, input, "begin earlier or pass longer rows"));
+            }
+            shape = shape.broadcast(&self.read_of(i, &input.shape)).ok_or_else(|| {
                 let got: Vec<String> = inputs.iter().map(|t| t.shape.to_string()).collect();
                 OpError::new(
                     self.name(),
@@ -76,6 +110,8 @@ impl Op for Elementwise {
     }
 
     fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
+        let operands = self.operands(inputs);
+        let inputs = &operands.iter().collect::<Vec<_>>()[..];
         let shape = result_shape(self.shape.as_ref().map(|s| s.at(step.n)), inputs);
         let maps: Vec<Option<Vec<usize>>> = inputs.iter().map(|a| broadcast_strides(&shape, &a.shape)).collect();
         let out_strides = strides(&shape);
@@ -93,6 +129,9 @@ impl Op for Elementwise {
 
     fn vjp(&self, g: &mut Graph, inputs: &[Value], outputs: &[Value], dy: &[Option<Value>]) -> Gradients {
         let Some(dy) = dy[0] else { return Ok(vec![None; inputs.len()]) };
+        if !self.starts.is_empty() {
+            return Err(OpError::new("elementwise", "whole rows", "columns", "take gradients before fusion"));
+        }
         let mut grads: Vec<Option<Value>> = vec![None; inputs.len()];
         let mut add = |g: &mut Graph, i: usize, d: Value| -> Result<(), OpError> {
             let d = g.sum_to(d, &g.shape(inputs[i]).clone())?;
@@ -141,7 +180,8 @@ impl Op for Elementwise {
         let items = Count { fixed: elements.fixed / width as u64, per_sample: elements.per_sample / width as u64 };
         let words = profile.u64_loads;
         let mut k = Kernel::new("elementwise", 64);
-        let neighbours = |n: usize| Neighbours { from: &io.inputs[n], to: out, width };
+        let neighbours =
+            |n: usize| Neighbours { from: &io.inputs[n], to: out, width, start: self.window(n).map(|w| w[0]) };
         let read = |n: &usize| *n > 0 || !self.in_place;
         let bind = |n| (n, k.bind(format!("x{n}"), neighbours(n).layout(words), Slot::input(n)));
         let mut buffers: Vec<(usize, Buffer)> = (0..io.inputs.len()).filter(read).map(bind).collect();
@@ -172,11 +212,17 @@ impl Op for Elementwise {
         Cost { flops: elements.times(self.program.instrs.len() as u64), bytes }
     }
 
+    fn read(&self, io: &Io, input: usize) -> Count {
+        self.read_of(input, &io.inputs[input].shape).elements()
+    }
+
     fn accuracy(&self, _io: &Io, _n: usize) -> Vec<Accuracy> {
         vec![self.program.instrs.last().map_or(Accuracy::Exact, |i| i.f.accuracy)]
     }
 
     fn bounds(&self, _io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
+        let operands = self.operands(inputs);
+        let inputs = &operands.iter().collect::<Vec<_>>()[..];
         let shape = &exact[0].shape;
         let maps: Vec<Option<Vec<usize>>> = inputs.iter().map(|a| broadcast_strides(shape, &a.shape)).collect();
         let out_strides = strides(shape);
@@ -189,7 +235,7 @@ impl Op for Elementwise {
     }
 
     fn pointwise(&self) -> Option<&Program> {
-        (!self.in_place).then_some(&self.program)
+        (!self.in_place && self.starts.is_empty()).then_some(&self.program)
     }
 
     fn in_place(&self, _n_inputs: usize) -> Vec<(usize, usize)> {

@@ -4,14 +4,14 @@ use super::window::{Geometry, Pool2dOptions};
 use crate::kernels::shader;
 use crate::{
     graph::{
-        Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Gradients, Graph, Grid, Io, Op, OpError, Patch,
-        Program, RewriteCx, Slot, Step, TensorType, Value,
+        Candidate, Cost, DeviceClass, DeviceProfile, Epilogue, Field, Gradients, Graph, Grid, Io, Node, Op, OpError,
+        Patch, Program, RewriteCx, Slot, Step, TensorType, Value,
     },
     kernels::{self, Core, Reduction, Schedule, Source},
     ops::{
         arity::arity,
         conv2d::{image, images},
-        pad2d::zero_padded_input,
+        pad2d::{Pad2d, zero_padded_input},
         window::Padding,
     },
     tensor::{Accuracy, Array, Shape, UNIT, rank},
@@ -111,6 +111,21 @@ impl Pool2d {
         self.options.pool[0] * self.options.pool[1]
     }
 
+    /// Returns what zeros have been put around, and the same pooling that takes its own padding for these zeros: if only poolings and
+    /// their gradients read them.
+    fn with_padding(&self, cx: &RewriteCx) -> Option<(Value, Pool2d)> {
+        let (x, zeros) = zero_padded_input(cx)?;
+        let pools = |op: &dyn Op| op.downcast::<Pool2d>().is_some() || op.downcast::<Pool2dGrad>().is_some();
+        let alone = cx.readers(cx.node().inputs[0]).all(|(_, node)| node.op().is_some_and(|op| pools(op.as_ref())));
+        let positive = cx.graph().node(x).op()?.pointwise().is_some_and(Program::is_positive);
+        let padding = self.options.padding.and(zeros)?;
+        // Every window sees a pixel, which is no smaller than a zero.
+        let Padding::Explicit(sides) = padding else { return None };
+        let seen = sides.iter().zip(self.options.pool).all(|(side, n)| side.iter().all(|&p| p < n));
+        let op = Pool2d { options: Pool2dOptions { padding, ..self.options }, ..*self };
+        (self.pooling == Pooling::Max && alone && positive && seen).then_some((x, op))
+    }
+
     /// Returns the most windows that have a pixel in common.
     fn overlap(&self) -> usize {
         let Pool2dOptions { pool: [kh, kw], strides: [sh, sw], .. } = self.options;
@@ -168,15 +183,8 @@ impl Op for Pool2d {
     }
 
     fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
-        cx.sole_producer(0).filter(|_| self.pooling == Pooling::Max)?;
-        let (x, zeros) = zero_padded_input(cx)?;
-        let positive = cx.graph().node(x).op()?.pointwise().is_some_and(Program::is_positive);
-        let padding = self.options.padding.and(zeros)?;
-        // Every window sees a pixel, which is no smaller than a zero.
-        let Padding::Explicit(sides) = padding else { return None };
-        let seen = sides.iter().zip(self.options.pool).all(|(side, n)| side.iter().all(|&p| p < n));
-        let op = Pool2d { options: Pool2dOptions { padding, ..self.options }, ..*self };
-        if positive && seen { cx.patch(op, &[x], &[cx.output(0)]) } else { None }
+        let (x, op) = self.with_padding(cx)?;
+        cx.patch(op, &[x], &[cx.output(0)])
     }
 
     fn field(&self, _io: &Io) -> Field {
@@ -335,6 +343,27 @@ impl Op for Pool2dGrad {
             _ => None,
         };
         fast.into_iter().chain([self.gather(&g, io, profile, epilogue)]).collect()
+    }
+
+    /// Where a crop takes zeros away that stood around the images, windows have padding instead. The gradient of a window whose largest
+    /// pixel is 0 may go to another one then: to a 0 of ReLU, which passes none on.
+    fn rewrite(&self, cx: &RewriteCx) -> Option<Patch> {
+        let (cropped, reader) = cx.sole_reader(0)?;
+        let cut = reader.op()?.downcast::<Pad2d>()?.crop()?;
+        let (x, pool) =
+            self.pool.with_padding(cx).filter(|_| zero_padded_input(cx).is_some_and(|(_, zeros)| zeros == cut))?;
+        let masks = |node: &Node| {
+            let program = node.op().and_then(|op| op.pointwise());
+            let one = program.is_some_and(|p| matches!(&p.instrs[..], [only] if only.f.name == "where_positive"));
+            one && node.inputs == [cropped, x]
+        };
+        let [_, h, w, _] = *cx.graph().shape(x).dims() else { return None };
+        let (inputs, op) = (&cx.node().inputs, Pool2dGrad { pool, input: [h, w] });
+        let is_result = cx.graph().outputs().iter().any(|(_, v)| *v == cropped);
+        if is_result || !cx.readers(cropped).all(|(_, node)| masks(node)) {
+            return None;
+        }
+        cx.patch(op, &[x, inputs[1], inputs[2]], &[cropped])
     }
 
     fn cost(&self, io: &Io) -> Cost {

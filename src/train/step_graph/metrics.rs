@@ -106,7 +106,7 @@ pub(super) fn accumulated(g: &mut Graph, state: Value, sums: Value) -> Result<Va
         Instr { f: elementary("add")?, args: vec![Arg::Instr(0), Arg::Input(1)] },
     ];
     let program = Program { n_inputs: 2, instrs, result: Arg::Instr(1) };
-    g.apply1(Elementwise { program, shape: None, in_place: true }, &[state, sums])
+    g.apply1(Elementwise { in_place: true, ..program.into() }, &[state, sums])
 }
 
 /// Returns loss and metrics over the steps since the sums restarted, by name.
