@@ -47,7 +47,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) counts: v
             if ((closed[word] & bit) != 0u) { continue; }
             let box = corners(first + i);
             let inner = area(vec4<f32>(max(box.xy, kept.xy), min(box.zw, kept.zw)));
-            let close = inner > 0.0 && inner > IOU * (area(box) + area(kept) - inner);
+            let close = inner > IOU * (area(box) + area(kept) - inner);
             let score = rank(scores[group * BOXES + i]);
             if (close || i32(i) == kept_at) {
                 closed[word] |= bit;

@@ -502,7 +502,10 @@ fn a_network_of_torch_is_cut_trained_with_a_new_head_and_given_back() {
     println!("{} frozen weights, changed: {changed:?}", frozen.count());
     assert!(changed.is_empty() && before.iter().any(|(name, old)| after[name] != *old));
     trained.to_onnx(folder.join("tuned.onnx")).unwrap();
-    let samples = HostTensor::f32([4, 128, 128, 3], noise(&[4, 128, 128, 3], 5).to_f32().iter().map(|v| 127.5 + 127.5 * v).collect());
+    let samples = HostTensor::f32(
+        [4, 128, 128, 3],
+        noise(&[4, 128, 128, 3], 5).to_f32().iter().map(|v| 127.5 + 127.5 * v).collect(),
+    );
     let samples = samples.unwrap();
     let wanted = trained.inference(&engine, Batch::up_to(4)).unwrap().predict(&samples).unwrap();
     fs::write(folder.join("tuned.input_0.npy"), hubel::io::npy::write(&samples)).unwrap();

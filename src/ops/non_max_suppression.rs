@@ -54,7 +54,7 @@ impl NonMaxSuppression {
 
     fn overlap(&self, a: [f64; 4], b: [f64; 4]) -> bool {
         let common = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
-        common > 0.0 && common > held(f64::from(self.iou_threshold) * held(held(area(a) + area(b)) - common))
+        common > held(f64::from(self.iou_threshold) * held(held(area(a) + area(b)) - common))
     }
 
     /// Returns samples, classes and boxes.
@@ -182,15 +182,12 @@ fn sample(rng: &mut Philox) -> Sample {
         center: rng.below(2) == 0,
     };
     let scores = if rng.below(2) == 0 { Fill::Index(9) } else { Fill::Distinct };
-    let inputs = vec![
-        (TensorType::f32([first, boxes, 4]), Fill::Index(12)),
-        (TensorType::f32([first, classes, boxes]), scores),
-    ];
+    let inputs =
+        vec![(TensorType::f32([first, boxes, 4]), Fill::Index(12)), (TensorType::f32([first, classes, boxes]), scores)];
     Sample::new(op, inputs, capacity).with_n(n)
 }
 
-const PLAIN: NonMaxSuppression =
-    NonMaxSuppression { max: 2, iou_threshold: 0.5, score_threshold: None, center: false };
+const PLAIN: NonMaxSuppression = NonMaxSuppression { max: 2, iou_threshold: 0.5, score_threshold: None, center: false };
 
 /// Non-maximum suppression as a family.
 pub static FAMILY: Family = Family {

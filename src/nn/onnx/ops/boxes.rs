@@ -47,11 +47,7 @@ struct Places {
 }
 
 /// Returns where regions from `start` (R, 1) of these sizes are sampled: `bins` parts with `ratio` places each.
-fn places(
-    g: &mut Graph,
-    (start, size): (Value, Value),
-    [bins, ratio, n]: [usize; 3],
-) -> Result<Places, OpError> {
+fn places(g: &mut Graph, (start, size): (Value, Value), [bins, ratio, n]: [usize; 3]) -> Result<Places, OpError> {
     let count = bins * ratio;
     let fractions: Vec<f32> = (0..count).map(|i| (i as f32 + 0.5) / count as f32).collect();
     let fractions = g.literal([1, count], fractions)?;

@@ -116,12 +116,7 @@ impl Options {
     }
 
     /// Returns the states of all steps (N, steps, units) and the last ones, from first states (N, units).
-    pub fn run(
-        &self,
-        g: &mut Graph,
-        w: &Weights,
-        mut states: Vec<Value>,
-    ) -> Result<(Value, Vec<Value>), OpError> {
+    pub fn run(&self, g: &mut Graph, w: &Weights, mut states: Vec<Value>) -> Result<(Value, Vec<Value>), OpError> {
         let shape = g.shape(w.projected).clone();
         let steps = shape.dims()[1];
         let mut shown = vec![states[0]; steps];
