@@ -1,4 +1,4 @@
-"""Exports networks to ONNX as others do, for tests/onnx: torch's two exporters, forms of tf2onnx, ONNX Runtime's quantisation.
+"""Exports networks to ONNX as others do, for tests/onnx: torch's exporter, forms of tf2onnx, ONNX Runtime's quantisation.
 
 Each of NETWORKS writes a file into the given folder and returns extents of its inputs without the batch, one list for each run.
 Weights are drawn; statistics of batch normalisations are those of a batch of noise, so that they are not 0 and 1.
@@ -33,15 +33,11 @@ def settled(model, *shape):
     return model.eval()
 
 
-def export(folder, name, model, *shape, axes=(), outputs=("output",), dynamo=False, opset=17):
+def export(folder, name, model, *shape, axes=(), outputs=("output",), opset=17):
     """Writes the model with an open batch, and further open axes by number and name."""
     x = torch.randn(2, *shape)
     open_axes = {0: "batch", **dict(axes)}
     path = folder / f"{name}.onnx"
-    if dynamo:
-        dims = {axis: torch.export.Dim(n) for axis, n in open_axes.items()}
-        torch.onnx.export(model, (x,), path, dynamo=True, dynamic_shapes=(dims,), external_data=False)
-        return
     dynamic = {"input": open_axes, **{o: {0: "batch"} for o in outputs}}
     names = {"input_names": ["input"], "output_names": list(outputs)}
     torch.onnx.export(model, x, path, dynamic_axes=dynamic, opset_version=opset, dynamo=False, **names)
@@ -331,8 +327,6 @@ NETWORKS = {
     "efficientnet_b0": vision(torchvision.models.efficientnet_b0),
     "densenet121": vision(torchvision.models.densenet121),
     "convnext_tiny": vision(torchvision.models.convnext_tiny, 64),
-    "mobilenet_v3_dynamo": vision(torchvision.models.mobilenet_v3_small, dynamo=True),
-    "convnext_dynamo": vision(torchvision.models.convnext_tiny, 64, dynamo=True),
     "unet": unet,
     "crnn": crnn,
     "yolox": open_sides(Yolox),

@@ -239,6 +239,24 @@ fn every_layer_with_every_option_is_keras_on_the_device() {
     all(By::Device);
 }
 
+/// Returns which layers are not written as ONNX, with the reason.
+fn unwritten(cases: &Cases) -> String {
+    let mut reasons: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for case in &cases.cases {
+        let model = Model::from_json(&case["model"].to_string()).expect("a model");
+        if let Err(e) = model.to_onnx_bytes(&hubel::nn::OnnxExport::new()) {
+            let text = e.to_string();
+            let (_, why) = text.split_once(": ").unwrap_or(("", &text));
+            let why = why.split("; ").next().unwrap_or_default().to_owned();
+            reasons.entry(why).or_default().insert(case["layer"].as_str().unwrap_or_default());
+        }
+    }
+    let line = |(why, layers): (String, BTreeSet<&str>)| {
+        format!("- {why}: {}\n", layers.into_iter().collect::<Vec<_>>().join(", "))
+    };
+    reasons.into_iter().map(line).collect()
+}
+
 /// Returns LAYERS.md, made from the cases.
 fn table(cases: &Cases, augmentation: &[Json]) -> String {
     let mut layers: BTreeMap<&str, (usize, BTreeSet<&str>)> = BTreeMap::new();
@@ -278,6 +296,7 @@ fn table(cases: &Cases, augmentation: &[Json]) -> String {
         only.join(", "),
         missing.join(", "),
     );
+    let _ = write!(text, "\n## Cases that ONNX cannot say\n\n{}", unwritten(cases));
     text
 }
 
