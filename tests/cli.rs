@@ -219,6 +219,64 @@ fn arrays_go_through_a_network_and_weights_change_their_type() {
 }
 
 #[test]
+fn every_command_takes_an_onnx_file() {
+    use hubel::{layers::*, nn::models::Preprocessing, prelude::*};
+    let folder = temp_dir::TempDir::new().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let layers = Sequential::new([8, 8, 1]).add(Conv2D::new(3, 3).name("stem")).add(Flatten::new());
+    let mut model = layers.add(Dense::new(2).activation(Softmax)).build().expect("a model");
+    model.set_preprocessing(Preprocessing::Unit);
+    model.set_class_names(["cat", "dog"]);
+    model.save(path("small.keras")).expect("a file");
+    let file = path("small.onnx");
+    let written = json(&["convert", &path("small.keras"), &file]);
+    assert_eq!((&written["parameters"], &written["tensors"]), (&248.into(), &4.into()));
+    assert_eq!(json(&["summary", &file])["params_total"], 248);
+    assert!(json(&["plan", &file, "--device", "cpu"])["dispatches"].as_u64() >= Some(2));
+    let found = json(&["predict", &file, DIGIT, "--preprocessing", "tf", "--device", "cpu"]);
+    assert!(["cat", "dog"].map(Json::from).contains(&found["images"][0]["top"][0]["name"]), "{found}");
+    let verified = json(&["verify", &file, "--batch", "2"]);
+    assert!(verified["nodes"].as_u64() >= Some(2) && verified["wrong"] == serde_json::json!([]), "{verified}");
+    let bench = json(&["bench", &file, "--batch", "2", "--seconds", "0.05"]);
+    assert!(bench["ms_median"].as_f64() > Some(0.0), "{bench}");
+    let samples = HostTensor::f32([3, 8, 8, 1], (0..192).map(|i| (i % 7) as f32).collect()).expect("a tensor");
+    fs::write(path("x.npy"), hubel::io::npy::write(&samples)).expect("a file");
+    let run = |model: &str, out: &str| {
+        json(&["run", model, "--input", &path("x.npy"), "--output", &path(out), "--device", "cpu"]);
+        let entry = fs::read_dir(path(out)).expect("a folder").next().expect("a file").expect("a name");
+        hubel::io::npy::open(entry.path()).expect("an array").to_f32()
+    };
+    json(&["convert", &file, &path("again.onnx")]);
+    let wanted = run(&path("small.keras"), "keras");
+    for (name, out) in [("small.onnx", "first"), ("again.onnx", "second")] {
+        assert!(run(&path(name), out).iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{name}");
+    }
+}
+
+#[test]
+fn an_extent_that_a_file_leaves_open_is_asked_for_and_given() {
+    let folder = temp_dir::TempDir::new().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let field = |number: u8, body: &[u8]| [&[number << 3 | 2, body.len() as u8], body].concat();
+    let dims = [field(1, &field(2, b"N")), field(1, &field(2, b"height")), field(1, &[8, 3])].concat();
+    let x = [field(1, b"x"), field(2, &field(1, &[&[8, 1][..], &field(2, &dims)].concat()))].concat();
+    let node = [field(1, b"x"), field(2, b"y"), field(3, b"relu"), field(4, b"Relu")].concat();
+    let graph = [field(1, &node), field(2, b"open"), field(11, &x), field(12, &field(1, b"y"))].concat();
+    let file = [&[8, 8][..], &field(7, &graph), &field(8, &[16, 17])].concat();
+    fs::write(path("open.onnx"), file).expect("a file");
+    let (status, message) = refusal(&["summary", &path("open.onnx")]);
+    assert!(status != 0 && message.contains("`height`") && message.contains("--dim"), "{message}");
+    let samples = hubel::tensor::HostTensor::f32([2, 4, 3], vec![-1.0; 24]).expect("a tensor");
+    fs::write(path("x.npy"), hubel::io::npy::write(&samples)).expect("a file");
+    let (model, input, out) = (path("open.onnx"), path("x.npy"), path("out"));
+    let shown = json(&["run", &model, "--dim", "height=4", "--input", &input, "--output", &out, "--device", "cpu"]);
+    assert_eq!(shown["outputs"].as_array().map(Vec::len), Some(1));
+    let entry = fs::read_dir(&out).expect("a folder").next().expect("a file").expect("a name");
+    let y = hubel::io::npy::open(entry.path()).expect("an array");
+    assert_eq!((y.shape(), y.to_f32()), (&[2, 4, 3][..], vec![0.0; 24]));
+}
+
+#[test]
 fn outputs_that_would_share_a_file_are_refused() {
     use hubel::{layers::*, prelude::*};
     let folder = temp_dir::TempDir::new().expect("a folder");

@@ -27,6 +27,7 @@ use std::{
 thread_local! {
     static NOW: Cell<usize> = const { Cell::new(0) };
     static PEAK: Cell<usize> = const { Cell::new(0) };
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Counts the bytes allocated by this thread.
@@ -37,6 +38,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.get().wrapping_add(layout.size());
         NOW.set(now);
+        LARGEST.set(LARGEST.get().max(layout.size()));
         if now < usize::MAX / 2 {
             PEAK.set(PEAK.get().max(now));
         }
@@ -57,6 +59,7 @@ static COUNTING: Counting = Counting;
 fn held<T>(f: impl FnOnce() -> T) -> (T, usize) {
     NOW.set(0);
     PEAK.set(0);
+    LARGEST.set(0);
     let result = f();
     (result, PEAK.get())
 }

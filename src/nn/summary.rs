@@ -46,6 +46,17 @@ pub struct Summary {
     pub non_trainable: usize,
 }
 
+/// Layers of ONNX files that count in whole numbers of few bits there.
+const QUANTISED: [&str; 7] = [
+    "ConvInteger",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QuantizeLinear",
+];
+
 /// A value's receptive field: extent along height and width, and the stride between neighbours; `None` is the whole
 /// input.
 type Sight = Option<[[f64; 2]; 2]>;
@@ -221,6 +232,10 @@ impl fmt::Display for Summary {
         writeln!(f, "Total params: {}", grouped((self.trainable + self.non_trainable) as u64))?;
         writeln!(f, "Trainable params: {}", grouped(self.trainable as u64))?;
         writeln!(f, "Non-trainable params: {}", grouped(self.non_trainable as u64))?;
+        let quantised = self.rows.iter().filter(|r| QUANTISED.contains(&r.kind)).count();
+        if quantised > 0 {
+            writeln!(f, "Quantised layers, computed in f32: {quantised}")?;
+        }
         write!(f, "MACs: {}", grouped(self.macs()))
     }
 }

@@ -61,6 +61,7 @@ families! {
     literal::{Literal} [FAMILY],
     local_response_norm::{LocalResponseNorm, LocalResponseNormGrad} [FAMILY, FAMILY_GRAD],
     matmul::{Matmul, MatmulOptions} [FAMILY],
+    non_max_suppression::{NonMaxSuppression} [FAMILY],
     optimizer::{Optimizer, Rule} [ADAGRAD, ADAM, MOVING_AVERAGE, NADAM, RMSPROP, SGD],
     pad2d::{Pad2d, Pad2dGrad, PadMode} [FAMILY, FAMILY_GRAD],
     pool2d::{Pool2d, Pool2dGrad, Pool2dOptions, Pooling} [AVERAGE, AVERAGE_GRAD, L2, L2_GRAD, MAX, MAX_GRAD],

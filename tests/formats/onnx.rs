@@ -1,6 +1,6 @@
 //! Hostile ONNX files, and mutations of good ones.
 
-use super::{Corpus, fuzz, within_budget};
+use super::{Corpus, LARGEST, fuzz, within_budget};
 use hubel::{
     Error,
     io::{Flaw, onnx},
@@ -161,9 +161,14 @@ fn mutated_onnx_files_neither_panic_nor_take_memory() {
     let small = small.add(Flatten::new()).add(Dense::new(2).activation(Softmax)).build().unwrap();
     let small = small.to_onnx_bytes(&OnnxExport::new()).unwrap();
     let tensor = [&[0x08, 2, 0x10, 1, 0x22, 8][..], &[0; 8]].concat();
-    let options = |b: &[u8]| Model::from_onnx_bytes(b, &OnnxOptions::new()).is_ok();
+    fn fits(bytes: &[u8], is_read: bool) -> bool {
+        let largest = LARGEST.get();
+        assert!(largest <= 2 * bytes.len() + (1 << 20), "{largest} bytes at once for a file of {}", bytes.len());
+        is_read
+    }
+    let options = |b: &[u8]| fits(b, Model::from_onnx_bytes(b, &OnnxOptions::new()).is_ok());
     let corpora: [Corpus; 3] = [
-        ("a tensor", tensor, |b| onnx::tensor(b).is_ok(), 120_000),
+        ("a tensor", tensor, |b| fits(b, onnx::tensor(b).is_ok()), 120_000),
         ("one node", relu("x"), options, 70_000),
         ("a network", small, options, 10_000),
     ];

@@ -37,7 +37,7 @@ def case(name, op, x, constants=(), opset=17, outputs=1, **attributes):
         names.append(f"c{i}")
     results = [f"y{i}" for i in range(outputs)]
     node = helper.make_node(op, names, results, name=f"node/{name}", **attributes)
-    whole = [op in ("ArgMax", "ArgMin") or (op == "TopK" and i == 1) for i in range(outputs)]
+    whole = [op in ("ArgMax", "ArgMin", "NonMaxSuppression") or (op == "TopK" and i == 1) for i in range(outputs)]
     types = [TensorProto.INT64 if w else TensorProto.FLOAT for w in whole]
     infos = [helper.make_tensor_value_info(r, t, None) for r, t in zip(results, types)]
     model(name, [node], inputs, infos, initializers, xs, opset)
@@ -204,7 +204,42 @@ def quantised():
     model("quantize", nodes, [x], [y], constants, [noise(2, 3, low=-2, high=2)], 21)
 
 
-for part in [elementwise, windows, norms, products, moves, recurrent, quantised]:
+def steps():
+    """What recurrent operators have besides: peepholes, clip, coupled gates, lengths, other functions."""
+    seq, units, width = 4, 3, 2
+    w, r, b = noise(2, 4 * units, width), noise(2, 4 * units, units), noise(2, 8 * units)
+    lengths, peepholes = np.array([4, 2], np.int32), noise(2, 3 * units)
+    x = noise(seq, 2, width, low=-3, high=3)
+    options = {"outputs": 3, "hidden_size": units, "direction": "bidirectional"}
+    case("lstm_peepholes", "LSTM", x, [w, r, b, None, None, None, peepholes], **options)
+    case("lstm_lengths", "LSTM", x, [w, r, b, lengths, noise(2, 2, units), noise(2, 2, units), peepholes], **options)
+    case("lstm_clip", "LSTM", x, [w, r, b], clip=0.7, **options)
+    case("lstm_coupled", "LSTM", x, [w, r, b], input_forget=1, **options)
+    w, r, b = noise(1, 3 * units, width), noise(1, 3 * units, units), noise(1, 6 * units)
+    for after in (0, 1):
+        case(f"gru_lengths_{after}", "GRU", x, [w, r, b, lengths], outputs=2, hidden_size=units, direction="reverse",
+             linear_before_reset=after)
+    w, r, b = noise(1, units, width), noise(1, units, units), noise(1, 2 * units)
+    case("rnn_softsign_lengths", "RNN", x, [w, r, b, lengths], outputs=2, hidden_size=units, activations=["Softsign"])
+
+
+def boxes():
+    corners = RNG.uniform(0, 9, (2, 30, 2)).astype(np.float32)
+    sizes = RNG.uniform(1, 4, (2, 30, 2)).astype(np.float32)
+    scores = noise(2, 3, 30, low=0, high=1)
+    options = [np.array(4, np.int64), np.array(0.3, np.float32), np.array(0.1, np.float32)]
+    case("suppression", "NonMaxSuppression", [np.concatenate([corners, corners + sizes], 2), scores], options)
+    case("suppression_of_centres", "NonMaxSuppression", [np.concatenate([corners, sizes], 2), scores], options,
+         center_point_box=1)
+    x = noise(1, 3, 9, 7)
+    rois = np.array([[0.5, 1, 5, 6], [2, -3, 8, 4], [3.2, 3.1, 3.6, 3.3]], np.float32)
+    for mode in ("avg", "max"):
+        for half in ("half_pixel", "output_half_pixel"):
+            case(f"regions_{mode}_{half}", "RoiAlign", [x], [rois, ints(0, 0, 0)], opset=16, mode=mode, output_height=3,
+                 output_width=2, sampling_ratio=2, spatial_scale=0.9, coordinate_transformation_mode=half)
+
+
+for part in [elementwise, windows, norms, products, moves, recurrent, quantised, steps, boxes]:
     part()
 names = {name.split("/")[0] for name in TENSORS}
 save_file(TENSORS, HERE / "onnx_cases.safetensors")

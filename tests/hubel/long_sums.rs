@@ -98,6 +98,7 @@ fn complete() -> Vec<Sample> {
 
 /// Returns sums that one invocation adds up alone.
 fn refused() -> Vec<Sample> {
+    let suppression = NonMaxSuppression { max: 100, iou_threshold: 0.5, score_threshold: None, center: false };
     let pool = |pooling, pool, strides| Pool2d {
         pooling,
         options: Pool2dOptions { strides: [strides; 2], ..Pool2dOptions::new(pool) },
@@ -124,6 +125,7 @@ fn refused() -> Vec<Sample> {
         sample(Resize2dGrad { size: [1, 1], interpolation }, &[(&image(300, 1), ANY)], 2),
         sample(affine, &[(&image(1, LONG), ANY), (&[Batch, 6], ANY)], 2),
         sample(Argmax { axis: 1 }, &[(&[Batch, LONG], ANY)], 2),
+        sample(suppression, &[(&[Batch, 64_000, 4], ANY), (&[Batch, 1, 64_000], ANY)], 2),
         sample(TopK { k: 2 }, &[(&[Batch, LONG], ANY)], 2),
         sample(TopKGrad { columns: LONG }, &[(&[Batch, LONG], Fill::Index(LONG)), (&[Batch, LONG], ANY)], 2),
         sample(CategoricalAccuracy { sparse: true, k: 1 }, &[(&[Batch, LONG], ANY), (&[Batch], Fill::Index(LONG))], 2),

@@ -153,6 +153,16 @@ fn all_operators_that_are_missing_are_named_at_once() {
 }
 
 #[test]
+fn quantised_layers_are_said_to_be_computed_in_floats() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/onnx_cases.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let model = classifier_again(all.tensor("quantize/model").unwrap().data());
+    assert!(model.summary().to_string().contains("Quantised layers, computed in f32: 2"), "{}", model.summary());
+    assert!(!classifier().summary().to_string().contains("Quantised"));
+}
+
+#[test]
 fn open_dimensions_are_named_and_bound() {
     let bytes = classifier().to_onnx_bytes(&OnnxExport::new()).unwrap();
     // The batch, bound: the model then has no batch of its own.

@@ -5,7 +5,7 @@ use crate::harness::{
 };
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Fault, Fill, Graph, Step},
-    ops::{FAMILIES, TABLE, sample_of},
+    ops::{FAMILIES, NonMaxSuppression, TABLE, sample_of},
     prelude::*,
     tensor::{Philox, Purpose, stream_id},
     testing::{self, special_values_agree_on},
@@ -183,6 +183,29 @@ fn nan_is_the_largest_for_argmax_and_top_k_the_first_of_several() {
         let text: Vec<String> = values.iter().map(|x| x.to_string()).collect();
         assert_eq!(text.join(" "), "NaN NaN inf NaN 3 0 -inf -inf -inf");
     }
+}
+
+#[test]
+fn boxes_that_overlap_a_better_one_are_left_out_and_missing_rows_are_minus_one() {
+    let mut g = Graph::new();
+    let (boxes, scores) = (g.input("boxes", [Batch, 4, 4], F32), g.input("scores", [Batch, 2, 4], F32));
+    let options = NonMaxSuppression { max: 3, iou_threshold: 0.5, score_threshold: Some(0.2), center: false };
+    let rows = g.non_max_suppression(boxes, scores, options).expect("boxes and scores");
+    g.output("rows", rows);
+    // The second is the first moved by a quarter, the third its corners the other way round, the fourth far away.
+    let corners = [[0.0, 0.0, 4.0, 4.0], [1.0, 0.0, 5.0, 4.0], [4.0, 4.0, 0.0, 0.0], [9.0, 9.0, 11.0, 10.0]];
+    let scores = [[0.3, 0.9, 0.8, 0.5], [0.2, 0.1, f32::NAN, 0.25]];
+    let feeds = [
+        ("boxes".to_owned(), HostTensor::f32([1, 4, 4], corners.concat()).expect("four boxes")),
+        ("scores".to_owned(), HostTensor::f32([1, 2, 4], scores.concat()).expect("two classes")),
+    ];
+    let got = run_graph(&g, &feeds, &Step::of(1), 1, &Run::default()).expect("the graph runs");
+    let feeds = feeds.map(|(name, tensor)| (name, tensor.to_array()));
+    let exact = reference(&g, &feeds, &Step::of(1));
+    let (none, first, second) = ([-1.0; 3], [[0.0, 0.0, 1.0], [0.0, 0.0, 3.0]], [0.0, 1.0, 3.0]);
+    let wanted = [first[0], first[1], none, second, none, none].concat();
+    assert_eq!(got[0].to_f32(), wanted);
+    assert_eq!(exact[0].to_host(F32).to_f32(), wanted);
 }
 
 #[test]

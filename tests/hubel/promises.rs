@@ -46,8 +46,20 @@ fn promise(family: &str) -> Option<Promise> {
     use Promise::*;
     Some(match family {
         "accumulate" => Sums(|_, n| n as u64 + 1),
-        "accuracy" | "argmax" | "cast" | "concat" | "literal" | "slice" | "slice_grad" | "top_k" | "gather"
-        | "max_pool2d" | "pad2d" | "reshape" | "transpose" => Exact,
+        "accuracy"
+        | "argmax"
+        | "cast"
+        | "concat"
+        | "literal"
+        | "non_max_suppression"
+        | "slice"
+        | "slice_grad"
+        | "top_k"
+        | "gather"
+        | "max_pool2d"
+        | "pad2d"
+        | "reshape"
+        | "transpose" => Exact,
         // A window has at most 72 pixels.
         "avg_pool2d" | "avg_pool2d_grad" => Sums(|_, _| 72),
         "lp_pool2d" => Composed(32.0 * UNIT),
@@ -233,7 +245,7 @@ enum Nan {
 fn nan_in(op: &str, input: usize, inputs: usize) -> Nan {
     match (op, input) {
         ("greater" | "greater_equal" | "less" | "less_equal" | "equal" | "not_equal", _) => Nan::Nowhere,
-        ("argmax" | "categorical_accuracy" | "sparse_categorical_accuracy", _) => Nan::Nowhere,
+        ("argmax" | "non_max_suppression" | "categorical_accuracy" | "sparse_categorical_accuracy", _) => Nan::Nowhere,
         ("prelu" | "elu", 1) | ("where", 1 | 2) | ("where_positive", 0) => Nan::Nowhere,
         // Numbers of rows.
         ("gather" | "gather_grad", _) => Nan::Nowhere,

@@ -429,33 +429,58 @@ pub fn channels_last(rank: usize) -> Vec<usize> {
     if rank < 3 { (0..rank).collect() } else { std::iter::once(0).chain(2..rank).chain([1]).collect() }
 }
 
-/// Returns a constant's elements in another order.
+/// Returns a constant's elements in another order; those that are moved come from the file's bytes at once, so that large weights
+/// take memory once.
 fn arrange(constant: &Constant, arrangement: &Arrangement) -> Result<Vec<f32>, OpError> {
-    Ok(rearranged(constant.floats()?, arrangement))
+    let moved = Moved::of(arrangement);
+    match (constant.raw_floats(), &moved) {
+        (Some(raw), Some(moved)) => {
+            let at = |i: usize| f32::from_le_bytes(std::array::from_fn(|k| raw[4 * i + k]));
+            Ok(moved.elements(raw.len() / 4, at))
+        }
+        _ => Ok(rearranged(constant.floats()?, arrangement)),
+    }
 }
 
 fn rearranged<E: Copy>(elements: Vec<E>, arrangement: &Arrangement) -> Vec<E> {
-    let Arrangement { read, order, .. } = arrangement;
-    let wide: Vec<usize> = order.iter().copied().filter(|&a| read[a] != 1).collect();
-    if wide.is_sorted() || elements.is_empty() {
-        return elements;
+    match Moved::of(arrangement) {
+        Some(moved) if !elements.is_empty() => moved.elements(elements.len(), |i| elements[i]),
+        _ => elements,
     }
-    let from = strides(read);
-    let (dims, steps): (Vec<usize>, Vec<usize>) = wide.iter().map(|&a| (read[a], from[a])).unzip();
-    let (inner, step) = (dims[dims.len() - 1], steps[steps.len() - 1]);
-    let mut out = Vec::with_capacity(elements.len());
-    let (mut at, mut base) = (vec![0usize; dims.len() - 1], 0usize);
-    for _ in 0..elements.len() / inner.max(1) {
-        out.extend((0..inner).map(|k| elements[base + k * step]));
-        for axis in (0..at.len()).rev() {
-            at[axis] += 1;
-            base += steps[axis];
-            if at[axis] < dims[axis] {
-                break;
+}
+
+/// Axes in another order than they are read in: extents and steps of each, those of extent 1 left out.
+struct Moved {
+    dims: Vec<usize>,
+    steps: Vec<usize>,
+}
+
+impl Moved {
+    fn of(arrangement: &Arrangement) -> Option<Self> {
+        let Arrangement { read, order, .. } = arrangement;
+        let wide: Vec<usize> = order.iter().copied().filter(|&a| read[a] != 1).collect();
+        let from = strides(read);
+        let (dims, steps) = wide.iter().map(|&a| (read[a], from[a])).unzip();
+        (!wide.is_sorted()).then_some(Moved { dims, steps })
+    }
+
+    fn elements<E>(&self, count: usize, element: impl Fn(usize) -> E) -> Vec<E> {
+        let Moved { dims, steps } = self;
+        let (inner, step) = (dims[dims.len() - 1], steps[steps.len() - 1]);
+        let mut out = Vec::with_capacity(count);
+        let (mut at, mut base) = (vec![0usize; dims.len() - 1], 0usize);
+        for _ in 0..count / inner.max(1) {
+            out.extend((0..inner).map(|k| element(base + k * step)));
+            for axis in (0..at.len()).rev() {
+                at[axis] += 1;
+                base += steps[axis];
+                if at[axis] < dims[axis] {
+                    break;
+                }
+                base -= dims[axis] * steps[axis];
+                at[axis] = 0;
             }
-            base -= dims[axis] * steps[axis];
-            at[axis] = 0;
         }
+        out
     }
-    out
 }

@@ -121,6 +121,14 @@ impl Constant {
         }
     }
 
+    /// Returns the bytes of 32-bit floats where the file has them.
+    pub fn raw_floats(&self) -> Option<&[u8]> {
+        match &self.data {
+            Data::Tensor(tensor) if self.elem == FLOAT && !tensor.raw_data.is_empty() => Some(&tensor.raw_data),
+            _ => None,
+        }
+    }
+
     /// Returns the elements as whole numbers.
     pub fn to_ints(&self) -> Result<Vec<i64>, OpError> {
         Ok(self.values()?.iter().map(|&v| v as i64).collect())

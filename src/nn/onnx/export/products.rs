@@ -109,6 +109,16 @@ fn group_norm(w: &mut Writer, inputs: &[Value], value: Value, op: &GroupNorm) ->
 }
 
 /// Writes a cell over a projected input: ONNX's operator with a unit matrix for the projection.
+/// Returns ONNX's name of a cell's function.
+fn function(of: CellActivation) -> Result<&'static str, OpError> {
+    match of {
+        CellActivation::Tanh => Ok("Tanh"),
+        CellActivation::Sigmoid => Ok("Sigmoid"),
+        CellActivation::Relu => Ok("Relu"),
+        _ => Err(OpError::new("RNN", "tanh, sigmoid or relu in a cell", format!("{of:?}"), "use those")),
+    }
+}
+
 fn recurrent(w: &mut Writer, inputs: &[Value], value: Value, op: &Recurrent) -> Result<(), OpError> {
     let (x, kernel) = (inputs[0], inputs[1]);
     let units = w.shape(kernel).dims()[0];
@@ -151,18 +161,31 @@ fn recurrent(w: &mut Writer, inputs: &[Value], value: Value, op: &Recurrent) -> 
             operands.push(w.node("Unsqueeze", &[&own, &axes], &[]));
         }
     }
-    let gated = op.cell.kind != CellKind::Simple;
-    if op.cell.activation != CellActivation::Tanh || (gated && op.cell.gate != CellActivation::Sigmoid) {
-        return Err(OpError::new(name, "tanh and sigmoid in a cell", "other functions", "use those"));
-    }
     let mut attributes = vec![("hidden_size", Attr::Int(units as i64))];
+    let (gate, inner) = (|| function(op.cell.gate), function(op.cell.activation)?);
+    attributes.push((
+        "activations",
+        Attr::Texts(match op.cell.kind {
+            CellKind::Simple => vec![inner],
+            CellKind::Lstm => vec![gate()?, inner, inner],
+            _ => vec![gate()?, inner],
+        }),
+    ));
     if after {
         attributes.push(("linear_before_reset", Attr::Int(1)));
     }
     let operands: Vec<&str> = operands.iter().map(String::as_str).collect();
     let count = operands.iter().rposition(|o| !o.is_empty()).map_or(0, |last| last + 1);
     let whole = w.result_name(value);
-    let outputs = vec![whole.clone()];
+    let mut outputs = vec![whole.clone()];
+    let memory = Value { output: 1, ..value };
+    if w.graph.nodes().iter().any(|n| n.inputs.contains(&memory)) {
+        let name = format!("{whole}.memory");
+        outputs.extend([String::new(), name.clone()]);
+        // (1, batch, units): the last step alone.
+        w.set(memory, name, vec![1, 0, 2]);
+        w.lasts.insert(memory);
+    }
     w.nodes(name, &operands[..count], &outputs, &attributes);
     let axes = w.whole(&[1]);
     let y = w.node("Squeeze", &[&whole, &axes], &[]);

@@ -98,7 +98,13 @@ fn resize(w: &mut Writer, x: Value, value: Value, op: &Resize2d) -> Result<(), O
     let name = w.get(x, &channels_first(4))?;
     let shape = w.shape(x).clone();
     let dims = shape.dims();
-    let ratios = [1.0, 1.0, op.size[0] as f32 / dims[1] as f32, op.size[1] as f32 / dims[2] as f32];
+    let ratio = |a: usize| {
+        let (from, to) = (dims[a + 1], op.size[a]);
+        // Readers round the product down, which may end just below.
+        let exact = to as f32 / from as f32;
+        if f64::from(exact) * (from as f64) < to as f64 { exact.next_up() } else { exact }
+    };
+    let ratios = [1.0, 1.0, ratio(0), ratio(1)];
     let scales = w.floats(&[4], ratios.to_vec());
     let is_whole = (0..2).all(|a| op.size[a].is_multiple_of(dims[a + 1]));
     if op.interpolation == Interpolation::Nearest && !is_whole {

@@ -9,7 +9,7 @@ use crate::{
     tensor::{DType, HostTensor, Shape},
 };
 use prost::bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A value of the file.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Writer<'g> {
     values: HashMap<Value, Vec<Written>>,
     weights: HashMap<Value, (String, HostTensor)>,
     names: HashMap<String, usize>,
+    /// Sequences of which the last step alone is written.
+    pub lasts: HashSet<Value>,
 }
 
 /// An attribute's value.
@@ -36,6 +38,7 @@ pub enum Attr {
     Float(f32),
     Text(&'static str),
     Ints(Vec<i64>),
+    Texts(Vec<&'static str>),
 }
 
 /// Returns the order that ONNX's operators on maps want.
@@ -60,6 +63,7 @@ impl<'g> Writer<'g> {
             values: HashMap::new(),
             weights: HashMap::new(),
             names: HashMap::new(),
+            lasts: HashSet::new(),
         }
     }
 
@@ -194,6 +198,10 @@ impl<'g> Writer<'g> {
                 Attr::Int(i) => (a.i, a.kind) = (*i, 2),
                 Attr::Text(s) => (a.s, a.kind) = (Bytes::from_static(s.as_bytes()), 3),
                 Attr::Ints(all) => (a.ints, a.kind) = (all.clone(), 7),
+                Attr::Texts(all) => {
+                    let bytes = |s: &&'static str| Bytes::from_static(s.as_bytes());
+                    (a.strings, a.kind) = (all.iter().map(bytes).collect(), 8);
+                }
             }
             a
         };

@@ -1,6 +1,7 @@
 //! The operators, a file for each family: what they are in terms of the graph's operations.
 
 mod activation;
+mod boxes;
 mod conv;
 mod elementwise;
 mod grid_sample;
@@ -14,14 +15,16 @@ mod reduce;
 mod resize;
 mod select;
 mod shape;
+mod steps;
 mod volume;
 mod window;
 
 use super::call::Build;
 
 /// The operators by family.
-const FAMILIES: [&[(&str, Build)]; 14] = [
+const FAMILIES: [&[(&str, Build)]; 15] = [
     activation::OPERATORS,
+    boxes::OPERATORS,
     conv::OPERATORS,
     elementwise::OPERATORS,
     grid_sample::OPERATORS,

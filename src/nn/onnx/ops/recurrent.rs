@@ -1,5 +1,6 @@
 //! Recurrent layers.
 
+use super::steps;
 use crate::{
     graph::{OpError, Value},
     nn::onnx::{
@@ -33,17 +34,6 @@ fn options(c: &Call) -> Result<Options, OpError> {
     let direction = node.text("direction", "forward");
     if !["forward", "reverse", "bidirectional"].contains(&direction.as_str()) {
         return Err(c.wrong("forward, reverse or bidirectional", direction, "export the model again"));
-    }
-    for (present, what) in
-        [(node.has("clip"), "clip"), (node.int("input_forget", 0) == 1, "input_forget"), (c.has(7), "peepholes")]
-    {
-        if present {
-            return Err(c.wrong(
-                "a cell without clip, input_forget and peepholes",
-                what,
-                "export the model without it",
-            ));
-        }
     }
     let units = node.int("hidden_size", 0);
     if !(1..1 << 16).contains(&units) {
@@ -251,6 +241,103 @@ fn run(c: &mut Call, x: Value, direction: usize, o: &Options) -> Result<Vec<Valu
     g.apply(Recurrent { cell }, &operands)
 }
 
+/// Returns the steps of each sample (N, 1), if they are not all.
+fn lengths(c: &mut Call, x: Value) -> Result<Option<Value>, OpError> {
+    let shape = c.g().shape(x).clone();
+    let steps = shape.dims()[1];
+    if c.constant(4).is_none() {
+        return match c.has(4) {
+            true => {
+                let t = c.natural(4)?;
+                Ok(Some(c.g().reshape(t.value, shape.with_row(&[1]))?))
+            }
+            false => Ok(None),
+        };
+    }
+    let all: Vec<f32> = c.ints(4, "lengths")?.iter().map(|&n| n as f32).collect();
+    match all.iter().all(|&n| n == steps as f32) {
+        true => Ok(None),
+        false if shape.is_batched() => Err(c.batch("a length of its own for each sample")),
+        false => Ok(Some(c.g().literal([all.len(), 1], all)?)),
+    }
+}
+
+/// Returns the names of a direction's functions: gates, candidate, an LSTM's state.
+fn functions(c: &Call, direction: usize) -> Result<[&'static str; 3], OpError> {
+    let count = match c.node.op {
+        "LSTM" => 3,
+        "GRU" => 2,
+        _ => 1,
+    };
+    let given = c.node.texts("activations");
+    let mut names = ["sigmoid", "tanh", "tanh"];
+    for i in 0..count {
+        let at = if count == 1 { 1 } else { i };
+        names[at] = match given.get(direction * count + i).map(String::as_str) {
+            None => names[at],
+            Some("Tanh") => "tanh",
+            Some("Sigmoid") => "sigmoid",
+            Some("Relu") => "relu",
+            Some("Softplus") => "softplus",
+            Some("Softsign") => "softsign",
+            Some(other) => {
+                let wanted = "Tanh, Sigmoid, Relu, Softplus or Softsign";
+                return Err(c.wrong(wanted, other, "export the model with those"));
+            }
+        };
+    }
+    Ok(names)
+}
+
+/// Returns a direction's states (N, steps, 1, units), and the last ones, built step by step.
+fn run_steps(
+    c: &mut Call,
+    x: Value,
+    direction: usize,
+    o: &Options,
+    lengths: Option<Value>,
+) -> Result<(Value, Vec<Value>), OpError> {
+    let shape = c.g().shape(x).clone();
+    if shape.dims()[1] > steps::MAX_STEPS {
+        let wanted = format!("at most {} steps for a cell with clip, peepholes or lengths", steps::MAX_STEPS);
+        return Err(c.wrong(wanted, shape.dims()[1], "export the model without them"));
+    }
+    let kernel = weights(c, 1, "kernel", direction, o)?;
+    let recurrent = weights(c, 2, "recurrent_kernel", direction, o)?;
+    let [bias, second] = biases(c, direction, o)?;
+    let mut peepholes = None;
+    if c.node.op == "LSTM" && c.has(7) {
+        let whole = c.vector(7, "peepholes", Kind::Trainable)?;
+        let g = c.g();
+        let mut parts = [whole; 3];
+        for (gate, part) in parts.iter_mut().enumerate() {
+            let own = g.slice_axis(whole, 0, Part::new((3 * direction + gate) * o.units, o.units))?;
+            *part = g.reshape(own, Shape::fixed([1, o.units]))?;
+        }
+        peepholes = Some(parts);
+    }
+    let mut states = Vec::new();
+    for i in 0..if c.node.op == "LSTM" { 2 } else { 1 } {
+        let given = initial(c, 5 + i, direction, o, x)?;
+        let g = c.g();
+        let zero = g.constant(0.0)?;
+        states.push(given.map_or_else(|| g.expand(zero, &shape.with_row(&[o.units])), Ok)?);
+    }
+    let clip = c.node.has("clip").then(|| c.node.float("clip", 0.0));
+    let options = steps::Options {
+        units: o.units,
+        gates: o.gates,
+        backwards: o.backwards || direction == 1,
+        after: o.after,
+        coupled: c.node.int("input_forget", 0) == 1,
+        clip,
+        functions: functions(c, direction)?,
+        lengths,
+    };
+    let projected = c.g().project(x, kernel, bias)?;
+    options.run(c.g(), &steps::Weights { projected, recurrent, second, peepholes }, states)
+}
+
 fn recurrent(c: &mut Call) -> Result<Vec<T>, OpError> {
     let o = options(c)?;
     let x = c.t(0)?;
@@ -259,14 +346,23 @@ fn recurrent(c: &mut Call) -> Result<Vec<T>, OpError> {
     }
     let x = c.arranged(x, if o.batch_first { &[0, 1, 2] } else { &[1, 0, 2] })?;
     let steps = c.g().shape(x.value).dims()[1];
-    if c.has(4) && c.ints(4, "lengths")?.iter().any(|&n| n != steps as i64) {
-        return Err(c.wrong(format!("sequences of {steps} steps each"), "other lengths", "leave sequence_lens out"));
-    }
+    let lengths = lengths(c, x.value)?;
+    let own = (0..o.directions).all(|direction| cell(c, &o, direction).is_ok());
+    let by_steps = !own || lengths.is_some() || c.has(7) || c.node.has("clip") || c.node.int("input_forget", 0) == 1;
     let flip = Part { start: steps - 1, size: steps, step: -1 };
     let states = if c.node.op == "LSTM" { 2 } else { 1 };
     let (mut sequences, mut lasts) = (Vec::new(), vec![Vec::new(); states]);
     for direction in 0..o.directions {
         let backwards = o.backwards || direction == 1;
+        if by_steps {
+            let (states, ends) = run_steps(c, x.value, direction, &o, lengths)?;
+            sequences.push(states);
+            for (last, end) in lasts.iter_mut().zip(ends) {
+                let row = c.g().shape(end).with_row(&[1, o.units]);
+                last.push(c.g().reshape(end, row)?);
+            }
+            continue;
+        }
         let turned = if backwards { c.g().slice_axis(x.value, 1, flip)? } else { x.value };
         let results = run(c, turned, direction, &o)?;
         let g = c.g();

@@ -148,7 +148,8 @@ fn sizes(c: &Call, dims: &[usize], axes: &[usize]) -> Result<Vec<(usize, f64)>, 
         }
     } else {
         for (&axis, &scale) in axes.iter().zip(&scales) {
-            all[axis] = ((dims[axis] as f64 * scale).floor().max(0.0) as usize, scale);
+            // As others have it, in 32 bits, where 5 · 1.4 is 7.
+            all[axis] = ((dims[axis] as f32 * scale as f32).floor().max(0.0) as usize, scale);
         }
     }
     match all.iter().any(|(m, s)| !(1..=1 << 16).contains(m) || !s.is_finite() || *s <= 0.0) {
