@@ -18,15 +18,8 @@ use std::{
 };
 
 /// What is refused, and why: the model's name, or its beginning with `*`, and a part of the message.
-const REFUSED: [(&str, &str); 7] = [
-    ("lambda.", "Python's code"),
-    ("conv_lstm2d.", "`ConvLSTM2D`"),
-    ("spectral_normalization.", "`SpectralNormalization`"),
-    ("autocontrast.", "`AutoContrast`"),
-    ("rnn_of_stacked_cells.", "StackedRNNCells"),
-    ("dense_sparsemax.", "sparsemax"),
-    ("op_ops_einsum.", "Einsum"),
-];
+const REFUSED: [(&str, &str); 3] =
+    [("lambda.", "Python's code"), ("op_ops_einsum.", "Einsum"), ("mel_spectrogram.", "`MelSpectrogram`")];
 
 fn tensors(path: &Path, kind: char) -> Vec<HostTensor> {
     let all = safetensors::open(path).unwrap_or_else(|e| panic!("{e}"));
@@ -37,7 +30,8 @@ fn tensors(path: &Path, kind: char) -> Vec<HostTensor> {
 /// Returns the model of a file; weights alone go into the model of the file beside it.
 fn open(path: &Path, options: &KerasOptions) -> Result<Model, hubel::Error> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let Some(stem) = name.strip_suffix(".weights.h5") else { return Model::from_keras_with(path, options) };
+    let weights = [".weights.h5", ".pth"].iter().find_map(|end| name.strip_suffix(end));
+    let Some(stem) = weights else { return Model::from_keras_with(path, options) };
     let beside = ["keras", "h5"].map(|end| path.with_file_name(format!("{stem}.{end}")));
     let whole = Model::from_keras_with(beside.iter().find(|p| p.exists()).unwrap_or(&beside[0]), options)?;
     let mut blank = Model::from_json(&whole.to_json()?)?;

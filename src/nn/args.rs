@@ -157,7 +157,7 @@ macro_rules! finite {
 }
 pub(crate) use finite;
 
-finite!(bool, usize, isize, u64);
+finite!(bool, i32, usize, isize, u64);
 
 /// Returns an error if one of a layer's options is infinite or NaN.
 pub(crate) fn check_finite(layer: &'static str, options: &[(&'static str, Option<f32>)]) -> Result<(), OpError> {

@@ -1,5 +1,6 @@
 //! Models as Keras's JSON, read by [`Model::from_json`] and written by [`Model::to_json`].
 
+use super::keras_object::described;
 use super::operation::as_operation;
 use super::{Input, Layer, LayerError, Model, Tensor, functional::call_counted};
 use super::{model::as_model, names::refused as error};
@@ -30,7 +31,8 @@ const WITHOUT_EFFECT: [&str; 14] = [
 ];
 
 /// Keras options that are not supported; they are accepted only when switched off.
-const OFF: [&str; 6] = ["stateful", "rms_scaling", "renorm", "antialias", "use_gate", "flash_attention"];
+const OFF: [&str; 7] =
+    ["stateful", "rms_scaling", "renorm", "antialias", "use_gate", "flash_attention", "zero_output_for_mask"];
 
 pub(super) fn without_effect(key: &str, value: &Json) -> bool {
     let off = *value == false || value.as_f64() == Some(0.0);
@@ -56,12 +58,18 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
         map.retain(|key, value| match key.as_str() {
             "data_format" => layer.kind() != "Cropping1D" || *value != "channels_last",
             "cell_name" => !value.is_null(),
+            "value_range" => layer.kind() != "RandomGrayscale",
             _ => true,
         });
     }
     config["name"] = name.into();
     set_trainable(&mut config, trainable);
-    Ok(json!({ "module": "keras.layers", "class_name": layer.kind(), "config": config, "registered_name": null }))
+    let module = match layer.kind() {
+        "LayerScale" | "StochasticDepth" => "keras.src.applications.convnext",
+        "CustomScaleLayer" => "keras.src.applications.inception_resnet_v2",
+        _ => "keras.layers",
+    };
+    Ok(described(module, layer.kind(), config))
 }
 
 /// Writes `trainable` only for frozen layers: some of Keras's layers have no such option.

@@ -100,6 +100,9 @@ pub(super) fn layer_from_json(mut object: Json, reading: Reading) -> Result<Arc<
 fn unknown(name: &str, class: &str) -> LayerError {
     let advice = match class {
         "Lambda" => "replace the function by layers: a file holds Python's code of it, which is not executed",
+        "StringLookup" | "TextVectorization" | "Hashing" | "HashedCrossing" => {
+            "look texts up before the model, and cut this layer off in Keras: models here take numbers"
+        }
         _ => "build the model from the layers of LAYERS.md, or give your own by `KerasOptions::layer`",
     };
     error(name, class, "a layer of Keras that Hubel has", format!("`{class}`"), advice)

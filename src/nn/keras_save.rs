@@ -1,6 +1,7 @@
 //! Models written as Keras 3 reads them.
 
-use super::{LayerError, Model, about::Training, below, model::as_model, names::snake_case, operation::as_operation};
+use super::{Layer, LayerError, Model, about::Training, below, layer::VECTOR};
+use super::{layers::stacked_cells, model::as_model, names::snake_case, operation::as_operation};
 use crate::{
     Error,
     io::{Flaw, FormatError, hdf5::Writer, safetensors, save},
@@ -11,6 +12,7 @@ use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::Path,
+    sync::Arc,
 };
 
 /// The version of Keras whose files are written.
@@ -177,6 +179,13 @@ impl Model {
                 let own = named.iter().filter_map(|(n, t)| Some((n.strip_prefix(path)?.strip_prefix('/')?, *t)));
                 own.collect()
             };
+            if layer.kind() == super::SpectralNormalization::KIND {
+                let own = below(name);
+                let kept = own.iter().find(|(name, _)| *name == VECTOR);
+                for (i, (_, tensor)) in own.first().into_iter().chain(kept).enumerate() {
+                    file.dataset(&format!("{key}/vars/{i}"), tensor);
+                }
+            }
             let (key, path, model) = match layer.wrapped() {
                 Some((inner, wrapped)) => (format!("{key}/layer"), format!("{name}/{inner}"), as_model(&**wrapped)),
                 None => (key, name.to_owned(), as_model(&**layer)),
@@ -184,7 +193,7 @@ impl Model {
             file.group(&format!("{key}/vars"));
             match model {
                 Some(model) => model.write_layers(&format!("{key}/"), &below(&path), file)?,
-                None => write_layer(&key, layer.kind(), &below(&path), file),
+                None => write_layer(&key, wrapped_or(layer), &below(&path), file),
             }
         }
         Ok(())
@@ -216,13 +225,19 @@ impl Model {
     }
 }
 
+/// Returns the layer whose weights are below a layer's path.
+fn wrapped_or(layer: &Arc<dyn Layer>) -> &dyn Layer {
+    layer.wrapped().map_or(&**layer, |(_, inner)| &**inner)
+}
+
 /// Writes a layer's own weights in order, and those of its parts where Keras keeps them.
-fn write_layer<'t>(key: &str, kind: &str, own: &[(&str, &'t HostTensor)], file: &mut Writer<'t>) {
+fn write_layer<'t>(key: &str, layer: &dyn Layer, own: &[(&str, &'t HostTensor)], file: &mut Writer<'t>) {
+    let (kind, cells) = (layer.kind(), stacked_cells(layer));
     let mut counts: HashMap<String, usize> = HashMap::new();
     let first = own.first().and_then(|(name, _)| name.split('/').next()).unwrap_or_default();
     for (name, tensor) in own {
         let parts: Vec<&str> = name.split('/').collect();
-        let mut place = Vec::new();
+        let mut place: Vec<&str> = Vec::new();
         for part in &parts[..parts.len() - 1] {
             place.push(match (kind, *part) {
                 ("Bidirectional", part) if part == first => "forward_layer",
@@ -230,7 +245,11 @@ fn write_layer<'t>(key: &str, kind: &str, own: &[(&str, &'t HostTensor)], file: 
                 ("MultiHeadAttention", "key") => "key_dense",
                 ("MultiHeadAttention", "value") => "value_dense",
                 ("MultiHeadAttention", _) => "output_dense",
-                ("RNN", _) | (_, "lstm_cell" | "gru_cell" | "simple_rnn_cell") => "cell",
+                ("RNN", _) if place.is_empty() && parts.len() > 2 => "cell/cells",
+                ("RNN", part) if parts.len() > 2 => {
+                    cells.iter().find(|(name, _)| name == part).map_or(part, |(_, key)| key.as_str())
+                }
+                ("RNN", _) | (_, "lstm_cell" | "gru_cell" | "simple_rnn_cell" | "conv_lstm_cell") => "cell",
                 ("Bidirectional", _) => "backward_layer",
                 _ => continue,
             });

@@ -1,6 +1,7 @@
 use super::{Constraint, Initializer, Regularizer, check_numbers, masks::Masks};
 use crate::{
     graph::{Graph, OpError, TensorType, Value},
+    ops::Rule,
     tensor::Shape,
 };
 use std::any::Any;
@@ -133,6 +134,10 @@ pub(super) struct Built {
     pub layers: Vec<(String, Value)>,
     logits: HashMap<Value, Value>,
     masks: Masks,
+    /// How often the estimate of the norm of the next kernel is improved, and the path of what keeps it.
+    norm: Option<(String, usize)>,
+    /// Kernels that a training step has divided by their norms, with the estimate's vectors.
+    divided: HashMap<Value, [Value; 2]>,
 }
 
 impl Built {
@@ -153,6 +158,9 @@ pub struct Scope<'a> {
     trainable: bool,
     built: &'a mut Built,
 }
+
+/// The state of a spectral normalisation.
+pub(super) const VECTOR: &str = "vector_u";
 
 /// The maximum depth of layers in layers, models among them: files nest three times as deep, and the stack is finite.
 const MAX_DEPTH: usize = 32;
@@ -194,6 +202,27 @@ impl<'a> Scope<'a> {
     /// Builds a layer inside this one on these inputs, under the name `name`, and returns its outputs.
     pub fn child(&mut self, name: &str, layer: &dyn Layer, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         self.build_layer(name, layer, layer.trainable(), inputs)
+    }
+
+    /// [`Scope::child`] of a layer whose kernel training divides by its spectral norm, or `None` if it has none.
+    pub(super) fn child_of_norm(
+        &mut self,
+        name: &str,
+        layer: &dyn Layer,
+        inputs: &[Value],
+        iterations: usize,
+    ) -> Result<Option<Vec<Value>>, OpError> {
+        self.built.norm = Some((self.path.clone(), iterations));
+        let known = self.built.weights.len();
+        let outputs = self.child(name, layer, inputs)?;
+        // The vector is needed first, and Keras's files have it last.
+        let own = format!("{}/{VECTOR}", self.path);
+        if let Some(at) = self.built.weights[known..].iter().position(|w| w.name == own) {
+            self.built.weights[known + at..].rotate_left(1);
+            let moved = self.built.weights.iter().enumerate().skip(known + at);
+            self.built.by_name.extend(moved.map(|(index, w)| (w.name.clone(), index)));
+        }
+        Ok(self.built.norm.take().is_none().then_some(outputs))
     }
 
     pub(super) fn build_layer(
@@ -267,7 +296,33 @@ impl<'a> Scope<'a> {
             let penalty = regularizer.build(self.graph, value)?;
             self.built.penalties.push(penalty);
         }
+        if name.ends_with("kernel") || name == "embeddings" {
+            return self.divided(value);
+        }
         Ok(value)
+    }
+
+    /// Returns a kernel divided by its spectral norm, if the layer around this one asks for that.
+    fn divided(&mut self, kernel: Value) -> Result<Value, OpError> {
+        let Some((path, iterations)) = self.built.norm.take() else { return Ok(kernel) };
+        let width = self.graph.shape(kernel).last();
+        let path = std::mem::replace(&mut self.path, path);
+        let start = Initializer::TruncatedNormal { mean: 0.0, stddev: 0.02 };
+        let state = self.state(VECTOR, &[1, width], &start);
+        self.path = path;
+        if self.mode == Mode::Inference {
+            return Ok(kernel);
+        }
+        // A layer that is used again goes on from where its last use left both.
+        let before = self.built.divided.get(&kernel).copied().unwrap_or([kernel, state]);
+        let after = super::spectral::divided(self.graph, before, iterations)?;
+        let updates = self.graph.updates().iter();
+        let last = updates.clone().find(|update| update.0 == state).map_or(state, |update| update.1);
+        // States are overwritten in place.
+        let new = self.graph.optimize(Rule::MovingAverage { momentum: 0.0 }, &[last], &[after[1]], &[])?;
+        self.graph.update(state, new[0]);
+        self.built.divided.insert(kernel, after);
+        Ok(after[0])
     }
 
     /// Returns a tensor of this layer that no optimiser updates, such as a moving mean.

@@ -38,6 +38,7 @@ mod optimizers;
 mod regularizers;
 mod schedules;
 mod sequential;
+mod spectral;
 mod summary;
 mod torch;
 mod torch_order;

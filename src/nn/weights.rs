@@ -1,6 +1,8 @@
 //! Weights from files whose names differ from the model's.
 
 use super::about::{About, Training};
+use super::layer::VECTOR;
+use super::layers::stacked_cells;
 use super::{KerasOptions, Layer, LayerError, Model};
 use super::{model::as_model, operation::as_operation};
 use crate::{
@@ -325,6 +327,11 @@ impl Model {
             let numbered = if *count == 0 { class } else { format!("{class}_{count}") };
             *count += 1;
             let key = format!("{root}{numbered}");
+            if layer.kind() == super::SpectralNormalization::KIND {
+                // Behind the wrapped layer's kernel, which is there too.
+                let vector = groups.remove(&key).and_then(|mut g| g.1.pop());
+                out.extend(vector.map(|(_, tensor)| (format!("{name}/{VECTOR}"), tensor)));
+            }
             let (key, path, model) = match layer.wrapped() {
                 Some(inner) => (format!("{key}/layer"), format!("{name}/{}", inner.0), as_model(&**inner.1)),
                 None => (key, name.to_owned(), as_model(&**layer)),
@@ -372,7 +379,9 @@ impl Model {
         // A file lists the parts of a layer in alphabetical order.
         const PARTS: [&str; 6] =
             ["query_dense", "key_dense", "value_dense", "output_dense", "forward_layer", "backward_layer"];
-        let part = |key: &str| PARTS.iter().position(|part| key.contains(part));
+        let cells = self.layer(path).map(|layer| stacked_cells(&**layer)).unwrap_or_default();
+        let cell = |key: &str| cells.iter().position(|(_, cell)| key.ends_with(&format!("/cells/{cell}")));
+        let part = |key: &str| PARTS.iter().position(|part| key.contains(part)).or_else(|| cell(key));
         let order = |(key, g): (&String, &(usize, _))| (part(key), g.0, key.clone());
         let mut own: Vec<_> = keys_below(groups, key).map(order).collect();
         own.sort_unstable();

@@ -50,6 +50,19 @@ fn transposed(
     Geometry::new(output, kernel, forward).filter(|g| g.output == input)
 }
 
+impl Conv2dOptions {
+    /// Returns the convolution whose gradient is this transposed one of images of `input` pixels, or `None` where there
+    /// is none.
+    pub(crate) fn transposed(
+        self,
+        input: [usize; 2],
+        kernel: [usize; 2],
+        output_padding: Option<[usize; 2]>,
+    ) -> Option<Geometry> {
+        transposed(input, kernel, self, output_padding)
+    }
+}
+
 impl Graph {
     /// Returns the transposed convolution (Keras `Conv2DTranspose` without bias, ONNX ConvTranspose) of images `x`
     /// (N, H, W, C) with weights `w` (R, S, K / groups, C): (N, P, Q, K).

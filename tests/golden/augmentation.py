@@ -24,10 +24,12 @@ images = {
 cases, tensors = [], dict(images)
 
 
-def case(layer, config, given=None):
+def case(layer, config, given=None, kinds=("colour", "grey")):
     """A layer in training, or its transform_images on a transformation."""
     name = f"{layer} {len(cases):03}"
     for key, x in images.items():
+        if key not in kinds:
+            continue
         made = getattr(keras.layers, layer)(**config)
         if given is None:
             y = np.asarray(made(x, training=True))
@@ -71,6 +73,20 @@ for height, width in ((6, 6), (5, 13), (12, 4)):
     for interpolation in ("nearest", "bilinear"):
         pad = {"pad_to_aspect_ratio": True, "fill_value": 9.0, "interpolation": interpolation}
         case("Resizing", {"height": height, "width": width, **pad})
+for factor in (0.0, 1.0):
+    case("RandomGrayscale", {"factor": factor})
+    case("RandomInvert", {"factor": [factor, factor], "value_range": [0, 255]})
+for factor in (0.3, 0.9):
+    case("RandomColorDegeneration", {"factor": [factor, factor]})
+for bits in (1, 3, 8):
+    case("RandomPosterization", {"factor": [bits, bits]})
+for factor in (0.2, 0.5, 0.8):
+    case("RandomSaturation", {"factor": [factor, factor]}, kinds=["colour"])
+# Half a turn is the same both ways.
+case("RandomHue", {"factor": [1.0, 1.0]}, {"factor": np.full(2, 0.5, "float32")}, kinds=["colour"])
+case("RandomHue", {"factor": [0.0, 0.0]}, kinds=["colour"])
+case("Solarization", {})
+case("RandomColorJitter", {"brightness_factor": [0.1, 0.1], "saturation_factor": [0.4, 0.4]}, kinds=["colour"])
 
 (HERE / "augmentation.json").write_text(json.dumps(cases, indent=0) + "\n")
 save_file(tensors, HERE / "augmentation.safetensors")

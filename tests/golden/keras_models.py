@@ -7,6 +7,7 @@ Each model goes to FOLDER as NAME.keras, NAME.h5 and NAME.weights.h5, with its i
 NAME.safetensors. A model of one input that trains without chance goes to FOLDER/steps as NAME.keras too, after a step
 of SGD at the rate 0.05 on the mean squared differences from t0, … What Keras itself cannot write is left out and printed.
 """
+import importlib
 import os
 import pathlib
 import sys
@@ -150,7 +151,24 @@ for cell in ["SimpleRNN", "LSTM", "GRU"]:
 one("gru_reset_before", (5, 3), lambda: L.GRU(4, reset_after=False))
 one("rnn_of_a_cell", (5, 3), lambda: L.RNN(L.LSTMCell(4)))
 one("rnn_of_stacked_cells", (5, 3), lambda: L.RNN([L.GRUCell(4), L.LSTMCell(3)]))
+one("rnn_of_stacked_cells_sequences", (5, 3), lambda: L.RNN([L.LSTMCell(4), L.SimpleRNNCell(3)], return_sequences=True, go_backwards=True))
+one("rnn_of_stacked_cells_states", (5, 3), lambda: L.RNN([L.GRUCell(4), L.LSTMCell(3)], return_state=True))
 one("conv_lstm2d", (3, 6, 6, 2), lambda: L.ConvLSTM2D(3, 3))
+one("conv_lstm2d_options", (3, 6, 6, 2), lambda: L.ConvLSTM2D(3, 3, strides=2, padding="same", return_sequences=True, go_backwards=True,
+                                                               recurrent_activation="hard_sigmoid", unit_forget_bias=False))
+one("conv_lstm2d_dropout", (3, 6, 6, 2), lambda: L.ConvLSTM2D(2, 3, dilation_rate=2, dropout=0.2, recurrent_dropout=0.1))
+one("conv_lstm1d", (3, 7, 2), lambda: L.ConvLSTM1D(3, 3, return_sequences=True))
+for i, options in enumerate([{}, {"strides": 2}, {"padding": "same", "strides": 2}, {"output_padding": 1, "strides": 2}, {"use_bias": False}]):
+    one(f"conv3d_transpose_{i}", (3, 4, 2, 3), lambda o=options: L.Conv3DTranspose(4, 3, **o))
+one("integer_lookup", (4,), lambda: L.IntegerLookup(vocabulary=[1, 3, 5]), dtype="int32")
+one("integer_lookup_masked", (4,), lambda: L.IntegerLookup(vocabulary=[1, 3, 5], mask_token=0, num_oov_indices=0), dtype="int32")
+one("integer_lookup_counts", (4,), lambda: L.IntegerLookup(vocabulary=[1, 3, 5], output_mode="count"), dtype="int32")
+one("stft_spectrogram", (64, 1), lambda: L.STFTSpectrogram(frame_length=16, frame_step=8, fft_length=16), old=False)
+one("stft_spectrogram_log", (64, 1), lambda: L.STFTSpectrogram(mode="log", frame_length=12, frame_step=5, fft_length=16, padding="same"), old=False)
+one("mel_spectrogram", (64,), lambda: L.MelSpectrogram(fft_length=16, sequence_stride=8, num_mel_bins=6, sampling_rate=100, max_freq=50), old=False)
+for name, shape, size in [("AveragePooling1D", (8, 3), 4), ("MaxPooling1D", (7, 3), 4), ("MaxPooling2D", (7, 6, 2), (4, 2)), ("AveragePooling3D", (4, 5, 6, 2), 2),
+                          ("MaxPooling3D", (4, 5, 6, 2), (2, 4, 2))]:
+    one(f"adaptive_{name.lower()}", shape, lambda n=name, s=size: getattr(L, "Adaptive" + n)(s), old=False)
 one("conv3d", (4, 5, 6, 2), lambda: L.Conv3D(3, 2))
 one("max_pooling3d", (4, 6, 6, 2), lambda: L.MaxPooling3D(2))
 one("time_distributed_dense", (4, 5), lambda: L.TimeDistributed(L.Dense(3)))
@@ -158,6 +176,7 @@ one("time_distributed_conv", (3, 6, 6, 2), lambda: L.TimeDistributed(L.Conv2D(3,
 one("embedding", (6,), lambda: L.Embedding(20, 4), dtype="int32")
 one("einsum_dense", (4, 5), lambda: L.EinsumDense("abc,cd->abd", output_shape=(4, 6), bias_axes="d"), old=False)
 one("spectral_normalization", (5,), lambda: L.SpectralNormalization(L.Dense(4)), old=False)
+one("spectral_normalization_conv", (6, 6, 2), lambda: L.SpectralNormalization(L.Conv2D(3, 3), power_iterations=2), old=False)
 one("lambda", (4,), lambda: L.Lambda(lambda x: x * 2))
 one("category_encoding", (1,), lambda: L.CategoryEncoding(6, output_mode="one_hot"), dtype="int32")
 one("discretization", (3,), lambda: L.Discretization(bin_boundaries=[-1.0, 0.0, 1.0]))
@@ -542,6 +561,13 @@ def _():
     return keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=3)
 
 
+@model("convnext_small")
+def _():
+    convnext = importlib.import_module("keras.src.applications.convnext")
+    return convnext.ConvNeXt(depths=[1, 1, 1, 1], projection_dims=[4, 6, 6, 8], drop_path_rate=0.1, default_size=64, input_shape=(64, 64, 3), weights=None,
+                             classes=3)
+
+
 @model("densenet_names")
 def _():
     return keras.Sequential([keras.Input((6, 6, 3)), L.Conv2D(3, 3, name="block1_conv" if NEW else "block1/conv"),
@@ -575,10 +601,12 @@ for policy in ["mixed_float16", "mixed_bfloat16", "float64"]:
 
 
 def flat(tensors):
-    return list(tensors.values()) if isinstance(tensors, dict) else list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]
+    if isinstance(tensors, (list, tuple)):
+        return [part for tensor in tensors for part in flat(tensor)]
+    return list(tensors.values()) if isinstance(tensors, dict) else [tensors]
 
 
-CHANCE = ("Dropout", "Random", "Noise", "MixUp", "CutMix", "AugMix", "RandAugment", "Solarization", "AutoContrast", "Equalization")
+CHANCE = ("Dropout", "Random", "Noise", "MixUp", "CutMix", "AugMix", "RandAugment", "Solarization", "AutoContrast", "Equalization", "StochasticDepth")
 
 
 def trains(m):

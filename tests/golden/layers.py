@@ -13,6 +13,7 @@ statistics.
 import json
 import os
 import pathlib
+import re
 import sys
 import zlib
 
@@ -22,6 +23,7 @@ import jax
 import keras
 import numpy as np
 from keras import layers as L
+from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from safetensors.numpy import load_file, save_file
 
@@ -51,7 +53,7 @@ def vector(c=6):
 
 def case(layer, options, inputs, outputs, training=False, scale=1.0, integers=None):
     inputs = inputs if isinstance(inputs, list) else [inputs]
-    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    outputs = keras.tree.flatten(outputs)
     label = "+".join(options) or "default"
     name, k = f"{layer}/{label}", 1
     while any(c["name"] == name for c in cases):
@@ -92,7 +94,7 @@ def case(layer, options, inputs, outputs, training=False, scale=1.0, integers=No
 
     def run(tv, feeds, training=training):
         y, after, losses = model.stateless_call(tv, ntv, feeds, training=training, return_losses=True)
-        return y if isinstance(y, (list, tuple)) else [y], after, sum(losses) if losses else 0.0
+        return keras.tree.flatten(y), after, sum(losses) if losses else 0.0
 
     ys, after, losses = run(tv, feeds)
     dys = [rng.normal(size=y.shape).astype("float32") for y in ys]
@@ -109,25 +111,32 @@ def case(layer, options, inputs, outputs, training=False, scale=1.0, integers=No
         put(f"in/{t.name}", x)
     for v in model.variables:
         if "seed" not in v.path:
-            put(f"w/{v.path}", np.asarray(v.value, "float32"))
+            put(f"w/{path(v)}", np.asarray(v.value, "float32"))
     for i, (y, dy) in enumerate(zip(ys, dys)):
         put(f"out/{i}", y), put(f"dy/{i}", dy)
     for v, d in zip(model.trainable_variables, grads[0]):
-        put(f"dw/{v.path}", d)
+        put(f"dw/{path(v)}", d)
     if not integers:
         for t, d in zip(inputs, grads[1]):
             put(f"din/{t.name}", d)
     put("losses", np.float32(losses))
     for v in model.variables:
         if getattr(v, "constraint", None) is not None:
-            put(f"constrained/{v.path}", v.constraint(v.value))
+            put(f"constrained/{path(v)}", v.constraint(v.value))
     if training:
         for v, x in zip(model.non_trainable_variables, after):
-            if "moving" in v.path and v.path.split("/")[0] not in frozen:
-                put(f"after/{v.path}", x)
+            if ("moving" in v.path or "vector_u" in v.path) and v.path.split("/")[0] not in frozen:
+                put(f"after/{path(v)}", x)
 
 
 frozen = set()
+
+
+def path(v):
+    """The path of a variable; Keras leaves ConvNeXt's scales without a name."""
+    return re.sub("/variable(_\\d+)?$", "/gamma", v.path)
+
+
 L1, L2 = keras.regularizers.L1, keras.regularizers.L2
 C = keras.constraints
 REG = {"reg": L2(0.02), "act": keras.regularizers.L1L2(0.01, 0.02)}
@@ -307,7 +316,7 @@ each("SpatialDropout2D", plain(L.SpatialDropout2D, (4, 3, 2), (2, 4, 3)), [{"rat
 each("GaussianNoise", plain(L.GaussianNoise, (4, 3)), [{"stddev": 0.3}])
 for a in ["linear", "relu", "relu6", "leaky_relu", "elu", "selu", "sigmoid", "hard_sigmoid", "hard_silu", "silu", "gelu", "softplus", "softsign", "mish",
           "exponential", "tanh", "softmax", "log_softmax", "log_sigmoid", "hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink", "sparse_plus",
-          "sparse_sigmoid", "squareplus", "celu", "glu"]:
+          "sparse_sigmoid", "sparsemax", "squareplus", "celu", "glu"]:
     x = image(c=4) if a == "glu" else image()
     case("Activation", [a], x, L.Activation(a, name="l")(x), scale=4.0)
 for o in [{}, {"max_value": 1.0}, {"max_value": 6.0}, {"negative_slope": 0.1}, {"threshold": 0.5}, {"max_value": 1.5, "negative_slope": 0.2, "threshold": 0.3}]:
@@ -453,7 +462,12 @@ each("SeparableConv1D", lined(L.SeparableConv1D, filters=5), line + [{"filters":
     {"depthwise_initializer": "he_uniform"}, {"pointwise_initializer": "orthogonal"}] + weights_options("depthwise", "pointwise", "bias"))
 each("Conv1DTranspose", lined(L.Conv1DTranspose, filters=3), line + [{"filters": 5}, {"output_padding": 1, "strides": 2}, {"kernel_initializer": "he_normal"}]
     + weights_options("kernel", "bias"))
-each("AdaptiveAveragePooling2D", plain(L.AdaptiveAveragePooling2D, (6, 4, 3), (3, 6, 4)), [{"output_size": (3, 2)}, {"output_size": 1}, {"output_size": 2, **CF}])
+# Of some sizes, as 7 of 7, Keras on JAX rounds the end of a window past that of the axis.
+for kind in ["Average", "Max"]:
+    for shape, sizes in [((7, 3), [4, 1, 2]), ((6, 4, 3), [(3, 2), 1, 2]), ((7, 5, 2), [(4, 2), (4, 4)]), ((4, 3, 5, 2), [2, (2, 3, 5)])]:
+        name = f"Adaptive{kind}Pooling{len(shape) - 1}D"
+        options = [{"output_size": size} for size in sizes] + [{"output_size": 2, **CF}]
+        each(name, plain(getattr(L, name), shape, (shape[-1], *shape[:-1])), options)
 for o in [{"axes": 2}, {"axes": (1, 1)}, {"axes": (2, 2), "normalize": True}]:
     a, b = keras.Input((4, 5), name="a"), keras.Input((4, 5), name="b")
     case("Dot", list(o), [a, b], L.Dot(name="l", **o)([a, b]))
@@ -512,6 +526,52 @@ x = vector()
 case("Dense", ["kernel_regularizer"], x, L.Dense(4, name="l", kernel_regularizer=keras.regularizers.OrthogonalRegularizer(0.1))(x))
 x = vector()
 case("Dense", ["kernel_regularizer"], x, L.Dense(4, name="l", kernel_regularizer=keras.regularizers.OrthogonalRegularizer(0.1, "columns"))(x))
+
+each("Conv3DTranspose", plain(L.Conv3DTranspose, (3, 2, 4, 4), (4, 3, 2, 4), (3, 3)), [{}, {"strides": (2, 1, 2)}, V, {**V, "strides": 2}, CF,
+    {**CF, **V, "strides": 2}, {"dilation_rate": 2}, {"activation": "relu"}, {"activation": "softmax"}, {"use_bias": False}, {"output_padding": 1, "strides": 2},
+    {"output_padding": (1, 0, 1), "strides": 2, **V}, {"kernel_initializer": "he_normal"}, {"bias_initializer": "ones"}] + weights_options("kernel", "bias"))
+each("Conv3DTranspose", plain(L.Conv3DTranspose, (3, 2, 4, 2), None), [{"filters": 3, "kernel_size": (1, 2, 3)}, {"filters": 2, "kernel_size": 2, "strides": 3}])
+steps = [{}, {"strides": 2}, V, {**V, "strides": 2}, {"dilation_rate": 2}, CF, {"activation": "relu"}, {"recurrent_activation": "hard_sigmoid"}, {"use_bias": False},
+    {"unit_forget_bias": False}, {"return_sequences": True}, {**CF, "return_sequences": True}, {"return_state": True}, {**CF, "return_state": True, "return_sequences": True},
+    {"go_backwards": True}, {"dropout": 0.2}, {"recurrent_dropout": 0.2}, {"kernel_initializer": "he_normal"}, {"recurrent_initializer": "glorot_uniform"},
+    {"bias_initializer": "ones"}, {"kernel_regularizer": L2(0.02)}, {"recurrent_regularizer": L1(0.02)}, {"bias_regularizer": L2(0.02)},
+    {"activity_regularizer": L2(0.02)}, {"kernel_constraint": C.MaxNorm(0.5)}, {"recurrent_constraint": C.UnitNorm()}, {"bias_constraint": C.NonNeg()}]
+each("ConvLSTM1D", plain(L.ConvLSTM1D, (3, 6, 2), (3, 2, 6), (2, 3)), steps)
+each("ConvLSTM2D", plain(L.ConvLSTM2D, (3, 6, 5, 2), (3, 2, 6, 5), (2, (3, 2))), steps)
+x = keras.Input((3, 5, 4, 2), name="x")
+y, h, c = L.ConvLSTM2D(2, 3, padding="same", return_sequences=True, return_state=True, name="encoder")(x)
+case("ConvLSTM2D", ["first states"], x, L.ConvLSTM2D(2, 3, padding="same", name="l")(y, initial_state=[h, c]))
+for cls in [L.SimpleRNN, L.LSTM, L.GRU]:
+    x = sequence()
+    case(cls.__name__, ["recurrent_dropout"], x, cls(3, name="l", recurrent_dropout=0.2)(x))
+for o in [{}, {"return_sequences": True}, {"go_backwards": True}, {"return_state": True}]:
+    x = sequence()
+    cells = [L.GRUCell(3, name="a"), L.LSTMCell(2, name="b"), L.SimpleRNNCell(4, name="c")]
+    case("RNN", ["StackedRNNCells", *o], x, L.RNN(L.StackedRNNCells(cells, name="s"), name="l", **o)(x))
+x = sequence()
+y = L.Masking(name="l")(L.ReLU(name="r", threshold=1.0)(x))
+case("Masking", ["StackedRNNCells"], x, L.RNN(L.StackedRNNCells([L.GRUCell(3, name="a"), L.LSTMCell(2, name="b")], name="s"), name="m")(y))
+for scale in (0.5, 1e-2):
+    x = image()
+    case("LayerScale", ["init_values", "projection_dim"], x, LayerScale(scale, 3, name="l")(x))
+x = image()
+case("StochasticDepth", ["drop_path_rate"], x, StochasticDepth(0.3, name="l")(x))
+for training in [False, True]:
+    for o in [{}, {"power_iterations": 3}]:
+        x = vector()
+        case("SpectralNormalization", ["Dense", *o], x, L.SpectralNormalization(L.Dense(4, name="d"), name="l", **o)(x), training=training)
+        x = image()
+        case("SpectralNormalization", ["Conv2D", *o], x, L.SpectralNormalization(L.Conv2D(4, 3, name="d"), name="l", **o)(x), training=training)
+
+for o in [{}, {"value_range": (0, 1)}]:
+    x = image()
+    case("AutoContrast", list(o), x, L.AutoContrast(name="l", **o)(x))
+for o in [{}, {"mode": "magnitude"}, {"mode": "psd"}, {"mode": "real"}, {"mode": "imag"}, {"mode": "stft"}, {"frame_step": 3}, {"fft_length": 16}, {"window": "hamming"},
+          {"periodic": True}, {"scaling": "spectrum"}, {"padding": "same"}, {"expand_dims": True}, CF, {**CF, "expand_dims": True}]:
+    each("STFTSpectrogram", plain(lambda **o: L.STFTSpectrogram(frame_length=6, **o), (20, 2), (2, 20)), [o])
+for equation in ["abcd,abed->abce", "abcd,aecd->abe", "abcd,acbd->acdb"]:
+    x, y = image(4, 5, 3), keras.Input((5, 4, 3) if equation.startswith("abcd,acb") else (4, 5, 3), name="y")
+    case("models", ["operation einsum"], [x, y], keras.ops.einsum(equation, x, y))
 
 known = sorted({c.__name__ for c in vars(L).values() if isinstance(c, type) and issubclass(c, L.Layer) and not c.__name__.startswith("Base")})
 (HERE / "keras_layers.json").write_text(json.dumps(known))

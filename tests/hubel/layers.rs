@@ -7,7 +7,7 @@ use crate::{
 use hubel::{
     graph::{Graph, Kind, Step, TensorType, Value, evaluate},
     layers::*,
-    nn::{Mode, Weight},
+    nn::{Initializer, Mode, Weight},
     passes::{Layout, PlanOptions, plan},
     prelude::*,
     tensor::Array,
@@ -24,8 +24,9 @@ use std::{
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Layers of which there is no golden case: the class, and the test in tests/hubel that holds its numbers.
-const NAMED_TESTS: [(&str, &str); 3] = [
+const NAMED_TESTS: [(&str, &str); 4] = [
     ("Discretization", "bins_count_the_boundaries_that_a_number_reaches"),
+    ("IntegerLookup", "whole_numbers_become_their_places_in_a_vocabulary"),
     ("LpPooling2D", "l2_pooling_is_the_root_of_the_sum_of_squares_and_its_gradient_x_over_y"),
     ("RandomFlip", "flips_are_mirror_images_and_as_likely_as_not"),
 ];
@@ -418,4 +419,97 @@ fn bins_count_the_boundaries_that_a_number_reaches() {
         let mut net = model.inference(engine, Batch::up_to(1)).expect("inference");
         assert_eq!(net.predict(&x).expect("a prediction").to_f32(), [0.0, 1.0, 2.0, 3.0]);
     }
+}
+
+/// Returns a training graph's result in f64, with the weights that initialisers draw with a seed.
+fn in_training(model: &Model, inputs: &[HostTensor], seed: u64) -> Vec<f64> {
+    let mut g = Graph::new();
+    let given = model.inputs().to_vec();
+    let values: Vec<Value> = given.iter().map(|(name, ty)| g.input(name, ty.shape.clone(), F32)).collect();
+    let built = model.assemble(&mut g, &values, Mode::Training).expect("a graph");
+    g.output("y", built.outputs[0]);
+    let weights = built.weights.iter().map(|w| (w.value, model.initial_value(w, 3).to_array()));
+    let feeds = values.iter().copied().zip(inputs.iter().map(HostTensor::to_array)).chain(weights).collect();
+    let step = Step { seed, ..Step::of(inputs[0].shape()[0]) };
+    evaluate(&g, feeds, &step, false).get(built.outputs[0]).expect("a result").data.clone()
+}
+
+fn waves(shape: &[usize]) -> HostTensor {
+    let n = shape.iter().product::<usize>();
+    HostTensor::f32(shape.to_vec(), (0..n).map(|i| (i as f32 * 0.7).sin()).collect()).expect("a tensor")
+}
+
+#[test]
+fn cells_whose_state_is_dropped_compute_what_they_do_without_where_nothing_is_dropped() {
+    let layers = |rate: f32| -> Vec<Arc<dyn Layer>> {
+        let reset = |after| GRU::new(4).reset_after(after).recurrent_dropout(rate).return_sequences(true);
+        vec![
+            SimpleRNN::new(4).recurrent_dropout(rate).return_sequences(true).into_layer(),
+            LSTM::new(4).recurrent_dropout(rate).return_sequences(true).into_layer(),
+            reset(true).bias_initializer(Initializer::RandomNormal { mean: 0.1, stddev: 0.3 }).into_layer(),
+            reset(false).into_layer(),
+        ]
+    };
+    for (dropped, whole) in layers(1e-7).iter().zip(layers(0.0)) {
+        let of = |layer: &Arc<dyn Layer>| Sequential::new([5, 3]).add(layer).build().expect("a model");
+        let x = waves(&[2, 5, 3]);
+        let (got, wanted) = (in_training(&of(dropped), &[x.clone()], 1), in_training(&of(&whole), &[x], 1));
+        let off = got.iter().zip(&wanted).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off < 1e-6 && wanted.iter().any(|y| y.abs() > 0.1), "{}: {off}", whole.kind());
+    }
+    let stack = |rate: f32| {
+        let layer = ConvLSTM2D::new(3, 2).dropout(rate).recurrent_dropout(rate).return_sequences(true);
+        Sequential::new([4, 5, 4, 2]).add(layer).build().expect("a model")
+    };
+    let x = waves(&[2, 4, 5, 4, 2]);
+    let (got, wanted) = (in_training(&stack(1e-7), &[x.clone()], 1), in_training(&stack(0.0), &[x.clone()], 1));
+    let off = got.iter().zip(&wanted).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+    assert!(off < 1e-6 && wanted.iter().any(|y| y.abs() > 0.05), "{off}");
+    assert_ne!(in_training(&stack(0.4), &[x.clone()], 1), in_training(&stack(0.4), &[x], 2));
+}
+
+#[test]
+fn features_of_the_state_are_dropped_at_all_timesteps_or_at_none() {
+    let layer = SimpleRNN::new(8)
+        .activation(Linear)
+        .kernel_initializer(Initializer::Ones)
+        .recurrent_initializer(Initializer::Identity { gain: 1.0 })
+        .recurrent_dropout(0.5);
+    let model = Sequential::new([4, 1]).add(layer).build().expect("a model");
+    let ones = HostTensor::f32([16, 4, 1], vec![1.0; 64]).expect("a tensor");
+    let y = in_training(&model, &[ones], 5);
+    // What is kept is doubled before each step: 1 + 2 + 4 + 8.
+    let count = |wanted: f64| y.iter().filter(|y| (**y - wanted).abs() < 1e-9).count();
+    assert!(count(1.0) + count(15.0) == 128 && count(1.0) > 32 && count(15.0) > 32, "{y:?}");
+}
+
+#[test]
+fn stochastic_depth_keeps_whole_samples_or_none() {
+    let model = Sequential::new([3]).add(StochasticDepth::new(0.75)).build().expect("a model");
+    let x = HostTensor::f32([64, 3], vec![1.0, 2.0, 3.0].repeat(64)).expect("a tensor");
+    let y = in_training(&model, &[x], 7);
+    let kept = y.chunks(3).filter(|row| *row == [4.0, 8.0, 12.0]).count();
+    let dropped = y.chunks(3).filter(|row| *row == [0.0; 3]).count();
+    assert!(kept + dropped == 64 && (6..27).contains(&kept), "{kept} kept, {dropped} dropped");
+}
+
+#[test]
+fn whole_numbers_become_their_places_in_a_vocabulary() {
+    let x = HostTensor::f32([1, 5], vec![7.0, 3.0, 0.0, 5.0, 9.0]).expect("a row");
+    let layer = || IntegerLookup::new([5, 7]);
+    let cases: [(IntegerLookup, &[f32]); 4] = [
+        (layer(), &[2.0, 0.0, 0.0, 1.0, 0.0]),
+        (layer().mask_token(0), &[3.0, 1.0, 0.0, 2.0, 1.0]),
+        (layer().num_oov_indices(0), &[1.0, -1.0, -1.0, 0.0, -1.0]),
+        (layer().output_mode(EncodingMode::Count), &[3.0, 1.0, 1.0]),
+    ];
+    for (layer, wanted) in cases {
+        let model = Sequential::new([5]).add(layer).build().expect("a model");
+        for engine in [engine(), &Engine::reference()] {
+            let mut net = model.inference(engine, Batch::up_to(1)).expect("inference");
+            assert_eq!(net.predict(&x).expect("a prediction").to_f32(), wanted);
+        }
+    }
+    let told = Sequential::new([5]).add(layer().num_oov_indices(2)).build().expect_err("hashed places").to_string();
+    assert!(told.contains("integer_lookup") && told.contains("at most one place"), "{told}");
 }

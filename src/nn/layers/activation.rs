@@ -82,6 +82,9 @@ pub enum Activation {
     Celu,
     /// The first half of the last axis times the sigmoid of the second (Dauphin et al. 2017).
     Glu,
+    /// Numbers less a threshold, at least 0 (Martins and Astudillo 2016), with the threshold of Keras 3.15, which is not
+    /// the paper's.
+    Sparsemax,
     /// The layer [`ReLU`](super::ReLU), as the option of another layer.
     #[serde(skip)]
     ReluLayer {
@@ -102,7 +105,7 @@ pub enum Activation {
 
 impl Activation {
     /// Every activation without options.
-    pub const ALL: [Activation; 29] = [
+    pub const ALL: [Activation; 30] = [
         Activation::Linear,
         Activation::Relu,
         Activation::Relu6,
@@ -132,6 +135,7 @@ impl Activation {
         Activation::Squareplus,
         Activation::Celu,
         Activation::Glu,
+        Activation::Sparsemax,
     ];
 
     /// Applies the activation to `x` in the scope's graph.
@@ -220,6 +224,7 @@ impl Activation {
                 let gate = g.sigmoid(second)?;
                 g.mul(first, gate)
             }
+            Activation::Sparsemax => sparsemax(g, x),
             _ => Ok(x),
         }
     }
@@ -228,6 +233,33 @@ impl Activation {
     pub fn name(self, name: &str) -> ActivationLayer {
         ActivationLayer::new(self).name(name)
     }
+}
+
+/// Returns max(x − τ, 0) as Keras computes it: of the numbers zᵢ for which 1 + kᵢ·zᵢ is above Sᵢ, the sum of the kᵢ
+/// largest down to it, τ is the sum of their Sᵢ less 1, over their count. (The paper takes the last Sᵢ alone.)
+fn sparsemax(g: &mut Graph, x: Value) -> Result<Value, OpError> {
+    let shape = g.shape(x).clone();
+    let (axis, n) = (shape.rank() - 1, shape.last());
+    if axis == 0 || n > 1 << 10 {
+        return Err(OpError::new("sparsemax", "rows of at most 1024 numbers", shape, "choose softmax"));
+    }
+    let wide = |last: [usize; 2]| shape.with_row(&[&shape.dims()[1..axis], &last].concat());
+    let (each, all) = (g.reshape(x, wide([n, 1]))?, g.reshape(x, wide([1, n]))?);
+    // Of equal numbers the first is the larger.
+    let earlier = (0..n * n).map(|i| f32::from(u8::from(i % n <= i / n))).collect::<Vec<_>>();
+    let (earlier, same) = (g.literal([n, n], earlier)?, g.binary("equal", all, each)?);
+    let (ties, larger) = (g.mul(same, earlier)?, g.binary("greater", all, each)?);
+    let above = g.add(ties, larger)?;
+    let (count, parts) = (g.sum(above, &[axis + 1], false)?, g.mul(above, all)?);
+    let (sum, product, one) = (g.sum(parts, &[axis + 1], false)?, g.mul(count, x)?, g.constant(1.0)?);
+    let product = g.add(product, one)?;
+    let kept = g.binary("greater", product, sum)?;
+    let (count, sums) = (g.sum(kept, &[axis], true)?, g.mul(kept, sum)?);
+    let sum = g.sum(sums, &[axis], true)?;
+    let excess = g.sub(sum, one)?;
+    let threshold = g.div(excess, count)?;
+    let rest = g.sub(x, threshold)?;
+    g.relu(rest)
 }
 
 /// Returns `slope · x + 0.5`, held between 0 and 1.

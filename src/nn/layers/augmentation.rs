@@ -20,7 +20,7 @@ pub enum Factor {
 }
 
 impl Factor {
-    fn range(self) -> [f32; 2] {
+    pub(super) fn range(self) -> [f32; 2] {
         match self {
             Factor::Within(x) => [-x.abs(), x.abs()],
             Factor::Range(range) => range,
@@ -53,7 +53,7 @@ pub enum FlipMode {
 }
 
 /// Returns height, width and channels of images with their channels last.
-fn images(scope: &Scope, op: &str, format: DataFormat, x: Value) -> Result<[usize; 3], OpError> {
+pub(super) fn images(scope: &Scope, op: &str, format: DataFormat, x: Value) -> Result<[usize; 3], OpError> {
     if format == DataFormat::ChannelsFirst {
         return Err(OpError::new(op, "channels_last", "channels_first", "permute the images before this layer"));
     }
@@ -62,7 +62,7 @@ fn images(scope: &Scope, op: &str, format: DataFormat, x: Value) -> Result<[usiz
 }
 
 /// Draws numbers for the images of a layer, (N, 1) each.
-struct Draws<'s, 'g> {
+pub(super) struct Draws<'s, 'g> {
     scope: &'s mut Scope<'g>,
     x: Value,
     seed: Option<u64>,
@@ -70,16 +70,16 @@ struct Draws<'s, 'g> {
 }
 
 impl<'s, 'g> Draws<'s, 'g> {
-    fn new(scope: &'s mut Scope<'g>, x: Value, seed: Option<u64>) -> Self {
+    pub(super) fn new(scope: &'s mut Scope<'g>, x: Value, seed: Option<u64>) -> Self {
         Draws { scope, x, seed, drawn: 0 }
     }
 
-    fn g(&mut self) -> &mut Graph {
+    pub(super) fn g(&mut self) -> &mut Graph {
         self.scope.graph
     }
 
     /// Returns a uniform random number for each image; each call draws new ones.
-    fn uniform(&mut self, [low, high]: [f32; 2]) -> Result<Value, OpError> {
+    pub(super) fn uniform(&mut self, [low, high]: [f32; 2]) -> Result<Value, OpError> {
         if low > high {
             let got = format!("{low} to {high}");
             return Err(OpError::new("random", "a range with its lower end first", got, "swap its ends"));
@@ -91,7 +91,7 @@ impl<'s, 'g> Draws<'s, 'g> {
     }
 
     /// Returns 1 or 0 for each image, with equal probability.
-    fn coin(&mut self) -> Result<Value, OpError> {
+    pub(super) fn coin(&mut self) -> Result<Value, OpError> {
         let u = self.uniform([0.0, 1.0])?;
         let half = self.g().constant(0.5)?;
         self.g().binary("less_equal", u, half)
@@ -418,7 +418,7 @@ impl CenterCrop {
 }
 
 /// Returns the numbers of each image, (N, 1), broadcast over its pixels.
-fn beside_pixels(g: &mut Graph, x: Value, numbers: Value) -> Result<Value, OpError> {
+pub(super) fn beside_pixels(g: &mut Graph, x: Value, numbers: Value) -> Result<Value, OpError> {
     let shape = g.shape(x).with_row(&[1, 1, 1]);
     g.reshape(numbers, shape)
 }

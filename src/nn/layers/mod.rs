@@ -4,6 +4,7 @@
 //! `layers!` below lists the classes that files can name. Layers compose methods of [`Graph`](crate::graph::Graph) and have no kernels.
 
 mod sizes;
+mod stepped;
 pub(super) mod training_only;
 
 pub(crate) use merge::axis;
@@ -49,15 +50,25 @@ macro_rules! layers {
 
 layers! {
     activation::{ActivationLayer},
+    adaptive::{
+        AdaptiveAveragePooling1D, AdaptiveAveragePooling2D, AdaptiveAveragePooling3D, AdaptiveMaxPooling1D, AdaptiveMaxPooling2D,
+        AdaptiveMaxPooling3D
+    },
     attention::{AdditiveAttention, Attention, Dot, EinsumDense, MultiHeadAttention},
     augmentation::{
         CenterCrop, RandomBrightness, RandomContrast, RandomCrop, RandomFlip, RandomRotation, RandomTranslation, RandomZoom
     },
     batch_normalization::{BatchNormalization},
-    categories::{CategoryEncoding, Discretization},
+    categories::{CategoryEncoding, Discretization, IntegerLookup},
+    colors::{
+        RandomColorDegeneration, RandomColorJitter, RandomGrayscale, RandomHue, RandomInvert, RandomPosterization, RandomSaturation,
+        Solarization
+    },
     conv1d::{Conv1D},
     conv2d::{Conv2D},
     conv2d_transpose::{Conv2DTranspose},
+    conv_lstm::{ConvLSTM1D, ConvLSTM2D},
+    convnext::{LayerScale, StochasticDepth},
     dense::{Dense},
     depthwise_conv2d::{DepthwiseConv2D},
     dropout::{
@@ -78,16 +89,17 @@ layers! {
     normalize::{RMSNormalization, UnitNormalization},
     padding::{Cropping1D, Cropping2D, Cropping3D, ZeroPadding1D, ZeroPadding2D, ZeroPadding3D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
-    pooling2d::{AdaptiveAveragePooling2D, AveragePooling2D, LpPooling2D, MaxPooling2D},
-    preprocessing::{Normalization, Rescaling},
+    pooling2d::{AveragePooling2D, LpPooling2D, MaxPooling2D},
+    preprocessing::{AutoContrast, Normalization, Rescaling},
     recurrent::{GRU, LSTM, SimpleRNN},
     relu::{ELU, LeakyReLU, PReLU, ReLU},
     reshape::{Permute, RepeatVector, Reshape, SoftmaxLayer},
     resizing::{Resizing, UpSampling1D, UpSampling2D},
     separable_conv1d::{Conv1DTranspose, DepthwiseConv1D, SeparableConv1D},
     separable_conv2d::{SeparableConv2D},
-    volumes::{AveragePooling3D, Conv3D, MaxPooling3D, UpSampling3D},
-    wrappers::{Bidirectional, RNN, TimeDistributed},
+    spectrogram::{STFTSpectrogram},
+    volumes::{AveragePooling3D, Conv3D, Conv3DTranspose, MaxPooling3D, UpSampling3D},
+    wrappers::{Bidirectional, RNN, SpectralNormalization, TimeDistributed},
 }
 
 // Initialisers and regularisers are checked where they are used.
@@ -110,6 +122,7 @@ finite!(
     Sides,
     Single,
     SingleStrides,
+    SpectrumMode,
     Strides,
     Triple,
     TripleStrides,
@@ -144,6 +157,8 @@ pub use categories::EncodingMode;
 pub use merge::{add, average, concatenate, maximum, minimum, multiply, subtract};
 pub use padding::{Ends, Faces, Sides};
 pub use preprocessing::Numbers;
+pub use spectrogram::SpectrumMode;
+pub(in crate::nn) use wrappers::stacked_cells;
 pub use wrappers::{Inner, MergeMode, OfCell};
 
 /// Keras's alias of [`MaxPooling2D`].

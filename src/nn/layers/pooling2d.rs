@@ -1,4 +1,4 @@
-use super::{DataFormat, Pair, Strides, image, layer};
+use super::{DataFormat, Pair, Strides, layer};
 use crate::{
     graph::{Graph, OpError, Value},
     nn::Scope,
@@ -73,44 +73,4 @@ pooling! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     LpPooling2D "LpPooling2D" lp_pool2d
-}
-
-layer! {
-    /// Mean of as many equal windows as the result has pixels (Keras `AdaptiveAveragePooling2D`); sizes must divide the
-    /// image's.
-    ///
-    /// ```
-    /// use hubel::{layers::*, prelude::*};
-    /// let model = Sequential::new([8, 6, 3]).add(AdaptiveAveragePooling2D::new([4, 3])).build()?;
-    /// assert_eq!(model.output_shape().to_string(), "(N, 4, 3, 3)");
-    /// # Ok::<(), hubel::Error>(())
-    /// ```
-    pub struct AdaptiveAveragePooling2D as "AdaptiveAveragePooling2D" {
-        new output_size: Pair = Pair([1, 1]),
-        /// Sets the order of axes.
-        into data_format: DataFormat = DataFormat::ChannelsLast,
-    }
-}
-
-impl AdaptiveAveragePooling2D {
-    /// Returns a layer with this output size.
-    pub fn new(output_size: impl Into<Pair>) -> Self {
-        AdaptiveAveragePooling2D { output_size: output_size.into(), ..Self::default() }
-    }
-
-    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let y = self.data_format.last(scope, inputs[0], |scope, x| {
-            let (shape, to) = (image(scope.graph, "adaptive_average_pooling2d", x)?, self.output_size.0);
-            let from = [shape.dims()[1], shape.dims()[2]];
-            if to.contains(&0) || from.iter().zip(to).any(|(from, to)| !from.is_multiple_of(to)) {
-                let wanted = format!("an output size that divides {from:?}");
-                return Err(OpError::new("adaptive_average_pooling2d", wanted, format!("{to:?}"), "resize the image"));
-            }
-            let [h, w] = [from[0] / to[0], from[1] / to[1]];
-            let rows = scope.graph.reshape(x, shape.with_row(&[to[0], h, to[1], w, shape.last()]))?;
-            let mean = scope.graph.mean_axes(rows, &[2, 4], false)?;
-            scope.graph.reshape(mean, shape.with_row(&[to[0], to[1], shape.last()]))
-        })?;
-        Ok(vec![y])
-    }
 }

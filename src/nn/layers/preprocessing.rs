@@ -1,4 +1,4 @@
-use super::{Axis, layer, merge::axis};
+use super::{Axis, DataFormat, layer, merge::axis};
 use crate::{
     graph::{OpError, Value},
     nn::{Initializer, LayerError, Scope},
@@ -187,5 +187,48 @@ impl Normalization {
                 g.div(y, deviation)?
             }
         }])
+    }
+}
+
+layer! {
+    /// Stretches each channel of an image over the range of values (Keras `AutoContrast`); a channel of one value stays.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([32, 32, 3]).add(AutoContrast::new()).build()?;
+    /// assert_eq!(model.count_params(), 0);
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct AutoContrast as "AutoContrast" {
+        /// Sets the range of pixel values.
+        set value_range: [f32; 2] = [0.0, 255.0],
+        /// Sets the order of axes; only `ChannelsLast` is supported.
+        set data_format: DataFormat = DataFormat::ChannelsLast,
+    }
+}
+
+impl AutoContrast {
+    /// Returns the layer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let x = inputs[0];
+        super::image(scope.graph, "auto_contrast", x)?;
+        if self.data_format == DataFormat::ChannelsFirst {
+            let advice = "permute the images before this layer";
+            return Err(OpError::new("auto_contrast", "channels_last", "channels_first", advice));
+        }
+        let (g, [low, high]) = (&mut *scope.graph, self.value_range);
+        let (least, most) = (g.min_axes(x, &[1, 2], true)?, g.max_axes(x, &[1, 2], true)?);
+        let (span, above) = (g.sub(most, least)?, g.sub(x, least)?);
+        let (zero, one) = (g.constant(0.0)?, g.constant(1.0)?);
+        let flat = g.binary("equal", span, zero)?;
+        let divisor = g.where_(flat, one, span)?;
+        let share = g.div(above, divisor)?;
+        let (scaled, offset) = (g.scale(share, high - low)?, g.constant(low)?);
+        let stretched = g.add(scaled, offset)?;
+        Ok(vec![g.where_(flat, x, stretched)?])
     }
 }

@@ -1,4 +1,4 @@
-use super::{dropout::share, layer};
+use super::{dropout::share, layer, stepped::stepped};
 use crate::{
     graph::{Initialize, OpError, Value},
     nn::{Activation, Initializer, Mode, Regularizer, Scope, WeightOptions, masks::Kept},
@@ -21,7 +21,8 @@ macro_rules! recurrent {
                 into activity_regularizer: Option<Regularizer> = None,
                 /// Sets the share of the input's features that training drops, the same at all timesteps.
                 set dropout: f32 = 0.0,
-                /// Sets the share of the state's features that training drops; only 0 is trained with.
+                /// Sets the share of the state's features that training drops, the same at all timesteps. Training with it runs
+                /// one timestep after another, which is slower.
                 set recurrent_dropout: f32 = 0.0,
                 /// Sets whether the output is the state at all timesteps (N, T, units), or only the last one.
                 set return_sequences: bool = false,
@@ -216,13 +217,9 @@ impl Run<'_> {
             let advice = "give samples a time axis and a feature axis";
             return Err(OpError::new(self.cell, "an input of shape (N, timesteps, features)", shape, advice));
         };
-        let [dropout, of_state] = self.dropout;
+        let [dropout, recurrent_dropout] = self.dropout;
         share(self.cell, dropout)?;
-        share(self.cell, of_state)?;
-        if of_state > 0.0 && scope.mode == Mode::Training {
-            let advice = "the model predicts as it is; to train it, use `dropout`";
-            return Err(OpError::new(self.cell, "recurrent_dropout 0 in training", of_state, advice));
-        }
+        share(self.cell, recurrent_dropout)?;
         let cell = Cell {
             kind: self.kind,
             activation: function(self.cell, self.activation)?,
@@ -277,7 +274,13 @@ impl Run<'_> {
                 return Err(OpError::new(self.cell, wanted, format!("{n} of them"), "pass all states (N, units)"));
             }
         }
-        let mut outputs = scope.graph.apply(Recurrent { cell }, &operands)?;
+        let mut outputs = match recurrent_dropout > 0.0 && scope.mode == Mode::Training {
+            false => scope.graph.apply(Recurrent { cell }, &operands)?,
+            true => {
+                let initial = if inputs.len() > 1 { operands.pop() } else { None };
+                stepped(scope, cell, &operands, initial, recurrent_dropout)?
+            }
+        };
         if let Some(kept) = &kept {
             for states in &mut outputs[..cell.states()] {
                 *states = kept.back(scope.graph, *states)?;
@@ -321,7 +324,7 @@ impl Run<'_> {
 
 /// Ones for the second of four gates, values of another initialiser for the others (Jozefowicz et al. 2015).
 #[derive(Debug)]
-struct Forget(Initializer);
+pub(super) struct Forget(pub Initializer);
 
 impl Initialize for Forget {
     fn fill(&self, shape: &[usize], rng: &mut Philox) -> Vec<f32> {

@@ -7,27 +7,19 @@ use crate::{
 use serde_json::{Map, Value as Json};
 
 /// Keras's classes of such layers.
-pub(in crate::nn) const CLASSES: [&str; 20] = [
+pub(in crate::nn) const CLASSES: [&str; 12] = [
     "AugMix",
     "CutMix",
     "MixUp",
     "RandAugment",
-    "RandomColorDegeneration",
-    "RandomColorJitter",
     "RandomElasticTransform",
     "RandomErasing",
     "RandomGaussianBlur",
-    "RandomGrayscale",
     "RandomHeight",
-    "RandomHue",
-    "RandomInvert",
     "RandomPerspective",
-    "RandomPosterization",
-    "RandomSaturation",
     "RandomSharpness",
     "RandomShear",
     "RandomWidth",
-    "Solarization",
 ];
 
 /// A layer of one of these classes, with its options as they are in the file.

@@ -4,7 +4,7 @@ use super::{DataFormat, Triple, TripleStrides, groups, layer};
 use crate::{
     graph::{Graph, OpError, Value},
     nn::{Activation, Initializer, Regularizer, Scope},
-    ops::{Conv2dOptions, Interpolation, Padding, Part, Pool2dOptions},
+    ops::{Conv2dOptions, Interpolation, Padding, Part, Pool2dOptions, SliceGrad},
     tensor::Shape,
 };
 
@@ -59,6 +59,9 @@ pub(super) fn padded(g: &mut Graph, x: Value, [depth, height, width]: [[isize; 2
     let y = on_planes(g, x, |g, x| g.pad2d(x, [height, width]))?;
     on_depth(g, y, |g, x| g.pad2d(x, [depth, [0, 0]]))
 }
+
+/// Each plane of a kernel is a convolution of its own.
+const MAX_PLANES: usize = 1 << 10;
 
 /// The windows of an operation along the depth of volumes.
 #[derive(Clone, Copy)]
@@ -185,6 +188,100 @@ impl Conv3D {
         let y = self.activation.apply(scope, y)?;
         let row = [&[planes], &scope.graph.shape(y).dims()[1..]].concat();
         scope.graph.reshape(y, shape.with_row(&row))
+    }
+}
+
+layer! {
+    /// Transposed convolution of volumes (Keras `Conv3DTranspose`): kernel (kd, kh, kw, **out, in**); the sum of a
+    /// two-dimensional one for each plane of the kernel.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([4, 7, 7, 8]).add(Conv3DTranspose::new(4, 3).strides(2).padding(Same)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 8, 14, 14, 4)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct Conv3DTranspose as "Conv3DTranspose" {
+        new filters: usize = 1,
+        new kernel_size: Triple = Triple([1; 3]),
+        /// Sets the strides: the factors by which the output is larger than the input.
+        into strides: Triple = Triple([1; 3]),
+        /// Sets the padding.
+        set padding: Padding = Padding::Valid,
+        /// Sets how many voxels are added at the end, fewer than the strides; `None` adds none.
+        into output_padding: TripleStrides = TripleStrides(None),
+        /// Sets the order of axes.
+        into data_format: DataFormat = DataFormat::ChannelsLast,
+        /// Sets the distance between the kernel's taps.
+        into dilation_rate: Triple = Triple([1; 3]),
+        /// Sets the activation, applied after the bias.
+        set activation: Activation = Activation::Linear,
+        /// Sets whether a bias is added.
+        set use_bias: bool = true,
+        /// Adds a penalty on the outputs to the loss.
+        into activity_regularizer: Option<Regularizer> = None,
+    } weights { kernel = Initializer::GlorotUniform, bias = Initializer::Zeros }
+}
+
+impl Conv3DTranspose {
+    /// Returns a layer of `filters` filters of `kernel_size` taps along each axis, or of (depth, height, width) taps.
+    pub fn new(filters: usize, kernel_size: impl Into<Triple>) -> Self {
+        Conv3DTranspose { filters, kernel_size: kernel_size.into(), ..Self::default() }
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        let y = self.data_format.last(&mut *scope, inputs[0], |scope, x| self.convolve(scope, x))?;
+        scope.activity(&self.activity_regularizer, y)?;
+        Ok(vec![y])
+    }
+
+    fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
+        let shape = volume(scope.graph, "conv3d_transpose", x)?;
+        check_padding("conv3d_transpose", self.padding)?;
+        let (taps, depth, channels) = (self.kernel_size.0, shape.dims()[1], shape.last());
+        if taps[0] > MAX_PLANES {
+            let wanted = format!("a kernel of at most {MAX_PLANES} planes");
+            return Err(OpError::new("conv3d_transpose", wanted, taps[0], "choose a smaller kernel"));
+        }
+        let own = [taps[1], taps[2], self.filters, channels];
+        let kernel = scope.weight("kernel", &[&taps[..1], &own[..]].concat(), self.kernel())?;
+        let (strides, dilation) = (self.strides.0, self.dilation_rate.0);
+        let options = |strides, dilation| Conv2dOptions { padding: self.padding, strides, dilation, groups: 1 };
+        let (more_depth, more) = match self.output_padding.0 {
+            Some(Triple([depth, height, width])) => (Some([depth, 0]), Some([height, width])),
+            None => (None, None),
+        };
+        let along = options([strides[0], 1], [dilation[0], 1]).transposed([depth, 1], [taps[0], 1], more_depth);
+        let along = along.ok_or_else(|| {
+            let got = format!("depth {depth}, kernel {}, stride {}, dilation {}", taps[0], strides[0], dilation[0]);
+            let wanted = "sizes of at least 1 and less output padding than the stride";
+            OpError::new("conv3d_transpose", wanted, got, "leave the output padding out, or pad the result")
+        })?;
+        let (planes, stride) = (along.input[0], strides[0]);
+        let mut sum: Option<Value> = None;
+        for tap in 0..taps[0] {
+            // Plane d of the input goes to plane d · stride + at of the result.
+            let at = (tap * dilation[0]) as isize - along.pads[0][0] as isize;
+            let first = usize::try_from(-at).unwrap_or(0).div_ceil(stride);
+            let last = usize::try_from(planes as isize - 1 - at).map_or(0, |room| depth.min(room / stride + 1));
+            let Some(size) = last.checked_sub(first).filter(|&size| size > 0) else { continue };
+            let part = scope.graph.slice_axis(x, 1, Part::new(first, size))?;
+            let kernel = scope.graph.slice_axis(kernel, 0, Part::new(tap, 1))?;
+            let kernel = scope.graph.reshape(kernel, Shape::fixed(own))?;
+            let of_planes = options([strides[1], strides[2]], [dilation[1], dilation[2]]);
+            let y = on_planes(scope.graph, part, |g, x| g.conv2d_transpose(x, kernel, of_planes, more))?;
+            let mut row = scope.graph.shape(y).dims()[1..].to_vec();
+            let whole: Vec<Part> = row[1..].iter().map(|&n| Part::all(n)).collect();
+            row[0] = planes;
+            let start = (first * stride).saturating_add_signed(at);
+            let parts = [&[Part { start, size, step: stride as isize }], &whole[..]].concat();
+            let y = scope.graph.apply1(SliceGrad { shape: shape.with_row(&row), parts }, &[y])?;
+            sum = Some(sum.map_or(Ok(y), |sum| scope.graph.add(sum, y))?);
+        }
+        let advice = "choose a larger kernel";
+        let y = sum.ok_or_else(|| OpError::new("conv3d_transpose", "a kernel that meets a plane", "none", advice))?;
+        let y = scope.bias(y, self.use_bias.then(|| self.bias()))?;
+        self.activation.apply(scope, y)
     }
 }
 

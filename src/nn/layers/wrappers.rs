@@ -3,8 +3,9 @@ use crate::{
     graph::{OpError, Value},
     nn::{
         IntoLayer, Layer, Mode, Scope,
-        config::{Reading, layer_to_json},
+        config::{Reading, layer_to_json, take_list},
         graph_config::layer_from_json,
+        keras_object::described,
         model::as_model,
         names::snake_case,
     },
@@ -12,7 +13,8 @@ use crate::{
     tensor::Shape,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
-use std::sync::Arc;
+use serde_json::json;
+use std::{collections::HashMap, sync::Arc};
 
 /// A layer inside a layer.
 #[derive(Debug, Clone)]
@@ -208,37 +210,65 @@ impl Bidirectional {
     }
 }
 
-/// A recurrent layer that a file describes by its cell: `LSTM` by `LSTMCell`.
+/// Recurrent layers that a file describes by their cells, `LSTM` by `LSTMCell`: one, or several in `StackedRNNCells`.
 #[derive(Debug, Clone)]
-pub struct OfCell(Inner);
+pub struct OfCell {
+    layers: Vec<Inner>,
+    /// The name of the stack, if there is one.
+    stack: Option<String>,
+}
+
+fn cell_to_json(layer: &Inner) -> serde_json::Result<serde_json::Value> {
+    let mut object = serde_json::to_value(layer)?;
+    object["class_name"] = format!("{}Cell", layer.0.kind()).into();
+    if let Some(config) = object["config"].as_object_mut() {
+        config.retain(|key, _| !key.starts_with("return_") && key != "go_backwards" && key != "zero_output_for_mask");
+    }
+    Ok(object)
+}
+
+fn cell_from_json(mut object: serde_json::Value) -> Result<Inner, String> {
+    let class = object["class_name"].as_str().unwrap_or_default();
+    let Some(layer) = ["LSTM", "GRU", "SimpleRNN"].iter().find(|layer| format!("{layer}Cell") == class) else {
+        return Err(format!("the cell `{class}`, wanted LSTMCell, GRUCell, SimpleRNNCell or a stack of them"));
+    };
+    object["class_name"] = (*layer).into();
+    layer_from_json(object, Reading::default()).map(Inner).map_err(|e| e.to_string())
+}
 
 impl Serialize for OfCell {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut object = serde_json::to_value(&self.0).map_err(S::Error::custom)?;
-        object["class_name"] = format!("{}Cell", self.0.0.kind()).into();
-        if let Some(config) = object["config"].as_object_mut() {
-            config
-                .retain(|key, _| !key.starts_with("return_") && key != "go_backwards" && key != "zero_output_for_mask");
+        let cells = self.layers.iter().map(cell_to_json).collect::<Result<Vec<_>, _>>().map_err(S::Error::custom)?;
+        match (&self.stack, &cells[..]) {
+            (None, [cell]) => cell.serialize(s),
+            (name, _) => described("keras.layers", STACK, json!({ "name": name, "cells": cells })).serialize(s),
         }
-        object.serialize(s)
     }
 }
+
+const STACK: &str = "StackedRNNCells";
 
 impl<'de> Deserialize<'de> for OfCell {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let mut object = serde_json::Value::deserialize(d)?;
-        let class = object["class_name"].as_str().unwrap_or_default();
-        let Some(layer) = ["LSTM", "GRU", "SimpleRNN"].iter().find(|layer| format!("{layer}Cell") == class) else {
-            let text = format!("the cell `{class}`, wanted LSTMCell, GRUCell or SimpleRNNCell; stack layers instead");
-            return Err(D::Error::custom(text));
+        let (cells, stack) = match object["class_name"] == STACK {
+            true => {
+                let name = object["config"]["name"].as_str().unwrap_or("stacked_rnn_cells").to_owned();
+                (take_list(&mut object["config"], "cells").map_err(D::Error::custom)?, Some(name))
+            }
+            false => (vec![object], None),
         };
-        object["class_name"] = (*layer).into();
-        Ok(OfCell(Inner(layer_from_json(object, Reading::default()).map_err(D::Error::custom)?)))
+        let layers = cells.into_iter().map(cell_from_json).collect::<Result<Vec<_>, _>>().map_err(D::Error::custom)?;
+        if layers.is_empty() {
+            return Err(D::Error::custom("no cells, wanted at least one"));
+        }
+        Ok(OfCell { layers, stack })
     }
 }
 
 layer! {
-    /// A recurrent layer given by its cell (Keras `RNN`): the same as `LSTM`, `GRU` or `SimpleRNN`.
+    /// A recurrent layer given by its cell (Keras `RNN`): the same as `LSTM`, `GRU` or `SimpleRNN`; or by several,
+    /// each of which takes the states of the one before (Keras `StackedRNNCells`).
     ///
     /// ```
     /// use hubel::{layers::*, prelude::*};
@@ -247,7 +277,7 @@ layer! {
     /// # Ok::<(), hubel::Error>(())
     /// ```
     pub struct RNN as "RNN" {
-        new cell: OfCell = OfCell(nothing()),
+        new cell: OfCell = OfCell { layers: vec![nothing()], stack: None },
         /// Sets whether the output is the state at all timesteps (N, T, units), or only the last one.
         set return_sequences: bool = false,
         /// Sets whether the last states are further outputs.
@@ -262,17 +292,115 @@ layer! {
 impl RNN {
     /// Returns the layer of a recurrent layer's cell.
     pub fn new(layer: impl IntoLayer) -> Self {
-        RNN { cell: OfCell(Inner(layer.into_layer())), ..Self::default() }
+        RNN { cell: OfCell { layers: vec![Inner(layer.into_layer())], stack: None }, ..Self::default() }
+    }
+
+    /// Returns the layer of the cells of several recurrent layers, the first of which takes the input.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let stack = RNN::stacked([LSTM::new(16).into_layer(), GRU::new(8).into_layer()]);
+    /// let model = Sequential::new([20, 8]).add(stack).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 8)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub fn stacked(layers: impl IntoIterator<Item = Arc<dyn Layer>>) -> Self {
+        let layers = layers.into_iter().map(Inner).collect();
+        RNN { cell: OfCell { layers, stack: Some("stacked_rnn_cells".into()) }, ..Self::default() }
     }
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
-        let layer = self.cell.0.changed(|config| {
-            config["cell_name"] = config["name"].clone();
-            config["return_sequences"] = self.return_sequences.into();
-            config["return_state"] = self.return_state.into();
-            config["go_backwards"] = self.go_backwards.into();
-            config["zero_output_for_mask"] = self.zero_output_for_mask.into();
-        })?;
-        layer.0.build(scope, inputs)
+        let (count, mut states) = (self.cell.layers.len(), &inputs[1..]);
+        let (mut x, mut last_states) = (inputs[0], Vec::new());
+        for (i, cell) in self.cell.layers.iter().enumerate() {
+            let last = i + 1 == count;
+            let layer = cell.changed(|config| {
+                let name = config["name"].as_str().unwrap_or_default();
+                config["cell_name"] =
+                    self.cell.stack.as_ref().map_or(name.to_owned(), |s| format!("{s}/{name}")).into();
+                config["return_sequences"] = (self.return_sequences || !last).into();
+                config["return_state"] = (self.return_state).into();
+                config["go_backwards"] = (self.go_backwards && i == 0).into();
+                config["zero_output_for_mask"] = (self.zero_output_for_mask && last).into();
+            })?;
+            let own = if cell.0.kind() == super::LSTM::KIND { 2 } else { 1 };
+            let (first, rest) = states.split_at_checked(own).unwrap_or((states, &[]));
+            states = rest;
+            let mut results = layer.0.build(scope, &[&[x], first].concat())?;
+            if let (Some(mask), false) = (scope.mask(x), last) {
+                let steps = scope.graph.shape(mask).last();
+                let mirrored = Part { start: steps - 1, size: steps, step: -1 };
+                let turned = self.go_backwards && i == 0;
+                let mask = if turned { scope.graph.slice_axis(mask, 1, mirrored)? } else { mask };
+                scope.set_mask(results[0], mask);
+            }
+            x = results.remove(0);
+            last_states.extend(results);
+        }
+        if !states.is_empty() {
+            let wanted = "a sequence, alone or with the initial states of all cells";
+            return Err(OpError::new("rnn", wanted, format!("{} more", states.len()), "pass all states (N, units)"));
+        }
+        Ok([&[x], &last_states[..]].concat())
     }
+}
+
+layer! {
+    /// Divides in training another layer's kernel, or its embeddings, by an estimate of its largest singular value
+    /// (Miyato et al. 2018; Keras `SpectralNormalization`).
+    ///
+    /// As Keras does on JAX, the weight itself is not divided: predictions use it as the optimiser left it.
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([8, 8, 3]).add(SpectralNormalization::new(Conv2D::new(4, 3))).build()?;
+    /// assert_eq!(model.weight_names().last(), Some(&"spectral_normalization/vector_u"));
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    pub struct SpectralNormalization as "SpectralNormalization" {
+        new layer: Inner = nothing(),
+        /// Sets how often the estimate is improved in each step.
+        set power_iterations: usize = 1,
+    }
+}
+
+impl SpectralNormalization {
+    /// Returns a layer that divides the kernel of another.
+    pub fn new(layer: impl IntoLayer) -> Self {
+        SpectralNormalization { layer: Inner(layer.into_layer()), ..Self::default() }
+    }
+
+    fn wrapped_layer(&self) -> Option<(String, &Arc<dyn Layer>)> {
+        Some((self.layer.name(), &self.layer.0))
+    }
+
+    fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
+        if !(1..=100).contains(&self.power_iterations) {
+            let (wanted, got) = ("1 to 100 iterations in each step", self.power_iterations);
+            return Err(OpError::new("spectral_normalization", wanted, got, "leave power_iterations out"));
+        }
+        let outputs = scope.child_of_norm(&self.layer.name(), self.layer.0.as_ref(), inputs, self.power_iterations)?;
+        outputs.ok_or_else(|| {
+            let advice = "wrap a convolution, a dense layer or an embedding";
+            OpError::new("spectral_normalization", "a layer with a kernel or embeddings", self.layer.0.kind(), advice)
+        })
+    }
+}
+
+/// Returns the cells of an `RNN` of several: their names, and what files call them, which number the classes.
+pub(in crate::nn) fn stacked_cells(layer: &dyn Layer) -> Vec<(String, String)> {
+    if layer.kind() != RNN::KIND {
+        return Vec::new();
+    }
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    let config = layer.config();
+    let cells = config["cell"]["config"]["cells"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let named = cells.iter().map(|cell| {
+        let class = snake_case(cell["class_name"].as_str().unwrap_or_default());
+        let count = counts.entry(class.clone()).or_insert(0);
+        *count += 1;
+        let key = if *count == 1 { class } else { format!("{class}_{}", *count - 1) };
+        (cell["config"]["name"].as_str().unwrap_or_default().to_owned(), key)
+    });
+    named.collect()
 }

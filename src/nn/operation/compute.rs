@@ -53,6 +53,7 @@ impl Call<'_, '_> {
                 self.graph().where_(condition, a, b)
             }
             "Matmul" => self.matmul(),
+            "Einsum" => self.einsum(),
             "Softmax" => {
                 let (x, axis) = (self.only()?, self.argument("axis").as_i64().unwrap_or(-1) as isize);
                 Ok(layers::SoftmaxLayer::new(axis).build(self.scope, &[x])?.swap_remove(0))
@@ -202,6 +203,61 @@ impl Call<'_, '_> {
     }
 
     /// Returns the product of matrices, or of each sample's along the last axes.
+    /// Returns the sums of products of two tensors that an equation names: one product of matrices for each of the axes
+    /// that all three have.
+    fn einsum(&mut self) -> Result<Value, OpError> {
+        let (a, b) = (self.operand("x1")?, self.operand("x2")?);
+        let text = self.argument("subscripts").as_str().unwrap_or_default().replace(' ', "");
+        let parts = text.split_once("->").and_then(|(from, to)| Some((from.split_once(',')?, to)));
+        let ((left, right), to) = parts.unwrap_or_default();
+        let [left, right, to] = [left, right, to].map(|part| part.chars().collect::<Vec<_>>());
+        let all = |names: &[char], with: &[char], kept: bool| -> Vec<char> {
+            names.iter().copied().filter(|n| with.contains(n) && to.contains(n) == kept).collect()
+        };
+        let alone = |names: &[char], without: &[char]| -> Vec<char> {
+            names.iter().copied().filter(|n| !without.contains(n)).collect()
+        };
+        let (shared, summed) = (all(&left, &right, true), all(&left, &right, false));
+        let (rows, columns) = (alone(&left, &right), alone(&right, &left));
+        let result = [&shared[..], &rows, &columns].concat();
+        let once =
+            |names: &[char]| (1..names.len()).all(|i| names[i].is_alphabetic() && !names[..i].contains(&names[i]));
+        let batch = [&left, &right, &to].map(|names| names.first());
+        let fits = batch[0].is_some_and(|n| n.is_alphabetic() && batch == [Some(n); 3])
+            && [&left, &right, &to].iter().all(|names| once(names))
+            && [left.len(), right.len()] == [self.rank(a), self.rank(b)]
+            && result.len() == to.len()
+            && result.iter().all(|n| to.contains(n));
+        if !fits {
+            let wanted = "two tensors whose first axis is the batch, such as abc,acd->abd";
+            return Err(self.operation.wrong(wanted, text, "use matmul, transpose and sum"));
+        }
+        let g = self.graph();
+        let (x, y) = (g.shape(a).clone(), g.shape(b).clone());
+        let extent = |names: &[char], name: &char| names.iter().position(|n| n == name).unwrap_or(0);
+        let of_x = |names: &[char]| names.iter().map(|n| x.dims()[extent(&left, n)]).collect::<Vec<_>>();
+        let of_y = |names: &[char]| names.iter().map(|n| y.dims()[extent(&right, n)]).collect::<Vec<_>>();
+        if of_x(&shared[1..]) != of_y(&shared[1..]) || of_x(&summed) != of_y(&summed) {
+            let got = format!("{x} and {y}");
+            return Err(self.operation.wrong("equal extents of an axis of both", got, "name other axes"));
+        }
+        let order = |from: &[char], parts: [&[char]; 3]| -> Vec<usize> {
+            parts.concat().iter().map(|n| extent(from, n)).collect()
+        };
+        let stack: usize = of_x(&shared[1..]).iter().product();
+        let [m, k, n] = [of_x(&rows), of_x(&summed), of_y(&columns)].map(|dims| dims.iter().product::<usize>());
+        let g = self.graph();
+        let a = g.transpose(a, &order(&left, [&shared, &rows, &summed]))?;
+        let b = g.transpose(b, &order(&right, [&shared, &summed, &columns]))?;
+        let a = g.reshape(a, crate::tensor::Shape::batched(stack, &[m, k]))?;
+        let b = g.reshape(b, crate::tensor::Shape::batched(stack, &[k, n]))?;
+        let product = g.matmul(a, b)?;
+        let row = [of_x(&shared[1..]), of_x(&rows), of_y(&columns)].concat();
+        let product = g.reshape(product, x.with_row(&row))?;
+        let back: Vec<usize> = to.iter().map(|name| extent(&result, name)).collect();
+        g.transpose(product, &back)
+    }
+
     fn matmul(&mut self) -> Result<Value, OpError> {
         let (mut a, mut b) = (self.operand("x1")?, self.operand("x2")?);
         for (x, flag) in [(&mut a, "transpose_a"), (&mut b, "transpose_b")] {

@@ -46,6 +46,7 @@ const MODULES: [(&str, &[(&str, &[&str])]); 5] = [
             ("Divide", &["x1", "x2"]),
             ("Cumsum", &["x"]),
             ("DivideNoNan", &["x1", "x2"]),
+            ("Einsum", &["x1", "x2"]),
             ("Equal", &["x1", "x2"]),
             ("Exp", &["x"]),
             ("ExpandDims", &["x"]),
