@@ -519,7 +519,9 @@ fn a_network_runs_inside_the_callers_encoder_on_the_callers_device() {
     let mut model = lenet5();
     model.load_weights_from_bytes(&bytes).expect("weights load from bytes");
 
-    let engine = Engine::from_wgpu(&adapter, &device, &queue).expect("an engine on a borrowed device");
+    let kernels = engine().profile().clone();
+    let engine =
+        Engine::from_wgpu(&adapter, &device, &queue).expect("an engine on a borrowed device").with_profile(kernels);
     let mut net = model.inference(&engine, Batch::up_to(4)).expect("an inference");
     let data = stripes(4);
     let samples = data.rows(&[0, 1, 2, 3]).expect("rows");
