@@ -12,7 +12,7 @@ override LEAST: i32;
 override IOU: f32;
 override CENTER: bool;
 const NONE = vec2<i32>(LOWEST - 1, -1);
-@group(0) @binding(1) var<storage, read> boxes: array<f32>;
+@group(0) @binding(1) var<storage, read> boxes: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> scores: array<f32>;
 @group(0) @binding(3) var<storage, read_write> rows: array<f32>;
 var<workgroup> closed: array<u32, WORDS>;
@@ -20,7 +20,7 @@ var<workgroup> tops: array<vec2<i32>, 64>;
 
 // Low and high corner of a box; of one with a number beyond 2^60, whose area might be infinite, a point.
 fn corners(i: u32) -> vec4<f32> {
-    let v = vec4<f32>(boxes[i * 4u], boxes[i * 4u + 1u], boxes[i * 4u + 2u], boxes[i * 4u + 3u]);
+    let v = boxes[i];
     if (any((bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x5d800000u))) { return vec4<f32>(0.0); }
     if (CENTER) { return vec4<f32>(v.xy - v.zw * 0.5, v.xy + v.zw * 0.5); }
     return vec4<f32>(min(v.xy, v.zw), max(v.xy, v.zw));
