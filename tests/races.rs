@@ -123,7 +123,12 @@ fn kind(dispatch: &Dispatch, variant: &str) -> Option<String> {
     let schedule: Schedule = variant.parse().ok()?;
     let schedule = match schedule.core {
         Core::Lane => return None,
-        Core::Recurrent => Schedule { width: schedule.width, ..Schedule::new(Core::Recurrent, [1; 2]) },
+        // Cells of one name differ in their barriers.
+        Core::Recurrent => {
+            let barriers = dispatch.source.matches(BARRIER).count();
+            let schedule = Schedule { width: schedule.width, ..Schedule::new(Core::Recurrent, [1; 2]) };
+            return Some(format!("{} {schedule} of {barriers} barriers", dispatch.kernel));
+        }
         _ => Schedule { split: 1, ..schedule },
     };
     Some(format!("{} {schedule}", dispatch.kernel))

@@ -239,7 +239,26 @@ def boxes():
                  output_width=2, sampling_ratio=2, spatial_scale=0.9, coordinate_transformation_mode=half)
 
 
-for part in [elementwise, windows, norms, products, moves, recurrent, quantised, steps, boxes]:
+def volumes():
+    x = noise(1, 3, 4, 3, 5)
+    case("conv_transpose_3d", "ConvTranspose", [x], [noise(3, 4, 3, 2, 3), noise(4)])
+    case("conv_transpose_3d_strides", "ConvTranspose", [x], [noise(3, 2, 3, 3, 2)], strides=[2, 3, 2],
+         pads=[1, 0, 1, 0, 2, 0], output_padding=[1, 2, 0])
+    case("conv_transpose_3d_groups", "ConvTranspose", [noise(1, 4, 3, 3, 3)], [noise(4, 2, 2, 2, 2)], group=2,
+         dilations=[2, 1, 2])
+    grid = noise(1, 2, 3, 2, 3, low=-1.2, high=1.2)
+    for mode in ("linear", "nearest"):
+        for corners in (0, 1):
+            case(f"grid_volume_{mode}_{corners}", "GridSample", [x], [grid], opset=20, mode=mode, align_corners=corners)
+    image = noise(1, 2, 9, 8)
+    for mode in ("linear", "cubic"):
+        case(f"resize_antialias_{mode}", "Resize", image, [None, np.array([1, 1, 0.6, 0.4], np.float32)], opset=18,
+             mode=mode, antialias=1)
+        case(f"resize_antialias_{mode}_inside", "Resize", image, [None, None, ints(1, 2, 4, 3)], opset=18, mode=mode,
+             antialias=1, exclude_outside=int(mode == "cubic"))
+
+
+for part in [elementwise, windows, norms, products, moves, recurrent, quantised, steps, boxes, volumes]:
     part()
 names = {name.split("/")[0] for name in TENSORS}
 save_file(TENSORS, HERE / "onnx_cases.safetensors")

@@ -11,7 +11,7 @@ pub(crate) use merge::axis;
 pub use sizes::{Axis, DataFormat, Pair, Single, SingleStrides, Strides, Triple, TripleStrides};
 pub(crate) use sizes::{groups, image};
 #[cfg(feature = "onnx")]
-pub(super) use volumes::{Depth, convolution, planes_of_tap};
+pub(super) use volumes::{Depth, convolution, convolution_transposed, planes_of_tap};
 
 use super::{
     Initializer, Layer, Regularizer,

@@ -4,7 +4,7 @@ use super::{DataFormat, Triple, TripleStrides, groups, layer};
 use crate::{
     graph::{Graph, OpError, Value},
     nn::{Activation, Initializer, Regularizer, Scope},
-    ops::{Conv2dOptions, Interpolation, Padding, Part, Pool2dOptions, SliceGrad},
+    ops::{Conv2dOptions, Geometry, Interpolation, Padding, Part, Pool2dOptions, SliceGrad},
     tensor::Shape,
 };
 
@@ -239,10 +239,6 @@ impl Conv3DTranspose {
         let shape = volume(scope.graph, "conv3d_transpose", x)?;
         check_padding("conv3d_transpose", self.padding)?;
         let (taps, depth, channels) = (self.kernel_size.0, shape.dims()[1], shape.last());
-        if taps[0] > MAX_PLANES {
-            let wanted = format!("a kernel of at most {MAX_PLANES} planes");
-            return Err(OpError::new("conv3d_transpose", wanted, taps[0], "choose a smaller kernel"));
-        }
         let own = [taps[1], taps[2], self.filters, channels];
         let kernel = scope.weight("kernel", &[&taps[..1], &own[..]].concat(), self.kernel())?;
         let (strides, dilation) = (self.strides.0, self.dilation_rate.0);
@@ -257,32 +253,49 @@ impl Conv3DTranspose {
             let wanted = "sizes of at least 1 and less output padding than the stride";
             OpError::new("conv3d_transpose", wanted, got, "leave the output padding out, or pad the result")
         })?;
-        let (planes, stride) = (along.input[0], strides[0]);
-        let mut sum: Option<Value> = None;
-        for tap in 0..taps[0] {
-            // Plane d of the input goes to plane d · stride + at of the result.
-            let at = (tap * dilation[0]) as isize - along.pads[0][0] as isize;
-            let first = usize::try_from(-at).unwrap_or(0).div_ceil(stride);
-            let last = usize::try_from(planes as isize - 1 - at).map_or(0, |room| depth.min(room / stride + 1));
-            let Some(size) = last.checked_sub(first).filter(|&size| size > 0) else { continue };
-            let part = scope.graph.slice_axis(x, 1, Part::new(first, size))?;
-            let kernel = scope.graph.slice_axis(kernel, 0, Part::new(tap, 1))?;
-            let kernel = scope.graph.reshape(kernel, Shape::fixed(own))?;
-            let of_planes = options([strides[1], strides[2]], [dilation[1], dilation[2]]);
-            let y = on_planes(scope.graph, part, |g, x| g.conv2d_transpose(x, kernel, of_planes, more))?;
-            let mut row = scope.graph.shape(y).dims()[1..].to_vec();
-            let whole: Vec<Part> = row[1..].iter().map(|&n| Part::all(n)).collect();
-            row[0] = planes;
-            let start = (first * stride).saturating_add_signed(at);
-            let parts = [&[Part { start, size, step: stride as isize }], &whole[..]].concat();
-            let y = scope.graph.apply1(SliceGrad { shape: shape.with_row(&row), parts }, &[y])?;
-            sum = Some(sum.map_or(Ok(y), |sum| scope.graph.add(sum, y))?);
-        }
-        let advice = "choose a larger kernel";
-        let y = sum.ok_or_else(|| OpError::new("conv3d_transpose", "a kernel that meets a plane", "none", advice))?;
+        let of_planes = options([strides[1], strides[2]], [dilation[1], dilation[2]]);
+        let y = convolution_transposed(scope.graph, [x, kernel], along, |g, x, kernel| {
+            g.conv2d_transpose(x, kernel, of_planes, more)
+        })?;
         let y = scope.bias(y, self.use_bias.then(|| self.bias()))?;
         self.activation.apply(scope, y)
     }
+}
+
+/// Returns the transposed convolution of volumes `x` with a kernel (kd, kh, kw, out, in): `along` is the convolution along the depth
+/// whose gradient it is, `of_planes` transposes that of images with a plane of the kernel.
+pub(in crate::nn) fn convolution_transposed(
+    g: &mut Graph,
+    [x, kernel]: [Value; 2],
+    along: Geometry,
+    of_planes: impl Fn(&mut Graph, Value, Value) -> Result<Value, OpError>,
+) -> Result<Value, OpError> {
+    let (shape, own) = (g.shape(x).clone(), g.shape(kernel).dims()[1..].to_vec());
+    let (depth, planes, taps, stride) = (along.output[0], along.input[0], along.kernel[0], along.strides[0]);
+    if taps > MAX_PLANES {
+        let wanted = format!("a kernel of at most {MAX_PLANES} planes");
+        return Err(OpError::new("conv3d_transpose", wanted, taps, "choose a smaller kernel"));
+    }
+    let mut sum: Option<Value> = None;
+    for tap in 0..taps {
+        // Plane d of the input goes to plane d · stride + at of the result.
+        let at = (tap * along.dilation[0]) as isize - along.pads[0][0] as isize;
+        let first = usize::try_from(-at).unwrap_or(0).div_ceil(stride);
+        let last = usize::try_from(planes as isize - 1 - at).map_or(0, |room| depth.min(room / stride + 1));
+        let Some(size) = last.checked_sub(first).filter(|&size| size > 0) else { continue };
+        let part = g.slice_axis(x, 1, Part::new(first, size))?;
+        let plane = g.slice_axis(kernel, 0, Part::new(tap, 1))?;
+        let plane = g.reshape(plane, Shape::fixed(own.clone()))?;
+        let y = on_planes(g, part, |g, x| of_planes(g, x, plane))?;
+        let mut row = g.shape(y).dims()[1..].to_vec();
+        let whole: Vec<Part> = row[1..].iter().map(|&n| Part::all(n)).collect();
+        row[0] = planes;
+        let start = (first * stride).saturating_add_signed(at);
+        let parts = [&[Part { start, size, step: stride as isize }], &whole[..]].concat();
+        let y = g.apply1(SliceGrad { shape: shape.with_row(&row), parts }, &[y])?;
+        sum = Some(sum.map_or(Ok(y), |sum| g.add(sum, y))?);
+    }
+    sum.ok_or_else(|| OpError::new("conv3d_transpose", "a kernel that meets a plane", "none", "choose a larger kernel"))
 }
 
 /// Declares a layer that pools windows of volumes: of planes, then along the depth.

@@ -202,7 +202,6 @@ impl Call<'_, '_> {
         }
     }
 
-    /// Returns the product of matrices, or of each sample's along the last axes.
     /// Returns the sums of products of two tensors that an equation names: one product of matrices for each of the axes
     /// that all three have.
     fn einsum(&mut self) -> Result<Value, OpError> {
@@ -258,6 +257,7 @@ impl Call<'_, '_> {
         g.transpose(product, &back)
     }
 
+    /// Returns the product of matrices, or of each sample's along the last axes.
     fn matmul(&mut self) -> Result<Value, OpError> {
         let (mut a, mut b) = (self.operand("x1")?, self.operand("x2")?);
         for (x, flag) in [(&mut a, "transpose_a"), (&mut b, "transpose_b")] {

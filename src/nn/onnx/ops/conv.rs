@@ -3,11 +3,10 @@
 use super::window::{Window, images, maps};
 use crate::{
     graph::{OpError, Value},
-    nn::onnx::call::{Arrangement, Build, Call, Kind, T},
+    nn::onnx::call::{Arrangement, Call, Kind, T},
     ops::{Conv2dOptions, Padding},
 };
-
-pub const OPERATORS: &[(&str, Build)] = &[("ConvTranspose", conv_transpose)];
+use std::ops::Range;
 
 /// Returns weights (out, in / groups, …) as a kernel (height, width, in / groups, out), and its taps along the spatial axes.
 pub fn kernel(c: &mut Call, i: usize) -> Result<(Value, Vec<usize>), OpError> {
@@ -35,7 +34,7 @@ pub fn groups(c: &Call) -> Result<usize, OpError> {
         .ok_or_else(|| c.wrong("at least 1 group", groups, "export the model again"))
 }
 
-fn with_bias(c: &mut Call, y: Value) -> Result<Value, OpError> {
+pub fn with_bias(c: &mut Call, y: Value) -> Result<Value, OpError> {
     if !c.has(2) {
         return Ok(y);
     }
@@ -54,12 +53,12 @@ pub fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
 }
 
 /// Returns a transposed convolution: of all results, then those that padding takes away are cut off and zeros added.
-fn conv_transpose(c: &mut Call) -> Result<Vec<T>, OpError> {
+pub fn conv_transpose(c: &mut Call) -> Result<Vec<T>, OpError> {
     let (x, size, rank) = images(c)?;
     // ONNX's weights are (in, out / groups, …), which the kernel's last axes are too.
     let (kernel, taps) = kernel(c, 1)?;
     let (window, groups) = (Window::of(c, &size, Some(&taps))?, groups(c)?);
-    let (pads, more) = transposed_pads(c, &window, rank - 2)?;
+    let (pads, more) = transposed_pads(c, &window, 0..rank - 2, rank - 2)?;
     let plain = Conv2dOptions { padding: Padding::Explicit(pads), ..options(&window, groups) };
     let fits = (0..2).all(|a| more[a] < window.strides[a] && pads[a].iter().all(|&p| p < window.extent(a)));
     let y = match fits {
@@ -75,16 +74,24 @@ fn conv_transpose(c: &mut Call) -> Result<Vec<T>, OpError> {
     Ok(vec![maps(c, &x, y, rank)?])
 }
 
-/// Returns the paddings of a transposed convolution, and what is added behind.
-fn transposed_pads(c: &Call, window: &Window, axes: usize) -> Result<([[usize; 2]; 2], [usize; 2]), OpError> {
+/// Returns the paddings of a transposed convolution, and what is added behind, along one or two of all spatial axes.
+pub fn transposed_pads(
+    c: &Call,
+    window: &Window,
+    own: Range<usize>,
+    all_axes: usize,
+) -> Result<([[usize; 2]; 2], [usize; 2]), OpError> {
+    let axes = own.len();
     let listed = |name: &str| match c.node.ints(name) {
-        Some(all) if all.len() >= axes && all.iter().all(|v| (0..1 << 24).contains(v)) => {
-            let own = &all[all.len() - axes..];
+        Some(all) if all.len() >= all_axes && all.iter().all(|v| (0..1 << 24).contains(v)) => {
+            let own = &all[all.len() - all_axes..][own.clone()];
             Ok(Some(if axes == 1 { [0, own[0] as usize] } else { [own[0] as usize, own[1] as usize] }))
         }
-        Some(all) => {
-            Err(c.wrong(format!("{axes} numbers from 0 up as {name}"), format!("{all:?}"), "export the model again"))
-        }
+        Some(all) => Err(c.wrong(
+            format!("{all_axes} numbers from 0 up as {name}"),
+            format!("{all:?}"),
+            "export the model again",
+        )),
         None => Ok(None),
     };
     let more = listed("output_padding")?.unwrap_or([0, 0]);

@@ -1,4 +1,4 @@
-//! Maps sampled at places that a grid gives.
+//! Maps and volumes sampled at places that a grid gives.
 
 use crate::{
     graph::{Graph, OpError, Value},
@@ -124,45 +124,56 @@ fn grid_sample(c: &mut Call) -> Result<Vec<T>, OpError> {
         other => return Err(c.wrong("zeros, border or reflection", other, "choose one of those")),
     };
     let aligned = c.node.int("align_corners", 0) == 1;
-    if c.rank(0) != 4 {
-        return Err(c.wrong("maps (N, C, H, W)", format!("{} axes", c.rank(0)), "split the volumes"));
+    let rank = c.rank(0);
+    if !(4..=5).contains(&rank) {
+        return Err(c.wrong("maps (N, C, H, W) or volumes (N, C, D, H, W)", format!("{rank} axes"), "reshape it"));
     }
     let x = c.t(0)?;
-    let x = c.arranged(x, &channels_last(4))?;
+    let x = c.arranged(x, &channels_last(rank))?;
     let grid = c.natural(1)?;
     let g = c.g();
     let (shape, of_grid) = (g.shape(x.value).clone(), g.shape(grid.value).clone());
-    let (&[n, h, w, channels], &[_, rows, columns, 2]) = (shape.dims(), of_grid.dims()) else {
+    let (&[n, ref extents @ .., channels], &[_, ref places @ .., axes]) = (shape.dims(), of_grid.dims()) else {
         return Err(c.wrong("a grid (N, H, W, 2)", &of_grid, "reshape it"));
     };
+    if axes != rank - 2 || places.len() != axes {
+        return Err(c.wrong(
+            format!("a grid with a place of {} numbers for each result", rank - 2),
+            &of_grid,
+            "reshape it",
+        ));
+    }
     if shape.is_batched() || of_grid.is_batched() {
         return Err(c.batch("elements chosen by computed places"));
     }
-    let axis = |n: usize| Axis { n, aligned, outside };
-    let mut taps = Vec::new();
-    for (k, axis) in [axis(w), axis(h)].into_iter().enumerate() {
-        let own = g.slice_axis(grid.value, 3, Part::new(k, 1))?;
+    let table = g.reshape(x.value, Shape::fixed([n * extents.iter().product::<usize>(), channels]))?;
+    let samples =
+        g.literal(vec![[n].as_slice(), &vec![1; rank - 1]].concat(), (0..n).map(|i| i as f32).collect::<Vec<_>>())?;
+    // Rows of the table, from axis to axis, with their weights. A place names the last axis first.
+    let mut chosen: Vec<(Value, Option<Value>)> = vec![(samples, None)];
+    for (k, &extent) in extents.iter().enumerate() {
+        let axis = Axis { n: extent, aligned, outside };
+        let own = g.slice_axis(grid.value, rank - 1, Part::new(axes - 1 - k, 1))?;
         let at = axis.places(g, own)?;
-        taps.push(axis.taps(g, at, &mode)?);
-    }
-    let table = g.reshape(x.value, Shape::fixed([n * h * w, channels]))?;
-    let first = g.literal([n, 1, 1, 1], (0..n).map(|i| (i * h * w) as f32).collect::<Vec<_>>())?;
-    let mut sum: Option<Value> = None;
-    for &(row, down) in &taps[1] {
-        for &(column, across) in &taps[0] {
-            let start = g.scale(row, w as f32)?;
-            let place = g.add(start, column)?;
-            let place = g.add(place, first)?;
-            let places = g.reshape(place, Shape::fixed([n * rows * columns]))?;
-            let chosen = g.gather(table, places)?;
-            let chosen = g.reshape(chosen, Shape::fixed([n, rows, columns, channels]))?;
-            let weight = g.mul(down, across)?;
-            let term = g.mul(chosen, weight)?;
-            sum = Some(match sum {
-                None => term,
-                Some(sum) => g.add(sum, term)?,
-            });
+        let taps = axis.taps(g, at, &mode)?;
+        let mut more = Vec::new();
+        for &(row, weight) in &chosen {
+            let start = g.scale(row, extent as f32)?;
+            for &(tap, share) in &taps {
+                more.push((g.add(start, tap)?, Some(weight.map_or(Ok(share), |weight| g.mul(weight, share))?)));
+            }
         }
+        chosen = more;
+    }
+    let mut sum: Option<Value> = None;
+    for (row, weight) in chosen {
+        let rows = g.reshape(row, Shape::fixed([n * places.iter().product::<usize>()]))?;
+        let mut term = g.gather(table, rows)?;
+        term = g.reshape(term, Shape::fixed([&[n], places, &[channels]].concat()))?;
+        if let Some(weight) = weight {
+            term = g.mul(term, weight)?;
+        }
+        sum = Some(sum.map_or(Ok(term), |sum| g.add(sum, term))?);
     }
     let missing = || OpError::new("GridSample", "a mode", "none", "choose linear, nearest or cubic");
     Ok(vec![x.with(sum.ok_or_else(missing)?)])

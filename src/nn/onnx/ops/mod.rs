@@ -22,10 +22,9 @@ mod window;
 use super::call::Build;
 
 /// The operators by family.
-const FAMILIES: [&[(&str, Build)]; 15] = [
+const FAMILIES: [&[(&str, Build)]; 14] = [
     activation::OPERATORS,
     boxes::OPERATORS,
-    conv::OPERATORS,
     elementwise::OPERATORS,
     grid_sample::OPERATORS,
     matmul::OPERATORS,

@@ -18,6 +18,8 @@ struct Rule {
     cubic: f64,
     excludes_outside: bool,
     extrapolation: f64,
+    /// Whether filters are stretched where an axis shrinks.
+    antialias: bool,
 }
 
 /// One axis: from `n` to `m` elements by a scale, of the part from `start` to `end`.
@@ -65,6 +67,9 @@ impl Rule {
         }
         let held = |i: i64| i.clamp(0, last) as usize;
         let low = at.floor();
+        if self.antialias && axis.scale < 1.0 && self.mode != "nearest" {
+            return Some(self.stretched(axis, at));
+        }
         match self.mode.as_str() {
             "nearest" => {
                 let i = match self.nearest.as_str() {
@@ -94,6 +99,25 @@ impl Rule {
             }
         }
     }
+
+    /// Returns the elements under the filter stretched by the factor by which the axis shrinks.
+    fn stretched(&self, axis: &Axis, at: f64) -> Vec<(usize, f64)> {
+        let (last, a) = (axis.n as i64 - 1, self.cubic);
+        let reach = if self.mode == "cubic" { 2.0 } else { 1.0 };
+        let weight = |d: f64| match d.abs() {
+            d if d >= reach => 0.0,
+            d if self.mode != "cubic" => 1.0 - d,
+            d if d <= 1.0 => ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0,
+            d => ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a,
+        };
+        let half = (reach / axis.scale).ceil() as i64;
+        let before = at.ceil() as i64 - 1;
+        let places = before - half + 1..=before + half;
+        let taps = places.map(|i| (i, weight((i as f64 - at) * axis.scale)));
+        let taps: Vec<(i64, f64)> = taps.filter(|(i, _)| !self.excludes_outside || (0..=last).contains(i)).collect();
+        let sum: f64 = taps.iter().map(|(_, w)| w).sum();
+        taps.into_iter().map(|(i, w)| (i.clamp(0, last) as usize, w / sum)).collect()
+    }
 }
 
 fn rule(c: &Call) -> Result<Rule, OpError> {
@@ -113,6 +137,7 @@ fn rule(c: &Call) -> Result<Rule, OpError> {
         cubic: f64::from(node.float("cubic_coeff_a", -0.75)),
         excludes_outside: node.int("exclude_outside", 0) == 1,
         extrapolation: f64::from(node.float("extrapolation_value", 0.0)),
+        antialias: node.int("antialias", 0) == 1,
     };
     if !["nearest", "linear", "cubic"].contains(&rule.mode.as_str()) {
         return Err(c.wrong("nearest, linear or cubic", &rule.mode, "choose one of those"));
@@ -178,10 +203,6 @@ fn resize(c: &mut Call) -> Result<Vec<T>, OpError> {
         }
     }
     let of = |axis: usize| Axis { n: dims[axis], m: new[axis].0, scale: new[axis].1, roi: roi[axis] };
-    let shrinks = (0..dims.len()).any(|a| of(a).scale < 1.0);
-    if c.node.int("antialias", 0) == 1 && shrinks && rule.mode != "nearest" {
-        return Err(c.wrong("no antialias", "antialias 1", "shrink in steps, or pool before"));
-    }
     let is_whole = |a: usize| of(a).n == of(a).m && rule.transformation != "tf_crop_and_resize";
     let changed: Vec<usize> = (0..dims.len()).filter(|&a| !is_whole(a)).collect();
     let of_maps = dims.len() == 4 && changed.iter().all(|&a| a > 1);

@@ -1,24 +1,33 @@
 //! Convolutions and pooling of volumes, slice by slice: those that a tap along the depth reads become images of the batch.
 
 use super::{
-    conv::{groups, options},
+    conv::{groups, options, transposed_pads},
     pool::{average_of, magnitude, over_taps, root, whole_pads},
     window::{Window, attributes},
 };
 use crate::{
     graph::{Graph, OpError, Value},
     nn::{
-        layers::{Depth, convolution, planes_of_tap},
+        layers::{Depth, convolution, convolution_transposed, planes_of_tap},
         onnx::call::{Arrangement, Build, Call, Kind, T, channels_last},
     },
-    ops::{PadMode, Padding, Pool2d, Pool2dOptions, Pooling},
+    ops::{Conv2dOptions, PadMode, Padding, Pool2d, Pool2dOptions, Pooling},
 };
 
-pub const OPERATORS: &[(&str, Build)] =
-    &[("AveragePool", pool_of), ("Conv", conv_of), ("LpPool", pool_of), ("MaxPool", pool_of)];
+pub const OPERATORS: &[(&str, Build)] = &[
+    ("AveragePool", pool_of),
+    ("Conv", conv_of),
+    ("ConvTranspose", conv_transpose_of),
+    ("LpPool", pool_of),
+    ("MaxPool", pool_of),
+];
 
 fn conv_of(c: &mut Call) -> Result<Vec<T>, OpError> {
     if c.rank(0) == 5 { conv(c) } else { super::conv::conv(c) }
+}
+
+fn conv_transpose_of(c: &mut Call) -> Result<Vec<T>, OpError> {
+    if c.rank(0) == 5 { conv_transpose(c) } else { super::conv::conv_transpose(c) }
 }
 
 fn pool_of(c: &mut Call) -> Result<Vec<T>, OpError> {
@@ -81,6 +90,33 @@ fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
         y = c.g().add(y, bias)?;
     }
     Ok(vec![stacked(c, &x, y, n)?])
+}
+
+fn conv_transpose(c: &mut Call) -> Result<Vec<T>, OpError> {
+    let (x, size) = volumes(c)?;
+    let dims = c.dims(1)?;
+    let &[_, _, taps, h, w] = &dims[..] else { return Err(c.wrong("weights of five axes", format!("{dims:?}"), "")) };
+    let kernel = c.weight(1, "kernel", Kind::Trainable, &Arrangement::order(&dims, &[2, 3, 4, 1, 0]))?;
+    let along = attributes(c, &size, Some(&[taps, h, w]))?;
+    let (depth, window, groups) = (Window::of_rows(along[0]), Window::along(along[1], along[2]), groups(c)?);
+    let (of_depth, more_depth) = transposed_pads(c, &depth, 0..1, 3)?;
+    let (pads, more) = transposed_pads(c, &window, 1..3, 3)?;
+    let plain = Conv2dOptions { padding: Padding::Explicit(pads), ..options(&window, groups) };
+    let down = Conv2dOptions {
+        strides: [depth.strides[1], 1],
+        padding: Padding::Explicit([of_depth[1], [0; 2]]),
+        dilation: [depth.dilation[1], 1],
+        groups: 1,
+    };
+    let Some(down) = down.transposed([size[0], 1], [taps, 1], Some([more_depth[1], 0])) else {
+        let wanted = "paddings smaller than the kernel, and less behind than the strides";
+        return Err(c.wrong(wanted, format!("{of_depth:?}"), "pad the result"));
+    };
+    let y = convolution_transposed(c.g(), [x.value, kernel], down, |g, x, kernel| {
+        g.conv2d_transpose(x, kernel, plain, Some(more))
+    })?;
+    let y = super::conv::with_bias(c, y)?;
+    Ok(vec![x.with(y)])
 }
 
 /// Returns the largest values or the means of volumes.
