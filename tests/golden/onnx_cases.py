@@ -258,7 +258,20 @@ def volumes():
              antialias=1, exclude_outside=int(mode == "cubic"))
 
 
-for part in [elementwise, windows, norms, products, moves, recurrent, quantised, steps, boxes, volumes]:
+def without_inputs():
+    info = lambda name, kind, shape=[]: helper.make_tensor_value_info(name, kind, shape)
+    nodes = [helper.make_node("Identity", ["go"], ["goes"]), helper.make_node("Add", ["sum", "step"], ["next"]),
+             helper.make_node("Identity", ["sum"], ["each"])]
+    body = helper.make_graph(nodes, "body", [info("round", TensorProto.INT64), info("go", TensorProto.BOOL),
+                                             info("sum", TensorProto.FLOAT)],
+                             [info("goes", TensorProto.BOOL), info("next", TensorProto.FLOAT), info("each", TensorProto.FLOAT)])
+    constants = [("count", np.array(4)), ("start", np.array(0.5, np.float32)), ("step", np.array(1.25, np.float32))]
+    constants = [numpy_helper.from_array(array, name) for name, array in constants]
+    loop = helper.make_node("Loop", ["count", "", "start"], ["last", "all"], body=body)
+    model("loop_of_rounds", [loop], [], [info("last", TensorProto.FLOAT), info("all", TensorProto.FLOAT, None)], constants, [], 17)
+
+
+for part in [elementwise, windows, norms, products, moves, recurrent, quantised, steps, boxes, volumes, without_inputs]:
     part()
 names = {name.split("/")[0] for name in TENSORS}
 save_file(TENSORS, HERE / "onnx_cases.safetensors")

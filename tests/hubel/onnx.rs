@@ -45,7 +45,11 @@ fn nodes_of_every_kind_give_what_onnx_defines() {
         let file = all.tensor(&format!("{name}/model")).unwrap();
         let model = Model::from_onnx_bytes(file.data(), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
         let mut net = model.inference(engine(), Batch::up_to(2)).unwrap();
-        let results = net.predict_many(&of("x")).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut samples = of("x");
+        if samples.is_empty() {
+            samples = vec![HostTensor::f32([1, 1], vec![3.0]).unwrap()];
+        }
+        let results = net.predict_many(&samples).unwrap_or_else(|e| panic!("{name}: {e}"));
         for ((_, got), wanted) in results.iter().zip(of("y")) {
             close(name, got, &wanted, 2e-5);
         }

@@ -8,6 +8,9 @@ pub const FLOAT: i32 = 1;
 pub const INT64: i32 = 7;
 pub const BOOL: i32 = 9;
 
+/// Numbers that the rounds of a loop leave at most.
+const MAX_STACKED: usize = 1 << 16;
+
 /// Returns whether elements are whole numbers.
 pub fn is_whole(elem: i32) -> bool {
     !matches!(elem, 1 | 9 | 10 | 11 | 16)
@@ -77,6 +80,25 @@ impl Constant {
             Data::Fill(value) => Some(value),
             _ => None,
         }
+    }
+
+    /// Returns tensors of equal extents as one, along a new axis in front.
+    pub fn stack(all: &[Self]) -> Result<Self, OpError> {
+        let Some(first) = all.first() else { return Ok(Constant::numbers(vec![0], FLOAT, Vec::new())) };
+        if let Some(other) = all.iter().find(|c| c.dims != first.dims) {
+            let (wanted, got) = (format!("results of extents {:?}", first.dims), format!("{:?}", other.dims));
+            return Err(OpError::new("Loop", wanted, got, "export the model without the loop"));
+        }
+        let count = first.count().saturating_mul(all.len());
+        if count > MAX_STACKED {
+            let wanted = format!("at most {MAX_STACKED} numbers of all rounds");
+            return Err(OpError::new("Loop", wanted, count, "export the model without the loop"));
+        }
+        let mut numbers = Vec::with_capacity(count);
+        for constant in all {
+            numbers.extend_from_slice(&constant.values()?);
+        }
+        Ok(Constant::numbers([&[all.len()], &first.dims[..]].concat(), first.elem, numbers))
     }
 
     /// Returns the tensor with other extents of the same product.

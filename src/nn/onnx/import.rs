@@ -158,6 +158,10 @@ impl<'o> Importer<'o> {
             let elem = if whole { super::constant::INT64 } else { super::constant::FLOAT };
             env.insert(name.clone(), Entry::Known(Constant::numbers(value.shape().to_vec(), elem, numbers)));
         }
+        if inputs.is_empty() {
+            // A model has an input: of a file without, one that has no effect.
+            inputs.push(Input::with_shape(self.unique("samples", "input"), Shape::batched(1, &[1])));
+        }
         self.walk(&graph.node, &mut env)?;
         let names: Vec<String> = match self.options.outputs.is_empty() {
             true => graph.output.iter().map(|o| o.name.clone()).collect(),
@@ -435,9 +439,12 @@ impl<'o> Importer<'o> {
             return refuse("0 to 4096 rounds", &count.to_string());
         }
         let mut carried: Vec<Option<Entry>> = operands.into_iter().skip(2).collect();
-        if graph.output.len() != carried.len() + 1 || graph.input.len() != carried.len() + 2 {
-            return refuse("values that are carried from round to round alone", "results of each round too");
+        let n_carried = carried.len();
+        if graph.output.len() <= n_carried || graph.input.len() != n_carried + 2 {
+            return refuse("a body that gives what it takes", &format!("{} results", graph.output.len()));
         }
+        // What each round gives beside it is known before the model runs.
+        let mut each: Vec<Vec<Constant>> = vec![Vec::new(); graph.output.len() - 1 - n_carried];
         let mut goes_on = condition.is_none_or(|v| v != 0.0);
         for round in 0..count as i64 {
             if !goes_on {
@@ -457,9 +464,17 @@ impl<'o> Importer<'o> {
                 Entry::Known(constant) => goes_on = constant.scalar().is_some_and(|v| v != 0.0),
                 Entry::Tensor { .. } => return refuse("a condition that is known", "a computed one"),
             }
+            for (all, entry) in each.iter_mut().zip(found.split_off(n_carried)) {
+                match entry {
+                    Entry::Known(constant) => all.push(constant),
+                    Entry::Tensor { .. } => return refuse("results of each round that are known", "computed ones"),
+                }
+            }
             carried = found.into_iter().map(Some).collect();
         }
-        Ok(carried.into_iter().flatten().collect())
+        let each = each.iter().map(|all| Ok(Entry::Known(Constant::stack(all)?)));
+        let each: Vec<Entry> = each.collect::<Result<_, OpError>>()?;
+        Ok(carried.into_iter().flatten().chain(each).collect())
     }
 
     /// Builds the nodes of a function of the file.

@@ -102,11 +102,6 @@ pub fn described(graph: &GraphProto, options: &OnnxOptions, with_batch: bool) ->
         let advice = "bind each with `OnnxOptions::dim`, or --dim NAME=EXTENT of the command";
         return Err(FormatError::new(Flaw::Missing, what, "extents for all axes but the batch", got).advise(advice));
     }
-    if all.is_empty() {
-        let (wanted, got) = ("one that is fed", "none: all that the file computes is known before it runs");
-        let advice = "leave one open, if `OnnxOptions::value` gives them all";
-        return Err(FormatError::new(Flaw::Missing, "the model's inputs", wanted, got).advise(advice));
-    }
     for input in &mut all {
         let is_map = input.dims.len() == 4 && !is_whole(input.elem) && maps.contains(input.name.as_str());
         if is_map && options.data_format == DataFormat::ChannelsLast {

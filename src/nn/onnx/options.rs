@@ -34,6 +34,7 @@ impl OnnxOptions {
     }
 
     /// Gives an input a value, which is then known before the model runs; such as a shape that a file has as an input.
+    /// A model whose inputs all have one takes `samples` (N, 1), of no effect.
     pub fn value(mut self, input: &str, value: HostTensor) -> Self {
         self.values.insert(input.to_owned(), value);
         self
