@@ -246,6 +246,7 @@ def volumes():
          pads=[1, 0, 1, 0, 2, 0], output_padding=[1, 2, 0])
     case("conv_transpose_3d_groups", "ConvTranspose", [noise(1, 4, 3, 3, 3)], [noise(4, 2, 2, 2, 2)], group=2,
          dilations=[2, 1, 2])
+    case("conv_transpose_3d_computed", "ConvTranspose", [noise(1, 1, 3, 4, 5), noise(1, 2, 3, 3, 3)])
     grid = noise(1, 2, 3, 2, 3, low=-1.2, high=1.2)
     for mode in ("linear", "nearest"):
         for corners in (0, 1):

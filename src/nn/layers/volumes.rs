@@ -18,6 +18,12 @@ fn volume(g: &Graph, layer: &str, x: Value) -> Result<Shape, OpError> {
     Err(OpError::new(layer, wanted, shape, "put the layer before Flatten, or give the input its channel axis"))
 }
 
+/// Returns the shape of the planes of volumes as images.
+fn as_images(volumes: &Shape, planes: usize, image: &[usize]) -> Shape {
+    let rows = volumes.dims()[0] * planes;
+    if volumes.is_batched() { Shape::batched(rows, image) } else { Shape::fixed([&[rows], image].concat()) }
+}
+
 /// Returns an error for a padding that volumes do not have.
 fn check_padding(layer: &str, padding: Padding) -> Result<(), OpError> {
     match padding {
@@ -34,7 +40,7 @@ fn on_planes(
 ) -> Result<Value, OpError> {
     let shape = volume(g, "volume", x)?;
     let &[_, d, h, w, c] = shape.dims() else { return Ok(x) };
-    let planes = g.reshape(x, Shape::batched(d, &[h, w, c]))?;
+    let planes = g.reshape(x, as_images(&shape, d, &[h, w, c]))?;
     let y = build(g, planes)?;
     let row = [&[d], &g.shape(y).dims()[1..]].concat();
     g.reshape(y, shape.with_row(&row))
@@ -77,9 +83,7 @@ pub(in crate::nn) fn planes_of_tap(g: &mut Graph, x: Value, depth: Depth, tap: u
     let part = Part { start: tap * depth.dilation, size: depth.planes, step: depth.stride as isize };
     let planes = g.slice_axis(x, 1, part)?;
     let shape = g.shape(planes).clone();
-    let (rows, rest) = (shape.dims()[0] * depth.planes, &shape.dims()[2..]);
-    let images = if shape.is_batched() { Shape::batched(rows, rest) } else { Shape::fixed([&[rows], rest].concat()) };
-    g.reshape(planes, images)
+    g.reshape(planes, as_images(&shape, depth.planes, &shape.dims()[2..]))
 }
 
 /// Returns the convolution of a padded volume with a kernel (depth, height, width, in / groups, out), as images: the sum of a
