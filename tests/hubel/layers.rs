@@ -453,7 +453,7 @@ fn cells_whose_state_is_dropped_compute_what_they_do_without_where_nothing_is_dr
     for (dropped, whole) in layers(1e-7).iter().zip(layers(0.0)) {
         let of = |layer: &Arc<dyn Layer>| Sequential::new([5, 3]).add(layer).build().expect("a model");
         let x = waves(&[2, 5, 3]);
-        let (got, wanted) = (in_training(&of(dropped), &[x.clone()], 1), in_training(&of(&whole), &[x], 1));
+        let (got, wanted) = (in_training(&of(dropped), std::slice::from_ref(&x), 1), in_training(&of(&whole), &[x], 1));
         let off = got.iter().zip(&wanted).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
         assert!(off < 1e-6 && wanted.iter().any(|y| y.abs() > 0.1), "{}: {off}", whole.kind());
     }
@@ -462,10 +462,11 @@ fn cells_whose_state_is_dropped_compute_what_they_do_without_where_nothing_is_dr
         Sequential::new([4, 5, 4, 2]).add(layer).build().expect("a model")
     };
     let x = waves(&[2, 4, 5, 4, 2]);
-    let (got, wanted) = (in_training(&stack(1e-7), &[x.clone()], 1), in_training(&stack(0.0), &[x.clone()], 1));
+    let (got, wanted) =
+        (in_training(&stack(1e-7), std::slice::from_ref(&x), 1), in_training(&stack(0.0), std::slice::from_ref(&x), 1));
     let off = got.iter().zip(&wanted).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
     assert!(off < 1e-6 && wanted.iter().any(|y| y.abs() > 0.05), "{off}");
-    assert_ne!(in_training(&stack(0.4), &[x.clone()], 1), in_training(&stack(0.4), &[x], 2));
+    assert_ne!(in_training(&stack(0.4), std::slice::from_ref(&x), 1), in_training(&stack(0.4), &[x], 2));
 }
 
 #[test]
@@ -486,7 +487,7 @@ fn features_of_the_state_are_dropped_at_all_timesteps_or_at_none() {
 #[test]
 fn stochastic_depth_keeps_whole_samples_or_none() {
     let model = Sequential::new([3]).add(StochasticDepth::new(0.75)).build().expect("a model");
-    let x = HostTensor::f32([64, 3], vec![1.0, 2.0, 3.0].repeat(64)).expect("a tensor");
+    let x = HostTensor::f32([64, 3], [1.0, 2.0, 3.0].repeat(64)).expect("a tensor");
     let y = in_training(&model, &[x], 7);
     let kept = y.chunks(3).filter(|row| *row == [4.0, 8.0, 12.0]).count();
     let dropped = y.chunks(3).filter(|row| *row == [0.0; 3]).count();

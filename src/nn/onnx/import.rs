@@ -8,6 +8,7 @@ use super::{
     ops::{self, known},
     options::OnnxOptions,
     spec::Spec,
+    supported::{is_onnx, supported},
 };
 use crate::{
     Error,
@@ -23,13 +24,11 @@ use crate::{
     tensor::{HostTensor, Shape},
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     path::Path,
     sync::Arc,
 };
 
-/// Operators with graphs of their own, which are built in their place.
-pub const CONTROL: [&str; 2] = ["If", "Loop"];
 /// The newest version of the operators.
 const NEWEST_OPSET: i64 = 26;
 /// The most nodes that are built, those of loops each time.
@@ -80,43 +79,10 @@ pub fn model(file: ModelProto, options: &OnnxOptions, folder: Option<&Path>, bud
     Ok(model)
 }
 
-fn is_onnx(domain: &str) -> bool {
-    matches!(domain, "" | "ai.onnx")
-}
-
 /// Returns whether all inputs have extents without a batch.
 fn may_be_fixed(graph: &GraphProto, options: &OnnxOptions) -> bool {
     let all = inputs::described(graph, options, true).unwrap_or_default();
     all.iter().any(|i| i.first_is_one) && inputs::described(graph, options, false).is_ok()
-}
-
-/// Returns an error that lists all operators that are not read, each with how often it occurs and some nodes.
-fn supported(graph: &GraphProto, functions: &HashMap<(String, String), FunctionProto>) -> Result<(), LayerError> {
-    let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut graphs: Vec<&[NodeProto]> = vec![&graph.node];
-    graphs.extend(functions.values().map(|f| &f.node[..]));
-    while let Some(nodes) = graphs.pop() {
-        for node in nodes {
-            let own = functions.contains_key(&(node.domain.clone(), node.op_type.clone()));
-            let op = node.op_type.as_str();
-            let read = ops::find(op).is_some() || known::find(op).is_some() || CONTROL.contains(&op);
-            if !(own || is_onnx(&node.domain) && read) {
-                let domain = if is_onnx(&node.domain) { String::new() } else { format!("{}.", node.domain) };
-                let name = node.output.first().filter(|_| node.name.is_empty()).unwrap_or(&node.name);
-                missing.entry(format!("{domain}{op}")).or_default().push(name.clone());
-            }
-            graphs.extend(node.attribute.iter().filter_map(|a| a.g.as_ref()).map(|g| &g.node[..]));
-        }
-    }
-    let Some((first, nodes)) = missing.iter().next() else { return Ok(()) };
-    let line = |(op, nodes): (&String, &Vec<String>)| {
-        let shown = nodes.iter().take(3).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
-        format!("{op} × {} ({shown}{})", nodes.len(), if nodes.len() > 3 { ", …" } else { "" })
-    };
-    let got: Vec<String> = missing.iter().map(line).collect();
-    let advice = "export the model without them, or take an output in front of them with `OnnxOptions::output`";
-    let name = nodes.first().map_or("", String::as_str);
-    Err(refused(name, first, "operators of `hubel::nn::onnx_operators`", got.join("; "), advice))
 }
 
 struct Importer<'o> {

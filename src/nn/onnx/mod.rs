@@ -13,6 +13,7 @@ mod node;
 mod ops;
 mod options;
 mod spec;
+mod supported;
 
 pub use export::OnnxExport;
 pub use options::OnnxOptions;
@@ -65,7 +66,7 @@ impl Model {
 
 /// Returns the names of the operators of ONNX that are read.
 pub fn onnx_operators() -> Vec<&'static str> {
-    let mut names: Vec<&str> = ops::names().chain(import::CONTROL).collect();
+    let mut names: Vec<&str> = ops::names().chain(supported::CONTROL).collect();
     names.sort_unstable();
     names
 }

@@ -63,7 +63,7 @@ fn random(rng: &mut Philox, kinds: &[CellKind], make: Make) -> Sample {
     }
     let first = if place % 5 == 2 { [1, 3, 9][place / 5] } else { Batch };
     let n = 1 + rng.below(capacity);
-    make(cell, Shape::from([first, steps, u]), place / 2 % 2 == 0, capacity).with_n(n)
+    make(cell, Shape::from([first, steps, u]), (place / 2).is_multiple_of(2), capacity).with_n(n)
 }
 
 fn benches(kind: CellKind, make: Make) -> Vec<(&'static str, Sample)> {

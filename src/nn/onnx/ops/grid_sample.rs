@@ -148,7 +148,7 @@ fn grid_sample(c: &mut Call) -> Result<Vec<T>, OpError> {
     }
     let table = g.reshape(x.value, Shape::fixed([n * extents.iter().product::<usize>(), channels]))?;
     let samples =
-        g.literal(vec![[n].as_slice(), &vec![1; rank - 1]].concat(), (0..n).map(|i| i as f32).collect::<Vec<_>>())?;
+        g.literal([[n].as_slice(), &vec![1; rank - 1]].concat(), (0..n).map(|i| i as f32).collect::<Vec<_>>())?;
     // Rows of the table, from axis to axis, with their weights. A place names the last axis first.
     let mut chosen: Vec<(Value, Option<Value>)> = vec![(samples, None)];
     for (k, &extent) in extents.iter().enumerate() {
