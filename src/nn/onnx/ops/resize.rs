@@ -31,6 +31,14 @@ struct Axis {
     roi: [f64; 2],
 }
 
+/// Returns the weight of an element at a distance of at most 2, by the cubic kernel with `a`.
+fn cubic(a: f64, d: f64) -> f64 {
+    match d <= 1.0 {
+        true => ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0,
+        false => ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a,
+    }
+}
+
 impl Rule {
     /// Returns where an element of the result lies in the operand.
     fn place(&self, axis: &Axis, o: usize) -> f64 {
@@ -67,7 +75,7 @@ impl Rule {
         }
         let held = |i: i64| i.clamp(0, last) as usize;
         let low = at.floor();
-        if self.antialias && axis.scale < 1.0 && self.mode != "nearest" {
+        if self.stretches(axis) {
             return Some(self.stretched(axis, at));
         }
         match self.mode.as_str() {
@@ -81,10 +89,8 @@ impl Rule {
                 Some(vec![(held(i as i64), 1.0)])
             }
             "cubic" => {
-                let (share, a) = (at - low, self.cubic);
-                let near = |d: f64| ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
-                let far = |d: f64| ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
-                let mut weights = [far(1.0 + share), near(share), near(1.0 - share), far(2.0 - share)];
+                let share = at - low;
+                let mut weights = [1.0 + share, share, 1.0 - share, 2.0 - share].map(|d| cubic(self.cubic, d));
                 if self.excludes_outside {
                     let places = [-1, 0, 1, 2].map(|k| low as i64 + k);
                     weights.iter_mut().zip(places).filter(|(_, i)| !(0..=last).contains(i)).for_each(|(w, _)| *w = 0.0);
@@ -100,15 +106,18 @@ impl Rule {
         }
     }
 
+    fn stretches(&self, axis: &Axis) -> bool {
+        self.antialias && axis.scale < 1.0 && self.mode != "nearest"
+    }
+
     /// Returns the elements under the filter stretched by the factor by which the axis shrinks.
     fn stretched(&self, axis: &Axis, at: f64) -> Vec<(usize, f64)> {
-        let (last, a) = (axis.n as i64 - 1, self.cubic);
+        let last = axis.n as i64 - 1;
         let reach = if self.mode == "cubic" { 2.0 } else { 1.0 };
         let weight = |d: f64| match d.abs() {
             d if d >= reach => 0.0,
-            d if self.mode != "cubic" => 1.0 - d,
-            d if d <= 1.0 => ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0,
-            d => ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a,
+            d if self.mode == "cubic" => cubic(self.cubic, d),
+            d => 1.0 - d,
         };
         let half = (reach / axis.scale).ceil() as i64;
         let before = at.ceil() as i64 - 1;
@@ -219,6 +228,10 @@ fn resize(c: &mut Call) -> Result<Vec<T>, OpError> {
 
 /// Returns the interpolation of the graph's own operation, if it makes the same elements of the same.
 fn plain(rule: &Rule, axes: &[Axis]) -> Option<Interpolation> {
+    // Stretched filters are as long as the axis, which only `resized` bounds.
+    if axes.iter().any(|axis| rule.stretches(axis)) {
+        return None;
+    }
     let kind = match rule.mode.as_str() {
         "nearest" => Interpolation::Nearest,
         "linear" => Interpolation::Bilinear,

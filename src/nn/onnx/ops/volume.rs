@@ -74,14 +74,22 @@ fn stacked(c: &mut Call, like: &T, value: Value, n: usize) -> Result<T, OpError>
     Ok(like.with(value))
 }
 
-fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
+/// Returns volumes with a kernel (depth, height, width, in, out), and its windows along the depth and on planes.
+fn convolved(c: &mut Call) -> Result<(T, Value, Window, Window), OpError> {
     let (x, size) = volumes(c)?;
     let dims = c.dims(1)?;
     let &[_, _, taps, h, w] = &dims[..] else { return Err(c.wrong("weights of five axes", format!("{dims:?}"), "")) };
     let kernel = c.weight(1, "kernel", Kind::Trainable, &Arrangement::order(&dims, &[2, 3, 4, 1, 0]))?;
     let along = attributes(c, &size, Some(&[taps, h, w]))?;
-    let (depth, window, groups) = (Window::of_rows(along[0]), Window::along(along[1], along[2]), groups(c)?);
-    let Some([_, n]) = depth.windows() else { return Err(c.wrong("a kernel that fits", format!("{size:?}"), "")) };
+    Ok((x, kernel, Window::of_rows(along[0]), Window::along(along[1], along[2])))
+}
+
+fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
+    let (x, kernel, depth, window) = convolved(c)?;
+    let groups = groups(c)?;
+    let Some([_, n]) = depth.windows() else {
+        return Err(c.wrong("a kernel that fits", format!("{:?}", window.size), ""));
+    };
     let g = c.g();
     let padded = deepened(g, x.value, &depth, 0.0)?;
     let mut y = convolution(g, [padded, kernel], along_depth(&depth, n), options(&window, groups))?;
@@ -93,12 +101,8 @@ fn conv(c: &mut Call) -> Result<Vec<T>, OpError> {
 }
 
 fn conv_transpose(c: &mut Call) -> Result<Vec<T>, OpError> {
-    let (x, size) = volumes(c)?;
-    let dims = c.dims(1)?;
-    let &[_, _, taps, h, w] = &dims[..] else { return Err(c.wrong("weights of five axes", format!("{dims:?}"), "")) };
-    let kernel = c.weight(1, "kernel", Kind::Trainable, &Arrangement::order(&dims, &[2, 3, 4, 1, 0]))?;
-    let along = attributes(c, &size, Some(&[taps, h, w]))?;
-    let (depth, window, groups) = (Window::of_rows(along[0]), Window::along(along[1], along[2]), groups(c)?);
+    let (x, kernel, depth, window) = convolved(c)?;
+    let groups = groups(c)?;
     let (of_depth, more_depth) = transposed_pads(c, &depth, 0..1, 3)?;
     let (pads, more) = transposed_pads(c, &window, 1..3, 3)?;
     let plain = Conv2dOptions { padding: Padding::Explicit(pads), ..options(&window, groups) };
@@ -108,7 +112,7 @@ fn conv_transpose(c: &mut Call) -> Result<Vec<T>, OpError> {
         dilation: [depth.dilation[1], 1],
         groups: 1,
     };
-    let Some(down) = down.transposed([size[0], 1], [taps, 1], Some([more_depth[1], 0])) else {
+    let Some(down) = down.transposed([depth.size[1], 1], [depth.kernel[1], 1], Some([more_depth[1], 0])) else {
         let wanted = "paddings smaller than the kernel, and less behind than the strides";
         return Err(c.wrong(wanted, format!("{of_depth:?}"), "pad the result"));
     };
