@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use std::{fmt, sync::Arc};
 
 /// Keras options that have no effect here.
-const WITHOUT_EFFECT: [&str; 14] = [
+const WITHOUT_EFFECT: [&str; 15] = [
     "dtype",
     "seed",
     "batch_shape",
@@ -28,6 +28,7 @@ const WITHOUT_EFFECT: [&str; 14] = [
     "quantization_config",
     "lora_rank",
     "lora_alpha",
+    "vocabulary_size",
 ];
 
 /// Keras options that are not supported; they are accepted only when switched off.

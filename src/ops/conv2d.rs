@@ -15,6 +15,7 @@ use crate::{
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 use rayon::prelude::*;
+use std::collections::HashSet;
 
 /// How a kernel slides over an image.
 ///
@@ -144,6 +145,18 @@ impl Geometry {
     pub(super) fn tap(&self, axis: usize, out: usize, tap: usize) -> Option<usize> {
         let at = (out * self.strides[axis] + tap * self.dilation[axis]).checked_sub(self.pads[axis][0])?;
         (at < self.input[axis]).then_some(at)
+    }
+
+    /// Returns how many elements of images of this type the kernel meets: strides may pass over pixels.
+    pub(super) fn met(&self, images: &Shape) -> Count {
+        let pixels = |axis: usize| {
+            let taps = (0..self.output[axis]).flat_map(|out| (0..self.kernel[axis]).map(move |tap| (out, tap)));
+            let met = taps.filter_map(|(out, tap)| self.tap(axis, out, tap));
+            if self.strides[axis] == 1 { self.input[axis] } else { met.collect::<HashSet<_>>().len() }
+        };
+        let all = images.elements();
+        let [met, of] = [pixels(0) * pixels(1), self.input[0] * self.input[1]].map(|n| n.max(1) as u64);
+        all.times(met).over(of)
     }
 
     pub(super) fn key(&self) -> String {
@@ -288,6 +301,14 @@ impl Op for Conv2d {
         let (x, zeros) = zero_padded_input(cx)?;
         let options = Conv2dOptions { padding: self.options.padding.and(zeros)?, ..self.options };
         cx.patch(Conv2d { options }, &[x, cx.node().inputs[1]], &[cx.output(0)])
+    }
+
+    fn read(&self, io: &Io, input: usize) -> Count {
+        let images = &io.inputs[0].shape;
+        match self.geometry(images.dims(), io.inputs[1].shape.dims()) {
+            Some(geometry) if input == 0 => geometry.met(images),
+            _ => io.inputs[input].shape.elements(),
+        }
     }
 
     fn macs(&self, io: &Io) -> Count {

@@ -387,8 +387,15 @@ impl Op for Conv2dGradWeight {
         gemm::lower_with(filter.lower(profile), &product, profile, epilogue)
     }
 
-    fn prologue(&self, io: &Io, _input: usize) -> bool {
-        self.geometry.computes_loads([io.inputs[0].shape.last(), io.inputs[1].shape.last()])
+    fn prologue(&self, io: &Io, input: usize) -> bool {
+        let channels = [io.inputs[0].shape.last(), io.inputs[1].shape.last()];
+        // The gradient is read without taps.
+        (input == 1 && self.geometry.groups == 1) || self.geometry.computes_loads(channels)
+    }
+
+    fn read(&self, io: &Io, input: usize) -> Count {
+        let shape = &io.inputs[input].shape;
+        if input == 0 { self.geometry.met(shape) } else { shape.elements() }
     }
 
     fn macs(&self, io: &Io) -> Count {

@@ -78,7 +78,7 @@ impl Draft<'_> {
             }
             let absorbed: Option<Vec<(usize, Node)>> = readers
                 .into_iter()
-                .map(|reader| Some((reader, self.absorb(reader, v, (&program, &inputs, base))?)))
+                .map(|reader| Some((reader, self.absorb(self.resolved(reader)?, v, (&program, &inputs, base))?)))
                 .collect();
             let Some(absorbed) = absorbed else { continue };
             for (reader, node) in absorbed {
@@ -138,23 +138,24 @@ impl Draft<'_> {
         Some((0..self.nodes.len()).filter(|&i| self.inputs(i).contains(&v)).collect())
     }
 
-    /// Returns a node that computes its input `v` itself, by a program of inputs of which `base` is like `v`, if it can.
-    fn absorb(&self, reader: usize, v: Value, (program, inputs, base): (&Program, &[Value], usize)) -> Option<Node> {
-        let node = self.nodes[reader].clone()?;
-        let own = self.inputs(reader);
-        if own.iter().filter(|u| **u == v).count() > 1 {
-            return None;
-        }
-        let at = own.iter().position(|u| *u == v)?;
+    /// Returns a node with the values that its inputs are now.
+    fn resolved(&self, i: usize) -> Option<Node> {
+        Some(Node { inputs: self.inputs(i), ..self.nodes[i].clone()? })
+    }
+
+    /// Returns the node as one that computes its inputs `v` itself, by a program of inputs of which `base` is like `v`, if it can.
+    fn absorb(&self, node: Node, v: Value, (program, inputs, base): (&Program, &[Value], usize)) -> Option<Node> {
+        let own = node.inputs.clone();
+        let at = own.iter().rposition(|u| *u == v)?;
         let others = || inputs.iter().enumerate().filter(|(k, _)| *k != base).map(|(_, u)| *u);
         let op = node.op()?.clone();
         let op = op.as_ref();
-        let without = || own.iter().copied().filter(|u| *u != v);
         if !op.in_place(own.len()).is_empty() {
             return None;
         }
         if let Some(reading) = op.pointwise() {
-            let all = without().chain(inputs.iter().copied()).collect();
+            let without = own.iter().copied().filter(|u| *u != v);
+            let all = without.chain(inputs.iter().copied()).collect();
             let (all, program) = unique_inputs(all, &reading.compose(at, program));
             let shape = Some(node.outputs[0].shape.clone());
             let kind = Kind::Op(Arc::new(Elementwise { shape, ..program.into() }));
@@ -183,15 +184,18 @@ impl Draft<'_> {
             fused.program = fused.program.compose(1 + extra, program);
             fused.repeats.remove(extra);
             fused.repeats.extend(inputs.iter().map(|_| None));
-            let extras = own[fused.n_inputs..end].iter().copied().filter(|u| *u != v).chain(inputs.iter().copied());
+            let others = own[fused.n_inputs..end].iter().enumerate().filter(|(i, _)| *i != extra).map(|(_, u)| *u);
+            let extras = others.chain(inputs.iter().copied());
             all = own[..fused.n_inputs].iter().copied().chain(extras).chain(own[end..].iter().copied()).collect();
         } else {
             return None;
         }
-        if all.contains(&v) || !self.fits_all(&fused, &all, &node.outputs) {
+        let again = all.contains(&v);
+        if !again && !self.fits_all(&fused, &all, &node.outputs) {
             return None;
         }
-        Some(Node { kind: Kind::Op(Arc::new(fused)), inputs: all, ..node })
+        let fused = Node { kind: Kind::Op(Arc::new(fused)), inputs: all, ..node };
+        if again { self.absorb(fused, v, (program, inputs, base)) } else { Some(fused) }
     }
 
     /// Returns whether the first candidate of a fused operation exists, and each of its launches can bind what it reads and writes.

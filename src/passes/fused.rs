@@ -6,7 +6,7 @@ use crate::{
         Prologue, Slot, Step, SumKind, TensorType, Value,
     },
     ops::Elementwise,
-    tensor::{Accuracy, Array},
+    tensor::{Accuracy, Array, Count},
 };
 use std::sync::Arc;
 
@@ -238,6 +238,17 @@ impl Op for Fused {
             why: "it cannot do what is fused into it: column sums of its result, or programs of what it loads".into(),
         });
         dropped.chain(self.anchor.declines(&self.anchor_io(io), profile)).collect()
+    }
+
+    fn read(&self, io: &Io, input: usize) -> Count {
+        let shape = &io.inputs[input].shape;
+        let first = self.first_of_prologues(io.inputs.len());
+        let loads = self.prologues.iter().zip(first.windows(2));
+        let of_load = loads.filter(|(_, range)| (range[0]..range[1]).contains(&input)).map(|(load, _)| load.0).next();
+        match of_load.unwrap_or(input) {
+            own if own < self.n_inputs && *shape == io.inputs[own].shape => self.anchor.read(&self.anchor_io(io), own),
+            _ => shape.elements(),
+        }
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -16,12 +16,23 @@ from safetensors.numpy import load_file
 
 MODELS, WRITTEN = map(pathlib.Path, sys.argv[1:])
 
+# What Keras 3.15 does not read or compute of its own either: a part of the model's name, and of the message.
+KERAS_REFUSES = [
+    # A layer of Keras 2 alone.
+    ("random_height", "RandomHeight"),
+    ("random_width", "RandomWidth"),
+    # The factors in its own configuration are outside the range that it accepts.
+    ("randomshear", "could not be deserialized properly"),
+    # Values of another size than keys, on JAX.
+    ("multi_head_attention_values", "cannot reshape array"),
+]
+
 
 def flat(tensors):
     return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]
 
 
-right, wrong = 0, []
+right, refused, wrong = 0, 0, []
 for path in sorted(WRITTEN.glob("*/*")):
     name = path.name.split(".")[0]
     io = load_file(MODELS / path.parent.name / f"{name}.safetensors")
@@ -40,7 +51,10 @@ for path in sorted(WRITTEN.glob("*/*")):
             raise ValueError(f"off by {off:.1e} of the largest value")
         right += 1
     except Exception as e:
-        wrong.append(f"{path.parent.name}/{path.name}: {str(e)[:300]!r}")
-print(f"{right} files of Hubel are right in Keras {keras.__version__}, {len(wrong)} are not")
+        if any(part in name and text in str(e) for part, text in KERAS_REFUSES):
+            refused += 1
+        else:
+            wrong.append(f"{path.parent.name}/{path.name}: {str(e)[:300]!r}")
+print(f"{right} files of Hubel are right in Keras {keras.__version__}, {refused} are what it refuses of its own, {len(wrong)} are not right")
 print("\n".join(wrong))
 sys.exit(bool(wrong))

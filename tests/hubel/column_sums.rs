@@ -4,7 +4,7 @@
 use crate::harness::{Run, engine, reference, with_gpu_kernels};
 use hubel::{
     graph::{Candidate, ColumnSums, DeviceProfile, Epilogue, Fill, Graph, Io, Op, OpError, Step, TensorType},
-    ops::{BatchNormStatistics, Conv2dOptions, Padding},
+    ops::{BatchNormStatistics, Conv2dOptions, Padding, Pool2dOptions},
     passes::PlannedDispatch,
     prelude::*,
     tensor::{Accuracy, Array, Philox, Purpose},
@@ -20,6 +20,9 @@ struct Case {
     kernel: usize,
     strides: [usize; 2],
     groups: usize,
+    /// Whether the first convolution has 3×3 taps and overlapping windows are pooled behind it, as where a network begins: its images need
+    /// no gradient.
+    stem: bool,
 }
 
 /// Returns a graph of both, with the gradients to all inputs, and its feeds.
@@ -34,7 +37,8 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
     let any = Fill::Uniform(-1.0, 1.0);
     let mut values = vec![input(&mut g, "x", Shape::from([Batch, h, w, c0]), any)];
     let mut y = values[0];
-    let layers = [(c0, c1, 1, 1), (c1, c2, case.kernel, case.groups)];
+    let first = if case.stem { 3 } else { 1 };
+    let layers = [(c0, c1, first, 1), (c1, c2, case.kernel, case.groups)];
     for (layer, (from, to, kernel, groups)) in layers.into_iter().enumerate() {
         let weights = input(&mut g, &format!("w{layer}"), Shape::fixed([kernel, kernel, from / groups, to]), any);
         let gamma = input(&mut g, &format!("gamma{layer}"), Shape::fixed([to]), Fill::Away(0.5, 1.5));
@@ -45,13 +49,17 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
         y = g.conv2d(y, weights, options).expect("a convolution");
         y = g.batch_norm(y, gamma, beta, 1e-3).expect("a normalisation")[0];
         y = g.relu(y).expect("an activation");
+        if case.stem && layer == 0 {
+            let windows = Pool2dOptions::new(3).strides(2).padding(Padding::Same);
+            y = g.max_pool2d(y, windows).expect("a pooling");
+        }
         values.extend([weights, gamma, beta]);
     }
     let shape = g.shape(y).clone();
     let factor = input(&mut g, "factor", shape, any);
     let product = g.mul(y, factor).expect("equal shapes");
     let loss = g.mean(product).expect("a number");
-    let gradients = g.gradients(loss, &values).expect("gradients");
+    let gradients = g.gradients(loss, &values[usize::from(case.stem)..]).expect("gradients");
     for (i, &value) in [y].iter().chain(&gradients).enumerate() {
         g.output(&format!("y{i}"), value);
     }
@@ -60,8 +68,16 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
 
 #[test]
 fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_reference() {
-    let case =
-        |capacity, n, size, channels, kernel, strides| Case { capacity, n, size, channels, kernel, strides, groups: 1 };
+    let case = |capacity, n, size, channels, kernel, strides| Case {
+        capacity,
+        n,
+        size,
+        channels,
+        kernel,
+        strides,
+        groups: 1,
+        stem: false,
+    };
     let depthwise = |n, size, [from, channels]: [usize; 2], kernel, strides| Case {
         groups: channels,
         ..case(n + 1, n, size, [from, channels, channels], kernel, strides)
@@ -78,9 +94,11 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         depthwise(2, [7, 7], [8, 20], 7, [2, 1]),
         depthwise(5, [6, 9], [3, 6], 3, [1, 2]),
         depthwise(2, [12, 5], [4, 7], 5, [1, 1]),
+        Case { stem: true, ..case(3, 2, [15, 12], [6, 32, 40], 1, [1, 1]) },
+        Case { stem: true, ..case(4, 4, [8, 21], [3, 10, 7], 3, [1, 1]) },
     ];
     let mut rng = Philox::new(31, Purpose::Test, 0);
-    let (mut left, mut loaded) = ([0; 2], 0);
+    let (mut left, mut loaded, mut of_stems) = ([0; 2], 0, [0; 3]);
     for (i, case) in cases.iter().enumerate() {
         let (g, feeds) = training(case, &mut rng);
         let step = Step::of(case.n);
@@ -92,7 +110,12 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
             let plan = plan_for(&engine, &g, case.capacity, &run).expect("a plan");
             let all: Vec<&PlannedDispatch> = plan.dispatches.iter().flat_map(PlannedDispatch::launches).collect();
             let launches = |kernel: &str| all.iter().filter(|d| d.kernel == kernel).count();
-            loaded += all.iter().filter(|d| d.source.contains("fn prologue")).count();
+            let loads = |d: &&PlannedDispatch| d.source.contains("fn prologue");
+            loaded += all.iter().copied().filter(loads).count();
+            let kernels = ["max_pool2d", "max_pool2d_grad", "conv2d_grad_weight"];
+            for (n, kernel) in of_stems.iter_mut().zip(kernels).filter(|_| case.stem) {
+                *n += all.iter().copied().filter(|d| d.kernel == kernel && loads(d)).count();
+            }
             left[0] += launches("batch_norm_statistics_merge") - launches("batch_norm_statistics");
             left[1] += launches("batch_norm_sums_merge") - launches("batch_norm_grad_sums");
             let got = run_graph(&engine, &g, &feeds, &step, case.capacity, &run).expect("the graph runs");
@@ -106,6 +129,7 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         }
     }
     assert!(left[0] >= 24 && left[1] >= 10, "only {left:?} column sums are left by other kernels");
+    assert_eq!(of_stems, [4, 4, 6], "poolings and gradients of the first convolution compute what they load");
     assert!(loaded >= 20, "only {loaded} kernels compute what they load");
 }
 

@@ -3,11 +3,13 @@
 
 use super::{
     axis::Axis,
-    plan::{MAX_MADDS, Plan, lowest, rank},
+    plan::{KEPT_OF_INPUT, MAX_MADDS, Plan, lowest, rank},
+    strip_sums::{self, StripSums},
 };
 use crate::{
     graph::{Candidate, DeviceProfile, Epilogue, Slot},
     kernels::{
+        column_parts::PartSums,
         gemm::Window,
         language::{Expr, Kernel},
     },
@@ -15,13 +17,16 @@ use crate::{
 
 /// Returns the launch for the transposed window `w`; inputs 0 and 2 are the images and the gradient to the result.
 pub fn max_pool_grad(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) -> Candidate {
-    let mut plan = Plan::new(w, profile, 0);
+    let kind = epilogue.and_then(|e| e.sums);
+    let prologues = epilogue.map_or(0, |e| e.prologues.len());
+    let more = KEPT_OF_INPUT * prologues + if kind.is_some() { strip_sums::KEPT } else { 0 };
+    let mut plan = Plan::new(w, profile, more);
     let ([kh, kw], [sh, sw]) = (w.kernel, w.strides);
     // Windows that touch a strip.
     let windows = |c: &Axis| c.size / sw + c.halo();
     let most = plan.columns.per_phase();
     let pixels = |c: &Axis| (windows(c) - 1) * sw + kw;
-    let kept = |plan: &Plan, c: &Axis| kh * pixels(c) + c.size * plan.rows.under_way() + 6;
+    let kept = |plan: &Plan, c: &Axis| kh * pixels(c) + c.size * plan.rows.under_way() + 6 + more;
     let four = plan.columns.in_strips(most.div_ceil(4));
     plan.narrow(|plan| plan.keeps(kept(plan, &four)));
     let fits = |c: &Axis| c.size <= 8 && windows(c) * kh * kw <= MAX_MADDS && plan.keeps(kept(&plan, c));
@@ -34,8 +39,13 @@ pub fn max_pool_grad(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epil
     let dy = k.bind("dy", plan.layout(), Slot::input(2));
     let [floats, ranks] = plan.vectors();
     let zero = floats.splat(0.0);
-    let output = plan.output(&mut k, zero.clone(), epilogue);
+    let mut output = plan.output(&mut k, zero.clone(), epilogue);
+    let bound = kind.map(|kind| (kind, PartSums::bind(&mut k, kind, plan.layout())));
+    let mut x = plan.input(&mut k, (0, x), epilogue);
     let [channel, number] = plan.item(&mut k, plan.items());
+    x.enter(&mut k, &channel);
+    let number = k.let_("strip", number);
+    output.sums = bound.map(|to| StripSums::new(&mut k, to, (floats, &channel)));
     let strip = plan.strip(&mut k, [&channel, &number]);
     let none = k.let_("none", ranks.splat(lowest() - 1));
     let first_column = k.let_("first_column", &strip.read[1] * sw - w.pads[1]);
@@ -45,7 +55,7 @@ pub fn max_pool_grad(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epil
         let pixel = |i: usize| {
             let inside = row.u32().less(w.to[0]).and((&first_column + i).u32().less(w.to[1]));
             let inside = k.let_(format!("in_bounds{r}_{i}"), inside);
-            inside.select(rank(x.at(inside.select((&line + i * channels).u32(), 0u32))), &none)
+            inside.select(rank(x.at(&inside.select((&line + i * channels).u32(), 0u32))), &none)
         };
         (0..pixels).map(pixel).collect()
     };
@@ -89,5 +99,9 @@ pub fn max_pool_grad(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epil
             row.iter().zip(seen[r + sh]).for_each(|(x, later)| k.set(x, later));
         }
     });
-    Candidate::single(plan.schedule(), plan.launch(k, plan.items()))
+    let sums = output.sums.as_ref().map(|sums| {
+        sums.write(&mut k, &number, channels, &channel);
+        sums.parts(w.images.times(plan.strips() as u64), w.to_channels)
+    });
+    Candidate { prologues: prologues > 0, ..plan.candidate(k, sums) }
 }

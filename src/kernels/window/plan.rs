@@ -2,7 +2,7 @@
 
 use super::{axis::Axis, strip_sums::StripSums};
 use crate::{
-    graph::{Counts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
+    graph::{Candidate, ColumnParts, Counts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot},
     kernels::{
         Core, Schedule,
         cost::fastest,
@@ -226,6 +226,17 @@ impl<'a> Plan<'a> {
     /// Returns the launch of a kernel whose lanes do one item each.
     pub(super) fn launch(&self, k: Kernel, items: Count) -> Dispatch {
         k.launch(Grid::new(items, self.lanes as u32))
+    }
+
+    /// Returns the candidate of a kernel whose lanes do a strip each and leave these column sums.
+    pub(super) fn candidate(&self, k: Kernel, sums: Option<(ColumnParts, Count)>) -> Candidate {
+        let launch = self.launch(k, self.items());
+        match sums {
+            None => Candidate::single(self.schedule(), launch),
+            Some((parts, bytes)) => {
+                Candidate { parts: Some(parts), ..Candidate::new(self.schedule(), vec![launch], vec![bytes]) }
+            }
+        }
     }
 
     pub(super) fn schedule(&self) -> Schedule {

@@ -85,14 +85,7 @@ pub fn reduce_window(
         sums.write(&mut k, &number, core.plan.channels(), &channel);
         sums.parts(strips, w.to_channels)
     });
-    let launch = core.plan.launch(k, core.plan.items());
-    let candidate = match sums {
-        None => Candidate::single(core.plan.schedule(), launch),
-        Some((parts, bytes)) => {
-            Candidate { parts: Some(parts), ..Candidate::new(core.plan.schedule(), vec![launch], vec![bytes]) }
-        }
-    };
-    Candidate { prologues: prologues > 0, ..candidate }.with_counts(core.plan.counts)
+    Candidate { prologues: prologues > 0, ..core.plan.candidate(k, sums) }.with_counts(core.plan.counts)
 }
 
 /// Returns how many pixels of the window at position `at` of an axis lie inside the image.

@@ -126,6 +126,12 @@ impl Pool2d {
         (self.pooling == Pooling::Max && alone && positive && seen).then_some((x, op))
     }
 
+    /// Returns whether the kernel that slides over strips is the first for these images.
+    fn strips(&self, io: &Io) -> bool {
+        let geometry = self.options.geometry(self.name(), &io.inputs[0]);
+        geometry.is_ok_and(|g| g.unrolls() && (self.pooling != Pooling::Max || g.overlaps()))
+    }
+
     /// Returns the most windows that have a pixel in common.
     fn overlap(&self) -> usize {
         let Pool2dOptions { pool: [kh, kw], strides: [sh, sw], .. } = self.options;
@@ -175,7 +181,7 @@ impl Op for Pool2d {
         let source = Pooling::source(self.pooling.shaders()[0], width, profile);
         let each = kernels::dispatch(self.name(), source, &constants, Grid::new(items, lanes), slots, epilogue);
         let each = Candidate::single(Schedule::of_width(Core::Elements, width), each);
-        if !g.unrolls() || (self.pooling == Pooling::Max && !g.overlaps()) {
+        if !self.strips(io) {
             return vec![each];
         }
         let window = g.window(self.name(), false, images(&io.inputs[0].shape));
@@ -203,6 +209,10 @@ impl Op for Pool2d {
             // The root halves the error of the sum and adds up to five units in the last place.
             Pooling::L2 => Accuracy::Relative(((terms as f64).sqrt().max(4.0) + 10.0) * UNIT),
         }]
+    }
+
+    fn prologue(&self, io: &Io, _input: usize) -> bool {
+        self.pooling == Pooling::Max && self.strips(io)
     }
 
     fn epilogue(&self) -> bool {
@@ -394,6 +404,10 @@ impl Op for Pool2dGrad {
         (exact.iter().zip(&magnitudes))
             .map(|(e, m)| Array::from_fn(e.shape.clone(), |i| accuracy.bound(&[], e.data[i], m.data[i])))
             .collect()
+    }
+
+    fn prologue(&self, io: &Io, input: usize) -> bool {
+        input == 0 && self.pool.prologue(io, 0)
     }
 
     fn epilogue(&self) -> bool {
