@@ -304,6 +304,8 @@ pub struct Prologue {
     pub first_input: usize,
     /// Shape of the input.
     pub shape: Shape,
+    /// The node's output that is what the program makes of the input, if the kernel is to store it.
+    pub kept: Option<usize>,
 }
 
 /// What is added up over all rows, for each column.

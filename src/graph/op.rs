@@ -118,6 +118,11 @@ pub trait Op: Origin + Any + fmt::Debug + Send + Sync {
         false
     }
 
+    /// Returns whether kernels that apply a program to an input as they load it can store what it makes of each element, too.
+    fn keeps(&self, _io: &Io, _input: usize) -> bool {
+        false
+    }
+
     /// Returns the first of the columns of input 0 that output 0 consists of, neighbours in each row, if it is a copy of them.
     fn columns(&self, _io: &Io) -> Option<usize> {
         None

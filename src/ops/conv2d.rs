@@ -341,6 +341,11 @@ impl Op for Conv2d {
         input == 0 && geometry.is_some_and(|geometry| geometry.computes_loads(channels))
     }
 
+    fn keeps(&self, io: &Io, input: usize) -> bool {
+        let geometry = self.geometry(io.inputs[0].shape.dims(), io.inputs[1].shape.dims());
+        input == 0 && geometry.is_some_and(|g| g.groups == 1 && g.kernel == [1, 1] && g.input == g.output)
+    }
+
     fn epilogue(&self) -> bool {
         true
     }

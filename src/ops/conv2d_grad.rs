@@ -393,6 +393,10 @@ impl Op for Conv2dGradWeight {
         (input == 1 && self.geometry.groups == 1) || self.geometry.computes_loads(channels)
     }
 
+    fn keeps(&self, _io: &Io, input: usize) -> bool {
+        input == 1 && self.geometry.groups == 1
+    }
+
     fn read(&self, io: &Io, input: usize) -> Count {
         let shape = &io.inputs[input].shape;
         if input == 0 { self.geometry.met(shape) } else { shape.elements() }

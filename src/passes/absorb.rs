@@ -89,6 +89,72 @@ impl Draft<'_> {
         }
     }
 
+    /// Lets a kernel that reads the result of an elementwise node compute it as it loads it, and store it for the node's other readers.
+    pub(super) fn keeps(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some(program) = self.pointwise(i).filter(|p| p.instrs.len() <= MAX_PROLOGUE) else { continue };
+            let v = Value { node: i as u32, output: 0 };
+            let (inputs, Some(ty), Some(readers)) = (self.inputs(i), self.ty(v).cloned(), self.readers(v)) else {
+                continue;
+            };
+            let Some(base) = inputs.iter().position(|&u| self.ty(u).is_some_and(|t| t.shape == ty.shape)) else {
+                continue;
+            };
+            let keeper = readers.iter().find_map(|&reader| {
+                let waits = |&other: &usize| other != reader && self.reaches(reader, other);
+                let node = self.resolved(reader).filter(|_| !readers.iter().any(waits))?;
+                Some((reader, self.keeper(node, v, (&program, &inputs, base))?))
+            });
+            let Some((reader, node)) = keeper else { continue };
+            let output = node.outputs.len() as u32 - 1;
+            self.nodes[reader] = Some(node);
+            self.nodes[i] = None;
+            self.forward.insert(v, Value { node: reader as u32, output });
+            self.arrange();
+        }
+    }
+
+    /// Lets the epilogues that read the result of an elementwise node, and all of its size that the node reads, compute it instead.
+    pub(super) fn recompute(&mut self) {
+        for i in 0..self.nodes.len() {
+            let Some(program) = self.pointwise(i).filter(|p| p.instrs.len() <= MAX_PROLOGUE) else { continue };
+            let v = Value { node: i as u32, output: 0 };
+            let (inputs, Some(shape)) = (self.inputs(i), self.ty(v).map(|ty| ty.shape.clone())) else { continue };
+            let full: Vec<usize> =
+                (0..inputs.len()).filter(|&k| self.ty(inputs[k]).is_some_and(|t| t.shape == shape)).collect();
+            let Some(&base) = full.first() else { continue };
+            for reader in 0..self.nodes.len() {
+                let Some(node) = self.resolved(reader).filter(|node| node.inputs.contains(&v)) else { continue };
+                let Some(fused) = node.op().and_then(|op| op.downcast::<Fused>()) else { continue };
+                let of_epilogue = node.inputs[fused.n_inputs..fused.first_of_sums()].contains(&v);
+                let reads = |k: &usize| node.inputs.contains(&inputs[*k]);
+                if of_epilogue && !node.inputs[..fused.n_inputs].contains(&v) && full.iter().all(reads) {
+                    if let Some(node) = self.absorb(node, v, (&program, &inputs, base)) {
+                        self.nodes[reader] = Some(node);
+                    }
+                }
+            }
+            self.arrange();
+        }
+    }
+
+    /// Returns a node that computes its input `v` itself, as [`absorb`](Self::absorb) does, with `v` as its last output, if it can.
+    fn keeper(&self, node: Node, v: Value, program: (&Program, &[Value], usize)) -> Option<Node> {
+        let own = &node.inputs;
+        let at = own.iter().position(|u| *u == v).filter(|_| own.iter().filter(|u| **u == v).count() == 1)?;
+        let types = own.iter().map(|&u| self.ty(u).cloned());
+        let io = Io { inputs: types.collect::<Option<_>>()?, outputs: node.outputs.clone() };
+        let keeps = match node.op()?.downcast::<Fused>() {
+            Some(fused) => fused.kept.is_none() && at < fused.n_inputs && fused.anchor.keeps(&io, at),
+            None => node.op()?.keeps(&io, at),
+        };
+        let absorbed = self.absorb(node, v, program).filter(|_| keeps)?;
+        let fused = Fused { kept: Some(at), ..absorbed.op()?.downcast::<Fused>()?.clone() };
+        let outputs: Vec<TensorType> = absorbed.outputs.iter().cloned().chain([self.ty(v)?.clone()]).collect();
+        let fits = self.fits_all(&fused, &absorbed.inputs, &outputs);
+        fits.then(|| Node { kind: Kind::Op(Arc::new(fused)), outputs, ..absorbed })
+    }
+
     /// Where columns are all that is read of an elementwise node, or elementwise nodes are all that reads columns, no copies of these
     /// are made: each reader computes, or finds, its own.
     pub(super) fn columns(&mut self) {

@@ -39,6 +39,8 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
     draft.sums();
     draft.prologues();
     if profile.class == DeviceClass::Gpu {
+        draft.keeps();
+        draft.recompute();
         draft.columns();
     }
     draft.finish()

@@ -27,12 +27,14 @@ pub struct Fused {
     pub sums: Option<Arc<dyn Op>>,
     /// Programs of the anchor's inputs as it loads them, by input: their inputs from 1 on follow all others.
     pub prologues: Vec<(usize, Program)>,
+    /// The input with a prologue whose result is the last output.
+    pub kept: Option<usize>,
 }
 
 impl Fused {
     /// Returns an operation of no inputs with a program applied to its output 0.
     pub(super) fn new(anchor: Arc<dyn Op>, program: Program) -> Self {
-        Fused { anchor, n_inputs: 0, repeats: Vec::new(), program, sums: None, prologues: Vec::new() }
+        Fused { anchor, n_inputs: 0, repeats: Vec::new(), program, sums: None, prologues: Vec::new(), kept: None }
     }
 
     fn anchor_io(&self, io: &Io) -> Io {
@@ -53,6 +55,7 @@ impl Fused {
                 extras: io.inputs[range[0]..range[1]].to_vec(),
                 first_input: range[0],
                 shape: io.inputs[*input].shape.clone(),
+                kept: self.kept.filter(|kept| kept == input).map(|_| io.outputs.len() - 1),
             })
             .collect()
     }
@@ -138,11 +141,12 @@ impl Fused {
         bound: &Array,
         step: &Step,
     ) -> Vec<Array> {
+        let exact = &exact[..exact.len() - usize::from(self.kept.is_some())];
         let n_sums = sums.infer(&self.inputs_of_sums(&io.inputs, io.outputs[0].clone())).map_or(0, |all| all.len());
         let first = exact.len() - n_sums.min(exact.len());
         let (y, sums_exact) = (&exact[0], &exact[first..]);
         let types = self.inputs_of_sums(&io.inputs, io.outputs[0].clone());
-        let of_sums = Io { inputs: types, outputs: io.outputs[first..].to_vec() };
+        let of_sums = Io { inputs: types, outputs: io.outputs[first..exact.len()].to_vec() };
         let own = sums.bounds(&of_sums, &self.inputs_of_sums(inputs, y), sums_exact, step);
         // Errors of rows that point both ways by turns, and all one way, as far as a sum of independent ones may be off.
         let columns = y.shape.last().copied().unwrap_or(1).max(1);
@@ -190,7 +194,8 @@ impl Op for Fused {
         let sums = self.sums.as_ref().map(|op| format!(" | {} {}", op.name(), op.key())).unwrap_or_default();
         let prologues: String =
             self.prologues.iter().map(|(input, program)| format!(" | {input}: {program}")).collect();
-        format!("{} | {} {:?}{sums}{prologues}", self.anchor.key(), self.program, self.repeats)
+        let kept = self.kept.map(|input| format!(" | keeps {input}")).unwrap_or_default();
+        format!("{} | {} {:?}{sums}{prologues}{kept}", self.anchor.key(), self.program, self.repeats)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -198,6 +203,7 @@ impl Op for Fused {
         if let (Some(sums), [summed, ..]) = (&self.sums, &outputs[..]) {
             outputs.extend(sums.infer(&self.inputs_of_sums(inputs, summed.clone()))?);
         }
+        outputs.extend(self.kept.map(|input| inputs[input].clone()));
         Ok(outputs)
     }
 
@@ -211,6 +217,7 @@ impl Op for Fused {
             let more = sums.reference(&self.inputs_of_sums(inputs, &outputs[0]), step);
             outputs.extend(more);
         }
+        outputs.extend(self.kept.map(|input| own[input].clone()));
         outputs
     }
 
@@ -261,6 +268,8 @@ impl Op for Fused {
             let inputs = self.inputs_of_sums(&io.inputs, io.outputs[0].clone());
             all.extend(sums.accuracy(&Io { inputs, outputs: io.outputs[all.len()..].to_vec() }, n));
         }
+        let kept = self.prologues.iter().filter(|(input, _)| self.kept == Some(*input));
+        all.extend(kept.flat_map(|(_, program)| Elementwise::from(program.clone()).accuracy(io, n)));
         all
     }
 
@@ -270,9 +279,13 @@ impl Op for Fused {
         let own: Vec<&Array> = own.iter().collect();
         let raw = self.anchor.reference(&own, step);
         let mut bounds = self.anchor.bounds(&self.anchor_io(io), &own, &raw, step);
+        let mut of_kept = None;
         for (input, program, operands) in self.loads(inputs) {
             let exact = program.reference(&operands, step);
             let error = program.bounds(io, &operands, &exact, step).swap_remove(0);
+            if self.kept == Some(input) {
+                of_kept = Some(error.clone());
+            }
             // What takes a prologue is linear in that input.
             let mut magnitudes: Vec<Array> = own.iter().map(|a| a.map(f64::abs)).collect();
             magnitudes[input] = error;
@@ -297,6 +310,7 @@ impl Op for Fused {
         if let Some(sums) = &self.sums {
             bounds.extend(self.bounds_of_sums(sums.as_ref(), (io, inputs), all_exact, &bounds[0], step));
         }
+        bounds.extend(of_kept);
         bounds
     }
 

@@ -23,6 +23,8 @@ struct Case {
     /// Whether the first convolution has 3×3 taps and overlapping windows are pooled behind it, as where a network begins: its images need
     /// no gradient.
     stem: bool,
+    /// Whether what goes into a convolution is added to its result, and that sum to the result of a third convolution.
+    residual: bool,
 }
 
 /// Returns a graph of both, with the gradients to all inputs, and its feeds.
@@ -38,16 +40,21 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
     let mut values = vec![input(&mut g, "x", Shape::from([Batch, h, w, c0]), any)];
     let mut y = values[0];
     let first = if case.stem { 3 } else { 1 };
-    let layers = [(c0, c1, first, 1), (c1, c2, case.kernel, case.groups)];
+    let mut layers = vec![(c0, c1, first, 1), (c1, c2, case.kernel, case.groups)];
+    layers.extend(case.residual.then_some((c2, c1, 1, 1)));
     for (layer, (from, to, kernel, groups)) in layers.into_iter().enumerate() {
         let weights = input(&mut g, &format!("w{layer}"), Shape::fixed([kernel, kernel, from / groups, to]), any);
         let gamma = input(&mut g, &format!("gamma{layer}"), Shape::fixed([to]), Fill::Away(0.5, 1.5));
         let beta = input(&mut g, &format!("beta{layer}"), Shape::fixed([to]), any);
+        let before = y;
         let strides = if layer == 0 { [1, 1] } else { case.strides };
         let options =
             Conv2dOptions { padding: Padding::Same, ..Conv2dOptions::valid().strides(strides).groups(groups) };
         y = g.conv2d(y, weights, options).expect("a convolution");
         y = g.batch_norm(y, gamma, beta, 1e-3).expect("a normalisation")[0];
+        if case.residual && layer > 0 {
+            y = g.add(y, before).expect("equal shapes");
+        }
         y = g.relu(y).expect("an activation");
         if case.stem && layer == 0 {
             let windows = Pool2dOptions::new(3).strides(2).padding(Padding::Same);
@@ -77,6 +84,7 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         strides,
         groups: 1,
         stem: false,
+        residual: false,
     };
     let depthwise = |n, size, [from, channels]: [usize; 2], kernel, strides| Case {
         groups: channels,
@@ -94,11 +102,14 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         depthwise(2, [7, 7], [8, 20], 7, [2, 1]),
         depthwise(5, [6, 9], [3, 6], 3, [1, 2]),
         depthwise(2, [12, 5], [4, 7], 5, [1, 1]),
+        Case { residual: true, ..case(5, 4, [9, 7], [6, 64, 64], 3, [1, 1]) },
+        Case { residual: true, ..case(3, 3, [10, 11], [8, 36, 36], 3, [1, 1]) },
+        Case { residual: true, ..case(2, 2, [7, 6], [4, 33, 33], 2, [1, 1]) },
         Case { stem: true, ..case(3, 2, [15, 12], [6, 32, 40], 1, [1, 1]) },
         Case { stem: true, ..case(4, 4, [8, 21], [3, 10, 7], 3, [1, 1]) },
     ];
     let mut rng = Philox::new(31, Purpose::Test, 0);
-    let (mut left, mut loaded, mut of_stems) = ([0; 2], 0, [0; 3]);
+    let (mut left, mut loaded, mut of_stems, mut kept) = ([0; 2], 0, [0; 3], [0; 2]);
     for (i, case) in cases.iter().enumerate() {
         let (g, feeds) = training(case, &mut rng);
         let step = Step::of(case.n);
@@ -112,6 +123,9 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
             let launches = |kernel: &str| all.iter().filter(|d| d.kernel == kernel).count();
             let loads = |d: &&PlannedDispatch| d.source.contains("fn prologue");
             loaded += all.iter().copied().filter(loads).count();
+            for (n, side) in kept.iter_mut().zip(["prologue0_kept", "prologue1_kept"]) {
+                *n += all.iter().filter(|d| d.source.contains(side)).count();
+            }
             let kernels = ["max_pool2d", "max_pool2d_grad", "conv2d_grad_weight"];
             for (n, kernel) in of_stems.iter_mut().zip(kernels).filter(|_| case.stem) {
                 *n += all.iter().copied().filter(|d| d.kernel == kernel && loads(d)).count();
@@ -129,7 +143,8 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         }
     }
     assert!(left[0] >= 24 && left[1] >= 10, "only {left:?} column sums are left by other kernels");
-    assert_eq!(of_stems, [4, 4, 6], "poolings and gradients of the first convolution compute what they load");
+    assert_eq!(of_stems, [4, 4, 8], "poolings and gradients of the first convolution compute what they load");
+    assert!(kept[0] >= 6 && kept[1] >= 8, "only {kept:?} kernels keep what they compute of what they load");
     assert!(loaded >= 20, "only {loaded} kernels compute what they load");
 }
 

@@ -63,6 +63,8 @@ struct Side<'p, 'a> {
     /// The indices of the vectors that an invocation stages: of each one, or, where they are all the same, of the first. Of indices that
     /// lie in memory as a vector the first.
     cursors: Vec<Vec<Cursor>>,
+    /// Where what is loaded is stored too: whether the tile is the first of those that load it.
+    is_first: Option<Expr>,
 }
 
 fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
@@ -77,8 +79,8 @@ fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
     let first_row = k.let_("first_row", &number / column_tiles % &row_tiles * tile.m);
     let split = splits.known().is_none().then(|| (k.let_("split", &number / &tiles % &splits), splits.clone()));
     k.let_("batch", number / (tiles * splits));
-    let a = Side::new(k, (product, io), 0, tile, &first_row);
-    let b = Side::new(k, (product, io), 1, tile, &first_column);
+    let a = Side::new(k, (product, io), 0, tile, [&first_row, &first_column]);
+    let b = Side::new(k, (product, io), 1, tile, [&first_column, &first_row]);
     let sums = (0..4 * per(tile)[0])
         .map(|row| (0..per(tile)[1]).map(|column| k.var(format!("c{row}_{column}"), VEC4.zero())).collect())
         .collect();
@@ -366,13 +368,13 @@ impl Terms<'_> {
 }
 
 impl<'p, 'a> Side<'p, 'a> {
-    /// Returns a side whose first index is `first`. Past the end, indices are the last one again: it is read, and not stored.
+    /// Returns a side whose first index is `first`, and the other side's `others`. Past the end, indices are the last one again: it is read, and not stored.
     fn new(
         k: &mut Kernel,
         (product, io): (&'p Product<'a>, &'p Bound),
         i: usize,
         tile: Schedule,
-        first: &Expr,
+        [first, others]: [&Expr; 2],
     ) -> Self {
         let (operand, buffer) = ([&product.rows, &product.columns][i], [&io.rows, &io.columns][i]);
         let (name, vectors) = (["a", "b"][i], [tile.m, tile.n][i] / 4);
@@ -389,15 +391,22 @@ impl<'p, 'a> Side<'p, 'a> {
             per: per(tile)[i],
             staged: k.workgroup(format!("tile_{name}"), VEC4, size as u64),
             cursors: Vec::new(),
+            is_first: None,
         };
+        let kept = io.loaded[i].as_ref().and_then(Loaded::kept);
+        side.is_first = kept.map(|_| k.let_(format!("first_of_{name}"), others.equals(0u32)));
         let extent = operand.extent.expr();
         for i in 0..if side.differ() { side.loads(tile) } else { 1 } {
             let (_, vector) = side.place(k, tile, i);
             let width = operand.width();
             let cursor = |j: usize| {
                 let own = if of_terms { vector.clone() } else { side.index(&vector, j) };
-                let index = (first + own).min(&extent - width as u32);
-                Cursor::new(k, format!("{name}{i}_{j}"), index)
+                let own = first + own;
+                let mut cursor = Cursor::new(k, format!("{name}{i}_{j}"), own.min(&extent - width as u32));
+                if let Some(is_first) = &side.is_first {
+                    cursor.set(k, "stores", is_first.and(own.less(&extent)));
+                }
+                cursor
             };
             let cursors = (0..if of_terms { 1 } else { 4 / width }).map(cursor).collect();
             side.cursors.push(cursors);
@@ -484,7 +493,12 @@ impl<'p, 'a> Side<'p, 'a> {
                     None => self.buffer.guarded(&(index / width), &inside, false),
                     Some(loaded) => {
                         let index = k.let_(format!("{}_at", cursor.name), index);
-                        let value = loaded.apply(self.buffer.at(&index / width), &index, &[]);
+                        let mut value = loaded.apply(self.buffer.at(&index / width), &index, &[]);
+                        if let Some(kept) = loaded.kept() {
+                            value = k.let_(format!("{}_kept", cursor.name), value);
+                            let stores = cursor.get("stores").and(&inside);
+                            k.if_(stores, |k| k.store(kept, &index / width, &value));
+                        }
                         let zero = if width == 1 { Expr::from(0.0) } else { VEC4.zero() };
                         inside.select(value, zero)
                     }

@@ -110,6 +110,7 @@ pub struct Loaded {
     width: usize,
     /// Extras that depend on the column alone, where the kernel reads them.
     columns: Vec<Buffer>,
+    kept: Option<Buffer>,
 }
 
 impl Loaded {
@@ -132,14 +133,21 @@ impl Loaded {
                 false => Extra::Element(buffer, neighbours),
             });
         }
+        let vectors = if width > 1 { Layout::Vectors { width, words } } else { Layout::Scalars(DType::F32) };
+        let kept = prologue.kept.map(|output| k.bind_result(format!("{name}_kept"), vectors, Slot::output(output)));
         function(k, &name, &prologue.program, width, &read);
-        Loaded { function: name, width, columns: columns_of(read) }
+        Loaded { function: name, width, columns: columns_of(read), kept }
     }
 
     /// Reads what depends on a column alone, of a vector of columns by its number.
     pub fn columns(&self, k: &mut Kernel, column: &Expr) -> Vec<Expr> {
         let read = |(n, buffer): (usize, &Buffer)| k.let_(format!("{}_column{n}", self.function), buffer.at(column));
         self.columns.iter().enumerate().map(read).collect()
+    }
+
+    /// Returns where the kernel is to store what the program makes of what is loaded, if it is.
+    pub fn kept(&self) -> Option<&Buffer> {
+        self.kept.as_ref()
     }
 
     /// Returns the program of a value that has been loaded from `index` on.
