@@ -74,7 +74,7 @@ impl Launched {
             (Some(Schedule { slices: 2.., .. }), _) => match self.0.source.contains("fn prologue") {
                 true => 0.33,
                 false if !vectors(1) || !vectors(2) => 0.4,
-                false => 0.55,
+                false => 0.53,
             },
             // They compute what they load too.
             _ if self.0.source.contains("fn prologue") => 0.45,
