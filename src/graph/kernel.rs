@@ -39,6 +39,8 @@ pub struct DeviceProfile {
     pub max_iterations: u64,
     /// What runs workgroups side by side: streaming multiprocessors, compute units, Xe cores. Processors have 1.
     pub multiprocessors: u32,
+    /// Bytes that memory moves in a cycle, for each multiprocessor: by it, products that compute run beside others that move memory.
+    pub bytes_per_cycle: u32,
     /// The batch for which schedules are chosen; every batch runs. A plan for a GPU sets it to its capacity.
     pub batch: usize,
 }
@@ -51,6 +53,9 @@ pub const NOMINAL_BATCH: usize = 64;
 
 /// Multiprocessors of a discrete GPU that is not known by its name.
 pub const DISCRETE_MULTIPROCESSORS: u32 = 64;
+
+/// Bytes that memory moves in a cycle for each multiprocessor of a GPU that is not known by its name.
+pub const BYTES_PER_CYCLE: u32 = 4;
 
 impl DeviceProfile {
     /// Returns the limits that every WebGPU adapter has.
@@ -68,6 +73,7 @@ impl DeviceProfile {
             few_registers: false,
             max_iterations: if class == DeviceClass::Cpu { MAX_SOFTWARE_ITERATIONS } else { u64::MAX },
             multiprocessors: if class == DeviceClass::Cpu { 1 } else { DISCRETE_MULTIPROCESSORS },
+            bytes_per_cycle: BYTES_PER_CYCLE,
             batch: NOMINAL_BATCH,
         }
     }

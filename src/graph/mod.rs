@@ -34,8 +34,9 @@ mod types;
 pub use counts::Counts;
 pub use evaluate::{Evaluation, evaluate};
 pub use kernel::{
-    ALIGN_BYTES, CHUNK_INDEX, Candidate, ColumnParts, DISCRETE_MULTIPROCESSORS, Declined, DeviceClass, DeviceProfile,
-    Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS, NOMINAL_BATCH, Prologue, Slot, SumKind, UNIFORM_BYTES,
+    ALIGN_BYTES, BYTES_PER_CYCLE, CHUNK_INDEX, Candidate, ColumnParts, DISCRETE_MULTIPROCESSORS, Declined, DeviceClass,
+    DeviceProfile, Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS, NOMINAL_BATCH, Prologue, Slot, SumKind,
+    UNIFORM_BYTES,
 };
 pub use op::{Bad, ColumnSums, Cost, Family, Fault, Field, Io, Op, Origin, Patch, Readers, RewriteCx, Sample};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};

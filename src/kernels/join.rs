@@ -138,9 +138,16 @@ impl Joined {
     fn add(&mut self, i: usize, text: &str) -> Option<Vec<String>> {
         let all = declarations(text);
         let by_name: HashMap<&str, &str> = all.iter().copied().collect();
+        let placed = self.place(&all);
         let own = |(name, text): &(&str, &str)| {
-            let other = self.places.get(*name).is_some_and(|&at| self.texts[at] != *text) && !self.shares(name, text);
-            (other || binding(text).is_some_and(|n| n > 0)).then(|| (*name).to_owned())
+            let renamed = match placed.get(name) {
+                Some(to) => to != name,
+                None => {
+                    self.places.get(*name).is_some_and(|&at| self.texts[at] != *text)
+                        || binding(text).is_some_and(|n| n > 0)
+                }
+            };
+            renamed.then(|| (*name).to_owned())
         };
         let mut renamed: HashSet<String> = if i > 0 { all.iter().filter_map(own).collect() } else { HashSet::new() };
         loop {
@@ -156,8 +163,8 @@ impl Joined {
             }
             renamed.extend(more);
         }
-        let names: HashMap<&str, String> =
-            renamed.iter().map(|name| (name.as_str(), format!("{name}_of{i}"))).collect();
+        let name = |name: &String| placed.get(name.as_str()).cloned().unwrap_or_else(|| format!("{name}_of{i}"));
+        let names: HashMap<&str, String> = renamed.iter().map(|own| (own.as_str(), name(own))).collect();
         let (mut last, mut arguments) = (0, None);
         for (name, text) in all {
             let mut text = rename(text, &names);
@@ -169,16 +176,19 @@ impl Joined {
             }
             if let Some((ty, n)) = array(&text) {
                 let bytes = n * size(ty, &by_name)?;
-                let memory = self.memory.entry(names.get(name).cloned().unwrap_or(name.to_owned())).or_insert((
-                    ty.to_owned(),
-                    n,
-                    bytes,
-                ));
+                let to = names.get(name).cloned().unwrap_or(name.to_owned());
+                let memory = self.memory.entry(to.clone()).or_insert((ty.to_owned(), n, bytes));
                 if memory.1 < n {
                     *memory = (ty.to_owned(), n, bytes);
-                    if let Some(&at) = self.places.get(name) {
+                    if let Some(&at) = self.places.get(&to) {
                         self.texts[at] = text.clone();
                     }
+                }
+                if i > 0 && placed.contains_key(name) {
+                    continue;
+                }
+                if names.contains_key(name) {
+                    self.places.insert(to, self.texts.len());
                 }
             }
             let kept = !names.contains_key(name) && name != "main";
@@ -194,9 +204,20 @@ impl Joined {
         arguments
     }
 
-    /// Returns whether an array in workgroup memory can lie where another text has one of this name.
-    fn shares(&self, name: &str, text: &str) -> bool {
-        array(text).zip(self.memory.get(name)).is_some_and(|((ty, _), memory)| ty == memory.0 && ty.contains("32"))
+    /// Returns for arrays of a text in workgroup memory those of other texts where they can lie: the largest in the largest.
+    fn place<'t>(&self, all: &[(&'t str, &str)]) -> HashMap<&'t str, String> {
+        let mut own: Vec<(&str, &str, u64)> =
+            all.iter().filter_map(|(name, text)| array(text).map(|(ty, n)| (*name, ty, n))).collect();
+        own.sort_by_key(|(.., n)| std::cmp::Reverse(*n));
+        let mut places: Vec<(&String, &(String, u64, u64))> = self.memory.iter().collect();
+        places.sort_by_key(|(_, (_, n, _))| std::cmp::Reverse(*n));
+        let mut placed = HashMap::new();
+        for (name, ty, _) in own.into_iter().filter(|(_, ty, _)| ty.contains("32")) {
+            if let Some(at) = places.iter().position(|(_, (other, ..))| other == ty) {
+                placed.insert(name, places.remove(at).0.clone());
+            }
+        }
+        placed
     }
 }
 

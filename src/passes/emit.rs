@@ -163,7 +163,7 @@ impl Emitter<'_> {
         let is_own = is_own(s.node(i)) && bound().is_ok();
         let traffic: Vec<Traffic> =
             dispatch.slots.iter().zip(&modes).map(|(slot, &m)| self.traffic(i, slot, m)).collect();
-        let moved = self.moved(i, &dispatch.slots, &traffic);
+        let moved = s.moved(i, candidate, dispatch);
         let launch = |(chunk, samples): (usize, Range<usize>)| {
             let extents = dispatch.extents_at(chunk);
             let place = places.of(&extents);
@@ -257,26 +257,6 @@ impl Emitter<'_> {
             range.bytes = range.bytes.next_multiple_of(ALIGN_BYTES) + guard;
         }
         Some(range)
-    }
-
-    /// Returns the bytes that a launch of node `i` reads and writes, of a value that several slots bind once.
-    fn moved(&self, i: usize, slots: &[Slot], traffic: &[Traffic]) -> u64 {
-        let node = self.s.node(i);
-        let io = self.s.graph.io(node);
-        let mut reads: HashMap<Value, u64> = HashMap::new();
-        let mut others = 0;
-        for (slot, traffic) in slots.iter().zip(traffic) {
-            let (Slot::In(inputs), Some(op)) = (slot, node.op()) else {
-                others += traffic.reads.iter().chain(&traffic.writes).map(|held| held.bytes).sum::<u64>();
-                continue;
-            };
-            for input in inputs.clone() {
-                let bytes = op.read(&io, input).at(self.s.options.capacity) * io.inputs[input].dtype.bytes() as u64;
-                let most = reads.entry(self.s.root(node.inputs[input])).or_default();
-                *most = bytes.max(*most);
-            }
-        }
-        others + reads.values().sum::<u64>()
     }
 
     /// Returns the contents of a slot of node `i`, before and after the launch.

@@ -97,9 +97,15 @@ impl GpuSpec {
             max_invocations: 1024,
             max_storage_buffers: 64,
             multiprocessors: self.multiprocessors,
+            bytes_per_cycle: self.bytes_per_cycle() as u32,
             subgroup_lanes: self.subgroup_lanes,
             ..DeviceProfile::portable(DeviceClass::Gpu)
         }
+    }
+
+    /// Returns the bytes that memory moves in a cycle for each multiprocessor.
+    fn bytes_per_cycle(&self) -> f64 {
+        (BANDWIDTH * self.gigabytes_per_second / (self.gigahertz * f64::from(self.multiprocessors))).round()
     }
 
     /// Returns the estimated nanoseconds of a launch at a plan's capacity.

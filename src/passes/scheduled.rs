@@ -1,7 +1,7 @@
 //! A graph with the order of its nodes: what kernel selection, liveness and memory work on.
 
 use super::{error::PlanError, options::PlanOptions};
-use crate::graph::{Candidate, Graph, Kind, Node, Slot, Value};
+use crate::graph::{Candidate, Dispatch, Graph, Kind, Node, Slot, Value};
 use std::collections::HashMap;
 
 /// The kernels chosen for each node, by its index; views and leaves have none.
@@ -29,6 +29,34 @@ impl Scheduled<'_> {
     /// Returns the bytes of a value at the plan's capacity.
     pub fn bytes(&self, v: Value) -> u64 {
         self.graph.ty(v).bytes(self.options.capacity)
+    }
+
+    /// Returns the bytes that a launch of node `i` reads and writes, of a value that several slots bind once.
+    pub fn moved(&self, i: usize, candidate: &Candidate, dispatch: &Dispatch) -> u64 {
+        let node = self.node(i);
+        let io = self.graph.io(node);
+        let all = |values: Vec<Value>| values.into_iter().map(|v| self.bytes(v)).sum::<u64>();
+        let mut reads: HashMap<Value, u64> = HashMap::new();
+        let mut others = 0;
+        for slot in &dispatch.slots {
+            others += match (slot, node.op()) {
+                (Slot::In(inputs), Some(op)) => {
+                    for input in inputs.clone() {
+                        let bytes =
+                            op.read(&io, input).at(self.options.capacity) * io.inputs[input].dtype.bytes() as u64;
+                        let most = reads.entry(self.root(node.inputs[input])).or_default();
+                        *most = bytes.max(*most);
+                    }
+                    0
+                }
+                (Slot::Scratch(k), _) => candidate.scratch_bytes[*k].at(self.options.capacity),
+                (Slot::InOut { outputs, .. }, _) => {
+                    all(self.slot_values(i, slot)) + all(self.slot_values(i, &Slot::Out(outputs.clone())))
+                }
+                _ => all(self.slot_values(i, slot)),
+            };
+        }
+        others + reads.values().sum::<u64>()
     }
 
     /// Returns the values that a slot of node `i` binds, one after another.

@@ -1,8 +1,9 @@
 //! Which launches run as one: small ones of which none needs another, and halves of a gradient, one beside the other.
+//! A gradient to weights that moves much memory runs beside a product that computes much, or the reverse.
 //!
 //! Launches are placed in the order of the schedule: where none of the last few needs it and it fits one of them, a launch joins that one,
 //! else it follows them. Launches that make results of parts wait until something needs what they make, or another one comes along that
-//! they fit: most results of long sums are needed at the end of a step.
+//! they fit: most results of long sums are needed at the end of a step. So are gradients to weights, which wait for a few steps.
 
 use super::{
     alias::roots,
@@ -11,7 +12,7 @@ use super::{
     select::{access, chunks},
 };
 use crate::{
-    graph::{Candidate, DeviceClass, Dispatch, Slot, Value},
+    graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Slot, Value},
     kernels::{Access, Core, Part, Schedule, Whole, join, workgroup_size},
     passes::plan_types::{BufferRange, BufferRef},
 };
@@ -22,7 +23,11 @@ const WINDOW: usize = 4;
 /// Most launches in one, and most uniform buffers.
 const MOST: usize = 8;
 const MOST_UNIFORM: usize = 10;
-/// Bytes of parts that may wait to be added.
+/// How many steps a product may wait for another one that it goes well with.
+const PATIENCE: usize = 24;
+/// What running as one must save, of the shorter of two products.
+const WORTH: f64 = 0.1;
+/// Bytes of parts that may wait to be added, at least: a GPU of more multiprocessors has more memory, and more parts.
 const MOST_WAITING: u64 = 64 << 20;
 
 /// A launch: a node, and which of its launches.
@@ -81,6 +86,8 @@ struct Facts {
     core: Option<Core>,
     storage: usize,
     uniform: usize,
+    /// Estimated cycles of the multiprocessors and of the memory, of products.
+    cycles: Option<[f64; 2]>,
     /// Buffers of fixed ranges that it reads, and that it writes.
     reads: HashSet<BufferRef>,
     writes: HashSet<BufferRef>,
@@ -96,7 +103,8 @@ struct Placing<'a> {
     joins: bool,
     steps: Vec<Vec<Launch>>,
     at: HashMap<Launch, usize>,
-    waiting: Vec<Launch>,
+    /// Launches that wait, with the number of steps by which they are placed, if anything is.
+    waiting: Vec<(Launch, usize)>,
     known: HashMap<Launch, Option<Facts>>,
 }
 
@@ -111,30 +119,42 @@ impl<'a> Placing<'a> {
             self.at.insert(launch, self.steps.len());
             return self.steps.push(vec![launch]);
         }
-        self.need(launch);
-        if self.waits(launch) {
-            self.waiting.push(launch);
-            let bytes = |&(i, _): &Launch| -> u64 {
-                self.selected[&i].scratch_bytes.iter().map(|bytes| bytes.at(self.s.options.capacity)).sum()
+        while let Some(late) = self.waiting.iter().position(|(_, by)| *by <= self.steps.len()) {
+            let (late, _) = self.waiting.remove(late);
+            self.need(late);
+            self.place(late);
+        }
+        if let Some(patience) = self.waits(launch) {
+            self.waiting.push((launch, patience.saturating_add(self.steps.len())));
+            let most = MOST_WAITING.max(u64::from(self.s.options.profile.multiprocessors) << 20);
+            let nodes: HashSet<usize> = self.waiting.iter().map(|((i, _), _)| *i).collect();
+            let bytes = |i: &usize| -> u64 {
+                self.selected[i].scratch_bytes.iter().map(|bytes| bytes.at(self.s.options.capacity)).sum()
             };
-            if self.waiting.iter().map(bytes).sum::<u64>() > MOST_WAITING {
+            if nodes.iter().map(bytes).sum::<u64>() > most {
                 self.flush();
             }
             return;
         }
+        self.need(launch);
         self.place(launch);
     }
 
-    /// Returns whether a launch may run later: one that makes results of parts.
-    fn waits(&mut self, launch: Launch) -> bool {
+    /// Returns for how many steps a launch may wait: one that makes results of parts until they are needed, a product of which a later
+    /// launch of its own makes the results, or nothing but a step's end needs them, for a few.
+    fn waits(&mut self, launch: Launch) -> Option<usize> {
         let (candidate, _) = self.dispatch(launch);
         let last = launch.1 + 1 == candidate.dispatches.len();
-        let unread = || {
-            let outputs = self.s.node(launch.0).outputs.len() as u32;
-            let own = |v: &Value| v.node as usize == launch.0 && v.output < outputs;
-            !self.s.graph.nodes().iter().any(|node| node.inputs.iter().any(own))
-        };
-        last && (launch.1 > 0 || unread()) && self.facts(launch).is_some_and(|facts| facts.core.is_none())
+        let outputs = self.s.node(launch.0).outputs.len() as u32;
+        let own = |v: &Value| v.node as usize == launch.0 && v.output < outputs;
+        let mut readers = (self.s.graph.nodes().iter()).filter(|node| node.inputs.iter().any(own));
+        let unread = !readers.clone().any(|_| true);
+        let at_end = readers.all(|node| node.op().is_some_and(|op| !op.in_place(node.inputs.len()).is_empty()));
+        let facts = self.facts(launch)?;
+        match facts.core {
+            None => (last && (launch.1 > 0 || unread)).then_some(usize::MAX),
+            Some(_) => (at_end && launch.1 == 0 && facts.cycles.is_some()).then_some(PATIENCE),
+        }
     }
 
     /// Returns the nodes of which a launch needs launches, with their number: those that write what it reads, and all launches of nodes that
@@ -163,8 +183,8 @@ impl<'a> Placing<'a> {
     /// Places the launches that wait and that a launch needs.
     fn need(&mut self, launch: Launch) {
         for (node, n) in self.needed(launch) {
-            while let Some(at) = self.waiting.iter().position(|l| l.0 == node && l.1 < n) {
-                let launch = self.waiting.remove(at);
+            while let Some(at) = self.waiting.iter().position(|(l, _)| l.0 == node && l.1 < n) {
+                let (launch, _) = self.waiting.remove(at);
                 self.need(launch);
                 self.place(launch);
             }
@@ -173,7 +193,7 @@ impl<'a> Placing<'a> {
 
     fn flush(&mut self) {
         while !self.waiting.is_empty() {
-            let launch = self.waiting.remove(0);
+            let (launch, _) = self.waiting.remove(0);
             self.need(launch);
             self.place(launch);
         }
@@ -195,8 +215,9 @@ impl<'a> Placing<'a> {
         self.steps[at].push(launch);
         self.at.insert(launch, at);
         let mut n = 0;
-        while let Some(&other) = self.waiting.get(n) {
-            if self.earliest(other).is_some_and(|first| first <= at) && self.fits(at, other) {
+        while let Some(&(other, _)) = self.waiting.get(n) {
+            let ready = self.earliest(other).is_some_and(|first| first <= at);
+            if ready && self.goes_well(at, other) && self.fits(at, other) {
                 self.waiting.remove(n);
                 self.steps[at].push(other);
                 self.at.insert(other, at);
@@ -204,6 +225,18 @@ impl<'a> Placing<'a> {
                 n += 1;
             }
         }
+    }
+
+    /// Returns whether a launch that waits saves time in a step: a product only where one computes while the other moves memory.
+    fn goes_well(&mut self, at: usize, launch: Launch) -> bool {
+        let Some(own) = self.facts(launch).and_then(|facts| facts.cycles) else { return true };
+        let members = self.steps[at].clone();
+        let others: Option<Vec<[f64; 2]>> = members.into_iter().map(|l| self.facts(l)?.cycles).collect();
+        let Some(others) = others else { return false };
+        let step = others.iter().fold([0.0, 0.0], |sum, cycles| [sum[0] + cycles[0], sum[1] + cycles[1]]);
+        let longest = |cycles: [f64; 2]| f64::max(cycles[0], cycles[1]);
+        let saved = longest(own) + longest(step) - longest([own[0] + step[0], own[1] + step[1]]);
+        saved > WORTH * longest(own).min(longest(step))
     }
 
     fn facts(&mut self, launch: Launch) -> Option<Facts> {
@@ -241,6 +274,11 @@ impl<'a> Placing<'a> {
             core,
             storage: dispatch.n_storage(),
             uniform: dispatch.slots.iter().filter(uniform).count(),
+            cycles: candidate.cycles.filter(|_| launch.1 == 0 && core.is_some()).map(|cycles| {
+                let DeviceProfile { bytes_per_cycle, multiprocessors, .. } = self.s.options.profile;
+                let each = f64::from(bytes_per_cycle.max(1)) * f64::from(multiprocessors.max(1));
+                [cycles, self.s.moved(launch.0, candidate, dispatch) as f64 / each]
+            }),
             reads,
             writes,
         })

@@ -2,7 +2,7 @@ use super::{
     Result, RuntimeError,
     error::{Bytes, driver_advice},
     gpu::{Gpu, GpuOptions},
-    multiprocessors::multiprocessors,
+    multiprocessors::{bytes_per_cycle, multiprocessors},
     pipeline::Pipelines,
 };
 use crate::graph::{DeviceClass, DeviceProfile};
@@ -415,6 +415,7 @@ impl Engine {
             u64_loads: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
             few_registers: class == DeviceClass::Gpu && adapter.vendor == INTEL,
             multiprocessors: multiprocessors(adapter),
+            bytes_per_cycle: bytes_per_cycle(adapter),
             ..DeviceProfile::portable(class)
         };
         log::debug!(

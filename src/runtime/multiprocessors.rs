@@ -1,6 +1,6 @@
-//! How many multiprocessors a GPU has, which wgpu does not say.
+//! How many multiprocessors a GPU has, and how much memory it moves for each, which wgpu does not say.
 
-use crate::graph::DISCRETE_MULTIPROCESSORS;
+use crate::graph::{BYTES_PER_CYCLE, DISCRETE_MULTIPROCESSORS};
 
 /// Multiprocessors of an integrated GPU that is not known by its name.
 const INTEGRATED: u32 = 16;
@@ -83,6 +83,14 @@ const KNOWN: [(&str, u32); 74] = [
     ("Apple M1 Max", 32),
     ("Apple M1 Pro", 16),
 ];
+
+/// Parts of the names of adapters with stacked memory (HBM), and the bytes that it moves in a cycle for each multiprocessor.
+const STACKED: [(&str, u32); 5] = [("V100", 7), ("A100", 8), ("H100", 12), ("H200", 16), ("B200", 22)];
+
+/// Returns the bytes that an adapter's memory moves in a cycle for each multiprocessor.
+pub(super) fn bytes_per_cycle(adapter: &wgpu::AdapterInfo) -> u32 {
+    STACKED.iter().find(|(part, _)| adapter.name.contains(part)).map_or(BYTES_PER_CYCLE, |(_, bytes)| *bytes)
+}
 
 /// Returns the multiprocessors of an adapter: what `HUBEL_UNITS` says, or else what its name does.
 pub(super) fn multiprocessors(adapter: &wgpu::AdapterInfo) -> u32 {
