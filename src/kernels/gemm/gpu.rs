@@ -26,6 +26,8 @@ const JOIN: f64 = 150.0;
 /// Cycles in which a workgroup starts and ends, and those that a second launch must save: its gap, and the time of the host.
 const GROUP: f64 = 1_500.0;
 pub(super) const LAUNCH: f64 = 18_000.0;
+/// Bytes that a part of a sum takes of the memory: it is written and read, beside launches that wait for memory too.
+const PART: usize = 10;
 /// Lanes that reside on a multiprocessor, if each has the registers of a tile.
 const RESIDENT: usize = 768;
 /// Cycles of a load or a store of 64 lanes, of neighbours in memory or each elsewhere.
@@ -82,7 +84,7 @@ pub(super) fn first_launch(product: &Product, s: &Schedule, lanes: usize, profil
 
 /// Returns the cycles in which the parts of a reduction are written, read and added.
 fn merge(elements: Count, splits: usize, profile: &DeviceProfile) -> f64 {
-    let bytes = elements.at(profile.batch) as f64 * (8 * splits) as f64;
+    let bytes = elements.at(profile.batch) as f64 * (PART * splits) as f64;
     LAUNCH + bytes / (BYTES * f64::from(profile.multiprocessors.max(1)))
 }
 
