@@ -335,7 +335,8 @@ mod tests {
         let one = |n: usize| kernel(&held(n), &format!("  held{n}[lane] = vec4<f32>(0.0);\n"));
         let count = Count { fixed: 1, per_sample: 0 };
         let (a, b, c) = (one(512), one(500), one(1025));
-        let whole = join(&[part(&a, &[], count), part(&b, &[], count)]).expect("the smaller array lies in the larger one");
+        let whole =
+            join(&[part(&a, &[], count), part(&b, &[], count)]).expect("the smaller array lies in the larger one");
         assert_eq!(whole.source.matches("var<workgroup>").count(), 1, "{}", whole.source);
         assert!(join(&[part(&a, &[], count), part(&c, &[], count)]).is_none(), "16,400 bytes");
         assert!(join(&[part(&a, &[], count), Part { lanes: 32, ..part(&b, &[], count) }]).is_none());

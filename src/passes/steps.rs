@@ -20,8 +20,9 @@ use std::collections::{HashMap, HashSet};
 
 /// How far back a launch may join another one.
 const WINDOW: usize = 4;
-/// Most launches in one, and most uniform buffers.
+/// Most launches in one, of which products; and most uniform buffers. Lavapipe of Mesa 22 crashes on some texts of three products.
 const MOST: usize = 8;
+const MOST_PRODUCTS: usize = 2;
 const MOST_UNIFORM: usize = 10;
 /// How many steps a product may wait for another one that it goes well with.
 const PATIENCE: usize = 24;
@@ -297,7 +298,8 @@ impl<'a> Placing<'a> {
         let like = |other: &Facts| other.lanes == own.lanes && other.core == own.core;
         let storage = own.storage + others.iter().map(|other| other.storage).sum::<usize>();
         let uniform = own.uniform + others.iter().map(|other| other.uniform).sum::<usize>();
-        let few = members.len() < MOST
+        let most = if own.core.is_some() { MOST_PRODUCTS } else { MOST };
+        let few = members.len() < most
             && uniform <= MOST_UNIFORM
             && storage <= self.s.options.profile.max_storage_buffers as usize;
         few && others.iter().all(|other| like(other) && apart(other)) && {

@@ -18,7 +18,7 @@ pub use hubel::testing::{Failure, Run, sample_inputs, step_of};
 
 /// Returns an engine of its own device; no adapter is a failure. With `HUBEL_GPU_KERNELS` its kernels are those of a GPU of so many
 /// multiprocessors, whatever the device is.
-fn opened() -> Engine {
+pub fn opened() -> Engine {
     let engine = Engine::new().expect("the tests need an adapter: run tests/run, which installs a software one");
     match std::env::var("HUBEL_GPU_KERNELS").ok() {
         None => engine,

@@ -1,7 +1,7 @@
 //! Training: same seed, same bits; resume; nothing created after the first step; embedding.
 
 use crate::{
-    harness::{bits_printed_by, engine, objects},
+    harness::{bits_printed_by, engine, objects, opened},
     worked_examples::lenet5,
 };
 use hubel::{
@@ -118,7 +118,7 @@ fn a_resumed_run_ends_in_the_same_bits() {
     half.fit(&data, fit(100)).expect("training runs");
     half.save_checkpoint(&path).expect("a checkpoint is written");
     drop(half);
-    let mut rest = trainer(&Engine::new().expect("an adapter"));
+    let mut rest = trainer(&opened());
     rest.load_checkpoint(&path).expect("the checkpoint is read");
     assert_eq!(rest.steps(), 100);
     rest.fit(&data, fit(100)).expect("training runs");
