@@ -15,7 +15,6 @@ use crate::{
     tensor::{Accuracy, Array, Batch, Count, DType, Philox, Shape},
 };
 use rayon::prelude::*;
-use std::collections::HashSet;
 
 /// How a kernel slides over an image.
 ///
@@ -147,13 +146,9 @@ impl Geometry {
         (at < self.input[axis]).then_some(at)
     }
 
-    /// Returns how many elements of images of this type the kernel meets: strides may pass over pixels.
+    /// Returns how many elements of images of this shape the kernel meets at most: strides may pass over pixels.
     pub(super) fn met(&self, images: &Shape) -> Count {
-        let pixels = |axis: usize| {
-            let taps = (0..self.output[axis]).flat_map(|out| (0..self.kernel[axis]).map(move |tap| (out, tap)));
-            let met = taps.filter_map(|(out, tap)| self.tap(axis, out, tap));
-            if self.strides[axis] == 1 { self.input[axis] } else { met.collect::<HashSet<_>>().len() }
-        };
+        let pixels = |axis: usize| self.output[axis].saturating_mul(self.kernel[axis]).min(self.input[axis]);
         let all = images.elements();
         let [met, of] = [pixels(0) * pixels(1), self.input[0] * self.input[1]].map(|n| n.max(1) as u64);
         all.times(met).over(of)

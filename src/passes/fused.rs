@@ -286,7 +286,8 @@ impl Op for Fused {
             if self.kept == Some(input) {
                 of_kept = Some(error.clone());
             }
-            // What takes a prologue is linear in that input.
+            // What takes a prologue is linear in that input, or a maximum, which moves no further than it, or a maximum's gradient, which
+            // is as if nothing had moved: it goes to the same pixel, if no two are as near as their errors.
             let mut magnitudes: Vec<Array> = own.iter().map(|a| a.map(f64::abs)).collect();
             magnitudes[input] = error;
             let carried = self.anchor.reference(&magnitudes.iter().collect::<Vec<_>>(), step);

@@ -415,7 +415,7 @@ impl Engine {
             u64_loads: info.software && gpu.device.features().contains(wgpu::Features::SHADER_INT64),
             few_registers: class == DeviceClass::Gpu && adapter.vendor == INTEL,
             multiprocessors: multiprocessors(adapter),
-            bytes_per_cycle: bytes_per_cycle(adapter),
+            bytes_per_cycle: bytes_per_cycle(&adapter.name),
             ..DeviceProfile::portable(class)
         };
         log::debug!(

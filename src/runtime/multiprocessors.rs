@@ -88,8 +88,8 @@ const KNOWN: [(&str, u32); 74] = [
 const STACKED: [(&str, u32); 5] = [("V100", 7), ("A100", 8), ("H100", 12), ("H200", 16), ("B200", 22)];
 
 /// Returns the bytes that an adapter's memory moves in a cycle for each multiprocessor.
-pub(super) fn bytes_per_cycle(adapter: &wgpu::AdapterInfo) -> u32 {
-    STACKED.iter().find(|(part, _)| adapter.name.contains(part)).map_or(BYTES_PER_CYCLE, |(_, bytes)| *bytes)
+pub(super) fn bytes_per_cycle(name: &str) -> u32 {
+    STACKED.iter().find(|(part, _)| name.contains(part)).map_or(BYTES_PER_CYCLE, |(_, bytes)| *bytes)
 }
 
 /// Returns the multiprocessors of an adapter: what `HUBEL_UNITS` says, or else what its name does.
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_name_counts_and_unknown_ones_have_a_number_by_kind() {
+    fn the_longest_name_counts_and_unknown_ones_have_numbers_by_kind() {
         let discrete = wgpu::DeviceType::DiscreteGpu;
         assert_eq!(of("NVIDIA GeForce RTX 3080 Ti", discrete), 80);
         assert_eq!(of("AMD Radeon RX 7900 XTX (RADV NAVI31)", discrete), 96);
@@ -119,5 +119,7 @@ mod tests {
         assert_eq!(of("A card of next year", discrete), DISCRETE_MULTIPROCESSORS);
         assert_eq!(of("llvmpipe (LLVM 15.0.6, 256 bits)", wgpu::DeviceType::Cpu), 1);
         assert_eq!(of("Intel(R) UHD Graphics", wgpu::DeviceType::IntegratedGpu), INTEGRATED);
+        let bytes = ["NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4060", "A card of next year"].map(bytes_per_cycle);
+        assert_eq!(bytes, [12, 4, 4]);
     }
 }
