@@ -59,9 +59,9 @@ fn write(model: &Model, path: &Path, folder: &Path, options: &KerasOptions) -> R
     Ok(())
 }
 
-/// Returns the largest deviation from the recorded outputs, as a share of the largest value.
+/// Returns the largest deviation from the recorded outputs, as a share of the largest value and of what may be.
 fn deviation(path: &Path, io: &Path, engine: &Engine) -> Result<f32, String> {
-    let (inputs, outputs) = (tensors(io, 'x'), tensors(io, 'y'));
+    let inputs = tensors(io, 'x');
     let options = KerasOptions::new().input_shape(&inputs[0].shape()[1..]);
     let model = open(path, &options).map_err(|e| e.to_string())?;
     let run = || -> Result<_, hubel::Error> { Ok(model.inference(engine, Batch::up_to(2))?.predict_many(&inputs)?) };
@@ -71,11 +71,25 @@ fn deviation(path: &Path, io: &Path, engine: &Engine) -> Result<f32, String> {
     {
         write(&model, path, Path::new(&folder), &options).map_err(|e| format!("written: {e}"))?;
     }
+    let stem = io.file_stem().unwrap_or_default().to_string_lossy();
+    // Keras's own arithmetic in 16 bits: of bfloat16, eight times as coarse.
+    let bound = match stem.strip_prefix("policy_mixed_") {
+        Some("float16") => 1e-3,
+        Some(_) => 8e-3,
+        None => 1e-4,
+    };
+    let of_32_bits = tensors(io, 'z');
+    let off = largest(&results, &tensors(io, 'y'))? / bound;
+    Ok(if of_32_bits.is_empty() { off } else { off.max(largest(&results, &of_32_bits)? / 1e-4) })
+}
+
+/// Returns the largest deviation of results from outputs, as a share of the largest value.
+fn largest(results: &[(String, HostTensor)], outputs: &[HostTensor]) -> Result<f32, String> {
     if results.len() != outputs.len() {
         return Err(format!("{} outputs instead of {}", results.len(), outputs.len()));
     }
     let mut largest = 0f32;
-    for ((_, got), wanted) in results.iter().zip(&outputs) {
+    for ((_, got), wanted) in results.iter().zip(outputs) {
         if got.shape() != wanted.shape() {
             return Err(format!("WRONG shape {:?} instead of {:?}", got.shape(), wanted.shape()));
         }
@@ -138,19 +152,9 @@ fn saved_models_are_right_or_refused_with_a_listed_reason() {
     let engine = engine();
     let (mut right, mut refused, mut wrong) = (0, Vec::new(), Vec::new());
     for (name, (path, io)) in asked() {
-        // Keras 2's own f32 is that far from its f64.
-        let bound = if name.contains("mobilenet_v2_small") {
-            5e-4
-        } else if name.contains("policy_mixed_b") {
-            3e-2
-        } else if name.contains("policy_mixed") {
-            5e-3
-        } else {
-            1e-4
-        };
         match deviation(&path, &io, &engine) {
-            Ok(off) if off <= bound => right += 1,
-            Ok(off) => wrong.push(format!("{name}: WRONG by {off:.1e} of the largest value")),
+            Ok(off) if off <= 1. => right += 1,
+            Ok(off) => wrong.push(format!("{name}: WRONG by {off:.1e} of what may be")),
             Err(e) if is_listed(&name, &e) => refused.push(name),
             Err(e) => wrong.push(format!("{name}: {e}")),
         }
@@ -209,9 +213,8 @@ fn a_step_of_training_changes_weights_as_in_keras() {
     for (name, (path, io)) in asked() {
         let folder = path.parent().unwrap_or(Path::new(""));
         let stepped = folder.join("steps").join(path.file_name().unwrap_or_default());
-        // Of two samples of one pixel, batch statistics leave signs alone, and gradients are what rounding leaves.
         // Keras 2 takes the statistics of all timesteps at once, and moves their averages twice.
-        if !stepped.exists() || name.contains("mobilenet_v2_small") || name.starts_with("keras2/video") {
+        if !stepped.exists() || name.starts_with("keras2/video") {
             continue;
         }
         match step_deviation(&path, &io, &stepped, &engine) {

@@ -5,9 +5,11 @@
 
 Each model goes to FOLDER as NAME.keras, NAME.h5 and NAME.weights.h5, with its inputs x0, … and outputs y0, … in
 NAME.safetensors. A model of one input that trains without chance goes to FOLDER/steps as NAME.keras too, after a step
-of SGD at the rate 0.05 on the mean squared differences from t0, … What Keras itself cannot write is left out and printed.
+of SGD at the rate 0.05 on the mean squared differences from t0, … Of weights for arithmetic in 16 bits z0 is what they
+give in 32. What Keras itself cannot write is left out and printed.
 """
 import importlib
+import json
 import os
 import pathlib
 import sys
@@ -558,7 +560,7 @@ def _():
 
 @model("mobilenet_v2_small")
 def _():
-    return keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=3)
+    return keras.applications.MobileNetV2((64, 64, 3), alpha=0.35, weights=None, classes=3)
 
 
 @model("convnext_small")
@@ -606,6 +608,19 @@ def flat(tensors):
     return list(tensors.values()) if isinstance(tensors, dict) else [tensors]
 
 
+def in_bits(m, policy, other):
+    """The same model and weights under another policy."""
+    config = m.get_config()
+    if policy != other:
+        config = json.loads(json.dumps(config).replace(f'"{policy}"', f'"{other}"'))
+    copy = m.__class__.from_config(config)
+    copy.set_weights(m.get_weights())
+    return copy
+
+
+# Deep networks have weights that keep the size of what goes through, this many samples, since of two samples of one pixel
+# batch statistics leave signs alone, and a step in 64 bits: rounding in 32 leads some value to the other side of a kink.
+DEEP = {"mobilenet_v2_small": 4}
 CHANCE = ("Dropout", "Random", "Noise", "MixUp", "CutMix", "AugMix", "RandAugment", "Solarization", "AutoContrast", "Equalization", "StochasticDepth")
 
 
@@ -619,11 +634,16 @@ def trains(m):
 def step(m, name, x, ys, rng):
     """Saves the model after a step of training, and returns what the outputs were compared with."""
     ts = [rng.normal(0, 1, y.shape).astype("float32") for y in ys]
-    copy = m.__class__.from_config(m.get_config())
-    copy.set_weights(m.get_weights())
+    dtype = "float64" if name in DEEP else "float32"
+    if NEW:
+        importlib.import_module("jax").config.update("jax_enable_x64", name in DEEP)
+    copy = in_bits(m, "float32", dtype)
     copy.compile(keras.optimizers.SGD(0.05), ["mse"] * len(ts))
-    copy.train_on_batch(x, ts[0] if len(ts) == 1 else ts)
-    copy.save(str(FOLDER / "steps" / f"{name}.keras"))
+    x, targets = x.astype(dtype) if name in DEEP else x, [t.astype(dtype) for t in ts]
+    copy.train_on_batch(x, targets[0] if len(ts) == 1 else targets)
+    if NEW:
+        importlib.import_module("jax").config.update("jax_enable_x64", False)
+    in_bits(copy, dtype, "float32").save(str(FOLDER / "steps" / f"{name}.keras"))
     return ts
 
 
@@ -643,12 +663,13 @@ for name, build in MODELS.items():
         path = getattr(w, "path", w.name)
         if "seed" in path or "count" in path or "int" in str(w.dtype):
             continue
-        value = rng.normal(0, 0.4, w.shape)
+        fan_in = np.prod(w.shape[:2] if "depthwise" in path else w.shape[:-1])
+        value = rng.normal(0, (2 / fan_in) ** 0.5 if name in DEEP and len(w.shape) > 1 else 0.4, w.shape)
         w.assign(np.abs(value) + 0.5 if "variance" in path or "gamma" in path else value)
     embedded = any("Embedding" in type(l).__name__ for l in m.layers)
     xs = []
     for x in flat(m.inputs):
-        shape = (2, *(9 if d is None else d for d in x.shape[1:]))
+        shape = (DEEP.get(name, 2), *(9 if d is None else d for d in x.shape[1:]))
         integers = embedded or "int" in str(x.dtype)
         # Half of the numbers are 0, which masks.
         values = rng.integers(0, 6 if not embedded else 20, shape) * rng.integers(0, 2, shape) if integers else 1.5 * rng.normal(0, 1, shape)
@@ -665,6 +686,8 @@ for name, build in MODELS.items():
         xs = [xs[keys.index(k)] for k in sorted(keys)]
         ys = [y for _, y in sorted(zip(list(m.output), ys))] if isinstance(m.output, dict) else ys
     tensors = {f"x{i}": x for i, x in enumerate(xs)} | {f"y{i}": np.ascontiguousarray(np.asarray(y, "float32")) for i, y in enumerate(ys)}
+    if name.startswith("policy_mixed"):
+        tensors["z0"] = np.asarray(in_bits(m, name.removeprefix("policy_"), "float32").predict(xs[0], verbose=0))
     for suffix, save in [(".keras", m.save), (".h5", m.save), (".weights.h5", m.save_weights)]:
         path = FOLDER / f"{name}{suffix}"
         try:
