@@ -357,6 +357,22 @@ fn mutated_weights_neither_panic_nor_take_memory() {
 }
 
 #[test]
+fn mutated_configurations_of_every_layer_neither_panic_nor_take_memory() {
+    let path = [env!("CARGO_MANIFEST_DIR"), "tests", "golden", "layers.json"].iter().collect::<std::path::PathBuf>();
+    let cases: Vec<serde_json::Value> = serde_json::from_slice(&fs::read(path).expect("the cases")).expect("JSON");
+    let mut classes = std::collections::BTreeMap::new();
+    for case in &cases {
+        classes.entry(case["layer"].as_str().expect("a class").to_owned()).or_insert(&case["model"]);
+    }
+    let described: fn(&[u8]) -> bool = |b| std::str::from_utf8(b).is_ok_and(|json| Model::from_json(json).is_ok());
+    let corpora: Vec<Corpus> = (classes.into_iter())
+        .map(|(class, model)| (&*class.leak(), model.to_string().into_bytes(), described, 1500))
+        .collect();
+    assert!(corpora.iter().all(|(_, good, read, _)| read(good)) && corpora.len() > 90);
+    fuzz(3, corpora);
+}
+
+#[test]
 fn archives_are_bounded() {
     use std::io::Write;
     let bomb = |name: &str, n: usize| {

@@ -421,6 +421,27 @@ fn bins_count_the_boundaries_that_a_number_reaches() {
     }
 }
 
+#[test]
+fn adaptive_windows_of_sizes_at_which_keras_on_jax_rounds_are_those_of_torch() {
+    // Of 0, 1, …: the means and the largest numbers of the windows.
+    let cases: [(usize, &[f32], &[f32]); 4] = [
+        (11, &[0.5, 2.0, 3.5, 5.0, 6.5, 8.0, 9.5], &[1.0, 3.0, 4.0, 6.0, 7.0, 9.0, 10.0]),
+        (12, &[0.5, 2.0, 4.0, 5.5, 7.0, 9.0, 10.5], &[1.0, 3.0, 5.0, 6.0, 8.0, 10.0, 11.0]),
+        (13, &[0.5, 2.0, 4.0, 6.0, 8.0, 10.0, 11.5], &[1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 12.0]),
+        (10, &[1.0, 3.0, 6.0, 8.0], &[2.0, 4.0, 7.0, 9.0]),
+    ];
+    for (n, means, largest) in cases {
+        let x = HostTensor::f32([1, n, 1], (0..n).map(|i| i as f32).collect()).expect("a row");
+        let of = |layer: Arc<dyn Layer>| {
+            let model = Sequential::new([n, 1]).add(&layer).build().expect("a model");
+            let mut net = model.inference(&Engine::reference(), Batch::up_to(1)).expect("inference");
+            net.predict(&x).expect("a prediction").to_f32()
+        };
+        assert_eq!(of(AdaptiveAveragePooling1D::new(means.len()).into_layer()), means);
+        assert_eq!(of(AdaptiveMaxPooling1D::new(means.len()).into_layer()), largest);
+    }
+}
+
 /// Returns a training graph's result in f64, with the weights that initialisers draw with a seed.
 fn in_training(model: &Model, inputs: &[HostTensor], seed: u64) -> Vec<f64> {
     let mut g = Graph::new();
