@@ -139,7 +139,7 @@ for name, layer in [("flip", lambda: L.RandomFlip("horizontal")), ("rotation", l
                     ("height", lambda: L.RandomHeight(0.1)), ("width", lambda: L.RandomWidth(0.1))]:
     one(f"random_{name}", (6, 6, 3), layer, new=name not in ("height", "width"))
 for name in ["RandomHue", "RandomSaturation", "RandomColorJitter", "RandomGrayscale", "RandomInvert", "RandomGaussianBlur", "RandomShear",
-             "RandomPerspective", "RandomErasing", "RandomSharpness", "RandomPosterization", "Solarization", "Equalization", "AutoContrast"]:
+             "RandomPerspective", "RandomErasing", "RandAugment", "RandomSharpness", "RandomPosterization", "Solarization", "Equalization", "AutoContrast"]:
     options = {"RandomHue": (0.1,), "RandomSaturation": (0.1,), "RandomShear": (0.1,), "RandomSharpness": (0.1,), "RandomPosterization": (4,)}
     one(name.lower(), (6, 6, 3), lambda n=name, o=options: getattr(L, n)(*o.get(n, ())), old=False)
 for cell in ["SimpleRNN", "LSTM", "GRU"]:
@@ -160,16 +160,20 @@ one("conv_lstm2d", (3, 6, 6, 2), lambda: L.ConvLSTM2D(3, 3))
 one("conv_lstm2d_options", (3, 6, 6, 2), lambda: L.ConvLSTM2D(3, 3, strides=2, padding="same", return_sequences=True, go_backwards=True,
                                                                recurrent_activation="hard_sigmoid", unit_forget_bias=False))
 one("conv_lstm2d_dropout", (3, 6, 6, 2), lambda: L.ConvLSTM2D(2, 3, dilation_rate=2, dropout=0.2, recurrent_dropout=0.1))
+one("conv_lstm3d", (3, 4, 5, 4, 2), lambda: L.ConvLSTM3D(3, 2, padding="same", return_sequences=True))
 one("conv_lstm1d", (3, 7, 2), lambda: L.ConvLSTM1D(3, 3, return_sequences=True))
 for i, options in enumerate([{}, {"strides": 2}, {"padding": "same", "strides": 2}, {"output_padding": 1, "strides": 2}, {"use_bias": False}]):
     one(f"conv3d_transpose_{i}", (3, 4, 2, 3), lambda o=options: L.Conv3DTranspose(4, 3, **o))
 one("integer_lookup", (4,), lambda: L.IntegerLookup(vocabulary=[1, 3, 5]), dtype="int32")
-one("integer_lookup_masked", (4,), lambda: L.IntegerLookup(vocabulary=[1, 3, 5], mask_token=0, num_oov_indices=0), dtype="int32")
+one("integer_lookup_masked", (4,), lambda: L.IntegerLookup(vocabulary=[4, 1, 3, 5, 2], mask_token=0, num_oov_indices=0), dtype="int32")
+one("integer_lookup_hot", (4,), lambda: L.IntegerLookup(vocabulary=[4, 0, 1, 3, 5, 2], num_oov_indices=0, output_mode="multi_hot"), dtype="int32")
 one("integer_lookup_counts", (4,), lambda: L.IntegerLookup(vocabulary=[1, 3, 5], output_mode="count"), dtype="int32")
 one("stft_spectrogram", (64, 1), lambda: L.STFTSpectrogram(frame_length=16, frame_step=8, fft_length=16), old=False)
 one("stft_spectrogram_log", (64, 1), lambda: L.STFTSpectrogram(mode="log", frame_length=12, frame_step=5, fft_length=16, padding="same"), old=False)
 one("mel_spectrogram", (64,), lambda: L.MelSpectrogram(fft_length=16, sequence_stride=8, num_mel_bins=6, sampling_rate=100, max_freq=50), old=False)
 # On JAX, Keras 3.15 rounds the ends of 7 and of 13 windows past those of the axis.
+one("mel_spectrogram_options", (64,), lambda: L.MelSpectrogram(fft_length=32, sequence_length=20, sequence_stride=7, window=None, num_mel_bins=4, sampling_rate=100,
+                                                               min_freq=1.0, power_to_db=False, mag_exp=1.0), old=False)
 for name, shape, size in [("AveragePooling1D", (11, 3), 4), ("MaxPooling1D", (7, 3), 4), ("MaxPooling2D", (7, 6, 2), (4, 5)), ("AveragePooling3D", (4, 5, 6, 2), (2, 3, 4)),
                           ("MaxPooling3D", (4, 5, 6, 2), (3, 4, 2))]:
     one(f"adaptive_{name.lower()}", shape, lambda n=name, s=size: getattr(L, "Adaptive" + n)(s), old=False)

@@ -21,7 +21,7 @@ def flat(tensors):
     return list(tensors) if isinstance(tensors, (list, tuple)) else [tensors]
 
 
-right, wrong = 0, []
+right, without, wrong = 0, 0, []
 for path in sorted(WRITTEN.glob("*/*")):
     name = path.name.split(".")[0]
     io = load_file(MODELS / path.parent.name / f"{name}.safetensors")
@@ -40,7 +40,10 @@ for path in sorted(WRITTEN.glob("*/*")):
             raise ValueError(f"off by {off:.1e} of the largest value")
         right += 1
     except Exception as e:
+        if "requires TensorFlow" in str(e):
+            without += 1
+            continue
         wrong.append(f"{path.parent.name}/{path.name}: {str(e)[:300]!r}")
-print(f"{right} files of Hubel are right in Keras {keras.__version__}, {len(wrong)} are not")
+print(f"{right} files of Hubel are right in Keras {keras.__version__}, {len(wrong)} are not, {without} have layers that need TensorFlow")
 print("\n".join(wrong))
 sys.exit(bool(wrong))

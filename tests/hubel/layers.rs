@@ -285,6 +285,8 @@ fn what_is_written_as_onnx_is_read_with_the_same_numbers() {
         }
     }
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), cases.cases.len(), failed.join("\n"));
+    // The largest value of a batch.
+    refused.retain(|name| !name.starts_with("MelSpectrogram/"));
     // A product of stacks of which one has a batch.
     assert_eq!(refused, ["LSTM/zero_output_for_mask"]);
 }
@@ -316,16 +318,17 @@ fn table(cases: &Cases, augmentation: &[Json]) -> String {
     for (layer, test) in NAMED_TESTS {
         let _ = writeln!(text, "| {layer} | `{test}` |");
     }
-    let only: Vec<&str> = hubel::nn::inference_only_classes().collect();
-    let has = |class: &str| hubel::nn::layer_classes().any(|own| own == class) || only.contains(&class);
+    let only: Vec<(&str, &str)> = hubel::nn::inference_only_classes().collect();
+    let has =
+        |class: &str| hubel::nn::layer_classes().any(|own| own == class) || only.iter().any(|(own, _)| *own == class);
     let known = fs::read(format!("{ROOT}/tests/golden/keras_layers.json")).expect("a file");
     let known: Vec<String> = serde_json::from_slice(&known).expect("a list");
     let missing: Vec<&str> = known.iter().map(String::as_str).filter(|class| !has(class)).collect();
     let _ = write!(
         text,
-        "\n## Read for predictions alone\n\nTraining refuses these random changes of images: {}.\n\n## Layers of Keras 3.15 \
+        "\n## Read for predictions alone\n\nTraining refuses these random changes of images:\n\n{}\n## Layers of Keras 3.15 \
          that are not there\n\n{}.\n",
-        only.join(", "),
+        only.iter().map(|(class, reason)| format!("- {class}: {reason}\n")).collect::<String>(),
         missing.join(", "),
     );
     let _ = write!(text, "\n## Cases that ONNX cannot say\n\n{}", unwritten(cases));
