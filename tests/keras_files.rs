@@ -235,7 +235,7 @@ fn trainings_that_keras_began_go_on_and_their_losses_are_kept_for_the_reverse() 
     for entry in fs::read_dir(root).expect("the folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(stem) = name.strip_suffix(".begun.keras") else { continue };
+        let Some((stem, end)) = name.split_once(".begun.") else { continue };
         let beside = |end: &str| path.with_file_name(format!("{stem}.{end}"));
         let goes_on = || -> Result<f32, hubel::Error> {
             let io = safetensors::open(beside("safetensors"))?;
@@ -247,16 +247,16 @@ fn trainings_that_keras_began_go_on_and_their_losses_are_kept_for_the_reverse() 
                 (0..n).map(|_| Ok(trainer.train_on_batch(&data)? as f32)).collect()
             };
             let got = steps(&mut trainer)?;
-            trainer.save(beside("mine.keras"))?;
+            trainer.save(beside(&format!("mine.{end}")))?;
             let mine = HostTensor::f32([n], steps(&mut trainer)?)?;
             let bytes = safetensors::write([("losses", &mine)].into_iter(), &BTreeMap::new())?;
-            fs::write(beside("mine.safetensors"), bytes).expect("a file");
+            fs::write(beside(&format!("mine.{end}.safetensors")), bytes).expect("a file");
             Ok(got.iter().zip(&wanted).fold(0f32, |m, (a, b)| m.max((a - b).abs())))
         };
         match goes_on() {
             Ok(off) if off <= 1e-3 => right += 1,
-            Ok(off) => wrong.push(format!("{stem}: losses are off by {off:.1e}")),
-            Err(e) => wrong.push(format!("{stem}: {e}")),
+            Ok(off) => wrong.push(format!("{name}: losses are off by {off:.1e}")),
+            Err(e) => wrong.push(format!("{name}: {e}")),
         }
     }
     println!("{right} trainings of Keras go on, {} do not", wrong.len());
