@@ -4,9 +4,9 @@
 use super::archive::Archive;
 use super::{Budget, Flaw, FormatError, hdf5, npy, pickle, read_file, safetensors, tfjs};
 use crate::tensor::{DType, Data, HostTensor};
-use std::path::Path;
 #[cfg(feature = "weights")]
 use std::sync::Arc;
+use std::{collections::HashMap, path::Path};
 
 /// The maximum size of a file, in bytes.
 pub const FILE_CAP_BYTES: u64 = 16 << 30;
@@ -21,6 +21,8 @@ pub struct Contents {
     pub keras_version: Option<String>,
     /// What the file says of the model besides: the metadata of a .keras file, JSON.
     pub metadata: Option<String>,
+    /// How the model is trained, which an .h5 file says beside its configuration, JSON.
+    pub training: Option<String>,
     /// Tensors under the file's names, in its order.
     pub tensors: Vec<(String, HostTensor)>,
 }
@@ -101,7 +103,7 @@ pub(crate) fn open_drawn(path: &Path, min_bytes: u64) -> Result<(Contents, Budge
     Ok((read_within(&bytes, &budget).map_err(|e| e.of(path))?, budget))
 }
 
-/// Returns the tensors of the optimiser in a .keras or a .weights.h5 file of Keras 3, in their order; none if it has none.
+/// Returns the tensors of the optimiser in a .keras, a .weights.h5 or an .h5 file, in Keras 3's order; none if it has none.
 pub(crate) fn optimizer_state(path: &Path) -> Result<Vec<HostTensor>, FormatError> {
     let bytes = read_file(path, FILE_CAP_BYTES)?;
     let budget = Budget::new(bytes.len() as u64);
@@ -121,6 +123,16 @@ fn optimizer(bytes: &[u8], budget: &Budget) -> Result<Vec<HostTensor>, FormatErr
     let what = "the optimiser";
     let file = hdf5::File::new(bytes, budget)?;
     let mut tensors = Vec::new();
+    if file.has("optimizer_weights") {
+        let names = listed(&file, "optimizer_weights", "weight_names")?.unwrap_or_default();
+        // Before 2.0 of TensorFlow the order was another, and names had numbers.
+        let known = names.first().is_some_and(|n| n.contains("iter") && !n.starts_with("training"));
+        for name in if known { weight_by_weight(names) } else { Vec::new() } {
+            budget.take(what, name.len() as u64 + 256)?;
+            budget.push(what, &mut tensors, file.dataset(&format!("optimizer_weights/{name}"))?)?;
+        }
+        return Ok(tensors);
+    }
     for i in 0.. {
         let path = format!("optimizer/vars/{i}");
         if !file.has(&path) {
@@ -130,6 +142,14 @@ fn optimizer(bytes: &[u8], budget: &Budget) -> Result<Vec<HostTensor>, FormatErr
         budget.push(what, &mut tensors, file.dataset(&path)?)?;
     }
     Ok(tensors)
+}
+
+/// Returns the names of an optimiser's tensors in Keras 3's order: up to 2.10 all first moments came before the second.
+fn weight_by_weight(mut names: Vec<&str>) -> Vec<&str> {
+    let of = |name: &'_ str| name.strip_suffix("/m:0").or(name.strip_suffix("/v:0")).unwrap_or(name).to_owned();
+    let firsts: HashMap<String, usize> = names.iter().enumerate().rev().map(|(i, name)| (of(name), i)).collect();
+    names.sort_by_key(|name| firsts.get(&of(name)).copied());
+    names
 }
 
 /// Returns the contents of a file of weights in memory; a model.json, whose shards are other files, needs [`open`].
@@ -227,6 +247,12 @@ fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
     budget.take(what, config.map_or(0, str::len) as u64)?;
     let config = config.map(str::to_owned);
     let version = file.attributes("")?.texts("keras_version")?.and_then(|t| t.into_iter().next());
+    let text = |name: &str| -> Result<Option<String>, FormatError> {
+        let text = file.attributes("")?.texts(name)?.and_then(|t| t.into_iter().next());
+        budget.take(what, text.map_or(0, str::len) as u64)?;
+        Ok(text.map(str::to_owned))
+    };
+    let (training, metadata) = (text("training_config")?, text("hubel")?);
     let base = if file.has("model_weights") { "model_weights" } else { "" };
     let mut tensors = Vec::new();
     let mut add = |name: String, path: &str| {
@@ -248,7 +274,7 @@ fn keras(bytes: &[u8], budget: &Budget) -> Result<Contents, FormatError> {
             add(path.to_owned(), path)?;
         }
     }
-    Ok(Contents { config, keras_version: version.map(str::to_owned), tensors, ..Contents::default() })
+    Ok(Contents { config, keras_version: version.map(str::to_owned), metadata, training, tensors })
 }
 
 /// Returns the tensors of a state dictionary: described by a pickle, with their bytes in other entries.
@@ -356,4 +382,16 @@ fn gather(what: &str, t: &pickle::Tensor, width: u64, storage: &[u8]) -> Result<
     }
     let [shape, strides] = [&t.shape, &t.strides].map(|v| v.iter().map(|&n| n as usize).collect::<Vec<_>>());
     Ok(crate::tensor::gather(storage, width as usize, &shape, &strides, t.offset as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn moments_of_an_older_optimiser_follow_one_another_weight_by_weight() {
+        let old = ["Adam/iter:0", "Adam/a/kernel/m:0", "Adam/a/bias/m:0", "Adam/a/kernel/v:0", "Adam/a/bias/v:0"];
+        let wanted = ["Adam/iter:0", "Adam/a/kernel/m:0", "Adam/a/kernel/v:0", "Adam/a/bias/m:0", "Adam/a/bias/v:0"];
+        assert_eq!(super::weight_by_weight(old.to_vec()), wanted);
+        let new = ["iteration:0", "Adam/m/a/kernel:0", "Adam/v/a/kernel:0", "Adam/m/a/bias:0", "Adam/v/a/bias:0"];
+        assert_eq!(super::weight_by_weight(new.to_vec()), new);
+    }
 }

@@ -27,6 +27,5 @@ impl About {
 pub(crate) struct Training {
     pub compiled: Json,
     pub own: Json,
-    #[cfg_attr(not(feature = "weights"), expect(dead_code, reason = "only archives hold it"))]
     pub state: Vec<HostTensor>,
 }

@@ -30,12 +30,20 @@ const ADVICE: &str = "load the model alone by `Model::load`, and compile it with
 impl<'j> Named<'j> {
     fn new(what: &'static str, value: &'j Json) -> Result<Self, LayerError> {
         let class = value.as_str().or(value["class_name"].as_str()).unwrap_or_default();
-        // A function is written with its name for a configuration.
-        let class = if class == "function" { value["config"].as_str().unwrap_or_default() } else { class };
+        // A function is written with its name for a configuration, and by Keras 2 in a metric of it.
+        let class = match class {
+            "function" => value["config"].as_str().unwrap_or_default(),
+            "MeanMetricWrapper" => value["config"]["fn"].as_str().unwrap_or_default(),
+            class => class,
+        };
+        // Keras 2 puts a package in front.
+        let class = class.rsplit('>').next().unwrap_or_default();
         let class = class.chars().filter(|c| *c != '_').collect::<String>().to_ascii_lowercase();
         let named = Named { what, class, config: value["config"].as_object() };
         for (key, only) in ONLY {
-            if let Some(given) = named.get(key).map(Json::to_string).filter(|given| given != only) {
+            // Keras 2's `auto` is the default.
+            let is_known = |given: &String| given == only || key == "reduction" && given == "\"auto\"";
+            if let Some(given) = named.get(key).map(Json::to_string).filter(|given| !is_known(given)) {
                 return Err(refused("compile", what, &format!("`{key}` to be {only}"), given, ADVICE));
             }
         }
@@ -108,7 +116,14 @@ fn rate(value: &Json) -> Result<Arc<dyn LearningRate>, LayerError> {
 /// Returns the optimiser that an object of Keras describes.
 pub(crate) fn optimizer(value: &Json) -> Result<Arc<dyn Optimizer>, LayerError> {
     let of = Named::new("an optimiser", value)?;
-    let rate = of.get("learning_rate").map_or_else(|| Ok(Arc::new(1e-3) as Arc<dyn LearningRate>), rate)?;
+    let given = of.get("learning_rate").or(of.get("lr"));
+    let mut rate = given.map_or_else(|| Ok(Arc::new(1e-3) as Arc<dyn LearningRate>), rate)?;
+    // Up to 2.10 an optimiser had a decay of its own.
+    if let (decay, Some(first)) = (of.number("decay", 0.0), given.and_then(Json::as_f64))
+        && decay > 0.0
+    {
+        rate = Arc::new(InverseTimeDecay::new(first, 1, decay));
+    }
     let none = Map::new();
     let config = of.config.unwrap_or(&none);
     let built = match &*of.class {

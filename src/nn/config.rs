@@ -37,7 +37,9 @@ const OFF: [&str; 7] =
 
 pub(super) fn without_effect(key: &str, value: &Json) -> bool {
     let off = *value == false || value.as_f64() == Some(0.0);
-    (value.is_null() && key != "axis") || WITHOUT_EFFECT.contains(&key) || (off && OFF.contains(&key))
+    (value.is_null() && !["axis", "window"].contains(&key))
+        || WITHOUT_EFFECT.contains(&key)
+        || (off && OFF.contains(&key))
 }
 
 /// Returns a layer's JSON as Keras writes it, or an error for a layer that has no configuration.
@@ -59,6 +61,13 @@ pub(super) fn layer_to_json(layer: &dyn Layer, name: &str, trainable: bool) -> R
         map.retain(|key, value| match key.as_str() {
             "data_format" => layer.kind() != "Cropping1D" || *value != "channels_last",
             "cell_name" => !value.is_null(),
+            // Keras writes a range that it does not read again.
+            "x_factor" | "y_factor" => {
+                if value[0].as_f64().zip(value[1].as_f64()).is_some_and(|(low, high)| low == -high) {
+                    *value = value[1].take();
+                }
+                true
+            }
             "value_range" => layer.kind() != "RandomGrayscale",
             _ => true,
         });

@@ -7,8 +7,7 @@ use crate::{
     io::{Flaw, FormatError, hdf5::Writer, safetensors, save},
     tensor::HostTensor,
 };
-#[cfg(feature = "weights")]
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     path::Path,
@@ -22,7 +21,7 @@ impl Model {
     /// Writes the model to a file that Keras 3 reads: `.keras` and the older `.h5` have layers and weights,
     /// `.weights.h5` has weights, and so has `.safetensors`, under their names.
     ///
-    /// Class names and preprocessing go to a `.keras` file too;
+    /// Class names and preprocessing go to a file with layers too;
     /// [`Trainer::save`](crate::train::Trainer::save) adds how the model is trained. Weights that have not been set are
     /// those that their initialisers draw with seed 0. A crash leaves the old file or the new.
     ///
@@ -39,23 +38,23 @@ impl Model {
         self.save_with(path.as_ref(), None)
     }
 
-    /// [`Model::save`], to a `.keras` file with how the model is trained.
+    /// [`Model::save`], to a `.keras` or an `.h5` file with how the model is trained.
     pub(crate) fn save_with(&self, path: &Path, training: Option<&Training>) -> Result<(), Error> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let values: Vec<HostTensor> = self.weights().iter().map(|w| self.initial_value(w, 0)).collect();
         let ends = |end: &str| name.ends_with(end);
-        let described = ends(".keras") || ends(".h5") && !ends(".weights.h5");
+        let described = ends(".keras") || ends(".hdf5") || ends(".h5") && !ends(".weights.h5");
         if described {
             self.known_to_keras()?;
         }
-        if training.is_some() && !ends(".keras") {
-            let error = FormatError::new(Flaw::Type, "the file", "a name that ends in .keras", name).of(path);
+        if training.is_some() && !described {
+            let error = FormatError::new(Flaw::Type, "the file", "a name that ends in .keras or .h5", name).of(path);
             return Err(error.advise("or save the model alone: trainer.trained()?.save(path)?").into());
         }
         let bytes = if ends(".weights.h5") {
             self.weights_h5(&values, &[])?
         } else if ends(".h5") || ends(".hdf5") {
-            self.legacy_h5(&values)?
+            self.legacy_h5(&values, training.unwrap_or(&Training::default()))?
         } else if ends(".safetensors") {
             let named = self.weights().iter().map(|w| w.name.as_str()).zip(&values);
             safetensors::write(named, &BTreeMap::new())?
@@ -85,13 +84,19 @@ impl Model {
         }
     }
 
+    /// Returns what Keras does not have: class names, preprocessing, and more of the training.
+    fn about_with(&self, own: &Json) -> Option<Json> {
+        let (class_names, preprocessing) = (self.class_names(), self.preprocessing().map(|p| p.name()));
+        let is_any = !class_names.is_empty() || preprocessing.is_some() || !own.is_null();
+        is_any.then(|| json!({ "class_names": class_names, "preprocessing": preprocessing, "training": own }))
+    }
+
     #[cfg(feature = "weights")]
     fn archive(&self, values: &[HostTensor], training: &Training) -> Result<Vec<u8>, Error> {
         let mut metadata = json!({ "keras_version": KERAS_VERSION, "date_saved": "" });
-        let (class_names, preprocessing) = (self.class_names(), self.preprocessing().map(|p| p.name()));
         let Training { compiled, own, state } = training;
-        if !class_names.is_empty() || preprocessing.is_some() || !own.is_null() {
-            metadata["hubel"] = json!({ "class_names": class_names, "preprocessing": preprocessing, "training": own });
+        if let Some(about) = self.about_with(own) {
+            metadata["hubel"] = about;
         }
         let mut config = self.config_object()?;
         if !compiled.is_null() {
@@ -200,7 +205,7 @@ impl Model {
     }
 
     /// Returns the file that Keras 2 wrote by default: layers by name, with the configuration.
-    fn legacy_h5(&self, values: &[HostTensor]) -> Result<Vec<u8>, Error> {
+    fn legacy_h5(&self, values: &[HostTensor], training: &Training) -> Result<Vec<u8>, Error> {
         let mut file = Writer::new();
         let ranks = self.ranks();
         let mut layers: Vec<String> = self.layer_names().into_iter().map(str::to_owned).collect();
@@ -221,6 +226,19 @@ impl Model {
             file.texts(&group, "weight_names", &names);
         }
         file.texts("model_weights", "layer_names", &layers);
+        let Training { compiled, own, state } = training;
+        if let Some(about) = self.about_with(own) {
+            file.text("", "hubel", &json!({ "hubel": about }).to_string());
+        }
+        if !compiled.is_null() {
+            let mut config = compiled.clone();
+            config["optimizer_config"] = config["optimizer"].take();
+            file.text("", "training_config", &config.to_string());
+            let names: Vec<String> =
+                (0..state.len()).map(|i| format!("{}{i}", if i == 0 { "iteration_" } else { "variable_" })).collect();
+            names.iter().zip(state).for_each(|(name, t)| file.dataset(&format!("optimizer_weights/{name}"), t));
+            file.texts("optimizer_weights", "weight_names", &names);
+        }
         Ok(file.finish()?)
     }
 }

@@ -172,7 +172,11 @@ impl Model {
         model.set_about(About::from_metadata(&metadata));
         let mut config: Json = serde_json::from_str(&config).unwrap_or_default();
         let take = |value: Option<&mut Json>| value.map(Json::take).unwrap_or_default();
-        let compiled = take(config.get_mut("compile_config"));
+        let mut compiled = take(config.get_mut("compile_config"));
+        if let Some(training) = file.training {
+            compiled = serde_json::from_str(&training).unwrap_or_default();
+            compiled["optimizer"] = compiled["optimizer_config"].take();
+        }
         let own = take(metadata.get_mut("hubel").and_then(|own| own.get_mut("training")));
         Ok((model, Training { compiled, own, state: Vec::new() }))
     }

@@ -113,7 +113,7 @@ impl Compile {
 }
 
 impl Trainer {
-    /// Writes a `.keras` file that Keras 3 reads: the model with its trained weights, class names and preprocessing,
+    /// Writes a `.keras` file that Keras 3 reads, or the older `.h5`: the model with its trained weights, class names and preprocessing,
     /// optimiser, losses and metrics, and the optimiser's moments, rate and steps, so that training goes on there or by
     /// [`Trainer::load`]. Without all that but the model: `trainer.trained()?.save(path)`.
     ///
@@ -160,8 +160,8 @@ impl Trainer {
         self.trained()?.save_with(path.as_ref(), Some(&training))
     }
 
-    /// Returns the trainer of a `.keras` file of [`Trainer::save`] or of Keras 3's `model.save`: model, optimiser, losses,
-    /// metrics, and the optimiser's moments, rate and steps. A file without these moments begins anew.
+    /// Returns the trainer of a `.keras` or an `.h5` file of [`Trainer::save`] or of Keras's `model.save`: model, optimiser,
+    /// losses, metrics, and the optimiser's moments, rate and steps. A file without these moments begins anew.
     ///
     /// An error for a model that was not compiled, and for an optimiser, a loss or a metric that Hubel does not have:
     /// then [`Model::load`] reads the model alone.
@@ -180,12 +180,14 @@ impl Trainer {
     fn set_state(&mut self, state: Vec<HostTensor>) -> Result<(), Error> {
         let optimizer: Arc<dyn Optimizer> = self.config.optimizer.clone();
         let names = places(&*optimizer, &self.model.trained_names()?);
-        let numbers = 1 + usize::from(!optimizer.has_schedule());
-        if state.len() <= numbers && !names.is_empty() {
+        // Keras 2 keeps the rate in the configuration, and moments of optimisers that use none.
+        let is_rate_there = !optimizer.has_schedule() && state.len() != 1 + names.len();
+        let numbers = 1 + usize::from(is_rate_there && state.get(1).is_none_or(|rate| rate.shape().is_empty()));
+        if state.is_empty() || state.len() <= numbers && !names.is_empty() {
             // It was never built.
             return Ok(());
         }
-        if state.len() != numbers + names.len() {
+        if state.len() != numbers + names.len() && !names.is_empty() {
             let (wanted, got) = (format!("{} tensors", numbers + names.len()), state.len().to_string());
             return Err(unfit("the optimiser's state", &wanted, got));
         }

@@ -3,8 +3,10 @@
 use super::within_budget;
 use flate2::{Compression, write::ZlibEncoder};
 use hubel::{
+    graph::Graph,
     io::{Budget, Flaw, FormatError, hdf5, tfjs, weights},
-    nn::{Dense, Model, Sequential},
+    nn::{Dense, Mode, Model, Sequential},
+    tensor::DType,
 };
 use std::io::Write;
 
@@ -392,8 +394,34 @@ fn many_layers_with_weights() -> String {
     model.build().expect("a model").to_json().expect("a file can describe it")
 }
 
+/// Returns 300 of one layer, one behind the other.
+fn repeated(class: &str, shape: &str, config: &str) -> String {
+    let layers: Vec<String> =
+        (0..300).map(|i| format!(r#"{{"class_name":"{class}","config":{{"name":"l{i}",{config}}}}}"#)).collect();
+    format!(
+        r#"{{"class_name":"Sequential","config":{{"name":"s","layers":[{{"class_name":"InputLayer","config":
+        {{"batch_shape":[null,{shape}],"name":"x"}}}},{}]}}}}"#,
+        layers.join(",")
+    )
+}
+
+fn many_steps_of_many_layers() -> String {
+    repeated("ConvLSTM1D", "1024,4,1", r#""filters":1,"kernel_size":1,"return_sequences":true"#)
+}
+
+fn many_windows_of_many_layers() -> String {
+    let inner = r#"{"class_name":"AdaptiveMaxPooling1D","config":{"name":"a","output_size":1023}},
+        {"class_name":"ZeroPadding1D","config":{"name":"b","padding":[0,1]}}"#;
+    let inner = format!(
+        r#""layers":[{{"class_name":"InputLayer","config":{{"batch_shape":[null,1024,1],"name":"x"}}}},{inner}]"#
+    );
+    repeated("Sequential", "1024,1", &inner)
+}
+
 /// Each model by name: its writer, and whether it is small enough for its text.
-const MODELS: [(&str, fn() -> String, bool); 7] = [
+const MODELS: [(&str, fn() -> String, bool); 9] = [
+    ("many steps of many layers", many_steps_of_many_layers, false),
+    ("many windows of many layers", many_windows_of_many_layers, false),
     ("models called twice", models_called_twice, false),
     ("directions of directions", directions_of_directions, false),
     ("a long name around many layers", a_long_name_around_many_layers, false),
@@ -413,6 +441,87 @@ fn models_that_describe_more_than_they_hold_take_what_their_text_allows() {
             Err(e) => assert!(!fits && e.to_string().contains("io::Budget"), "{name} ({} bytes): {e}", json.len()),
         }
     }
+}
+
+/// A layer's class, the shape of its samples, and a configuration that asks for more than there can be.
+const LAYERS: [(&str, &str, &str); 39] = [
+    ("ConvLSTM1D", "2,4,1", r#""filters":4611686018427387904,"kernel_size":1"#),
+    ("ConvLSTM1D", "2,4,1", r#""filters":1,"kernel_size":9223372036854775807,"padding":"same""#),
+    ("ConvLSTM1D", "16777216,4,1", r#""filters":1,"kernel_size":1"#),
+    ("ConvLSTM2D", "1000000,4,4,1", r#""filters":1,"kernel_size":1"#),
+    ("ConvLSTM2D", "2,4,4,1", r#""filters":1,"kernel_size":[3,3],"dilation_rate":9223372036854775807"#),
+    ("ConvLSTM2D", "2,4,4,1", r#""filters":0,"kernel_size":0,"strides":0"#),
+    ("ConvLSTM3D", "2,4,4,4,1", r#""filters":1,"kernel_size":[4611686018427387904,2,2],"padding":"same""#),
+    ("ConvLSTM3D", "2,4,4,4,1", r#""filters":4611686018427387904,"kernel_size":1"#),
+    ("Conv3DTranspose", "2,2,2,1", r#""filters":4611686018427387904,"kernel_size":1"#),
+    ("Conv3DTranspose", "2,2,2,1", r#""filters":1,"kernel_size":1,"strides":4611686018427387904"#),
+    ("Conv3DTranspose", "2,2,2,1", r#""filters":1,"kernel_size":[9223372036854775807,1,1],"padding":"same""#),
+    (
+        "SpectralNormalization",
+        "4",
+        r#""power_iterations":4611686018427387904,"layer":{"class_name":"Dense","config":{"units":2}}"#,
+    ),
+    ("SpectralNormalization", "4", r#""layer":{"class_name":"Dense","config":{"units":4611686018427387904}}"#),
+    ("SpectralNormalization", "4", r#""layer":{"class_name":"ReLU","config":{}}"#),
+    ("RNN", "2,4", r#""cell":{"class_name":"StackedRNNCells","config":{"cells":[]}}"#),
+    (
+        "RNN",
+        "2,4",
+        r#""cell":{"class_name":"StackedRNNCells","config":{"cells":[{"class_name":"GRUCell","config":{"units":4611686018427387904}}]}}"#,
+    ),
+    (
+        "RNN",
+        "16777216,4",
+        r#""cell":{"class_name":"StackedRNNCells","config":{"cells":[{"class_name":"LSTMCell","config":{"units":1}},{"class_name":"GRUCell","config":{"units":1,"recurrent_dropout":0.5}}]}}"#,
+    ),
+    ("LayerScale", "4", r#""init_values":1e400,"projection_dim":4"#),
+    ("LayerScale", "4", r#""init_values":1e-6,"projection_dim":4611686018427387904"#),
+    ("StochasticDepth", "4", r#""drop_path_rate":1.5"#),
+    ("AdaptiveAveragePooling1D", "1000001,1", r#""output_size":1000000"#),
+    ("AdaptiveMaxPooling2D", "4,4,1", r#""output_size":[4611686018427387904,2]"#),
+    ("AdaptiveMaxPooling2D", "4,4,1", r#""output_size":0"#),
+    ("AdaptiveAveragePooling3D", "1026,1026,1026,1", r#""output_size":1025"#),
+    ("STFTSpectrogram", "64,1", r#""frame_length":9223372036854775807,"fft_length":9223372036854775807"#),
+    ("STFTSpectrogram", "64,1", r#""frame_length":16,"fft_length":9223372036854775807"#),
+    ("STFTSpectrogram", "64,1", r#""frame_length":18446744073709551615"#),
+    ("STFTSpectrogram", "64,1", r#""frame_length":16,"frame_step":0"#),
+    ("MelSpectrogram", "64", r#""fft_length":16,"num_mel_bins":4611686018427387904"#),
+    ("MelSpectrogram", "64", r#""fft_length":9223372036854775807"#),
+    ("MelSpectrogram", "64", r#""fft_length":16,"sequence_stride":0"#),
+    ("IntegerLookup", "4", r#""vocabulary":[2147483647,-2147483648]"#),
+    ("IntegerLookup", "4", r#""vocabulary":[1],"num_oov_indices":4611686018427387904"#),
+    ("EinsumDense", "4", r#""equation":"ab,bc->ac","output_shape":[4611686018427387904]"#),
+    ("EinsumDense", "4", r#""equation":"aaaaaaaaaaaaaaaaaaaaaaaaaaaa,a->a","output_shape":[1]"#),
+    ("EinsumDense", "4", r#""equation":"ab,abc->c","output_shape":[1]"#),
+    ("EinsumDense", "4", r#""equation":"ab,ab->","output_shape":[]"#),
+    ("RandomGaussianBlur", "4,4,3", r#""kernel_size":4611686018427387904"#),
+    ("RandomPosterization", "4,4,3", r#""factor":[1,4611686018427387904]"#),
+];
+
+#[test]
+fn layers_of_endless_sizes_are_refused() {
+    for (class, shape, config) in LAYERS {
+        let json = format!(
+            r#"{{"class_name":"Sequential","config":{{"name":"s","layers":[{{"class_name":"InputLayer","config":
+            {{"batch_shape":[null,{shape}],"name":"x"}}}},{{"class_name":"{class}","config":{{"name":"l",{config}}}}}]}}}}"#
+        );
+        let trained = |json: &str| {
+            let model = Model::from_json(json)?;
+            let mut g = Graph::new();
+            let x = g.input("x", model.input_shape(), DType::F32);
+            model.assemble(&mut g, &[x], Mode::Training).map(|_| format!("{}", model.output_shape()))
+        };
+        let result = within_budget(class, json.as_bytes(), || trained(&json));
+        let error = result.expect_err(&format!("{class} of {config}")).to_string();
+        assert!(error.len() < 1000, "{class} of {config}: {error}");
+    }
+    let numbers: Vec<String> = (0..70_000).map(|i| i.to_string()).collect();
+    let lookup = format!(
+        r#"{{"class_name":"Sequential","config":{{"name":"s","layers":[{{"class_name":"InputLayer","config":
+        {{"batch_shape":[null,70000],"name":"x"}}}},{{"class_name":"IntegerLookup","config":{{"vocabulary":[{}]}}}}]}}}}"#,
+        numbers.join(",")
+    );
+    assert!(within_budget("a vocabulary", lookup.as_bytes(), || Model::from_json(&lookup)).is_err());
 }
 
 #[test]

@@ -125,6 +125,39 @@ fn hostile_onnx_files_give_exact_errors() {
 }
 
 #[test]
+fn filters_stretched_over_a_whole_axis_take_what_the_file_allows() {
+    let long = |mut n: u32| {
+        let mut out = vec![];
+        while n >= 0x80 {
+            out.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        [out, vec![n as u8]].concat()
+    };
+    let resized = |n: u32, scale: f32, mode: &[u8], antialias: u8| {
+        let scales: Vec<u8> =
+            [1.0, 1.0, 1.0, scale].iter().flat_map(|s: &f32| [&[0x3d], &s.to_le_bytes()[..]].concat()).collect();
+        let scales = [field(1, b"scales"), scales, vec![0xa0, 0x01, 6]].concat();
+        let mode = [field(1, b"mode"), field(4, mode), vec![0xa0, 0x01, 3]].concat();
+        let antialias = [field(1, b"antialias"), varint(3, antialias), vec![0xa0, 0x01, 2]].concat();
+        let node = node("Upsample", &["x"], "y", &[scales, mode, antialias]);
+        let dims: Vec<u8> = [1, 1, 1, n].iter().flat_map(|&d| field(1, &[vec![8], long(d)].concat())).collect();
+        let tensor = [varint(1, 1), field(2, &dims)].concat();
+        let x = field(11, &[field(1, b"x"), field(2, &field(1, &tensor))].concat());
+        model(&[node, x, value(12, "y", &[1, 1, 1, 1])])
+    };
+    assert!(read(&resized(64, 0.25, b"linear", 1)).is_ok());
+    for mode in [&b"linear"[..], b"cubic"] {
+        // The longest filter of an axis, whose weights fill what the matrix may have.
+        assert!(read(&resized(1 << 16, 0.98e-3, mode, 1)).is_ok());
+        for (n, scale) in [(65_535, 0.5), (u32::MAX, 0.5), (1 << 22, 4e-7), (64, 1e-30), (64, -1.0), (64, f32::NAN)] {
+            let error = read(&resized(n, scale, mode, 1)).expect_err(&format!("{n} by {scale}")).to_string();
+            assert!(error.contains("extents from 1") || error.contains("smaller axes"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn external_data_are_read_only_from_regular_files_of_the_folder() {
     let folder = temp_dir::TempDir::new().unwrap();
     let outside = temp_dir::TempDir::new().unwrap();

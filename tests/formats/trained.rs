@@ -28,8 +28,14 @@ fn data() -> Dataset {
 }
 
 fn goes_on(config: Compile) {
+    for name in ["trained.keras", "trained.h5"] {
+        goes_on_from(name, config.clone());
+    }
+}
+
+fn goes_on_from(name: &str, config: Compile) {
     let folder = temp_dir::TempDir::new().unwrap();
-    let path = folder.path().join("trained.keras");
+    let path = folder.path().join(name);
     let engine = Engine::reference();
     let mut trainer = network().compile(&engine, config).unwrap();
     for _ in 0..3 {
@@ -114,7 +120,7 @@ fn what_keras_does_not_have_and_what_was_never_compiled_is_refused() {
     };
     let error = refused(with(Sgd::new(OneCycle::new(0.1, 10))), "a.keras");
     assert!(error.contains("OneCycle") && error.contains("Keras has"), "{error}");
-    let error = refused(with(Sgd::new(0.1)), "a.h5");
+    let error = refused(with(Sgd::new(0.1)), "a.weights.h5");
     assert!(error.contains(".keras") && error.contains("trained()"), "{error}");
     network().save(folder.path().join("bare.keras")).unwrap();
     let error = Trainer::load(folder.path().join("bare.keras"), &Engine::reference()).err().unwrap().to_string();

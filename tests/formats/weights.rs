@@ -357,6 +357,39 @@ fn mutated_weights_neither_panic_nor_take_memory() {
 }
 
 #[test]
+fn mutated_configurations_of_every_layer_neither_panic_nor_take_memory() {
+    let cases = |file: &str| -> Vec<serde_json::Value> {
+        let path = [env!("CARGO_MANIFEST_DIR"), "tests", "golden", file].iter().collect::<std::path::PathBuf>();
+        serde_json::from_slice(&fs::read(path).expect("the cases")).expect("JSON")
+    };
+    let mut classes = std::collections::BTreeMap::new();
+    for case in cases("layers.json") {
+        classes.entry(case["layer"].to_string()).or_insert(case["model"].to_string());
+    }
+    for case in cases("augmentation.json") {
+        let input = serde_json::json!({ "class_name": "InputLayer", "config": { "batch_shape": [null, 6, 6, 3], "name": "x" } });
+        let layer = serde_json::json!({ "class_name": case["class"], "config": case["config"] });
+        let model =
+            serde_json::json!({ "class_name": "Sequential", "config": { "name": "m", "layers": [input, layer] } });
+        classes.entry(case["class"].to_string()).or_insert(model.to_string());
+    }
+    fn trained(json: &str) -> Result<(), hubel::nn::LayerError> {
+        let model = Model::from_json(json)?;
+        let mut g = hubel::graph::Graph::new();
+        let inputs: Vec<_> =
+            model.inputs().iter().map(|(name, ty)| g.input(name, ty.shape.clone(), ty.dtype)).collect();
+        // Not every model trains.
+        drop(model.assemble(&mut g, &inputs, hubel::nn::Mode::Training));
+        Ok(())
+    }
+    let described: fn(&[u8]) -> bool = |b| std::str::from_utf8(b).is_ok_and(|json| trained(json).is_ok());
+    let corpora: Vec<Corpus> =
+        (classes.into_iter()).map(|(class, model)| (&*class.leak(), model.into_bytes(), described, 1500)).collect();
+    assert!(corpora.iter().all(|(_, good, read, _)| read(good)) && corpora.len() > 115, "{}", corpora.len());
+    fuzz(3, corpora);
+}
+
+#[test]
 fn archives_are_bounded() {
     use std::io::Write;
     let bomb = |name: &str, n: usize| {

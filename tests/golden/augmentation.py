@@ -86,6 +86,29 @@ for factor in (0.2, 0.5, 0.8):
 case("RandomHue", {"factor": [1.0, 1.0]}, {"factor": np.full(2, 0.5, "float32")}, kinds=["colour"])
 case("RandomHue", {"factor": [0.0, 0.0]}, kinds=["colour"])
 case("Solarization", {})
+# A value halfway between two is rounded to the even one, and in JAX to the lower one; grey images have none.
+for options in ({}, {"value_range": [-50, 300]}):
+    case("Equalization", options, kinds=["grey"])
+case("Equalization", {"bins": 20})
+# To the one side, and to the other.
+for config in ({"x_factor": [0.3, 0.3], "y_factor": [0.1, 0.1]}, {"x_factor": [0.0, 0.0], "y_factor": [0.2, 0.2], "fill_mode": "constant", "fill_value": 9.0},
+               {"x_factor": [0.15, 0.15], "y_factor": [0.4, 0.4], "fill_mode": "wrap"}, {"x_factor": [0.25, 0.25], "y_factor": [0.0, 0.0], "fill_mode": "nearest"}):
+    factors = jax.numpy.asarray([[config["x_factor"][0], config["y_factor"][0]]] * 2)
+    case("RandomShear", config, {"shear_factor": -factors, "input_shape": None})
+    name = cases.pop()["name"]
+    other = {key: x for key, x in tensors.items() if key.startswith(name)}
+    case("RandomShear", config, {"shear_factor": factors, "input_shape": None})
+    tensors |= {f"{key}/other": x for key, x in other.items()} | {key: tensors[key] for key in other}
+for f in (0.0, 0.3, 1.0):
+    case("RandomSharpness", {"factor": [f, f]})
+case("RandomSharpness", {"factor": [0.9, 0.9], "value_range": [20, 180]})
+for size, s in (([3, 3], 1.0), ([5, 3], 0.4), ([3, 7], 0.9)):
+    for f in (0.0, 1.0):
+        case("RandomGaussianBlur", {"factor": [f, f], "kernel_size": size, "sigma": [s, s]})
+for f in (0.0, 1.0):
+    case("RandomErasing", {"factor": [f, f], "scale": [1.0, 1.0], "fill_value": 7.0})
+case("RandomErasing", {"factor": [1.0, 1.0], "scale": [0.0, 0.0], "fill_value": 7.0})
+case("RandAugment", {"num_ops": 0})
 case("RandomColorJitter", {"brightness_factor": [0.1, 0.1], "saturation_factor": [0.4, 0.4]}, kinds=["colour"])
 
 (HERE / "augmentation.json").write_text(json.dumps(cases, indent=0) + "\n")

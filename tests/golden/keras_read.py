@@ -25,6 +25,8 @@ KERAS_REFUSES = [
     ("randomshear", "could not be deserialized properly"),
     # Values of another size than keys, on JAX.
     ("multi_head_attention_values", "cannot reshape array"),
+    # Looked up by TensorFlow, which is not installed beside JAX.
+    ("integer_lookup", "requires TensorFlow"),
 ]
 
 
@@ -36,7 +38,7 @@ right, refused, wrong = 0, 0, []
 for path in sorted(WRITTEN.glob("*/*")):
     name = path.name.split(".")[0]
     io = load_file(MODELS / path.parent.name / f"{name}.safetensors")
-    xs, ys = ([io[k] for k in sorted((k for k in io if k[0] == kind), key=lambda k: int(k[1:]))] for kind in "xy")
+    xs, ys = ([io[k] for k in sorted((k for k in io if k[0] == kind), key=lambda k: int(k[1:]))] for kind in ("x", "z" if "z0" in io else "y"))
     try:
         if path.name.endswith(".weights.h5"):
             model = keras.models.load_model(path.with_name(f"{name}.keras"), compile=False)
@@ -47,7 +49,7 @@ for path in sorted(WRITTEN.glob("*/*")):
             model = keras.models.load_model(path, compile=False)
         got = flat(model(xs[0] if len(xs) == 1 else xs, training=False))
         off = max(np.max(np.abs(np.asarray(a, "float32") - b)) / max(1e-3, np.max(np.abs(b))) for a, b in zip(got, ys, strict=True))
-        if not off <= (1e-3 if "mobilenet" in name else 3e-2 if "policy" in name else 1e-4):
+        if not off <= 1e-4:
             raise ValueError(f"off by {off:.1e} of the largest value")
         right += 1
     except Exception as e:
@@ -55,6 +57,6 @@ for path in sorted(WRITTEN.glob("*/*")):
             refused += 1
         else:
             wrong.append(f"{path.parent.name}/{path.name}: {str(e)[:300]!r}")
-print(f"{right} files of Hubel are right in Keras {keras.__version__}, {refused} are what it refuses of its own, {len(wrong)} are not right")
+print(f"{right} files of Hubel are right in Keras {keras.__version__}, {refused} are of what it refuses of its own too, {len(wrong)} are not right")
 print("\n".join(wrong))
 sys.exit(bool(wrong))

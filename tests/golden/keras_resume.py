@@ -1,19 +1,27 @@
 #!/usr/bin/env python3
-"""Trainings that Keras 3 begins and Hubel ends, and the reverse: tests/keras-files runs it.
+"""Trainings that Keras begins and Hubel ends, and the reverse: tests/keras-files runs it.
 
-    python tests/golden/keras_resume.py begin FOLDER     # with keras==3.15.1 and jax
-    python tests/golden/keras_resume.py end FOLDER
+    python tests/golden/keras_resume.py begin FOLDER     # with keras==3.15.1 and jax, or with tensorflow-cpu==2.15.1
+    python tests/golden/keras_resume.py end FOLDER       # with Keras 3
 
-`begin` trains each model for some steps, writes NAME.begun.keras, goes on, and writes samples and the losses of the further
-steps to NAME.safetensors. Hubel takes those steps from the file, writes NAME.mine.keras, goes on, and writes its losses to
-NAME.mine.safetensors; `end` takes these steps and compares.
+`begin` trains each model for some steps, writes NAME.begun.keras and NAME.begun.h5, goes on, and writes samples and the losses
+of the further steps to NAME.safetensors. Hubel takes those steps from each file, writes NAME.mine.keras and NAME.mine.h5, goes
+on, and writes its losses to NAME.mine.keras.safetensors and NAME.mine.h5.safetensors; `end` takes these steps and compares.
 """
 import os
 import pathlib
 import sys
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-import keras
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+try:
+    import tensorflow
+
+    keras, ENDS, PREFIX = tensorflow.keras, ["h5"], "keras2_"
+except ImportError:
+    import keras
+
+    ENDS, PREFIX = ["keras", "h5"], ""
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
@@ -77,6 +85,23 @@ def losses_of(model, x, y):
     return np.array(losses, "float32")
 
 
+def trainer_of(path):
+    """Of an .h5 file, its own too, Keras 3.15 builds the optimiser without variables, which training then refuses."""
+    model = keras.models.load_model(path)
+    if path.suffix != ".h5":
+        return model
+    import h5py
+
+    optimizer = model.optimizer.__class__.from_config(model.optimizer.get_config())
+    optimizer.build(model.trainable_variables)
+    group = h5py.File(path)["optimizer_weights"]
+    names = group.attrs["weight_names"]
+    for variable, name in zip(optimizer.variables, names, strict=True):
+        variable.assign(group[name][()])
+    model.compile(optimizer, model.loss)
+    return model
+
+
 FOLDER.mkdir(parents=True, exist_ok=True)
 wrong = []
 for name, (build, optimizer, loss) in CASES.items():
@@ -89,20 +114,22 @@ for name, (build, optimizer, loss) in CASES.items():
         y = (np.arange(8) % 4).astype("uint8") if classes else rng.normal(0, 1, (8, 4)).astype("float32")
         model.compile(optimizer(), loss, metrics=["accuracy"] if classes else ["mae"])
         losses_of(model, x, y)
-        model.save(FOLDER / f"{name}.begun.keras")
-        save_file({"x": x, "y": y, "losses": losses_of(model, x, y)}, FOLDER / f"{name}.safetensors")
+        for end in ENDS:
+            model.save(FOLDER / f"{PREFIX}{name}.begun.{end}")
+        save_file({"x": x, "y": y, "losses": losses_of(model, x, y)}, FOLDER / f"{PREFIX}{name}.safetensors")
         continue
-    try:
-        io, mine = load_file(FOLDER / f"{name}.safetensors"), load_file(FOLDER / f"{name}.mine.safetensors")
-        model = keras.models.load_model(FOLDER / f"{name}.mine.keras")
-        if int(model.optimizer.iterations) != 2 * STEPS:
-            raise ValueError(f"{int(model.optimizer.iterations)} steps were taken, not {2 * STEPS}")
-        off = np.max(np.abs(losses_of(model, io["x"], io["y"]) - mine["losses"]))
-        if not off <= 1e-3:
-            raise ValueError(f"losses are off by {off:.1e}")
-    except Exception as e:
-        wrong.append(f"{name}: {str(e)[:300]!r}")
+    for end in ENDS:
+        try:
+            io, mine = load_file(FOLDER / f"{name}.safetensors"), load_file(FOLDER / f"{name}.mine.{end}.safetensors")
+            model = trainer_of(FOLDER / f"{name}.mine.{end}")
+            if int(model.optimizer.iterations) != 2 * STEPS:
+                raise ValueError(f"{int(model.optimizer.iterations)} steps were taken, not {2 * STEPS}")
+            off = np.max(np.abs(losses_of(model, io["x"], io["y"]) - mine["losses"]))
+            if not off <= 1e-3:
+                raise ValueError(f"losses are off by {off:.1e}")
+        except Exception as e:
+            wrong.append(f"{name}.{end}: {str(e)[:300]!r}")
 if DO == "end":
-    print(f"{len(CASES) - len(wrong)} trainings of Hubel go on in Keras {keras.__version__}, {len(wrong)} do not")
+    print(f"{len(CASES) * len(ENDS) - len(wrong)} trainings of Hubel go on in Keras {keras.__version__}, {len(wrong)} do not")
     print("\n".join(wrong))
 sys.exit(bool(wrong))

@@ -538,6 +538,7 @@ steps = [{}, {"strides": 2}, V, {**V, "strides": 2}, {"dilation_rate": 2}, CF, {
     {"activity_regularizer": L2(0.02)}, {"kernel_constraint": C.MaxNorm(0.5)}, {"recurrent_constraint": C.UnitNorm()}, {"bias_constraint": C.NonNeg()}]
 each("ConvLSTM1D", plain(L.ConvLSTM1D, (3, 6, 2), (3, 2, 6), (2, 3)), steps)
 each("ConvLSTM2D", plain(L.ConvLSTM2D, (3, 6, 5, 2), (3, 2, 6, 5), (2, (3, 2))), steps)
+each("ConvLSTM3D", plain(L.ConvLSTM3D, (2, 5, 3, 4, 2), (2, 2, 5, 3, 4), (2, (3, 2, 2))), steps)
 x = keras.Input((3, 5, 4, 2), name="x")
 y, h, c = L.ConvLSTM2D(2, 3, padding="same", return_sequences=True, return_state=True, name="encoder")(x)
 case("ConvLSTM2D", ["first states"], x, L.ConvLSTM2D(2, 3, padding="same", name="l")(y, initial_state=[h, c]))
@@ -566,6 +567,11 @@ for training in [False, True]:
 for o in [{}, {"value_range": (0, 1)}]:
     x = image()
     case("AutoContrast", list(o), x, L.AutoContrast(name="l", **o)(x))
+for o in [{}, {"sequence_stride": 3}, {"sequence_length": 9}, {"window": "hamming"}, {"window": None, "sequence_length": 12}, {"fft_length": 15}, {"sampling_rate": 80},
+          {"num_mel_bins": 3}, {"min_freq": 1.0}, {"max_freq": 30}, {"power_to_db": False}, {"top_db": 12.0}, {"mag_exp": 1.0}, {"mag_exp": 1.5}, {"min_power": 0.5}, {"ref_power": 3.0}]:
+    args = {"fft_length": 16, "sequence_stride": 5, "num_mel_bins": 5, "sampling_rate": 100, "min_freq": 4.0, **o}
+    x = keras.Input((40,), name="x")
+    case("MelSpectrogram", list(o), x, L.MelSpectrogram(name="l", **args)(x))
 for o in [{}, {"mode": "magnitude"}, {"mode": "psd"}, {"mode": "real"}, {"mode": "imag"}, {"mode": "stft"}, {"frame_step": 3}, {"fft_length": 16}, {"window": "hamming"},
           {"periodic": True}, {"scaling": "spectrum"}, {"padding": "same"}, {"expand_dims": True}, CF, {**CF, "expand_dims": True}]:
     each("STFTSpectrogram", plain(lambda **o: L.STFTSpectrogram(frame_length=6, **o), (20, 2), (2, 20)), [o])

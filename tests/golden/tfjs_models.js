@@ -3,7 +3,8 @@
 //     NODE_PATH=…/node_modules node tests/golden/tfjs_models.js FOLDER     # with @tensorflow/tfjs 4.22.0
 //
 // Each model goes to FOLDER/NAME with its inputs x0, … and outputs y0, … in FOLDER/NAME.safetensors. Names that end in
-// _float16, _uint8 and _uint16 have quantised weights, in shards, as the converter writes them.
+// _float16, _uint8 and _uint16 have quantised weights, in shards, as the converter writes them. With names behind FOLDER
+// it records what the models of these names compute that are there.
 const fs = require("fs");
 const path = require("path");
 const tf = require("@tensorflow/tfjs");
@@ -146,7 +147,12 @@ async function write(name, model, dtype) {
       return { modelArtifactsInfo: { dateSaved: new Date(), modelTopologyType: "JSON" } };
     }),
   );
-  // What the saved weights compute.
+  await record(name);
+}
+
+/// Writes what the saved weights compute.
+async function record(name) {
+  const target = path.join(folder, name);
   const json = JSON.parse(fs.readFileSync(path.join(target, "model.json")));
   const bytes = Buffer.concat(json.weightsManifest[0].paths.map((p) => fs.readFileSync(path.join(target, p))));
   const again = await tf.loadLayersModel(
@@ -171,6 +177,8 @@ async function write(name, model, dtype) {
 
 (async () => {
   fs.mkdirSync(folder, { recursive: true });
+  for (const name of process.argv.slice(3)) await record(name);
+  if (process.argv.length > 3) return;
   let made = 0;
   for (const [name, build] of Object.entries(models)) {
     const dtypes = name === "convolutional" || name === "lstm" ? [null, "float16", "uint8", "uint16"] : [null];

@@ -334,6 +334,10 @@ impl EinsumDense {
         let (x, kernel) = from.split_once(',')?;
         let names = [x, kernel, to].map(|part| part.replace("...", "").trim().chars().collect::<Vec<_>>());
         let [x, kernel, to] = &names;
+        let once = |part: &Vec<char>| part.iter().enumerate().all(|(i, name)| !part[..i].contains(name));
+        if !names.iter().all(once) {
+            return None;
+        }
         let shared = x.iter().filter(|name| kernel.contains(name)).count();
         let own = [&x[..x.len() - shared], &kernel[shared..]].concat();
         (x[x.len() - shared..] == kernel[..shared] && own == *to && shared > 0).then_some(names)
@@ -341,9 +345,10 @@ impl EinsumDense {
 
     fn call(&self, scope: &mut Scope, inputs: &[Value]) -> Result<Vec<Value>, OpError> {
         let shape = scope.graph.shape(inputs[0]).clone();
-        let names = self.names().filter(|[x, _, to]| {
+        let names = self.names().filter(|[x, kernel, to]| {
             let open = usize::from(self.equation.contains("...")) * (shape.rank() - x.len().min(shape.rank()));
-            x.len() + open == shape.rank() && to.len() >= self.output_shape.len()
+            let is_batch_kept = x.iter().filter(|name| kernel.contains(name)).count() < shape.rank();
+            x.len() + open == shape.rank() && to.len() >= self.output_shape.len() && is_batch_kept
         });
         let Some([x_names, kernel, to]) = names else {
             let wanted = "an equation whose kernel begins with the input's last axes, such as abc,cd->abd";

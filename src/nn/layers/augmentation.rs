@@ -71,7 +71,16 @@ pub(super) struct Draws<'s, 'g> {
 
 impl<'s, 'g> Draws<'s, 'g> {
     pub(super) fn new(scope: &'s mut Scope<'g>, x: Value, seed: Option<u64>) -> Self {
-        Draws { scope, x, seed, drawn: 0 }
+        Draws::after(scope, x, seed, 0)
+    }
+
+    /// Returns draws that differ from the first `drawn`.
+    pub(super) fn after(scope: &'s mut Scope<'g>, x: Value, seed: Option<u64>, drawn: usize) -> Self {
+        Draws { scope, x, seed, drawn }
+    }
+
+    pub(super) fn x(&self) -> Value {
+        self.x
     }
 
     pub(super) fn g(&mut self) -> &mut Graph {
@@ -97,20 +106,20 @@ impl<'s, 'g> Draws<'s, 'g> {
         self.g().binary("less_equal", u, half)
     }
 
-    fn number(&mut self, x: f32) -> Result<Value, OpError> {
+    pub(super) fn number(&mut self, x: f32) -> Result<Value, OpError> {
         let shape = self.scope.graph.shape(self.x).with_row(&[1]);
         let x = self.g().constant(x)?;
         self.g().expand(x, &shape)
     }
 
     /// Returns `x · factor + offset`.
-    fn line(&mut self, x: Value, factor: f32, offset: f32) -> Result<Value, OpError> {
+    pub(super) fn line(&mut self, x: Value, factor: f32, offset: f32) -> Result<Value, OpError> {
         let x = self.g().scale(x, factor)?;
         let offset = self.g().constant(offset)?;
         self.g().add(x, offset)
     }
 
-    fn map(&mut self, numbers: [Value; 6], how: Affine2d) -> Result<Vec<Value>, OpError> {
+    pub(super) fn map(&mut self, numbers: [Value; 6], how: Affine2d) -> Result<Vec<Value>, OpError> {
         let x = self.x;
         let maps = self.g().concat(&numbers, 1)?;
         Ok(vec![self.g().affine2d(x, maps, how)?])

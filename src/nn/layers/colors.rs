@@ -192,7 +192,7 @@ fn line(g: &mut Graph, x: Value, factor: f32, offset: f32) -> Result<Value, OpEr
 }
 
 /// Returns pixels of one range in another.
-fn ranged(g: &mut Graph, x: Value, from: [f32; 2], to: [f32; 2]) -> Result<Value, OpError> {
+pub(super) fn ranged(g: &mut Graph, x: Value, from: [f32; 2], to: [f32; 2]) -> Result<Value, OpError> {
     if from == to {
         return Ok(x);
     }

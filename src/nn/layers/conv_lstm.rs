@@ -1,9 +1,10 @@
 use super::{
-    DataFormat, Pair, Single,
+    DataFormat, Pair, Single, Triple,
     dropout::share,
-    image, layer,
+    layer,
     recurrent::Forget,
     stepped::{few_steps, kept, long_short, part},
+    volumes::Windows,
 };
 use crate::{
     graph::{Graph, OpError, Value},
@@ -71,10 +72,10 @@ macro_rules! conv_lstm {
                 let run = Run {
                     filters: self.filters,
                     kernel_size: sizes(&self.kernel_size),
-                    options: Conv2dOptions {
+                    windows: Windows {
                         padding: self.padding,
-                        strides: plane(&sizes(&self.strides)),
-                        dilation: plane(&sizes(&self.dilation_rate)),
+                        strides: deep(&sizes(&self.strides)),
+                        dilation: deep(&sizes(&self.dilation_rate)),
                         groups: 1,
                     },
                     format: self.data_format,
@@ -124,20 +125,31 @@ conv_lstm! {
     ConvLSTM1D "ConvLSTM1D" Single = Single(1), |single: &Single| vec![single.0]
 }
 
-/// Returns sizes of rows as those of images of one row.
-fn plane(sizes: &[usize]) -> [usize; 2] {
-    match *sizes {
-        [h, w, ..] => [h, w],
-        [w] => [1, w],
-        [] => [1, 1],
-    }
+conv_lstm! {
+    /// Long short-term memory whose products are convolutions of volumes (Keras `ConvLSTM3D`), over sequences of them
+    /// (N, T, depth, height, width, channels); see [`ConvLSTM2D`].
+    ///
+    /// ```
+    /// use hubel::{layers::*, prelude::*};
+    /// let model = Sequential::new([4, 6, 8, 8, 3]).add(ConvLSTM3D::new(2, 3).padding(Same)).build()?;
+    /// assert_eq!(model.output_shape().to_string(), "(N, 6, 8, 8, 2)");
+    /// # Ok::<(), hubel::Error>(())
+    /// ```
+    ConvLSTM3D "ConvLSTM3D" Triple = Triple([1; 3]), |triple: &Triple| triple.0.to_vec()
+}
+
+/// Returns sizes of rows or images as those of volumes of one row or plane.
+fn deep(sizes: &[usize]) -> [usize; 3] {
+    let mut all = [1; 3];
+    all[3 - sizes.len()..].copy_from_slice(sizes);
+    all
 }
 
 /// What the layers have in common.
 struct Run<'o> {
     filters: usize,
     kernel_size: Vec<usize>,
-    options: Conv2dOptions,
+    windows: Windows,
     format: DataFormat,
     /// Of the gates and of the state.
     functions: [Activation; 2],
@@ -147,17 +159,26 @@ struct Run<'o> {
     backwards: bool,
 }
 
+/// Returns the convolution of images or volumes.
+fn convolution(g: &mut Graph, x: Value, kernel: Value, windows: Windows) -> Result<Value, OpError> {
+    if g.shape(kernel).rank() == 5 {
+        return windows.convolve(g, x, kernel);
+    }
+    let Windows { strides: [_, strides @ ..], dilation: [_, dilation @ ..], padding, groups } = windows;
+    g.conv2d(x, kernel, Conv2dOptions { padding, strides, dilation, groups })
+}
+
 /// Returns the convolution with the kernels of all gates, each of elements that it keeps itself.
-fn convolved(g: &mut Graph, x: Value, kernel: Value, options: Conv2dOptions, kept: &[Value]) -> Result<Value, OpError> {
+fn convolved(g: &mut Graph, x: Value, kernel: Value, windows: Windows, kept: &[Value]) -> Result<Value, OpError> {
     if kept.is_empty() {
-        return g.conv2d(x, kernel, options);
+        return convolution(g, x, kernel, windows);
     }
     let mut all = Vec::new();
     for (gate, &factors) in kept.iter().enumerate() {
         let (x, kernel) = (g.mul(x, factors)?, part(g, kernel, gate, kept.len())?);
-        all.push(g.conv2d(x, kernel, options)?);
+        all.push(convolution(g, x, kernel, windows)?);
     }
-    g.concat(&all, 3)
+    g.concat(&all, g.shape(all[0]).rank() - 1)
 }
 
 impl Run<'_> {
@@ -235,11 +256,12 @@ impl Run<'_> {
         let (steps, row, channels) = (shape.dims()[1], shape.dims()[2..].to_vec(), shape.last());
         few_steps("conv_lstm", steps)?;
         let width = self.filters.saturating_mul(4);
-        let taps = plane(&self.kernel_size);
+        let all_taps = deep(&self.kernel_size);
+        let taps = &all_taps[usize::from(self.kernel_size.len() < 3)..];
         let mut weight = |name: &str, from: usize, options| {
             let own = [&self.kernel_size[..], &[from, width]].concat();
             let kernel = scope.weight(name, &own, options)?;
-            scope.graph.reshape(kernel, [taps[0], taps[1], from, width])
+            scope.graph.reshape(kernel, [taps, &[from, width]].concat())
         };
         let kernel = weight("conv_lstm_cell/kernel", channels, self.weights[0])?;
         let recurrent = weight("conv_lstm_cell/recurrent_kernel", self.filters, self.weights[1])?;
@@ -262,11 +284,10 @@ impl Run<'_> {
             of_planes.push(flat(scope.graph, all)?);
         }
         let planes = flat(scope.graph, x)?;
-        let projected = convolved(scope.graph, planes, kernel, self.options, &of_planes)?;
+        let projected = convolved(scope.graph, planes, kernel, self.windows, &of_planes)?;
         let projected = bias.map_or(Ok(projected), |bias| scope.graph.add(projected, bias))?;
-        let of_state = image(scope.graph, "conv_lstm", projected)?;
-        let state = [of_state.dims()[1], of_state.dims()[2], self.filters];
-        let wide = [&[steps], &state[..2], &[width]].concat();
+        let wide = [&[steps], &scope.graph.shape(projected).dims()[1..]].concat();
+        let state = [&wide[1..wide.len() - 1], &[self.filters]].concat();
         let projected = scope.graph.reshape(projected, shape.with_row(&wide))?;
         let of_h = factors(scope, recurrent_dropout, &state, "recurrent")?;
         let mut states = self.first_states(scope.graph, &inputs[1..])?;
@@ -277,7 +298,8 @@ impl Run<'_> {
             let mut sums = g.reshape(x, shape.with_row(&wide[1..]))?;
             let before = match states {
                 Some([h, c]) => {
-                    let product = convolved(g, h, recurrent, Conv2dOptions::same(), &of_h)?;
+                    let own = Windows { strides: [1; 3], dilation: [1; 3], padding: Padding::Same, groups: 1 };
+                    let product = convolved(g, h, recurrent, own, &of_h)?;
                     sums = g.add(sums, product)?;
                     c
                 }

@@ -32,8 +32,9 @@ pub fn layer_classes() -> impl Iterator<Item = &'static str> {
     REGISTRY.iter().map(|(class, _)| *class)
 }
 
-/// Returns the Keras classes of random changes that files may have and predictions pass over, but training refuses.
-pub fn inference_only_classes() -> impl Iterator<Item = &'static str> {
+/// Returns the Keras classes of random changes that files may have and predictions pass over, but training refuses, each
+/// with the reason.
+pub fn inference_only_classes() -> impl Iterator<Item = (&'static str, &'static str)> {
     training_only::CLASSES.into_iter()
 }
 
@@ -67,7 +68,7 @@ layers! {
     conv1d::{Conv1D},
     conv2d::{Conv2D},
     conv2d_transpose::{Conv2DTranspose},
-    conv_lstm::{ConvLSTM1D, ConvLSTM2D},
+    conv_lstm::{ConvLSTM1D, ConvLSTM2D, ConvLSTM3D},
     convnext::{LayerScale, StochasticDepth},
     dense::{Dense},
     depthwise_conv2d::{DepthwiseConv2D},
@@ -75,6 +76,7 @@ layers! {
         ActivityRegularization, AlphaDropout, Dropout, GaussianDropout, Identity, SpatialDropout1D, SpatialDropout2D, SpatialDropout3D
     },
     embedding::{Embedding},
+    equalization::{Equalization},
     flatten::{Flatten},
     gaussian_noise::{GaussianNoise},
     global_pooling::{
@@ -85,12 +87,14 @@ layers! {
     layer_normalization::{LayerNormalization},
     local_response_normalization::{LocalResponseNormalization},
     masking::{Masking},
+    mel_spectrogram::{MelSpectrogram},
     merge::{Add, Average, Concatenate, CustomScaleLayer, Maximum, Minimum, Multiply, Subtract},
     normalize::{RMSNormalization, UnitNormalization},
     padding::{Cropping1D, Cropping2D, Cropping3D, ZeroPadding1D, ZeroPadding2D, ZeroPadding3D},
     pooling1d::{AveragePooling1D, MaxPooling1D},
     pooling2d::{AveragePooling2D, LpPooling2D, MaxPooling2D},
     preprocessing::{AutoContrast, Normalization, Rescaling},
+    random_changes::{RandAugment, RandomErasing, RandomGaussianBlur, RandomSharpness, RandomShear},
     recurrent::{GRU, LSTM, SimpleRNN},
     relu::{ELU, LeakyReLU, PReLU, ReLU},
     reshape::{Permute, RepeatVector, Reshape, SoftmaxLayer},
@@ -131,6 +135,15 @@ finite!(
     wrappers::OfCell
 );
 
+impl Finite for Fill {
+    fn not_finite(&self) -> Option<f32> {
+        match self {
+            Fill::One(x) => x.not_finite(),
+            Fill::Each(all) => all.not_finite(),
+        }
+    }
+}
+
 impl Finite for Factor {
     fn not_finite(&self) -> Option<f32> {
         match self {
@@ -157,6 +170,7 @@ pub use categories::EncodingMode;
 pub use merge::{add, average, concatenate, maximum, minimum, multiply, subtract};
 pub use padding::{Ends, Faces, Sides};
 pub use preprocessing::Numbers;
+pub use random_changes::Fill;
 pub use spectrogram::SpectrumMode;
 pub(in crate::nn) use wrappers::stacked_cells;
 pub use wrappers::{Inner, MergeMode, OfCell};

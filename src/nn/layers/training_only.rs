@@ -6,33 +6,33 @@ use crate::{
 };
 use serde_json::{Map, Value as Json};
 
-/// Keras's classes of such layers.
-pub(in crate::nn) const CLASSES: [&str; 12] = [
-    "AugMix",
-    "CutMix",
-    "MixUp",
-    "RandAugment",
-    "RandomElasticTransform",
-    "RandomErasing",
-    "RandomGaussianBlur",
-    "RandomHeight",
-    "RandomPerspective",
-    "RandomSharpness",
-    "RandomShear",
-    "RandomWidth",
+const LABELS: &str = "labels would have to be mixed too: `Compile::mix_up` mixes both";
+const SIZES: &str = "images change their size from step to step, and a plan has one";
+
+/// Keras's classes of such layers, and why training does not have them.
+pub(in crate::nn) const CLASSES: [(&str, &str); 7] = [
+    ("AugMix", "dozens of changes of a batch would be computed for each that is kept"),
+    ("CutMix", LABELS),
+    ("MixUp", LABELS),
+    ("RandomElasticTransform", "each pixel has a place of its own, and images are resampled by affine maps alone"),
+    ("RandomHeight", SIZES),
+    ("RandomPerspective", "the maps are not affine"),
+    ("RandomWidth", SIZES),
 ];
 
 /// A layer of one of these classes, with its options as they are in the file.
 #[derive(Debug)]
 pub(in crate::nn) struct TrainingOnly {
     class: &'static str,
+    reason: &'static str,
     config: Map<String, Json>,
 }
 
 impl TrainingOnly {
     /// Returns the layer, or `None` for another class.
     pub fn new(class: &str, config: Map<String, Json>) -> Option<Self> {
-        CLASSES.iter().find(|known| **known == class).map(|class| TrainingOnly { class, config })
+        let (class, reason) = CLASSES.into_iter().find(|known| known.0 == class)?;
+        Some(TrainingOnly { class, reason, config })
     }
 }
 
@@ -54,7 +54,8 @@ impl Layer for TrainingOnly {
             Mode::Inference => Ok(vec![inputs[0]]),
             Mode::Training => {
                 let advice = "the model predicts as it is; to train it, build it without this layer";
-                Err(OpError::new(self.class, "random changes that Hubel has", self.class, advice))
+                let got = format!("{}: {}", self.class, self.reason);
+                Err(OpError::new(self.class, "random changes that Hubel has", got, advice))
             }
         }
     }

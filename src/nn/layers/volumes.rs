@@ -106,6 +106,56 @@ pub(in crate::nn) fn convolution(
     sum.ok_or_else(|| OpError::new("conv3d", "a kernel of at least one plane", "none", "choose a larger kernel"))
 }
 
+/// The windows of a convolution of volumes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Windows {
+    pub strides: [usize; 3],
+    pub dilation: [usize; 3],
+    pub padding: Padding,
+    pub groups: usize,
+}
+
+impl Windows {
+    /// Returns how many planes are added before and after a depth, and the number of planes of the result.
+    fn depths(&self, depth: usize, kernel: usize) -> Result<([isize; 2], usize), OpError> {
+        let (stride, dilation) = (self.strides[0], self.dilation[0]);
+        let span = kernel.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
+        let error = |wanted: &str| {
+            let got = format!("depth {depth}, kernel {kernel}, stride {stride}, dilation {dilation}");
+            OpError::new("conv3d", wanted, got, "choose a smaller kernel, or the padding `Same`")
+        };
+        if kernel == 0 || stride == 0 || dilation == 0 {
+            return Err(error("sizes of at least 1"));
+        }
+        if self.padding == Padding::Same {
+            let planes = depth.div_ceil(stride);
+            let missing = ((planes - 1) * stride).saturating_add(span).saturating_sub(depth);
+            let before = (missing / 2) as isize;
+            return Ok(([before, missing as isize - before], planes));
+        }
+        let rest = depth.checked_sub(span).ok_or_else(|| error("a depth that the kernel fits into"))?;
+        Ok(([0, 0], rest / stride + 1))
+    }
+
+    /// Returns the convolution of volumes with a kernel (depth, height, width, in / groups, out).
+    pub fn convolve(&self, g: &mut Graph, x: Value, kernel: Value) -> Result<Value, OpError> {
+        let shape = volume(g, "conv3d", x)?;
+        check_padding("conv3d", self.padding)?;
+        let (ends, planes) = self.depths(shape.dims()[1], g.shape(kernel).dims()[0])?;
+        let x = if ends == [0, 0] { x } else { padded(g, x, [ends, [0, 0], [0, 0]])? };
+        let options = Conv2dOptions {
+            padding: self.padding,
+            strides: [self.strides[1], self.strides[2]],
+            dilation: [self.dilation[1], self.dilation[2]],
+            groups: self.groups,
+        };
+        let depth = Depth { planes, stride: self.strides[0], dilation: self.dilation[0] };
+        let y = convolution(g, [x, kernel], depth, options)?;
+        let row = [&[planes], &g.shape(y).dims()[1..]].concat();
+        g.reshape(y, shape.with_row(&row))
+    }
+}
+
 layer! {
     /// Three-dimensional convolution (Keras `Conv3D`): kernel (kd, kh, kw, in / groups, out), stride 1, `Valid`, with bias;
     /// the sum of a two-dimensional one for each plane of the kernel.
@@ -150,48 +200,21 @@ impl Conv3D {
         Ok(vec![y])
     }
 
-    /// Returns the first plane of the kernel's first tap, and the number of planes of the result.
-    fn depths(&self, depth: usize) -> Result<([isize; 2], usize), OpError> {
-        let ([kd, ..], [stride, ..], [dilation, ..]) = (self.kernel_size.0, self.strides.0, self.dilation_rate.0);
-        let span = kd.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
-        let error = |wanted: &str| {
-            let got = format!("depth {depth}, kernel {kd}, stride {stride}, dilation {dilation}");
-            OpError::new("conv3d", wanted, got, "choose a smaller kernel, or the padding `Same`")
-        };
-        if kd == 0 || stride == 0 || dilation == 0 {
-            return Err(error("sizes of at least 1"));
-        }
-        if self.padding == Padding::Same {
-            let planes = depth.div_ceil(stride);
-            let missing = ((planes - 1) * stride).saturating_add(span).saturating_sub(depth);
-            let before = (missing / 2) as isize;
-            return Ok(([before, missing as isize - before], planes));
-        }
-        let rest = depth.checked_sub(span).ok_or_else(|| error("a depth that the kernel fits into"))?;
-        Ok(([0, 0], rest / stride + 1))
-    }
-
     fn convolve(&self, scope: &mut Scope, x: Value) -> Result<Value, OpError> {
-        let shape = volume(scope.graph, "conv3d", x)?;
-        check_padding("conv3d", self.padding)?;
-        let ([kd, kh, kw], channels) = (self.kernel_size.0, shape.last());
+        let channels = volume(scope.graph, "conv3d", x)?.last();
+        let [kd, kh, kw] = self.kernel_size.0;
         groups("conv3d", self.groups, channels, self.filters)?;
-        let own = [kh, kw, channels / self.groups, self.filters];
-        let kernel = scope.weight("kernel", &[&[kd], &own[..]].concat(), self.kernel())?;
-        let (ends, planes) = self.depths(shape.dims()[1])?;
-        let x = if ends == [0, 0] { x } else { padded(scope.graph, x, [ends, [0, 0], [0, 0]])? };
-        let options = Conv2dOptions {
+        let own = [kd, kh, kw, channels / self.groups, self.filters];
+        let kernel = scope.weight("kernel", &own, self.kernel())?;
+        let windows = Windows {
+            strides: self.strides.0,
+            dilation: self.dilation_rate.0,
             padding: self.padding,
-            strides: [self.strides.0[1], self.strides.0[2]],
-            dilation: [self.dilation_rate.0[1], self.dilation_rate.0[2]],
             groups: self.groups,
         };
-        let depth = Depth { planes, stride: self.strides.0[0], dilation: self.dilation_rate.0[0] };
-        let y = convolution(scope.graph, [x, kernel], depth, options)?;
+        let y = windows.convolve(scope.graph, x, kernel)?;
         let y = scope.bias(y, self.use_bias.then(|| self.bias()))?;
-        let y = self.activation.apply(scope, y)?;
-        let row = [&[planes], &scope.graph.shape(y).dims()[1..]].concat();
-        scope.graph.reshape(y, shape.with_row(&row))
+        self.activation.apply(scope, y)
     }
 }
 

@@ -261,7 +261,8 @@ fn resized(c: &mut Call, x: &T, axis: usize, rule: &Rule, of: &Axis) -> Result<V
     if at == 0 && shape.is_batched() {
         return Err(c.batch("a resized batch"));
     }
-    if of.n * of.m > 1 << 22 {
+    // A stretched filter is as long as a few axes.
+    if of.n > 1 << 16 || of.n * of.m > 1 << 22 {
         return Err(c.wrong("smaller axes", format!("{} to {}", of.n, of.m), "use nearest or linear with half_pixel"));
     }
     let mut weights = vec![0f32; of.n * of.m];
