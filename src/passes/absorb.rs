@@ -128,10 +128,11 @@ impl Draft<'_> {
                 let Some(fused) = node.op().and_then(|op| op.downcast::<Fused>()) else { continue };
                 let of_epilogue = node.inputs[fused.n_inputs..fused.first_of_sums()].contains(&v);
                 let reads = |k: &usize| node.inputs.contains(&inputs[*k]);
-                if of_epilogue && !node.inputs[..fused.n_inputs].contains(&v) && full.iter().all(reads) {
-                    if let Some(node) = self.absorb(node, v, (&program, &inputs, base)) {
-                        self.nodes[reader] = Some(node);
-                    }
+                if !of_epilogue || node.inputs[..fused.n_inputs].contains(&v) || !full.iter().all(reads) {
+                    continue;
+                }
+                if let Some(node) = self.absorb(node, v, (&program, &inputs, base)) {
+                    self.nodes[reader] = Some(node);
                 }
             }
             self.arrange();
