@@ -143,7 +143,13 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         }
     }
     assert!(left[0] >= 24 && left[1] >= 10, "only {left:?} column sums are left by other kernels");
-    assert_eq!(of_stems, [4, 4, 8], "poolings and gradients of the first convolution compute what they load");
+    // The gradient of a pooling with all that it computes binds 13 buffers.
+    let of_pools = if engine().profile().max_storage_buffers < 13 { 0 } else { 4 };
+    assert_eq!(
+        of_stems,
+        [of_pools, of_pools, 8],
+        "poolings and gradients of the first convolution compute what they load"
+    );
     assert!(kept[0] >= 6 && kept[1] >= 8, "only {kept:?} kernels keep what they compute of what they load");
     assert!(loaded >= 20, "only {loaded} kernels compute what they load");
 }
