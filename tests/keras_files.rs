@@ -18,7 +18,7 @@ use std::{
 };
 
 /// What is refused, and why: the model's name, or its beginning with `*`, and a part of the message.
-const REFUSED: [(&str, &str); 2] = [("lambda.", "Python's code"), ("op_ops_einsum.", "Einsum")];
+const REFUSED: [(&str, &str); 1] = [("lambda.", "Python's code")];
 
 fn tensors(path: &Path, kind: char) -> Vec<HostTensor> {
     let all = safetensors::open(path).unwrap_or_else(|e| panic!("{e}"));
