@@ -275,8 +275,8 @@ fn entry(text: &mut String, i: usize) -> Option<Vec<String>> {
     let (_, rest) = text.split_once("fn main(")?;
     let (parameters, body) = rest.split_once(") {")?;
     let (mut names, mut plain) = (Vec::new(), Vec::new());
-    for parameter in parameters.split(", ") {
-        let (built_in, name) = parameter.trim().strip_prefix("@builtin(")?.split_once(')')?;
+    for parameter in parameters.split(',').map(str::trim).filter(|parameter| !parameter.is_empty()) {
+        let (built_in, name) = parameter.strip_prefix("@builtin(")?.split_once(')')?;
         names.push(BUILT_IN.contains(&built_in).then(|| built_in.to_owned())?);
         plain.push(name.trim());
     }
@@ -307,7 +307,7 @@ mod tests {
         let half = "fn half(x: f32) -> f32 {\n  return x * FACTOR;\n}\nfn one() -> f32 {\n  return 1.0;\n}\noverride FACTOR: f32;\n";
         let body = "  held[lane] = half(one());\n  y[id.x * 64u + lane] = held[lane];\n";
         let more = format!("{}{half}", buffers.replace("64>", "128>"));
-        let (a, b) = (kernel(&format!("{buffers}{half}"), body), kernel(&more, body));
+        let (a, b) = (kernel(&format!("{buffers}{half}"), body), kernel(&more, body).replace(", @", ",\n    @"));
         let constants = [[("FACTOR", 0.5)], [("FACTOR", 0.25)]];
         let count = |fixed, per_sample| Count { fixed, per_sample };
         let parts = [part(&a, &constants[0], count(0, 100)), part(&b, &constants[1], count(130, 0))];
