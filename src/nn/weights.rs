@@ -175,7 +175,10 @@ impl Model {
         let mut compiled = take(config.get_mut("compile_config"));
         if let Some(training) = file.training {
             compiled = serde_json::from_str(&training).unwrap_or_default();
-            compiled["optimizer"] = compiled["optimizer_config"].take();
+            if let Some(object) = compiled.as_object_mut() {
+                let optimizer = object.remove("optimizer_config").unwrap_or_default();
+                object.insert("optimizer".into(), optimizer);
+            }
         }
         let own = take(metadata.get_mut("hubel").and_then(|own| own.get_mut("training")));
         Ok((model, Training { compiled, own, state: Vec::new() }))

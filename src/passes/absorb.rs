@@ -13,6 +13,15 @@ use std::sync::Arc;
 /// Most instructions of a program that readers compute anew.
 const MAX_PROLOGUE: usize = 8;
 
+/// An elementwise node that its readers may compute.
+struct Computable {
+    v: Value,
+    program: Program,
+    inputs: Vec<Value>,
+    /// The inputs that have its shape.
+    full: Vec<usize>,
+}
+
 impl Draft<'_> {
     /// Lets the kernels of compute-heavy nodes begin the column sums of their results.
     pub(super) fn sums(&mut self) {
@@ -61,25 +70,28 @@ impl Draft<'_> {
         }
     }
 
+    /// Returns what others need to compute a node, if it is elementwise, small, and like one of its inputs.
+    fn computable(&self, i: usize) -> Option<Computable> {
+        let program = self.pointwise(i).filter(|p| p.instrs.len() <= MAX_PROLOGUE)?;
+        let (v, inputs) = (Value { node: i as u32, output: 0 }, self.inputs(i));
+        let shape = &self.ty(v)?.shape;
+        let full = (0..inputs.len()).filter(|&k| self.ty(inputs[k]).is_some_and(|t| t.shape == *shape));
+        let full: Vec<usize> = full.collect();
+        (!full.is_empty()).then_some(Computable { v, program, inputs, full })
+    }
+
     /// Lets the readers of elementwise nodes compute them as they load their inputs, where that moves fewer bytes.
     pub(super) fn prologues(&mut self) {
         for i in 0..self.nodes.len() {
-            let Some(program) = self.pointwise(i).filter(|p| p.instrs.len() <= MAX_PROLOGUE) else { continue };
-            let v = Value { node: i as u32, output: 0 };
-            let Some(shape) = self.ty(v).map(|ty| ty.shape.clone()) else { continue };
-            let inputs = self.inputs(i);
-            let full: Vec<usize> =
-                (0..inputs.len()).filter(|&k| self.ty(inputs[k]).is_some_and(|t| t.shape == shape)).collect();
-            let (Some(&base), Some(readers)) = (full.first(), self.readers(v)) else { continue };
-            let n = readers.len();
+            let Some(node) = self.computable(i) else { continue };
+            let Some(readers) = self.readers(node.v) else { continue };
+            let (n, full) = (readers.len(), node.full.len());
             // Before: its inputs, itself and each reader's; afterwards its inputs for each reader.
-            if n == 0 || n * full.len() >= full.len() + 1 + n {
+            if n == 0 || n * full >= full + 1 + n {
                 continue;
             }
-            let absorbed: Option<Vec<(usize, Node)>> = readers
-                .into_iter()
-                .map(|reader| Some((reader, self.absorb(self.resolved(reader)?, v, (&program, &inputs, base))?)))
-                .collect();
+            let absorbed: Option<Vec<(usize, Node)>> =
+                readers.into_iter().map(|reader| Some((reader, self.absorb(self.resolved(reader)?, &node)?))).collect();
             let Some(absorbed) = absorbed else { continue };
             for (reader, node) in absorbed {
                 self.nodes[reader] = Some(node);
@@ -92,24 +104,18 @@ impl Draft<'_> {
     /// Lets a kernel that reads the result of an elementwise node compute it as it loads it, and store it for the node's other readers.
     pub(super) fn keeps(&mut self) {
         for i in 0..self.nodes.len() {
-            let Some(program) = self.pointwise(i).filter(|p| p.instrs.len() <= MAX_PROLOGUE) else { continue };
-            let v = Value { node: i as u32, output: 0 };
-            let (inputs, Some(ty), Some(readers)) = (self.inputs(i), self.ty(v).cloned(), self.readers(v)) else {
-                continue;
-            };
-            let Some(base) = inputs.iter().position(|&u| self.ty(u).is_some_and(|t| t.shape == ty.shape)) else {
-                continue;
-            };
+            let Some(computable) = self.computable(i) else { continue };
+            let Some(readers) = self.readers(computable.v) else { continue };
             let keeper = readers.iter().find_map(|&reader| {
                 let waits = |&other: &usize| other != reader && self.reaches(reader, other);
                 let node = self.resolved(reader).filter(|_| !readers.iter().any(waits))?;
-                Some((reader, self.keeper(node, v, (&program, &inputs, base))?))
+                Some((reader, self.keeper(node, &computable)?))
             });
             let Some((reader, node)) = keeper else { continue };
             let output = node.outputs.len() as u32 - 1;
             self.nodes[reader] = Some(node);
             self.nodes[i] = None;
-            self.forward.insert(v, Value { node: reader as u32, output });
+            self.forward.insert(computable.v, Value { node: reader as u32, output });
             self.arrange();
         }
     }
@@ -117,31 +123,27 @@ impl Draft<'_> {
     /// Lets the epilogues that read the result of an elementwise node, and all of its size that the node reads, compute it instead.
     pub(super) fn recompute(&mut self) {
         for i in 0..self.nodes.len() {
-            let Some(program) = self.pointwise(i).filter(|p| p.instrs.len() <= MAX_PROLOGUE) else { continue };
-            let v = Value { node: i as u32, output: 0 };
-            let (inputs, Some(shape)) = (self.inputs(i), self.ty(v).map(|ty| ty.shape.clone())) else { continue };
-            let full: Vec<usize> =
-                (0..inputs.len()).filter(|&k| self.ty(inputs[k]).is_some_and(|t| t.shape == shape)).collect();
-            let Some(&base) = full.first() else { continue };
-            for reader in 0..self.nodes.len() {
-                let Some(node) = self.resolved(reader).filter(|node| node.inputs.contains(&v)) else { continue };
+            let Some(computable) = self.computable(i) else { continue };
+            let Computable { v, inputs, full, .. } = &computable;
+            for reader in self.nodes_that_read(*v) {
+                let Some(node) = self.resolved(reader) else { continue };
                 let Some(fused) = node.op().and_then(|op| op.downcast::<Fused>()) else { continue };
-                let of_epilogue = node.inputs[fused.n_inputs..fused.first_of_sums()].contains(&v);
+                let of_epilogue = node.inputs[fused.n_inputs..fused.first_of_sums()].contains(v);
                 let reads = |k: &usize| node.inputs.contains(&inputs[*k]);
-                if !of_epilogue || node.inputs[..fused.n_inputs].contains(&v) || !full.iter().all(reads) {
+                if !of_epilogue || node.inputs[..fused.n_inputs].contains(v) || !full.iter().all(reads) {
                     continue;
                 }
-                if let Some(node) = self.absorb(node, v, (&program, &inputs, base)) {
+                if let Some(node) = self.absorb(node, &computable) {
                     self.nodes[reader] = Some(node);
                 }
             }
-            self.arrange();
         }
+        self.arrange();
     }
 
-    /// Returns a node that computes its input `v` itself, as [`absorb`](Self::absorb) does, with `v` as its last output, if it can.
-    fn keeper(&self, node: Node, v: Value, program: (&Program, &[Value], usize)) -> Option<Node> {
-        let own = &node.inputs;
+    /// Returns a node that computes its input itself, as [`absorb`](Self::absorb) does, with that as its last output, if it can.
+    fn keeper(&self, node: Node, computable: &Computable) -> Option<Node> {
+        let (own, v) = (&node.inputs, computable.v);
         let at = own.iter().position(|u| *u == v).filter(|_| own.iter().filter(|u| **u == v).count() == 1)?;
         let types = own.iter().map(|&u| self.ty(u).cloned());
         let io = Io { inputs: types.collect::<Option<_>>()?, outputs: node.outputs.clone() };
@@ -149,7 +151,7 @@ impl Draft<'_> {
             Some(fused) => fused.kept.is_none() && at < fused.n_inputs && fused.anchor.keeps(&io, at),
             None => node.op()?.keeps(&io, at),
         };
-        let absorbed = self.absorb(node, v, program).filter(|_| keeps)?;
+        let absorbed = if keeps { self.absorb(node, computable)? } else { return None };
         let fused = Fused { kept: Some(at), ..absorbed.op()?.downcast::<Fused>()?.clone() };
         let outputs: Vec<TensorType> = absorbed.outputs.iter().cloned().chain([self.ty(v)?.clone()]).collect();
         let fits = self.fits_all(&fused, &absorbed.inputs, &outputs);
@@ -202,7 +204,11 @@ impl Draft<'_> {
         if results.any(|r| self.resolve(r) == v) {
             return None;
         }
-        Some((0..self.nodes.len()).filter(|&i| self.inputs(i).contains(&v)).collect())
+        Some(self.nodes_that_read(v))
+    }
+
+    fn nodes_that_read(&self, v: Value) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&i| self.inputs(i).contains(&v)).collect()
     }
 
     /// Returns a node with the values that its inputs are now.
@@ -210,8 +216,10 @@ impl Draft<'_> {
         Some(Node { inputs: self.inputs(i), ..self.nodes[i].clone()? })
     }
 
-    /// Returns the node as one that computes its inputs `v` itself, by a program of inputs of which `base` is like `v`, if it can.
-    fn absorb(&self, node: Node, v: Value, (program, inputs, base): (&Program, &[Value], usize)) -> Option<Node> {
+    /// Returns the node as one that computes these inputs itself, if it can.
+    fn absorb(&self, node: Node, computable: &Computable) -> Option<Node> {
+        let Computable { v, program, inputs, full } = computable;
+        let (v, base) = (*v, *full.first()?);
         let own = node.inputs.clone();
         let at = own.iter().rposition(|u| *u == v)?;
         let others = || inputs.iter().enumerate().filter(|(k, _)| *k != base).map(|(_, u)| *u);
@@ -262,7 +270,7 @@ impl Draft<'_> {
             return None;
         }
         let fused = Node { kind: Kind::Op(Arc::new(fused)), inputs: all, ..node };
-        if again { self.absorb(fused, v, (program, inputs, base)) } else { Some(fused) }
+        if again { self.absorb(fused, computable) } else { Some(fused) }
     }
 
     /// Returns whether the first candidate of a fused operation exists, and each of its launches can bind what it reads and writes.

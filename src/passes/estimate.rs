@@ -97,15 +97,16 @@ impl GpuSpec {
             max_invocations: 1024,
             max_storage_buffers: 64,
             multiprocessors: self.multiprocessors,
-            bytes_per_cycle: self.bytes_per_cycle() as u32,
+            bytes_per_cycle: self.bytes_per_cycle(),
             subgroup_lanes: self.subgroup_lanes,
             ..DeviceProfile::portable(DeviceClass::Gpu)
         }
     }
 
     /// Returns the bytes that memory moves in a cycle for each multiprocessor.
-    fn bytes_per_cycle(&self) -> f64 {
-        (BANDWIDTH * self.gigabytes_per_second / (self.gigahertz * f64::from(self.multiprocessors))).round()
+    fn bytes_per_cycle(&self) -> u32 {
+        let cycles = self.gigahertz * f64::from(self.multiprocessors);
+        (BANDWIDTH * self.gigabytes_per_second / cycles).round() as u32
     }
 
     /// Returns the estimated nanoseconds of a launch at a plan's capacity.

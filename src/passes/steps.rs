@@ -12,7 +12,7 @@ use super::{
     select::{access, chunks},
 };
 use crate::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Slot, Value},
+    graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Node, Slot, Value},
     kernels::{Access, Core, Part, Schedule, Whole, join, workgroup_size},
     passes::plan_types::{BufferRange, BufferRef},
 };
@@ -149,12 +149,11 @@ impl<'a> Placing<'a> {
         let outputs = self.s.node(launch.0).outputs.len() as u32;
         let own = |v: &Value| v.node as usize == launch.0 && v.output < outputs;
         let mut readers = (self.s.graph.nodes().iter()).filter(|node| node.inputs.iter().any(own));
-        let unread = !readers.clone().any(|_| true);
-        let at_end = readers.all(|node| node.op().is_some_and(|op| !op.in_place(node.inputs.len()).is_empty()));
+        let at_end = |node: &Node| node.op().is_some_and(|op| !op.in_place(node.inputs.len()).is_empty());
         let facts = self.facts(launch)?;
         match facts.core {
-            None => (last && (launch.1 > 0 || unread)).then_some(usize::MAX),
-            Some(_) => (at_end && launch.1 == 0 && facts.cycles.is_some()).then_some(PATIENCE),
+            None => (last && (launch.1 > 0 || readers.next().is_none())).then_some(usize::MAX),
+            Some(_) => (launch.1 == 0 && facts.cycles.is_some() && readers.all(at_end)).then_some(PATIENCE),
         }
     }
 

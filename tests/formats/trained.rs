@@ -169,3 +169,23 @@ fn layers_of_the_same_name_and_shape_are_loaded_from_every_format() {
         assert_eq!(whole.initial_value(kernel, 0), source.initial_value(&source.weights()[0], 0));
     }
 }
+
+#[test]
+fn settings_of_training_that_are_no_object_do_not_stop_the_model_from_being_read() {
+    let folder = temp_dir::TempDir::new().unwrap();
+    let path = folder.path().join("trained.h5");
+    let engine = Engine::reference();
+    network().compile(&engine, Compile::new(Sgd::new(0.1), MeanSquaredError)).unwrap().save(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let settings = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(b"{\"")).find_map(|at| {
+        let mut values = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<serde_json::Value>();
+        let value = values.next()?.ok()?;
+        value.get("optimizer_config").map(|_| at..at + values.byte_offset())
+    });
+    let settings = settings.expect("the settings of training");
+    bytes[settings.clone()].fill(b' ');
+    bytes[settings.start] = b'7';
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(Model::load(&path).unwrap().count_params(), network().count_params());
+    assert!(Trainer::load(&path, &engine).is_err());
+}

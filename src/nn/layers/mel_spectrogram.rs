@@ -1,4 +1,4 @@
-use super::layer;
+use super::{layer, spectrogram::window};
 use crate::{
     graph::{Graph, OpError, Value},
     nn::Scope,
@@ -115,14 +115,13 @@ impl MelSpectrogram {
     /// Returns the kernel (fft, 1, 2 · frequencies) of the windowed transform: real parts, then imaginary ones.
     fn transform(&self, g: &mut Graph, frame: usize) -> Result<Value, OpError> {
         let (fft, frequencies) = (self.fft_length, self.fft_length / 2 + 1);
-        let (before, turn) = ((fft - frame) / 2, TAU / frame as f64);
-        let window = |t: usize| match self.window.as_deref() {
+        let before = (fft - frame) / 2;
+        let weight = |t: usize| match self.window.as_deref() {
             None => 1.0,
             Some(_) if !(before..before + frame).contains(&t) => 0.0,
-            Some("hamming") => 0.54 - 0.46 * (turn * (t - before) as f64).cos(),
-            Some(_) => 0.5 - 0.5 * (turn * (t - before) as f64).cos(),
+            Some(name) => window(name == "hamming", t - before, frame as f64),
         };
-        let window = g.literal([fft, 1], (0..fft).map(|t| window(t) as f32).collect::<Vec<_>>())?;
+        let window = g.literal([fft, 1], (0..fft).map(|t| weight(t) as f32).collect::<Vec<_>>())?;
         let count = |n: usize| (0..n).map(|i| i as f32).collect::<Vec<_>>();
         let (times, waves) = (g.literal([fft, 1], count(fft))?, g.literal([1, frequencies], count(frequencies))?);
         // t · f less whole turns, all of them whole numbers below 2²⁴; a quotient may round to the next turn.

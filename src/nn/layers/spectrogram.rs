@@ -69,12 +69,17 @@ struct Fourier {
     spectrum: bool,
 }
 
+/// Returns element `t` of a window of Hamming or Hann that goes round once in `turn` elements.
+pub(super) fn window(hamming: bool, t: usize, turn: f64) -> f64 {
+    let (least, span) = if hamming { (0.54, 0.46) } else { (0.5, 0.5) };
+    least - span * (TAU * t as f64 / turn).cos()
+}
+
 impl Initialize for Fourier {
     fn fill(&self, shape: &[usize], _rng: &mut Philox) -> Vec<f32> {
         let &[frame, _, frequencies] = shape else { return Vec::new() };
-        let (least, span) = if self.hamming { (0.54, 0.46) } else { (0.5, 0.5) };
         let turn = (if self.periodic { frame } else { frame.saturating_sub(1) }).max(1) as f64;
-        let window: Vec<f64> = (0..frame).map(|t| least - span * (TAU * t as f64 / turn).cos()).collect();
+        let window: Vec<f64> = (0..frame).map(|t| window(self.hamming, t, turn)).collect();
         let scale = match self.spectrum {
             true => window.iter().map(|w| w.abs()).sum::<f64>(),
             false => window.iter().map(|w| w * w).sum::<f64>().sqrt(),
