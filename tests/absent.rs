@@ -70,12 +70,15 @@ impl Launched {
         let fewer = FEWER.iter().find(|(kind, _)| self.kind().starts_with(kind)).map(|(_, share)| *share);
         match (self.product(), self.0.kernel.as_str()) {
             (None, _) => 0.0,
-            // Of few tiles: they wait for memory, whatever they multiply.
-            (Some(Schedule { slices: 2.., .. }), _) => match self.0.source.contains("fn prologue") {
-                true => 0.33,
-                false if !vectors(1) || !vectors(2) => 0.4,
-                false => 0.53,
-            },
+            // Of few tiles: they wait for memory, whatever they multiply. Those of 8 rows stage half more of it.
+            (Some(Schedule { slices: 2.., m, .. }), _) => {
+                let less = if m < 16 { 0.01 } else { 0.0 };
+                match self.0.source.contains("fn prologue") {
+                    true => 0.33 - less,
+                    false if !vectors(1) || !vectors(2) => 0.4,
+                    false => 0.53 - less,
+                }
+            }
             // They compute what they load too.
             _ if self.0.source.contains("fn prologue") => 0.45,
             _ if !vectors(1) || !vectors(2) => 0.55,

@@ -4,9 +4,10 @@
 //! `tests/races` runs this test.
 
 use hubel::{
-    graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Fill, Io, Sample, Slot, Step, TensorType},
+    graph::{Candidate, DeviceClass, DeviceProfile, Dispatch, Fill, Io, Op, Program, Sample, Slot, Step, TensorType},
     kernels::{Access, Core, Schedule, reflect},
     ops::*,
+    passes::Fused,
     prelude::*,
     tensor::{Philox, Purpose, stream_id},
     testing::sample_graph,
@@ -17,6 +18,7 @@ use std::{
     env, fs,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 /// Random samples of each operation, and how many of them, the largest, each kind of kernel runs.
@@ -45,7 +47,7 @@ fn products() -> Vec<Sample> {
             samples.push(Sample::new(Matmul { options, column_sums: false }, inputs, 1));
         }
     }
-    for (size, c, k) in [(9, 16, 16), (5, 8, 8), (4, 16, 4), (5, 3, 6)] {
+    for (size, c, k) in [(9, 16, 16), (5, 16, 16), (4, 16, 4), (5, 3, 6)] {
         let options = Conv2dOptions::same();
         let geometry = Geometry::new([size; 2], [3; 2], options).expect("the kernel fits");
         let (x, w, dy) = (ty(&[Batch, size, size, c]), ty(&[3, 3, c, k]), ty(&[Batch, size, size, k]));
@@ -54,6 +56,38 @@ fn products() -> Vec<Sample> {
         samples.push(Sample::new(Conv2dGradWeight { geometry, column_sums: true }, vec![x, dy], 2));
     }
     samples
+}
+
+/// Returns convolutions of one pixel, and their gradients, with column sums of their results, or that keep what they compute of what they load.
+fn fused() -> Vec<Sample> {
+    let ty = |dims: &[usize]| (TensorType::f32(dims), Fill::Uniform(-1.0, 1.0));
+    let options = Conv2dOptions::valid();
+    // Two tiles, and terms enough that each loop is taken more than once.
+    let (rows, columns, terms) = (20, 16, 140);
+    let [x, w] = [ty(&[1, rows, 1, terms]), ty(&[1, 1, terms, columns])];
+    let geometry = |n: usize| Geometry::new([n, 1], [1; 2], options).expect("the kernel fits");
+    let relu = Elementwise::named("relu").expect("a function").program;
+    let keeps = |anchor: Arc<dyn Op>, input: usize| Fused {
+        prologues: vec![(input, relu.clone())],
+        kept: Some(input),
+        ..Fused::new(anchor, 2, Program::identity())
+    };
+    let sums = |anchor: Arc<dyn Op>, sums: Arc<dyn Op>| Fused {
+        sums: Some(sums),
+        ..Fused::new(anchor, 2, Program::identity())
+    };
+    let statistics = BatchNormStatistics { epsilon: 1e-3 };
+    let of_gradient = BatchNormSums { epsilon: 1e-3 };
+    let to_input = Arc::new(Conv2dGradInput { geometry: geometry(rows) });
+    let to_weights = Arc::new(Conv2dGradWeight { geometry: geometry(terms), column_sums: false });
+    let mut gradient = vec![x.clone(), ty(&[1, 1, columns, terms]), ty(&[1, rows, 1, columns])];
+    gradient.extend([(); 3].map(|()| ty(&[columns])));
+    vec![
+        Sample::new(keeps(Arc::new(Conv2d { options }), 0), vec![x.clone(), w.clone()], 1),
+        Sample::new(keeps(to_weights, 1), vec![ty(&[1, terms, 1, rows]), ty(&[1, terms, 1, columns])], 1),
+        Sample::new(sums(Arc::new(Conv2d { options }), Arc::new(statistics)), vec![x, w, ty(&[columns])], 1),
+        Sample::new(sums(to_input, Arc::new(of_gradient)), gradient, 1),
+    ]
 }
 
 /// Returns the bytes that a slot binds.
@@ -131,7 +165,10 @@ fn kind(dispatch: &Dispatch, variant: &str) -> Option<String> {
         }
         _ => Schedule { split: 1, ..schedule },
     };
-    Some(format!("{} {schedule}", dispatch.kernel))
+    let more = [("_kept", " that keeps what it loads"), ("> parts", " with column sums")];
+    let more: String =
+        more.iter().filter(|(name, _)| dispatch.source.contains(name)).map(|(_, words)| *words).collect();
+    Some(format!("{} {schedule}{more}", dispatch.kernel))
 }
 
 /// Returns what is run of each kind of kernel on some samples, as it is and without each of its barriers.
@@ -149,11 +186,14 @@ fn cases() -> Vec<Value> {
         samples
     });
     let profile = DeviceProfile::portable(DeviceClass::Gpu);
-    let products = products().into_iter().filter(|sample| asked(sample.op.name())).map(|sample| (sample, true));
-    for (sample, is_product) in products.chain(random.map(|sample| (sample, false))) {
+    let products = products().into_iter().map(|sample| (sample, true, usize::MAX));
+    let products = products.chain(fused().into_iter().map(|sample| (sample, true, 1)));
+    let products = products.filter(|(sample, ..)| asked(sample.op.name()));
+    for (sample, is_product, candidates) in products.chain(random.map(|sample| (sample, false, usize::MAX))) {
         let (graph, _, outputs) = sample_graph(&sample).expect("samples are valid");
         let io = graph.io(graph.node(outputs[0]));
-        for candidate in sample.op.lower(&io, &profile.clone().for_batch(sample.capacity), None) {
+        let all = sample.op.lower(&io, &profile.clone().for_batch(sample.capacity), None);
+        for candidate in all.into_iter().take(candidates) {
             for dispatch in candidate.dispatches.iter().filter(|d| d.source.contains("var<workgroup>")) {
                 let Some(kind) = kind(dispatch, &candidate.variant) else { continue };
                 // A random product may have one chunk alone.

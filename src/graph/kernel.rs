@@ -287,6 +287,11 @@ pub struct Epilogue {
     pub first_input: usize,
     /// For each extra, the kernel's own input that is the same value.
     pub repeats: Vec<Option<usize>>,
+    /// For each extra how many pixels of the result, along height and width, are from one of its own to the next: between them it is 0.
+    /// 1 where it has all pixels.
+    pub steps: Vec<[usize; 2]>,
+    /// Whether the kernel may take it that the program makes 0 of 0.
+    pub keeps_zero: bool,
     /// Shape of the result.
     pub shape: Shape,
     /// What the kernel is to add up of its result, if it can: its candidates say so by [`Candidate::parts`].

@@ -38,7 +38,7 @@ pub use kernel::{
     DeviceProfile, Dispatch, Epilogue, Grid, MAX_SOFTWARE_ITERATIONS, NOMINAL_BATCH, Prologue, Slot, SumKind,
     UNIFORM_BYTES,
 };
-pub use op::{Bad, ColumnSums, Cost, Family, Fault, Field, Io, Op, Origin, Patch, Readers, RewriteCx, Sample};
+pub use op::{Bad, ColumnSums, Cost, Family, Fault, Field, Io, Op, Origin, Patch, Pixels, Readers, RewriteCx, Sample};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
 pub use types::{Fill, Gradients, OpError, Step, TensorType};
 

@@ -133,6 +133,11 @@ pub trait Op: Origin + Any + fmt::Debug + Send + Sync {
         io.inputs[input].shape.elements()
     }
 
+    /// Returns what computes the pixels of output 0, images, that are not 0 by definition, if only some are.
+    fn pixels(&self, _io: &Io) -> Option<Pixels> {
+        None
+    }
+
     /// Returns whether output 0 is input 0 with another shape.
     fn view(&self) -> bool {
         false
@@ -187,6 +192,15 @@ impl dyn Op {
         let op: &dyn Any = self;
         op.downcast_ref()
     }
+}
+
+/// Images of which only some pixels are not 0.
+#[derive(Debug, Clone)]
+pub struct Pixels {
+    /// The operation that computes these alone, of the same inputs.
+    pub op: Arc<dyn Op>,
+    /// How many pixels, along height and width, are from the first one, at 0, to the next.
+    pub steps: [usize; 2],
 }
 
 /// The part of an image that one pixel of an output depends on, along height and width.

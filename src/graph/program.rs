@@ -138,6 +138,31 @@ impl Program {
         get(values, self.result)
     }
 
+    /// Returns whether the result is 0 wherever these inputs are, whatever numbers the others are.
+    pub fn keeps_zero(&self, zeros: &dyn Fn(usize) -> bool) -> bool {
+        let any = [f64::NEG_INFINITY, -2.0, -0.0, 0.0, 0.5, 3.0, f64::INFINITY];
+        let mut known: Vec<Option<f64>> = Vec::with_capacity(self.instrs.len());
+        let get = |known: &[Option<f64>], arg: Arg| match arg {
+            Arg::Input(i) => zeros(i).then_some(0.0),
+            Arg::Instr(i) => known[i],
+            Arg::Const(c) => Some(f64::from(c)),
+            Arg::Scalar(_) | Arg::InvBatch => None,
+        };
+        for instr in &self.instrs {
+            let operand = |k: usize| match instr.args.get(k) {
+                Some(&arg) => get(&known, arg).map_or(any.to_vec(), |value| vec![value]),
+                None => vec![0.0],
+            };
+            let [a, b, c] = [operand(0), operand(1), operand(2)];
+            let of_c = |a: f64, b: f64| c.iter().map(move |&c| (instr.f.eval)(a, b, c)).collect::<Vec<f64>>();
+            let results = a.iter().flat_map(|&a| b.iter().flat_map(move |&b| of_c(a, b)));
+            let mut results = results.collect::<Vec<f64>>().into_iter();
+            let first = results.next().filter(|&first| results.all(|result| result == first));
+            known.push(first);
+        }
+        get(&known, self.result) == Some(0.0)
+    }
+
     /// Returns an upper bound of the 32-bit error of the result, by following the error of each
     /// instruction through the ones after it.
     pub fn error_bound(&self, inputs: &[f64], step: &Step) -> f64 {

@@ -17,7 +17,7 @@ const MEASURED: Counts = Counts {
 
 /// Rows, columns, terms and slices of the tiles of workgroups through workgroup memory, with the share of the peak that each reaches
 /// where there is enough to do: what it multiplies for each element that it stages.
-pub(super) const SHARED: [([usize; 4], f64); 16] = [
+pub(super) const SHARED: [([usize; 4], f64); 17] = [
     ([128, 128, 8, 1], 0.9),
     ([128, 64, 16, 1], 0.8),
     ([64, 128, 16, 1], 0.8),
@@ -34,6 +34,7 @@ pub(super) const SHARED: [([usize; 4], f64); 16] = [
     ([16, 64, 16, 2], 0.35),
     ([16, 32, 8, 8], 0.35),
     ([16, 16, 4, 16], 0.35),
+    ([8, 16, 4, 16], 0.28),
 ];
 
 /// Returns the nanoseconds of each thing that kernels count on a class of device.

@@ -2,7 +2,7 @@
 
 use super::{
     arity::arity,
-    conv2d::{ANY, Geometry, bench_cases, case, image, images, kernel},
+    conv2d::{ANY, Conv2dOptions, Geometry, bench_cases, case, image, images, kernel},
     matmul::{column_sums, io_bytes},
     pad2d::{Pad2d, zero_padded_input},
     reduce::column_sums_of,
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     graph::{
         Bad, Candidate, Cost, Declined, DeviceProfile, Epilogue, Family, Field, Gradients, Graph, Io, Op, OpError,
-        Patch, RewriteCx, Sample, Step, TensorType, Value,
+        Patch, Pixels, RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::{
         Expr, Extent, Kernel,
@@ -19,6 +19,7 @@ use crate::{
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
 };
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// Gradient of a convolution to its images: dy (N, P, Q, K), w (R, S, C, K) → (N, H, W, C).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,6 +234,12 @@ impl Op for Conv2dGradInput {
     fn epilogue(&self) -> bool {
         true
     }
+
+    fn pixels(&self, io: &Io) -> Option<Pixels> {
+        let steps = self.window(io).steps()?;
+        let geometry = Geometry::new(self.geometry.output, [1, 1], Conv2dOptions::valid())?;
+        Some(Pixels { op: Arc::new(Conv2dGradInput { geometry }), steps })
+    }
 }
 
 impl Conv2dGradWeight {
@@ -381,6 +388,7 @@ impl Op for Conv2dGradWeight {
             },
             loops: vec![Loop::new("row", rows), Loop::new("at", Extent::constant(count(q)))],
             position: if groups > 1 { Some(&position) } else { None },
+            zeros: None,
             whole: true,
             sums: self.column_sums,
         };
@@ -464,7 +472,7 @@ pub static INPUT_FAMILY: Family = Family {
     about: "gradient of conv2d to its images, each pixel gathered from the results that read it",
     sample: |rng| {
         // Parts of long sums for more results than one workgroup adds up.
-        let long = super::conv2d::Case::of(1, 4, 20, 5, 16, super::Conv2dOptions::same());
+        let long = super::conv2d::Case::of(1, 4, 20, 5, 16, Conv2dOptions::same());
         match long.geometry().filter(|_| rng.below(16) == 0) {
             Some(geometry) => input_of(&long, geometry),
             None => random(rng, |case, geometry, _| input_of(case, geometry)),
@@ -507,7 +515,7 @@ pub static INPUT_FAMILY: Family = Family {
 
 /// The sizes of a valid 3×3 convolution of 8×8 pixels.
 fn example() -> Result<Geometry, OpError> {
-    Geometry::new([8, 8], [3, 3], super::Conv2dOptions::valid())
+    Geometry::new([8, 8], [3, 3], Conv2dOptions::valid())
         .ok_or_else(|| OpError::new("conv2d", "a kernel that fits", "none", "choose another size"))
 }
 

@@ -23,6 +23,28 @@ struct Computable {
 }
 
 impl Draft<'_> {
+    /// Lets gradients of which only some pixels are not 0 be these pixels alone, where nothing but an epilogue reads them.
+    pub(super) fn pixels(&mut self) {
+        let uses = self.uses();
+        for i in 0..self.nodes.len() {
+            let Some(mut node) = self.resolved(i) else { continue };
+            let Some(mut fused) = node.op().and_then(|op| op.downcast::<Fused>().cloned()) else { continue };
+            let extras = node.inputs[fused.n_inputs..fused.first_of_sums()].to_vec();
+            for (extra, v) in extras.into_iter().enumerate() {
+                let of = v.node as usize;
+                let Some(source) = self.resolved(of).filter(|_| uses.get(&v) == Some(&1)) else { continue };
+                let types: Vec<TensorType> = source.inputs.iter().filter_map(|&u| self.ty(u).cloned()).collect();
+                let io = Io { inputs: types, outputs: source.outputs.clone() };
+                let Some(pixels) = source.op().and_then(|op| op.pixels(&io)) else { continue };
+                let Ok(outputs) = pixels.op.infer(&io.inputs) else { continue };
+                fused.steps[extra] = pixels.steps;
+                self.nodes[of] = Some(Node { kind: Kind::Op(pixels.op), outputs, ..source });
+            }
+            node.kind = Kind::Op(Arc::new(fused));
+            self.nodes[i] = Some(node);
+        }
+    }
+
     /// Lets the kernels of compute-heavy nodes begin the column sums of their results.
     pub(super) fn sums(&mut self) {
         for i in 0..self.nodes.len() {
@@ -49,7 +71,7 @@ impl Draft<'_> {
                 Some(fused) if fused.sums.is_some() => continue,
                 Some(fused) => Fused { sums: Some(op), ..fused.clone() },
                 None => {
-                    let alone = Fused { n_inputs: own.len(), ..Fused::new(heavy, Program::identity()) };
+                    let alone = Fused::new(heavy, own.len(), Program::identity());
                     Fused { sums: Some(op), ..alone }
                 }
             };
@@ -238,7 +260,7 @@ impl Draft<'_> {
         }
         let mut fused = match op.downcast::<Fused>() {
             Some(fused) => fused.clone(),
-            None => Fused { n_inputs: own.len(), ..Fused::new(node.op()?.clone(), Program::identity()) },
+            None => Fused::new(node.op()?.clone(), own.len(), Program::identity()),
         };
         let mut all = own.clone();
         if at < fused.n_inputs {
@@ -259,6 +281,8 @@ impl Draft<'_> {
             fused.program = fused.program.compose(1 + extra, program);
             fused.repeats.remove(extra);
             fused.repeats.extend(inputs.iter().map(|_| None));
+            fused.steps.remove(extra);
+            fused.steps.extend(inputs.iter().map(|_| [1, 1]));
             let others = own[fused.n_inputs..end].iter().enumerate().filter(|(i, _)| *i != extra).map(|(_, u)| *u);
             let extras = others.chain(inputs.iter().copied());
             all = own[..fused.n_inputs].iter().copied().chain(extras).chain(own[end..].iter().copied()).collect();

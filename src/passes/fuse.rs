@@ -36,6 +36,9 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
     draft.arrange();
     draft.chains();
     draft.epilogues();
+    if profile.class == DeviceClass::Gpu {
+        draft.pixels();
+    }
     draft.sums();
     draft.prologues();
     if profile.class == DeviceClass::Gpu {
@@ -63,7 +66,7 @@ impl Draft<'_> {
         self.nodes[v.node as usize].as_ref()?.outputs.get(v.output as usize)
     }
 
-    fn uses(&self) -> HashMap<Value, usize> {
+    pub(super) fn uses(&self) -> HashMap<Value, usize> {
         let mut uses = HashMap::new();
         for i in 0..self.nodes.len() {
             for v in self.inputs(i) {
@@ -180,10 +183,11 @@ impl Draft<'_> {
             let own = self.inputs(v.node as usize);
             let n_inputs = own.len();
             let repeats = extras.iter().map(|e| own.iter().position(|o| o == e)).collect();
+            let steps = vec![[1, 1]; extras.len()];
             let mut outputs = source.outputs.clone();
             outputs[0] = out;
             let (name, anchor) = (source.name.clone(), op.clone());
-            let fused = Fused { n_inputs, repeats, ..Fused::new(anchor, program) };
+            let fused = Fused { repeats, steps, ..Fused::new(anchor, n_inputs, program) };
             let inputs: Vec<Value> = own.into_iter().chain(extras).collect();
             if !self.fits(&fused, &inputs, &outputs) {
                 continue;

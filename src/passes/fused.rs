@@ -6,9 +6,9 @@ use crate::{
         Prologue, Slot, Step, SumKind, TensorType, Value,
     },
     ops::Elementwise,
-    tensor::{Accuracy, Array, Count},
+    tensor::{Accuracy, Array, Count, Shape},
 };
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// An operation with an elementwise program applied to its output 0 as it is stored.
 ///
@@ -21,6 +21,8 @@ pub struct Fused {
     pub n_inputs: usize,
     /// For each of the program's inputs from 1 on, the operation's input that is the same value, if any.
     pub repeats: Vec<Option<usize>>,
+    /// For each of them how many pixels of the result are from one of its own to the next, as [`Pixels`](crate::graph::Pixels) says.
+    pub steps: Vec<[usize; 2]>,
     /// The program; its input 0 is the anchor's output 0.
     pub program: Program,
     /// What adds up the columns of the program's result: its other inputs follow the program's, its outputs the anchor's.
@@ -32,9 +34,41 @@ pub struct Fused {
 }
 
 impl Fused {
-    /// Returns an operation of no inputs with a program applied to its output 0.
-    pub(super) fn new(anchor: Arc<dyn Op>, program: Program) -> Self {
-        Fused { anchor, n_inputs: 0, repeats: Vec::new(), program, sums: None, prologues: Vec::new(), kept: None }
+    /// Returns an operation of so many inputs with a program of no other inputs applied to its output 0.
+    pub fn new(anchor: Arc<dyn Op>, n_inputs: usize, program: Program) -> Self {
+        Fused {
+            anchor,
+            n_inputs,
+            repeats: Vec::new(),
+            steps: Vec::new(),
+            program,
+            sums: None,
+            prologues: Vec::new(),
+            kept: None,
+        }
+    }
+
+    /// Returns whether some of the program's inputs have not all pixels of the result.
+    fn is_among_zeros(&self) -> bool {
+        self.steps.iter().any(|steps| *steps != [1, 1])
+    }
+
+    /// Returns whether the program makes 0 of 0.
+    pub(super) fn keeps_zero(&self) -> bool {
+        let zero = |input: usize| input.checked_sub(1).is_none_or(|extra| self.steps[extra] != [1, 1]);
+        self.program.keeps_zero(&zero)
+    }
+
+    /// Returns the program's inputs from 1 on, with zeros between their pixels.
+    fn extras<'a>(&self, inputs: &[&'a Array], result: &[usize]) -> Vec<Cow<'a, Array>> {
+        let extras = inputs[self.n_inputs..self.first_of_sums()].iter().zip(&self.steps);
+        extras
+            .map(
+                |(&extra, &steps)| {
+                    if steps == [1, 1] { Cow::Borrowed(extra) } else { Cow::Owned(spread(extra, result, steps)) }
+                },
+            )
+            .collect()
     }
 
     fn anchor_io(&self, io: &Io) -> Io {
@@ -71,6 +105,8 @@ impl Fused {
             extras: io.inputs[self.n_inputs..self.first_of_sums()].to_vec(),
             first_input: self.n_inputs,
             repeats: self.repeats.clone(),
+            steps: self.steps.clone(),
+            keeps_zero: self.keeps_zero(),
             shape: io.outputs[0].shape.clone(),
             sums: kind,
             prologues: self.prologues(io),
@@ -165,6 +201,17 @@ impl Fused {
             .collect()
     }
 
+    /// Returns how many elements of what has the result's shape a kernel reads that passes over zeros.
+    fn pixels_of(&self, io: &Io, shape: &Shape) -> Count {
+        let steps = self.anchor.pixels(&self.anchor_io(io)).filter(|_| self.keeps_zero()).map(|pixels| pixels.steps);
+        match (steps, shape.dims()) {
+            (Some([down, right]), &[_, h, w, c]) => {
+                shape.with_row(&[h.div_ceil(down), w.div_ceil(right), c]).elements()
+            }
+            _ => shape.elements(),
+        }
+    }
+
     /// Returns the candidate of the anchor with the launch that merges the parts that it leaves, if it does.
     fn with_merge(&self, candidate: Candidate, io: &Io, profile: &DeviceProfile) -> Option<Candidate> {
         let (sums, parts) = (self.column_sums()?, candidate.parts?);
@@ -185,6 +232,16 @@ impl Fused {
     }
 }
 
+/// Returns images of such a shape with the pixels of others among zeros.
+fn spread(pixels: &Array, shape: &[usize], [down, right]: [usize; 2]) -> Array {
+    let (&[_, p, q, _], &[_, h, w, c]) = (&pixels.shape[..], shape) else { return pixels.clone() };
+    Array::from_fn(shape.to_vec(), |i| {
+        let [y, x] = [i / (c * w) % h, i / c % w];
+        let at = ((i / (c * w * h) * p + y / down) * q + x / right) * c + i % c;
+        if y.is_multiple_of(down) && x.is_multiple_of(right) { pixels.data[at] } else { 0.0 }
+    })
+}
+
 impl Op for Fused {
     fn name(&self) -> &'static str {
         self.anchor.name()
@@ -195,7 +252,8 @@ impl Op for Fused {
         let prologues: String =
             self.prologues.iter().map(|(input, program)| format!(" | {input}: {program}")).collect();
         let kept = self.kept.map(|input| format!(" | keeps {input}")).unwrap_or_default();
-        format!("{} | {} {:?}{sums}{prologues}{kept}", self.anchor.key(), self.program, self.repeats)
+        let steps = if self.is_among_zeros() { format!(" | steps {:?}", self.steps) } else { String::new() };
+        format!("{} | {} {:?}{steps}{sums}{prologues}{kept}", self.anchor.key(), self.program, self.repeats)
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
@@ -210,8 +268,8 @@ impl Op for Fused {
     fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
         let own = self.anchor_inputs(inputs, step);
         let mut outputs = self.anchor.reference(&own.iter().collect::<Vec<_>>(), step);
-        let mut operands = vec![&outputs[0]];
-        operands.extend(&inputs[self.n_inputs..self.first_of_sums()]);
+        let extras = self.extras(inputs, &outputs[0].shape);
+        let operands: Vec<&Array> = [&outputs[0]].into_iter().chain(extras.iter().map(AsRef::as_ref)).collect();
         outputs[0] = Elementwise::from(self.program.clone()).reference(&operands, step).swap_remove(0);
         if let Some(sums) = &self.sums {
             let more = sums.reference(&self.inputs_of_sums(inputs, &outputs[0]), step);
@@ -254,6 +312,7 @@ impl Op for Fused {
         let of_load = loads.filter(|(_, range)| (range[0]..range[1]).contains(&input)).map(|(load, _)| load.0).next();
         match of_load.unwrap_or(input) {
             own if own < self.n_inputs && *shape == io.inputs[own].shape => self.anchor.read(&self.anchor_io(io), own),
+            own if own >= self.n_inputs && *shape == io.outputs[0].shape => self.pixels_of(io, shape),
             _ => shape.elements(),
         }
     }
@@ -274,7 +333,7 @@ impl Op for Fused {
     }
 
     fn bounds(&self, io: &Io, inputs: &[&Array], all_exact: &[Array], step: &Step) -> Vec<Array> {
-        let extras = &inputs[self.n_inputs..self.first_of_sums()];
+        let extras = self.extras(inputs, &all_exact[0].shape);
         let own = self.anchor_inputs(inputs, step);
         let own: Vec<&Array> = own.iter().collect();
         let raw = self.anchor.reference(&own, step);
@@ -298,7 +357,7 @@ impl Op for Fused {
         let program = Elementwise::from(self.program.clone());
         let run = |sign: f64| {
             let moved = Array::from_fn(raw[0].shape.clone(), |i| raw[0].data[i] + sign * bounds[0].data[i]);
-            let operands: Vec<&Array> = [&moved].into_iter().chain(extras.iter().copied()).collect();
+            let operands: Vec<&Array> = [&moved].into_iter().chain(extras.iter().map(AsRef::as_ref)).collect();
             let y = program.reference(&operands, step).swap_remove(0);
             let rounding = program.bounds(io, &operands, std::slice::from_ref(&y), step).swap_remove(0);
             (y, rounding)

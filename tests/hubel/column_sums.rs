@@ -25,6 +25,8 @@ struct Case {
     stem: bool,
     /// Whether what goes into a convolution is added to its result, and that sum to the result of a third convolution.
     residual: bool,
+    /// Whether a convolution of one pixel stands beside the second one, with the same strides.
+    shortcut: bool,
 }
 
 /// Returns a graph of both, with the gradients to all inputs, and its feeds.
@@ -42,6 +44,8 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
     let first = if case.stem { 3 } else { 1 };
     let mut layers = vec![(c0, c1, first, 1), (c1, c2, case.kernel, case.groups)];
     layers.extend(case.residual.then_some((c2, c1, 1, 1)));
+    layers.extend(case.shortcut.then_some((c1, c2, 1, 1)));
+    let mut beside = None;
     for (layer, (from, to, kernel, groups)) in layers.into_iter().enumerate() {
         let weights = input(&mut g, &format!("w{layer}"), Shape::fixed([kernel, kernel, from / groups, to]), any);
         let gamma = input(&mut g, &format!("gamma{layer}"), Shape::fixed([to]), Fill::Away(0.5, 1.5));
@@ -50,8 +54,16 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
         let strides = if layer == 0 { [1, 1] } else { case.strides };
         let options =
             Conv2dOptions { padding: Padding::Same, ..Conv2dOptions::valid().strides(strides).groups(groups) };
-        y = g.conv2d(y, weights, options).expect("a convolution");
-        y = g.batch_norm(y, gamma, beta, 1e-3).expect("a normalisation")[0];
+        let read = beside.map_or(y, |(read, _)| read);
+        let result = g.conv2d(read, weights, options).expect("a convolution");
+        y = g.batch_norm(result, gamma, beta, 1e-3).expect("a normalisation")[0];
+        values.extend([weights, gamma, beta]);
+        if let Some((_, other)) = beside {
+            y = g.add(other, y).expect("equal shapes");
+        } else if case.shortcut && layer == 1 {
+            beside = Some((read, y));
+            continue;
+        }
         if case.residual && layer > 0 {
             y = g.add(y, before).expect("equal shapes");
         }
@@ -60,7 +72,6 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
             let windows = Pool2dOptions::new(3).strides(2).padding(Padding::Same);
             y = g.max_pool2d(y, windows).expect("a pooling");
         }
-        values.extend([weights, gamma, beta]);
     }
     let shape = g.shape(y).clone();
     let factor = input(&mut g, "factor", shape, any);
@@ -73,8 +84,8 @@ fn training(case: &Case, rng: &mut Philox) -> (Graph, Vec<(String, Array)>) {
     (g, feeds)
 }
 
-#[test]
-fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_reference() {
+/// Returns the convolutions that are tried.
+fn cases() -> Vec<Case> {
     let case = |capacity, n, size, channels, kernel, strides| Case {
         capacity,
         n,
@@ -85,12 +96,13 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         groups: 1,
         stem: false,
         residual: false,
+        shortcut: false,
     };
     let depthwise = |n, size, [from, channels]: [usize; 2], kernel, strides| Case {
         groups: channels,
         ..case(n + 1, n, size, [from, channels, channels], kernel, strides)
     };
-    let cases = [
+    vec![
         case(4, 4, [9, 11], [8, 32, 64], 3, [1, 1]),
         case(5, 3, [7, 7], [16, 64, 36], 3, [2, 2]),
         case(16, 16, [6, 5], [33, 35, 37], 1, [1, 1]),
@@ -105,12 +117,21 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         Case { residual: true, ..case(5, 4, [9, 7], [6, 64, 64], 3, [1, 1]) },
         Case { residual: true, ..case(3, 3, [10, 11], [8, 36, 36], 3, [1, 1]) },
         Case { residual: true, ..case(2, 2, [7, 6], [4, 33, 33], 2, [1, 1]) },
+        Case { shortcut: true, ..case(4, 3, [9, 8], [8, 64, 36], 1, [2, 2]) },
+        Case { shortcut: true, ..case(2, 2, [7, 10], [4, 128, 128], 1, [2, 3]) },
+        Case { shortcut: true, ..case(3, 3, [10, 5], [5, 33, 34], 1, [1, 2]) },
+        Case { shortcut: true, ..case(5, 4, [9, 8], [8, 64, 36], 3, [2, 2]) },
+        Case { shortcut: true, ..case(2, 2, [8, 11], [3, 18, 20], 3, [3, 2]) },
         Case { stem: true, ..case(3, 2, [15, 12], [6, 32, 40], 1, [1, 1]) },
         Case { stem: true, ..case(4, 4, [8, 21], [3, 10, 7], 3, [1, 1]) },
-    ];
+    ]
+}
+
+#[test]
+fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_reference() {
     let mut rng = Philox::new(31, Purpose::Test, 0);
-    let (mut left, mut loaded, mut of_stems, mut kept) = ([0; 2], 0, [0; 3], [0; 2]);
-    for (i, case) in cases.iter().enumerate() {
+    let (mut left, mut loaded, mut of_stems, mut kept, mut zeros) = ([0; 2], 0, [0; 3], [0; 2], 0);
+    for (i, case) in cases().iter().enumerate() {
         let (g, feeds) = training(case, &mut rng);
         let step = Step::of(case.n);
         let exact = reference(&g, &feeds, &step);
@@ -122,6 +143,7 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
             let all: Vec<&PlannedDispatch> = plan.dispatches.iter().flat_map(PlannedDispatch::launches).collect();
             let launches = |kernel: &str| all.iter().filter(|d| d.kernel == kernel).count();
             let loads = |d: &&PlannedDispatch| d.source.contains("fn prologue");
+            zeros += all.iter().filter(|d| d.source.contains("zeros0_0")).count();
             loaded += all.iter().copied().filter(loads).count();
             for (n, side) in kept.iter_mut().zip(["prologue0_kept", "prologue1_kept"]) {
                 *n += all.iter().filter(|d| d.source.contains(side)).count();
@@ -151,6 +173,7 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
         "poolings and gradients of the first convolution compute what they load"
     );
     assert!(kept[0] >= 6 && kept[1] >= 8, "only {kept:?} kernels keep what they compute of what they load");
+    assert_eq!(zeros, 6, "of two gradients of convolutions of one pixel with strides, one stores zeros");
     assert!(loaded >= 20, "only {loaded} kernels compute what they load");
 }
 

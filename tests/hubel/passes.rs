@@ -4,7 +4,7 @@ use crate::harness::{Run, engine, plan_for, reference, run_graph, sample_graph, 
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Fill, Graph, Node, Step, TensorType, Value},
     kernels::Access,
-    ops::{Conv2dOptions, FAMILIES, MatmulOptions, Pad2d, PadMode, Padding, Pool2dOptions},
+    ops::{Conv2dOptions, Elementwise, FAMILIES, MatmulOptions, Pad2d, PadMode, Padding, Pool2dOptions},
     passes::{
         Binding, BufferRef, Content, Layout, Plan, PlanOptions, PlannedDispatch, Trace, Violation, optimize, plan,
         traced_plan, verify, verify_graph,
@@ -491,4 +491,21 @@ fn a_product_of_what_its_column_sums_have_made_does_not_give_them() {
     let run = |optimize| run_graph(&g, &feeds, &Step::of(2), 2, &Run { optimize, ..Run::default() }).expect("it runs");
     let (plain, optimized) = (run(false)[0].to_f32(), run(true)[0].to_f32());
     assert!(plain.iter().zip(&optimized).all(|(a, b)| (a - b).abs() <= 1e-5), "{plain:?} {optimized:?}");
+}
+
+#[test]
+fn a_program_keeps_zero_only_where_no_number_and_no_infinity_changes_that() {
+    let program = |name: &str| Elementwise::named(name).expect("a function").program;
+    let keeps = |name: &str, zeros: &[usize]| program(name).keeps_zero(&|input| zeros.contains(&input));
+    for (name, zeros) in
+        [("where_positive", &[0][..]), ("add", &[0, 1]), ("relu", &[0]), ("neg", &[0]), ("mul", &[0, 1])]
+    {
+        assert!(keeps(name, zeros), "{name} of zeros {zeros:?}");
+    }
+    for (name, zeros) in [("add", &[0][..]), ("mul", &[0]), ("div", &[0]), ("exp", &[0]), ("max", &[0])] {
+        assert!(!keeps(name, zeros), "{name} of zeros {zeros:?}");
+    }
+    // The gradient of an activation of a sum, whose terms follow what was activated.
+    let sum = program("where_positive").compose(0, &program("add"));
+    assert!(sum.keeps_zero(&|input| input > 0) && !sum.keeps_zero(&|input| input == 1), "{sum}");
 }

@@ -21,6 +21,10 @@ const BARRIERS: f64 = 50.0;
 const LOAD_WAIT: f64 = 250.0;
 /// The share of its products that a workgroup takes longer, if no other fills the multiprocessor as it stages.
 const ALONE: f64 = 0.15;
+/// How much longer a launch may take that gives each multiprocessor a workgroup, than one that leaves some idle from start to end, if that
+/// one takes more than so many cycles: its estimate is the less certain.
+const FILLED: f64 = 1.15;
+const SHORT: f64 = 8_000.0;
 /// Cycles in which half of the slices of a workgroup leave their sums, and the others add them.
 const JOIN: f64 = 150.0;
 /// Cycles in which a workgroup starts and ends, and those that a second launch must save: its gap, and the time of the host.
@@ -44,13 +48,19 @@ const PART_TERMS: f64 = 128.0;
 /// Returns the cycles that a schedule takes, all launches together.
 pub(super) fn cycles(product: &Product, s: &Schedule, lanes: usize, profile: &DeviceProfile) -> f64 {
     let main = first_launch(product, s, lanes, profile);
-    main + if s.split > 1 { merge(product.elements(), s.split, profile) } else { 0.0 }
+    let idle = main > SHORT && groups(product, s, lanes, profile) < u64::from(profile.multiprocessors);
+    main * if idle { FILLED } else { 1.0 } + if s.split > 1 { merge(product.elements(), s.split, profile) } else { 0.0 }
+}
+
+/// Returns the workgroups of a schedule's first launch.
+fn groups(product: &Product, s: &Schedule, lanes: usize, profile: &DeviceProfile) -> u64 {
+    let tile = if s.core == Core::Shared { [s.m, s.n] } else { of_workgroup(s, lanes) };
+    product.tiles(tile, profile.batch) * s.split as u64
 }
 
 /// Returns the cycles of a schedule's first launch.
 pub(super) fn first_launch(product: &Product, s: &Schedule, lanes: usize, profile: &DeviceProfile) -> f64 {
     let terms = product.terms(profile.batch);
-    let tiles = product.tiles(if s.core == Core::Shared { [s.m, s.n] } else { of_workgroup(s, lanes) }, profile.batch);
     let sums = (s.m * s.n) as f64;
     let (issue, alone, once) = match s.core {
         Core::Shared => {
@@ -75,7 +85,7 @@ pub(super) fn first_launch(product: &Product, s: &Schedule, lanes: usize, profil
         }
     };
     let steps = (terms / (s.k * s.slices * s.split) as f64).ceil() * product.share();
-    let groups = (tiles * s.split as u64) as f64;
+    let groups = groups(product, s, lanes, profile) as f64;
     let units = f64::from(profile.multiprocessors.max(1));
     let each = (groups / units).ceil();
     let rounds = (each / (RESIDENT / lanes).max(1) as f64).ceil();

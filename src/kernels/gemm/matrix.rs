@@ -1,6 +1,6 @@
 //! Products of matrices in memory: what matmul, and convolutions by a kernel of one pixel, are.
 
-use super::product::{Cursor, Loop, Operand, Product, run};
+use super::product::{Cursor, Loop, Operand, Position, Product, Zeros, run};
 use crate::{
     kernels::language::{Expr, Extent, Kernel},
     tensor::Count,
@@ -30,6 +30,16 @@ pub struct Matrices {
 impl Matrices {
     /// Calls `f` with the product.
     pub fn product<R>(&self, f: impl FnOnce(&Product) -> R) -> R {
+        self.placed(None, None, f)
+    }
+
+    /// Calls `f` with the product whose rows lie where these say.
+    pub(super) fn placed<R>(
+        &self,
+        position: Option<Position>,
+        zeros: Option<Zeros>,
+        f: impl FnOnce(&Product) -> R,
+    ) -> R {
         let [transpose_a, transpose_b] = self.transposed;
         let count = |n: usize| Count { fixed: n as u64, per_sample: 0 };
         let rows = Extent::new(["rows", "rows_per_sample"], self.m);
@@ -73,8 +83,9 @@ impl Matrices {
                 along_terms: transpose_b,
             },
             loops: vec![Loop::new("k", terms)],
-            position: None,
-            whole: true,
+            position,
+            zeros,
+            whole: zeros.is_none(),
             sums: self.sums,
         })
     }

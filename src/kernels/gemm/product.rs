@@ -107,6 +107,9 @@ pub fn run(n: usize) -> usize {
 /// Where a row of the result lies, if not row after row: gets the row, returns its position and whether it is there.
 pub type Position<'a> = &'a dyn Fn(&Expr) -> (Expr, Expr);
 
+/// Where 0 is stored beside a row of the result: gets the row, returns positions and whether they are there.
+pub type Zeros<'a> = &'a dyn Fn(&Expr) -> Vec<(Expr, Expr)>;
+
 /// A product to generate a kernel for.
 pub struct Product<'a> {
     /// Name of the kernel.
@@ -121,6 +124,8 @@ pub struct Product<'a> {
     pub loops: Vec<Loop>,
     /// Where rows lie.
     pub position: Option<Position<'a>>,
+    /// Where rows of zeros lie.
+    pub zeros: Option<Zeros<'a>>,
     /// Whether every row of the product is a row of the result, so that the reduction can be split.
     pub whole: bool,
     /// Whether output 1 is the sum of `columns` over the reduction.
@@ -132,6 +137,11 @@ impl Product<'_> {
     pub(super) fn of_terms(&self, s: Schedule) -> [bool; 2] {
         let can = |side: &Operand| s.smem[0] && side.along_terms && side.run == 4;
         [can(&self.rows), can(&self.columns) && s.m * s.n <= MAX_SUMS_OF_TERMS * lanes_of_slice(s)]
+    }
+
+    /// Returns whether vectors of terms are read of the rows, and any vectors of the columns.
+    pub(super) fn is_of_vectors(&self) -> bool {
+        self.rows.along_terms && self.rows.run == 4 && self.columns.run == 4
     }
 
     /// Returns the number of the product in the batch.
@@ -179,6 +189,28 @@ impl Product<'_> {
         (start + position * self.columns.extent.expr(), inside)
     }
 
+    /// Writes the zeros beside a row, in the vectors of so many columns that `columns` says, with whether they are there.
+    pub(super) fn store_zeros(
+        &self,
+        k: &mut Kernel,
+        y: &Buffer,
+        name: &str,
+        row: &Expr,
+        columns: &[(&Expr, &Expr)],
+        width: usize,
+    ) {
+        let zeros = self.zeros.map_or(Vec::new(), |zeros| zeros(row));
+        for (n, (position, there)) in zeros.into_iter().enumerate() {
+            k.if_(there, |k| {
+                let start = k.let_(format!("zeros{name}_{n}"), position * self.columns.extent.expr());
+                for (column, inside) in columns {
+                    let zero = Type::F32.vector(width).zero();
+                    k.if_(*inside, |k| k.store(y, (&start + *column) / width, zero));
+                }
+            });
+        }
+    }
+
     /// Returns the buffer of output 1 and where its values begin.
     pub(super) fn sums_at<'b>(&self, io: &'b Bound, split: Option<&Expr>) -> (&'b Buffer, Expr) {
         let first = Self::batch_index() * self.columns.extent.expr();
@@ -213,11 +245,11 @@ pub(super) struct Bound {
     pub(super) loaded: [Option<Loaded>; 2],
 }
 
-/// Returns the column sums that a core is to leave, if it can: of rows that lie in one stack, or for plain sums in several.
+/// Returns the column sums that a core is to leave, if it can: of rows that lie in one stack without others, or for plain sums in several.
 pub(super) fn parts_of(product: &Product, epilogue: Option<&Epilogue>) -> Option<SumKind> {
     let Epilogue { sums, shape, .. } = epilogue?;
     let one_group = shape.last() as u64 == product.columns.extent.fixed && product.batch.per_sample == 0;
-    let fits = |kind: &SumKind| *kind != SumKind::Moments || product.batch == one();
+    let fits = |kind: &SumKind| *kind != SumKind::Moments || (product.batch == one() && product.zeros.is_none());
     sums.filter(|kind| one_group && !product.sums && fits(kind))
 }
 
@@ -471,6 +503,7 @@ mod tests {
             columns: operand(count(33, 0)),
             loops: vec![Loop::new("k", Extent::constant(count(5, 0)))],
             position: None,
+            zeros: None,
             whole: true,
             sums: false,
         };

@@ -437,6 +437,7 @@ impl<'p, 'a> Core<'p, 'a> {
             let index = self.shared_index(at, r);
             let shared_row = if lane_rows { None } else { Some(row(k, name, &index)) };
             let column = k.let_(format!("column{name}"), index);
+            let at_shared = column.clone();
             for (j, sum) in sums.iter().enumerate() {
                 let ((start, inside), column, extras) = match &shared_row {
                     None => (&rows[j], &column, extras),
@@ -445,6 +446,8 @@ impl<'p, 'a> Core<'p, 'a> {
                 let index = start + column;
                 let value = io.finish.apply(sum, &index, extras);
                 k.if_(inside, |k| k.store(&io.y, &index, value));
+                let row = if lane_rows { lanes[j] } else { &at_shared };
+                product.store_zeros(k, &io.y, &format!("{name}_{j}"), row, &[(column, &true.into())], 1);
             }
         });
     }

@@ -74,6 +74,10 @@ pub fn window(w: &Window, profile: &DeviceProfile, epilogue: Option<&Epilogue>) 
     if let Some(matrices) = w.matrices() {
         return matrices.product(|product| lower_with(rivals, product, profile, epilogue));
     }
+    let pixels = w.pixels().filter(|_| profile.class == DeviceClass::Gpu && epilogue.is_none_or(|e| e.keeps_zero));
+    if let Some(pixels) = pixels {
+        return w.among_zeros(&pixels, |product| lower_with(rivals, product, profile, epilogue));
+    }
     sliding(w, profile, |product| lower_with(rivals, product, profile, epilogue))
 }
 
@@ -198,6 +202,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         },
         loops: vec![taps("r", 0), taps("s", 1), Loop::new("c", terms)],
         position: if phased || grouped { Some(&place) } else { None },
+        zeros: None,
         whole: !phased,
         sums: false,
     };

@@ -261,6 +261,8 @@ impl Core<'_, '_> {
                         }
                     }
                 }
+                let columns: Vec<(&Expr, &Expr)> = columns.iter().map(|(column, inside, _)| (column, inside)).collect();
+                product.store_zeros(k, &io.y, &i.to_string(), &row, &columns, width);
             });
             parts.iter_mut().for_each(|parts| parts.row(&inside));
         }

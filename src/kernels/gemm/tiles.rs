@@ -17,6 +17,9 @@ const MAX_FILLED: f64 = 1.2;
 const MAX_OFFERED: usize = 5;
 /// The elements that a lane stages at most of a side whose elements have a place each.
 const MAX_SCATTERED: usize = 8;
+/// Tiles of fewer rows stage more for what they multiply: they are for results of at most so many rows, read as vectors.
+const MIN_ROWS: usize = 16;
+const FEW_ROWS: u64 = 64;
 /// The sums of a lane that has few registers.
 const MAX_FEW: usize = 32;
 
@@ -95,7 +98,8 @@ pub(super) fn schedules(product: &Product, split: bool, profile: &DeviceProfile)
     let fits = |tile: &Schedule| {
         let sums = tile.m * tile.n / lanes_of_slice(*tile);
         let scattered = [(&product.rows, tile.m), (&product.columns, tile.n)].map(|(s, n)| scattered(tile, s, n));
-        (!profile.few_registers || sums <= MAX_FEW) && scattered.into_iter().all(|n| n <= MAX_SCATTERED)
+        let low = tile.m < MIN_ROWS && !(product.rows.extent.at(profile.batch) <= FEW_ROWS && product.is_of_vectors());
+        (!profile.few_registers || sums <= MAX_FEW) && scattered.into_iter().all(|n| n <= MAX_SCATTERED) && !low
     };
     let most = if split { f64::INFINITY } else { 1.0 };
     let mut ways: Vec<(f64, Schedule)> = (tiles.filter(fits))

@@ -1,6 +1,6 @@
 //! A window that slides over images: its sizes, and where its taps read.
 
-use super::matrix::Matrices;
+use super::{matrix::Matrices, product::Product};
 use crate::{
     graph::{Epilogue, Slot, UNIFORM_BYTES},
     kernels::language::{Buffer, Expr, Finish, Kernel, Layout, Stored, Type},
@@ -58,6 +58,41 @@ impl Window {
             transposed: [false, self.transposed],
             sums: false,
         })
+    }
+
+    /// Returns how many pixels are from one of the result that is not 0 to the next, if its kernel is one pixel that moves by more.
+    pub fn steps(&self) -> Option<[usize; 2]> {
+        let of_pixels = self.transposed && self.kernel == [1, 1] && self.strides != [1, 1] && self.groups == 1;
+        let all = [0, 1].map(|axis| self.to[axis].div_ceil(self.strides[axis]));
+        (of_pixels && self.pads == [0, 0] && self.from == all).then_some(self.strides)
+    }
+
+    /// Returns the product of the pixels that are [not 0](Self::steps).
+    pub(super) fn pixels(&self) -> Option<Matrices> {
+        self.steps().and_then(|_| Window { strides: [1, 1], to: self.from, ..*self }.matrices())
+    }
+
+    /// Calls `f` with the product of the pixels that are [not 0](Self::steps), which is this one without the others.
+    pub(super) fn among_zeros<R>(&self, pixels: &Matrices, f: impl FnOnce(&Product) -> R) -> R {
+        let [h, w] = self.strides;
+        let [[from_h, from_w], [to_h, to_w]] = [self.from, self.to];
+        let corner = |row: &Expr| {
+            let [y, x] = [row / from_w % from_h * h, row % from_w * w];
+            let first = (row / (from_h * from_w) * to_h + &y) * to_w + &x;
+            (first, y, x)
+        };
+        let place = |row: &Expr| (corner(row).0, Expr::from(true));
+        let zeros = |row: &Expr| {
+            let (first, y, x) = corner(row);
+            let others = (0..h * w).skip(1).map(|i| [i / w, i % w]);
+            let there = |at: &Expr, by: usize, size: usize| Expr::from(by == 0).or((at + by).less(size));
+            let zero = others.map(|[down, right]| {
+                let inside = there(&y, down, to_h).and(there(&x, right, to_w));
+                (&first + (down * to_w + right), inside)
+            });
+            zero.collect()
+        };
+        pixels.placed(Some(&place), Some(&zeros), f)
     }
 
     /// Returns whether the weights fit into a uniform buffer.

@@ -48,6 +48,14 @@ fn repeats(to: &Shape, from: &Shape) -> usize {
     to.dims()[to.rank() - still..].iter().product()
 }
 
+/// Returns height and width of images.
+fn pixels(images: &Shape) -> [usize; 2] {
+    match images.dims() {
+        &[.., h, w, _] => [h, w],
+        _ => [1, 1],
+    }
+}
+
 /// How `width` neighbouring elements of a tensor are read that is broadcast to another.
 #[derive(Debug, Clone, Copy)]
 pub struct Neighbours<'a> {
@@ -59,6 +67,8 @@ pub struct Neighbours<'a> {
     pub width: usize,
     /// The first column that is read of each of its rows, where these are longer than those of `to`.
     pub start: Option<usize>,
+    /// How many pixels of `to`, images, are from one of the tensor's to the next, along height and width; between them it is 0.
+    pub steps: [usize; 2],
 }
 
 impl Neighbours<'_> {
@@ -70,6 +80,9 @@ impl Neighbours<'_> {
 
     /// Returns whether the elements are read as one vector.
     fn is_vector(&self) -> bool {
+        if self.steps != [1, 1] {
+            return self.width > 1 && self.to.last().is_multiple_of(self.width);
+        }
         let sizes = [self.to.last(), self.from.shape.last(), self.start.unwrap_or(0)];
         let even = self.start.is_none() || sizes.iter().all(|n| n.is_multiple_of(self.width));
         self.width > 1 && self.shape() == *self.to && self.from.dtype == DType::F32 && even
@@ -80,6 +93,17 @@ impl Neighbours<'_> {
         let Some(start) = self.start else { return at };
         let [own, all] = [self.to.last() / width, self.from.shape.last() / width];
         &at / own * all + at % own + start / width
+    }
+
+    /// Returns the element, or vector, that lies at a place of the result, both counted in vectors of `width`, or 0 between pixels.
+    fn among_zeros(&self, buffer: &Buffer, at: &Expr, width: usize) -> Expr {
+        let [[down, right], own, all] = [self.steps, pixels(&self.from.shape), pixels(self.to)];
+        let per_pixel = self.to.last() / width;
+        let pixel = at / per_pixel;
+        let (y, x) = (&pixel / all[1] % all[0], &pixel % all[1]);
+        let place = (pixel / (all[0] * all[1]) * own[0] + &y / down) * own[1] + &x / right;
+        let there = (y % down).equals(0u32).and((x % right).equals(0u32));
+        there.select(buffer.at(place * per_pixel + at % per_pixel), floats(width).zero())
     }
 
     /// Returns how the tensor is bound, where vectors are read as `words`.
@@ -93,6 +117,13 @@ impl Neighbours<'_> {
     /// Returns the elements for the flat indices of `to` from `at` on, a multiple of the width, of which `vector` is the quotient.
     /// What they share is read once, under the name `local`.
     pub fn read(&self, k: &mut Kernel, buffer: &Buffer, local: &str, [at, vector]: [&Expr; 2]) -> Vec<Expr> {
+        if self.steps != [1, 1] {
+            if !self.is_vector() {
+                return (0..self.width).map(|lane| self.among_zeros(buffer, &(at + lane), 1)).collect();
+            }
+            let value = k.let_(local, self.among_zeros(buffer, vector, self.width));
+            return (0..self.width).map(|lane| value.component(lane)).collect();
+        }
         let shape = self.shape();
         let element = |at: &Expr| buffer.at(self.place(broadcast_index(self.to, &shape, at), 1));
         if self.is_vector() {

@@ -66,7 +66,8 @@ impl Finish {
                 && shape.last() as u64 == columns
                 && shape.elements().fixed == columns
                 && (width == 1 || (extra.dtype == DType::F32 && columns.is_multiple_of(width as u64)));
-            let neighbours = Neighbours { from: extra, to: &epilogue.shape, width, start: None };
+            let neighbours =
+                Neighbours { from: extra, to: &epilogue.shape, width, start: None, steps: epilogue.steps[n] };
             let layout = match by_column && width > 1 {
                 true => Layout::Vectors { width, words },
                 false => neighbours.layout(words),
@@ -124,7 +125,7 @@ impl Loaded {
         for (n, extra) in prologue.extras.iter().enumerate() {
             let is_row = !extra.shape.is_batched() && extra.shape.elements().fixed == columns as u64;
             let row = is_row && extra.shape.last() == columns && columns.is_multiple_of(width);
-            let neighbours = Neighbours { from: extra, to: &prologue.shape, width, start: None };
+            let neighbours = Neighbours { from: extra, to: &prologue.shape, width, start: None, steps: [1, 1] };
             let layout = if row { Layout::Vectors { width, words } } else { neighbours.layout(words) };
             let buffer = k.bind(format!("{name}_extra{n}"), layout, Slot::input(prologue.first_input + n));
             read.push(match row {

@@ -180,8 +180,10 @@ impl Op for Elementwise {
         let items = Count { fixed: elements.fixed / width as u64, per_sample: elements.per_sample / width as u64 };
         let words = profile.u64_loads;
         let mut k = Kernel::new("elementwise", 64);
-        let neighbours =
-            |n: usize| Neighbours { from: &io.inputs[n], to: out, width, start: self.window(n).map(|w| w[0]) };
+        let neighbours = |n: usize| {
+            let start = self.window(n).map(|w| w[0]);
+            Neighbours { from: &io.inputs[n], to: out, width, start, steps: [1, 1] }
+        };
         let read = |n: &usize| *n > 0 || !self.in_place;
         let bind = |n| (n, k.bind(format!("x{n}"), neighbours(n).layout(words), Slot::input(n)));
         let mut buffers: Vec<(usize, Buffer)> = (0..io.inputs.len()).filter(read).map(bind).collect();
