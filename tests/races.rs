@@ -38,7 +38,7 @@ fn products() -> Vec<Sample> {
     let ty = |dims: &[usize]| (TensorType::f32(dims), Fill::Uniform(-1.0, 1.0));
     let mut samples = Vec::new();
     for (m, k, n) in
-        [(17, 150, 18), (20, 40, 20), (18, 37, 21), (140, 40, 20), (20, 40, 140), (140, 24, 140), (70, 40, 70)]
+        [(17, 150, 18), (20, 140, 20), (18, 37, 21), (140, 40, 20), (20, 40, 140), (140, 24, 140), (70, 40, 70)]
     {
         for (transpose_a, transpose_b) in [(false, false), (true, true)] {
             let pair = |on: bool, a: usize, b: usize| if on { [b, a] } else { [a, b] };

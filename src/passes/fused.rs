@@ -55,7 +55,9 @@ impl Fused {
 
     /// Returns whether the program makes 0 of 0.
     pub(super) fn keeps_zero(&self) -> bool {
-        let zero = |input: usize| input.checked_sub(1).is_none_or(|extra| self.steps[extra] != [1, 1]);
+        let zero = |input: usize| {
+            input.checked_sub(1).is_none_or(|extra| self.steps.get(extra).is_some_and(|steps| *steps != [1, 1]))
+        };
         self.program.keeps_zero(&zero)
     }
 

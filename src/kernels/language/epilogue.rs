@@ -66,8 +66,8 @@ impl Finish {
                 && shape.last() as u64 == columns
                 && shape.elements().fixed == columns
                 && (width == 1 || (extra.dtype == DType::F32 && columns.is_multiple_of(width as u64)));
-            let neighbours =
-                Neighbours { from: extra, to: &epilogue.shape, width, start: None, steps: epilogue.steps[n] };
+            let steps = epilogue.steps.get(n).copied().unwrap_or([1, 1]);
+            let neighbours = Neighbours { from: extra, to: &epilogue.shape, width, start: None, steps };
             let layout = match by_column && width > 1 {
                 true => Layout::Vectors { width, words },
                 false => neighbours.layout(words),
