@@ -290,7 +290,7 @@ pub struct Epilogue {
     /// For each extra how many pixels of the result, along height and width, are from one of its own to the next: between them it is 0.
     /// 1 where it has all pixels.
     pub steps: Vec<[usize; 2]>,
-    /// Whether the kernel may take it that the program makes 0 of 0.
+    /// Whether some pixels of the result are 0 by definition and the program keeps them so: it need not be applied to these.
     pub keeps_zero: bool,
     /// Shape of the result.
     pub shape: Shape,

@@ -38,9 +38,9 @@ impl Draft<'_> {
                 let Some(pixels) = source.op().and_then(|op| op.pixels(&io)) else { continue };
                 let Ok(outputs) = pixels.op.infer(&io.inputs) else { continue };
                 fused.steps[extra] = pixels.steps;
+                node.kind = Kind::Op(Arc::new(fused.clone()));
                 self.nodes[of] = Some(Node { kind: Kind::Op(pixels.op), outputs, ..source });
             }
-            node.kind = Kind::Op(Arc::new(fused));
             self.nodes[i] = Some(node);
         }
     }

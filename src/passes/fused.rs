@@ -5,7 +5,7 @@ use crate::{
         Candidate, ColumnSums, Cost, Declined, DeviceProfile, Epilogue, Gradients, Graph, Io, Op, OpError, Program,
         Prologue, Slot, Step, SumKind, TensorType, Value,
     },
-    ops::Elementwise,
+    ops::{Elementwise, Part, SliceGrad},
     tensor::{Accuracy, Array, Count, Shape},
 };
 use std::{borrow::Cow, sync::Arc};
@@ -54,7 +54,7 @@ impl Fused {
     }
 
     /// Returns whether the program makes 0 of 0.
-    pub(super) fn keeps_zero(&self) -> bool {
+    fn keeps_zero(&self) -> bool {
         let zero = |input: usize| {
             input.checked_sub(1).is_none_or(|extra| self.steps.get(extra).is_some_and(|steps| *steps != [1, 1]))
         };
@@ -62,15 +62,18 @@ impl Fused {
     }
 
     /// Returns the program's inputs from 1 on, with zeros between their pixels.
-    fn extras<'a>(&self, inputs: &[&'a Array], result: &[usize]) -> Vec<Cow<'a, Array>> {
+    fn extras<'a>(&self, inputs: &[&'a Array], result: &[usize], step: &Step) -> Vec<Cow<'a, Array>> {
         let extras = inputs[self.n_inputs..self.first_of_sums()].iter().zip(&self.steps);
-        extras
-            .map(
-                |(&extra, &steps)| {
-                    if steps == [1, 1] { Cow::Borrowed(extra) } else { Cow::Owned(spread(extra, result, steps)) }
-                },
-            )
-            .collect()
+        let extra = |(&extra, &steps): (&&'a Array, &[usize; 2])| match steps {
+            [1, 1] => Cow::Borrowed(extra),
+            _ => Cow::Owned(spread(extra, result, steps, step)),
+        };
+        extras.map(extra).collect()
+    }
+
+    /// Returns how many pixels are from one of the result that is not 0 for certain to the next, if the program keeps zeros.
+    fn steps_of_result(&self, io: &Io) -> Option<[usize; 2]> {
+        self.anchor.pixels(&self.anchor_io(io)).filter(|_| self.keeps_zero()).map(|pixels| pixels.steps)
     }
 
     fn anchor_io(&self, io: &Io) -> Io {
@@ -108,7 +111,7 @@ impl Fused {
             first_input: self.n_inputs,
             repeats: self.repeats.clone(),
             steps: self.steps.clone(),
-            keeps_zero: self.keeps_zero(),
+            keeps_zero: self.steps_of_result(io).is_some(),
             shape: io.outputs[0].shape.clone(),
             sums: kind,
             prologues: self.prologues(io),
@@ -205,8 +208,7 @@ impl Fused {
 
     /// Returns how many elements of what has the result's shape a kernel reads that passes over zeros.
     fn pixels_of(&self, io: &Io, shape: &Shape) -> Count {
-        let steps = self.anchor.pixels(&self.anchor_io(io)).filter(|_| self.keeps_zero()).map(|pixels| pixels.steps);
-        match (steps, shape.dims()) {
+        match (self.steps_of_result(io), shape.dims()) {
             (Some([down, right]), &[_, h, w, c]) => {
                 shape.with_row(&[h.div_ceil(down), w.div_ceil(right), c]).elements()
             }
@@ -235,13 +237,13 @@ impl Fused {
 }
 
 /// Returns images of such a shape with the pixels of others among zeros.
-fn spread(pixels: &Array, shape: &[usize], [down, right]: [usize; 2]) -> Array {
-    let (&[_, p, q, _], &[_, h, w, c]) = (&pixels.shape[..], shape) else { return pixels.clone() };
-    Array::from_fn(shape.to_vec(), |i| {
-        let [y, x] = [i / (c * w) % h, i / c % w];
-        let at = ((i / (c * w * h) * p + y / down) * q + x / right) * c + i % c;
-        if y.is_multiple_of(down) && x.is_multiple_of(right) { pixels.data[at] } else { 0.0 }
-    })
+fn spread(pixels: &Array, shape: &[usize], [down, right]: [usize; 2], step: &Step) -> Array {
+    let &[_, p, q, c] = &pixels.shape[..] else { return pixels.clone() };
+    let every = |size: usize, by: usize| Part { start: 0, size, step: by as isize };
+    let shape = Shape::fixed(shape.to_vec());
+    SliceGrad { shape, parts: vec![every(p, down), every(q, right), Part::all(c)] }
+        .reference(&[pixels], step)
+        .swap_remove(0)
 }
 
 impl Op for Fused {
@@ -270,7 +272,7 @@ impl Op for Fused {
     fn reference(&self, inputs: &[&Array], step: &Step) -> Vec<Array> {
         let own = self.anchor_inputs(inputs, step);
         let mut outputs = self.anchor.reference(&own.iter().collect::<Vec<_>>(), step);
-        let extras = self.extras(inputs, &outputs[0].shape);
+        let extras = self.extras(inputs, &outputs[0].shape, step);
         let operands: Vec<&Array> = [&outputs[0]].into_iter().chain(extras.iter().map(AsRef::as_ref)).collect();
         outputs[0] = Elementwise::from(self.program.clone()).reference(&operands, step).swap_remove(0);
         if let Some(sums) = &self.sums {
@@ -335,7 +337,7 @@ impl Op for Fused {
     }
 
     fn bounds(&self, io: &Io, inputs: &[&Array], all_exact: &[Array], step: &Step) -> Vec<Array> {
-        let extras = self.extras(inputs, &all_exact[0].shape);
+        let extras = self.extras(inputs, &all_exact[0].shape, step);
         let own = self.anchor_inputs(inputs, step);
         let own: Vec<&Array> = own.iter().collect();
         let raw = self.anchor.reference(&own, step);
