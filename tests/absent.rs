@@ -23,7 +23,7 @@ use repository::{ROOT, is_generated};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     env,
-    ffi::CStr,
+    ffi::{CStr, OsString},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -35,66 +35,58 @@ use std::{
 const NETWORKS: [&str; 7] = ["LeNet5", "ResNet50", "MobileNetV2", "EfficientNetB0", "VGG16", "DenseNet121", "UNet"];
 const BATCHES: [usize; 2] = [1, 32];
 
-/// Kernels whose multiply-adds are fewer, with the share that they have: a product of 6 columns; one whose terms are the pixels of images
-/// of 7 by 7, each of which is divided into its row and column; and one whose loop is unrolled as a whole.
-const FEWER: [(&str, f64); 4] = [
-    ("conv2d_grad_weight shared.m64n16.", 0.79),
-    ("conv2d_grad_input shared.m64n16.", 0.75),
-    ("conv2d_grad_weight shared.m32n32.", 0.79),
-    ("conv2d shared.m32n32.", 0.78),
-];
-
 /// Workgroups of a kernel have at least so many subgroups at work on each part of a multiprocessor.
 const MIN_WAVES: u64 = 6;
 
-/// A kernel, as a plan launches it.
-struct Launched(PlannedDispatch);
+/// A kernel, as a plan launches it, and as it goes to a driver.
+struct Launched {
+    dispatch: PlannedDispatch,
+    words: Vec<u32>,
+    bindings: Vec<Access>,
+}
 
 impl Launched {
     /// Returns the tile of a product in workgroup memory.
     fn product(&self) -> Option<Schedule> {
-        let schedule: Option<Schedule> = self.0.variant.parse().ok();
+        let schedule: Option<Schedule> = self.dispatch.variant.parse().ok();
         // The second launches add up what products have left.
-        let second = ["split_sum", "_merge", "_join"].iter().any(|name| self.0.kernel.ends_with(name));
+        let second = ["split_sum", "_merge", "_join"].iter().any(|name| self.dispatch.kernel.ends_with(name));
         // Of several launches in one, each is looked at alone too.
-        schedule.filter(|s| s.core == Core::Shared && !second && self.0.members.is_empty())
+        schedule.filter(|s| s.core == Core::Shared && !second && self.dispatch.members.is_empty())
     }
 
     /// Returns the least share that multiply-adds have of the vector instructions of its loop.
     fn least_share(&self) -> f64 {
         // Where channels are no multiple of 4, each element of an image has a place of its own.
         let vectors = |binding: usize| {
-            let line = self.0.source.lines().find(|line| line.contains(&format!("@binding({binding}) ")));
+            let line = self.dispatch.source.lines().find(|line| line.contains(&format!("@binding({binding}) ")));
             line.is_some_and(|line| line.contains("array<vec4<f32>>"))
         };
-        let fewer = FEWER.iter().find(|(kind, _)| self.kind().starts_with(kind)).map(|(_, share)| *share);
-        match (self.product(), self.0.kernel.as_str()) {
+        let is_narrow = self.kind().starts_with("conv2d_grad_input shared.m64n16.");
+        match (self.product(), self.dispatch.kernel.as_str()) {
             (None, _) => 0.0,
-            // Of few tiles: they wait for memory, whatever they multiply. Those of 8 rows stage half more of it.
-            (Some(Schedule { slices: 2.., m, .. }), _) => {
-                let less = if m < 16 { 0.01 } else { 0.0 };
-                match self.0.source.contains("fn prologue") {
-                    true => 0.33 - less,
-                    false if !vectors(1) || !vectors(2) => 0.4,
-                    false => 0.53 - less,
-                }
-            }
+            // Of few tiles: they wait for memory, whatever they multiply.
+            (Some(Schedule { slices: 2.., .. }), _) if self.dispatch.source.contains("fn prologue") => 0.42,
+            (Some(Schedule { slices: 2.., .. }), _) if !vectors(1) || !vectors(2) => 0.44,
+            (Some(Schedule { slices: 2.., .. }), _) => 0.53,
             // They compute what they load too.
-            _ if self.0.source.contains("fn prologue") => 0.45,
-            _ if !vectors(1) || !vectors(2) => 0.55,
+            _ if self.dispatch.source.contains("fn prologue") => 0.6,
+            _ if !vectors(1) || !vectors(2) => 0.65,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), "conv2d_grad_weight") => 0.85,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), _) => 0.9,
-            _ => fewer.unwrap_or(0.8),
+            // A product of 6 columns.
+            _ if is_narrow => 0.77,
+            _ => 0.8,
         }
     }
 
     /// Returns what it is listed under: its name, core and tile.
     fn kind(&self) -> String {
-        let PlannedDispatch { kernel, variant, .. } = &self.0;
+        let PlannedDispatch { kernel, variant, .. } = &self.dispatch;
         let cut = |s: Schedule| Schedule { split: 1, ..s }.to_string();
         match kernel.as_str() {
             "split_sum" => kernel.clone(),
-            _ if !self.0.members.is_empty() => format!("{kernel}, as one"),
+            _ if !self.dispatch.members.is_empty() => format!("{kernel}, as one"),
             _ => format!("{kernel} {}", variant.parse().map_or_else(|_| variant.clone(), cut)),
         }
     }
@@ -171,12 +163,17 @@ fn alone_and_as_one(launch: PlannedDispatch) -> Vec<PlannedDispatch> {
 /// Returns the different kernels of all plans. Of schedules that share one, the first by name is listed.
 fn kernels() -> Vec<Launched> {
     let networks = each(NETWORKS.to_vec(), |name| plans_of(name).unwrap_or_else(|e| panic!("{name}: {e}")));
-    let plans = networks.into_iter().chain(FAMILIES.iter().map(|family| plans_of_benches(family))).flatten();
+    let benches = each(FAMILIES.to_vec(), plans_of_benches);
+    let plans = networks.into_iter().chain(benches).flatten();
     let mut launches: Vec<PlannedDispatch> =
         plans.flat_map(|plan| plan.dispatches).flat_map(alone_and_as_one).collect();
     launches.sort_by(|a, b| (&a.kernel, &a.variant).cmp(&(&b.kernel, &b.variant)));
     let mut known = HashSet::new();
-    launches.into_iter().filter(|launch| known.insert(launch.pipeline_key())).map(Launched).collect()
+    launches.retain(|launch| known.insert(launch.pipeline_key()));
+    each(launches, |dispatch| {
+        let (words, bindings) = spirv(&dispatch).unwrap_or_else(|e| panic!("{}: {e}", dispatch.kernel));
+        Launched { dispatch, words, bindings }
+    })
 }
 
 /// A GPU that is not there: its driver compiles for it, and runs nothing.
@@ -191,7 +188,8 @@ struct Absent {
 /// What the compiler says of a kernel.
 struct Compiled {
     numbers: BTreeMap<String, u64>,
-    machine: String,
+    /// The machine code, where the share of multiply-adds is asked for: the driver takes long to write it.
+    machine: Option<String>,
 }
 
 /// How to get the driver.
@@ -245,12 +243,17 @@ impl Absent {
     }
 
     fn compile(&self, kernel: &Launched) -> Result<Compiled, Box<dyn std::error::Error>> {
-        let (words, bindings) = spirv(&kernel.0)?;
+        let with_machine = kernel.product().is_some() || dump_folder().is_some();
         // SAFETY: the module is naga's, for the bindings that its text declares.
-        unsafe { self.pipeline(&words, &bindings) }
+        unsafe { self.pipeline(&kernel.words, &kernel.bindings, with_machine) }
     }
 
-    unsafe fn pipeline(&self, words: &[u32], bindings: &[Access]) -> Result<Compiled, Box<dyn std::error::Error>> {
+    unsafe fn pipeline(
+        &self,
+        words: &[u32],
+        bindings: &[Access],
+        with_machine: bool,
+    ) -> Result<Compiled, Box<dyn std::error::Error>> {
         let bindings: Vec<_> = (bindings.iter().zip(0..))
             .map(|(access, binding)| {
                 let storage = [vk::DescriptorType::UNIFORM_BUFFER, vk::DescriptorType::STORAGE_BUFFER];
@@ -268,12 +271,13 @@ impl Absent {
             let layout = vk::PipelineLayoutCreateInfo::default().set_layouts(&set);
             let layout = d.create_pipeline_layout(&layout, None)?;
             let stage = vk::PipelineShaderStageCreateInfo::default().stage(vk::ShaderStageFlags::COMPUTE);
-            let flags = vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR
-                | vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR;
+            let text = vk::PipelineCreateFlags::CAPTURE_INTERNAL_REPRESENTATIONS_KHR;
+            let text = if with_machine { text } else { vk::PipelineCreateFlags::empty() };
+            let flags = vk::PipelineCreateFlags::CAPTURE_STATISTICS_KHR | text;
             let what = vk::ComputePipelineCreateInfo::default().flags(flags).layout(layout);
             let what = what.stage(stage.module(code).name(c"main"));
             let made = d.create_compute_pipelines(vk::PipelineCache::null(), &[what], None).map_err(|e| e.1)?;
-            let compiled = self.ask(made[0])?;
+            let compiled = self.ask(made[0], with_machine)?;
             d.destroy_pipeline(made[0], None);
             d.destroy_pipeline_layout(layout, None);
             d.destroy_descriptor_set_layout(set[0], None);
@@ -282,15 +286,19 @@ impl Absent {
         }
     }
 
-    /// Returns the numbers and the machine code of a pipeline.
-    unsafe fn ask(&self, pipeline: vk::Pipeline) -> Result<Compiled, Box<dyn std::error::Error>> {
+    /// Returns the numbers of a pipeline, and the machine code of one that captures it.
+    unsafe fn ask(&self, pipeline: vk::Pipeline, with_machine: bool) -> Result<Compiled, Box<dyn std::error::Error>> {
         let properties = khr::pipeline_executable_properties::Device::new(&self.instance, &self.device);
         let of = vk::PipelineExecutableInfoKHR::default().pipeline(pipeline);
-        // SAFETY: the pipeline captures both, and each text has the size that the driver asks for.
+        // SAFETY: the pipeline captures what is asked for, and each text has the size that the driver asks for.
         unsafe {
             let numbers = properties.get_pipeline_executable_statistics(&of)?;
             let name = |text: &CStr| text.to_string_lossy().into_owned();
             let numbers = numbers.iter().map(|s| (s.name_as_c_str().map(name).unwrap_or_default(), s.value.u64));
+            let numbers = numbers.collect();
+            if !with_machine {
+                return Ok(Compiled { numbers, machine: None });
+            }
             let get = properties.fp().get_pipeline_executable_internal_representations_khr;
             let mut n = 0;
             get(self.device.handle(), &of, &mut n, std::ptr::null_mut()).result()?;
@@ -300,7 +308,7 @@ impl Absent {
             all.iter_mut().zip(&mut texts).for_each(|(r, text)| r.p_data = text.as_mut_ptr().cast());
             get(self.device.handle(), &of, &mut n, all.as_mut_ptr()).result()?;
             let machine = String::from_utf8_lossy(&texts.pop().unwrap_or_default()).into_owned();
-            Ok(Compiled { numbers: numbers.collect(), machine })
+            Ok(Compiled { numbers, machine: Some(machine) })
         }
     }
 }
@@ -331,9 +339,9 @@ impl Compiled {
         self.numbers.get(name).copied().unwrap_or_else(|| panic!("the driver does not say {name}: {:?}", self.numbers))
     }
 
-    /// Returns the share of multiply-adds of the vector instructions of the loop that has most of them.
-    fn share(&self) -> f64 {
-        let lines: Vec<&str> = self.machine.lines().map(str::trim).collect();
+    /// Returns the share of multiply-adds of the vector instructions of the loop that has most of them, where it is asked for.
+    fn share(&self) -> Option<f64> {
+        let lines: Vec<&str> = self.machine.as_ref()?.lines().map(str::trim).collect();
         let labels = lines.iter().enumerate().filter_map(|(at, line)| Some((line.strip_suffix(':')?, at)));
         let labels: HashMap<&str, usize> = labels.collect();
         let branch = |(end, line): (usize, &&str)| {
@@ -359,7 +367,7 @@ impl Compiled {
             };
             place(false).zip(place(true)).map_or((0, 1), |range| count(&range))
         });
-        multiply_adds as f64 / all.max(1) as f64
+        Some(multiply_adds as f64 / all.max(1) as f64)
     }
 
     /// Returns what is wrong.
@@ -374,8 +382,8 @@ impl Compiled {
         if waves < MIN_WAVES {
             faults.push(format!("{waves} waves, at least {MIN_WAVES} wanted"));
         }
-        let (share, least) = (self.share(), kernel.least_share());
-        if share < least {
+        let least = kernel.least_share();
+        if let Some(share) = self.share().filter(|share| *share < least) {
             faults.push(format!("{:.1}% multiply-adds, at least {:.0}% wanted", 100.0 * share, 100.0 * least));
         }
         faults
@@ -410,20 +418,27 @@ fn table(absent: &Absent, compiled: &[(&Launched, Compiled)]) -> String {
             "Code size",
             "Inverse Throughput",
         ];
-        let share = range(all.iter().map(|(_, c)| (100.0 * c.share()).round() as u64));
+        let products = all.iter().filter(|(kernel, _)| kernel.product().is_some());
+        let shares: Vec<f64> = products.filter_map(|(_, c)| c.share()).collect();
+        let shares = shares.iter().map(|share| (100.0 * share).round() as u64);
+        let share = if shares.len() > 0 { range(shares) } else { "–".to_owned() };
         let _ = writeln!(out, "{kind} | {} | {} | {share}", all.len(), names.map(of).join(" | "));
     }
     out
 }
 
+fn dump_folder() -> Option<OsString> {
+    env::var_os("HUBEL_DUMP")
+}
+
 /// Keeps what was compiled in the folder `HUBEL_DUMP`.
 fn dump(absent: &Absent, compiled: &[(&Launched, Compiled)]) {
-    let Some(folder) = env::var_os("HUBEL_DUMP") else { return };
+    let Some(folder) = dump_folder() else { return };
     fs::create_dir_all(&folder).expect("a folder");
     for (i, (kernel, compiled)) in compiled.iter().enumerate() {
-        let name = format!("{} {} {i}", kernel.0.kernel, kernel.0.variant).replace(' ', "-");
-        let text = format!("{:?}\n{}", compiled.numbers, compiled.machine);
-        for (extension, text) in [("wgsl", &*kernel.0.source), (absent.family, &text)] {
+        let name = format!("{} {} {i}", kernel.dispatch.kernel, kernel.dispatch.variant).replace(' ', "-");
+        let text = format!("{:?}\n{}", compiled.numbers, compiled.machine.as_deref().unwrap_or_default());
+        for (extension, text) in [("wgsl", &*kernel.dispatch.source), (absent.family, &text)] {
             fs::write(Path::new(&folder).join(format!("{name}.{extension}")), text).expect("the folder takes files");
         }
     }
@@ -449,10 +464,10 @@ fn no_kernel_for_gpus_spills_or_starves_and_products_multiply() {
         let compile =
             |kernel: &'_ Launched| absent.compile(kernel).unwrap_or_else(|e| panic!("{}: {e}", kernel.kind()));
         let mut compiled = each(kernels.iter().collect(), |kernel| (kernel, compile(kernel)));
-        compiled.sort_by(|(a, _), (b, _)| (a.kind(), &a.0.source).cmp(&(b.kind(), &b.0.source)));
+        compiled.sort_by(|(a, _), (b, _)| (a.kind(), &a.dispatch.source).cmp(&(b.kind(), &b.dispatch.source)));
         dump(absent, &compiled);
         for (kernel, compiled) in &compiled {
-            let (family, PlannedDispatch { kernel: name, node, variant, .. }) = (absent.family, &kernel.0);
+            let (family, PlannedDispatch { kernel: name, node, variant, .. }) = (absent.family, &kernel.dispatch);
             let faults = compiled.faults(kernel).into_iter();
             failed.extend(faults.map(|fault| format!("{family}: {name} {variant} of `{node}`: {fault}")));
         }

@@ -1,6 +1,6 @@
-use super::{Counts, Program, TensorType};
+use super::{Counts, Program, TensorType, Wgsl};
 use crate::tensor::{Count, Shape};
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 /// The class of device that kernels are chosen for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -182,7 +182,7 @@ pub struct Dispatch {
     /// Name of the kernel: its file in shaders/ or its generator.
     pub kernel: String,
     /// The whole WGSL, entry point `main`.
-    pub source: Arc<str>,
+    pub source: Wgsl,
     /// Values of `override` constants.
     pub constants: Vec<(&'static str, f64)>,
     /// What kernels of one text differ in: the members of the uniform buffer at [`Slot::Extents`], in order. Of

@@ -30,6 +30,7 @@ mod kernel;
 mod op;
 mod program;
 mod types;
+mod wgsl;
 
 pub use counts::Counts;
 pub use evaluate::{Evaluation, evaluate};
@@ -41,6 +42,7 @@ pub use kernel::{
 pub use op::{Bad, ColumnSums, Cost, Family, Fault, Field, Io, Op, Origin, Patch, Pixels, Readers, RewriteCx, Sample};
 pub use program::{Arg, Elementary, ElementaryGrad, Instr, Program, wgsl_f32};
 pub use types::{Fill, Gradients, OpError, Step, TensorType};
+pub use wgsl::Wgsl;
 
 use crate::tensor::{DType, Philox, Shape};
 use std::{collections::HashMap, fmt, sync::Arc};

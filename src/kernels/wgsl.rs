@@ -1,7 +1,7 @@
 //! Kernels from files: what they share, vectors of neighbouring elements, the epilogue, and the launch made of them.
 
 use super::language::{self, Expr, Finish, Kernel, Stored, Type};
-use crate::graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot};
+use crate::graph::{DeviceProfile, Dispatch, Epilogue, Grid, Slot, Wgsl};
 use std::{borrow::Cow, collections::HashSet, sync::Arc};
 
 /// Returns the text of a file of `shaders/`: the copy in the binary or, with feature `live-shaders`, the file itself.
@@ -141,7 +141,7 @@ pub fn dispatch<'a>(
     let (shared, declared) = (language::declared(&libraries), language::declared(&[&linked]));
     let taken = |(name, _): &&(&'static str, f64)| declared.contains(name) || !shared.contains(name);
     let constants = constants.iter().filter(taken).copied().collect();
-    Dispatch { kernel: kernel.into(), source: Arc::from(linked), constants, extents: extents(&k), grid, slots }
+    Dispatch { kernel: kernel.into(), source: linked.into(), constants, extents: extents(&k), grid, slots }
 }
 
 fn extents(k: &Kernel) -> Vec<(String, u32)> {
@@ -151,14 +151,15 @@ fn extents(k: &Kernel) -> Vec<(String, u32)> {
 impl Kernel {
     /// Returns the launch of the kernel, in which the vectors V of shared functions are the widest that it binds.
     pub fn launch(self, grid: Grid) -> Dispatch {
-        let source = language::link(&self.wgsl(), &[common(), vectors(self.width())]);
         Dispatch {
-            source: Arc::from(source),
             grid,
             slots: self.slots().collect(),
             extents: extents(&self),
-            constants: self.constants.into_iter().map(|(name, _, value)| (name, value)).collect(),
-            kernel: self.name,
+            constants: self.constants.iter().map(|(name, _, value)| (*name, *value)).collect(),
+            kernel: self.name.clone(),
+            source: Wgsl::when_read(move || {
+                Arc::from(language::link(&self.wgsl(), &[common(), vectors(self.width())]))
+            }),
         }
     }
 }

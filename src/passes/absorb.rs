@@ -5,7 +5,7 @@ use super::{
     fused::Fused,
 };
 use crate::{
-    graph::{ColumnSums, Io, Kind, Node, Op, Program, TensorType, Value},
+    graph::{ColumnSums, Io, Kind, Node, Program, TensorType, Value},
     ops::Elementwise,
 };
 use std::sync::Arc;
@@ -27,12 +27,12 @@ impl Draft<'_> {
     pub(super) fn pixels(&mut self) {
         let uses = self.uses();
         for i in 0..self.nodes.len() {
-            let Some(mut node) = self.resolved(i) else { continue };
+            let Some(mut node) = self.nodes[i].clone() else { continue };
             let Some(mut fused) = node.op().and_then(|op| op.downcast::<Fused>().cloned()) else { continue };
             let extras = node.inputs[fused.n_inputs..fused.first_of_sums()].to_vec();
             for (extra, v) in extras.into_iter().enumerate() {
                 let of = v.node as usize;
-                let Some(source) = self.resolved(of).filter(|_| uses.get(&v) == Some(&1)) else { continue };
+                let Some(source) = self.nodes[of].clone().filter(|_| uses.get(&v) == Some(&1)) else { continue };
                 let types: Vec<TensorType> = source.inputs.iter().filter_map(|&u| self.ty(u).cloned()).collect();
                 let io = Io { inputs: types, outputs: source.outputs.clone() };
                 let Some(pixels) = source.op().and_then(|op| op.pixels(&io)) else { continue };
@@ -86,7 +86,7 @@ impl Draft<'_> {
             self.nodes[i] = None;
             for output in 0..node.outputs.len() as u32 {
                 let (old, new) = (Value { node: i as u32, output }, Value { node: v.node, output: n_outputs + output });
-                self.forward.insert(old, new);
+                self.replace(old, new);
             }
             self.arrange();
         }
@@ -112,8 +112,10 @@ impl Draft<'_> {
             if n == 0 || n * full >= full + 1 + n {
                 continue;
             }
-            let absorbed: Option<Vec<(usize, Node)>> =
-                readers.into_iter().map(|reader| Some((reader, self.absorb(self.resolved(reader)?, &node)?))).collect();
+            let absorbed: Option<Vec<(usize, Node)>> = readers
+                .into_iter()
+                .map(|reader| Some((reader, self.absorb(self.nodes[reader].clone()?, &node)?)))
+                .collect();
             let Some(absorbed) = absorbed else { continue };
             for (reader, node) in absorbed {
                 self.nodes[reader] = Some(node);
@@ -130,14 +132,14 @@ impl Draft<'_> {
             let Some(readers) = self.readers(computable.v) else { continue };
             let keeper = readers.iter().find_map(|&reader| {
                 let waits = |&other: &usize| other != reader && self.reaches(reader, other);
-                let node = self.resolved(reader).filter(|_| !readers.iter().any(waits))?;
+                let node = self.nodes[reader].clone().filter(|_| !readers.iter().any(waits))?;
                 Some((reader, self.keeper(node, &computable)?))
             });
             let Some((reader, node)) = keeper else { continue };
             let output = node.outputs.len() as u32 - 1;
             self.nodes[reader] = Some(node);
             self.nodes[i] = None;
-            self.forward.insert(computable.v, Value { node: reader as u32, output });
+            self.replace(computable.v, Value { node: reader as u32, output });
             self.arrange();
         }
     }
@@ -148,7 +150,7 @@ impl Draft<'_> {
             let Some(computable) = self.computable(i) else { continue };
             let Computable { v, inputs, full, .. } = &computable;
             for reader in self.nodes_that_read(*v) {
-                let Some(node) = self.resolved(reader) else { continue };
+                let Some(node) = self.nodes[reader].clone() else { continue };
                 let Some(fused) = node.op().and_then(|op| op.downcast::<Fused>()) else { continue };
                 let of_epilogue = node.inputs[fused.n_inputs..fused.first_of_sums()].contains(v);
                 let reads = |k: &usize| node.inputs.contains(&inputs[*k]);
@@ -223,19 +225,15 @@ impl Draft<'_> {
     /// Returns the nodes that read a value, or `None` if it is an output or an update.
     fn readers(&self, v: Value) -> Option<Vec<usize>> {
         let mut results = self.outputs.iter().map(|o| o.1).chain(self.updates.iter().flat_map(|u| [u.0, u.1]));
-        if results.any(|r| self.resolve(r) == v) {
+        if results.any(|r| r == v) {
             return None;
         }
         Some(self.nodes_that_read(v))
     }
 
     fn nodes_that_read(&self, v: Value) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|&i| self.inputs(i).contains(&v)).collect()
-    }
-
-    /// Returns a node with the values that its inputs are now.
-    fn resolved(&self, i: usize) -> Option<Node> {
-        Some(Node { inputs: self.inputs(i), ..self.nodes[i].clone()? })
+        let reads = |i: &usize| self.nodes[*i].as_ref().is_some_and(|node| node.inputs.contains(&v));
+        (0..self.nodes.len()).filter(reads).collect()
     }
 
     /// Returns the node as one that computes these inputs itself, if it can.
@@ -301,7 +299,7 @@ impl Draft<'_> {
     pub(super) fn fits_all(&self, fused: &Fused, inputs: &[Value], outputs: &[TensorType]) -> bool {
         let types = inputs.iter().filter_map(|&v| self.ty(v).cloned());
         let io = Io { inputs: types.collect(), outputs: outputs.to_vec() };
-        let candidates = fused.lower(&io, self.profile, None);
-        candidates.first().is_some_and(|c| c.dispatches.iter().all(|d| d.n_storage() <= self.max_slots()))
+        let first = fused.candidates(&io, self.profile).next();
+        first.is_some_and(|c| c.dispatches.iter().all(|d| d.n_storage() <= self.max_slots()))
     }
 }

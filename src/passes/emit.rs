@@ -172,7 +172,7 @@ impl Emitter<'_> {
                 op: describe(s.node(i)),
                 kernel: dispatch.kernel.clone(),
                 variant: candidate.variant.clone(),
-                source: dispatch.source.clone(),
+                source: dispatch.source.text().clone(),
                 constants: dispatch.constants.clone(),
                 extents,
                 grid: dispatch.grid,

@@ -12,10 +12,9 @@ use std::{
     sync::Arc,
 };
 
-/// A graph whose nodes can be replaced; values that no longer exist forward to their replacements.
+/// A graph whose nodes can be replaced.
 pub(super) struct Draft<'p> {
     pub(super) nodes: Vec<Option<Node>>,
-    pub(super) forward: HashMap<Value, Value>,
     pub(super) outputs: Vec<(String, Value)>,
     pub(super) updates: Vec<(Value, Value)>,
     pub(super) profile: &'p DeviceProfile,
@@ -27,7 +26,6 @@ pub(super) struct Draft<'p> {
 pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
     let mut draft = Draft {
         nodes: graph.nodes().iter().zip(graph.live()).map(|(n, live)| live.then(|| n.clone())).collect(),
-        forward: HashMap::new(),
         outputs: graph.outputs().to_vec(),
         updates: graph.updates().to_vec(),
         profile,
@@ -50,16 +48,16 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
 }
 
 impl Draft<'_> {
-    pub(super) fn resolve(&self, mut v: Value) -> Value {
-        while let Some(&next) = self.forward.get(&v) {
-            v = next;
-        }
-        v
+    /// Lets all that reads a value read another one.
+    pub(super) fn replace(&mut self, old: Value, new: Value) {
+        let inputs = self.nodes.iter_mut().flatten().flat_map(|node| &mut node.inputs);
+        let outputs = self.outputs.iter_mut().map(|(_, v)| v);
+        let updates = self.updates.iter_mut().flat_map(|(state, v)| [state, v]);
+        inputs.chain(outputs).chain(updates).filter(|v| **v == old).for_each(|v| *v = new);
     }
 
     pub(super) fn inputs(&self, i: usize) -> Vec<Value> {
-        let node = self.nodes[i].as_ref();
-        node.map(|n| n.inputs.iter().map(|&v| self.resolve(v)).collect()).unwrap_or_default()
+        self.nodes[i].as_ref().map(|node| node.inputs.clone()).unwrap_or_default()
     }
 
     pub(super) fn ty(&self, v: Value) -> Option<&TensorType> {
@@ -74,7 +72,7 @@ impl Draft<'_> {
             }
         }
         for v in self.outputs.iter().map(|o| o.1).chain(self.updates.iter().flat_map(|u| [u.0, u.1])) {
-            *uses.entry(self.resolve(v)).or_insert(0) += 1;
+            *uses.entry(v).or_insert(0) += 1;
         }
         uses
     }
@@ -138,7 +136,7 @@ impl Draft<'_> {
             let once = uses.get(v) == Some(&1) && inputs.iter().filter(|u| *u == v).count() == 1;
             let cheap = !widened || producer.instrs.len() <= 4;
             let fits = consumer.instrs.len() + producer.instrs.len() <= 48;
-            let separate = || self.keeps_own_epilogue(*v, &inputs, uses);
+            let separate = || self.keeps_own_epilogue(*v, widened, &inputs, uses);
             (once && cheap && fits && !separate()).then_some((at, v.node as usize, producer))
         })
     }
@@ -152,17 +150,18 @@ impl Draft<'_> {
         }
     }
 
-    /// Returns whether the producer of operand `v` should become the epilogue of its own compute-heavy node instead of
-    /// merging into its consumer: if the consumer can be the epilogue of a later node, neither needs a separate launch.
-    fn keeps_own_epilogue(&self, v: Value, operands: &[Value], uses: &HashMap<Value, usize>) -> bool {
+    /// Returns whether the producer of operand `v`, of which there is one use, should become the epilogue of its own compute-heavy node
+    /// instead of merging into its consumer: if it has fewer elements, or if the consumer can be the epilogue of a later node. Neither
+    /// then needs a separate launch.
+    fn keeps_own_epilogue(&self, v: Value, widened: bool, operands: &[Value], uses: &HashMap<Value, usize>) -> bool {
         let shape = |u: Value| self.ty(u).map(|t| &t.shape);
         let merges = |u: Value| uses.get(&u) == Some(&1) && shape(u) == shape(v);
-        let Some(own) = Some(v).filter(|&v| merges(v)).and_then(|v| self.stored_by(v, uses)) else { return false };
+        let Some(own) = self.stored_by(v, uses) else { return false };
         let heavy = own.node as usize;
         let n_outputs = self.nodes[heavy].as_ref().map_or(0, |n| n.outputs.len());
         let slots = self.inputs(v.node as usize).len() - 1 + self.inputs(heavy).len() + n_outputs;
         let ends_later = |&u: &Value| u != v && merges(u) && self.stored_by(u, uses).is_some_and(|o| o.node > own.node);
-        slots <= self.max_slots() && operands.iter().any(ends_later)
+        slots <= self.max_slots() && (widened || operands.iter().any(ends_later))
     }
 
     /// Applies an elementwise node as the last step of the heavy node that feeds it.
@@ -200,7 +199,7 @@ impl Draft<'_> {
             uses.remove(&v);
             for output in 1..source.outputs.len() as u32 {
                 let (old, new) = (Value { node: v.node, output }, Value { node: i as u32, output });
-                self.forward.insert(old, new);
+                self.replace(old, new);
                 if let Some(n) = uses.remove(&old) {
                     uses.insert(new, n);
                 }
@@ -269,10 +268,10 @@ impl Draft<'_> {
             }
         }
         for (name, v) in &self.outputs {
-            graph.output(name, map[&self.resolve(*v)]);
+            graph.output(name, map[v]);
         }
         for &(s, v) in &self.updates {
-            graph.update(map[&self.resolve(s)], map[&self.resolve(v)]);
+            graph.update(map[&s], map[&v]);
         }
         graph
     }

@@ -119,6 +119,16 @@ impl Fused {
         self.anchor.lower(&self.anchor_io(io), profile, Some(&epilogue))
     }
 
+    /// Returns the candidates, each made when it is asked for.
+    pub(super) fn candidates<'a>(
+        &'a self,
+        io: &'a Io,
+        profile: &'a DeviceProfile,
+    ) -> impl Iterator<Item = Candidate> + 'a {
+        let can = self.anchor_candidates(io, profile).into_iter().filter(|c| c.prologues || self.prologues.is_empty());
+        can.filter_map(move |c| if self.sums.is_some() { self.with_merge(c, io, profile) } else { Some(c) })
+    }
+
     /// Returns what adds up columns.
     fn column_sums(&self) -> Option<&dyn ColumnSums> {
         self.sums.as_ref()?.column_sums()
@@ -291,12 +301,7 @@ impl Op for Fused {
         if epilogue.is_some() {
             return Vec::new();
         }
-        let candidates = self.anchor_candidates(io, profile);
-        let candidates = candidates.into_iter().filter(|c| c.prologues || self.prologues.is_empty());
-        match &self.sums {
-            None => candidates.collect(),
-            Some(_) => candidates.filter_map(|c| self.with_merge(c, io, profile)).collect(),
-        }
+        self.candidates(io, profile).collect()
     }
 
     fn declines(&self, io: &Io, profile: &DeviceProfile) -> Vec<Declined> {

@@ -148,7 +148,7 @@ impl PlannedDispatch {
     /// Returns the kernel and its launch without what it binds.
     pub fn dispatch(&self) -> Dispatch {
         let PlannedDispatch { kernel, source, constants, extents, grid, .. } = self.clone();
-        Dispatch { kernel, source, constants, extents, grid, slots: Vec::new() }
+        Dispatch { kernel, source: source.into(), constants, extents, grid, slots: Vec::new() }
     }
 
     /// Returns the launches that it is: one, unless several run as one.

@@ -118,6 +118,24 @@ fn excitation_residual_addition_and_activation_are_one_launch() {
 }
 
 #[test]
+fn what_a_product_makes_of_fewer_elements_is_computed_where_it_is_stored() {
+    let model = model([16, 16, 32], |x| {
+        let gate = x
+            .apply(GlobalAveragePooling2D::new().keepdims(true))?
+            .apply(Conv2D::new(32, 1).activation(Sigmoid).name("gate"))?;
+        multiply(&[x.clone(), gate])?.apply(Conv2D::new(8, 1))
+    });
+    for profile in profiles() {
+        let plan = plan_of(&model, Mode::Inference, &profile);
+        let with: Vec<&str> = (plan.dispatches.iter())
+            .filter(|d| d.source.contains("sigmoid_f32("))
+            .map(|d| d.node.split('/').next().unwrap_or_default())
+            .collect();
+        assert_eq!(with, ["gate"], "{plan}");
+    }
+}
+
+#[test]
 fn a_recurrent_layer_is_one_product_and_one_launch_for_all_timesteps() {
     let layers: [(&str, std::sync::Arc<dyn Layer>); 3] = [
         ("simple_rnn", SimpleRNN::new(16).return_sequences(true).into_layer()),

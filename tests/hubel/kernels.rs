@@ -46,7 +46,7 @@ fn lowered() -> Vec<(String, Dispatch)> {
             for profile in profiles() {
                 for candidate in sample.op.lower(&io, &profile, None) {
                     for dispatch in candidate.dispatches {
-                        if seen.insert((dispatch.source.clone(), format!("{:?}", dispatch.constants))) {
+                        if seen.insert((dispatch.source.text().clone(), format!("{:?}", dispatch.constants))) {
                             kernels.push((format!("{} {}", family.name, candidate.variant), dispatch));
                         }
                     }
@@ -185,7 +185,7 @@ fn the_iterations_of_every_reached_kernel_are_derived() {
 fn no_branch_or_loop_is_decided_by_uniform_buffers_alone() {
     let mut failed = BTreeMap::new();
     let mut seen = HashSet::new();
-    for (name, dispatch) in reached().iter().filter(|(_, dispatch)| seen.insert(&dispatch.source)) {
+    for (name, dispatch) in reached().iter().filter(|(_, dispatch)| seen.insert(dispatch.source.text())) {
         let places = decided_by_uniforms(&dispatch.source).unwrap_or_else(|e| panic!("{name}: {e}"));
         for place in places {
             failed.entry(place).or_insert_with(Vec::new).push(format!("{name} ({})", dispatch.kernel));

@@ -249,8 +249,8 @@ fn nan_and_infinity_pass_through_tiles_and_rows() {
 fn planted_faults_of_products_through_workgroup_memory_are_noticed() {
     let faults = [
         ("drops the last chunk", "chunks < ", "chunks + 16u < "),
-        ("swaps term and index", "lane % 16u * 17u + lane / 16u]", "lane / 16u * 17u + lane % 16u]"),
-        ("reads the rows of a neighbour", "    let at_a = lane / 16u", "    let at_a = (lane / 16u + 1u) % 16u"),
+        ("swaps term and index", "_a = lane % 16u * 17u + lane / 16u;", "_a = lane / 16u * 17u + lane % 16u;"),
+        ("reads the rows of a neighbour", "let at_a = lane / 16u", "let at_a = (lane / 16u + 1u) % 16u"),
         ("repeats the last term", "_t < ", "_t < 1u + "),
         ("skips the last tile", "<= tile) { return; }", "<= tile + 1u) { return; }"),
         ("cuts parts a chunk short", "start_terms + size_terms", "start_terms + size_terms - 1u"),

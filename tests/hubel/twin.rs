@@ -14,7 +14,7 @@ use hubel::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Mutex,
     thread,
 };
 
@@ -194,7 +194,7 @@ fn plant_in(
         let (tries, found) = plants.entry((name.to_owned(), plant.clone())).or_default();
         if !*found && *tries < most {
             let mut wrong = candidate.clone();
-            wrong.dispatches[k].source = Arc::from(source);
+            wrong.dispatches[k].source = source.into();
             *tries += 1;
             *found = match trial.check(&wrong, profile) {
                 Err(CandidateError::Kernel { error: TwinError::Fault(fault), .. }) => plant.is_found_as(fault.kind),

@@ -58,7 +58,7 @@ fn planned(engine: &Engine, function: &str, tensors: &[(&TensorType, BufferRange
         op: function.into(),
         kernel: dispatch.kernel,
         variant: candidate.variant,
-        source: dispatch.source,
+        source: dispatch.source.text().clone(),
         constants: dispatch.constants,
         extents: dispatch.extents,
         grid: dispatch.grid,

@@ -2,7 +2,7 @@
 
 use super::layout::lanes_of_slice;
 use crate::{
-    graph::{Candidate, ColumnParts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Slot, SumKind},
+    graph::{Candidate, ColumnParts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Prologue, Slot, SumKind},
     kernels::{
         Axis, Core, Schedule,
         column_parts::PartSums,
@@ -292,7 +292,9 @@ pub(super) fn candidate(
     let prologues = epilogue.map_or(&[][..], |e| &e.prologues);
     let mut load = |side: usize, width: usize| {
         let prologue = prologues.iter().find(|p| p.input == side && schedule.core == Core::Shared);
-        prologue.map(|p| Loaded::bind(&mut k, p, Stored { width, words: false, columns: 0 }))
+        // Where channels are of one group, an index or a term is one.
+        let columns = |p: &Prologue| if product.batch == one() { p.shape.last() as u64 } else { 0 };
+        prologue.map(|p| Loaded::bind(&mut k, p, Stored { width, words: false, columns: columns(p) }))
     };
     let loaded = [load(0, width(0, a)), load(1, width(1, b))];
     let applied = loaded.iter().flatten().count() == prologues.len();

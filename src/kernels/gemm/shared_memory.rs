@@ -39,6 +39,8 @@ struct Core<'p, 'a> {
     split: Option<(Expr, Expr)>,
     /// The slice of a lane, where there are several.
     slice: Option<Expr>,
+    /// The first vectors of rows and of columns of a lane.
+    at: [Expr; 2],
     a: Side<'p, 'a>,
     b: Side<'p, 'a>,
     sums: Vec<Vec<Expr>>,
@@ -87,7 +89,10 @@ fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
     let n_sums = if product.sums { b.cursors.len() } else { 0 };
     let column_sums = (0..n_sums).map(|i| k.var(format!("sum{i}"), VEC4.zero())).collect();
     let slice = (tile.slices > 1).then(|| k.let_("slice", k.lane() / lanes_of_slice(tile)));
-    let mut core = Core { product, tile, io, first_row, first_column, split, slice, a, b, sums, column_sums };
+    let across = b.vectors / b.per;
+    let lane = slice.as_ref().map_or(k.lane(), |_| k.lane() % lanes_of_slice(tile));
+    let at = [k.let_("at_a", &lane / across), k.let_("at_b", lane % across)];
+    let mut core = Core { product, tile, io, first_row, first_column, split, slice, at, a, b, sums, column_sums };
     core.reduce(k, &mut Vec::new());
     core.join(k);
     core.store(k);
@@ -132,6 +137,9 @@ impl Core<'_, '_> {
         };
         let (full, depth, ahead) = (fills_chunks(self.product, self.tile), depth(self.tile), ahead(self.tile));
         let sides = [&self.a, &self.b];
+        let staged = sides.map(|side| side.first_staged(k, self.tile));
+        let slice = self.slice.as_ref();
+        let firsts = [0, 1].map(|i| sides[i].first_of_slice(k, self.tile, &self.at[i], slice));
         let sets = ahead.max(1);
         let next: Vec<[Vec<Expr>; 2]> = (0..sets).map(|n| sides.map(|side| side.registers(k, self.tile, n))).collect();
         let load = |k: &mut Kernel, chunk: &Expr, n: usize| {
@@ -154,13 +162,17 @@ impl Core<'_, '_> {
                     let sums = self.column_sums.iter().cycle();
                     next[1].iter().zip(sums).for_each(|(value, sum)| k.add(sum, value));
                     k.barrier();
-                    sides.iter().zip(next).for_each(|(side, next)| side.stage(k, self.tile, next));
+                    sides
+                        .iter()
+                        .zip(next)
+                        .zip(&staged)
+                        .for_each(|((side, next), at)| side.stage(k, self.tile, at, next));
                     k.barrier();
                     if ahead > 0 {
                         let chunk = k.let_(format!("next_chunk{n}"), &chunk + ahead * depth);
                         load_next(k, &chunk, n);
                     }
-                    self.multiply(k);
+                    self.multiply(k, &firsts);
                 };
                 if n == 0 { multiply(k) } else { k.if_(chunk.less(&end), multiply) }
             }
@@ -168,14 +180,11 @@ impl Core<'_, '_> {
     }
 
     /// Writes the products of a chunk, unrolled.
-    fn multiply(&self, k: &mut Kernel) {
-        let at = self.lane_vectors(k);
+    fn multiply(&self, k: &mut Kernel, firsts: &[Expr; 2]) {
         let sides = [&self.a, &self.b];
-        let slice = self.slice.as_ref();
-        let firsts = [0, 1].map(|i| sides[i].first_of_slice(k, self.tile, &at[i], slice));
         let mut vectors = [Vec::new(), Vec::new()];
         for term in 0..self.tile.k {
-            for ((side, first), vectors) in sides.into_iter().zip(&firsts).zip(&mut vectors) {
+            for ((side, first), vectors) in sides.into_iter().zip(firsts).zip(&mut vectors) {
                 side.read(k, self.tile, (first, term), vectors);
             }
             let component = |side: usize, i: usize| match sides[side].of_terms {
@@ -191,13 +200,6 @@ impl Core<'_, '_> {
                 sums.iter().zip(&columns).for_each(|(sum, column)| k.add(sum, component(0, row) * column));
             }
         }
-    }
-
-    /// Returns the first vectors of rows and of columns of an invocation.
-    fn lane_vectors(&self, k: &mut Kernel) -> [Expr; 2] {
-        let across = self.b.vectors / self.b.per;
-        let lane = self.slice.as_ref().map_or(k.lane(), |_| k.lane() % lanes_of_slice(self.tile));
-        [k.let_("at_a", &lane / across), k.let_("at_b", lane % across)]
     }
 
     /// Joins the sums of slices in the first of them: half of those that are left leave theirs in workgroup memory.
@@ -225,11 +227,11 @@ impl Core<'_, '_> {
     fn store(&self, k: &mut Kernel) {
         let Core { product, io, .. } = self;
         let columns = product.columns.extent.expr();
-        let [at_a, at_b] = self.lane_vectors(k);
+        let [at_a, at_b] = &self.at;
         let width = self.b.operand.width();
         let columns: Vec<(Expr, Expr, Vec<Expr>)> = (0..4 * self.b.per / width)
             .map(|i| {
-                let column = k.let_(format!("column{i}_i"), &self.first_column + self.b.index(&at_b, i * width));
+                let column = k.let_(format!("column{i}_i"), &self.first_column + self.b.index(at_b, i * width));
                 let inside = k.let_(format!("column{i}_in_bounds"), column.less(&columns));
                 let column = k.let_(format!("column{i}"), column.min(&columns - width as u32));
                 let extras = io.finish.columns(k, &i.to_string(), &(&column / width));
@@ -241,7 +243,7 @@ impl Core<'_, '_> {
             Parts::new(k, product, to, self.tile_of_sums(), &columns)
         });
         for (i, sums) in self.sums.iter().enumerate() {
-            let row = k.let_(format!("row{i}_i"), &self.first_row + self.a.index(&at_a, i));
+            let row = k.let_(format!("row{i}_i"), &self.first_row + self.a.index(at_a, i));
             let (start, inside) = product.row(&row, self.split.as_ref().map(|s| &s.0));
             let start = k.let_(format!("row{i}"), start);
             let inside = row.less(product.rows.extent.expr()).and(inside);
@@ -441,13 +443,23 @@ impl<'p, 'a> Side<'p, 'a> {
         let (lane, lanes) = (k.lane(), lanes(tile));
         if self.operand.along_terms {
             let fast = depth(tile) / if self.of_terms { 4 } else { 1 };
-            return (&lane % fast, lane / fast + i * (lanes / fast));
+            return (&lane % fast, lane / fast + i * self.stride(tile));
         }
         let fast = if self.of_one_term { lanes / depth(tile) } else { self.vectors };
         let [term, vector] = [&lane / fast, lane % fast];
         match self.of_one_term {
-            true => (term, vector + i * fast),
-            false => (term + i * (lanes / fast), vector),
+            true => (term, vector + i * self.stride(tile)),
+            false => (term + i * self.stride(tile), vector),
+        }
+    }
+
+    /// Returns how many indices or terms are from one vector that an invocation stages to the next.
+    fn stride(&self, tile: Schedule) -> usize {
+        let lanes = lanes(tile);
+        match (self.operand.along_terms, self.of_one_term) {
+            (true, _) => lanes * if self.of_terms { 4 } else { 1 } / depth(tile),
+            (false, true) => lanes / depth(tile),
+            (false, false) => lanes / self.vectors,
         }
     }
 
@@ -495,7 +507,9 @@ impl<'p, 'a> Side<'p, 'a> {
                     None => self.buffer.guarded(&(index / width), &inside, false),
                     Some(loaded) => {
                         let index = k.let_(format!("{}_at", cursor.name), index);
-                        let mut value = loaded.apply(self.buffer.at(&index / width), &index, &[]);
+                        let column = self.column(loaded, &cursor, &vars) / width;
+                        let columns: Vec<Expr> = loaded.at_column(&column).collect();
+                        let mut value = loaded.apply(self.buffer.at(&index / width), &index, &columns);
                         if let Some(kept) = loaded.kept() {
                             value = k.let_(format!("{}_kept", cursor.name), value);
                             let stores = cursor.get("stores").and(&inside);
@@ -512,22 +526,28 @@ impl<'p, 'a> Side<'p, 'a> {
         }
     }
 
-    /// Returns where a lane finds the first of its vectors, of the first term of its slice: the vector's place, or of vectors of terms the
-    /// index and the first vector.
-    fn first_of_slice(&self, k: &mut Kernel, tile: Schedule, at: &Expr, slice: Option<&Expr>) -> [Expr; 2] {
-        let terms = slice.map_or(0u32.into(), |slice| slice * tile.k);
-        let name = format!("first_{}", self.name);
-        match self.of_terms {
-            true => [at.clone(), k.let_(name, terms / 4u32)],
-            false => [k.let_(name, at + terms * (self.vectors + 1)), 0u32.into()],
+    /// Returns the channel of an element of a window: the innermost term, or of an index.
+    fn column(&self, loaded: &Loaded, cursor: &Cursor, vars: &[Expr]) -> Expr {
+        match vars.last().filter(|_| self.operand.along_terms) {
+            Some(term) => term.clone(),
+            None if self.operand.extent.fixed == loaded.n_columns() as u64 => cursor.index().clone(),
+            None => cursor.index() % loaded.n_columns(),
         }
     }
 
+    /// Returns the place of the first vector of a lane, whose vectors in the tile are from `at` on, of the first term of its slice.
+    fn first_of_slice(&self, k: &mut Kernel, tile: Schedule, at: &Expr, slice: Option<&Expr>) -> Expr {
+        let terms = slice.map_or(0u32.into(), |slice| slice * tile.k);
+        let terms = if self.of_terms { terms / 4u32 } else { terms };
+        k.let_(format!("first_{}", self.name), self.at(tile, (terms, at.clone())))
+    }
+
     /// Reads what a lane multiplies of a term; of vectors of terms every four terms anew.
-    fn read(&self, k: &mut Kernel, tile: Schedule, ([at, first], term): (&[Expr; 2], usize), vectors: &mut Vec<Expr>) {
+    fn read(&self, k: &mut Kernel, tile: Schedule, (first, term): (&Expr, usize), vectors: &mut Vec<Expr>) {
+        let apart = self.vectors / self.per;
         let place = |i: usize| match self.of_terms {
-            true => self.at(tile, (first + term / 4, self.index(at, i))),
-            false => at + (term * (self.vectors + 1) + i * (self.vectors / self.per)),
+            true => first + (i * apart * pitch(tile) + term / 4),
+            false => first + (term * (self.vectors + 1) + i * apart),
         };
         if !self.of_terms || term.is_multiple_of(4) {
             let n = if self.of_terms { 4 * self.per } else { self.per };
@@ -536,10 +556,17 @@ impl<'p, 'a> Side<'p, 'a> {
         }
     }
 
-    fn stage(&self, k: &mut Kernel, tile: Schedule, values: &[Expr]) {
+    /// Returns the place of the first vector that an invocation stages.
+    fn first_staged(&self, k: &mut Kernel, tile: Schedule) -> Expr {
+        let place = self.place(k, tile, 0);
+        k.let_(format!("staged_{}", self.name), self.at(tile, place))
+    }
+
+    fn stage(&self, k: &mut Kernel, tile: Schedule, first: &Expr, values: &[Expr]) {
+        let apart = self.stride(tile) * if self.of_terms { pitch(tile) } else { 1 };
+        let apart = if self.operand.along_terms || self.of_one_term { apart } else { apart * (self.vectors + 1) };
         for (i, value) in values.iter().enumerate() {
-            let place = self.place(k, tile, i);
-            k.store(&self.staged, self.at(tile, place), value);
+            k.store(&self.staged, first + i * apart, value);
         }
     }
 }

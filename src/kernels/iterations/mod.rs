@@ -27,6 +27,7 @@ use crate::graph::Dispatch;
 use expressions::Kernel;
 use naga::{Binding, EntryPoint, Module, Span};
 use std::{
+    borrow::Cow,
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{LazyLock, Mutex, PoisonError},
@@ -48,7 +49,7 @@ pub struct UnboundedLoop {
 /// Returns the maximum iterations of all loops of one invocation for a batch of `n`, as llvmpipe counts them, where grids have at
 /// most `max_groups` workgroups along an axis. A text that naga refuses has none: the device refuses it too.
 pub fn max_iterations(dispatch: &Dispatch, n: usize, max_groups: u32) -> Result<u64, UnboundedLoop> {
-    let text = &dispatch.source;
+    let text: &str = &dispatch.source;
     if !super::language::identifiers(text).any(|word| ["for", "while", "loop"].contains(&word)) {
         return Ok(0);
     }
@@ -70,7 +71,8 @@ pub fn max_iterations(dispatch: &Dispatch, n: usize, max_groups: u32) -> Result<
 
 /// Returns the invocations of a workgroup; 1 of a text that naga refuses.
 pub fn workgroup_size(dispatch: &Dispatch) -> u32 {
-    let Ok(module) = naga::front::wgsl::parse_str(&dispatch.source) else { return 1 };
+    let entry = naga::front::wgsl::parse_str(&slice::entry(&dispatch.source));
+    let Ok(module) = entry.or_else(|_| naga::front::wgsl::parse_str(&dispatch.source)) else { return 1 };
     let mut kernel = Kernel { module: &module, dispatch, n: 1, groups: [1; 2], arithmetic: Default::default() };
     let size = module.entry_points.first().map_or([1; 3], |entry| entry_size(&mut kernel, entry));
     size.iter().product::<i128>().clamp(1, i128::from(u32::MAX)) as u32
@@ -79,15 +81,18 @@ pub fn workgroup_size(dispatch: &Dispatch) -> u32 {
 /// What was found, by two hashes of a launch: a plan has many equal ones.
 static FOUND: LazyLock<Mutex<HashMap<[u64; 2], Result<u64, UnboundedLoop>>>> = LazyLock::new(Default::default);
 
+/// Returns the module of what the loops of a text depend on, or of all of it, and the text that was parsed.
+fn parsed(text: &str) -> Option<(Module, Cow<'_, str>)> {
+    [Cow::Owned(slice::slice(text)), Cow::Borrowed(text)]
+        .into_iter()
+        .find_map(|text: Cow<str>| Some((naga::front::wgsl::parse_str(&text).ok()?, text)))
+}
+
 fn find(dispatch: &Dispatch, n: usize, groups: [u32; 2]) -> Result<u64, UnboundedLoop> {
-    let text = &dispatch.source;
-    let part = slice::slice(text);
-    let parsed = naga::front::wgsl::parse_str(&part).map(|module| (module, &part[..]));
-    let parsed = parsed.or_else(|_| naga::front::wgsl::parse_str(text).map(|module| (module, &text[..])));
-    let Ok((module, read)) = parsed else { return Ok(0) };
+    let Some((module, read)) = parsed(&dispatch.source) else { return Ok(0) };
     let mut kernel = Kernel { module: &module, dispatch, n, groups, arithmetic: Default::default() };
     count(&mut kernel, &module).map_err(|span| {
-        let line = span.location(read).line_number;
+        let line = span.location(&read).line_number;
         UnboundedLoop { kernel: dispatch.kernel.clone(), line }
     })
 }

@@ -1,5 +1,6 @@
 //! The part of a text that its loops depend on: naga takes long to read the rest, sums mostly.
 
+use crate::kernels::language::declarations;
 use std::collections::{HashMap, HashSet};
 
 /// Returns a text without assignments to variables that nothing else names, with as many lines.
@@ -33,6 +34,16 @@ pub(super) fn slice(text: &str) -> String {
     }
     let text: Vec<&str> = lines.iter().zip(kept).map(|(line, kept)| if kept { line } else { "" }).collect();
     text.join("\n")
+}
+
+/// Returns the constants of a text and its entry point, as one that does nothing.
+pub(super) fn entry(text: &str) -> String {
+    let all = declarations(text).into_iter().map(|(name, declaration)| match declaration.split_once("fn main(") {
+        Some((attributes, _)) if name == "main" => format!("{attributes}fn main() {{}}\n"),
+        _ if declaration.starts_with("const") || declaration.starts_with("override") => declaration.to_owned(),
+        _ => String::new(),
+    });
+    all.collect()
 }
 
 /// Returns the names of a line but those of members.

@@ -111,6 +111,7 @@ pub struct Loaded {
     width: usize,
     /// Extras that depend on the column alone, where the kernel reads them.
     columns: Vec<Buffer>,
+    n_columns: usize,
     kept: Option<Buffer>,
 }
 
@@ -137,13 +138,23 @@ impl Loaded {
         let vectors = if width > 1 { Layout::Vectors { width, words } } else { Layout::Scalars(DType::F32) };
         let kept = prologue.kept.map(|output| k.bind_result(format!("{name}_kept"), vectors, Slot::output(output)));
         function(k, &name, &prologue.program, width, &read);
-        Loaded { function: name, width, columns: columns_of(read), kept }
+        Loaded { function: name, width, columns: columns_of(read), n_columns: columns, kept }
+    }
+
+    /// Returns what depends on a column alone, of a vector of columns by its number.
+    pub fn at_column(&self, column: &Expr) -> impl Iterator<Item = Expr> {
+        self.columns.iter().map(move |buffer| buffer.at(column))
     }
 
     /// Reads what depends on a column alone, of a vector of columns by its number.
     pub fn columns(&self, k: &mut Kernel, column: &Expr) -> Vec<Expr> {
-        let read = |(n, buffer): (usize, &Buffer)| k.let_(format!("{}_column{n}", self.function), buffer.at(column));
-        self.columns.iter().enumerate().map(read).collect()
+        let read = |(n, value)| k.let_(format!("{}_column{n}", self.function), value);
+        self.at_column(column).enumerate().map(read).collect()
+    }
+
+    /// Returns how many columns the input has.
+    pub fn n_columns(&self) -> usize {
+        self.n_columns
     }
 
     /// Returns where the kernel is to store what the program makes of what is loaded, if it is.

@@ -1,7 +1,7 @@
 //! Typed WGSL expressions: built by operators and methods, folded where they are known, printed with few parentheses.
 
 use crate::graph::wgsl_f32;
-use std::{fmt, rc::Rc};
+use std::{fmt, sync::Arc};
 
 /// A scalar of WGSL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,13 +141,13 @@ pub(super) enum Node {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Expr {
-    pub(super) node: Rc<Node>,
+    pub(super) node: Arc<Node>,
     pub(super) ty: Type,
 }
 
 impl Expr {
     fn new(ty: Type, node: Node) -> Expr {
-        Expr { node: Rc::new(node), ty }
+        Expr { node: Arc::new(node), ty }
     }
 
     /// Returns a variable, parameter or constant that the kernel declares.
