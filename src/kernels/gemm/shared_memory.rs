@@ -440,26 +440,22 @@ impl<'p, 'a> Side<'p, 'a> {
 
     /// Returns the term in the chunk and the vector that an invocation stages as its `i`th; of vectors of terms the vector and the index.
     fn place(&self, k: &Kernel, tile: Schedule, i: usize) -> (Expr, Expr) {
-        let (lane, lanes) = (k.lane(), lanes(tile));
+        let (lane, [slow, fast]) = (k.lane(), self.step(tile).map(|step| i * step));
         if self.operand.along_terms {
-            let fast = depth(tile) / if self.of_terms { 4 } else { 1 };
-            return (&lane % fast, lane / fast + i * self.stride(tile));
+            let per_row = depth(tile) / if self.of_terms { 4 } else { 1 };
+            return (&lane % per_row + slow, lane / per_row + fast);
         }
-        let fast = if self.of_one_term { lanes / depth(tile) } else { self.vectors };
-        let [term, vector] = [&lane / fast, lane % fast];
-        match self.of_one_term {
-            true => (term, vector + i * self.stride(tile)),
-            false => (term + i * self.stride(tile), vector),
-        }
+        let per_row = if self.of_one_term { lanes(tile) / depth(tile) } else { self.vectors };
+        (&lane / per_row + slow, lane % per_row + fast)
     }
 
-    /// Returns how many indices or terms are from one vector that an invocation stages to the next.
-    fn stride(&self, tile: Schedule) -> usize {
+    /// Returns how far it is from one [place](Self::place) of an invocation to the next.
+    fn step(&self, tile: Schedule) -> [usize; 2] {
         let lanes = lanes(tile);
         match (self.operand.along_terms, self.of_one_term) {
-            (true, _) => lanes * if self.of_terms { 4 } else { 1 } / depth(tile),
-            (false, true) => lanes / depth(tile),
-            (false, false) => lanes / self.vectors,
+            (true, _) => [0, lanes * if self.of_terms { 4 } else { 1 } / depth(tile)],
+            (false, true) => [0, lanes / depth(tile)],
+            (false, false) => [lanes / self.vectors, 0],
         }
     }
 
@@ -544,11 +540,8 @@ impl<'p, 'a> Side<'p, 'a> {
 
     /// Reads what a lane multiplies of a term; of vectors of terms every four terms anew.
     fn read(&self, k: &mut Kernel, tile: Schedule, (first, term): (&Expr, usize), vectors: &mut Vec<Expr>) {
-        let apart = self.vectors / self.per;
-        let place = |i: usize| match self.of_terms {
-            true => first + (i * apart * pitch(tile) + term / 4),
-            false => first + (term * (self.vectors + 1) + i * apart),
-        };
+        let slow = if self.of_terms { term / 4 } else { term };
+        let place = |i: usize| first + self.at(tile, (slow.into(), (i * (self.vectors / self.per)).into()));
         if !self.of_terms || term.is_multiple_of(4) {
             let n = if self.of_terms { 4 * self.per } else { self.per };
             let load = |i: usize| k.let_(format!("{}{term}_{i}", self.name), self.staged.at(place(i)));
@@ -563,10 +556,9 @@ impl<'p, 'a> Side<'p, 'a> {
     }
 
     fn stage(&self, k: &mut Kernel, tile: Schedule, first: &Expr, values: &[Expr]) {
-        let apart = self.stride(tile) * if self.of_terms { pitch(tile) } else { 1 };
-        let apart = if self.operand.along_terms || self.of_one_term { apart } else { apart * (self.vectors + 1) };
         for (i, value) in values.iter().enumerate() {
-            k.store(&self.staged, first + i * apart, value);
+            let [slow, fast] = self.step(tile).map(|step| Expr::from(i * step));
+            k.store(&self.staged, first + self.at(tile, (slow, fast)), value);
         }
     }
 }
