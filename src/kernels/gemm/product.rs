@@ -45,12 +45,14 @@ pub struct Cursor {
     pub(super) name: String,
     pub(super) index: Expr,
     values: Vec<(&'static str, Expr)>,
+    /// What a prologue reads of the index alone, where a lane has registers for it.
+    pub(super) extras: Vec<Option<Expr>>,
 }
 
 impl Cursor {
     pub(super) fn new(k: &mut Kernel, name: String, index: Expr) -> Self {
         let index = k.let_(format!("{name}_i"), index);
-        Cursor { name, index, values: Vec::new() }
+        Cursor { name, index, values: Vec::new(), extras: Vec::new() }
     }
 
     /// Returns the cursor under another name, for values that are computed once more.
@@ -294,7 +296,9 @@ pub(super) fn candidate(
         let prologue = prologues.iter().find(|p| p.input == side && schedule.core == Core::Shared);
         // Where channels are of one group, an index or a term is one.
         let columns = |p: &Prologue| if product.batch == one() { p.shape.last() as u64 } else { 0 };
-        prologue.map(|p| Loaded::bind(&mut k, p, Stored { width, words: false, columns: columns(p) }))
+        // Indices or terms of a product of matrices are pixels.
+        let of_matrices = product.loops.len() == 1;
+        prologue.map(|p| Loaded::bind(&mut k, p, Stored { width, words: false, columns: columns(p) }, of_matrices))
     };
     let loaded = [load(0, width(0, a)), load(1, width(1, b))];
     let applied = loaded.iter().flatten().count() == prologues.len();

@@ -137,12 +137,30 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         let h = row_width.quotient(&of_image) * phase_h + &phase[0];
         (h, row_width.remainder(&of_image) * phase_w + &phase[1])
     };
+    // Where taps are whole pixels apart, what is read lies as far from the first tap's pixel for each index, which is found once for all.
+    let shared = profile.class == DeviceClass::Gpu && phase_h * phase_w == 1;
+    let first_tap = Expr::from(0u32);
+    let beyond = |axis: usize, tap: &Expr| {
+        let tap = tap * w.dilation[axis];
+        if w.transposed { Expr::from(0u32) - tap } else { tap }
+    };
     let pixel_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| match vars {
         [] => {
-            let (h, w) = position(at.index());
+            let (h, width) = position(at.index());
             at.set(k, "n", area.quotient(at.index()));
-            at.set(k, "h", h);
-            at.set(k, "w", w);
+            at.set(k, "h", if shared { w.source(0, &h, &first_tap).u32() } else { h });
+            at.set(k, "w", if shared { w.source(1, &width, &first_tap).u32() } else { width });
+            if shared {
+                let pixel = (at.get("n") * &from_h + at.get("h")) * &from_w + at.get("w");
+                at.set(k, "p", pixel * pitch_of(&channels_e) + of_group(&group, &channels_e));
+            }
+        }
+        [r, s] if shared => {
+            let [down, right] = [beyond(0, r), beyond(1, s)];
+            at.set(k, "tap", (&down * &from_w + &right) * pitch_of(&channels_e));
+            at.set(k, "y", at.get("h") + down);
+            at.set(k, "x", at.get("w") + right);
+            at.set(k, "in_bounds", at.get("y").less(&from_h).and(at.get("x").less(&from_w)));
         }
         [r, s] => {
             at.set(k, "y", w.source(0, at.get("h"), r).u32());
@@ -154,7 +172,13 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         }
         _ => {}
     };
-    let pixel_at = |at: &Cursor, vars: &[Expr]| (at.get("o") + &vars[2], at.get("in_bounds").clone());
+    let pixel_at = |at: &Cursor, vars: &[Expr]| {
+        let inside = at.get("in_bounds").clone();
+        match shared {
+            true => (inside.select(at.get("p") + (at.get("tap") + &vars[2]), 0u32), inside),
+            false => (at.get("o") + &vars[2], inside),
+        }
+    };
     let weight_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
         if let [r, s] = vars {
             let tap = (r * w.kernel[1] + s) * Expr::extent("weights_per_tap", (pitch * to_channels) as u64);

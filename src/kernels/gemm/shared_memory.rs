@@ -28,6 +28,9 @@ pub(super) fn lower(product: &Product, s: Schedule, profile: &DeviceProfile, epi
 
 const VEC4: Type = Type { width: 4, ..Type::F32 };
 
+/// The vectors that a lane keeps of what prologues read of indices alone, at most.
+const MAX_EXTRA_VECTORS: usize = 8;
+
 /// The core, as it is written.
 struct Core<'p, 'a> {
     product: &'p Product<'a>,
@@ -410,6 +413,7 @@ impl<'p, 'a> Side<'p, 'a> {
                 if let Some(is_first) = &side.is_first {
                     cursor.set(k, "stores", is_first.and(own.less(&extent)));
                 }
+                side.read_extras(k, tile, &mut cursor);
                 cursor
             };
             let cursors = (0..if of_terms { 1 } else { 4 / width }).map(cursor).collect();
@@ -503,9 +507,8 @@ impl<'p, 'a> Side<'p, 'a> {
                     None => self.buffer.guarded(&(index / width), &inside, false),
                     Some(loaded) => {
                         let index = k.let_(format!("{}_at", cursor.name), index);
-                        let column = self.column(loaded, &cursor, &vars) / width;
-                        let columns: Vec<Expr> = loaded.at_column(&column).collect();
-                        let mut value = loaded.apply(self.buffer.at(&index / width), &index, &columns);
+                        let extras = self.extras(k, loaded, &cursor, &vars);
+                        let mut value = loaded.apply(self.buffer.at(&index / width), &index, &extras);
                         if let Some(kept) = loaded.kept() {
                             value = k.let_(format!("{}_kept", cursor.name), value);
                             let stores = cursor.get("stores").and(&inside);
@@ -522,13 +525,42 @@ impl<'p, 'a> Side<'p, 'a> {
         }
     }
 
-    /// Returns the channel of an element of a window: the innermost term, or of an index.
+    /// Returns the number of the vector of channels of an element: of the innermost term, or of an index.
     fn column(&self, loaded: &Loaded, cursor: &Cursor, vars: &[Expr]) -> Expr {
-        match vars.last().filter(|_| self.operand.along_terms) {
+        let column = match vars.last().filter(|_| self.operand.along_terms) {
             Some(term) => term.clone(),
             None if self.operand.extent.fixed == loaded.n_columns() as u64 => cursor.index().clone(),
             None => cursor.index() % loaded.n_columns(),
+        };
+        column / if self.of_terms { 4 } else { self.operand.width() }
+    }
+
+    /// Reads what a prologue needs of an index alone, if a lane has registers for it.
+    fn read_extras(&self, k: &mut Kernel, tile: Schedule, cursor: &mut Cursor) {
+        let Some(loaded) = self.loaded else { return };
+        if self.operand.along_terms {
+            if let Some(first) = loaded.first_of_sample(cursor.index()) {
+                cursor.set(k, "sample", first);
+            }
+            return;
         }
+        let extras = loaded.at_column(&self.column(loaded, cursor, &[]), None);
+        let vectors = if self.differ() { self.loads(tile) } else { 1 };
+        if extras.iter().flatten().count() * vectors <= MAX_EXTRA_VECTORS {
+            let read = |(n, extra): (usize, Option<Expr>)| extra.map(|e| k.let_(format!("{}_e{n}", cursor.name), e));
+            cursor.extras = extras.into_iter().enumerate().map(read).collect();
+        }
+    }
+
+    /// Returns what a prologue needs of the channel of an element, and of its sample.
+    fn extras(&self, k: &mut Kernel, loaded: &Loaded, cursor: &Cursor, vars: &[Expr]) -> Vec<Expr> {
+        let first = match vars.last().filter(|_| !self.operand.along_terms) {
+            Some(pixel) => loaded.first_of_sample(pixel).map(|e| k.let_(format!("{}_sample", cursor.name), e)),
+            None => Some(cursor.get("sample").clone()),
+        };
+        let read = cursor.extras.iter().cloned().chain(std::iter::repeat(None));
+        let extras = loaded.at_column(&self.column(loaded, cursor, vars), first.as_ref());
+        extras.into_iter().zip(read).filter_map(|(extra, read)| read.or(extra)).collect()
     }
 
     /// Returns the place of the first vector of a lane, whose vectors in the tile are from `at` on, of the first term of its slice.

@@ -84,8 +84,12 @@ impl Neighbours<'_> {
             return self.width > 1 && self.to.last().is_multiple_of(self.width);
         }
         let sizes = [self.to.last(), self.from.shape.last(), self.start.unwrap_or(0)];
-        let even = self.start.is_none() || sizes.iter().all(|n| n.is_multiple_of(self.width));
-        self.width > 1 && self.shape() == *self.to && self.from.dtype == DType::F32 && even
+        let even = sizes.iter().all(|n| n.is_multiple_of(self.width));
+        let fits = match self.shape() {
+            shape if shape == *self.to => even || self.start.is_none(),
+            shape => even && shape.rank() > 0 && shape.last() == self.to.last(),
+        };
+        self.width > 1 && self.from.dtype == DType::F32 && fits
     }
 
     /// Returns where an element of what is read lies in the tensor, both counted in vectors of `width`.
@@ -127,7 +131,12 @@ impl Neighbours<'_> {
         let shape = self.shape();
         let element = |at: &Expr| buffer.at(self.place(broadcast_index(self.to, &shape, at), 1));
         if self.is_vector() {
-            let value = k.let_(local, buffer.at(self.place(vector.clone(), self.width)));
+            let vectors = |shape: &Shape| shape.with_last(shape.last() / self.width);
+            let at = match shape == *self.to {
+                true => vector.clone(),
+                false => broadcast_index(&vectors(self.to), &vectors(&shape), vector),
+            };
+            let value = k.let_(local, buffer.at(self.place(at, self.width)));
             return (0..self.width).map(|lane| value.component(lane)).collect();
         }
         if self.width > 1 && repeats(self.to, &shape).is_multiple_of(self.width) {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     graph::{Epilogue, Program, Prologue, Slot},
-    tensor::DType,
+    tensor::{Count, DType, Shape},
 };
 
 /// How a kernel stores its result: vectors of how many floats, as words or not, and of how many columns its rows are.
@@ -73,10 +73,10 @@ impl Finish {
                 false => neighbours.layout(words),
             };
             let buffer = k.bind(format!("extra{n}"), layout, Slot::input(epilogue.first_input + n));
-            read.push(if by_column { Extra::Column(buffer) } else { Extra::Element(buffer, neighbours) });
+            read.push(if by_column { Extra::Column(buffer, false) } else { Extra::Element(buffer, neighbours) });
         }
         function(k, "epilogue", &epilogue.program, width, &read);
-        Finish { exists: true, width, columns: columns_of(read) }
+        Finish { exists: true, width, columns: columns_of(read).into_iter().map(|(buffer, _)| buffer).collect() }
     }
 
     /// Returns the number of extras that depend on the column alone.
@@ -109,28 +109,36 @@ impl Finish {
 pub struct Loaded {
     function: String,
     width: usize,
-    /// Extras that depend on the column alone, where the kernel reads them.
-    columns: Vec<Buffer>,
+    /// Extras that depend on the column alone, or on it and the sample, where the kernel reads them.
+    columns: Vec<(Buffer, bool)>,
     n_columns: usize,
+    /// The pixels of a sample.
+    pixels: usize,
     kept: Option<Buffer>,
 }
 
 impl Loaded {
     /// Binds what a prologue reads and declares its function, for the floats that are loaded at once. Where `loaded` says how many
-    /// columns there are, the kernel reads what depends on the column alone.
-    pub fn bind(k: &mut Kernel, prologue: &Prologue, loaded: Stored) -> Loaded {
+    /// columns there are, the kernel reads what depends on the column alone, and, if it `knows_samples`, what depends on both.
+    pub fn bind(k: &mut Kernel, prologue: &Prologue, loaded: Stored, knows_samples: bool) -> Loaded {
         let Stored { width, words, columns: by_kernel } = loaded;
         let name = format!("prologue{}", prologue.input);
-        let columns = prologue.shape.last();
+        let shape = &prologue.shape;
+        let columns = shape.last();
         let mut read = Vec::new();
         for (n, extra) in prologue.extras.iter().enumerate() {
-            let is_row = !extra.shape.is_batched() && extra.shape.elements().fixed == columns as u64;
-            let row = is_row && extra.shape.last() == columns && columns.is_multiple_of(width);
-            let neighbours = Neighbours { from: extra, to: &prologue.shape, width, start: None, steps: [1, 1] };
-            let layout = if row { Layout::Vectors { width, words } } else { neighbours.layout(words) };
+            let [fixed, of_samples] = [false, true].map(|batched| {
+                let row = Shape::fixed([columns]).elements();
+                let row = if batched { Count { fixed: 0, per_sample: row.fixed } } else { row };
+                extra.shape.elements() == row && extra.shape.last() == columns && columns.is_multiple_of(width)
+            });
+            let of_samples = of_samples && extra.shape != *shape && extra.dtype == DType::F32;
+            let neighbours = Neighbours { from: extra, to: shape, width, start: None, steps: [1, 1] };
+            let vectors = fixed || (of_samples && knows_samples && by_kernel > 0);
+            let layout = if vectors { Layout::Vectors { width, words } } else { neighbours.layout(words) };
             let buffer = k.bind(format!("{name}_extra{n}"), layout, Slot::input(prologue.first_input + n));
-            read.push(match row {
-                true if by_kernel > 0 => Extra::Column(buffer),
+            read.push(match vectors {
+                true if by_kernel > 0 => Extra::Column(buffer, of_samples),
                 true => Extra::Row(buffer, columns),
                 false => Extra::Element(buffer, neighbours),
             });
@@ -138,18 +146,30 @@ impl Loaded {
         let vectors = if width > 1 { Layout::Vectors { width, words } } else { Layout::Scalars(DType::F32) };
         let kept = prologue.kept.map(|output| k.bind_result(format!("{name}_kept"), vectors, Slot::output(output)));
         function(k, &name, &prologue.program, width, &read);
-        Loaded { function: name, width, columns: columns_of(read), n_columns: columns, kept }
+        let pixels = shape.rows().per_sample as usize;
+        Loaded { function: name, width, columns: columns_of(read), n_columns: columns, pixels, kept }
     }
 
-    /// Returns what depends on a column alone, of a vector of columns by its number.
-    pub fn at_column(&self, column: &Expr) -> impl Iterator<Item = Expr> {
-        self.columns.iter().map(move |buffer| buffer.at(column))
+    /// Returns what depends on a column alone, of a vector of columns by its number, and, where the sample's first such vector is
+    /// known, what depends on both.
+    pub fn at_column(&self, column: &Expr, first_of_sample: Option<&Expr>) -> Vec<Option<Expr>> {
+        let read = |(buffer, of_samples): &(Buffer, bool)| match of_samples {
+            false => Some(buffer.at(column)),
+            true => first_of_sample.map(|first| buffer.at(first + column)),
+        };
+        self.columns.iter().map(read).collect()
     }
 
     /// Reads what depends on a column alone, of a vector of columns by its number.
     pub fn columns(&self, k: &mut Kernel, column: &Expr) -> Vec<Expr> {
         let read = |(n, value)| k.let_(format!("{}_column{n}", self.function), value);
-        self.at_column(column).enumerate().map(read).collect()
+        self.at_column(column, None).into_iter().flatten().enumerate().map(read).collect()
+    }
+
+    /// Returns the number of the first vector of columns of a pixel's sample, if anything depends on it.
+    pub fn first_of_sample(&self, pixel: &Expr) -> Option<Expr> {
+        let of_samples = self.columns.iter().any(|(_, of_samples)| *of_samples);
+        of_samples.then(|| pixel / self.pixels * (self.n_columns / self.width))
     }
 
     /// Returns how many columns the input has.
@@ -173,8 +193,8 @@ impl Loaded {
 }
 
 enum Extra<'a> {
-    /// An argument of the function.
-    Column(Buffer),
+    /// An argument of the function, which depends on the column alone, or on it and the sample.
+    Column(Buffer, bool),
     /// Read by the function, of so many columns the one of an index.
     Row(Buffer, usize),
     /// Read by the function.
@@ -182,10 +202,10 @@ enum Extra<'a> {
     Kept(Expr),
 }
 
-/// Returns the buffers of what depends on the column alone.
-fn columns_of(read: Vec<Extra>) -> Vec<Buffer> {
+/// Returns the buffers of what depends on the column, and whether it depends on the sample too.
+fn columns_of(read: Vec<Extra>) -> Vec<(Buffer, bool)> {
     let column = |extra| match extra {
-        Extra::Column(buffer) => Some(buffer),
+        Extra::Column(buffer, of_samples) => Some((buffer, of_samples)),
         _ => None,
     };
     read.into_iter().filter_map(column).collect()
@@ -201,7 +221,7 @@ fn function(k: &mut Kernel, name: &str, program: &Program, width: usize, extras:
         k.function(&of_one, &parameters, Type::F32, |k, arguments| apply(k, program, arguments));
     }
     let names: Vec<String> = (0..extras.len()).map(|n| format!("e{n}")).collect();
-    let columns = extras.iter().zip(&names).filter(|(extra, _)| matches!(extra, Extra::Column(_)));
+    let columns = extras.iter().zip(&names).filter(|(extra, _)| matches!(extra, Extra::Column(..)));
     let columns: Vec<(&str, Type)> = columns.map(|(_, name)| (name.as_str(), floats(width))).collect();
     let parameters = [&[("v", floats(width)), ("i", Type::U32)], &columns[..]].concat();
     k.function(name, &parameters, floats(width), |k, arguments| {
@@ -211,7 +231,7 @@ fn function(k: &mut Kernel, name: &str, program: &Program, width: usize, extras:
             .iter()
             .zip(&names)
             .map(|(extra, name)| match extra {
-                Extra::Column(_) => {
+                Extra::Column(..) => {
                     let vector = columns.next().unwrap_or(value);
                     (0..width).map(|lane| vector.component(lane)).collect()
                 }

@@ -219,7 +219,7 @@ impl<'a> Plan<'a> {
         let prologue = epilogue.and_then(|e| e.prologues.iter().find(|p| p.input == i));
         let columns = self.w.to_channels as u64;
         let loaded = Stored { width: self.width, words: self.profile.u64_loads, columns };
-        let loaded = prologue.map(|p| (Loaded::bind(k, p, loaded), Vec::new()));
+        let loaded = prologue.map(|p| (Loaded::bind(k, p, loaded, false), Vec::new()));
         Input { buffer, loaded, width: self.width }
     }
 
