@@ -359,7 +359,9 @@ impl Compiled {
             (of(|line| line.matches("fma").count().min(2)), all)
         };
         // A loop that is unrolled as a whole leaves none, but its multiply-adds.
-        let hottest = loops.iter().filter(innermost).map(count).max().filter(|(multiply_adds, _)| *multiply_adds > 0);
+        // Of two with as many the first is hotter: it loads chunks that are full.
+        let hottest = loops.iter().filter(innermost).map(count).rev().max_by_key(|(multiply_adds, _)| *multiply_adds);
+        let hottest = hottest.filter(|(multiply_adds, _)| *multiply_adds > 0);
         let (multiply_adds, all) = hottest.unwrap_or_else(|| {
             let place = |last: bool| {
                 let has = |line: &&str| line.contains("fma");

@@ -88,6 +88,8 @@ pub struct Operand<'a> {
     pub enter: &'a dyn Fn(&mut Kernel, &mut Cursor, &[Expr]),
     /// Where the element for an index and the variables of all loops lies in memory, and whether it is there: if not, it is 0.
     pub at: &'a dyn Fn(&Cursor, &[Expr]) -> (Expr, Expr),
+    /// How far apart in memory neighbouring terms of all loops are, where all are equally far apart and there.
+    pub step: Option<Expr>,
     /// How many neighbours in memory, 1, 2 or 4, start at a multiple of as many and are there together.
     pub run: usize,
     /// Whether neighbours in memory are neighbouring terms of the innermost loop, else neighbouring indices.
@@ -499,6 +501,7 @@ mod tests {
             extent: Extent::constant(extent),
             enter: &|_, _, _| {},
             at: &|cursor, _| (cursor.index().clone(), Expr::from(true)),
+            step: None,
             run: 1,
             along_terms: false,
         };

@@ -17,7 +17,7 @@ use crate::{
     graph::{Candidate, DeviceProfile, Epilogue},
     kernels::{
         Schedule,
-        language::{Buffer, Expr, Kernel, Loaded, Type, count, loop_end},
+        language::{Buffer, Expr, Kernel, Loaded, Type, count, loop_end, never_constant},
     },
 };
 
@@ -70,6 +70,8 @@ struct Side<'p, 'a> {
     cursors: Vec<Vec<Cursor>>,
     /// Where what is loaded is stored too: whether the tile is the first of those that load it.
     is_first: Option<Expr>,
+    /// The first term in a chunk of an invocation.
+    first_term: Expr,
 }
 
 fn write(k: &mut Kernel, product: &Product, tile: Schedule, io: &Bound) {
@@ -138,57 +140,74 @@ impl Core<'_, '_> {
             Some(split) if split_level(self.product) >= inner => part(k, "terms", &all, depth(self.tile), split),
             _ => [0u32.into(), k.let_("end_terms", loop_end(all))],
         };
-        let (full, depth, ahead) = (fills_chunks(self.product, self.tile), depth(self.tile), ahead(self.tile));
+        let (depth, ahead) = (depth(self.tile), ahead(self.tile));
         let sides = [&self.a, &self.b];
         let staged = sides.map(|side| side.first_staged(k, self.tile));
         let slice = self.slice.as_ref();
         let firsts = [0, 1].map(|i| sides[i].first_of_slice(k, self.tile, &self.at[i], slice));
         let sets = ahead.max(1);
-        let next: Vec<[Vec<Expr>; 2]> = (0..sets).map(|n| sides.map(|side| side.registers(k, self.tile, n))).collect();
-        let load = |k: &mut Kernel, chunk: &Expr, n: usize| {
-            let terms = Terms { chunk, n, end: &end, full, loops, counts: &counts, vars };
-            sides.iter().zip(&next[n]).for_each(|(side, next)| side.load(k, self.tile, &terms, next));
-        };
-        let load_next = |k: &mut Kernel, chunk: &Expr, n: usize| k.if_(chunk.less(&end), |k| load(k, chunk, n));
-        let first = k.let_("first_chunk", start);
+        let next = (0..sets).map(|n| sides.map(|side| side.registers(k, self.tile, n))).collect();
+        let full = fills_chunks(self.product, self.tile);
+        let run = Run { end: &end, full, loops, counts: &counts, vars, next, staged, firsts };
+        let mut first = k.let_("first_chunk", start);
         for n in 0..ahead {
             let chunk = k.let_(format!("first_chunk{n}"), &first + n * depth);
-            load_next(k, &chunk, n);
+            k.if_(chunk.less(&end), |k| self.load(k, &run, &chunk, (n, full)));
         }
-        k.for_("chunks", first, &end, sets * depth, |k, chunks| {
-            for (n, next) in next.iter().enumerate() {
+        // Where a loop loads full chunks alone, registers are not copied for those that are not, nor zeros chosen.
+        let loaded = (sets + ahead) * depth - 1;
+        if ahead > 0 && end.known().is_none_or(|end| end > loaded as i64) {
+            let last = k.let_("end_loaded", never_constant(end.max(loaded) - loaded));
+            self.repeat(k, &run, [&first, &last], true);
+            let times = (last.max(&first) - &first + (sets * depth - 1)) / (sets * depth);
+            first = k.let_("first_left", first + times * (sets * depth));
+        }
+        self.repeat(k, &run, [&first, &end], false);
+    }
+
+    /// Loads a chunk into registers.
+    fn load(&self, k: &mut Kernel, run: &Run, chunk: &Expr, (n, full): (usize, bool)) {
+        let terms = Terms { chunk, n, full, run };
+        let sides = [&self.a, &self.b].into_iter().zip(&run.next[n]);
+        sides.for_each(|(side, next)| side.load(k, self.tile, &terms, next));
+    }
+
+    /// Writes a loop over chunks: if it is `whole`, all that it loads are full.
+    fn repeat(&self, k: &mut Kernel, run: &Run, [first, end]: [&Expr; 2], whole: bool) {
+        let (depth, ahead, sides) = (depth(self.tile), ahead(self.tile), [&self.a, &self.b]);
+        let full = whole || run.full;
+        k.for_("chunks", first, end, run.next.len() * depth, |k, chunks| {
+            for (n, next) in run.next.iter().enumerate() {
                 let chunk = k.let_(format!("chunk{n}"), chunks + n * depth);
                 let multiply = |k: &mut Kernel| {
                     if ahead == 0 {
-                        load(k, &chunk, n);
+                        self.load(k, run, &chunk, (n, full));
                     }
                     let sums = self.column_sums.iter().cycle();
-                    next[1].iter().zip(sums).for_each(|(value, sum)| k.add(sum, value));
+                    next[1].iter().zip(sums).for_each(|(value, sum)| k.add(sum, Expr::vector(value.clone())));
                     k.barrier();
-                    sides
-                        .iter()
-                        .zip(next)
-                        .zip(&staged)
-                        .for_each(|((side, next), at)| side.stage(k, self.tile, at, next));
+                    let staged = sides.iter().zip(next).zip(&run.staged);
+                    staged.for_each(|((side, next), at)| side.stage(k, self.tile, at, next));
                     k.barrier();
                     if ahead > 0 {
                         let chunk = k.let_(format!("next_chunk{n}"), &chunk + ahead * depth);
-                        load_next(k, &chunk, n);
+                        let there = Expr::from(whole).or(chunk.less(run.end));
+                        k.if_(there, |k| self.load(k, run, &chunk, (n, full)));
                     }
-                    self.multiply(k, &firsts);
+                    self.multiply(k, &run.firsts, n);
                 };
-                if n == 0 { multiply(k) } else { k.if_(chunk.less(&end), multiply) }
+                k.if_(Expr::from(whole || n == 0).or(chunk.less(run.end)), multiply);
             }
         });
     }
 
-    /// Writes the products of a chunk, unrolled.
-    fn multiply(&self, k: &mut Kernel, firsts: &[Expr; 2]) {
+    /// Writes the products of a chunk, the one of this number on its way, unrolled.
+    fn multiply(&self, k: &mut Kernel, firsts: &[Expr; 2], chunk: usize) {
         let sides = [&self.a, &self.b];
         let mut vectors = [Vec::new(), Vec::new()];
         for term in 0..self.tile.k {
             for ((side, first), vectors) in sides.into_iter().zip(firsts).zip(&mut vectors) {
-                side.read(k, self.tile, (first, term), vectors);
+                side.read(k, self.tile, (chunk, first, term), vectors);
             }
             let component = |side: usize, i: usize| match sides[side].of_terms {
                 true => vectors[side][i].component(term % 4),
@@ -196,7 +215,7 @@ impl Core<'_, '_> {
             };
             let column = |v: usize| Expr::vector((4 * v..4 * v + 4).map(|i| component(1, i)).collect());
             let columns: Vec<Expr> = match self.b.of_terms {
-                true => (0..self.b.per).map(|v| k.let_(format!("b{term}_{v}_v"), column(v))).collect(),
+                true => (0..self.b.per).map(|v| k.let_(format!("b{chunk}_{term}_{v}_v"), column(v))).collect(),
                 false => vectors[1].clone(),
             };
             for (row, sums) in self.sums.iter().enumerate() {
@@ -337,38 +356,59 @@ fn iterations_of(k: &mut Kernel, l: &Loop) -> Expr {
     }
 }
 
-/// The terms of a chunk: loops that are one run, with their iterations and the variables of the loops around them.
+/// Loops whose terms are one run, which is cut into chunks.
+struct Run<'r> {
+    end: &'r Expr,
+    /// Whether no chunk goes past the end.
+    full: bool,
+    loops: &'r [Loop],
+    /// Their iterations.
+    counts: &'r [Expr],
+    /// The variables of the loops around them.
+    vars: &'r [Expr],
+    /// The registers of chunks on their way, of rows and of columns.
+    next: Vec<[Vec<Vec<Expr>>; 2]>,
+    /// Where an invocation stages its first vector of rows and of columns, and where it reads them first.
+    staged: [Expr; 2],
+    firsts: [Expr; 2],
+}
+
+impl Run<'_> {
+    /// Returns whether the loops are all there are.
+    fn is_all(&self) -> bool {
+        self.vars.iter().all(|var| var.known() == Some(0))
+    }
+}
+
+/// The terms of a chunk.
 struct Terms<'t> {
     chunk: &'t Expr,
     /// Its number among those on their way into registers.
     n: usize,
-    end: &'t Expr,
-    /// Whether no chunk goes past the end.
+    /// Whether it does not go past the end.
     full: bool,
-    loops: &'t [Loop],
-    counts: &'t [Expr],
-    vars: &'t [Expr],
+    run: &'t Run<'t>,
 }
 
 impl Terms<'_> {
     /// Returns whether each chunk is one run of the innermost loop: then the other loops' variables are the same for all lanes.
     fn is_one_run(&self, tile: Schedule) -> bool {
-        let innermost = self.counts.last().and_then(Expr::known);
-        self.full && innermost.is_some_and(|n| (n as usize).is_multiple_of(depth(tile)))
+        let innermost = self.run.counts.last().and_then(Expr::known);
+        self.run.full && innermost.is_some_and(|n| (n as usize).is_multiple_of(depth(tile)))
     }
 
     /// Returns the variables of all loops at a term, and those of the innermost one so much further.
     fn at(&self, term: &Expr, further: &Expr) -> Vec<Expr> {
         let mut rest = term.clone();
         let mut values = Vec::new();
-        for (level, (l, count)) in self.loops.iter().zip(self.counts).enumerate().rev() {
+        for (level, (l, count)) in self.run.loops.iter().zip(self.run.counts).enumerate().rev() {
             let iteration = if level == 0 { rest.clone() } else { &rest % count };
             let iteration = if values.is_empty() { iteration + further } else { iteration };
             let from = l.from.clone().unwrap_or(0u32.into());
             values.push(from + iteration * l.step);
             rest = rest / count;
         }
-        values.extend(self.vars.iter().rev().cloned());
+        values.extend(self.run.vars.iter().rev().cloned());
         values.reverse();
         values
     }
@@ -399,7 +439,9 @@ impl<'p, 'a> Side<'p, 'a> {
             staged: k.workgroup(format!("tile_{name}"), VEC4, size as u64),
             cursors: Vec::new(),
             is_first: None,
+            first_term: 0u32.into(),
         };
+        side.first_term = k.let_(format!("{name}_term"), side.place(k, tile, 0).0 * if of_terms { 4u32 } else { 1 });
         let kept = io.loaded[i].as_ref().and_then(Loaded::kept);
         side.is_first = kept.map(|_| k.let_(format!("first_of_{name}"), others.equals(0u32)));
         let extent = operand.extent.expr();
@@ -420,7 +462,25 @@ impl<'p, 'a> Side<'p, 'a> {
             side.cursors.push(cursors);
         }
         side.enter(k, &[]);
+        side.find_bases(k, product);
         side
+    }
+
+    /// Finds where the first term of an invocation lies of each index, where all terms are equally far apart.
+    fn find_bases(&mut self, k: &mut Kernel, product: &Product) {
+        let (Some(step), width) = (&self.operand.step, self.vector()) else { return };
+        let vars = vec![Expr::from(0u32); product.loops.len()];
+        for cursor in self.cursors.iter_mut().flatten() {
+            let mut at = cursor.renamed("first");
+            (1..=vars.len()).for_each(|level| (self.operand.enter)(k, &mut at, &vars[..level]));
+            let (index, _) = (self.operand.at)(&at, &vars);
+            cursor.set(k, "base", (index + &self.first_term * step) / width);
+        }
+    }
+
+    /// Returns how many floats are loaded at once.
+    fn vector(&self) -> usize {
+        if self.of_terms { 4 } else { self.operand.width() }
     }
 
     /// Returns index `i` of those of an invocation whose first vector is `at`: component i % 4 of its vector i / 4.
@@ -477,51 +537,61 @@ impl<'p, 'a> Side<'p, 'a> {
     }
 
     /// Declares the registers of what an invocation stages of one of the next chunks.
-    fn registers(&self, k: &mut Kernel, tile: Schedule, chunk: usize) -> Vec<Expr> {
-        (0..self.loads(tile)).map(|i| k.unset(format!("{}{i}_next{chunk}", self.name), VEC4)).collect()
+    fn registers(&self, k: &mut Kernel, tile: Schedule, chunk: usize) -> Vec<Vec<Expr>> {
+        let width = self.vector();
+        let mut register =
+            |i: usize, j: usize| k.unset(format!("{}{i}_next{chunk}_{j}", self.name), Type::F32.vector(width));
+        (0..self.loads(tile)).map(|i| (0..4 / width).map(|j| register(i, j)).collect()).collect()
     }
 
     /// Loads what an invocation stages of a chunk into registers; past the last term it is 0.
-    fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms, next: &[Expr]) {
+    fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms, next: &[Vec<Expr>]) {
         for (i, next) in next.iter().enumerate() {
             let name = format!("{}{i}_{}", self.name, terms.n);
-            let offset = self.place(k, tile, i).0 * if self.of_terms { 4u32 } else { 1 };
+            // Of vectors of terms each has the same terms.
+            let further = i * self.step(tile)[0];
+            let offset = &self.first_term + further;
             let term = k.let_(format!("{name}_t"), terms.chunk + &offset);
             let (here, there) = match terms.full {
                 true => (term, true.into()),
-                false => (term.min(terms.end - 1u32), k.let_(format!("{name}_there"), term.less(terms.end))),
+                false => (term.min(terms.run.end - 1u32), k.let_(format!("{name}_there"), term.less(terms.run.end))),
             };
             let values =
                 if terms.is_one_run(tile) { terms.at(terms.chunk, &offset) } else { terms.at(&here, &0u32.into()) };
             let vars: Vec<Expr> =
                 (values.into_iter().zip(0..)).map(|(value, n)| k.let_(format!("{name}_var{n}"), value)).collect();
             let cursors = &self.cursors[if self.differ() { i } else { 0 }];
-            let values = cursors.iter().map(|cursor| {
+            let equally_far = self.operand.step.as_ref().filter(|_| terms.full && terms.run.is_all());
+            let chunk =
+                equally_far.map(|step| k.let_(format!("{name}_chunk"), (terms.chunk + further) * step / self.vector()));
+            for (cursor, next) in cursors.iter().zip(next) {
                 let mut cursor = cursor.renamed(&format!("{i}_{}", terms.n));
-                for level in terms.vars.len() + 1..=vars.len() {
+                for level in terms.run.vars.len() + 1..=vars.len() {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
-                let (inside, width) = (inside.and(&there), if self.of_terms { 4 } else { self.operand.width() });
-                match self.loaded {
-                    None => self.buffer.guarded(&(index / width), &inside, false),
+                let (inside, width) = (inside.and(&there), self.vector());
+                let place = match &chunk {
+                    Some(chunk) => k.let_(format!("{}_at", cursor.name), cursor.get("base") + chunk),
+                    None => index / width,
+                };
+                let value = match self.loaded {
+                    None => self.buffer.guarded(&place, &inside, false),
                     Some(loaded) => {
-                        let index = k.let_(format!("{}_at", cursor.name), index);
+                        let place = k.let_(format!("{}_place", cursor.name), place);
                         let extras = self.extras(k, loaded, &cursor, &vars);
-                        let mut value = loaded.apply(self.buffer.at(&index / width), &index, &extras);
+                        let mut value = loaded.apply(self.buffer.at(&place), &(&place * width), &extras);
                         if let Some(kept) = loaded.kept() {
                             value = k.let_(format!("{}_kept", cursor.name), value);
                             let stores = cursor.get("stores").and(&inside);
-                            k.if_(stores, |k| k.store(kept, &index / width, &value));
+                            k.if_(stores, |k| k.store(kept, &place, &value));
                         }
                         let zero = if width == 1 { Expr::from(0.0) } else { VEC4.zero() };
                         inside.select(value, zero)
                     }
-                }
-            });
-            let mut values: Vec<Expr> = values.collect();
-            let value = if values.len() == 1 { values.swap_remove(0) } else { Expr::vector(values) };
-            k.set(next, value);
+                };
+                k.set(next, value);
+            }
         }
     }
 
@@ -532,7 +602,7 @@ impl<'p, 'a> Side<'p, 'a> {
             None if self.operand.extent.fixed == loaded.n_columns() as u64 => cursor.index().clone(),
             None => cursor.index() % loaded.n_columns(),
         };
-        column / if self.of_terms { 4 } else { self.operand.width() }
+        column / self.vector()
     }
 
     /// Reads what a prologue needs of an index alone, if a lane has registers for it.
@@ -571,12 +641,18 @@ impl<'p, 'a> Side<'p, 'a> {
     }
 
     /// Reads what a lane multiplies of a term; of vectors of terms every four terms anew.
-    fn read(&self, k: &mut Kernel, tile: Schedule, (first, term): (&Expr, usize), vectors: &mut Vec<Expr>) {
+    fn read(
+        &self,
+        k: &mut Kernel,
+        tile: Schedule,
+        (chunk, first, term): (usize, &Expr, usize),
+        vectors: &mut Vec<Expr>,
+    ) {
         let slow = if self.of_terms { term / 4 } else { term };
         let place = |i: usize| first + self.at(tile, (slow.into(), (i * (self.vectors / self.per)).into()));
         if !self.of_terms || term.is_multiple_of(4) {
             let n = if self.of_terms { 4 * self.per } else { self.per };
-            let load = |i: usize| k.let_(format!("{}{term}_{i}", self.name), self.staged.at(place(i)));
+            let load = |i: usize| k.let_(format!("{}{chunk}_{term}_{i}", self.name), self.staged.at(place(i)));
             *vectors = (0..n).map(load).collect();
         }
     }
@@ -587,10 +663,10 @@ impl<'p, 'a> Side<'p, 'a> {
         k.let_(format!("staged_{}", self.name), self.at(tile, place))
     }
 
-    fn stage(&self, k: &mut Kernel, tile: Schedule, first: &Expr, values: &[Expr]) {
+    fn stage(&self, k: &mut Kernel, tile: Schedule, first: &Expr, values: &[Vec<Expr>]) {
         for (i, value) in values.iter().enumerate() {
             let [slow, fast] = self.step(tile).map(|step| Expr::from(i * step));
-            k.store(&self.staged, first + self.at(tile, (slow, fast)), value);
+            k.store(&self.staged, first + self.at(tile, (slow, fast)), Expr::vector(value.clone()));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     gpu,
-    layout::{depth, lanes, lanes_of_slice},
+    layout::{ahead, depth, lanes, lanes_of_slice},
     product::{LONG_BATCH, Loop, Operand, Product, count_product},
 };
 use crate::{
@@ -35,6 +35,10 @@ pub(super) fn is_single(l: &Loop) -> bool {
 /// Returns the first of the inner loops that are flattened into one range of K, which is cut into chunks; chosen so that chunks are nearly full.
 /// A reduction that is cut into more parts than its outermost loop has iterations is cut anywhere: there all loops are one.
 pub(super) fn first_inner(product: &Product, tile: Schedule) -> usize {
+    // What is on its way into registers starts anew with each run.
+    if ahead(tile) > 0 && has_whole_runs(product, tile) {
+        return 0;
+    }
     let (mut terms, cut) = (1, split_level(product));
     let most = if extent(&product.loops[cut]).at(NOMINAL_BATCH) < tile.split as u64 { cut } else { usize::MAX };
     for (level, l) in product.loops.iter().enumerate().rev() {
@@ -44,6 +48,13 @@ pub(super) fn first_inner(product: &Product, tile: Schedule) -> usize {
         }
     }
     0
+}
+
+/// Returns whether each chunk of all loops' terms is of one run of the innermost one.
+fn has_whole_runs(product: &Product, tile: Schedule) -> bool {
+    let innermost = product.loops.last().map(extent).unwrap_or_default();
+    let whole = innermost.per_sample == 0 && innermost.fixed.is_multiple_of(depth(tile) as u64);
+    whole && product.loops.iter().all(|l| l.from.is_none())
 }
 
 /// Returns whether the inner loops fill their chunks, for any batch.

@@ -467,5 +467,10 @@ impl std::ops::Deref for Extent {
 /// Returns a number as the end of a loop: one that no driver takes for a constant (see `shaders/shared`), unless it is one.
 pub fn loop_end(end: impl Into<Expr>) -> Expr {
     let end = end.into();
-    if end.known().is_some() { end } else { end * Expr::name("counts.z", Type::U32) }
+    if end.known().is_some() { end } else { never_constant(end) }
+}
+
+/// Returns a number as one that no driver takes for a constant: it does not unroll a loop that ends there.
+pub fn never_constant(number: Expr) -> Expr {
+    number * Expr::name("counts.z", Type::U32)
 }

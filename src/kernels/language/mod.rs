@@ -32,6 +32,6 @@ pub use broadcast::Neighbours;
 pub use divisor::Divisor;
 pub use epilogue::{Finish, Loaded, Stored, apply};
 pub use expr::{Expr, Scalar, Type};
-pub use kernel::{Buffer, Extent, Kernel, Layout, count, loop_end, scalar};
+pub use kernel::{Buffer, Extent, Kernel, Layout, count, loop_end, never_constant, scalar};
 pub(super) use link::declarations;
 pub use link::{declared, identifiers, link};
