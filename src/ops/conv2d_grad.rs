@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, Declined, DeviceClass, DeviceProfile, Epilogue, Family, Field, Gradients, Graph, Io, Op,
-        OpError, Patch, Pixels, RewriteCx, Sample, Step, TensorType, Value,
+        Bad, Candidate, Cost, Declined, DeviceProfile, Epilogue, Family, Field, Gradients, Graph, Io, Op, OpError,
+        Patch, Pixels, RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::{
         Expr, Extent, Kernel,
-        gemm::{self, Cursor, Filter, Loop, Operand, Product, Window},
+        gemm::{self, Apart, Cursor, Filter, Loop, Operand, Product, Window},
     },
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
 };
@@ -63,7 +63,7 @@ fn consistent(op: &str, geometry: &Geometry) -> Result<(), OpError> {
 
 /// Returns statements that find a pixel of `c` channels, for the gradient to the weights: at level 0 its tap and channel
 /// from `index`, at level 1 its row, then its column.
-fn enter_pixel(g: &Geometry, (c, class): (usize, DeviceClass), (k, at, vars): (&mut Kernel, &mut Cursor, &[Expr])) {
+fn enter_pixel(g: &Geometry, c: usize, (k, at, vars): (&mut Kernel, &mut Cursor, &[Expr])) {
     let ([h, width], [p, _], [_, s]) = (g.input, g.output, g.kernel);
     let group = c / g.groups;
     let [dilation_h, dilation_w] = g.dilation.map(|v| v as i64);
@@ -75,36 +75,18 @@ fn enter_pixel(g: &Geometry, (c, class): (usize, DeviceClass), (k, at, vars): (&
             at.set(k, "c", at.index() % group + first);
             at.set(k, "h", (at.index() / (s * group)).i32() * dilation_h - top);
             at.set(k, "w", (at.index() / group % s).i32() * dilation_w - left);
-            if class == DeviceClass::Gpu {
-                let tap = (at.get("h") * width as i64 + at.get("w")) * c as i64;
-                at.set(k, "tap", tap.u32() + at.get("c"));
-            }
-        }
-        // What depends on the pixel alone is found once for the indices that a lane has.
-        [row] if class == DeviceClass::Gpu => {
-            at.set(k, "top", row % p * g.strides[0]);
-            at.set(k, "p", (row / p * h + at.get("top")) * (width * c));
         }
         [row] => {
             at.set(k, "y", ((row % p).i32() * stride_h + at.get("h")).u32());
             at.set(k, "p", (row / p * h + at.get("y")) * (width * c));
         }
         [_, column, ..] => {
-            let [right, pixel] = match class {
-                DeviceClass::Cpu => {
-                    at.set(k, "x", (column.i32() * stride_w + at.get("w")).u32());
-                    [at.get("x").clone(), at.get("p") + at.get("x") * c + at.get("c")]
-                }
-                DeviceClass::Gpu => {
-                    at.set(k, "y", at.get("top") + at.get("h").u32());
-                    let right = column * g.strides[1];
-                    [&right + at.get("w").u32(), at.get("p") + &right * c + at.get("tap")]
-                }
-            };
+            at.set(k, "x", (column.i32() * stride_w + at.get("w")).u32());
+            let pixel = at.get("p") + at.get("x") * c + at.get("c");
             if g.pads == [[0, 0], [0, 0]] {
                 return at.set(k, "o", pixel);
             }
-            at.set(k, "in_bounds", at.get("y").less(h).and(right.less(width)));
+            at.set(k, "in_bounds", at.get("y").less(h).and(at.get("x").less(width)));
             at.set(k, "o", at.get("in_bounds").select(pixel, 0u32));
         }
     }
@@ -372,11 +354,23 @@ impl Op for Conv2dGradWeight {
         let batch = Product::batch_index();
         let in_group = |size: usize| if groups > 1 { &batch * size } else { 0u32.into() };
         let padded = g.pads != [[0, 0], [0, 0]];
-        let x_enter =
-            |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| enter_pixel(g, (c, profile.class), (k, at, vars));
+        let x_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| enter_pixel(g, c, (k, at, vars));
         let x_at = |at: &Cursor, _: &[Expr]| {
             (at.get("o").clone(), if padded { at.get("in_bounds").clone() } else { true.into() })
         };
+        let x_index = |at: &Cursor, unit: usize| {
+            let tap = at.get("h") * g.input[1] as i64 + at.get("w");
+            (tap * (c / unit) as i64).u32() + at.get("c") / unit
+        };
+        let x_terms = |vars: &[Expr], unit: usize| {
+            let row = match g.input[0] == p * g.strides[0] {
+                true => &vars[0] * g.strides[0],
+                false => &vars[0] / p * g.input[0] + &vars[0] % p * g.strides[0],
+            };
+            (row * g.input[1] + &vars[1] * g.strides[1]) * (c / unit)
+        };
+        let dy_index = |at: &Cursor, unit: usize| (at.index() + in_group(per_group)) / unit;
+        let dy_terms = |vars: &[Expr], unit: usize| (&vars[0] * q + &vars[1]) * k / unit;
         let dy_enter = |kernel: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
             if let [row] = vars {
                 at.set(kernel, "o", row * (q * k) + at.index() + in_group(per_group));
@@ -394,7 +388,7 @@ impl Op for Conv2dGradWeight {
                 extent: Extent::new(["rows", ""], count(r * s * group)),
                 enter: &x_enter,
                 at: &x_at,
-                step: None,
+                apart: Some(Apart { index: &x_index, terms: &x_terms, step: (g.strides[1] * c).into(), of_all: false }),
                 run: gemm::run(group),
                 along_terms: false,
             },
@@ -403,7 +397,7 @@ impl Op for Conv2dGradWeight {
                 extent: Extent::new(["columns", ""], count(per_group)),
                 enter: &dy_enter,
                 at: &dy_at,
-                step: Some(k.into()),
+                apart: Some(Apart { index: &dy_index, terms: &dy_terms, step: k.into(), of_all: true }),
                 run: gemm::run(per_group),
                 along_terms: false,
             },

@@ -1,6 +1,6 @@
 //! Products of matrices in memory: what matmul, and convolutions by a kernel of one pixel, are.
 
-use super::product::{Cursor, Loop, Operand, Position, Product, Zeros, run};
+use super::product::{Apart, Cursor, Loop, Operand, Position, Product, Zeros, run};
 use crate::{
     kernels::language::{Expr, Extent, Kernel},
     tensor::Count,
@@ -59,9 +59,13 @@ impl Matrices {
                 at.set(kernel, "o", start(&k * &n) + column);
             }
         };
-        let element = |at: &Cursor, term: Expr| (at.get("o") + term, Expr::from(true));
-        let a_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_a { &vars[0] * &m } else { vars[0].clone() });
-        let b_at = |at: &Cursor, vars: &[Expr]| element(at, if transpose_b { vars[0].clone() } else { &vars[0] * &n });
+        let a_step = if transpose_a { m.clone() } else { 1u32.into() };
+        let b_step = if transpose_b { 1u32.into() } else { n.clone() };
+        let a_at = |at: &Cursor, vars: &[Expr]| (at.get("o") + &vars[0] * &a_step, Expr::from(true));
+        let b_at = |at: &Cursor, vars: &[Expr]| (at.get("o") + &vars[0] * &b_step, Expr::from(true));
+        let index = |at: &Cursor, unit: usize| at.get("o") / unit;
+        let a_terms = |vars: &[Expr], unit: usize| &vars[0] * &a_step / unit;
+        let b_terms = |vars: &[Expr], unit: usize| &vars[0] * &b_step / unit;
         let run = |c: Count| if c.per_sample == 0 { run(c.fixed as usize) } else { 1 };
         f(&Product {
             name: self.name,
@@ -71,7 +75,7 @@ impl Matrices {
                 extent: rows,
                 enter: &a_enter,
                 at: &a_at,
-                step: Some(if transpose_a { m.clone() } else { 1u32.into() }),
+                apart: Some(Apart { index: &index, terms: &a_terms, step: a_step.clone(), of_all: true }),
                 run: run(if transpose_a { self.m } else { self.k }),
                 along_terms: !transpose_a,
             },
@@ -80,7 +84,7 @@ impl Matrices {
                 extent: columns,
                 enter: &b_enter,
                 at: &b_at,
-                step: Some(if transpose_b { 1u32.into() } else { n.clone() }),
+                apart: Some(Apart { index: &index, terms: &b_terms, step: b_step.clone(), of_all: true }),
                 run: run(if transpose_b { self.k } else { count(self.n) }),
                 along_terms: transpose_b,
             },

@@ -22,7 +22,7 @@ mod window;
 
 pub use matrix::Matrices;
 pub(super) use product::split_sum;
-pub use product::{Cursor, LONG_BATCH, Loop, Operand, Position, Product, count_product, run};
+pub use product::{Apart, Cursor, LONG_BATCH, Loop, Operand, Position, Product, count_product, run};
 pub use select::{lower, lower_with, window, window_declines};
 pub use wgrad::Filter;
 pub use window::Window;

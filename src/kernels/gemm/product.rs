@@ -88,12 +88,25 @@ pub struct Operand<'a> {
     pub enter: &'a dyn Fn(&mut Kernel, &mut Cursor, &[Expr]),
     /// Where the element for an index and the variables of all loops lies in memory, and whether it is there: if not, it is 0.
     pub at: &'a dyn Fn(&Cursor, &[Expr]) -> (Expr, Expr),
-    /// How far apart in memory neighbouring terms of all loops are, where all are equally far apart and there.
-    pub step: Option<Expr>,
+    /// The same place as a sum, where it is one.
+    pub apart: Option<Apart<'a>>,
     /// How many neighbours in memory, 1, 2 or 4, start at a multiple of as many and are there together.
     pub run: usize,
     /// Whether neighbours in memory are neighbouring terms of the innermost loop, else neighbouring indices.
     pub along_terms: bool,
+}
+
+/// Where an element lies, as a sum of what depends on its index and of what depends on its terms. Both are counted in vectors of so
+/// many floats as the last argument says, of which each is a multiple.
+pub struct Apart<'a> {
+    /// Of the index; before the loops.
+    pub index: &'a dyn Fn(&Cursor, usize) -> Expr,
+    /// Of the variables of all loops.
+    pub terms: &'a dyn Fn(&[Expr], usize) -> Expr,
+    /// How many floats neighbouring terms of the innermost loop are apart.
+    pub step: Expr,
+    /// Whether the terms of all loops, one after the other, are as far apart, and all there.
+    pub of_all: bool,
 }
 
 impl Operand<'_> {
@@ -501,7 +514,7 @@ mod tests {
             extent: Extent::constant(extent),
             enter: &|_, _, _| {},
             at: &|cursor, _| (cursor.index().clone(), Expr::from(true)),
-            step: None,
+            apart: None,
             run: 1,
             along_terms: false,
         };

@@ -2,7 +2,7 @@
 
 use super::{
     dgrad_strided, direct_channels, direct_rows, gpu, layout,
-    product::{Cursor, Loop, Operand, Product, parts_of, run},
+    product::{Apart, Cursor, Loop, Operand, Product, parts_of, run},
     registers, shared_memory, tiles,
     window::Window,
 };
@@ -151,15 +151,12 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             at.set(k, "h", if shared { w.source(0, &h, &first_tap).u32() } else { h });
             at.set(k, "w", if shared { w.source(1, &width, &first_tap).u32() } else { width });
             if shared {
-                let pixel = (at.get("n") * &from_h + at.get("h")) * &from_w + at.get("w");
-                at.set(k, "p", pixel * pitch_of(&channels_e) + of_group(&group, &channels_e));
+                at.set(k, "p", (at.get("n") * &from_h + at.get("h")) * &from_w + at.get("w"));
             }
         }
         [r, s] if shared => {
-            let [down, right] = [beyond(0, r), beyond(1, s)];
-            at.set(k, "tap", (&down * &from_w + &right) * pitch_of(&channels_e));
-            at.set(k, "y", at.get("h") + down);
-            at.set(k, "x", at.get("w") + right);
+            at.set(k, "y", at.get("h") + beyond(0, r));
+            at.set(k, "x", at.get("w") + beyond(1, s));
             at.set(k, "in_bounds", at.get("y").less(&from_h).and(at.get("x").less(&from_w)));
         }
         [r, s] => {
@@ -172,21 +169,33 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         }
         _ => {}
     };
+    let pixel_index = |at: &Cursor, unit: usize| {
+        at.get("p") * (pitch_of(&channels_e) / unit) + of_group(&group, &(&channels_e / unit))
+    };
+    let pixel_terms = |vars: &[Expr], unit: usize| {
+        let tap = beyond(0, &vars[0]) * &from_w + beyond(1, &vars[1]);
+        tap * (pitch_of(&channels_e) / unit) + &vars[2] / unit
+    };
     let pixel_at = |at: &Cursor, vars: &[Expr]| {
         let inside = at.get("in_bounds").clone();
         match shared {
-            true => (inside.select(at.get("p") + (at.get("tap") + &vars[2]), 0u32), inside),
+            true => (inside.select(pixel_index(at, 1) + pixel_terms(vars, 1), 0u32), inside),
             false => (at.get("o") + &vars[2], inside),
         }
     };
+    let weight_index = |at: &Cursor, unit: usize| match w.transposed {
+        true => (at.index() * pitch_of(&channels_e) + of_group(&group, &channels_e)) / unit,
+        false => (at.index() + of_group(&group, &to_channels_e)) / unit,
+    };
+    let tap_offset =
+        |r: &Expr, s: &Expr| (r * w.kernel[1] + s) * Expr::extent("weights_per_tap", (pitch * to_channels) as u64);
+    let weight_terms = |vars: &[Expr], unit: usize| {
+        let term = if w.transposed { vars[2].clone() } else { &vars[2] * pitch_of(&to_channels_e) };
+        (tap_offset(&vars[0], &vars[1]) + term) / unit
+    };
     let weight_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
         if let [r, s] = vars {
-            let tap = (r * w.kernel[1] + s) * Expr::extent("weights_per_tap", (pitch * to_channels) as u64);
-            let offset = match w.transposed {
-                true => at.index() * pitch_of(&channels_e) + of_group(&group, &channels_e),
-                false => at.index() + of_group(&group, &to_channels_e),
-            };
-            at.set(k, "o", tap + offset);
+            at.set(k, "o", tap_offset(r, s) + weight_index(at, 1));
         }
     };
     let weight_at = |at: &Cursor, vars: &[Expr]| {
@@ -213,7 +222,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             extent: rows,
             enter: &pixel_enter,
             at: &pixel_at,
-            step: None,
+            apart: shared.then(|| Apart { index: &pixel_index, terms: &pixel_terms, step: 1u32.into(), of_all: false }),
             run: run(channels),
             along_terms: true,
         },
@@ -222,7 +231,12 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             extent: columns,
             enter: &weight_enter,
             at: &weight_at,
-            step: (!w.transposed).then(|| pitch_of(&to_channels_e)),
+            apart: shared.then(|| Apart {
+                index: &weight_index,
+                terms: &weight_terms,
+                step: if w.transposed { 1u32.into() } else { pitch_of(&to_channels_e) },
+                of_all: !w.transposed,
+            }),
             run: run(if w.transposed { channels } else { to_channels }),
             along_terms: w.transposed,
         },

@@ -462,19 +462,17 @@ impl<'p, 'a> Side<'p, 'a> {
             side.cursors.push(cursors);
         }
         side.enter(k, &[]);
-        side.find_bases(k, product);
+        side.find_bases(k);
         side
     }
 
-    /// Finds where the first term of an invocation lies of each index, where all terms are equally far apart.
-    fn find_bases(&mut self, k: &mut Kernel, product: &Product) {
-        let (Some(step), width) = (&self.operand.step, self.vector()) else { return };
-        let vars = vec![Expr::from(0u32); product.loops.len()];
+    /// Finds where each index lies, and there the first term of an invocation.
+    fn find_bases(&mut self, k: &mut Kernel) {
+        let (Some(apart), unit) = (&self.operand.apart, self.vector()) else { return };
         for cursor in self.cursors.iter_mut().flatten() {
-            let mut at = cursor.renamed("first");
-            (1..=vars.len()).for_each(|level| (self.operand.enter)(k, &mut at, &vars[..level]));
-            let (index, _) = (self.operand.at)(&at, &vars);
-            cursor.set(k, "base", (index + &self.first_term * step) / width);
+            let index = (apart.index)(cursor, unit);
+            cursor.set(k, "start", index);
+            cursor.set(k, "base", cursor.get("start") + &self.first_term * &apart.step / unit);
         }
     }
 
@@ -556,43 +554,48 @@ impl<'p, 'a> Side<'p, 'a> {
                 true => (term, true.into()),
                 false => (term.min(terms.run.end - 1u32), k.let_(format!("{name}_there"), term.less(terms.run.end))),
             };
-            let values =
-                if terms.is_one_run(tile) { terms.at(terms.chunk, &offset) } else { terms.at(&here, &0u32.into()) };
+            let one_run = terms.is_one_run(tile);
+            let values = if one_run { terms.at(terms.chunk, &offset) } else { terms.at(&here, &0u32.into()) };
             let vars: Vec<Expr> =
                 (values.into_iter().zip(0..)).map(|(value, n)| k.let_(format!("{name}_var{n}"), value)).collect();
+            let apart = self.operand.apart.as_ref().map(|apart| {
+                let unit = self.vector();
+                let (from, place) = match terms.full && apart.of_all && terms.run.is_all() {
+                    true => ("base", (terms.chunk + further) * &apart.step / unit),
+                    false if one_run => ("base", (apart.terms)(&terms.at(terms.chunk, &further.into()), unit)),
+                    false => ("start", (apart.terms)(&vars, unit)),
+                };
+                (from, k.let_(format!("{name}_terms"), place))
+            });
             let cursors = &self.cursors[if self.differ() { i } else { 0 }];
-            let equally_far = self.operand.step.as_ref().filter(|_| terms.full && terms.run.is_all());
-            let chunk =
-                equally_far.map(|step| k.let_(format!("{name}_chunk"), (terms.chunk + further) * step / self.vector()));
             for (cursor, next) in cursors.iter().zip(next) {
                 let mut cursor = cursor.renamed(&format!("{i}_{}", terms.n));
                 for level in terms.run.vars.len() + 1..=vars.len() {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
-                let (inside, width) = (inside.and(&there), self.vector());
-                let place = match &chunk {
-                    Some(chunk) => k.let_(format!("{}_at", cursor.name), cursor.get("base") + chunk),
-                    None => index / width,
+                let place = match &apart {
+                    Some((from, place)) => inside.select(cursor.get(from) + place, 0u32),
+                    None => index / self.vector(),
                 };
-                let value = match self.loaded {
-                    None => self.buffer.guarded(&place, &inside, false),
-                    Some(loaded) => {
-                        let place = k.let_(format!("{}_place", cursor.name), place);
-                        let extras = self.extras(k, loaded, &cursor, &vars);
-                        let mut value = loaded.apply(self.buffer.at(&place), &(&place * width), &extras);
-                        if let Some(kept) = loaded.kept() {
-                            value = k.let_(format!("{}_kept", cursor.name), value);
-                            let stores = cursor.get("stores").and(&inside);
-                            k.if_(stores, |k| k.store(kept, &place, &value));
-                        }
-                        let zero = if width == 1 { Expr::from(0.0) } else { VEC4.zero() };
-                        inside.select(value, zero)
-                    }
-                };
+                let value = self.value(k, &cursor, &vars, (place, inside.and(&there)));
                 k.set(next, value);
             }
         }
+    }
+
+    /// Returns what is loaded from a place, and computed of it; 0, where it is not `inside`.
+    fn value(&self, k: &mut Kernel, cursor: &Cursor, vars: &[Expr], (place, inside): (Expr, Expr)) -> Expr {
+        let Some(loaded) = self.loaded else { return self.buffer.guarded(&place, &inside, false) };
+        let place = k.let_(format!("{}_place", cursor.name), place);
+        let extras = self.extras(k, loaded, cursor, vars);
+        let mut value = loaded.apply(self.buffer.at(&place), &(&place * self.vector()), &extras);
+        if let Some(kept) = loaded.kept() {
+            value = k.let_(format!("{}_kept", cursor.name), value);
+            let stores = cursor.get("stores").and(&inside);
+            k.if_(stores, |k| k.store(kept, &place, &value));
+        }
+        inside.select(value, Type::F32.vector(self.vector()).zero())
     }
 
     /// Returns the number of the vector of channels of an element: of the innermost term, or of an index.
