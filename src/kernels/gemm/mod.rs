@@ -16,6 +16,7 @@ mod product;
 mod registers;
 mod select;
 mod shared_memory;
+mod side;
 mod tiles;
 mod wgrad;
 mod window;
