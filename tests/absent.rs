@@ -62,20 +62,23 @@ impl Launched {
             let line = self.dispatch.source.lines().find(|line| line.contains(&format!("@binding({binding}) ")));
             line.is_some_and(|line| line.contains("array<vec4<f32>>"))
         };
-        let is_narrow = self.kind().starts_with("conv2d_grad_input shared.m64n16.");
+        let has_vectors = vectors(1) && vectors(2);
+        let prologues =
+            || self.dispatch.source.split("fn prologue").skip(1).filter_map(|text| text.split("\n}").next());
+        let has_prologue = prologues().next().is_some();
+        let has_exponential = prologues().any(|function| function.contains("sigmoid_f32"));
         match (self.product(), self.dispatch.kernel.as_str()) {
             (None, _) => 0.0,
             // Of few tiles: they wait for memory, whatever they multiply.
-            (Some(Schedule { slices: 2.., .. }), _) if self.dispatch.source.contains("fn prologue") => 0.42,
-            (Some(Schedule { slices: 2.., .. }), _) if !vectors(1) || !vectors(2) => 0.44,
-            (Some(Schedule { slices: 2.., .. }), _) => 0.53,
-            // They compute what they load too.
-            _ if self.dispatch.source.contains("fn prologue") => 0.6,
-            _ if !vectors(1) || !vectors(2) => 0.65,
+            (Some(Schedule { slices: 2.., .. }), _) if !has_vectors => 0.46,
+            (Some(Schedule { slices: 2.., .. }), _) if has_exponential => 0.51,
+            (Some(Schedule { slices: 2.., .. }), _) if has_prologue => 0.55,
+            (Some(Schedule { slices: 2.., .. }), _) => 0.63,
+            _ if !has_vectors || has_exponential => 0.67,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), "conv2d_grad_weight") => 0.85,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), _) => 0.9,
-            // A product of 6 columns.
-            _ if is_narrow => 0.77,
+            // They compute what they load too.
+            _ if has_prologue => 0.79,
             _ => 0.8,
         }
     }

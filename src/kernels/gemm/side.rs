@@ -31,8 +31,9 @@ pub(super) struct Side<'p, 'a> {
     pub(super) cursors: Vec<Vec<Cursor>>,
     /// Where what is loaded is stored too: whether the tile is the first of those that load it.
     is_first: Option<Expr>,
-    /// The first term in a chunk of an invocation.
+    /// The first term in a chunk of an invocation, and the vector of terms that it is in.
     first_term: Expr,
+    first_vector: Expr,
 }
 
 /// Loops whose terms are one run, which is cut into chunks.
@@ -70,19 +71,19 @@ pub(super) struct Terms<'t> {
 }
 
 impl Terms<'_> {
-    /// Returns whether each chunk is one run of the innermost loop: then the other loops' variables are the same for all lanes.
+    /// Returns whether the chunk is one run of the innermost loop: then the other loops' variables are the same for all lanes.
     fn is_one_run(&self, tile: Schedule) -> bool {
         let innermost = self.run.counts.last().and_then(Expr::known);
-        self.run.full && innermost.is_some_and(|n| (n as usize).is_multiple_of(depth(tile)))
+        let always = self.run.full && innermost.is_some_and(|n| (n as usize).is_multiple_of(depth(tile)));
+        always || (self.full && self.run.loops.len() == 1)
     }
 
-    /// Returns the variables of all loops at a term, and those of the innermost one so much further.
-    fn at(&self, term: &Expr, further: &Expr) -> Vec<Expr> {
+    /// Returns the variables of all loops at a term.
+    fn at(&self, term: &Expr) -> Vec<Expr> {
         let mut rest = term.clone();
         let mut values = Vec::new();
         for (level, (l, count)) in self.run.loops.iter().zip(self.run.counts).enumerate().rev() {
             let iteration = if level == 0 { rest.clone() } else { &rest % count };
-            let iteration = if values.is_empty() { iteration + further } else { iteration };
             let from = l.from.clone().unwrap_or(0u32.into());
             values.push(from + iteration * l.step);
             rest = rest / count;
@@ -119,8 +120,11 @@ impl<'p, 'a> Side<'p, 'a> {
             cursors: Vec::new(),
             is_first: None,
             first_term: 0u32.into(),
+            first_vector: 0u32.into(),
         };
-        side.first_term = k.let_(format!("{name}_term"), side.place(k, tile, 0).0 * if of_terms { 4u32 } else { 1 });
+        let vector = side.place(k, tile, 0).0;
+        side.first_vector = k.let_(format!("{name}_vector"), vector);
+        side.first_term = k.let_(format!("{name}_term"), &side.first_vector * if of_terms { 4u32 } else { 1 });
         let kept = io.loaded[i].as_ref().and_then(Loaded::kept);
         side.is_first = kept.map(|_| k.let_(format!("first_of_{name}"), others.equals(0u32)));
         let extent = operand.extent.expr();
@@ -227,25 +231,34 @@ impl<'p, 'a> Side<'p, 'a> {
             let name = format!("{}{i}_{}", self.name, terms.n);
             // Of vectors of terms each has the same terms.
             let further = i * self.step(tile)[0];
-            let offset = &self.first_term + further;
-            let term = k.let_(format!("{name}_t"), terms.chunk + &offset);
+            let term = k.let_(format!("{name}_t"), terms.chunk + (&self.first_term + further));
             let (here, there) = match terms.full {
                 true => (term, true.into()),
                 false => (term.min(terms.run.end - 1u32), k.let_(format!("{name}_there"), term.less(terms.run.end))),
             };
-            let one_run = terms.is_one_run(tile);
-            let values = if one_run { terms.at(terms.chunk, &offset) } else { terms.at(&here, &0u32.into()) };
+            let common = terms.is_one_run(tile).then(|| terms.at(&(terms.chunk + further)));
+            let mut values = common.clone().unwrap_or_else(|| terms.at(&here));
+            if let (true, Some(last)) = (common.is_some(), values.last_mut()) {
+                *last = &*last + &self.first_term;
+            }
             let vars: Vec<Expr> =
                 (values.into_iter().zip(0..)).map(|(value, n)| k.let_(format!("{name}_var{n}"), value)).collect();
+            let unit = self.vector();
             let apart = self.operand.apart.as_ref().map(|apart| {
-                let unit = self.vector();
-                let (from, place) = match terms.full && apart.of_all && terms.run.is_all() {
-                    true => ("base", (terms.chunk + further) * &apart.step / unit),
-                    false if one_run => ("base", (apart.terms)(&terms.at(terms.chunk, &further.into()), unit)),
-                    false => ("start", (apart.terms)(&vars, unit)),
+                let (from, place) = match &common {
+                    _ if terms.full && apart.of_all && terms.run.is_all() => {
+                        ("base", (terms.chunk + further) * &apart.step / unit)
+                    }
+                    Some(common) => ("base", (apart.terms)(common, unit)),
+                    None => ("start", (apart.terms)(&vars, unit)),
                 };
                 (from, k.let_(format!("{name}_terms"), place))
             });
+            let term = match &common {
+                Some(common) => common.last().map(|term| term / unit + &self.first_vector),
+                None => vars.last().map(|term| term / unit),
+            };
+            let term = term.filter(|_| self.operand.along_terms);
             let cursors = &self.cursors[if self.differ() { i } else { 0 }];
             for (cursor, next) in cursors.iter().zip(next) {
                 let mut cursor = cursor.renamed(&format!("{i}_{}", terms.n));
@@ -255,19 +268,25 @@ impl<'p, 'a> Side<'p, 'a> {
                 let (index, inside) = (self.operand.at)(&cursor, &vars);
                 let place = match &apart {
                     Some((from, place)) => inside.select(cursor.get(from) + place, 0u32),
-                    None => index / self.vector(),
+                    None => index / unit,
                 };
-                let value = self.value(k, &cursor, &vars, (place, inside.and(&there)));
+                let value = self.value(k, &cursor, (&vars, term.as_ref()), (place, inside.and(&there)));
                 k.set(next, value);
             }
         }
     }
 
     /// Returns what is loaded from a place, and computed of it; 0, where it is not `inside`.
-    fn value(&self, k: &mut Kernel, cursor: &Cursor, vars: &[Expr], (place, inside): (Expr, Expr)) -> Expr {
+    fn value(
+        &self,
+        k: &mut Kernel,
+        cursor: &Cursor,
+        (vars, term): (&[Expr], Option<&Expr>),
+        (place, inside): (Expr, Expr),
+    ) -> Expr {
         let Some(loaded) = self.loaded else { return self.buffer.guarded(&place, &inside, false) };
         let place = k.let_(format!("{}_place", cursor.name), place);
-        let extras = self.extras(k, loaded, cursor, vars);
+        let extras = self.extras(k, loaded, cursor, (vars, term));
         let mut value = loaded.apply(self.buffer.at(&place), &(&place * self.vector()), &extras);
         if let Some(kept) = loaded.kept() {
             value = k.let_(format!("{}_kept", cursor.name), value);
@@ -278,13 +297,12 @@ impl<'p, 'a> Side<'p, 'a> {
     }
 
     /// Returns the number of the vector of channels of an element: of the innermost term, or of an index.
-    fn column(&self, loaded: &Loaded, cursor: &Cursor, vars: &[Expr]) -> Expr {
-        let column = match vars.last().filter(|_| self.operand.along_terms) {
+    fn column(&self, loaded: &Loaded, cursor: &Cursor, term: Option<&Expr>) -> Expr {
+        match term {
             Some(term) => term.clone(),
-            None if self.operand.extent.fixed == loaded.n_columns() as u64 => cursor.index().clone(),
-            None => cursor.index() % loaded.n_columns(),
-        };
-        column / self.vector()
+            None if self.operand.extent.fixed == loaded.n_columns() as u64 => cursor.index() / self.vector(),
+            None => cursor.index() % loaded.n_columns() / self.vector(),
+        }
     }
 
     /// Reads what a prologue needs of an index alone, if a lane has registers for it.
@@ -296,7 +314,7 @@ impl<'p, 'a> Side<'p, 'a> {
             }
             return;
         }
-        let extras = loaded.at_column(&self.column(loaded, cursor, &[]), None);
+        let extras = loaded.at_column(&self.column(loaded, cursor, None), None);
         let vectors = if self.differ() { self.loads(tile) } else { 1 };
         if extras.iter().flatten().count() * vectors <= MAX_EXTRA_VECTORS {
             let read = |(n, extra): (usize, Option<Expr>)| extra.map(|e| k.let_(format!("{}_e{n}", cursor.name), e));
@@ -305,13 +323,19 @@ impl<'p, 'a> Side<'p, 'a> {
     }
 
     /// Returns what a prologue needs of the channel of an element, and of its sample.
-    fn extras(&self, k: &mut Kernel, loaded: &Loaded, cursor: &Cursor, vars: &[Expr]) -> Vec<Expr> {
+    fn extras(
+        &self,
+        k: &mut Kernel,
+        loaded: &Loaded,
+        cursor: &Cursor,
+        (vars, term): (&[Expr], Option<&Expr>),
+    ) -> Vec<Expr> {
         let first = match vars.last().filter(|_| !self.operand.along_terms) {
             Some(pixel) => loaded.first_of_sample(pixel).map(|e| k.let_(format!("{}_sample", cursor.name), e)),
             None => Some(cursor.get("sample").clone()),
         };
         let read = cursor.extras.iter().cloned().chain(std::iter::repeat(None));
-        let extras = loaded.at_column(&self.column(loaded, cursor, vars), first.as_ref());
+        let extras = loaded.at_column(&self.column(loaded, cursor, term), first.as_ref());
         extras.into_iter().zip(read).filter_map(|(extra, read)| read.or(extra)).collect()
     }
 
