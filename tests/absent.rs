@@ -74,6 +74,7 @@ impl Launched {
             (Some(Schedule { slices: 2.., .. }), _) if has_exponential => 0.51,
             (Some(Schedule { slices: 2.., .. }), _) if has_prologue => 0.55,
             (Some(Schedule { slices: 2.., .. }), _) => 0.63,
+            (Some(Schedule { m: 128, n: 64 | 128, .. }), _) if !has_vectors => 0.83,
             _ if !has_vectors || has_exponential => 0.67,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), "conv2d_grad_weight") => 0.85,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), _) => 0.9,
