@@ -155,13 +155,7 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
             left[0] += launches("batch_norm_statistics_merge") - launches("batch_norm_statistics");
             left[1] += launches("batch_norm_sums_merge") - launches("batch_norm_grad_sums");
             let got = run_graph(&engine, &g, &feeds, &step, case.capacity, &run).expect("the graph runs");
-            for (k, (got, exact)) in got.iter().zip(&exact).enumerate() {
-                let size = exact.data.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-                for (j, (got, exact)) in got.to_f32().iter().zip(&exact.data).enumerate() {
-                    let error = (f64::from(*got) - exact).abs();
-                    assert!(error <= 1e-5 * size, "case {i}, output {k} [{j}]: {got}, wanted {exact}\n{plan}");
-                }
-            }
+            assert_near(&got, &exact, &format!("case {i}\n{plan}"));
         }
     }
     assert!(left[0] >= 24 && left[1] >= 10, "only {left:?} column sums are left by other kernels");
@@ -175,6 +169,57 @@ fn batch_normalisation_of_what_kernels_leave_column_sums_of_is_that_of_the_refer
     assert!(kept[0] >= 6 && kept[1] >= 8, "only {kept:?} kernels keep what they compute of what they load");
     assert_eq!(zeros, 6, "of two gradients of convolutions of one pixel with strides, one stores zeros");
     assert!(loaded >= 20, "only {loaded} kernels compute what they load");
+}
+
+/// Panics where a result differs by more than rounding does.
+fn assert_near(got: &[HostTensor], exact: &[Array], what: &str) {
+    for (k, (got, exact)) in got.iter().zip(exact).enumerate() {
+        let size = exact.data.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        for (j, (got, exact)) in got.to_f32().iter().zip(&exact.data).enumerate() {
+            let error = (f64::from(*got) - exact).abs();
+            assert!(error <= 1e-5 * size, "output {k} [{j}]: {got}, wanted {exact}; {what}");
+        }
+    }
+}
+
+#[test]
+fn what_a_convolution_loads_is_scaled_by_the_gates_of_its_sample() {
+    let mut rng = Philox::new(32, Purpose::Test, 0);
+    let mut of_samples = 0;
+    for (capacity, n, [h, w], [from, to]) in
+        [(3, 3, [9, 7], [32, 36]), (5, 4, [4, 4], [260, 8]), (2, 2, [12, 13], [33, 16]), (16, 16, [1, 2], [64, 64])]
+    {
+        let (mut g, mut feeds) = (Graph::new(), Vec::new());
+        let mut input = |g: &mut Graph, name: &str, shape: Shape| {
+            feeds.push((name.to_owned(), Fill::Uniform(-1.0, 1.0).array(&shape.at(n), &mut rng)));
+            g.input(name, shape, F32)
+        };
+        let x = input(&mut g, "x", Shape::from([Batch, h, w, from]));
+        let gate = input(&mut g, "gate", Shape::from([Batch, 1, 1, from]));
+        let weights = input(&mut g, "w", Shape::fixed([1, 1, from, to]));
+        let factor = input(&mut g, "factor", Shape::from([Batch, h, w, to]));
+        let scaled = g.mul(x, gate).expect("shapes that broadcast");
+        let y = g.conv2d(scaled, weights, Conv2dOptions::valid()).expect("a convolution");
+        let product = g.mul(y, factor).expect("equal shapes");
+        let loss = g.mean(product).expect("a number");
+        let gradients = g.gradients(loss, &[x, gate, weights]).expect("gradients");
+        for (i, &value) in [y].iter().chain(&gradients).enumerate() {
+            g.output(&format!("y{i}"), value);
+        }
+        let step = Step::of(n);
+        let exact = reference(&g, &feeds, &step);
+        let feeds: Vec<_> = feeds.into_iter().map(|(name, a)| (name, a.to_host(F32))).collect();
+        for multiprocessors in [1, 200] {
+            let engine = with_gpu_kernels(engine(), multiprocessors);
+            let run = Run { optimize: true, guarded: true, ..Run::default() };
+            let plan = plan_for(&engine, &g, capacity, &run).expect("a plan");
+            let all = plan.dispatches.iter().flat_map(PlannedDispatch::launches);
+            of_samples += all.filter(|d| d.source.contains("_sample")).count();
+            let got = run_graph(&engine, &g, &feeds, &step, capacity, &run).expect("the graph runs");
+            assert_near(&got, &exact, &format!("{n} images of {h}×{w}\n{plan}"));
+        }
+    }
+    assert!(of_samples >= 8, "only {of_samples} kernels find the gates of a sample");
 }
 
 /// Column sums as an application would write them.

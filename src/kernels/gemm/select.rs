@@ -137,7 +137,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         let h = row_width.quotient(&of_image) * phase_h + &phase[0];
         (h, row_width.remainder(&of_image) * phase_w + &phase[1])
     };
-    // Where taps are whole pixels apart, what is read lies as far from the first tap's pixel for each index, which is found once for all.
+    // Without phases a tap is as many pixels from the first one for each index.
     let shared = profile.class == DeviceClass::Gpu && phase_h * phase_w == 1;
     let first_tap = Expr::from(0u32);
     let beyond = |axis: usize, tap: &Expr| {

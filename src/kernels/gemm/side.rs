@@ -229,7 +229,7 @@ impl<'p, 'a> Side<'p, 'a> {
     pub(super) fn load(&self, k: &mut Kernel, tile: Schedule, terms: &Terms, next: &[Vec<Expr>]) {
         for (i, next) in next.iter().enumerate() {
             let name = format!("{}{i}_{}", self.name, terms.n);
-            // Of vectors of terms each has the same terms.
+            // How many terms behind the first one of the invocation.
             let further = i * self.step(tile)[0];
             let term = k.let_(format!("{name}_t"), terms.chunk + (&self.first_term + further));
             let (here, there) = match terms.full {
@@ -238,7 +238,9 @@ impl<'p, 'a> Side<'p, 'a> {
             };
             let common = terms.is_one_run(tile).then(|| terms.at(&(terms.chunk + further)));
             let mut values = common.clone().unwrap_or_else(|| terms.at(&here));
-            if let (true, Some(last)) = (common.is_some(), values.last_mut()) {
+            if common.is_some()
+                && let Some(last) = values.last_mut()
+            {
                 *last = &*last + &self.first_term;
             }
             let vars: Vec<Expr> =
