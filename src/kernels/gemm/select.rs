@@ -138,8 +138,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         (h, row_width.remainder(&of_image) * phase_w + &phase[1])
     };
     // Without phases a tap is as many pixels from the first one for each index.
-    let shared = profile.class == DeviceClass::Gpu && phase_h * phase_w == 1;
-    let first_tap = Expr::from(0u32);
+    let apart = profile.class == DeviceClass::Gpu && phase_h * phase_w == 1;
     let beyond = |axis: usize, tap: &Expr| {
         let tap = tap * w.dilation[axis];
         if w.transposed { Expr::from(0u32) - tap } else { tap }
@@ -148,13 +147,13 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         [] => {
             let (h, width) = position(at.index());
             at.set(k, "n", area.quotient(at.index()));
-            at.set(k, "h", if shared { w.source(0, &h, &first_tap).u32() } else { h });
-            at.set(k, "w", if shared { w.source(1, &width, &first_tap).u32() } else { width });
-            if shared {
+            at.set(k, "h", if apart { w.source(0, &h, &0u32.into()).u32() } else { h });
+            at.set(k, "w", if apart { w.source(1, &width, &0u32.into()).u32() } else { width });
+            if apart {
                 at.set(k, "p", (at.get("n") * &from_h + at.get("h")) * &from_w + at.get("w"));
             }
         }
-        [r, s] if shared => {
+        [r, s] if apart => {
             at.set(k, "y", at.get("h") + beyond(0, r));
             at.set(k, "x", at.get("w") + beyond(1, s));
             at.set(k, "in_bounds", at.get("y").less(&from_h).and(at.get("x").less(&from_w)));
@@ -178,7 +177,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
     };
     let pixel_at = |at: &Cursor, vars: &[Expr]| {
         let inside = at.get("in_bounds").clone();
-        match shared {
+        match apart {
             true => (inside.select(pixel_index(at, 1) + pixel_terms(vars, 1), 0u32), inside),
             false => (at.get("o") + &vars[2], inside),
         }
@@ -189,19 +188,14 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
     };
     let tap_offset =
         |r: &Expr, s: &Expr| (r * w.kernel[1] + s) * Expr::extent("weights_per_tap", (pitch * to_channels) as u64);
-    let weight_terms = |vars: &[Expr], unit: usize| {
-        let term = if w.transposed { vars[2].clone() } else { &vars[2] * pitch_of(&to_channels_e) };
-        (tap_offset(&vars[0], &vars[1]) + term) / unit
-    };
+    let weight_step = if w.transposed { 1u32.into() } else { pitch_of(&to_channels_e) };
+    let weight_terms = |vars: &[Expr], unit: usize| (tap_offset(&vars[0], &vars[1]) + &vars[2] * &weight_step) / unit;
     let weight_enter = |k: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
         if let [r, s] = vars {
             at.set(k, "o", tap_offset(r, s) + weight_index(at, 1));
         }
     };
-    let weight_at = |at: &Cursor, vars: &[Expr]| {
-        let term = if w.transposed { vars[2].clone() } else { &vars[2] * pitch_of(&to_channels_e) };
-        (at.get("o") + term, Expr::from(true))
-    };
+    let weight_at = |at: &Cursor, vars: &[Expr]| (at.get("o") + &vars[2] * &weight_step, Expr::from(true));
     let place = |row: &Expr| {
         let (h, width) = position(row);
         let pixel = (area.quotient(row) * &to_h + &h) * &to_w + &width;
@@ -222,7 +216,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             extent: rows,
             enter: &pixel_enter,
             at: &pixel_at,
-            apart: shared.then(|| Apart { index: &pixel_index, terms: &pixel_terms, step: 1u32.into(), of_all: false }),
+            apart: apart.then(|| Apart { index: &pixel_index, terms: &pixel_terms, step: 1u32.into(), of_all: false }),
             run: run(channels),
             along_terms: true,
         },
@@ -231,10 +225,10 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             extent: columns,
             enter: &weight_enter,
             at: &weight_at,
-            apart: shared.then(|| Apart {
+            apart: apart.then(|| Apart {
                 index: &weight_index,
                 terms: &weight_terms,
-                step: if w.transposed { 1u32.into() } else { pitch_of(&to_channels_e) },
+                step: weight_step.clone(),
                 of_all: !w.transposed,
             }),
             run: run(if w.transposed { channels } else { to_channels }),

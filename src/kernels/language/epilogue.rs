@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     graph::{Epilogue, Program, Prologue, Slot},
-    tensor::{Count, DType, Shape},
+    tensor::{Count, DType},
 };
 
 /// How a kernel stores its result: vectors of how many floats, as words or not, and of how many columns its rows are.
@@ -127,12 +127,13 @@ impl Loaded {
         let columns = shape.last();
         let mut read = Vec::new();
         for (n, extra) in prologue.extras.iter().enumerate() {
-            let [fixed, of_samples] = [false, true].map(|batched| {
-                let row = Shape::fixed([columns]).elements();
-                let row = if batched { Count { fixed: 0, per_sample: row.fixed } } else { row };
-                extra.shape.elements() == row && extra.shape.last() == columns && columns.is_multiple_of(width)
-            });
-            let of_samples = of_samples && extra.shape != *shape && extra.dtype == DType::F32;
+            let is_row = |elements: Count| {
+                extra.shape.elements() == elements && extra.shape.last() == columns && columns.is_multiple_of(width)
+            };
+            let row = columns as u64;
+            let fixed = is_row(Count { fixed: row, per_sample: 0 });
+            let of_samples = is_row(Count { fixed: 0, per_sample: row }) && extra.shape != *shape;
+            let of_samples = of_samples && extra.dtype == DType::F32;
             let neighbours = Neighbours { from: extra, to: shape, width, start: None, steps: [1, 1] };
             let vectors = fixed || (of_samples && knows_samples && by_kernel > 0);
             let layout = if vectors { Layout::Vectors { width, words } } else { neighbours.layout(words) };
