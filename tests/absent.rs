@@ -65,21 +65,16 @@ impl Launched {
         let has_vectors = vectors(1) && vectors(2);
         let prologues =
             || self.dispatch.source.split("fn prologue").skip(1).filter_map(|text| text.split("\n}").next());
-        let has_prologue = prologues().next().is_some();
         let has_exponential = prologues().any(|function| function.contains("sigmoid_f32"));
         match (self.product(), self.dispatch.kernel.as_str()) {
             (None, _) => 0.0,
             // Of few tiles: they wait for memory, whatever they multiply.
-            (Some(Schedule { slices: 2.., .. }), _) if !has_vectors => 0.46,
-            (Some(Schedule { slices: 2.., .. }), _) if has_exponential => 0.51,
-            (Some(Schedule { slices: 2.., .. }), _) if has_prologue => 0.55,
+            (Some(Schedule { slices: 2.., .. }), _) if !has_vectors || has_exponential => 0.54,
             (Some(Schedule { slices: 2.., .. }), _) => 0.63,
-            (Some(Schedule { m: 128, n: 64 | 128, .. }), _) if !has_vectors => 0.83,
-            _ if !has_vectors || has_exponential => 0.67,
+            (Some(Schedule { m: 128, n: 64 | 128, .. }), _) if !has_vectors => 0.85,
+            _ if !has_vectors || has_exponential => 0.7,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), "conv2d_grad_weight") => 0.85,
             (Some(Schedule { m: 128, n: 64 | 128, .. }), _) => 0.9,
-            // They compute what they load too.
-            _ if has_prologue => 0.79,
             _ => 0.8,
         }
     }

@@ -104,21 +104,23 @@ fn bytes_of(slot: &Slot, io: &Io, candidate: &Candidate, capacity: usize) -> u64
     }
 }
 
-/// Returns the text that naga has written, in which the second chunk of an iteration is no block of its own: the package does not order barriers in a condition
-/// inside a loop. Nothing follows the block in the loop's body.
-fn flat(source: String) -> String {
-    const SECOND: &str = "if (chunk1_";
-    let Some(start) = source.find(SECOND) else { return source };
-    let open = start + source[start..].find('{').expect("a block");
-    let mut depth = 0;
-    let close = source[open..].find(|c| {
-        depth += i32::from(c == '{') - i32::from(c == '}');
-        depth == 0
-    });
-    let close = open + close.expect("the block ends");
-    let condition = source[start..open].trim_start_matches("if").trim();
-    let (body, behind) = (&source[open + 1..close], &source[close + 1..]);
-    format!("{}if (!{condition}) {{ break; }}{body}{behind}", &source[..start])
+/// Returns the text that naga has written, in which no chunk of an iteration is a block of its own: the package does not order barriers in a
+/// condition inside a loop. Where a chunk is not there, the loop ends, and nothing of its body that follows does anything.
+fn flat(mut source: String) -> String {
+    const CHUNKS: [&str; 2] = ["if (chunk1_", "if (chunk2_"];
+    while let Some(start) = CHUNKS.iter().filter_map(|chunk| source.find(chunk)).min() {
+        let open = start + source[start..].find('{').expect("a block");
+        let mut depth = 0;
+        let close = source[open..].find(|c| {
+            depth += i32::from(c == '{') - i32::from(c == '}');
+            depth == 0
+        });
+        let close = open + close.expect("the block ends");
+        let condition = source[start..open].trim_start_matches("if").trim();
+        let (body, behind) = (&source[open + 1..close], &source[close + 1..]);
+        source = format!("{}if !{condition} {{ break; }}{body}{behind}", &source[..start]);
+    }
+    source
 }
 
 /// Returns a kernel's text as naga writes it: with its constants, without aliases.

@@ -9,12 +9,12 @@ use super::{
 };
 use crate::{
     graph::{
-        Bad, Candidate, Cost, Declined, DeviceProfile, Epilogue, Family, Field, Gradients, Graph, Io, Op, OpError,
-        Patch, Pixels, RewriteCx, Sample, Step, TensorType, Value,
+        Bad, Candidate, Cost, Declined, DeviceClass, DeviceProfile, Epilogue, Family, Field, Gradients, Graph, Io, Op,
+        OpError, Patch, Pixels, RewriteCx, Sample, Step, TensorType, Value,
     },
     kernels::{
         Expr, Extent, Kernel,
-        gemm::{self, Apart, Cursor, Filter, Loop, Operand, Product, Window},
+        gemm::{self, Apart, Cursor, Filter, Loop, Operand, Periodic, Product, Window},
     },
     tensor::{Accuracy, Array, Batch, Count, DType, Philox},
 };
@@ -90,6 +90,17 @@ fn enter_pixel(g: &Geometry, c: usize, (k, at, vars): (&mut Kernel, &mut Cursor,
             at.set(k, "o", at.get("in_bounds").select(pixel, 0u32));
         }
     }
+}
+
+/// Returns which pixels of the gradient, all numbered in one run, have one of an equally large image under a tap.
+fn pixels_under(g: &Geometry, at: &Cursor) -> Vec<Periodic> {
+    let range = |axis: &'static str, size: usize, unit: usize| {
+        let (from, last) = (at.get(axis), size as i64);
+        let within = |at: Expr| at.max(0i32).min(last).u32() * unit;
+        let (first, end) = (within(-from.clone()), within(Expr::from(last) - from));
+        Periodic { period: (size * unit) as u32, first, end }
+    };
+    vec![range("w", g.output[1], 1), range("h", g.output[0], g.output[1])]
 }
 
 impl Graph {
@@ -261,6 +272,14 @@ impl Conv2dGradWeight {
             sums: self.column_sums,
         }
     }
+
+    /// Returns whether pixels of images lie as those of the gradient do, and their edges can be told of the whole batch.
+    fn pixels_are_one_run(&self, io: &Io, profile: &DeviceProfile) -> bool {
+        let (g, [p, q]) = (&self.geometry, self.geometry.output);
+        let pixels = images(&io.inputs[0].shape).times((p * q) as u64).at(profile.batch);
+        let same = g.strides == [1, 1] && g.input == g.output && profile.class == DeviceClass::Gpu;
+        same && [q, p * q].iter().all(|&n| Periodic::can_tell(n as u64, pixels))
+    }
 }
 
 impl Op for Conv2dGradWeight {
@@ -369,6 +388,8 @@ impl Op for Conv2dGradWeight {
             };
             (row * g.input[1] + &vars[1] * g.strides[1]) * (c / unit)
         };
+        let same = self.pixels_are_one_run(io, profile);
+        let x_there = |at: &Cursor| pixels_under(g, at);
         let dy_index = |at: &Cursor, unit: usize| (at.index() + in_group(per_group)) / unit;
         let dy_terms = |vars: &[Expr], unit: usize| (&vars[0] * q + &vars[1]) * k / unit;
         let dy_enter = |kernel: &mut Kernel, at: &mut Cursor, vars: &[Expr]| {
@@ -388,7 +409,13 @@ impl Op for Conv2dGradWeight {
                 extent: Extent::new(["rows", ""], count(r * s * group)),
                 enter: &x_enter,
                 at: &x_at,
-                apart: Some(Apart { index: &x_index, terms: &x_terms, step: (g.strides[1] * c).into(), of_all: false }),
+                apart: Some(Apart {
+                    index: &x_index,
+                    terms: &x_terms,
+                    step: (g.strides[1] * c).into(),
+                    of_all: same,
+                    there: if padded { Some(&x_there) } else { None },
+                }),
                 run: gemm::run(group),
                 along_terms: false,
             },
@@ -397,7 +424,7 @@ impl Op for Conv2dGradWeight {
                 extent: Extent::new(["columns", ""], count(per_group)),
                 enter: &dy_enter,
                 at: &dy_at,
-                apart: Some(Apart { index: &dy_index, terms: &dy_terms, step: k.into(), of_all: true }),
+                apart: Some(Apart { index: &dy_index, terms: &dy_terms, step: k.into(), of_all: true, there: None }),
                 run: gemm::run(per_group),
                 along_terms: false,
             },

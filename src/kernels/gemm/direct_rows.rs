@@ -235,7 +235,7 @@ impl<'w> Core<'w> {
         let (from_w, from_channels) = (w.from[1], w.from_channels);
         let step = if w.transposed { 1 } else { w.strides[1] };
         let source = w.source(0, &at.row, r).u32();
-        let inside = if w.rows_inside() { true.into() } else { k.let_("in_bounds", source.less(w.from[0])) };
+        let inside = if w.inside(0) { true.into() } else { k.let_("in_bounds", source.less(w.from[0])) };
         let line = k.let_("line", inside.select(source, 0u32));
         let row = (&at.image * w.from[0] + line) * (from_w * from_channels);
         let x_o = k.let_("x_o", row + &at.start * (step * from_channels));

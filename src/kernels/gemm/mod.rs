@@ -12,6 +12,7 @@ mod gpu;
 mod layout;
 mod matrix;
 mod part_sums;
+mod periodic;
 mod product;
 mod registers;
 mod select;
@@ -22,6 +23,7 @@ mod wgrad;
 mod window;
 
 pub use matrix::Matrices;
+pub use periodic::Periodic;
 pub(super) use product::split_sum;
 pub use product::{Apart, Cursor, LONG_BATCH, Loop, Operand, Position, Product, count_product, run};
 pub use select::{lower, lower_with, window, window_declines};

@@ -1,6 +1,7 @@
 //! What a product is, and what all tile cores share: its loops, its loads and stores, its second launch.
 
 use super::layout::lanes_of_slice;
+use super::periodic::Periodic;
 use crate::{
     graph::{Candidate, ColumnParts, DeviceClass, DeviceProfile, Dispatch, Epilogue, Grid, Prologue, Slot, SumKind},
     kernels::{
@@ -105,8 +106,10 @@ pub struct Apart<'a> {
     pub terms: &'a dyn Fn(&[Expr], usize) -> Expr,
     /// How many floats neighbouring terms of the innermost loop are apart.
     pub step: Expr,
-    /// Whether the terms of all loops, one after the other, are as far apart, and all there.
+    /// Whether the terms of all loops, one after the other, are as far apart.
     pub of_all: bool,
+    /// Then which of them are there, for an index: those that are in all of these; `None` where all are.
+    pub there: Option<&'a dyn Fn(&Cursor) -> Vec<Periodic>>,
 }
 
 impl Operand<'_> {

@@ -139,6 +139,8 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
     };
     // Without phases a tap is as many pixels from the first one for each index.
     let apart = profile.class == DeviceClass::Gpu && phase_h * phase_w == 1;
+    let all_inside = apart && w.inside(0) && w.inside(1);
+    let by_bits = apart && w.has_tap_bits() && !all_inside;
     let beyond = |axis: usize, tap: &Expr| {
         let tap = tap * w.dilation[axis];
         if w.transposed { Expr::from(0u32) - tap } else { tap }
@@ -147,11 +149,23 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         [] => {
             let (h, width) = position(at.index());
             at.set(k, "n", area.quotient(at.index()));
-            at.set(k, "h", if apart { w.source(0, &h, &0u32.into()).u32() } else { h });
-            at.set(k, "w", if apart { w.source(1, &width, &0u32.into()).u32() } else { width });
-            if apart {
-                at.set(k, "p", (at.get("n") * &from_h + at.get("h")) * &from_w + at.get("w"));
+            if !apart {
+                at.set(k, "h", h);
+                return at.set(k, "w", width);
             }
+            let h = k.let_(format!("{}_row", at.name), h);
+            let width = k.let_(format!("{}_column", at.name), width);
+            at.set(k, "h", w.source(0, &h, &0u32.into()).u32());
+            at.set(k, "w", w.source(1, &width, &0u32.into()).u32());
+            at.set(k, "p", (at.get("n") * &from_h + at.get("h")) * &from_w + at.get("w"));
+            if by_bits {
+                at.set(k, "taps", w.tap_bits([&h, &width]));
+            }
+        }
+        [_, _] if all_inside => {}
+        [r, s] if by_bits => {
+            let bits = k.let_(format!("{}_tap", at.name), w.bits_of_tap([r, s]));
+            at.set(k, "in_bounds", (at.get("taps") & &bits).equals(bits));
         }
         [r, s] if apart => {
             at.set(k, "y", at.get("h") + beyond(0, r));
@@ -176,7 +190,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
         tap * (pitch_of(&channels_e) / unit) + &vars[2] / unit
     };
     let pixel_at = |at: &Cursor, vars: &[Expr]| {
-        let inside = at.get("in_bounds").clone();
+        let inside = if all_inside { true.into() } else { at.get("in_bounds").clone() };
         match apart {
             true => (inside.select(pixel_index(at, 1) + pixel_terms(vars, 1), 0u32), inside),
             false => (at.get("o") + &vars[2], inside),
@@ -216,7 +230,13 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
             extent: rows,
             enter: &pixel_enter,
             at: &pixel_at,
-            apart: apart.then(|| Apart { index: &pixel_index, terms: &pixel_terms, step: 1u32.into(), of_all: false }),
+            apart: apart.then(|| Apart {
+                index: &pixel_index,
+                terms: &pixel_terms,
+                step: 1u32.into(),
+                of_all: false,
+                there: None,
+            }),
             run: run(channels),
             along_terms: true,
         },
@@ -230,6 +250,7 @@ fn sliding<R>(w: &Window, profile: &DeviceProfile, f: impl FnOnce(&Product) -> R
                 terms: &weight_terms,
                 step: weight_step.clone(),
                 of_all: !w.transposed,
+                there: None,
             }),
             run: run(if w.transposed { channels } else { to_channels }),
             along_terms: w.transposed,

@@ -122,54 +122,90 @@ impl Core<'_, '_> {
         let next = (0..sets).map(|n| sides.map(|side| side.registers(k, self.tile, n))).collect();
         let full = fills_chunks(self.product, self.tile);
         let run = Run { end: &end, full, loops, counts: &counts, vars, next, staged, firsts };
-        let mut first = k.let_("first_chunk", start);
-        for n in 0..ahead {
+        let first = k.let_("first_chunk", start);
+        let load = |k: &mut Kernel, n: usize, is_full: bool| {
             let chunk = k.let_(format!("first_chunk{n}"), &first + n * depth);
-            k.if_(chunk.less(&end), |k| self.load(k, &run, &chunk, (n, full)));
+            // A part of the reduction may have no chunk.
+            let there = Expr::from(is_full || (n == 0 && self.split.is_none())).or(chunk.less(&end));
+            let at = if full && there.known_bool() != Some(true) { chunk.min(&end - depth) } else { chunk };
+            // Phases of strides may have no taps, of which none can be read.
+            let any = Expr::from(loops.iter().all(|l| l.from.is_none())).or(first.less(&end));
+            k.if_(any, |k| self.load(k, &run, &at, (n, full || is_full), there));
+        };
+        if ahead > 0 {
+            load(k, 0, false);
+            self.stage(k, &run, (0, !run.is_all()));
         }
         // Where a loop loads full chunks alone, registers are not copied for those that are not, nor zeros chosen.
         let loaded = (sets + ahead) * depth - 1;
+        let (mut left, mut none_is_full) = (first.clone(), Expr::from(true));
         if ahead > 0 && end.known().is_none_or(|end| end > loaded as i64) {
             let last = k.let_("end_loaded", never_constant(end.max(loaded) - loaded));
-            self.repeat(k, &run, [&first, &last], true);
+            k.if_(first.less(&last), |k| {
+                (1..ahead).for_each(|n| load(k, n, true));
+                self.repeat(k, &run, [&first, &last], true);
+            });
             let times = (last.max(&first) - &first + (sets * depth - 1)) / (sets * depth);
-            first = k.let_("first_left", first + times * (sets * depth));
+            left = k.let_("first_left", &first + times * (sets * depth));
+            none_is_full = first.at_least(&last);
         }
-        self.repeat(k, &run, [&first, &end], false);
+        k.if_(none_is_full, |k| (1..ahead).for_each(|n| load(k, n, false)));
+        // With one set of registers the loop above has left the last of chunks that are all full, which is staged.
+        match full && ahead == 1 {
+            true => k.if_(left.less(&end), |k| self.multiply(k, &run.firsts, 0)),
+            false => self.repeat(k, &run, [&left, &end], false),
+        }
     }
 
-    /// Loads a chunk into registers.
-    fn load(&self, k: &mut Kernel, run: &Run, chunk: &Expr, (n, full): (usize, bool)) {
-        let terms = Terms { chunk, n, full, run };
+    /// Loads a chunk into registers, or, if it is not `there`, 0.
+    fn load(&self, k: &mut Kernel, run: &Run, chunk: &Expr, (n, full): (usize, bool), there: Expr) {
+        let terms = Terms { chunk, n, full, there, run };
         let sides = [&self.a, &self.b].into_iter().zip(&run.next[n]);
         sides.for_each(|(side, next)| side.load(k, self.tile, &terms, next));
     }
 
-    /// Writes a loop over chunks: if it is `whole`, all that it loads are full.
+    /// Stages the chunk that is in these registers; if there is one `before` it, once all lanes have multiplied that.
+    fn stage(&self, k: &mut Kernel, run: &Run, (n, before): (usize, bool)) {
+        let next = &run.next[n];
+        let sums = self.column_sums.iter().cycle();
+        next[1].iter().zip(sums).for_each(|(value, sum)| k.add(sum, Expr::vector(value.clone())));
+        if before {
+            k.barrier();
+        }
+        let staged = [&self.a, &self.b].into_iter().zip(next).zip(&run.staged);
+        staged.for_each(|((side, next), at)| side.stage(k, self.tile, at, next));
+        k.barrier();
+    }
+
+    /// Writes a loop over chunks: if it is `whole`, all that it loads are full. Where chunks are loaded ahead, the first one is staged.
     fn repeat(&self, k: &mut Kernel, run: &Run, [first, end]: [&Expr; 2], whole: bool) {
-        let (depth, ahead, sides) = (depth(self.tile), ahead(self.tile), [&self.a, &self.b]);
+        let (depth, ahead, sets) = (depth(self.tile), ahead(self.tile), run.next.len());
         let full = whole || run.full;
-        k.for_("chunks", first, end, run.next.len() * depth, |k, chunks| {
-            for (n, next) in run.next.iter().enumerate() {
+        let inside = |chunk: &Expr| Expr::from(whole).or(chunk.less(run.end));
+        k.for_("chunks", first, end, sets * depth, |k, chunks| {
+            for n in 0..sets {
                 let chunk = k.let_(format!("chunk{n}"), chunks + n * depth);
                 let multiply = |k: &mut Kernel| {
                     if ahead == 0 {
-                        self.load(k, run, &chunk, (n, full));
+                        self.load(k, run, &chunk, (n, full), true.into());
                     }
-                    let sums = self.column_sums.iter().cycle();
-                    next[1].iter().zip(sums).for_each(|(value, sum)| k.add(sum, Expr::vector(value.clone())));
-                    k.barrier();
-                    let staged = sides.iter().zip(next).zip(&run.staged);
-                    staged.for_each(|((side, next), at)| side.stage(k, self.tile, at, next));
-                    k.barrier();
+                    if ahead == 0 || n > 0 {
+                        self.stage(k, run, (n, true));
+                    }
                     if ahead > 0 {
+                        if n == 0 && !whole {
+                            run.next[0].iter().flatten().flatten().for_each(|r| k.set(r, r.ty().zero()));
+                        }
                         let chunk = k.let_(format!("next_chunk{n}"), &chunk + ahead * depth);
-                        let there = Expr::from(whole).or(chunk.less(run.end));
-                        k.if_(there, |k| self.load(k, run, &chunk, (n, full)));
+                        k.if_(inside(&chunk), |k| self.load(k, run, &chunk, (n, full), true.into()));
                     }
                     self.multiply(k, &run.firsts, n);
                 };
-                k.if_(Expr::from(whole || n == 0).or(chunk.less(run.end)), multiply);
+                k.if_(Expr::from(n == 0).or(inside(&chunk)), multiply);
+            }
+            if ahead > 0 {
+                let chunk = k.let_(format!("chunk{sets}"), chunks + sets * depth);
+                k.if_(inside(&chunk), |k| self.stage(k, run, (0, true)));
             }
         });
     }

@@ -1,6 +1,7 @@
 //! One operand of a product on its way from memory through registers into workgroup memory, chunk after chunk.
 
 use super::layout::{depth, lanes, per, pitch};
+use super::periodic::Periodic;
 use super::product::{Bound, Cursor, Loop, Operand, Product};
 use crate::kernels::{
     Schedule,
@@ -11,6 +12,9 @@ pub(super) const VEC4: Type = Type { width: 4, ..Type::F32 };
 
 /// The vectors that a lane keeps of what prologues read of indices alone, at most.
 const MAX_EXTRA_VECTORS: usize = 8;
+
+/// The names of where ranges of terms begin, and of how long they are.
+const RANGES: [[&str; 2]; 2] = [["from0", "length0"], ["from1", "length1"]];
 
 /// One operand on its way through workgroup memory.
 pub(super) struct Side<'p, 'a> {
@@ -55,7 +59,7 @@ pub(super) struct Run<'r> {
 
 impl Run<'_> {
     /// Returns whether the loops are all there are.
-    fn is_all(&self) -> bool {
+    pub(super) fn is_all(&self) -> bool {
         self.vars.iter().all(|var| var.known() == Some(0))
     }
 }
@@ -67,6 +71,8 @@ pub(super) struct Terms<'t> {
     pub(super) n: usize,
     /// Whether it does not go past the end.
     pub(super) full: bool,
+    /// Whether it is to be loaded: if not, it is 0.
+    pub(super) there: Expr,
     pub(super) run: &'t Run<'t>,
 }
 
@@ -156,6 +162,10 @@ impl<'p, 'a> Side<'p, 'a> {
             let index = (apart.index)(cursor, unit);
             cursor.set(k, "start", index);
             cursor.set(k, "base", cursor.get("start") + &self.first_term * &apart.step / unit);
+            for (periodic, [from, length]) in apart.there.map_or(Vec::new(), |there| there(cursor)).iter().zip(RANGES) {
+                cursor.set(k, from, periodic.fraction(&self.first_term) - periodic.fraction(&periodic.first));
+                cursor.set(k, length, periodic.length());
+            }
         }
     }
 
@@ -233,7 +243,7 @@ impl<'p, 'a> Side<'p, 'a> {
             let further = i * self.step(tile)[0];
             let term = k.let_(format!("{name}_t"), terms.chunk + (&self.first_term + further));
             let (here, there) = match terms.full {
-                true => (term, true.into()),
+                true => (term, terms.there.clone()),
                 false => (term.min(terms.run.end - 1u32), k.let_(format!("{name}_there"), term.less(terms.run.end))),
             };
             let common = terms.is_one_run(tile).then(|| terms.at(&(terms.chunk + further)));
@@ -246,11 +256,18 @@ impl<'p, 'a> Side<'p, 'a> {
             let vars: Vec<Expr> =
                 (values.into_iter().zip(0..)).map(|(value, n)| k.let_(format!("{name}_var{n}"), value)).collect();
             let unit = self.vector();
+            let cursors = &self.cursors[if self.differ() { i } else { 0 }];
+            let linear = self.operand.apart.as_ref().filter(|a| a.of_all && terms.full && terms.run.is_all());
+            let ranges = linear.and_then(|apart| apart.there).map(|there| there(&cursors[0]));
+            let ranges: Option<Vec<Expr>> = ranges.map(|ranges| {
+                let fraction = |(n, range): (usize, &Periodic)| {
+                    k.let_(format!("{name}_fraction{n}"), range.fraction(&(terms.chunk + further)))
+                };
+                ranges.iter().enumerate().map(fraction).collect()
+            });
             let apart = self.operand.apart.as_ref().map(|apart| {
                 let (from, place) = match &common {
-                    _ if terms.full && apart.of_all && terms.run.is_all() => {
-                        ("base", (terms.chunk + further) * &apart.step / unit)
-                    }
+                    _ if linear.is_some() => ("base", (terms.chunk + further) * &apart.step / unit),
                     Some(common) => ("base", (apart.terms)(common, unit)),
                     None => ("start", (apart.terms)(&vars, unit)),
                 };
@@ -261,13 +278,18 @@ impl<'p, 'a> Side<'p, 'a> {
                 None => vars.last().map(|term| term / unit),
             };
             let term = term.filter(|_| self.operand.along_terms);
-            let cursors = &self.cursors[if self.differ() { i } else { 0 }];
             for (cursor, next) in cursors.iter().zip(next) {
                 let mut cursor = cursor.renamed(&format!("{i}_{}", terms.n));
                 for level in terms.run.vars.len() + 1..=vars.len() {
                     (self.operand.enter)(k, &mut cursor, &vars[..level]);
                 }
-                let (index, inside) = (self.operand.at)(&cursor, &vars);
+                let (index, mut inside) = (self.operand.at)(&cursor, &vars);
+                if let Some(ranges) = &ranges {
+                    let inside_of =
+                        |(at, [from, length]): (&Expr, [&str; 2])| (cursor.get(from) + at).less(cursor.get(length));
+                    let all = ranges.iter().zip(RANGES).map(inside_of).reduce(|a, b| a.and(b));
+                    inside = k.let_(format!("{}_there", cursor.name), all.unwrap_or(true.into()));
+                }
                 let place = match &apart {
                     Some((from, place)) => inside.select(cursor.get(from) + place, 0u32),
                     None => index / unit,
@@ -289,7 +311,7 @@ impl<'p, 'a> Side<'p, 'a> {
         let Some(loaded) = self.loaded else { return self.buffer.guarded(&place, &inside, false) };
         let place = k.let_(format!("{}_place", cursor.name), place);
         let extras = self.extras(k, loaded, cursor, (vars, term));
-        let mut value = loaded.apply(self.buffer.at(&place), &(&place * self.vector()), &extras);
+        let mut value = loaded.apply(self.buffer.at(&place), &place, &extras);
         if let Some(kept) = loaded.kept() {
             value = k.let_(format!("{}_kept", cursor.name), value);
             let stores = cursor.get("stores").and(&inside);

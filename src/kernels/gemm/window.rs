@@ -166,28 +166,55 @@ impl Window {
 
     /// Returns the first row of taps that lies inside the image for a result row, and the end; with `by_lane` of all lanes' rows.
     pub(super) fn tap_rows(&self, k: &mut Kernel, row: &Expr, by_lane: bool) -> [Expr; 2] {
-        let [taps, from, pad, dilation] =
-            [self.kernel[0], self.from[0], self.pads[0], self.dilation[0]].map(|v| v as i64);
-        if self.rows_inside() {
+        if self.inside(0) {
             return [0u32.into(), Expr::from(self.kernel[0])];
         }
-        let before = match self.transposed {
-            true => row.i32() + (pad - from + 1),
-            false => row.i32() * -(self.strides[0] as i64) + pad,
-        };
-        let taps_in = |rows: Expr| (rows.max(0i32).u32() + (dilation - 1)) / dilation;
-        let [first, end] = [taps_in(before.clone()), taps_in(before + from)];
+        let [first, end] = self.taps_inside(0, row);
         let of_lanes = |f: &str, value: Expr| if by_lane { Expr::call(f, Type::U32, [value]) } else { value };
-        [k.let_("first_r", of_lanes("subgroupMin", first)), k.let_("end_r", of_lanes("subgroupMax", end).min(taps))]
+        let (first, end) = (of_lanes("subgroupMin", first), of_lanes("subgroupMax", end));
+        [k.let_("first_r", first), k.let_("end_r", end.min(self.kernel[0]))]
     }
 
-    /// Returns whether all taps of all rows lie inside the image.
-    pub(super) fn rows_inside(&self) -> bool {
-        let last = (self.kernel[0] - 1) * self.dilation[0];
+    /// Returns the first tap along an axis that lies inside the image for a result position, and the end; there may be fewer taps.
+    fn taps_inside(&self, axis: usize, at: &Expr) -> [Expr; 2] {
+        let [from, pad, dilation] = [self.from, self.pads, self.dilation].map(|v| v[axis] as i64);
+        let before = match self.transposed {
+            true => at.i32() + (pad - from + 1),
+            false => at.i32() * -(self.strides[axis] as i64) + pad,
+        };
+        let taps_in = |pixels: Expr| (pixels.max(0i32).u32() + (dilation - 1)) / dilation;
+        [taps_in(before.clone()), taps_in(before + from)]
+    }
+
+    /// Returns whether a word has a bit for each tap along each axis.
+    pub(super) fn has_tap_bits(&self) -> bool {
+        self.kernel.iter().all(|&taps| taps < 16)
+    }
+
+    /// Returns the bits of the taps that lie inside the image for a result position: of rows in the lower half of a word, of columns
+    /// in the upper one. Axes along which all do have none.
+    pub(super) fn tap_bits(&self, at: [&Expr; 2]) -> Expr {
+        let bits = |axis: usize| {
+            let taps = self.taps_inside(axis, at[axis]).map(|tap| tap.min(self.kernel[axis]));
+            let [first, end] = taps.map(|tap| Expr::from(1u32) << (tap + 16 * axis));
+            end - first
+        };
+        (0..2).filter(|&axis| !self.inside(axis)).map(bits).sum()
+    }
+
+    /// Returns the bits of a tap among [those that lie inside](Self::tap_bits).
+    pub(super) fn bits_of_tap(&self, tap: [&Expr; 2]) -> Expr {
+        let axes = (0..2).filter(|&axis| !self.inside(axis));
+        axes.map(|axis| Expr::from(1u32) << (tap[axis] + 16 * axis)).sum()
+    }
+
+    /// Returns whether all taps along an axis lie inside the image.
+    pub(super) fn inside(&self, axis: usize) -> bool {
+        let last = (self.kernel[axis] - 1) * self.dilation[axis];
         if self.transposed {
-            self.pads[0] >= last && self.to[0] - 1 + self.pads[0] < self.from[0]
+            self.pads[axis] >= last && self.to[axis] - 1 + self.pads[axis] < self.from[axis]
         } else {
-            self.pads[0] == 0 && (self.to[0] - 1) * self.strides[0] + last < self.from[0]
+            self.pads[axis] == 0 && (self.to[axis] - 1) * self.strides[axis] + last < self.from[axis]
         }
     }
 }

@@ -118,9 +118,10 @@ impl Neighbours<'_> {
         }
     }
 
-    /// Returns the elements for the flat indices of `to` from `at` on, a multiple of the width, of which `vector` is the quotient.
-    /// What they share is read once, under the name `local`.
-    pub fn read(&self, k: &mut Kernel, buffer: &Buffer, local: &str, [at, vector]: [&Expr; 2]) -> Vec<Expr> {
+    /// Returns the elements for the flat indices of `to` from `number` times `unit` on, a multiple of the width; the unit is 1, or the
+    /// width. What they share is read once, under the name `local`.
+    pub fn read(&self, k: &mut Kernel, buffer: &Buffer, local: &str, (number, unit): (&Expr, usize)) -> Vec<Expr> {
+        let [at, vector] = &[number * unit, number / (self.width / unit)];
         if self.steps != [1, 1] {
             if !self.is_vector() {
                 return (0..self.width).map(|lane| self.among_zeros(buffer, &(at + lane), 1)).collect();
@@ -130,8 +131,8 @@ impl Neighbours<'_> {
         }
         let shape = self.shape();
         let element = |at: &Expr| buffer.at(self.place(broadcast_index(self.to, &shape, at), 1));
+        let vectors = |shape: &Shape| shape.with_last(shape.last() / self.width);
         if self.is_vector() {
-            let vectors = |shape: &Shape| shape.with_last(shape.last() / self.width);
             let at = match shape == *self.to {
                 true => vector.clone(),
                 false => broadcast_index(&vectors(self.to), &vectors(&shape), vector),
@@ -140,7 +141,10 @@ impl Neighbours<'_> {
             return (0..self.width).map(|lane| value.component(lane)).collect();
         }
         if self.width > 1 && repeats(self.to, &shape).is_multiple_of(self.width) {
-            let value = k.let_(local, element(at));
+            let by_vector =
+                unit > 1 && self.start.is_none() && shape.last() == 1 && self.to.last().is_multiple_of(unit);
+            let index = || broadcast_index(&vectors(self.to), &shape, vector);
+            let value = k.let_(local, if by_vector { buffer.at(index()) } else { element(at) });
             return vec![value; self.width];
         }
         (0..self.width).map(|lane| element(&(at + lane))).collect()

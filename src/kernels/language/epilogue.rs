@@ -75,7 +75,7 @@ impl Finish {
             let buffer = k.bind(format!("extra{n}"), layout, Slot::input(epilogue.first_input + n));
             read.push(if by_column { Extra::Column(buffer, false) } else { Extra::Element(buffer, neighbours) });
         }
-        function(k, "epilogue", &epilogue.program, width, &read);
+        function(k, "epilogue", &epilogue.program, [width, 1], &read);
         Finish { exists: true, width, columns: columns_of(read).into_iter().map(|(buffer, _)| buffer).collect() }
     }
 
@@ -104,7 +104,7 @@ impl Finish {
     }
 }
 
-/// The prologue of an input of a kernel: a function of a value and the index of its first float.
+/// The prologue of an input of a kernel: a function of a vector and its number.
 #[derive(Debug)]
 pub struct Loaded {
     function: String,
@@ -146,7 +146,7 @@ impl Loaded {
         }
         let vectors = if width > 1 { Layout::Vectors { width, words } } else { Layout::Scalars(DType::F32) };
         let kept = prologue.kept.map(|output| k.bind_result(format!("{name}_kept"), vectors, Slot::output(output)));
-        function(k, &name, &prologue.program, width, &read);
+        function(k, &name, &prologue.program, [width, width], &read);
         let pixels = shape.rows().per_sample as usize;
         Loaded { function: name, width, columns: columns_of(read), n_columns: columns, pixels, kept }
     }
@@ -183,12 +183,12 @@ impl Loaded {
         self.kept.as_ref()
     }
 
-    /// Returns the program of a value that has been loaded from `index` on.
-    pub fn apply(&self, value: Expr, index: &Expr, columns: &[Expr]) -> Expr {
+    /// Returns the program of a vector, or float, that has been loaded: the one of this number.
+    pub fn apply(&self, value: Expr, number: &Expr, columns: &[Expr]) -> Expr {
         Expr::call(
             &self.function,
             floats(self.width),
-            [value, index.clone()].into_iter().chain(columns.iter().cloned()),
+            [value, number.clone()].into_iter().chain(columns.iter().cloned()),
         )
     }
 }
@@ -212,8 +212,8 @@ fn columns_of(read: Vec<Extra>) -> Vec<(Buffer, bool)> {
     read.into_iter().filter_map(column).collect()
 }
 
-/// Declares the function of a program; for vectors by a function of one float.
-fn function(k: &mut Kernel, name: &str, program: &Program, width: usize, extras: &[Extra]) {
+/// Declares the function of a program; for vectors by a function of one float. Its index counts `unit` floats as one.
+fn function(k: &mut Kernel, name: &str, program: &Program, [width, unit]: [usize; 2], extras: &[Extra]) {
     let of_one = format!("{name}_of");
     if width > 1 {
         let names: Vec<String> = (0..extras.len()).map(|n| format!("a{n}")).collect();
@@ -237,10 +237,10 @@ fn function(k: &mut Kernel, name: &str, program: &Program, width: usize, extras:
                     (0..width).map(|lane| vector.component(lane)).collect()
                 }
                 Extra::Row(buffer, columns) => {
-                    let vector = k.let_(name, buffer.at(i % *columns / width));
+                    let vector = k.let_(name, buffer.at(i % (*columns / unit) / (width / unit)));
                     (0..width).map(|lane| vector.component(lane)).collect()
                 }
-                Extra::Element(buffer, neighbours) => neighbours.read(k, buffer, name, [i, &(i / width)]),
+                Extra::Element(buffer, neighbours) => neighbours.read(k, buffer, name, (i, unit)),
                 Extra::Kept(vector) => (0..width).map(|lane| vector.component(lane)).collect(),
             })
             .collect();

@@ -200,7 +200,7 @@ impl Expr {
     }
 
     /// Returns the value, if it is a condition that is known.
-    pub(super) fn known_bool(&self) -> Option<bool> {
+    pub(in crate::kernels) fn known_bool(&self) -> Option<bool> {
         if let Node::Bool(value) = *self.node { Some(value) } else { None }
     }
 

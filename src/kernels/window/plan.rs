@@ -78,7 +78,6 @@ pub(super) struct ReadRow {
 pub(super) struct Input {
     buffer: Buffer,
     loaded: Option<(Loaded, Vec<Expr>)>,
-    width: usize,
 }
 
 impl Input {
@@ -87,7 +86,7 @@ impl Input {
         let value = self.buffer.at(index);
         match &self.loaded {
             None => value,
-            Some((loaded, columns)) => loaded.apply(value, &(index * self.width), columns),
+            Some((loaded, columns)) => loaded.apply(value, index, columns),
         }
     }
 
@@ -220,7 +219,7 @@ impl<'a> Plan<'a> {
         let columns = self.w.to_channels as u64;
         let loaded = Stored { width: self.width, words: self.profile.u64_loads, columns };
         let loaded = prologue.map(|p| (Loaded::bind(k, p, loaded, false), Vec::new()));
-        Input { buffer, loaded, width: self.width }
+        Input { buffer, loaded }
     }
 
     /// Returns the launch of a kernel whose lanes do one item each.

@@ -200,12 +200,12 @@ impl Op for BatchNormGrad {
         let [x, _, mean, _, dy] = *inputs else { return None };
         let build = |g: &mut Graph| {
             let sums = g.apply(BatchNormSums { epsilon: self.epsilon }, inputs)?;
-            let [dgamma, dbeta, scale, average, slope] = [0, 1, 2, 3, 4].map(|i| sums[i]);
-            let offset = g.sub(x, mean)?;
-            let along = g.mul(offset, slope)?;
-            let rest = g.sub(dy, average)?;
-            let rest = g.sub(rest, along)?;
-            Ok(vec![g.mul(scale, rest)?, dgamma, dbeta])
+            let [dgamma, dbeta, scale, offset, slope] = [0, 1, 2, 3, 4].map(|i| sums[i]);
+            let deviation = g.sub(x, mean)?;
+            let along = g.mul(deviation, slope)?;
+            let along = g.add(along, offset)?;
+            let direct = g.mul(scale, dy)?;
+            Ok(vec![g.sub(direct, along)?, dgamma, dbeta])
         };
         Some(build(g))
     }

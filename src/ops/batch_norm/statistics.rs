@@ -24,8 +24,8 @@ pub struct BatchNormStatistics {
 }
 
 /// The sums of the gradient of batch normalisation: inputs x (…, c), gamma, mean, variance (c), dy like x; outputs dgamma, dbeta,
-/// scale = gamma · r, average = dbeta / rows and slope = r · dgamma / rows (c), where r = 1 / √(variance + epsilon). Then
-/// dx = scale · (dy − average − (x − mean) · slope).
+/// scale = gamma · r, offset = scale · dbeta / rows and slope = scale · r · dgamma / rows (c), where r = 1 / √(variance + epsilon).
+/// Then dx = scale · dy − ((x − mean) · slope + offset).
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchNormSums {
     /// Added to the variance.
@@ -229,10 +229,10 @@ impl Op for BatchNormSums {
         let r: Vec<f64> = var.data.iter().map(|v| 1.0 / (v + f64::from(self.epsilon)).sqrt()).collect();
         let dgamma = channel_sums(&x.shape, |i, k| dy.data[i] * (x.data[i] - mean.data[k]) * r[k]);
         let dbeta = channel_sums(&x.shape, |i, _| dy.data[i]);
-        let scale = (0..c).map(|k| gamma.data[k] * r[k]).collect();
-        let average = dbeta.iter().map(|d| d / rows).collect();
-        let slope = (0..c).map(|k| r[k] * dgamma[k] / rows).collect();
-        [dgamma, dbeta, scale, average, slope].map(|data| Array { shape: vec![c], data }).into()
+        let scale: Vec<f64> = (0..c).map(|k| gamma.data[k] * r[k]).collect();
+        let offset = (0..c).map(|k| scale[k] * dbeta[k] / rows).collect();
+        let slope = (0..c).map(|k| scale[k] * r[k] * dgamma[k] / rows).collect();
+        [dgamma, dbeta, scale, offset, slope].map(|data| Array { shape: vec![c], data }).into()
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
@@ -251,7 +251,7 @@ impl Op for BatchNormSums {
     }
 
     fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
-        let ([x, _, mean, var, dy], [dgamma, dbeta, scale, average, slope]) = (inputs, exact) else {
+        let ([x, _, mean, var, dy], [dgamma, dbeta, scale, offset, slope]) = (inputs, exact) else {
             return Vec::new();
         };
         let products = self.accuracy(io, step.n)[0];
@@ -261,9 +261,9 @@ impl Op for BatchNormSums {
         let rounded = |a: &Array, k: usize| 16.0 * UNIT * a.data[k].abs() + f64::from(f32::MIN_POSITIVE);
         let of = |f: &dyn Fn(usize) -> f64| Array::from_fn(scale.shape.clone(), f);
         let of_scale = of(&|k| rounded(scale, k));
-        let of_average = of(&|k| of_beta.data[k] / rows + rounded(average, k));
-        let of_slope = of(&|k| r(k) * of_gamma.data[k] / rows + rounded(slope, k));
-        vec![of_gamma, of_beta, of_scale, of_average, of_slope]
+        let of_offset = of(&|k| scale.data[k].abs() * of_beta.data[k] / rows + rounded(offset, k));
+        let of_slope = of(&|k| scale.data[k].abs() * r(k) * of_gamma.data[k] / rows + rounded(slope, k));
+        vec![of_gamma, of_beta, of_scale, of_offset, of_slope]
     }
 
     fn column_sums(&self) -> Option<&dyn ColumnSums> {

@@ -196,9 +196,8 @@ impl Op for Elementwise {
         let parameters: Vec<(&str, Type)> = names.iter().map(|name| (name.as_str(), Type::F32)).collect();
         k.function("f", &parameters, Type::F32, |k, arguments| kernels::apply(k, &self.program, arguments));
         let i = k.item(items);
-        let at = &i * width;
         let values: Vec<Vec<Expr>> =
-            buffers.iter().map(|(n, x)| neighbours(*n).read(&mut k, x, &format!("v{n}"), [&at, &i])).collect();
+            buffers.iter().map(|(n, x)| neighbours(*n).read(&mut k, x, &format!("v{n}"), (&i, width))).collect();
         let f = |lane: usize| Expr::call("f", Type::F32, values.iter().map(|lanes| lanes[lane].clone()));
         k.store(&y, &i, Expr::vector((0..width).map(f).collect()));
         let kernel = k.launch(Grid::new(items, 64));
