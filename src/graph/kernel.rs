@@ -41,8 +41,8 @@ pub struct DeviceProfile {
     pub multiprocessors: u32,
     /// Bytes that memory moves in a cycle, for each multiprocessor: by it, products that compute run beside others that move memory.
     pub bytes_per_cycle: u32,
-    /// The batch for which schedules are chosen; every batch runs. A plan for a GPU sets it to its capacity, beyond
-    /// which its kernels need not be right.
+    /// The batch for which schedules are chosen. On processors every batch runs. For a GPU it is the largest: kernels need not be
+    /// right beyond it, and a plan sets it to its capacity.
     pub batch: usize,
 }
 

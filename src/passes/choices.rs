@@ -57,6 +57,7 @@ impl fmt::Display for Choice {
 ///
 /// It plans the graph as [`plan`](super::plan()) does.
 pub fn choices(graph: &Graph, options: &PlanOptions) -> Result<Vec<Choice>, PlanError> {
+    let options = &options.of_capacity();
     let s = scheduled(graph, options)?;
     let selected = select(&s)?;
     let mut choices = Vec::new();

@@ -26,11 +26,16 @@ pub struct PlanOptions<'a> {
 }
 
 impl PlanOptions<'_> {
+    /// Returns the options with kernels for their capacity, which may have been changed since they were made.
+    pub(super) fn of_capacity(&self) -> Self {
+        PlanOptions { profile: self.profile.clone().for_batch(self.capacity), ..self.clone() }
+    }
+
     /// Returns options for a batch of `capacity` on an adapter, with defaults otherwise.
     pub fn new(capacity: usize, profile: DeviceProfile) -> Self {
         PlanOptions {
             capacity,
-            profile: profile.for_batch(capacity),
+            profile,
             layouts: Vec::new(),
             external_inputs: Vec::new(),
             external_outputs: Vec::new(),

@@ -62,7 +62,8 @@ pub fn plan(graph: &Graph, options: &PlanOptions) -> Result<Plan, PlanError> {
 
 /// Returns the plan of a graph, and what [`verify`] needs to check it.
 pub fn traced_plan(graph: &Graph, options: &PlanOptions) -> Result<(Plan, Trace), PlanError> {
-    let scheduled = scheduled(graph, options)?;
+    let options = options.of_capacity();
+    let scheduled = scheduled(graph, &options)?;
     let selected = select(&scheduled)?;
     let fixed = fixed_ranges(&scheduled)?;
     let steps = steps(&scheduled, &selected, &fixed);

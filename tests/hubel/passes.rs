@@ -4,7 +4,10 @@ use crate::harness::{Run, engine, plan_for, reference, run_graph, sample_graph, 
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Fill, Graph, Node, Step, TensorType, Value},
     kernels::Access,
-    ops::{Conv2dOptions, Elementwise, FAMILIES, MatmulOptions, Pad2d, PadMode, Padding, Pool2dOptions},
+    ops::{
+        Conv2dGradWeight, Conv2dOptions, Elementwise, FAMILIES, Geometry, MatmulOptions, Pad2d, PadMode, Padding,
+        Pool2dOptions,
+    },
     passes::{
         Binding, BufferRef, Content, Layout, Plan, PlanOptions, PlannedDispatch, Trace, Violation, optimize, plan,
         traced_plan, verify, verify_graph,
@@ -340,6 +343,24 @@ fn zeros_around_what_is_pooled_become_padding_of_the_gradient_too() {
     g.set_outputs(Vec::new());
     g.output("dy", dy);
     assert_eq!(pads(&optimize(&g, engine().profile())), 2);
+}
+
+#[test]
+fn kernels_for_gpus_are_those_of_the_capacity_that_options_have_when_the_plan_is_made() {
+    let mut g = Graph::new();
+    let [x, dy] = ["x", "dy"].map(|name| g.input(name, [Batch, 28, 28, 4], F32));
+    let geometry = Geometry::new([28; 2], [3; 2], Conv2dOptions::same()).expect("the kernel fits");
+    let dw = g.apply1(Conv2dGradWeight { geometry, column_sums: false }, &[x, dy]).expect("a gradient");
+    g.output("dw", dw);
+    let kernels = |capacity: usize, made_for: usize| -> Vec<String> {
+        let made = PlanOptions::new(made_for, DeviceProfile::portable(DeviceClass::Gpu));
+        let plan = plan(&g, &PlanOptions { capacity, ..made }).expect("a plan");
+        plan.dispatches.iter().map(|d| d.source.to_string()).collect()
+    };
+    assert_eq!(kernels(8000, 1), kernels(8000, 8000));
+    // Pixels of so many images are too many to tell rows and columns from fractions.
+    let by_fractions = |kernels: Vec<String>| kernels.iter().any(|source| source.contains("_fraction"));
+    assert!(by_fractions(kernels(1, 8000)) && !by_fractions(kernels(8000, 1)));
 }
 
 /// Returns the plan of four products with a state, each followed by a softmax, with its trace.
