@@ -86,7 +86,11 @@ fn fused() -> Vec<Sample> {
     vec![
         Sample::new(keeps(Arc::new(Conv2d { options }), 0), vec![x.clone(), w.clone()], 1),
         Sample::new(keeps(to_weights, 1), vec![ty(&[1, terms, 1, rows]), ty(&[1, terms, 1, columns])], 1),
-        Sample::new(sums(Arc::new(Conv2d { options }), Arc::new(statistics)), vec![x, w, ty(&[columns])], 1),
+        Sample::new(
+            sums(Arc::new(Conv2d { options }), Arc::new(statistics)),
+            vec![x, w, ty(&[columns]), ty(&[columns])],
+            1,
+        ),
         Sample::new(sums(to_input, Arc::new(of_gradient)), gradient, 1),
     ]
 }

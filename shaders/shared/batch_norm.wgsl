@@ -17,6 +17,11 @@ fn count(g: u32, t: u32, stride: u32, rows: u32) -> u32 {
     return select(0u, (max(end, start) - start + stride - 1u) / stride, start < end);
 }
 
+// Where the second of two results of so many channels begins that are bound as one, each at a multiple of 256 bytes.
+fn behind(channels: u32) -> u32 {
+    return (channels * WIDTH + 63u) / 64u * 64u / WIDTH;
+}
+
 // Mean and sum of squared deviations of so many rows.
 struct Moments {
     mean: V,

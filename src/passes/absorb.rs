@@ -299,7 +299,8 @@ impl Draft<'_> {
     pub(super) fn fits_all(&self, fused: &Fused, inputs: &[Value], outputs: &[TensorType]) -> bool {
         let types = inputs.iter().filter_map(|&v| self.ty(v).cloned());
         let io = Io { inputs: types.collect(), outputs: outputs.to_vec() };
-        let first = fused.candidates(&io, self.profile).next();
-        first.is_some_and(|c| c.dispatches.iter().all(|d| d.n_storage() <= self.max_slots()))
+        let first = || fused.candidates(&io, self.profile).next();
+        let fits = || first().is_some_and(|c| c.dispatches.iter().all(|d| d.n_storage() <= self.max_slots()));
+        *self.known.borrow_mut().entry(format!("{fused:?} {io:?}")).or_insert_with(fits)
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     tensor::DType,
 };
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     sync::Arc,
 };
@@ -20,6 +21,8 @@ pub(super) struct Draft<'p> {
     pub(super) profile: &'p DeviceProfile,
     /// The nodes' positions in a topological order.
     positions: Vec<usize>,
+    /// The fused operations of which it is known whether they fit.
+    pub(super) known: RefCell<HashMap<String, bool>>,
 }
 
 /// Returns the graph with elementwise chains and epilogues fused, in a valid order.
@@ -30,6 +33,7 @@ pub fn fuse(graph: &Graph, profile: &DeviceProfile) -> Graph {
         updates: graph.updates().to_vec(),
         profile,
         positions: Vec::new(),
+        known: RefCell::default(),
     };
     draft.arrange();
     draft.chains();

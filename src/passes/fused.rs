@@ -237,7 +237,7 @@ impl Fused {
         let scratch = candidate.scratch_bytes.len() - 1;
         let slots = |slot: Slot| match slot {
             Slot::In(range) => Slot::input(self.sums_input(range.start)),
-            Slot::Out(range) => Slot::output(anchor_outputs + range.start),
+            Slot::Out(range) => Slot::Out(anchor_outputs + range.start..anchor_outputs + range.end),
             Slot::Scratch(_) => Slot::Scratch(scratch),
             other => other,
         };

@@ -5,18 +5,22 @@ use super::{
     scheduled::{Scheduled, Selected},
 };
 use crate::{
-    graph::{Candidate, Dispatch, Kind, Op, Slot},
+    graph::{Candidate, Dispatch, Kind, Slot},
     kernels::{Access, max_iterations},
 };
-use std::{cmp::Reverse, ops::Range};
+use std::{cmp::Reverse, collections::HashMap, ops::Range};
 
 /// Returns the kernels of each node.
 pub(super) fn select(s: &Scheduled) -> Result<Selected, PlanError> {
     let mut selected = Selected::new();
     let mut unchunked: Vec<(usize, Candidate)> = Vec::new();
+    // Networks repeat their blocks.
+    let mut known: HashMap<String, Vec<Candidate>> = HashMap::new();
     for &i in &s.order {
         let Some(op) = s.node(i).op().filter(|op| !op.view()) else { continue };
-        let candidates = legal(s, i, op.as_ref());
+        let io = s.graph.io(s.node(i));
+        let all = known.entry(format!("{} {op:?} {io:?}", op.key()));
+        let candidates = legal(s, i, all.or_insert_with(|| op.lower(&io, &s.options.profile, None)).clone());
         let (preferred, alternative) = prefer(s, i, op.name(), candidates)?;
         selected.insert(i, preferred);
         unchunked.extend(alternative.map(|candidate| (i, candidate)));
@@ -26,9 +30,8 @@ pub(super) fn select(s: &Scheduled) -> Result<Selected, PlanError> {
 }
 
 /// Returns the candidates of node `i` that the adapter can bind.
-fn legal(s: &Scheduled, i: usize, op: &dyn Op) -> Vec<Candidate> {
+fn legal(s: &Scheduled, i: usize, mut candidates: Vec<Candidate>) -> Vec<Candidate> {
     let profile = &s.options.profile;
-    let mut candidates = op.lower(&s.graph.io(s.node(i)), profile, None);
     candidates.retain(|c| can_bind_uniforms(s, i, c));
     let fits = |c: &Candidate| c.dispatches.iter().all(|d| d.n_storage() <= profile.max_storage_buffers as usize);
     // If none fits, the error names the kernel that binds too many.

@@ -258,10 +258,11 @@ fn a_kernel_that_leaves_column_sums_to_another_crates_operation_is_checked() {
         let mut g = Graph::new();
         let x = g.input("x", [Batch, 16, 16, 32], F32);
         let w = g.input("w", [1, 1, 32, 64], F32);
-        let gamma = g.input("gamma", [64], F32);
+        let [gamma, beta] = ["gamma", "beta"].map(|name| g.input(name, [64], F32));
         let y = g.conv2d(x, w, Conv2dOptions::valid()).expect("a convolution");
         let statistics = BatchNormStatistics { epsilon: 1e-3 };
-        let sums = if foreign { g.apply(Foreign(statistics), &[y, gamma]) } else { g.apply(statistics, &[y, gamma]) };
+        let inputs = [y, gamma, beta];
+        let sums = if foreign { g.apply(Foreign(statistics), &inputs) } else { g.apply(statistics, &inputs) };
         g.output("y", y);
         g.output("mean", sums.expect("statistics")[0]);
         let run = Run { optimize: true, ..Run::default() };

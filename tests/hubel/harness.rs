@@ -1,4 +1,4 @@
-//! The test kit on the engine that all tests share.
+//! The test kit on the engines that tests share.
 
 use hubel::{
     graph::{DeviceClass, DeviceProfile, Family, Graph, Sample, Step, Value},
@@ -36,10 +36,35 @@ pub fn with_gpu_kernels(engine: &Engine, multiprocessors: u32) -> Engine {
     })
 }
 
-/// Returns the engine that all tests share.
+/// One of the engines that tests share, for as long as a thread runs.
+struct Lease(usize);
+
+/// Number of threads that use each engine.
+static LEASES: Mutex<[usize; 4]> = Mutex::new([0; 4]);
+
+impl Lease {
+    fn new() -> Self {
+        let mut leases = LEASES.lock().expect("no thread panics here");
+        let all = thread::available_parallelism().map_or(1, |n| n.get().min(leases.len()));
+        let least = (0..all).min_by_key(|&engine| leases[engine]).unwrap_or(0);
+        leases[least] += 1;
+        Lease(least)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Ok(mut leases) = LEASES.lock() {
+            leases[self.0] -= 1;
+        }
+    }
+}
+
+/// Returns the engine of this thread, one of as many as there are processors: a software device compiles its kernels on one thread.
 pub fn engine() -> &'static Engine {
-    static ENGINE: OnceLock<Engine> = OnceLock::new();
-    ENGINE.get_or_init(opened)
+    static ENGINES: [OnceLock<Engine>; 4] = [const { OnceLock::new() }; 4];
+    thread_local!(static LEASE: Lease = Lease::new());
+    LEASE.with(|lease| ENGINES[lease.0].get_or_init(opened))
 }
 
 /// Counts wgpu's live objects of an engine's device.
@@ -51,19 +76,15 @@ pub fn objects(engine: &Engine) -> [isize; 4] {
     counts
 }
 
-/// Calls `check` for every family, on as many threads as there are processors, each with an engine of its own: a software
-/// device compiles its kernels on one thread.
+/// Calls `check` for every family, on as many threads as there are processors.
 pub fn each_family(check: impl Fn(&Engine, &'static Family) -> Result<(), Failure> + Sync) {
-    static ENGINES: OnceLock<Vec<Engine>> = OnceLock::new();
-    let engines = ENGINES
-        .get_or_init(|| (0..thread::available_parallelism().map_or(1, |n| n.get().min(4))).map(|_| opened()).collect());
     let (rest, failed) = (Mutex::new(families()), Mutex::new(Vec::new()));
     let next = || rest.lock().expect("no thread panics here").next();
     thread::scope(|scope| {
-        for engine in engines {
+        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get().min(4)) {
             scope.spawn(|| {
                 while let Some(family) = next() {
-                    if let Err(Failure(text)) = check(engine, family) {
+                    if let Err(Failure(text)) = check(engine(), family) {
                         failed.lock().expect("no thread panics here").push(text);
                     }
                 }

@@ -82,7 +82,7 @@ fn complete() -> Vec<Sample> {
             &[(&[Batch, 9], ANY), (&[9], ANY), (&[9], ANY), (&[9], BETWEEN), (&[Batch, 9], ANY)],
             LONG,
         ),
-        sample(BatchNormStatistics { epsilon: 1e-3 }, &[(&[Batch, 9], ANY), (&[9], ANY)], LONG),
+        sample(BatchNormStatistics { epsilon: 1e-3 }, &[(&[Batch, 9], ANY), (&[9], ANY), (&[9], ANY)], LONG),
         sample(
             BatchNormSums { epsilon: 1e-3 },
             &[(&[Batch, 9], ANY), (&[9], ANY), (&[9], ANY), (&[9], BETWEEN), (&[Batch, 9], ANY)],

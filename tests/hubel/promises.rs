@@ -144,18 +144,23 @@ fn allowed(
             allowed(&Promise::Composed(1e-4), (sample, io, step), inputs, exact, k)
         }
         Promise::NormalizationGradient | Promise::NormalizationSums => {
-            // The sums go through two more products each.
-            let more = if matches!(promise, Promise::NormalizationSums) { 24.0 } else { 8.0 };
-            let (mean, c) = (&inputs[2], inputs[1].data.len());
+            // The sums go through two more products each, the last one through a third and a difference.
+            let more = match promise {
+                Promise::NormalizationSums if k == 3 => 28.0,
+                Promise::NormalizationSums => 24.0,
+                _ => 8.0,
+            };
+            // Below 0, so that what is multiplied by it is added, not taken away, and counts by its magnitude.
+            let (mean, c) = (inputs[2].map(|mean| -mean.abs()), inputs[1].data.len());
             // Means are those of channels, or of samples and groups of channels.
             let (of_sample, groups) = match mean.shape[..] {
                 [samples, groups] => (inputs[0].data.len() / samples, groups),
                 _ => (usize::MAX, c),
             };
-            let mean = |i: usize| mean.data[i / of_sample * groups + i % c / (c / groups)];
-            let mut away = inputs[0].clone();
-            away.data.iter_mut().enumerate().for_each(|(i, x)| *x = mean(i) + (*x - mean(i)).abs());
-            let magnitudes = [&away, inputs[1], inputs[2], inputs[3], &inputs[4].map(f64::abs)];
+            let of = |i: usize| i / of_sample * groups + i % c / (c / groups);
+            let deviation = |i: usize| (inputs[0].data[i] - inputs[2].data[of(i)]).abs();
+            let away = Array::from_fn(inputs[0].shape.clone(), |i| mean.data[of(i)] + deviation(i));
+            let magnitudes = [&away, inputs[1], &mean, inputs[3], &inputs[4].map(f64::abs)];
             let sums = sample.op.reference(&magnitudes, step).swap_remove(k);
             let rows = away.data.len() as f64 / c as f64;
             sums.data.iter().map(|s| ((2.0 * rows.sqrt()).max(8.0) + more) * UNIT * s.abs() + 2.0 * LEAST).collect()

@@ -98,10 +98,10 @@ impl Op for BatchNorm {
     fn decompose(&self, g: &mut Graph, inputs: &[Value]) -> Option<Result<Vec<Value>, OpError>> {
         let [x, gamma, beta] = *inputs else { return None };
         let build = |g: &mut Graph| {
-            let sums = BatchNormStatistics { epsilon: self.epsilon }.build(g, x, gamma)?;
-            let offset = g.sub(x, sums[0])?;
-            let scaled = g.mul(offset, sums[2])?;
-            Ok(vec![g.add(scaled, beta)?, sums[0], sums[1]])
+            let statistics = BatchNormStatistics { epsilon: self.epsilon }.build(g, [x, gamma, beta])?;
+            let [mean, variance, scale, shift] = [0, 1, 2, 3].map(|i| statistics[i]);
+            let scaled = g.mul(x, scale)?;
+            Ok(vec![g.add(scaled, shift)?, mean, variance])
         };
         Some(build(g))
     }
@@ -197,12 +197,17 @@ impl Op for BatchNormGrad {
     }
 
     fn decompose(&self, g: &mut Graph, inputs: &[Value]) -> Option<Result<Vec<Value>, OpError>> {
-        let [x, _, mean, _, dy] = *inputs else { return None };
+        let [x, gamma, mean, variance, dy] = *inputs else { return None };
+        let epsilon = self.epsilon;
         let build = |g: &mut Graph| {
-            let sums = g.apply(BatchNormSums { epsilon: self.epsilon }, inputs)?;
-            let [dgamma, dbeta, scale, offset, slope] = [0, 1, 2, 3, 4].map(|i| sums[i]);
-            let deviation = g.sub(x, mean)?;
-            let along = g.mul(deviation, slope)?;
+            let statistics = BatchNormStatistics { epsilon };
+            let scale = match statistics.scale(g, gamma, [mean, variance]) {
+                Some(scale) => scale,
+                None => scale_of(g, gamma, variance, epsilon)?,
+            };
+            let sums = g.apply(BatchNormSums { epsilon }, &[x, scale, mean, variance, dy])?;
+            let [dgamma, dbeta, slope, offset] = [0, 1, 2, 3].map(|i| sums[i]);
+            let along = g.mul(x, slope)?;
             let along = g.add(along, offset)?;
             let direct = g.mul(scale, dy)?;
             Ok(vec![g.sub(direct, along)?, dgamma, dbeta])
@@ -271,6 +276,13 @@ impl Op for BatchNormGrad {
     }
 }
 
+fn scale_of(g: &mut Graph, gamma: Value, variance: Value, epsilon: f32) -> Result<Value, OpError> {
+    let epsilon = g.constant(epsilon)?;
+    let shifted = g.add(variance, epsilon)?;
+    let r = g.unary("rsqrt", shifted)?;
+    g.mul(gamma, r)
+}
+
 impl Graph {
     /// Returns `x` (…, c) normalised over all axes but the last by its own statistics, the mean (c) and the
     /// biased variance (c).
@@ -305,10 +317,7 @@ impl Graph {
         let op = "batch_norm_inference";
         check(op, epsilon, &types, "x gamma beta mean variance", &[0]).map_err(|e| OpError { node: op.into(), ..e })?;
         self.scoped(op, |g| {
-            let epsilon = g.constant(epsilon)?;
-            let shifted = g.add(variance, epsilon)?;
-            let r = g.unary("rsqrt", shifted)?;
-            let scale = g.mul(gamma, r)?;
+            let scale = scale_of(g, gamma, variance, epsilon)?;
             let offset = g.sub(x, mean)?;
             let scaled = g.mul(offset, scale)?;
             g.add(scaled, beta)

@@ -14,18 +14,18 @@ use crate::{
     tensor::{Accuracy, Array, UNIT},
 };
 
-/// Batch statistics: inputs x (…, c), gamma (c); outputs the mean (c) and the biased variance (c) over all axes but the last, and
-/// scale = gamma / √(variance + epsilon). Two more inputs are mean and variance of channels in front of those of x, for which gamma and the
-/// outputs have values too.
+/// Batch statistics: inputs x (…, c), gamma (c), beta (c); outputs the mean (c) and the biased variance (c) over all axes but the last,
+/// scale = gamma / √(variance + epsilon) and shift = beta − mean · scale: x · scale + shift is x normalised. Two more inputs are mean and
+/// variance of channels in front of those of x, for which gamma, beta and the outputs have values too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchNormStatistics {
     /// Added to the variance.
     pub epsilon: f32,
 }
 
-/// The sums of the gradient of batch normalisation: inputs x (…, c), gamma, mean, variance (c), dy like x; outputs dgamma, dbeta,
-/// scale = gamma · r, offset = scale · dbeta / rows and slope = scale · r · dgamma / rows (c), where r = 1 / √(variance + epsilon).
-/// Then dx = scale · dy − ((x − mean) · slope + offset).
+/// The sums of the gradient of batch normalisation: inputs x (…, c), scale, mean, variance (c), dy like x; outputs dgamma, dbeta,
+/// slope = scale · r · dgamma / rows and offset = scale · dbeta / rows − mean · slope (c), where r = 1 / √(variance + epsilon) and
+/// scale = gamma · r. Then dx = scale · dy − (x · slope + offset).
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchNormSums {
     /// Added to the variance.
@@ -81,8 +81,8 @@ fn known(g: &Graph, v: Value) -> Option<[Value; 2]> {
     g.nodes().iter().enumerate().find_map(|(i, node)| {
         node.op()?.downcast::<BatchNormStatistics>()?;
         let [mean, variance] = [0, 1].map(|output| Value { node: i as u32, output });
-        let of_all = node.inputs[0] == v && node.inputs.len() == 2;
-        let of_own = node.inputs[0] == own && before.flatten().is_some_and(|known| node.inputs[2..] == known);
+        let of_all = node.inputs[0] == v && node.inputs.len() == 3;
+        let of_own = node.inputs[0] == own && before.flatten().is_some_and(|known| node.inputs[3..] == known);
         (of_all || of_own).then_some([mean, variance])
     })
 }
@@ -95,13 +95,21 @@ fn halves(g: &Graph, v: Value) -> Option<[Value; 2]> {
 }
 
 impl BatchNormStatistics {
-    /// Adds the statistics of x to a graph: of channels of which it has them already only the scale.
-    pub(super) fn build(self, g: &mut Graph, x: Value, gamma: Value) -> Result<Vec<Value>, OpError> {
+    /// Adds the statistics of x to a graph: of channels of which it has them already only scale and shift.
+    pub(super) fn build(self, g: &mut Graph, [x, gamma, beta]: [Value; 3]) -> Result<Vec<Value>, OpError> {
         let known = halves(g, x).and_then(|[before, own]| Some((own, known(g, before)?)));
         match known {
-            Some((own, [mean, variance])) => g.apply(self, &[own, gamma, mean, variance]),
-            None => g.apply(self, &[x, gamma]),
+            Some((own, [mean, variance])) => g.apply(self, &[own, gamma, beta, mean, variance]),
+            None => g.apply(self, &[x, gamma, beta]),
         }
+    }
+
+    /// Returns the scale that a graph has beside this mean and variance.
+    pub(super) fn scale(&self, g: &Graph, gamma: Value, [mean, variance]: [Value; 2]) -> Option<Value> {
+        let node = g.node(mean);
+        let same = node.op()?.downcast::<Self>() == Some(self) && node.inputs[1] == gamma;
+        let [of_mean, of_variance, scale] = [0, 1, 2].map(|output| Value { node: mean.node, output });
+        (same && [mean, variance] == [of_mean, of_variance]).then_some(scale)
     }
 }
 
@@ -115,15 +123,15 @@ impl Op for BatchNormStatistics {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let [x, gamma, before @ ..] = inputs else {
-            return Err(OpError::new(self.name(), "2 or 4 inputs", inputs.len(), "pass x and gamma first"));
+        let [x, gamma, beta, before @ ..] = inputs else {
+            return Err(OpError::new(self.name(), "3 or 5 inputs", inputs.len(), "pass x, gamma and beta first"));
         };
         let all = x.shape.last() + before.first().map_or(0, |mean| mean.shape.last());
-        let of_x = if gamma.shape.last() == all { TensorType::f32([x.shape.last()]) } else { gamma.clone() };
-        check(self.name(), self.epsilon, &[x.clone(), of_x], "x gamma", &[0])?;
+        let of_x = |t: &TensorType| if t.shape.last() == all { TensorType::f32([x.shape.last()]) } else { t.clone() };
+        check(self.name(), self.epsilon, &[x.clone(), of_x(gamma), of_x(beta)], "x gamma beta", &[0])?;
         let wanted = |t: &TensorType| *t == TensorType::f32([all - x.shape.last()]) && t.shape.last() > 0;
         match before.iter().all(wanted) && [0, 2].contains(&before.len()) {
-            true => Ok(vec![TensorType::f32([all]); 3]),
+            true => Ok(vec![TensorType::f32([all]); 4]),
             false => {
                 let got: Vec<String> = before.iter().map(ToString::to_string).collect();
                 let advice = "pass one value of each for every channel in front of x";
@@ -133,7 +141,7 @@ impl Op for BatchNormStatistics {
     }
 
     fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
-        let [x, gamma, before @ ..] = inputs else { return Vec::new() };
+        let [x, gamma, beta, before @ ..] = inputs else { return Vec::new() };
         let rows = n_rows(&x.shape);
         let mean: Vec<f64> = channel_sums(&x.shape, |i, _| x.data[i]).iter().map(|s| s / rows).collect();
         let var = channel_sums(&x.shape, |i, k| (x.data[i] - mean[k]).powi(2));
@@ -142,9 +150,10 @@ impl Op for BatchNormStatistics {
         let known = |i: usize| before.get(i).map_or(&[][..], |a| &a.data).iter().copied();
         let mean: Vec<f64> = known(0).chain(mean).collect();
         let var: Vec<f64> = known(1).chain(var.iter().copied()).collect();
-        let scale =
+        let scale: Vec<f64> =
             var.iter().zip(&gamma.data).map(|(v, gamma)| gamma / (v + f64::from(self.epsilon)).sqrt()).collect();
-        [mean, var, scale].map(|data| Array { shape: vec![gamma.data.len()], data }).into()
+        let shift = (0..scale.len()).map(|k| beta.data[k] - mean[k] * scale[k]).collect();
+        [mean, var, scale, shift].map(|data| Array { shape: vec![gamma.data.len()], data }).into()
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
@@ -158,11 +167,11 @@ impl Op for BatchNormStatistics {
     }
 
     fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
-        vec![Accuracy::Normalization { terms: io.inputs[0].shape.rows().at(n) }; 3]
+        vec![Accuracy::Normalization { terms: io.inputs[0].shape.rows().at(n) }; 4]
     }
 
     fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
-        let ([x, _, before @ ..], [mean, var, scale]) = (inputs, exact) else { return Vec::new() };
+        let ([x, _, beta, before @ ..], [mean, var, scale, _]) = (inputs, exact) else { return Vec::new() };
         let known = before.first().map_or(0, |mean| mean.data.len());
         let own = |a: &Array| Array { shape: vec![a.data.len() - known], data: a.data[known..].to_vec() };
         let of_own = moment_bounds(x, &own(mean), &own(var), self.accuracy(io, step.n)[0]);
@@ -172,7 +181,15 @@ impl Op for BatchNormStatistics {
             let relative = of_variance.data[k] / (var.data[k] + f64::from(self.epsilon)) + 8.0 * UNIT;
             scale.data[k].abs() * relative
         });
-        vec![of_mean, of_variance, of_scale]
+        // A product and a difference, each rounded, of a mean and a scale that have errors.
+        let of_shift = Array::from_fn(scale.shape.clone(), |k| {
+            let [mean, factor] = [mean.data[k].abs(), scale.data[k].abs()];
+            factor * of_mean.data[k]
+                + mean * of_scale.data[k]
+                + 4.0 * UNIT * (beta.data[k].abs() + mean * factor)
+                + f64::from(f32::MIN_POSITIVE)
+        });
+        vec![of_mean, of_variance, of_scale, of_shift]
     }
 
     fn column_sums(&self) -> Option<&dyn ColumnSums> {
@@ -198,8 +215,10 @@ impl ColumnSums for BatchNormStatistics {
     ) -> Dispatch {
         let layout = Layout::new(&io.inputs[0].shape, self.epsilon, DeviceClass::Gpu, profile).of_parts(parts);
         let inputs = (1..io.inputs.len()).map(Slot::input);
-        let slots = [Slot::Scratch(0)].into_iter().chain(inputs).chain((0..3).map(Slot::output)).map(slots).collect();
-        match io.inputs.get(2) {
+        // Scale and shift are one binding: every adapter has eight.
+        let outputs = [0..1, 1..2, 2..4].map(Slot::Out);
+        let slots = [Slot::Scratch(0)].into_iter().chain(inputs).chain(outputs).map(slots).collect();
+        match io.inputs.get(3) {
             None => layout.merge("batch_norm_statistics_merge", shader!("batch_norm_statistics_merge.wgsl"), slots),
             Some(known) => {
                 let source = shader!("batch_norm_statistics_join.wgsl");
@@ -219,20 +238,19 @@ impl Op for BatchNormSums {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        check(self.name(), self.epsilon, inputs, "x gamma mean variance dy", &[0, 4])?;
-        Ok(vec![inputs[1].clone(); 5])
+        check(self.name(), self.epsilon, inputs, "x scale mean variance dy", &[0, 4])?;
+        Ok(vec![inputs[1].clone(); 4])
     }
 
     fn reference(&self, inputs: &[&Array], _step: &Step) -> Vec<Array> {
-        let [x, gamma, mean, var, dy] = inputs else { return Vec::new() };
-        let (c, rows) = (gamma.data.len(), n_rows(&x.shape));
+        let [x, scale, mean, var, dy] = inputs else { return Vec::new() };
+        let (c, rows) = (scale.data.len(), n_rows(&x.shape));
         let r: Vec<f64> = var.data.iter().map(|v| 1.0 / (v + f64::from(self.epsilon)).sqrt()).collect();
         let dgamma = channel_sums(&x.shape, |i, k| dy.data[i] * (x.data[i] - mean.data[k]) * r[k]);
         let dbeta = channel_sums(&x.shape, |i, _| dy.data[i]);
-        let scale: Vec<f64> = (0..c).map(|k| gamma.data[k] * r[k]).collect();
-        let offset = (0..c).map(|k| scale[k] * dbeta[k] / rows).collect();
-        let slope = (0..c).map(|k| scale[k] * r[k] * dgamma[k] / rows).collect();
-        [dgamma, dbeta, scale, offset, slope].map(|data| Array { shape: vec![c], data }).into()
+        let slope: Vec<f64> = (0..c).map(|k| scale.data[k] * r[k] * dgamma[k] / rows).collect();
+        let offset = (0..c).map(|k| scale.data[k] * dbeta[k] / rows - mean.data[k] * slope[k]).collect();
+        [dgamma, dbeta, slope, offset].map(|data| Array { shape: vec![c], data }).into()
     }
 
     fn lower(&self, io: &Io, profile: &DeviceProfile, _epilogue: Option<&Epilogue>) -> Vec<Candidate> {
@@ -247,11 +265,11 @@ impl Op for BatchNormSums {
     }
 
     fn accuracy(&self, io: &Io, n: usize) -> Vec<Accuracy> {
-        vec![Accuracy::Products { terms: io.inputs[0].shape.rows().at(n) }; 5]
+        vec![Accuracy::Products { terms: io.inputs[0].shape.rows().at(n) }; 4]
     }
 
     fn bounds(&self, io: &Io, inputs: &[&Array], exact: &[Array], step: &Step) -> Vec<Array> {
-        let ([x, _, mean, var, dy], [dgamma, dbeta, scale, offset, slope]) = (inputs, exact) else {
+        let ([x, scale, mean, var, dy], [dgamma, dbeta, slope, offset]) = (inputs, exact) else {
             return Vec::new();
         };
         let products = self.accuracy(io, step.n)[0];
@@ -260,10 +278,14 @@ impl Op for BatchNormSums {
         let r = |k: usize| 1.0 / (var.data[k] + f64::from(self.epsilon)).sqrt();
         let rounded = |a: &Array, k: usize| 16.0 * UNIT * a.data[k].abs() + f64::from(f32::MIN_POSITIVE);
         let of = |f: &dyn Fn(usize) -> f64| Array::from_fn(scale.shape.clone(), f);
-        let of_scale = of(&|k| rounded(scale, k));
-        let of_offset = of(&|k| scale.data[k].abs() * of_beta.data[k] / rows + rounded(offset, k));
         let of_slope = of(&|k| scale.data[k].abs() * r(k) * of_gamma.data[k] / rows + rounded(slope, k));
-        vec![of_gamma, of_beta, of_scale, of_offset, of_slope]
+        // An average times scale, and a mean times slope, taken away.
+        let of_offset = of(&|k| {
+            let average = scale.data[k].abs() * (of_beta.data[k] + 8.0 * UNIT * dbeta.data[k].abs()) / rows;
+            let along = mean.data[k].abs() * (of_slope.data[k] + 2.0 * UNIT * slope.data[k].abs());
+            average + along + 2.0 * UNIT * offset.data[k].abs() + f64::from(f32::MIN_POSITIVE)
+        });
+        vec![of_gamma, of_beta, of_slope, of_offset]
     }
 
     fn column_sums(&self) -> Option<&dyn ColumnSums> {
@@ -288,7 +310,8 @@ impl ColumnSums for BatchNormSums {
         slots: &dyn Fn(Slot) -> Slot,
     ) -> Dispatch {
         let layout = Layout::new(&io.inputs[0].shape, self.epsilon, DeviceClass::Gpu, profile).of_parts(parts);
-        let from = [Slot::Scratch(0), Slot::input(1), Slot::input(3)].into_iter().chain((0..5).map(Slot::output));
+        let from = [Slot::Scratch(0), Slot::input(1), Slot::input(2), Slot::input(3)].into_iter();
+        let from = from.chain((0..4).map(Slot::output));
         layout.merge("batch_norm_sums_merge", shader!("batch_norm_sums_merge.wgsl"), from.map(slots).collect())
     }
 }
