@@ -40,13 +40,19 @@ pub fn with_gpu_kernels(engine: &Engine, multiprocessors: u32) -> Engine {
 struct Lease(usize);
 
 /// Number of threads that use each engine.
-static LEASES: Mutex<[usize; 4]> = Mutex::new([0; 4]);
+static LEASES: Mutex<[usize; MOST]> = Mutex::new([0; MOST]);
+
+/// Most engines and threads that tests use at once.
+const MOST: usize = 4;
+
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, |n| n.get().min(MOST))
+}
 
 impl Lease {
     fn new() -> Self {
         let mut leases = LEASES.lock().expect("no thread panics here");
-        let all = thread::available_parallelism().map_or(1, |n| n.get().min(leases.len()));
-        let least = (0..all).min_by_key(|&engine| leases[engine]).unwrap_or(0);
+        let least = (0..processors()).min_by_key(|&engine| leases[engine]).unwrap_or(0);
         leases[least] += 1;
         Lease(least)
     }
@@ -62,7 +68,7 @@ impl Drop for Lease {
 
 /// Returns the engine of this thread, one of as many as there are processors: a software device compiles its kernels on one thread.
 pub fn engine() -> &'static Engine {
-    static ENGINES: [OnceLock<Engine>; 4] = [const { OnceLock::new() }; 4];
+    static ENGINES: [OnceLock<Engine>; MOST] = [const { OnceLock::new() }; MOST];
     thread_local!(static LEASE: Lease = Lease::new());
     LEASE.with(|lease| ENGINES[lease.0].get_or_init(opened))
 }
@@ -81,7 +87,7 @@ pub fn each_family(check: impl Fn(&Engine, &'static Family) -> Result<(), Failur
     let (rest, failed) = (Mutex::new(families()), Mutex::new(Vec::new()));
     let next = || rest.lock().expect("no thread panics here").next();
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get().min(4)) {
+        for _ in 0..processors() {
             scope.spawn(|| {
                 while let Some(family) = next() {
                     if let Err(Failure(text)) = check(engine(), family) {

@@ -200,11 +200,8 @@ impl Op for BatchNormGrad {
         let [x, gamma, mean, variance, dy] = *inputs else { return None };
         let epsilon = self.epsilon;
         let build = |g: &mut Graph| {
-            let statistics = BatchNormStatistics { epsilon };
-            let scale = match statistics.scale(g, gamma, [mean, variance]) {
-                Some(scale) => scale,
-                None => scale_of(g, gamma, variance, epsilon)?,
-            };
+            let known = BatchNormStatistics { epsilon }.scale(g, gamma, [mean, variance]);
+            let scale = known.map_or_else(|| scale_of(g, gamma, variance, epsilon), Ok)?;
             let sums = g.apply(BatchNormSums { epsilon }, &[x, scale, mean, variance, dy])?;
             let [dgamma, dbeta, slope, offset] = [0, 1, 2, 3].map(|i| sums[i]);
             let along = g.mul(x, slope)?;
@@ -276,6 +273,7 @@ impl Op for BatchNormGrad {
     }
 }
 
+/// Returns gamma / √(variance + epsilon).
 fn scale_of(g: &mut Graph, gamma: Value, variance: Value, epsilon: f32) -> Result<Value, OpError> {
     let epsilon = g.constant(epsilon)?;
     let shifted = g.add(variance, epsilon)?;
